@@ -1,0 +1,44 @@
+// Manifest: the shards of a prepared dataset, by split (dataset.json in the dataset's directory).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/shard.h"
+
+namespace ratplus::data {
+
+enum class Split { train, validation };
+const char* to_string(Split split);
+
+struct ManifestShard {
+  std::string file;  ///< relative to the dataset's directory
+  std::int64_t tokens = 0;
+  std::int64_t documents = 0;
+};
+
+struct Manifest {
+  std::int64_t vocab_size = 0;
+  std::int64_t end_of_text = 0;
+  std::string tokenizer;       ///< identity, as in ShardInfo
+  std::string tokenizer_file;  ///< the model beside the shards, relative; empty if unknown
+  std::vector<ManifestShard> train;
+  std::vector<ManifestShard> validation;
+
+  const std::vector<ManifestShard>& shards(Split split) const {
+    return split == Split::train ? train : validation;
+  }
+  std::int64_t tokens(Split split) const;
+  std::int64_t documents(Split split) const;
+};
+
+inline constexpr const char* manifest_name = "dataset.json";
+
+/// Throws Error naming the file and what is wrong with it (missing, not JSON, a key, a version).
+Manifest read_manifest(const std::filesystem::path& dataset_directory);
+/// Written beside and renamed.
+void write_manifest(const std::filesystem::path& dataset_directory, const Manifest& manifest);
+
+}  // namespace ratplus::data

@@ -1,0 +1,37 @@
+// TokenStream: the shards of one split as one stream of tokens.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "data/manifest.h"
+#include "data/shard.h"
+
+namespace ratplus::data {
+
+/// Random access to a split: a range may cross shards. Shards are opened when first read, and checked then
+/// against the manifest. One reader thread.
+class TokenStream {
+ public:
+  TokenStream(std::filesystem::path dataset_directory, const Manifest& manifest, Split split);
+
+  std::int64_t tokens() const { return starts_.back(); }
+  /// Tokens [begin, begin + out.size()). Throws Error naming the shard that is missing, short or damaged.
+  void read(std::int64_t begin, std::span<std::int32_t> out);
+  /// Opens every shard's header, so that a missing or short file is found before the first step.
+  void check_all() const;
+
+ private:
+  ShardReader& shard(std::size_t index);
+
+  std::filesystem::path directory_;
+  Manifest manifest_;
+  Split split_;
+  std::vector<std::int64_t> starts_;  ///< first token of each shard, and the total
+  std::map<std::size_t, ShardReader> open_;
+};
+
+}  // namespace ratplus::data

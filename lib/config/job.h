@@ -1,0 +1,103 @@
+// JobConfig: a job file (TOML) as typed, validated structs. docs/job-files.md lists every key.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/sampler.h"
+#include "lib/model/config.h"
+#include "lib/model/pattern_plan.h"
+#include "parallel/sharding.h"
+
+namespace ratplus::config {
+
+/// pretrain starts from initial weights, adapt from the weights of a checkpoint (job.from) with a fresh optimizer.
+enum class Kind { pretrain, adapt };
+/// plain: one update a step with job.pattern. joint: two updates a step on the same batch, first with
+/// job.joint_pattern, then with job.pattern (spec 2.1, active recurrence learning).
+enum class Recipe { plain, joint };
+
+struct JobSection {
+  Kind kind = Kind::pretrain;
+  Recipe recipe = Recipe::plain;
+  std::string directory;                                ///< the run directory; all output goes there
+  std::string from;                                     ///< adapt: a checkpoint, or a run directory (its newest)
+  std::uint64_t seed = 1;
+  int threads = 0;                                      ///< CPU threads a rank, 0 = the rank's share of the cores
+  model::PatternPlan pattern;                           ///< default dense
+  model::PatternPlan joint_pattern{Pattern{64, 0, 0}};  ///< joint only
+};
+
+struct DataSection {
+  std::string directory;          ///< a dataset made by `ratplus prepare`
+  std::int64_t window = 4096;     ///< T
+  std::int64_t batch = 512;       ///< sequences a step, over all ranks
+  std::int64_t micro_batch = 1;   ///< sequences a rank computes at once
+  data::Sampling sampling = data::Sampling::ordered;
+  int prefetch = 2;               ///< steps read ahead
+};
+
+struct OptimizerSection {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1.0;              ///< largest global gradient norm
+};
+
+struct ScheduleSection {
+  std::int64_t steps = 0;         ///< N; exactly one of steps and tokens is given, and steps is filled in from tokens
+  std::int64_t tokens = 0;        ///< rounded up to whole steps
+  double peak_lr = 8e-4;
+  double floor_lr = 1e-6;
+  double warmup = 0.05;           ///< m, share of the steps
+};
+
+struct ParallelSection {
+  parallel::Sharding shard = parallel::Sharding::none;
+  int ranks = 0;                  ///< ranks that the job must have; 0 = any
+};
+
+struct CheckpointSection {
+  std::int64_t every = 0;         ///< steps between checkpoints, 0 = only at the end
+  std::int64_t keep = 2;          ///< newest ones that stay
+};
+
+struct LogSection {
+  std::int64_t every = 10;                          ///< steps between lines of metrics.jsonl
+  std::int64_t validate_every = 0;                  ///< steps between validations, 0 = only at the end
+  std::int64_t validation_sequences = 64;           ///< windows of the held-out part, at most
+  std::vector<model::PatternPlan> validation_patterns;  ///< default: the recipe's own
+};
+
+struct JobConfig {
+  JobSection job;
+  model::ModelConfig model;
+  DataSection data;
+  OptimizerSection optimizer;
+  ScheduleSection schedule;
+  ParallelSection parallel;
+  CheckpointSection checkpoint;
+  LogSection log;
+
+  std::int64_t tokens_per_step() const { return data.batch * data.window; }
+};
+
+/// Reads a job file, applies overrides ("section.key=value", value in TOML; a bare word is taken as a string),
+/// and validates what can be validated without ranks or data. Throws Error naming file, line and key, with the
+/// nearest known key for an unknown one.
+JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+/// The same from text; `name` stands for the file in messages.
+JobConfig parse_job(std::string_view text, const std::string& name, const std::vector<std::string>& overrides = {});
+/// The whole effective job as a job file: parse_job of it gives an equal job.
+std::string to_toml(const JobConfig& job);
+
+/// What depends on the number of ranks: batch divisible by ranks x micro_batch, job.parallel.ranks met.
+void validate_ranks(const JobConfig& job, int ranks);
+/// What depends on the dataset: vocabulary, windows that fit, end-of-text id.
+void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::int64_t train_tokens,
+                   std::int64_t validation_tokens);
+
+}  // namespace ratplus::config
