@@ -25,22 +25,23 @@ struct BatchShape {
 /// One rank's share of one step.
 struct StepBatch {
   std::int64_t step = -1;
-  std::int64_t counted = 0;           ///< positions with a label, this rank
+  std::int64_t counted = 0;          ///< positions with a label, this rank
   std::vector<std::int32_t> inputs;  ///< [micro_batches, micro_batch, T]
   std::vector<std::int32_t> labels;  ///< same shape: the next token, -1 where the input is end-of-text
 };
 
 class Loader {
  public:
-  /// Serves steps [first_step, last_step), up to `depth` of them read ahead. The stream is moved in, since the
-  /// thread owns it.
-  Loader(TokenStream stream, Sampler sampler, BatchShape shape, std::int32_t end_of_text, std::int64_t first_step,
-         std::int64_t last_step, int depth);
+  /// Serves steps [first_step, last_step), up to `depth` of them read ahead. The stream is moved in, since
+  /// the thread owns it.
+  Loader(TokenStream stream, Sampler sampler, BatchShape shape, std::int32_t end_of_text,
+         std::int64_t first_step, std::int64_t last_step, int depth);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  /// The next step's batch; valid until the following call. Rethrows what the thread met (Error naming the shard).
+  /// The next step's batch; valid until the following call. Rethrows what the thread met (Error naming the
+  /// shard).
   const StepBatch& next();
   /// Seconds that next() has waited for the thread, all calls together.
   double wait_seconds() const;

@@ -24,6 +24,7 @@ struct Manifest {
   std::int64_t end_of_text = 0;
   std::string tokenizer;       ///< identity, as in ShardInfo
   std::string tokenizer_file;  ///< the model beside the shards, relative; empty if unknown
+  std::string source;          ///< fingerprint of the inputs and options it was prepared from
   std::vector<ManifestShard> train;
   std::vector<ManifestShard> validation;
 

@@ -15,7 +15,8 @@ Sampling parse_sampling(std::string_view text);
 
 class Sampler {
  public:
-  /// stream_tokens: tokens of the split; window: T. Throws Error when the stream holds no window (T + 1 tokens).
+  /// stream_tokens: tokens of the split; window: T. Throws Error when the stream holds no window (T + 1
+  /// tokens).
   Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t window, std::uint64_t seed);
 
   /// First token of global sample `index`; the window is the T + 1 tokens from there.

@@ -21,8 +21,8 @@ struct ShardInfo {
 
 inline constexpr int shard_format_version = 1;
 
-/// Reads a shard. Opening checks format, version and sizes and throws Error naming the file; so does a read of
-/// damaged data (HDF5's Fletcher-32 checksums). Not thread-safe: one reader a thread.
+/// Reads a shard. Opening checks format, version and sizes and throws Error naming the file; so does a read
+/// of damaged data (HDF5's Fletcher-32 checksums). Not thread-safe: one reader a thread.
 class ShardReader {
  public:
   explicit ShardReader(const std::filesystem::path& file);
@@ -33,7 +33,8 @@ class ShardReader {
   const ShardInfo& info() const;
   /// Tokens [begin, begin + out.size()).
   void read(std::int64_t begin, std::span<std::int32_t> out) const;
-  /// documents + 1 offsets: document i is tokens [offsets[i], offsets[i + 1]), its end-of-text token included.
+  /// documents + 1 offsets: document i is tokens [offsets[i], offsets[i + 1]), its end-of-text token
+  /// included.
   std::vector<std::int64_t> document_offsets() const;
 
  private:

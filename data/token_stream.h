@@ -13,7 +13,7 @@
 namespace ratplus::data {
 
 /// Random access to a split: a range may cross shards. Shards are opened when first read, and checked then
-/// against the manifest. One reader thread.
+/// against the manifest; the least recently used ones are closed when many are open. One reader thread.
 class TokenStream {
  public:
   TokenStream(std::filesystem::path dataset_directory, const Manifest& manifest, Split split);
@@ -25,13 +25,19 @@ class TokenStream {
   void check_all() const;
 
  private:
+  struct OpenShard {
+    ShardReader reader;
+    std::uint64_t used;  ///< value of uses_ when last read
+  };
+
   ShardReader& shard(std::size_t index);
 
   std::filesystem::path directory_;
   Manifest manifest_;
   Split split_;
   std::vector<std::int64_t> starts_;  ///< first token of each shard, and the total
-  std::map<std::size_t, ShardReader> open_;
+  std::map<std::size_t, OpenShard> open_;
+  std::uint64_t uses_ = 0;
 };
 
 }  // namespace ratplus::data

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,8 +12,8 @@
 
 namespace ratplus {
 
-/// Owned, 256-byte aligned memory, zeroed; freed with the object. Movable, not copyable. Throws Error when the
-/// device has not that much.
+/// Owned, 256-byte aligned memory, zeroed; freed with the object. Movable, not copyable. Throws Error when
+/// the device has not that much.
 class Buffer {
  public:
   Buffer() = default;
@@ -39,8 +39,9 @@ class Buffer {
 };
 
 /// All memory of a job on one device, planned before it is allocated, so that the plan can be shown and the
-/// steady state allocates nothing. Use: run the code that asks for tensors once on a fresh Arena (it counts and
-/// hands out views that must not be touched), call commit(), run the same code again (now the views are real).
+/// steady state allocates nothing. Use: run the code that asks for tensors once on a fresh Arena (it counts
+/// and hands out views that must not be touched), call commit(), run the same code again (now the views are
+/// real).
 ///
 ///     Arena arena(device);
 ///     auto build = [&] { return Activations(arena, shapes); };
@@ -59,7 +60,7 @@ class Arena {
 
   /// Ends the counting pass: allocates all that was asked for, and restarts from the first request.
   void commit();
-  bool committed() const { return buffer_.data() != nullptr || total_ == 0; }
+  bool committed() const { return !counting_; }
 
   struct Entry {
     std::string category;

@@ -10,8 +10,8 @@ namespace ratplus {
 
 /// A sparsity pattern (D, W, I). The query at position t attends to the key at position s <= t when
 ///     (s + 1) mod D == 0   or   t - s <= W   or   s < I.
-/// W counts the tokens before the query, so W = 0 still has the token itself. D = 1 is dense causal attention;
-/// D = no_dilation leaves only the window and the sinks.
+/// W counts the tokens before the query, so W = 0 still has the token itself. D = 1 is dense causal
+/// attention; D = no_dilation leaves only the window and the sinks.
 struct Pattern {
   static constexpr std::int64_t no_dilation = 0;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/sampler.h"
@@ -13,30 +14,37 @@
 
 namespace ratplus::config {
 
-/// pretrain starts from initial weights, adapt from the weights of a checkpoint (job.from) with a fresh optimizer.
+/// pretrain starts from initial weights, adapt from the weights of a checkpoint (job.from) with a fresh
+/// optimizer.
 enum class Kind { pretrain, adapt };
 /// plain: one update a step with job.pattern. joint: two updates a step on the same batch, first with
 /// job.joint_pattern, then with job.pattern (spec 2.1, active recurrence learning).
 enum class Recipe { plain, joint };
+const char* to_string(Kind kind);
+const char* to_string(Recipe recipe);
 
 struct JobSection {
   Kind kind = Kind::pretrain;
   Recipe recipe = Recipe::plain;
-  std::string directory;                                ///< the run directory; all output goes there
-  std::string from;                                     ///< adapt: a checkpoint, or a run directory (its newest)
+  std::string directory;  ///< the run directory; all output goes there
+  std::string from;       ///< adapt: a checkpoint, or a run directory (its newest)
   std::uint64_t seed = 1;
-  int threads = 0;                                      ///< CPU threads a rank, 0 = the rank's share of the cores
-  model::PatternPlan pattern;                           ///< default dense
+  int threads = 0;             ///< CPU threads a rank, 0 = the rank's share of the cores
+  model::PatternPlan pattern;  ///< default dense
   model::PatternPlan joint_pattern{Pattern{64, 0, 0}};  ///< joint only
+
+  friend bool operator==(const JobSection&, const JobSection&) = default;
 };
 
 struct DataSection {
-  std::string directory;          ///< a dataset made by `ratplus prepare`
-  std::int64_t window = 4096;     ///< T
-  std::int64_t batch = 512;       ///< sequences a step, over all ranks
-  std::int64_t micro_batch = 1;   ///< sequences a rank computes at once
+  std::string directory;         ///< a dataset made by `ratplus prepare`
+  std::int64_t window = 4096;    ///< T
+  std::int64_t batch = 512;      ///< sequences a step, over all ranks
+  std::int64_t micro_batch = 1;  ///< sequences a rank computes at once
   data::Sampling sampling = data::Sampling::ordered;
-  int prefetch = 2;               ///< steps read ahead
+  int prefetch = 2;  ///< steps read ahead
+
+  friend bool operator==(const DataSection&, const DataSection&) = default;
 };
 
 struct OptimizerSection {
@@ -44,32 +52,42 @@ struct OptimizerSection {
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;
-  double clip = 1.0;              ///< largest global gradient norm
+  double clip = 1.0;  ///< largest global gradient norm
+
+  friend bool operator==(const OptimizerSection&, const OptimizerSection&) = default;
 };
 
 struct ScheduleSection {
-  std::int64_t steps = 0;         ///< N; exactly one of steps and tokens is given, and steps is filled in from tokens
-  std::int64_t tokens = 0;        ///< rounded up to whole steps
+  std::int64_t steps = 0;   ///< N; filled in where tokens is given
+  std::int64_t tokens = 0;  ///< instead of steps, rounded up to whole steps; 0 = not given
   double peak_lr = 8e-4;
   double floor_lr = 1e-6;
-  double warmup = 0.05;           ///< m, share of the steps
+  double warmup = 0.05;  ///< m, share of the steps
+
+  friend bool operator==(const ScheduleSection&, const ScheduleSection&) = default;
 };
 
 struct ParallelSection {
   parallel::Sharding shard = parallel::Sharding::none;
-  int ranks = 0;                  ///< ranks that the job must have; 0 = any
+  int ranks = 0;  ///< ranks that the job must have; 0 = any
+
+  friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };
 
 struct CheckpointSection {
-  std::int64_t every = 0;         ///< steps between checkpoints, 0 = only at the end
-  std::int64_t keep = 2;          ///< newest ones that stay
+  std::int64_t every = 0;  ///< steps between checkpoints, 0 = only at the end
+  std::int64_t keep = 2;   ///< newest ones that stay
+
+  friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };
 
 struct LogSection {
-  std::int64_t every = 10;                          ///< steps between lines of metrics.jsonl
-  std::int64_t validate_every = 0;                  ///< steps between validations, 0 = only at the end
-  std::int64_t validation_sequences = 64;           ///< windows of the held-out part, at most
-  std::vector<model::PatternPlan> validation_patterns;  ///< default: the recipe's own
+  std::int64_t every = 10;                              ///< steps between lines of metrics.jsonl
+  std::int64_t validate_every = 0;                      ///< steps between validations, 0 = only at the end
+  std::int64_t validation_sequences = 64;               ///< windows of the held-out part, at most
+  std::vector<model::PatternPlan> validation_patterns;  ///< default: pattern, and joint_pattern if joint
+
+  friend bool operator==(const LogSection&, const LogSection&) = default;
 };
 
 struct JobConfig {
@@ -81,22 +99,31 @@ struct JobConfig {
   ParallelSection parallel;
   CheckpointSection checkpoint;
   LogSection log;
+  std::string source;  ///< the file's name, for messages; no part of the job
 
   std::int64_t tokens_per_step() const { return data.batch * data.window; }
+  /// Equal in every key.
+  friend bool operator==(const JobConfig& a, const JobConfig& b) {
+    return a.job == b.job && a.model == b.model && a.data == b.data && a.optimizer == b.optimizer &&
+           a.schedule == b.schedule && a.parallel == b.parallel && a.checkpoint == b.checkpoint &&
+           a.log == b.log;
+  }
 };
 
-/// Reads a job file, applies overrides ("section.key=value", value in TOML; a bare word is taken as a string),
-/// and validates what can be validated without ranks or data. Throws Error naming file, line and key, with the
+/// Reads a job file, applies overrides ("section.key=value", value in TOML; a bare word is taken as a string;
+/// a later one wins, and one of schedule.steps and schedule.tokens replaces the other of the file), and
+/// validates what can be validated without ranks or data. Throws Error naming file, line and key, with the
 /// nearest known key for an unknown one.
 JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides);
 /// The same from text; `name` stands for the file in messages.
-JobConfig parse_job(std::string_view text, const std::string& name, const std::vector<std::string>& overrides = {});
+JobConfig parse_job(std::string_view text, const std::string& name,
+                    const std::vector<std::string>& overrides = {});
 /// The whole effective job as a job file: parse_job of it gives an equal job.
 std::string to_toml(const JobConfig& job);
 
-/// What depends on the number of ranks: batch divisible by ranks x micro_batch, job.parallel.ranks met.
+/// What depends on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
 void validate_ranks(const JobConfig& job, int ranks);
-/// What depends on the dataset: vocabulary, windows that fit, end-of-text id.
+/// What depends on the dataset: the vocabulary, and a window of T + 1 tokens in either split.
 void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::int64_t train_tokens,
                    std::int64_t validation_tokens);
 

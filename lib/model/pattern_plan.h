@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/pattern.h"
@@ -22,10 +23,11 @@ class PatternPlan {
     return layers_.size() == 1 ? layers_.front() : layers_[static_cast<std::size_t>(i)];
   }
   const std::vector<std::vector<Pattern>>& layers() const { return layers_; }
-  /// Throws Error, beginning with `where` (a key or an option), unless there are 1 or `layer_count` layers, each of 1 or
-  /// `head_count` valid patterns.
+  /// Throws Error, beginning with `where` (a key or an option), unless there are 1 or `layer_count` layers,
+  /// each of 1 or `head_count` valid patterns.
   void validate(std::int64_t layer_count, std::int64_t head_count, const std::string& where) const;
-  /// "dense", "16,256,4", "hybrid(64,0,0 x 12, dense x 12)": short, for tables and logs.
+  /// "dense", "16,256,4", "hybrid(64,0,0 x 12, dense x 12)", "heads(64,0,0 x 8, dense x 8)": short, for
+  /// tables and logs. Plans that attend differently have different descriptions.
   std::string describe() const;
 
   friend bool operator==(const PatternPlan&, const PatternPlan&) = default;

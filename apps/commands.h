@@ -1,0 +1,22 @@
+// The commands of the program, one source file each. A command takes what stands after its name and returns the
+// exit status; it throws Error for what the user can mend, and main prints that once.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ratplus::apps {
+
+using Arguments = std::vector<std::string>;
+
+int prepare_command(Arguments args);
+int train_command(Arguments args);
+int eval_command(Arguments args);
+int inspect_command(Arguments args);
+int report_command(Arguments args);
+
+/// Exit statuses besides 0 (done) and 1 (failed, with a message).
+inline constexpr int exit_usage = 2;         ///< the command line is wrong
+inline constexpr int exit_interrupted = 75;  ///< stopped by a signal, saved, can go on with --resume (EX_TEMPFAIL)
+
+}  // namespace ratplus::apps

@@ -1,0 +1,37 @@
+// Numbers as people read them.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+namespace ratplus::apps {
+
+/// "45 s", "3 min 20 s", "2 h 05 min".
+inline std::string format_seconds(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::llround(seconds));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+}
+
+/// "950", "12.3k", "4.56M", "1.47B".
+inline std::string format_count(double count) {
+  if (count < 1e3) return fmt::format("{:.0f}", count);
+  if (count < 1e6) return fmt::format("{:.1f}k", count / 1e3);
+  if (count < 1e9) return fmt::format("{:.2f}M", count / 1e6);
+  return fmt::format("{:.2f}B", count / 1e9);
+}
+
+/// "512 B", "3.2 MiB", "14.6 GiB".
+inline std::string format_bytes(std::int64_t bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, units[unit]);
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,183 @@
+// ratplus inspect: what a dataset, a shard, a checkpoint, a run or a job file holds.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+
+#include "apps/commands.h"
+#include "apps/format.h"
+#include "data/manifest.h"
+#include "data/shard.h"
+#include "data/token_stream.h"
+#include "data/tokenizer.h"
+#include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/job.h"
+#include "lib/model/parameters.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+
+constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
+
+Tells what PATH holds: a dataset's directory (tokens, documents, tokenizer, shards), a shard (.h5),
+a checkpoint's directory (model, step, parameters), a run's directory (its job and checkpoints), or
+a job file (.toml: the whole effective job).
+
+)";
+
+constexpr const char* help_end = R"(
+examples:
+  ratplus inspect runs/quickstart/data --text 0,200
+  ratplus inspect runs/quickstart/pretrain
+  ratplus inspect configs/pretrain/7b.toml
+)";
+
+/// Parameters a line, up to what a terminal shows; all with --parameters.
+void print_parameters(const model::ModelConfig& config, bool all) {
+  for (const auto& unit : model::unit_layouts(config)) {
+    if (!all && unit.name != "root" && unit.name != "blocks.0") continue;
+    for (const auto& slot : unit.slots) {
+      fmt::print("  {:<50} [{}]\n", slot.name, fmt::join(slot.shape, ", "));
+    }
+  }
+  if (!all && config.layers > 1) fmt::print("  ... and {} more blocks (--parameters lists all)\n", config.layers - 1);
+}
+
+void print_model(const model::ModelConfig& m) {
+  fmt::print("model      {} layers, width {}, {} heads of {}, vocabulary {}, {}\n", m.layers, m.width, m.heads(),
+             m.head_dim, m.vocab_size, m.recurrence ? "with recurrence (RAT+)" : "without recurrence");
+  fmt::print("parameters {} ({})\n", model::parameter_count(m), format_count(static_cast<double>(model::parameter_count(m))));
+}
+
+void inspect_checkpoint(const fs::path& path, bool all) {
+  const auto info = checkpoint::read_info(path);
+  std::int64_t bytes = 0;
+  for (int part = 0; part < info.parts; ++part) {
+    const auto file = path / checkpoint::file_name(part);
+    if (!fs::exists(file)) fail("{}: missing; the checkpoint is incomplete", file.string());
+    bytes += static_cast<std::int64_t>(fs::file_size(file));
+  }
+  fmt::print("checkpoint {}\n", path.string());
+  print_model(info.model);
+  fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates, format_count(static_cast<double>(info.tokens)));
+  fmt::print("files      {} ({})\n", info.parts, format_bytes(bytes));
+  fmt::print("tokenizer  {}\n", info.tokenizer);
+  print_parameters(info.model, all);
+}
+
+void inspect_run(const fs::path& path) {
+  const auto job = config::load_job(path / "job.toml", {});
+  fmt::print("run        {}\n", path.string());
+  print_model(job.model);
+  fmt::print("steps      {} of {} tokens\n", job.schedule.steps, job.tokens_per_step());
+  std::vector<fs::path> found;
+  if (fs::exists(path / "checkpoints")) {
+    for (const auto& entry : fs::directory_iterator(path / "checkpoints")) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  for (const auto& checkpoint : found) {
+    const bool complete = fs::exists(checkpoint / "manifest.json");
+    fmt::print("checkpoint {}{}\n", checkpoint.string(), complete ? "" : " (incomplete)");
+  }
+  if (found.empty()) fmt::print("checkpoint none yet\n");
+}
+
+void print_text(const fs::path& directory, const data::Manifest& manifest, data::Split split, const std::string& range) {
+  const auto comma = range.find(',');
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+  try {
+    begin = std::stoll(range);
+    count = std::stoll(range.substr(comma + 1));
+  } catch (const std::exception&) {
+    count = -1;
+  }
+  const auto total = manifest.tokens(split);
+  if (comma == std::string::npos || begin < 0 || count < 1 || begin + count > total) {
+    fail("--text {}: give FIRST,COUNT within the {} tokens of the {} split", range, total, data::to_string(split));
+  }
+  if (manifest.tokenizer_file.empty()) fail("{}: the dataset has no tokenizer to decode with", directory.string());
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+  data::TokenStream(directory, manifest, split).read(begin, tokens);
+  fmt::print("\n{}\n", data::Tokenizer(directory / manifest.tokenizer_file).decode(tokens));
+}
+
+void inspect_dataset(const fs::path& path, const std::string& split, const std::string& text) {
+  const auto manifest = data::read_manifest(path);
+  fmt::print("dataset    {}\n", path.string());
+  fmt::print("vocabulary {}, end of text {}\n", manifest.vocab_size, manifest.end_of_text);
+  fmt::print("tokenizer  {} ({})\n", manifest.tokenizer_file, manifest.tokenizer);
+  for (const auto each : {data::Split::train, data::Split::validation}) {
+    fmt::print("{:<10} {} tokens, {} documents, {} shards\n", data::to_string(each), manifest.tokens(each),
+               manifest.documents(each), manifest.shards(each).size());
+    data::TokenStream(path, manifest, each).check_all();
+  }
+  if (text.empty()) return;
+  if (split != "train" && split != "validation") fail("--split {}: a dataset has the splits train and validation", split);
+  print_text(path, manifest, split == "train" ? data::Split::train : data::Split::validation, text);
+}
+
+void inspect_shard(const fs::path& path) {
+  const data::ShardReader reader(path);
+  const auto& info = reader.info();
+  fmt::print("shard      {} ({})\n", path.string(), format_bytes(static_cast<std::int64_t>(fs::file_size(path))));
+  fmt::print("tokens     {} in {} documents\n", info.tokens, info.documents);
+  fmt::print("vocabulary {}, end of text {}\n", info.vocab_size, info.end_of_text);
+  fmt::print("tokenizer  {}\n", info.tokenizer);
+}
+
+void inspect_job(const fs::path& path) {
+  const auto job = config::load_job(path, {});
+  print_model(job.model);
+  fmt::print("\n{}", config::to_toml(job));
+}
+
+}  // namespace
+
+int inspect_command(Arguments args) {
+  std::string path;
+  std::string text;
+  std::string split = "train";
+  bool parameters = false;
+  po::options_description options("options");
+  options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"), "dataset: decode these tokens to text")(
+      "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
+      "parameters", po::bool_switch(&parameters), "checkpoint: list the parameters of every block")("help,h",
+                                                                                                    "this text");
+  po::options_description all;
+  all.add(options).add_options()("path", po::value(&path), "");
+  po::variables_map values;
+  po::store(
+      po::command_line_parser(args).options(all).positional(po::positional_options_description().add("path", 1)).run(),
+      values);
+  if (values.contains("help")) {
+    std::cout << help_text << options << help_end;
+    return 0;
+  }
+  po::notify(values);
+  if (path.empty()) throw po::error("a path is missing");
+  if (!fs::exists(path)) fail("{}: no such file or directory", path);
+  if (fs::exists(fs::path(path) / data::manifest_name)) {
+    inspect_dataset(path, split, text);
+  } else if (fs::exists(fs::path(path) / "manifest.json")) {
+    inspect_checkpoint(path, parameters);
+  } else if (fs::exists(fs::path(path) / "job.toml")) {
+    inspect_run(path);
+  } else if (fs::path(path).extension() == ".h5") {
+    inspect_shard(path);
+  } else if (fs::path(path).extension() == ".toml") {
+    inspect_job(path);
+  } else {
+    fail("{}: not a dataset, a shard (.h5), a checkpoint, a run or a job file (.toml)", path);
+  }
+  return 0;
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,65 @@
+// ratplus: trains and evaluates RAT+ language models. This file finds the command and prints what it throws.
+#include <fmt/core.h>
+
+#include <array>
+#include <boost/program_options/errors.hpp>
+#include <cstdio>
+#include <exception>
+#include <string_view>
+
+#include "apps/commands.h"
+
+namespace ratplus::apps {
+namespace {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  int (*run)(Arguments);
+};
+
+constexpr std::array commands = {
+    Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
+    Command{"train", "pretrain or adapt a model, as a job file says", train_command},
+    Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
+    Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
+    Command{"report", "loss curves and tables of one or several runs", report_command},
+};
+
+void print_overview(std::FILE* out) {
+  fmt::print(out, "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
+                  "adapted to sparse attention patterns.\n\ncommands:\n");
+  for (const auto& command : commands) fmt::print(out, "  {:<9} {}\n", command.name, command.summary);
+  fmt::print(out, "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"
+                  "  ratplus prepare books/ --train-tokenizer --vocab-size 4096 --output data/books\n"
+                  "  mpirun -n 2 ratplus train configs/quickstart/pretrain.toml --set data.directory=data/books\n");
+}
+
+int run(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_overview(stdout);
+    return 0;
+  }
+  for (const auto& command : commands) {
+    if (command.name == name) return command.run(Arguments(argv + 2, argv + argc));
+  }
+  if (!name.empty()) fmt::print(stderr, "ratplus: there is no command \"{}\"\n\n", name);
+  print_overview(stderr);
+  return exit_usage;
+}
+
+}  // namespace
+}  // namespace ratplus::apps
+
+int main(int argc, char** argv) {
+  try {
+    return ratplus::apps::run(argc, argv);
+  } catch (const boost::program_options::error& error) {
+    fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
+    return ratplus::apps::exit_usage;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "ratplus: {}\n", error.what());
+    return 1;
+  }
+}

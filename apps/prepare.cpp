@@ -1,0 +1,222 @@
+// ratplus prepare: text to a tokenizer and a dataset of token shards.
+#include "data/prepare.h"
+
+#include <fmt/format.h>
+
+#include <boost/program_options.hpp>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "apps/commands.h"
+#include "apps/progress_line.h"
+#include "kernels/error.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* introduction =
+    R"(ratplus prepare - text to a tokenizer and a dataset of token shards
+
+Usage: ratplus prepare INPUT... --output DIR (--tokenizer MODEL | --train-tokenizer) [options]
+
+Reads documents, tokenizes them with SentencePiece on all cores, puts an end-of-text token after each, and
+writes them as HDF5 shards. Some documents, chosen by a hash of their text, are held out for validation.
+
+INPUT is a .txt file (one document), a .jsonl file (one JSON object a line, its text under --text-key), or a
+directory, which stands for all such files in it, sorted by path. Ill-formed UTF-8 becomes U+FFFD.
+
+Examples:
+  A small dataset with a tokenizer of its own, a twentieth of the documents held out:
+    ratplus prepare texts/ --output data/prose --train-tokenizer --vocab-size 4096 --validation-fraction 0.05
+  Web text with LLaMA-2's tokenizer, in compressed shards:
+    ratplus prepare fineweb/*.jsonl --output data/fineweb --tokenizer tokenizer.model --compression 4
+
+What comes out, in DIR:
+  tokenizer.model      the SentencePiece model
+  train-00000.h5 ...   shards; data/README.md describes them and reads them with h5py
+  validation-00000.h5  the held-out documents
+  dataset.json         the list of the above; written last, so a directory without it is not a dataset
+`ratplus train` takes DIR as data.directory. The same command again finds the dataset and does nothing.
+
+Options:
+)";
+
+/// Set by SIGINT and SIGTERM; the next report ends the work. A second signal ends the program at once.
+volatile std::sig_atomic_t interrupted_by = 0;
+
+struct Interrupted {
+  int signal;
+};
+
+/// Handlers for as long as this lives.
+class InterruptHandlers {
+ public:
+  InterruptHandlers() {
+    interrupted_by = 0;
+    struct sigaction action {};
+    action.sa_handler = [](int signal) { interrupted_by = signal; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+    sigaction(SIGINT, &action, &old_int_);
+    sigaction(SIGTERM, &action, &old_term_);
+  }
+  ~InterruptHandlers() {
+    sigaction(SIGINT, &old_int_, nullptr);
+    sigaction(SIGTERM, &old_term_, nullptr);
+  }
+  InterruptHandlers(const InterruptHandlers&) = delete;
+  InterruptHandlers& operator=(const InterruptHandlers&) = delete;
+
+ private:
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+struct ParsedArguments {
+  data::PrepareOptions options;
+  bool help = false;
+};
+
+po::options_description describe_options(data::PrepareOptions& options) {
+  po::options_description description("", 110, 70);
+  auto add = description.add_options();
+  add("help,h", "this text");
+  add("output,o", po::value<std::string>()->value_name("DIR"), "where the dataset goes; made if missing");
+  add("tokenizer", po::value<std::string>()->value_name("MODEL"),
+      "a SentencePiece model to use (LLaMA-2's tokenizer.model is one); it is copied beside the shards");
+  add("train-tokenizer",
+      "train one on the input instead: BPE with byte fallback, so that any text can be spelt; held-out "
+      "documents "
+      "are left out");
+  add("vocab-size", po::value<std::int64_t>()->default_value(32000)->value_name("N"),
+      "with --train-tokenizer: its number of pieces, among them 3 special ones and 256 bytes");
+  add("text-key", po::value(&options.text_key)->default_value(options.text_key)->value_name("KEY"),
+      "JSON lines: the key of the text");
+  add("validation-fraction",
+      po::value(&options.validation_fraction)
+          ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
+          ->value_name("F"),
+      "share of the documents that is held out; 0 holds out none");
+  add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
+      "a shard is closed at the document that reaches this many tokens");
+  add("compression", po::value(&options.compression)->default_value(options.compression)->value_name("LEVEL"),
+      "gzip level of the shards, 1 to 9; 0 does not compress");
+  add("threads", po::value(&options.threads)->default_value(options.threads)->value_name("N"),
+      "threads that tokenize, 0 = one a core; the result does not depend on it");
+  add("force", "replace another dataset in DIR");
+  return description;
+}
+
+ParsedArguments parse_arguments(const std::vector<std::string>& args) {
+  ParsedArguments parsed;
+  data::PrepareOptions& options = parsed.options;
+  po::options_description description = describe_options(options);
+  if (args.empty()) {
+    parsed.help = true;
+  } else {
+    po::options_description all = description;
+    all.add_options()("input", po::value<std::vector<std::string>>());
+    po::positional_options_description positional;
+    positional.add("input", -1);
+    po::variables_map given;
+    po::store(po::command_line_parser(args).options(all).positional(positional).run(), given);
+    po::notify(given);
+    parsed.help = given.contains("help");
+    if (given.contains("input")) {
+      for (const auto& input : given["input"].as<std::vector<std::string>>())
+        options.inputs.emplace_back(input);
+    }
+    if (given.contains("output")) options.output = given["output"].as<std::string>();
+    if (given.contains("tokenizer")) options.tokenizer = given["tokenizer"].as<std::string>();
+    const auto vocab_size = given["vocab-size"].as<std::int64_t>();
+    if (vocab_size < 1) fail("--vocab-size {} is not positive", vocab_size);
+    if (given.contains("train-tokenizer")) {
+      options.train_vocab_size = vocab_size;
+    } else if (!given["vocab-size"].defaulted()) {
+      fail("--vocab-size is for --train-tokenizer; a given --tokenizer has its own");
+    }
+    if (options.threads < 0) fail("--threads {} is negative", options.threads);
+    options.force = given.contains("force");
+  }
+  if (parsed.help) {
+    std::ostringstream text;
+    text << description;
+    fmt::print("{}{}", introduction, text.str());
+  }
+  return parsed;
+}
+
+std::string progress_text(const data::PrepareProgress& progress) {
+  std::string text = fmt::format("{}: {} documents", progress.phase, count_text(double(progress.documents)));
+  if (progress.tokens > 0) {
+    text += fmt::format(", {} tokens, {} tokens/s", count_text(double(progress.tokens)),
+                        count_text(double(progress.tokens) / std::max(progress.seconds, 1e-3)));
+  }
+  if (progress.bytes_total == 0) return text + ", " + duration_text(progress.seconds);
+  const double share = double(progress.bytes_done) / double(progress.bytes_total);
+  text += fmt::format(", {:.0f} %", 100 * share);
+  if (share > 0) text += fmt::format(", {} left", duration_text(progress.seconds * (1 - share) / share));
+  return text;
+}
+
+std::uintmax_t bytes_of(const std::filesystem::path& directory,
+                        const std::vector<data::ManifestShard>& shards) {
+  std::uintmax_t bytes = 0;
+  for (const auto& shard : shards) bytes += std::filesystem::file_size(directory / shard.file);
+  return bytes;
+}
+
+void print_result(const std::filesystem::path& directory, const data::PrepareResult& result) {
+  const data::Manifest& manifest = result.manifest;
+  if (result.already_there) {
+    fmt::print("{} already holds this dataset; nothing to do.\n\n", directory.string());
+  } else {
+    fmt::print("Wrote {}\n\n", directory.string());
+  }
+  fmt::print("{:<12}{:>8}{:>14}{:>18}{:>12}\n", "split", "shards", "documents", "tokens", "MB");
+  for (const data::Split split : {data::Split::train, data::Split::validation}) {
+    fmt::print("{:<12}{:>8}{:>14}{:>18}{:>12.2f}\n", data::to_string(split), manifest.shards(split).size(),
+               manifest.documents(split), manifest.tokens(split),
+               double(bytes_of(directory, manifest.shards(split))) / 1e6);
+  }
+  fmt::print("\nvocabulary {}, end of text {}, {}\n", manifest.vocab_size, manifest.end_of_text,
+             manifest.tokenizer);
+  if (result.left_out_empty > 0)
+    fmt::print("{} documents without text were left out\n", result.left_out_empty);
+  if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
+}
+
+}  // namespace
+
+int prepare_command(Arguments args) {
+  const ParsedArguments arguments = parse_arguments(args);
+  if (arguments.help) return args.empty() ? exit_usage : 0;
+  const InterruptHandlers handlers;
+  ProgressLine line(5);
+  std::string phase;
+  try {
+    const data::PrepareResult result =
+        data::prepare(arguments.options, [&](const data::PrepareProgress& progress) {
+          if (interrupted_by != 0) throw Interrupted{interrupted_by};
+          line.update(progress_text(progress), progress.phase != phase);
+          phase = progress.phase;
+        });
+    line.finish();
+    print_result(arguments.options.output, result);
+    return 0;
+  } catch (const Interrupted& interruption) {
+    line.finish();
+    fmt::print(stderr,
+               "interrupted; {} was not finished and what was written is removed, so run the command again\n",
+               arguments.options.output.string());
+    return 128 + interruption.signal;
+  }
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,97 @@
+#include "apps/progress_line.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+namespace ratplus::apps {
+namespace {
+
+constexpr double terminal_seconds = 0.1;  ///< between two writings of a terminal's line
+
+bool stderr_is_terminal() {
+  if (const char* told = std::getenv("RATPLUS_PROGRESS")) return std::string_view(told) == "terminal";
+  const char* terminal = std::getenv("TERM");
+  return ::isatty(STDERR_FILENO) != 0 && (terminal == nullptr || std::string_view(terminal) != "dumb");
+}
+
+/// Columns of the terminal: a longer line would wrap and could not be written over.
+std::size_t terminal_columns() {
+  winsize size{};
+  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  if (known) return size.ws_col;
+  const char* told = std::getenv("COLUMNS");
+  const int columns = told == nullptr ? 0 : std::atoi(told);
+  return columns > 20 ? static_cast<std::size_t>(columns) : 80;
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(double log_seconds)
+    : terminal_(stderr_is_terminal()),
+      interval_(std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+          std::chrono::duration<double>(terminal_ ? terminal_seconds : log_seconds))) {}
+
+ProgressLine::~ProgressLine() {
+  finish();
+}
+
+void ProgressLine::update(const std::string& text, bool force) {
+  text_ = text;
+  held_back_ = true;
+  if (force || std::chrono::steady_clock::now() - shown_at_ >= interval_) show();
+}
+
+void ProgressLine::show() {
+  if (terminal_) {
+    const std::string cut = text_.substr(0, terminal_columns() - 1);
+    fmt::print(stderr, "\r{}\x1b[K", cut);  // CSI K erases to the line's end
+    line_open_ = true;
+  } else {
+    fmt::print(stderr, "{}\n", text_);
+  }
+  std::fflush(stderr);
+  shown_at_ = std::chrono::steady_clock::now();
+  held_back_ = false;
+}
+
+void ProgressLine::finish() {
+  if (held_back_) show();
+  if (line_open_) fmt::print(stderr, "\n");
+  line_open_ = false;
+}
+
+void ProgressLine::print(const std::string& line) {
+  if (line_open_) fmt::print(stderr, "\r\x1b[K");
+  std::fflush(stderr);
+  line_open_ = false;
+  held_back_ = false;
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
+}
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::llround(std::max(seconds, 0.0)));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+}
+
+std::string count_text(double count) {
+  constexpr std::array<const char*, 5> units{"", "k", "M", "G", "T"};
+  std::size_t unit = 0;
+  while (count >= 999.5 && unit + 1 < units.size()) count /= 1000, ++unit;
+  if (unit == 0) return fmt::format("{:.0f}", count);
+  const int decimals = count < 9.995 ? 2 : count < 99.95 ? 1 : 0;
+  return fmt::format("{:.{}f}{}", count, decimals, units[unit]);
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,37 @@
+// TrainDisplay: a training run on the terminal and in the run's log.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "apps/progress_line.h"
+#include "lib/config/job.h"
+#include "lib/train/run_directory.h"
+#include "lib/train/trainer.h"
+
+namespace ratplus::apps {
+
+/// One updating line on a terminal, plain lines elsewhere and in log.txt.
+class TrainDisplay final : public train::TrainListener {
+ public:
+  TrainDisplay(const config::JobConfig& job, const parallel::World& world, train::RunDirectory* run);
+
+  void on_start(train::Session& session, std::int64_t first_step) override;
+  void on_phase(const std::string& text) override;
+  void on_step(const train::StepMetrics& metrics, bool logged) override;
+  void on_validation(const train::ValidationMetrics& metrics) override;
+  void on_checkpoint(const train::CheckpointMetrics& metrics) override;
+  /// A line that stays.
+  void say(const std::string& line);
+
+ private:
+  void print_memory_plan(const Arena& memory);
+
+  const config::JobConfig& job_;
+  const parallel::World& world_;
+  train::RunDirectory* run_;  ///< null on ranks but the root
+  ProgressLine progress_;
+  std::string last_step_;
+};
+
+}  // namespace ratplus::apps

@@ -1,0 +1,28 @@
+#include "apps/with_ranks.h"
+
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <exception>
+
+namespace ratplus::apps {
+
+int with_ranks(const std::function<int(const parallel::World&)>& body) {
+  const parallel::World world;
+  try {
+    return body(world);
+  } catch (const parallel::AgreedError& error) {
+    if (world.root()) fmt::print(stderr, "ratplus: {}\n", error.what());
+    return 1;
+  } catch (const std::exception& error) {
+    if (world.size() == 1) {
+      fmt::print(stderr, "ratplus: {}\n", error.what());
+      return 1;
+    }
+    fmt::print(stderr, "ratplus: rank {} on {}: {}\n", world.rank(), world.host(), error.what());
+    std::fflush(stderr);
+    world.abort(1);
+  }
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,15 @@
+// Runs a command's body on all ranks, and ends every rank when one of them fails.
+#pragma once
+
+#include <functional>
+
+#include "parallel/world.h"
+
+namespace ratplus::apps {
+
+/// Starts MPI, runs the body, returns its exit status. What all ranks throw together is printed once, by the root,
+/// and every rank returns 1. What one rank throws alone is printed by it, with its rank and host, and ends the
+/// others at once: they may be waiting for it.
+int with_ranks(const std::function<int(const parallel::World&)>& body);
+
+}  // namespace ratplus::apps

@@ -1,0 +1,122 @@
+#include "data/manifest.h"
+
+#include <nlohmann/json.hpp>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+
+namespace ratplus::data {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int manifest_version = 1;
+constexpr const char* manifest_format = "ratplus dataset";
+
+std::int64_t sum(const std::vector<ManifestShard>& shards, std::int64_t ManifestShard::*count) {
+  std::int64_t total = 0;
+  for (const ManifestShard& shard : shards) total += shard.*count;
+  return total;
+}
+
+/// A JSON object together with the words that say where it is, for messages.
+struct Place {
+  const Json& json;
+  std::string where;
+
+  const Json& at(const char* key) const {
+    if (!json.is_object() || !json.contains(key)) {
+      fail("{}: key \"{}\" is missing; prepare the dataset again", where, key);
+    }
+    return json[key];
+  }
+  std::int64_t integer(const char* key) const {
+    const Json& value = at(key);
+    if (!value.is_number_integer() || value.get<std::int64_t>() < 0) {
+      fail("{}: \"{}\" is {}, not a count", where, key, value.dump());
+    }
+    return value.get<std::int64_t>();
+  }
+  std::string text(const char* key) const {
+    const Json& value = at(key);
+    if (!value.is_string()) fail("{}: \"{}\" is {}, not a string", where, key, value.dump());
+    return value.get<std::string>();
+  }
+};
+
+std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) {
+  const Json& list = manifest.at(key);
+  if (!list.is_array()) fail("{}: \"{}\" is not a list of shards", manifest.where, key);
+  std::vector<ManifestShard> shards;
+  for (const Json& entry : list) {
+    const Place place{entry, fmt::format("{}: {}[{}]", manifest.where, key, shards.size())};
+    shards.push_back({place.text("file"), place.integer("tokens"), place.integer("documents")});
+  }
+  return shards;
+}
+
+Json shards_json(const std::vector<ManifestShard>& shards) {
+  Json list = Json::array();
+  for (const ManifestShard& shard : shards) {
+    list.push_back({{"file", shard.file}, {"tokens", shard.tokens}, {"documents", shard.documents}});
+  }
+  return list;
+}
+
+}  // namespace
+
+const char* to_string(Split split) {
+  return split == Split::train ? "train" : "validation";
+}
+
+std::int64_t Manifest::tokens(Split split) const {
+  return sum(shards(split), &ManifestShard::tokens);
+}
+
+std::int64_t Manifest::documents(Split split) const {
+  return sum(shards(split), &ManifestShard::documents);
+}
+
+Manifest read_manifest(const std::filesystem::path& dataset_directory) {
+  const std::filesystem::path file = dataset_directory / manifest_name;
+  if (!std::filesystem::exists(file)) {
+    fail("{} is not a dataset: it holds no {} (made by `ratplus prepare` when all else is written)",
+         dataset_directory.string(), manifest_name);
+  }
+  Json json;
+  try {
+    json = Json::parse(read_whole_file(file));
+  } catch (const Json::exception& e) {
+    fail("{}: not JSON ({}); prepare the dataset again", file.string(), e.what());
+  }
+  const Place place{json, file.string()};
+  if (place.text("format") != manifest_format) {
+    fail("{}: format is \"{}\", not \"{}\"", file.string(), place.text("format"), manifest_format);
+  }
+  if (place.integer("version") != manifest_version) {
+    fail("{}: version {}, but this program reads version {}; prepare the dataset again with this program",
+         file.string(), place.integer("version"), manifest_version);
+  }
+  return {.vocab_size = place.integer("vocab_size"),
+          .end_of_text = place.integer("end_of_text"),
+          .tokenizer = place.text("tokenizer"),
+          .tokenizer_file = place.text("tokenizer_file"),
+          .source = place.text("source"),
+          .train = parse_shards(place, "train"),
+          .validation = parse_shards(place, "validation")};
+}
+
+void write_manifest(const std::filesystem::path& dataset_directory, const Manifest& manifest) {
+  const Json json{{"format", manifest_format},
+                  {"version", manifest_version},
+                  {"vocab_size", manifest.vocab_size},
+                  {"end_of_text", manifest.end_of_text},
+                  {"tokenizer", manifest.tokenizer},
+                  {"tokenizer_file", manifest.tokenizer_file},
+                  {"source", manifest.source},
+                  {"train", shards_json(manifest.train)},
+                  {"validation", shards_json(manifest.validation)}};
+  write_whole_file(dataset_directory / manifest_name, json.dump(2) + "\n");
+}
+
+}  // namespace ratplus::data

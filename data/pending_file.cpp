@@ -1,0 +1,143 @@
+#include "data/pending_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace ratplus::data {
+namespace {
+
+/// A POSIX file descriptor.
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& file, int flags)
+      : value_(::open(file.c_str(), flags | O_CLOEXEC, 0666)) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int get() const { return value_; }
+  bool ok() const { return value_ >= 0; }
+
+ private:
+  int value_;
+};
+
+[[noreturn]] void fail_writing(const std::filesystem::path& file) {
+  const int error = errno;
+  fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
+}
+
+void write_all(const Descriptor& out, std::string_view bytes, const std::filesystem::path& final_name) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(out.get(), bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_writing(final_name);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+}  // namespace
+
+const char* write_advice(int error_number) {
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT:
+      return "; free some space or write to another file system";
+    case EFBIG:
+      return "; raise the file size limit (ulimit -f) or write to another file system";
+    case EACCES:
+    case EROFS:
+    case EPERM:
+      return "; write to a directory that you may write to";
+    case ENOENT:
+      return "; make its directory first";
+    default:
+      return "";
+  }
+}
+
+PendingFile::PendingFile(std::filesystem::path final_name)
+    : final_(std::move(final_name)),
+      partial_(final_.parent_path() / ("." + final_.filename().string() + ".partial")) {}
+
+PendingFile::~PendingFile() {
+  discard();
+}
+
+PendingFile::PendingFile(PendingFile&& other) noexcept
+    : final_(std::move(other.final_)), partial_(std::exchange(other.partial_, {})) {}
+
+PendingFile& PendingFile::operator=(PendingFile&& other) noexcept {
+  if (this != &other) {
+    discard();
+    final_ = std::move(other.final_);
+    partial_ = std::exchange(other.partial_, {});
+  }
+  return *this;
+}
+
+void PendingFile::discard() noexcept {
+  if (partial_.empty()) return;
+  std::error_code ignored;
+  // Emptied first: a writer that failed may still hold the file open, and its blocks with it.
+  std::filesystem::resize_file(partial_, 0, ignored);
+  std::filesystem::remove(partial_, ignored);
+  partial_.clear();
+}
+
+void PendingFile::commit() {
+  {
+    // The bytes before the name: after a crash the name either does not exist or stands for all of them.
+    const Descriptor file(partial_, O_RDWR);
+    if (!file.ok() || ::fsync(file.get()) != 0) fail_writing(final_);
+  }
+  if (::rename(partial_.c_str(), final_.c_str()) != 0) fail_writing(final_);
+  partial_.clear();
+  const std::filesystem::path parent = final_.parent_path();
+  const Descriptor directory(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
+  // Some network file systems cannot sync a directory (EINVAL); the rename itself has happened.
+  if (directory.ok() && ::fsync(directory.get()) != 0 && errno != EINVAL) fail_writing(final_);
+}
+
+void write_whole_file(const std::filesystem::path& file, std::string_view bytes) {
+  PendingFile pending(file);
+  {
+    const Descriptor out(pending.path(), O_WRONLY | O_CREAT | O_TRUNC);
+    if (!out.ok()) fail_writing(file);
+    write_all(out, bytes, file);
+  }
+  pending.commit();
+}
+
+std::string read_whole_file(const std::filesystem::path& file) {
+  const auto fail_reading = [&] { fail("cannot read {}: {}", file.string(), std::strerror(errno)); };
+  const Descriptor in(file, O_RDONLY);
+  if (!in.ok()) fail_reading();
+  std::string bytes;
+  std::error_code unknown_size;
+  const auto size = std::filesystem::file_size(file, unknown_size);
+  std::size_t filled = 0;
+  bytes.resize(unknown_size ? 65536 : size + 1);  // one more than expected: the last read sees the end
+  while (true) {
+    const ssize_t got = ::read(in.get(), bytes.data() + filled, bytes.size() - filled);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_reading();
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+    if (filled == bytes.size()) bytes.resize(2 * bytes.size());
+  }
+  bytes.resize(filled);
+  return bytes;
+}
+
+}  // namespace ratplus::data

@@ -1,0 +1,41 @@
+// PendingFile: a file written beside its final name and renamed when it is complete.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+namespace ratplus::data {
+
+/// Owns `.NAME.partial` beside NAME. commit() makes its bytes durable and gives it its name; destroyed before
+/// that, the partial file is removed, so that a reader never meets half a file.
+class PendingFile {
+ public:
+  explicit PendingFile(std::filesystem::path final_name);
+  ~PendingFile();
+  PendingFile(PendingFile&& other) noexcept;
+  PendingFile& operator=(PendingFile&& other) noexcept;
+
+  /// Where to write.
+  const std::filesystem::path& path() const { return partial_; }
+  const std::filesystem::path& final_name() const { return final_; }
+  /// fsync, rename, fsync of the directory. The writer must have closed the file. Throws Error naming the
+  /// file.
+  void commit();
+
+ private:
+  void discard() noexcept;
+
+  std::filesystem::path final_;
+  std::filesystem::path partial_;  ///< empty once committed
+};
+
+/// The whole of a small file (manifest, tokenizer model), by a PendingFile.
+void write_whole_file(const std::filesystem::path& file, std::string_view bytes);
+/// Throws Error naming the file.
+std::string read_whole_file(const std::filesystem::path& file);
+
+/// What the user can do about an errno value met while writing, to end a message with ("" where nothing is
+/// known).
+const char* write_advice(int error_number);
+
+}  // namespace ratplus::data

@@ -1,0 +1,40 @@
+#include "data/sampler.h"
+
+#include "kernels/error.h"
+#include "kernels/random.h"
+
+namespace ratplus::data {
+
+const char* to_string(Sampling sampling) {
+  return sampling == Sampling::ordered ? "ordered" : "random";
+}
+
+Sampling parse_sampling(std::string_view text) {
+  if (text == "ordered") return Sampling::ordered;
+  if (text == "random") return Sampling::random;
+  fail("sampling \"{}\" is not known; use \"ordered\" or \"random\"", text);
+}
+
+Sampler::Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t window, std::uint64_t seed)
+    : sampling_(sampling),
+      stream_tokens_(stream_tokens),
+      window_(window),
+      seed_(seed),
+      windows_(window > 0 ? (stream_tokens - 1) / window : 0) {
+  if (window < 1) fail("a window of {} tokens is not possible; it needs at least 1", window);
+  if (stream_tokens < window + 1) {
+    fail("the data hold {} tokens, but one window of {} inputs needs {}; use a shorter window or more data",
+         stream_tokens, window, window + 1);
+  }
+}
+
+std::int64_t Sampler::start(std::int64_t index) const {
+  require(index >= 0, "sample index {} is negative", index);
+  if (sampling_ == Sampling::ordered) return index % windows_ * window_;
+  const auto starts =
+      static_cast<std::uint64_t>(stream_tokens_ - window_);  // the last window ends with the stream
+  return static_cast<std::int64_t>(
+      random_below(starts, seed_, Purpose::sampling, 0, static_cast<std::uint64_t>(index)));
+}
+
+}  // namespace ratplus::data

@@ -1,0 +1,61 @@
+#include "data/utf8.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace ratplus::data {
+namespace {
+
+/// The outcome of reading one character: its bytes if it is well-formed, else the bytes to replace together.
+struct Scan {
+  int bytes;
+  bool well_formed;
+};
+
+/// `text` is not empty.
+Scan scan(std::string_view text) {
+  const auto byte = [&](int i) { return static_cast<unsigned char>(text[static_cast<std::size_t>(i)]); };
+  const int first = byte(0);
+  if (first < 0x80) return {1, true};
+  if (first < 0xC2 || first > 0xF4) return {1, false};
+  const int length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  // The second byte's range shuts out overlong forms, surrogates, and what lies above U+10FFFF.
+  int low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+  int high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+  for (int i = 1; i < length; ++i) {
+    if (i >= static_cast<int>(text.size()) || byte(i) < low || byte(i) > high) return {i, false};
+    low = 0x80, high = 0xBF;
+  }
+  return {length, true};
+}
+
+}  // namespace
+
+int utf8_character(std::string_view text) {
+  if (text.empty()) return 0;
+  const Scan character = scan(text);
+  return character.well_formed ? character.bytes : 0;
+}
+
+std::int64_t repair_utf8(std::string& text) {
+  constexpr std::string_view replacement = "\xEF\xBF\xBD";
+  std::string repaired;  // stays empty as long as the text is well-formed, which is nearly always
+  std::int64_t count = 0;
+  std::size_t copied = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const Scan character = scan(std::string_view(text).substr(at));
+    if (!character.well_formed) {
+      repaired.append(text, copied, at - copied).append(replacement);
+      copied = at + static_cast<std::size_t>(character.bytes);
+      ++count;
+    }
+    at += static_cast<std::size_t>(character.bytes);
+  }
+  if (count > 0) {
+    repaired.append(text, copied);
+    text = std::move(repaired);
+  }
+  return count;
+}
+
+}  // namespace ratplus::data

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# English prose for the quick start, as JSON lines: jobs/prose.sh OUTPUT.jsonl [KEEP_ONE_IN]
+#
+# The text is "An Anarchist FAQ" from the Debian package `anarchism` (7 MB to fetch, GPL-2): 10 MB of essays in plain
+# English without code or tables, the largest such text that Debian has. It comes as Markdown, so that awk suffices.
+# The package is unpacked into a temporary directory and not installed: slim systems install no documentation.
+# With KEEP_ONE_IN = N, only every N-th document is kept.
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=jobs/common.sh
+source "$repository/jobs/common.sh"
+
+[[ $# -ge 1 && $1 != -* ]] || die "usage: jobs/prose.sh OUTPUT.jsonl [KEEP_ONE_IN]"
+output=$1
+keep_one_in=${2:-1}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+download() (
+  cd "$work"
+  apt-get download -qq -o APT::Sandbox::User=root anarchism
+)
+
+# Every page but tables of contents, lists of links, and appendix 13, an earlier edition of section F.
+pages() {
+  local page
+  for page in "$1"/sec*[0-9].md "$1"/sec*int.md "$1"/append*.md "$1"/{intro,10years,vol1intro,vol2intro}.md; do
+    [[ $page == */append13*.md ]] || printf '%s\n' "$page"
+  done
+}
+
+if ! download 2>"$work/log"; then
+  # A fresh machine has no package lists yet.
+  if ! can_be_root || ! update_package_lists || ! download 2>"$work/log"; then
+    cat "$work/log" >&2
+    die "could not fetch the Debian package 'anarchism', which the quick start takes its text from: is there a network," \
+      "and does 'apt-get update' work?"
+  fi
+fi
+
+dpkg-deb -x "$work"/anarchism_*.deb "$work/package"
+markdown=$work/package/usr/share/doc/anarchism/markdown
+gunzip "$markdown"/*.gz
+
+mapfile -t files < <(pages "$markdown")
+mkdir -p "$(dirname "$output")"
+awk -v keep_one_in="$keep_one_in" -f "$repository/jobs/prose.awk" "${files[@]}" >"$output.partial"
+mv "$output.partial" "$output"
+printf '%s: %d documents, %d kB of text\n' "$output" "$(wc -l <"$output")" $(($(wc -c <"$output") / 1000))

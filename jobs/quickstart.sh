@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# From nothing to an adapted RAT+ model, by one command.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/common.sh
+source jobs/common.sh
+
+usage() {
+  cat <<'END'
+jobs/quickstart.sh - from nothing to an adapted RAT+ model, by one command
+
+Usage: jobs/quickstart.sh [--ranks N] [--short] [--fresh] [--help]
+
+On a Debian 12 machine: installs the packages that are missing, builds ratplus, makes a dataset of English prose,
+pretrains a small RAT+ jointly on N MPI ranks, adapts it to D = 16 and to D = 64, and evaluates the three models.
+It ends with a table of perplexities before and after adaptation, and a picture of the loss curves.
+
+  --ranks N  MPI ranks (default 2)
+  --short    a few steps on an eighth of the text, to see that everything works; in runs/quickstart-short
+  --fresh    start over: removes the run directory first
+  --help     this text
+
+At most 15 minutes on 2 cores. Everything goes to build/ and runs/quickstart/. Stop it at any time by Ctrl-C: the same
+command goes on where it was, and does nothing again that is finished.
+END
+}
+
+ranks=2
+short=false
+fresh=false
+arguments=("$@")
+while (($# > 0)); do
+  case $1 in
+    --ranks)
+      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--ranks needs a positive whole number, not '${2:-}'"
+      ranks=$2
+      shift
+      ;;
+    --short) short=true ;;
+    --fresh) fresh=true ;;
+    -h | --help) usage && exit ;;
+    *) die "unknown option '$1'; --help lists the known ones" ;;
+  esac
+  shift
+done
+
+run=runs/quickstart
+keep_one_in=1 # of the documents
+pretrain_overrides=()
+adapt_overrides=()
+if $short; then
+  run=runs/quickstart-short
+  keep_one_in=8
+  common=(log.every=1 log.validation_sequences=16 "data.directory=$run/data")
+  pretrain_overrides=("${common[@]}" schedule.steps=10 checkpoint.every=5 log.validate_every=5)
+  adapt_overrides=("${common[@]}" schedule.steps=4 checkpoint.every=2 log.validate_every=2
+    "job.from=$run/pretrain")
+fi
+
+# --- Phases: what is going on, and how to go on after Ctrl-C -----------------------------------------------------
+
+phases=8
+phase_number=0
+phase_name=
+
+clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+phase() {
+  phase_number=$((phase_number + 1))
+  phase_name=$1
+  printf '\n[%d/%d] %s: %s  (%s since the start)\n' "$phase_number" "$phases" "$1" "$2" "$(clock "$SECONDS")"
+}
+
+ranks_job=        # mpirun's process, while one runs
+interrupted=false # Ctrl-C has been asked for
+
+stopped() {
+  # --fresh would throw away what is there by now.
+  local again=jobs/quickstart.sh argument
+  for argument in "${arguments[@]}"; do [[ $argument == --fresh ]] || again+=" $argument"; done
+  printf '\nstopped in phase %d/%d (%s); go on with: %s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
+  exit 130
+}
+
+on_interrupt() {
+  if [[ -z $ranks_job ]]; then stopped; fi
+  if $interrupted; then
+    kill -TERM "$ranks_job" 2>/dev/null || true
+  else
+    interrupted=true
+    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2
+    rank_processes | xargs -r kill -TERM 2>/dev/null || true
+  fi
+}
+trap on_interrupt INT TERM HUP
+
+rank_processes() {
+  grep -ls "^PPid:[[:space:]]*$ranks_job\$" /proc/[0-9]*/status | cut -d/ -f3
+}
+
+# ratplus on all ranks. mpirun kills its ranks a second after Ctrl-C, which is too soon for a checkpoint; so it runs in
+# a process group of its own, which a terminal's Ctrl-C does not reach, and the ranks are told by on_interrupt.
+run_ranks() {
+  local status=0
+  set -m
+  mpirun -q -n "$ranks" build/ratplus "$@" </dev/null &
+  ranks_job=$!
+  set +m
+  wait "$ranks_job" || status=$?
+  while kill -0 "$ranks_job" 2>/dev/null; do # a signal has ended the wait, not the job
+    status=0
+    wait "$ranks_job" || status=$?
+  done
+  ranks_job=
+  if $interrupted || ((status == 75)); then stopped; fi # 75: stopped by a signal, saved
+  return "$status"
+}
+
+train() {
+  local job=$1 settings=() setting
+  shift
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  run_ranks train "configs/quickstart/$job.toml" --resume --set "job.directory=$run/$job" "${settings[@]}" ||
+    die "training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
+      "else the same command goes on from the last checkpoint"
+}
+
+# All held-out text under all three patterns; once for each finished run.
+evaluate() {
+  local result=$run/$1/evaluation.json
+  if [[ $result -nt $run/$1/metrics.jsonl ]]; then
+    echo "$run/$1: evaluated already"
+  else
+    run_ranks eval "$run/$1" --data "$run/data" --pattern dense 16,0,4 64,0,4 --json "$result"
+  fi
+}
+
+# --- The way ------------------------------------------------------------------------------------------------------
+
+mpi_environment
+if [[ -t 2 ]]; then
+  # A rank's output goes through mpirun, which hides the terminal from it.
+  COLUMNS=$(stty size 2>/dev/null </dev/tty | cut -d' ' -f2 || true)
+  export RATPLUS_PROGRESS=terminal COLUMNS=${COLUMNS:-80}
+else
+  export RATPLUS_PROGRESS=plain
+fi
+if $fresh; then rm -rf "$run"; fi
+mkdir -p "$run"
+
+phase "set-up" "Debian packages that are missing"
+jobs/setup.sh
+
+phase "build" "ratplus, in build/"
+configure build
+cmake --build build --target ratplus -j "$(build_jobs)"
+
+phase "prose" "English text from a Debian package"
+text=$run/text/prose.jsonl
+if [[ -e $text ]]; then echo "$text is there"; else jobs/prose.sh "$text" "$keep_one_in"; fi
+
+phase "prepare" "a tokenizer, and the text as shards of tokens"
+build/ratplus prepare "$run/text" --output "$run/data" --train-tokenizer --vocab-size 4096 --validation-fraction 0.05
+
+phase "pretrain" "jointly, dense and D = 64, on $ranks ranks"
+train pretrain "${pretrain_overrides[@]}"
+
+phase "adapt" "to D = 16"
+train adapt-d16 "${adapt_overrides[@]}"
+
+phase "adapt" "to D = 64"
+train adapt-d64 "${adapt_overrides[@]}"
+
+phase "evaluate" "the three models on all held-out text"
+for model in pretrain adapt-d16 adapt-d64; do evaluate "$model"; done
+
+printf '\n'
+build/ratplus report --adaptation "$run"/{pretrain,adapt-d16,adapt-d64} --output "$run/loss.svg"
+mpirun="mpirun -n $ranks"
+if [[ $(id -u) -eq 0 ]]; then mpirun+=" --allow-run-as-root"; fi
+cat <<END
+
+Done in $(clock "$SECONDS"). Next:
+  other patterns:  build/ratplus eval $run/pretrain --pattern 4,0,4 16,64,4
+  another model:   $mpirun build/ratplus train configs/quickstart/pretrain.toml --set model.layers=6 job.directory=runs/mine
+END

@@ -1,0 +1,109 @@
+#include "kernels/buffer.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace ratplus {
+namespace {
+
+constexpr std::int64_t alignment = 256;  // bytes; a multiple of every cache line and vector width
+
+// Large buffers lie on huge pages where the system grants them: an operation reads a dozen tensors at once,
+// and with 4 KiB pages the address translation alone costs it more than half of the memory bandwidth.
+constexpr std::int64_t huge_page = 2 << 20;  // bytes
+
+std::align_val_t alignment_of(std::int64_t bytes) {
+  return std::align_val_t{static_cast<std::size_t>(bytes < huge_page ? alignment : huge_page)};
+}
+
+std::int64_t round_up(std::int64_t bytes) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+// Views of the counting pass begin here: not null, so that they do not look absent, and not canonical, so
+// that touching one faults at once.
+constexpr std::uintptr_t counting_address = std::uintptr_t{1} << 62;
+
+}  // namespace
+
+Buffer::Buffer(Device device, std::int64_t bytes) : device_(device), bytes_(bytes) {
+  require(bytes >= 0, "a buffer of {} bytes", bytes);
+  if (device.kind != DeviceKind::cpu) fail("{}: this build of ratplus has no GPU support", to_string(device));
+  if (bytes == 0) return;
+  try {
+    data_ = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes));
+  } catch (const std::bad_alloc&) {
+    fail("{}: no memory for {} bytes ({:.1f} GiB); use a smaller micro-batch, a shorter window or more ranks",
+         to_string(device), bytes, static_cast<double>(bytes) / (1 << 30));
+  }
+  // Advice: where it is refused, the pages stay small. Before the first touch, which is what maps them.
+  if (bytes >= huge_page) madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
+  std::memset(data_, 0, static_cast<std::size_t>(bytes));
+}
+
+Buffer::~Buffer() {
+  release();
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : device_(other.device_),
+      data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    release();
+    device_ = other.device_;
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+  }
+  return *this;
+}
+
+void Buffer::release() {
+  if (data_) ::operator delete(data_, alignment_of(bytes_));
+  data_ = nullptr;
+}
+
+Tensor Buffer::as_tensor(DType dtype) const {
+  require(bytes_ % size_of(dtype) == 0, "{} bytes are no whole number of {} elements", bytes_,
+          to_string(dtype));
+  return Tensor(data_, dtype, {bytes_ / size_of(dtype)}, device_);
+}
+
+Tensor Arena::allocate(DType dtype, std::initializer_list<std::int64_t> shape) {
+  return allocate(dtype, std::span(shape.begin(), shape.size()));
+}
+
+Tensor Arena::allocate(DType dtype, std::span<const std::int64_t> shape) {
+  const std::int64_t bytes = round_up(Tensor(nullptr, dtype, shape, device_).bytes());
+  const std::int64_t offset = cursor_;
+  cursor_ += bytes;
+  if (!counting_) {
+    require(cursor_ <= total_, "an arena planned for {} bytes is asked for {}", total_, cursor_);
+    return Tensor(static_cast<std::byte*>(buffer_.data()) + offset, dtype, shape, device_);
+  }
+  total_ = cursor_;
+  Entry* entry = nullptr;
+  for (Entry& known : plan_) {
+    if (known.category == category_) entry = &known;
+  }
+  if (!entry) entry = &plan_.emplace_back(category_, 0);
+  entry->bytes += bytes;
+  return Tensor(reinterpret_cast<void*>(counting_address + static_cast<std::uintptr_t>(offset)), dtype, shape,
+                device_);
+}
+
+void Arena::commit() {
+  require(counting_, "an arena is committed twice");
+  buffer_ = Buffer(device_, total_);
+  counting_ = false;
+  cursor_ = 0;
+}
+
+}  // namespace ratplus

@@ -1,0 +1,218 @@
+// Attention, backward. The weights are computed again from lse: w = exp(s - lse). With delta_t = dout_t .
+// out_t,
+//     dv_s += w dout_t,   ds = w (dout_t . v_s - delta_t),   dq_t += ds k_s / sqrt(P),   dk_s += ds q_t /
+//     sqrt(P)
+// (Dao et al., 2022, appendix B). One task does a whole head, blocks of queries in order, so that the sums
+// over queries have one order.
+#include <omp.h>
+
+#include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/math.h"
+#include "kernels/cpu/tile_gemm.h"
+
+namespace ratplus::cpu {
+namespace {
+
+/// A list of keys, packed for the backward pass, and their gradients.
+struct PackedList {
+  KeyList list;
+  std::int64_t count;
+  float *k_transposed, *v_transposed;  ///< [tiles, P, key_tile]
+  float* k;                            ///< [count, padded P]
+  float *dk, *dv;                      ///< [count, padded P]; dk / ln 2, as q is held times log2(e) / sqrt(P)
+};
+
+/// One head's inputs and gradients.
+struct HeadTensors {
+  HeadRows q, k, v, out, dout, dq, dk, dv;
+  const float* lse;  ///< [T]
+};
+
+class BackwardHead {
+ public:
+  BackwardHead(const AttentionSizes& sizes, const Pattern& pattern, const HeadTensors& tensors, float* memory)
+      : sizes_(sizes), pattern_(pattern), x_(tensors) {
+    Carver carver(memory);
+    const std::int64_t width = sizes.padded_dim();
+    queries_ = carver.take(query_block * width);
+    douts_ = carver.take(query_block * width);
+    dqueries_ = carver.take(query_block * width);
+    weights_ = carver.take(query_block * key_tile);
+    dscores_ = carver.take(query_block * key_tile);
+    lse_ = carver.take(query_block);
+    delta_ = carver.take(query_block);
+    pack(Keys::kept, carver);
+    if (!direct()) pack(Keys::windowed, carver);
+  }
+
+  static std::int64_t scratch_floats(const AttentionSizes& sizes) {
+    const std::int64_t width = sizes.padded_dim();
+    return query_block * (3 * width + 2 * key_tile + 2) + 5 * sizes.packed_keys() * width;
+  }
+
+  void run() {
+    for (std::int64_t index = 0; index < sizes_.blocks(); ++index) block(index * query_block);
+    for (std::size_t i = 0; i < lists_; ++i) scatter(packed_[i]);
+  }
+
+ private:
+  bool direct() const { return pattern_.window <= direct_window; }
+
+  void pack(Keys which, Carver& carver) {
+    const KeyList list(pattern_, which);
+    const std::int64_t count = list.count_below(sizes_.tokens), p = sizes_.head_dim, width = padded(p);
+    const std::int64_t rounded = (count + key_tile - 1) / key_tile * key_tile;
+    PackedList packed{list,
+                      count,
+                      carver.take(rounded * p),
+                      carver.take(rounded * p),
+                      carver.take(count * width),
+                      carver.take(count * width),
+                      carver.take(count * width)};
+    pack_transposed(packed.k_transposed, x_.k, list, count, p);
+    pack_transposed(packed.v_transposed, x_.v, list, count, p);
+    pack_rows(packed.k, x_.k, list, count, p);
+    std::fill(packed.dk, packed.dk + count * width, 0.0f);
+    std::fill(packed.dv, packed.dv + count * width, 0.0f);
+    packed_[lists_++] = packed;
+  }
+
+  /// All that the queries [first, first + query_block) give: their dq, and their share of dk and dv.
+  void block(std::int64_t first) {
+    const std::int64_t count = std::min(query_block, sizes_.tokens - first), p = sizes_.head_dim;
+    const std::int64_t width = sizes_.padded_dim();
+    pack_block(queries_, x_.q, first, count, p, sizes_.scale() * log2_e);
+    pack_block(douts_, x_.dout, first, count, p, 1.0f);
+    std::fill(dqueries_, dqueries_ + count * width, 0.0f);
+    for (std::int64_t r = 0; r < count; ++r) {
+      lse_[r] = x_.lse[first + r] * log2_e;
+      delta_[r] = dot(douts_ + r * width, x_.out.row(first + r), p);
+    }
+    if (direct()) {
+      for (std::int64_t r = 0; r < count; ++r) {
+        const std::int64_t next = std::min(first + r + rows_ahead, sizes_.tokens - 1);
+        for (const HeadRows* rows : {&x_.k, &x_.v, &x_.dk, &x_.dv, &x_.dq}) prefetch(rows->row(next), p);
+        direct_keys(first + r, r);
+      }
+    }
+    for (std::size_t i = 0; i < lists_; ++i) {
+      for_tiles(packed_[i].list, first, count,
+                [&](const TileVisit& tile, const BlockRanges& ranges) { visit(packed_[i], tile, ranges); });
+    }
+    for (std::int64_t r = 0; r < count; ++r) {
+      set_scaled(x_.dq.row(first + r), dqueries_ + r * width, sizes_.scale(), p);
+    }
+  }
+
+  /// The keys of a narrow window. A key's first query is its own, which therefore sets dk and dv; later ones
+  /// add.
+  void direct_keys(std::int64_t t, std::int64_t r) {
+    const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim();
+    const float *q = queries_ + r * width, *dout = douts_ + r * width;
+    for_direct_keys(pattern_, t, [&](std::int64_t s) {
+      const float weight = exp2(dot(q, x_.k.row(s), p) - lse_[r]);
+      const float dscore = weight * (dot(dout, x_.v.row(s), p) - delta_[r]);
+      add_scaled(dqueries_ + r * width, x_.k.row(s), dscore, p);
+      const auto into = s == t ? set_scaled : add_scaled;
+      into(x_.dk.row(s), q, dscore * ln_2, p);
+      into(x_.dv.row(s), dout, weight, p);
+    });
+  }
+
+  void visit(const PackedList& keys, const TileVisit& tile, const BlockRanges& ranges) {
+    const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim(), n = padded(tile.keys),
+                       rows = tile.rows();
+    const float* queries = queries_ + tile.first_row * width;
+    const float* douts = douts_ + tile.first_row * width;
+    float* weights = weights_ + tile.first_row * key_tile;
+    float* dscores = dscores_ + tile.first_row * key_tile;
+    tile_gemm(weights, key_tile, queries, width, Left::rows, keys.k_transposed + tile.begin * p, key_tile,
+              rows, n, p, false);
+    tile_gemm(dscores, key_tile, douts, width, Left::rows, keys.v_transposed + tile.begin * p, key_tile, rows,
+              n, p, false);
+    for (std::int64_t r = tile.first_row; r < tile.end_row; ++r) {
+      softmax_row(weights_ + r * key_tile, dscores_ + r * key_tile, n, tile.columns(ranges, r), lse_[r],
+                  delta_[r]);
+    }
+    tile_gemm(keys.dv + tile.begin * width, width, weights, key_tile, Left::columns, douts, width, tile.keys,
+              width, rows, true);
+    tile_gemm(keys.dk + tile.begin * width, width, dscores, key_tile, Left::columns, queries, width,
+              tile.keys, width, rows, true);
+    tile_gemm(dqueries_ + tile.first_row * width, width, dscores, key_tile, Left::rows,
+              keys.k + tile.begin * width, width, rows, width, tile.keys, true);
+  }
+
+  /// Scores become weights and dout . v becomes the scores' gradient, both zero outside `columns`.
+  static void softmax_row(float* scores, float* dscores, std::int64_t n, KeyList::Range columns, float lse,
+                          float delta) {
+#pragma omp simd
+    for (std::int64_t c = 0; c < n; ++c) {
+      const float weight = exp2(scores[c] - lse);
+      scores[c] = weight;
+      dscores[c] = weight * (dscores[c] - delta);
+    }
+    for (float* row : {scores, dscores}) {
+      std::fill(row, row + columns.begin, 0.0f);
+      std::fill(row + columns.end, row + n, 0.0f);
+    }
+  }
+
+  void scatter(const PackedList& keys) const {
+    const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim();
+    for (std::int64_t j = 0; j < keys.count; ++j) {
+      const std::int64_t s = keys.list.position(j);
+      set_scaled(x_.dk.row(s), keys.dk + j * width, ln_2, p);
+      set_scaled(x_.dv.row(s), keys.dv + j * width, 1.0f, p);
+    }
+  }
+
+  const AttentionSizes& sizes_;
+  Pattern pattern_;
+  HeadTensors x_;
+  float *queries_, *douts_, *dqueries_;  ///< [query_block, padded P]
+  float *weights_, *dscores_;            ///< [query_block, key_tile]
+  float *lse_, *delta_;                  ///< [query_block]
+  std::array<PackedList, 2> packed_{
+      {{KeyList({}, Keys::kept), 0, nullptr, nullptr, nullptr, nullptr, nullptr},
+       {KeyList({}, Keys::windowed), 0, nullptr, nullptr, nullptr, nullptr, nullptr}}};
+  std::size_t lists_ = 0;
+};
+
+}  // namespace
+
+std::int64_t attention_backward_floats(const AttentionSizes& sizes) {
+  return BackwardHead::scratch_floats(sizes);
+}
+
+std::int64_t attention_scratch(const OpShapes& shapes, int threads) {
+  const AttentionSizes sizes(shapes);
+  return threads * std::max(attention_forward_floats(sizes), attention_backward_floats(sizes));
+}
+
+void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+                                Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
+  const char* op = "attention_backward";
+  const AttentionSizes sizes(q, patterns, op);
+  sizes.check_rows(k, op, "k");
+  sizes.check_rows(v, op, "v");
+  sizes.check_rows(out, op, "out");
+  sizes.check_rows(dout, op, "dout");
+  sizes.check_rows(dq, op, "dq");
+  sizes.check_rows(dk, op, "dk");
+  sizes.check_rows(dv, op, "dv");
+  sizes.check_lse(lse, op);
+  const std::int64_t per_thread = attention_backward_floats(sizes);
+  float* memory = scratch(per_thread * threads_, op);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
+  for (std::int64_t task = 0; task < sizes.batch * sizes.heads; ++task) {
+    const std::int64_t b = task / sizes.heads, h = task % sizes.heads;
+    const HeadTensors tensors{{q, b, h},   {k, b, h},    {v, b, h},
+                              {out, b, h}, {dout, b, h}, {dq, b, h},
+                              {dk, b, h},  {dv, b, h},   lse.as<float>() + task * sizes.tokens};
+    BackwardHead(sizes, sizes.pattern(patterns, h), tensors, memory + omp_get_thread_num() * per_thread)
+        .run();
+  }
+}
+
+}  // namespace ratplus::cpu

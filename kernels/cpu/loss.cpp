@@ -1,0 +1,80 @@
+// Cross-entropy of the next token (spec 1.4).
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/math.h"
+
+namespace ratplus::cpu {
+namespace {
+
+float largest(const float* x, std::int64_t n) {
+  float result = x[0];
+#pragma omp simd reduction(max : result)
+  for (std::int64_t j = 0; j < n; ++j) result = x[j] > result ? x[j] : result;
+  return result;
+}
+
+/// Sum of e^(x - shift) in float64 over pieces that are short enough for float32; with `keep`, x becomes the
+/// terms.
+template <bool keep>
+double sum_of_exp(float* x, std::int64_t n, float shift) {
+  constexpr std::int64_t piece = 1024;
+  double total = 0;
+  for (std::int64_t begin = 0; begin < n; begin += piece) {
+    const std::int64_t end = std::min(begin + piece, n);
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t j = begin; j < end; ++j) {
+      const float term = exp(x[j] - shift);
+      if constexpr (keep) x[j] = term;
+      sum += term;
+    }
+    total += sum;
+  }
+  return total;
+}
+
+/// The loss of one row; with `gradient`, its logits become scale (softmax - onehot).
+template <bool gradient>
+float row_loss(float* x, std::int64_t vocab, std::int32_t label, double scale) {
+  const float shift = largest(x, vocab);
+  const float at_label = x[label] - shift;
+  const double total = sum_of_exp<gradient>(x, vocab, shift);
+  if constexpr (gradient) {
+    const auto factor = static_cast<float>(scale / total);
+#pragma omp simd
+    for (std::int64_t j = 0; j < vocab; ++j) x[j] *= factor;
+    x[label] -= static_cast<float>(scale);
+  }
+  return static_cast<float>(std::log(total) - at_label);
+}
+
+}  // namespace
+
+void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) {
+  check_rank(logits, DType::f32, 2, "cross_entropy", "logits");
+  const std::int64_t rows = logits.size(0), vocab = logits.size(1);
+  check(losses, DType::f32, {rows}, "cross_entropy", "losses");
+  check(labels, DType::i32, {rows}, "cross_entropy", "labels");
+  const auto* label = labels.as<std::int32_t>();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    require(label[i] < vocab, "cross_entropy: label {} of row {} is outside the vocabulary of {}", label[i],
+            i, vocab);
+  }
+#pragma omp parallel for schedule(static) num_threads(threads_) if (rows * vocab > 16384)
+  for (std::int64_t i = 0; i < rows; ++i) {
+    float* row = logits.as<float>() + i * logits.stride(0);
+    float& loss = losses.as<float>()[i];
+    if (label[i] < 0) {
+      loss = 0;
+      if (want_gradient) std::fill(row, row + vocab, 0.0f);
+    } else {
+      loss = want_gradient ? row_loss<true>(row, vocab, label[i], scale)
+                           : row_loss<false>(row, vocab, label[i], scale);
+    }
+  }
+}
+
+}  // namespace ratplus::cpu

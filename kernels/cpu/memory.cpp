@@ -1,0 +1,100 @@
+// Copies, conversions, fills and sums of whole tensors.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/rows.h"
+
+namespace ratplus::cpu {
+namespace {
+
+bool same_shape(const Tensor& a, const Tensor& b) {
+  return std::ranges::equal(a.shape(), b.shape());
+}
+
+template <typename To, typename From, typename Convert>
+void convert(Tensor dst, Tensor src, int threads, Convert&& one) {
+  const std::int64_t length = common_row({dst, src});
+  const Rows to(dst, length), from(src, length);
+  for_pieces(dst.numel() / length, length, threads,
+             [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
+               To* out = to.row<To>(row);
+               const From* in = from.row<From>(row);
+#pragma omp simd
+               for (std::int64_t i = begin; i < end; ++i) out[i] = one(in[i]);
+             });
+}
+
+template <typename T>
+void fill_with(Tensor x, T value, int threads) {
+  const std::int64_t length = contiguous_tail(x);
+  const Rows to(x, length);
+  for_pieces(x.numel() / length, length, threads,
+             [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
+               std::fill(to.row<T>(row) + begin, to.row<T>(row) + end, value);
+             });
+}
+
+}  // namespace
+
+void CpuOps::copy(Tensor dst, Tensor src) {
+  require(same_shape(dst, src), "copy: dst and src differ in shape");
+  if (dst.numel() == 0) return;
+  if (dst.dtype() == DType::f32 && src.dtype() == DType::bf16) {
+    return convert<float, bf16_t>(dst, src, threads_, [](bf16_t x) { return to_float(x); });
+  }
+  if (dst.dtype() == DType::bf16 && src.dtype() == DType::f32) {
+    return convert<bf16_t, float>(dst, src, threads_, [](float x) { return to_bf16(x); });
+  }
+  require(dst.dtype() == src.dtype(), "copy: no conversion from {} to {}", to_string(src.dtype()),
+          to_string(dst.dtype()));
+  const std::int64_t length = common_row({dst, src});
+  const std::int64_t element = size_of(dst.dtype());
+  const Rows to(dst, length), from(src, length);
+  for_pieces(
+      dst.numel() / length, length, threads_, [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
+        std::memcpy(to.row<std::byte>(row) + begin * element, from.row<std::byte>(row) + begin * element,
+                    static_cast<std::size_t>((end - begin) * element));
+      });
+}
+
+void CpuOps::fill(Tensor x, float value) {
+  if (x.numel() == 0) return;
+  switch (x.dtype()) {
+    case DType::f32:
+      return fill_with(x, value, threads_);
+    case DType::i32:
+      return fill_with(x, static_cast<std::int32_t>(value), threads_);
+    default:
+      require(false, "fill: {} is neither f32 nor i32", to_string(x.dtype()));
+  }
+}
+
+void CpuOps::add(Tensor y, Tensor x) {
+  require(same_shape(y, x), "add: y and x differ in shape");
+  require(y.dtype() == DType::f32 && x.dtype() == DType::f32, "add: y and x are f32");
+  if (y.numel() == 0) return;
+  const std::int64_t length = common_row({y, x});
+  const Rows to(y, length), from(x, length);
+  for_pieces(y.numel() / length, length, threads_,
+             [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
+               float* out = to.row<float>(row);
+               const float* in = from.row<float>(row);
+#pragma omp simd
+               for (std::int64_t i = begin; i < end; ++i) out[i] += in[i];
+             });
+}
+
+void CpuOps::upload(Tensor dst, const void* host) {
+  check_contiguous(dst, "upload", "dst");
+  if (dst.numel() > 0) std::memcpy(dst.raw(), host, static_cast<std::size_t>(dst.bytes()));
+}
+
+void CpuOps::download(void* host, Tensor src) {
+  check_contiguous(src, "download", "src");
+  if (src.numel() > 0) std::memcpy(host, src.raw(), static_cast<std::size_t>(src.bytes()));
+}
+
+}  // namespace ratplus::cpu

@@ -1,0 +1,120 @@
+// Residual addition and RMSNorm (Zhang and Sennrich, "Root mean square layer normalization", 2019).
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_ops.h"
+
+namespace ratplus::cpu {
+namespace {
+
+// The weight's gradient is a sum over all rows: summed in this many ranges of rows, whatever the number of
+// threads, and then over the ranges in order.
+constexpr std::int64_t row_ranges = 64;
+
+/// y = x + delta; returns the sum of the squares of y. delta and y may be null (y = x).
+float add_and_square(float* y, const float* x, const float* delta, std::int64_t width) {
+  float squares = 0;
+  if (delta) {
+#pragma omp simd reduction(+ : squares)
+    for (std::int64_t j = 0; j < width; ++j) {
+      const float value = x[j] + delta[j];
+      y[j] = value;
+      squares += value * value;
+    }
+    return squares;
+  }
+#pragma omp simd reduction(+ : squares)
+  for (std::int64_t j = 0; j < width; ++j) squares += x[j] * x[j];
+  if (y && y != x) std::copy(x, x + width, y);
+  return squares;
+}
+
+/// One row: dx = dy + rstd (weight du - y rstd^2 mean(weight du y)), and dweight += du y rstd.
+void backward_row(float* dx, float* __restrict dweight, const float* du, const float* dy, const float* y,
+                  const float* weight, float rstd, std::int64_t width) {
+  float dot = 0;
+#pragma omp simd reduction(+ : dot)
+  for (std::int64_t j = 0; j < width; ++j) dot += weight[j] * du[j] * y[j];
+  const float along = dot * rstd * rstd / static_cast<float>(width);
+  if (dy) {
+#pragma omp simd
+    for (std::int64_t j = 0; j < width; ++j) {
+      dweight[j] += du[j] * (y[j] * rstd);
+      dx[j] = dy[j] + rstd * (weight[j] * du[j] - y[j] * along);
+    }
+  } else {
+#pragma omp simd
+    for (std::int64_t j = 0; j < width; ++j) {
+      dweight[j] += du[j] * (y[j] * rstd);
+      dx[j] = rstd * (weight[j] * du[j] - y[j] * along);
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t norm_scratch(std::int64_t width) {
+  return row_ranges * width;
+}
+
+void CpuOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x, Tensor delta, Tensor weight,
+                                       double eps) {
+  const char* op = "residual_rms_norm_forward";
+  check_rank(x, DType::f32, 2, op, "x");
+  const std::int64_t rows = x.size(0), width = x.size(1);
+  check(u, DType::f32, {rows, width}, op, "u");
+  check(rstd, DType::f32, {rows}, op, "rstd");
+  check(weight, DType::f32, {width}, op, "weight");
+  if (delta) check(delta, DType::f32, {rows, width}, op, "delta");
+  if (y || delta) check(y, DType::f32, {rows, width}, op, "y");
+  const float* w = weight.as<float>();
+#pragma omp parallel for schedule(static) num_threads(threads_) if (rows * width > 16384)
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* in = x.as<float>() + i * x.stride(0);
+    float* sum = y ? y.as<float>() + i * y.stride(0) : nullptr;
+    float* out = u.as<float>() + i * u.stride(0);
+    const float squares =
+        add_and_square(sum, in, delta ? delta.as<float>() + i * delta.stride(0) : nullptr, width);
+    const auto scale = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(width) + eps));
+    rstd.as<float>()[i] = scale;
+    const float* value = delta ? sum : in;
+#pragma omp simd
+    for (std::int64_t j = 0; j < width; ++j) out[j] = value[j] * scale * w[j];
+  }
+}
+
+void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Tensor dy, Tensor y,
+                                        Tensor rstd, Tensor weight) {
+  const char* op = "residual_rms_norm_backward";
+  check_rank(du, DType::f32, 2, op, "du");
+  const std::int64_t rows = du.size(0), width = du.size(1);
+  check(dx, DType::f32, {rows, width}, op, "dx");
+  check(dweight, DType::f32, {width}, op, "dweight");
+  if (dy) check(dy, DType::f32, {rows, width}, op, "dy");
+  check(y, DType::f32, {rows, width}, op, "y");
+  check(rstd, DType::f32, {rows}, op, "rstd");
+  check(weight, DType::f32, {width}, op, "weight");
+  float* partial = scratch(norm_scratch(width), op);  // [row_ranges, width]
+  const std::int64_t range = (rows + row_ranges - 1) / row_ranges;
+#pragma omp parallel num_threads(threads_) if (rows * width > 16384)
+  {
+#pragma omp for schedule(static)
+    for (std::int64_t r = 0; r < row_ranges; ++r) {
+      std::fill(partial + r * width, partial + (r + 1) * width, 0.0f);
+      for (std::int64_t i = r * range; i < std::min((r + 1) * range, rows); ++i) {
+        backward_row(dx.as<float>() + i * dx.stride(0), partial + r * width,
+                     du.as<float>() + i * du.stride(0), dy ? dy.as<float>() + i * dy.stride(0) : nullptr,
+                     y.as<float>() + i * y.stride(0), weight.as<float>(), rstd.as<float>()[i], width);
+      }
+    }
+#pragma omp for schedule(static)
+    for (std::int64_t j = 0; j < width; ++j) {
+      double sum = 0;
+      for (std::int64_t r = 0; r < row_ranges; ++r) sum += partial[r * width + j];
+      dweight.as<float>()[j] += static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace ratplus::cpu

@@ -1,0 +1,107 @@
+// Sums for the gradient's norm, and AdamW.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/rows.h"
+
+namespace ratplus::cpu {
+namespace {
+
+/// Sum of term(x_i) in float64: in ranges that depend on n alone, then over the ranges in order, so that the
+/// bits do not depend on the number of threads.
+template <typename Term>
+double ordered_sum(const float* x, std::int64_t n, int threads, Term&& term) {
+  constexpr std::int64_t ranges = 256;
+  std::array<double, ranges> partial{};
+  const std::int64_t range = (n + ranges - 1) / ranges;
+#pragma omp parallel for schedule(static) num_threads(threads) if (n > 65536)
+  for (std::int64_t r = 0; r < ranges; ++r) {
+    double total = 0;
+    const std::int64_t end = std::min((r + 1) * range, n);
+#pragma omp simd reduction(+ : total)
+    for (std::int64_t i = r * range; i < end; ++i) total += term(x[i]);
+    partial[static_cast<std::size_t>(r)] = total;
+  }
+  double total = 0;
+  for (const double value : partial) total += value;
+  return total;
+}
+
+/// What the update of one step multiplies with; computed in float64 once.
+struct Factors {
+  explicit Factors(const AdamW& update)
+      : gradient(static_cast<float>(update.gradient_scale)),
+        beta1(static_cast<float>(update.beta1)),
+        one_minus_beta1(static_cast<float>(1 - update.beta1)),
+        beta2(static_cast<float>(update.beta2)),
+        one_minus_beta2(static_cast<float>(1 - update.beta2)),
+        decay(static_cast<float>(1 - update.lr * update.weight_decay)),
+        eps(static_cast<float>(update.eps)) {
+    const auto step = static_cast<double>(update.step);
+    rate = static_cast<float>(update.lr / (1 - std::pow(update.beta1, step)));
+    inverse_root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(update.beta2, step)));
+  }
+
+  float gradient, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, eps;
+  float rate;                     ///< lr / (1 - beta1^step)
+  float inverse_root_correction;  ///< 1 / sqrt(1 - beta2^step)
+};
+
+void update_range(float* __restrict master, float* __restrict m, float* __restrict v,
+                  const float* __restrict gradient, std::int64_t begin, std::int64_t end, const Factors& f) {
+#pragma omp simd
+  for (std::int64_t i = begin; i < end; ++i) {
+    const float g = gradient[i] * f.gradient;
+    const float mean = f.beta1 * m[i] + f.one_minus_beta1 * g;
+    const float square = f.beta2 * v[i] + f.one_minus_beta2 * (g * g);
+    m[i] = mean;
+    v[i] = square;
+    const float denominator = std::sqrt(square) * f.inverse_root_correction + f.eps;
+    master[i] = master[i] * f.decay - f.rate * (mean / denominator);
+  }
+}
+
+}  // namespace
+
+double CpuOps::sum(Tensor x) {
+  require(x.contiguous(), "sum: x is strided");
+  return ordered_sum(x.as<float>(), x.numel(), threads_,
+                     [](float value) { return static_cast<double>(value); });
+}
+
+double CpuOps::sum_of_squares(Tensor x) {
+  require(x.contiguous(), "sum_of_squares: x is strided");
+  return ordered_sum(x.as<float>(), x.numel(), threads_,
+                     [](float value) { return static_cast<double>(value) * static_cast<double>(value); });
+}
+
+void CpuOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
+  check_rank(master, DType::f32, 1, "adamw", "master");
+  const std::int64_t n = master.size(0);
+  check(m, DType::f32, {n}, "adamw", "m");
+  check(v, DType::f32, {n}, "adamw", "v");
+  check(gradient, DType::f32, {n}, "adamw", "gradient");
+  const bool copies = weights && weights.raw() != master.raw();
+  if (copies)
+    check(weights, weights.dtype() == DType::bf16 ? DType::bf16 : DType::f32, {n}, "adamw", "weights");
+  require(update.step >= 1, "adamw: step {} is not counted from 1", update.step);
+  const Factors factors(update);
+  for_pieces(1, n, threads_, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const float* master_data = master.as<float>();
+    update_range(master.as<float>(), m.as<float>(), v.as<float>(), gradient.as<float>(), begin, end, factors);
+    if (!copies) return;
+    if (weights.dtype() == DType::f32) {
+      std::copy(master_data + begin, master_data + end, weights.as<float>() + begin);
+    } else {
+      bf16_t* out = weights.as<bf16_t>();
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) out[i] = to_bf16(master_data[i]);
+    }
+  });
+}
+
+}  // namespace ratplus::cpu

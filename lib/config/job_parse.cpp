@@ -1,0 +1,117 @@
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/error.h"
+#include "lib/config/job.h"
+#include "lib/config/job_validate.h"
+#include "lib/config/pattern_toml.h"
+#include "lib/config/toml_reader.h"
+
+namespace ratplus::config {
+namespace {
+
+void require_given(const Document& document, const std::string& field, std::string_view path,
+                   const char* example) {
+  if (!field.empty()) return;
+  fail("{}: {} is missing; give it in the job file, for example {}, or with --set {}=...",
+       document.where(path), path, example, path);
+}
+
+void check_required(const JobConfig& job, const Document& document) {
+  require_given(document, job.job.directory, "job.directory", "directory = \"runs/first\" in [job]");
+  require_given(document, job.data.directory, "data.directory", "directory = \"runs/first/data\" in [data]");
+  if (job.job.kind == Kind::adapt) {
+    require_given(document, job.job.from, "job.from", "from = \"runs/pretrain\" in [job]");
+  }
+}
+
+void check_unneeded(const JobConfig& job, const Document& document) {
+  if (job.job.kind == Kind::pretrain && !job.job.from.empty()) {
+    fail(
+        "{}: job.from is given, but job.kind = \"pretrain\" begins with initial weights; use job.kind = "
+        "\"adapt\", "
+        "or remove job.from",
+        document.where("job.from"));
+  }
+  if (job.job.recipe == Recipe::plain && document.find("job.joint_pattern") != nullptr) {
+    fail(
+        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse half; use job.recipe = "
+        "\"joint\", "
+        "or remove job.joint_pattern",
+        document.where("job.joint_pattern"));
+  }
+}
+
+/// Exactly one of steps and tokens is given; steps follows from tokens, in whole steps.
+void complete_schedule(JobConfig& job, const Document& document) {
+  const Value* steps = document.find("schedule.steps");
+  const Value* tokens = document.find("schedule.tokens");
+  if (steps != nullptr && tokens != nullptr) {
+    fail("{}: schedule.steps and schedule.tokens (at {}) are both given; remove one of them", steps->where(),
+         tokens->where());
+  }
+  if (steps == nullptr && tokens == nullptr) {
+    fail("{}: the length of the job is missing; give steps or tokens in [schedule], for example tokens = 1e9",
+         document.name());
+  }
+  if (tokens != nullptr) {
+    const std::int64_t a_step = job.tokens_per_step();
+    job.schedule.steps = job.schedule.tokens / a_step + (job.schedule.tokens % a_step != 0 ? 1 : 0);
+  }
+}
+
+/// The patterns of the recipe, unless the job names others.
+void complete_validation(JobConfig& job) {
+  std::vector<model::PatternPlan>& plans = job.log.validation_patterns;
+  if (!plans.empty()) return;
+  plans.push_back(job.job.pattern);
+  const bool other = job.job.joint_pattern.describe() != job.job.pattern.describe();
+  if (job.job.recipe == Recipe::joint && other) plans.push_back(job.job.joint_pattern);
+}
+
+std::string read_text(const std::filesystem::path& file) {
+  if (std::filesystem::is_directory(file)) {
+    fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
+  }
+  std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  if (!stream || !(text << stream.rdbuf())) {
+    fail("{}: cannot read the job file: {}", file.string(), std::strerror(errno));
+  }
+  return text.str();
+}
+
+}  // namespace
+
+const char* to_string(Kind kind) {
+  return kind == Kind::pretrain ? "pretrain" : "adapt";
+}
+const char* to_string(Recipe recipe) {
+  return recipe == Recipe::plain ? "plain" : "joint";
+}
+
+JobConfig parse_job(std::string_view text, const std::string& name,
+                    const std::vector<std::string>& overrides) {
+  const Document document(text, name, overrides);
+  JobConfig job;
+  job.source = name;
+  for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
+    if (const Value* value = document.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
+  });
+  check_required(job, document);
+  check_unneeded(job, document);
+  complete_schedule(job, document);
+  complete_validation(job);
+  validate_job(job, [&](std::string_view key) { return document.where(key); });
+  return job;
+}
+
+JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  return parse_job(read_text(file), file.string(), overrides);
+}
+
+}  // namespace ratplus::config

@@ -1,0 +1,139 @@
+#include "lib/config/job_validate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/error.h"
+
+namespace ratplus::config {
+namespace {
+
+/// "48 or 64": the multiples of n around x, or only n if there is none below.
+std::string multiples_near(std::int64_t x, std::int64_t n) {
+  const std::int64_t below = x / n * n;
+  return below == 0 ? fmt::format("{}", n) : fmt::format("{} or {}", below, below + n);
+}
+
+/// The largest divisor of x that is at most `limit`.
+std::int64_t divisor_at_most(std::int64_t x, std::int64_t limit) {
+  std::int64_t divisor = std::min(x, limit);
+  while (x % divisor != 0) --divisor;
+  return divisor;
+}
+
+void validate_model(const model::ModelConfig& model, const PlaceOf& place_of) {
+  if (model.head_dim % 2 != 0) {
+    fail(
+        "{}: model.head_dim = {} is odd, but rotary position embedding turns pairs of channels; use {} or {}",
+        place_of("model.head_dim"), model.head_dim, model.head_dim - 1, model.head_dim + 1);
+  }
+  if (model.width % model.head_dim != 0) {
+    fail("{}: model.width = {} is not a multiple of model.head_dim = {}; use model.width = {}",
+         place_of("model.width"), model.width, model.head_dim, multiples_near(model.width, model.head_dim));
+  }
+}
+
+void validate_patterns(const JobConfig& job, const PlaceOf& place_of) {
+  const auto check = [&](const model::PatternPlan& plan, std::string_view key, const std::string& path) {
+    plan.validate(job.model.layers, job.model.heads(), fmt::format("{}: {}", place_of(key), path));
+  };
+  check(job.job.pattern, "job.pattern", "job.pattern");
+  check(job.job.joint_pattern, "job.joint_pattern", "job.joint_pattern");
+
+  const auto& plans = job.log.validation_patterns;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    check(plans[i], "log.validation_patterns", fmt::format("log.validation_patterns[{}]", i));
+    // Results are named by the description, so that each needs one of its own.
+    const auto same = [&](const model::PatternPlan& other) {
+      return other.describe() == plans[i].describe();
+    };
+    if (std::any_of(plans.begin(), plans.begin() + static_cast<std::ptrdiff_t>(i), same)) {
+      fail("{}: log.validation_patterns has {} twice; remove one", place_of("log.validation_patterns"),
+           plans[i].describe());
+    }
+  }
+}
+
+void validate_schedule(const ScheduleSection& schedule, const PlaceOf& place_of) {
+  if (schedule.floor_lr > schedule.peak_lr) {
+    fail("{}: schedule.floor_lr = {} is above schedule.peak_lr = {}; lower the one or raise the other",
+         place_of("schedule.floor_lr"), schedule.floor_lr, schedule.peak_lr);
+  }
+}
+
+void validate_batch(const DataSection& data, const PlaceOf& place_of) {
+  if (data.batch % data.micro_batch != 0) {
+    fail(
+        "{}: data.batch = {} is not a multiple of data.micro_batch = {}; use data.batch = {}, or "
+        "data.micro_batch = {}",
+        place_of("data.micro_batch"), data.batch, data.micro_batch,
+        multiples_near(data.batch, data.micro_batch), divisor_at_most(data.batch, data.micro_batch));
+  }
+}
+
+/// What else than data.batch would make a batch divisible: another micro-batch, or other numbers of ranks.
+std::string other_ways(const DataSection& data, int ranks) {
+  std::string ways;
+  if (data.batch % ranks == 0) {
+    ways += fmt::format(", or data.micro_batch = {}", divisor_at_most(data.batch / ranks, data.micro_batch));
+  }
+  if (data.batch % data.micro_batch == 0) {
+    const std::int64_t fewer = divisor_at_most(data.batch / data.micro_batch, ranks);
+    ways += fmt::format(", or {} rank{}", fewer, fewer == 1 ? "" : "s");
+  }
+  return ways;
+}
+
+void validate_batch_over_ranks(const JobConfig& job, int ranks, const std::string& place) {
+  const std::int64_t at_once = ranks * job.data.micro_batch;
+  if (job.data.batch % at_once == 0) return;
+  fail("{}: data.batch = {} is not divisible by {} rank{} x data.micro_batch {} = {}; use data.batch = {}{}",
+       place, job.data.batch, ranks, ranks == 1 ? "" : "s", job.data.micro_batch, at_once,
+       multiples_near(job.data.batch, at_once), other_ways(job.data, ranks));
+}
+
+void require_window(const JobConfig& job, std::int64_t tokens, const char* split, const char* more) {
+  const std::int64_t needed = job.data.window + 1;
+  if (tokens >= needed) return;
+  const std::string shorter =
+      tokens >= 2 ? fmt::format("use a data.window of at most {}, or ", tokens - 1) : "";
+  fail("{}: data.window = {} needs {} tokens, but the {} split of {} has {}; {}{}", job.source,
+       job.data.window, needed, split, job.data.directory, tokens, shorter, more);
+}
+
+}  // namespace
+
+void validate_job(const JobConfig& job, const PlaceOf& place_of) {
+  validate_model(job.model, place_of);
+  validate_patterns(job, place_of);
+  validate_schedule(job.schedule, place_of);
+  validate_batch(job.data, place_of);
+  if (job.parallel.ranks > 0) validate_batch_over_ranks(job, job.parallel.ranks, place_of("parallel.ranks"));
+}
+
+void validate_ranks(const JobConfig& job, int ranks) {
+  if (job.parallel.ranks > 0 && job.parallel.ranks != ranks) {
+    fail(
+        "{}: parallel.ranks = {}, but the job was started on {} rank{}; start it with mpirun -n {}, or set "
+        "parallel.ranks = 0 to take any number",
+        job.source, job.parallel.ranks, ranks, ranks == 1 ? "" : "s", job.parallel.ranks);
+  }
+  validate_batch_over_ranks(job, ranks, job.source);
+}
+
+void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::int64_t train_tokens,
+                   std::int64_t validation_tokens) {
+  if (job.model.vocab_size != dataset_vocab_size) {
+    fail(
+        "{}: model.vocab_size = {}, but the dataset {} (data.directory) was tokenized with a vocabulary of "
+        "{}; set "
+        "model.vocab_size = {}, or give a dataset of the model's vocabulary",
+        job.source, job.model.vocab_size, job.data.directory, dataset_vocab_size, dataset_vocab_size);
+  }
+  require_window(job, train_tokens, "training", "prepare a dataset from more text");
+  require_window(job, validation_tokens, "validation",
+                 "prepare the dataset again with more text or a larger validation fraction");
+}
+
+}  // namespace ratplus::config

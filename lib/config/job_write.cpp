@@ -1,0 +1,77 @@
+#include <fmt/format.h>
+
+#include <concepts>
+#include <string>
+#include <type_traits>
+
+#include "lib/config/job.h"
+#include "lib/config/pattern_toml.h"
+
+namespace ratplus::config {
+namespace {
+
+/// A TOML basic string: quoted, with escapes for what may not stand in it.
+std::string to_toml_value(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      quoted += '\\';
+      quoted += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      quoted += fmt::format("\\u{:04X}", byte);
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + '"';
+}
+
+std::string to_toml_value(bool x) {
+  return x ? "true" : "false";
+}
+
+template <std::integral Integer>
+std::string to_toml_value(Integer x) {
+  return fmt::format("{}", x);
+}
+
+/// The shortest digits that read back as the same number, always with the marks of a float.
+std::string to_toml_value(double x) {
+  std::string digits = fmt::format("{}", x);
+  return digits.find_first_of(".en") == std::string::npos ? digits + ".0" : digits;
+}
+
+template <typename Enum>
+requires std::is_enum_v<Enum> std::string to_toml_value(Enum choice) {
+  return fmt::format("\"{}\"", to_string(choice));
+}
+
+/// Keys that this job does not have: a job file with them would be refused, or mean something else.
+bool applies(const JobConfig& job, const std::string& path) {
+  if (path == "job.from") return job.job.kind == Kind::adapt;
+  if (path == "job.joint_pattern") return job.job.recipe == Recipe::joint;
+  if (path == "schedule.steps") return job.schedule.tokens == 0;
+  if (path == "schedule.tokens") return job.schedule.tokens != 0;
+  if (path == "log.validation_patterns") return !job.log.validation_patterns.empty();
+  return true;
+}
+
+}  // namespace
+
+std::string to_toml(const JobConfig& job) {
+  std::string text;
+  std::string current;
+  for_each_key(job, [&](const std::string& section, const std::string& key, const auto& field, const auto&) {
+    const std::string path = section + "." + key;
+    if (!applies(job, path)) return;
+    if (section != current) {
+      text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
+      current = section;
+    }
+    text += fmt::format("{} = {}\n", key, to_toml_value(field));
+  });
+  return text;
+}
+
+}  // namespace ratplus::config

@@ -1,0 +1,97 @@
+#include "lib/config/keys.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/error.h"
+#include "lib/config/suggest.h"
+
+namespace ratplus::config {
+namespace {
+
+std::vector<SectionKeys> collect_keys() {
+  std::vector<SectionKeys> sections;
+  const JobConfig defaults;
+  for_each_key(defaults, [&](const char* section, const char* key, const auto&, const auto&) {
+    if (sections.empty() || sections.back().section != section) sections.push_back({section, {}});
+    sections.back().keys.emplace_back(key);
+  });
+  return sections;
+}
+
+const SectionKeys* find_section(std::string_view name) {
+  for (const SectionKeys& section : known_keys()) {
+    if (section.section == name) return &section;
+  }
+  return nullptr;
+}
+
+bool has_key(const SectionKeys& section, std::string_view key) {
+  return std::find(section.keys.begin(), section.keys.end(), key) != section.keys.end();
+}
+
+/// "data.batch" for a key written as data.bacth, or as schedule.batch, or outside any section; empty if
+/// nothing is near.
+std::string nearest_key(std::string_view section, std::string_view key) {
+  for (const SectionKeys& other : known_keys()) {
+    if (has_key(other, key)) return fmt::format("{}.{}", other.section, key);
+  }
+  const SectionKeys* own = find_section(section);
+  if (own == nullptr) return "";
+  const std::string near = nearest(key, own->keys);
+  return near.empty() ? "" : fmt::format("{}.{}", section, near);
+}
+
+/// Ends the sentence before a list of what there is.
+std::string did_you_mean(const std::string& near) {
+  return near.empty() ? "." : fmt::format("; did you mean {}?", near);
+}
+
+std::vector<std::string> section_names() {
+  std::vector<std::string> names;
+  for (const SectionKeys& section : known_keys()) names.push_back(section.section);
+  return names;
+}
+
+}  // namespace
+
+const std::vector<SectionKeys>& known_keys() {
+  static const std::vector<SectionKeys> sections = collect_keys();
+  return sections;
+}
+
+std::string describe(const IntegerRange& range) {
+  if (range.high == std::numeric_limits<std::int64_t>::max()) return fmt::format("at least {}", range.low);
+  return fmt::format("{} to {}", range.low, range.high);
+}
+
+std::string describe(const RealRange& range) {
+  const std::string low = fmt::format("{} {:g}", range.with_low ? "at least" : "greater than", range.low);
+  if (std::isinf(range.high)) return low + (range.with_high ? "" : " and finite");
+  return fmt::format("{} and {} {:g}", low, range.with_high ? "at most" : "less than", range.high);
+}
+
+void require_known_section(std::string_view section, std::string_view where) {
+  if (find_section(section) != nullptr) return;
+  const std::vector<std::string> names = section_names();
+  const std::string near = nearest(section, names);
+  fail("{}: unknown section [{}]{} Sections: [{}]", where, section,
+       did_you_mean(near.empty() ? "" : fmt::format("[{}]", near)), fmt::join(names, "], ["));
+}
+
+void require_known_key(std::string_view section, std::string_view key, std::string_view where) {
+  require_known_section(section, where);
+  const SectionKeys& own = *find_section(section);
+  if (has_key(own, key)) return;
+  fail("{}: unknown key {}.{}{} Keys of [{}]: {}", where, section, key,
+       did_you_mean(nearest_key(section, key)), section, fmt::join(own.keys, ", "));
+}
+
+void fail_outside_sections(std::string_view key, std::string_view where) {
+  fail("{}: key {} stands outside any section{} Sections: [{}]", where, key,
+       did_you_mean(nearest_key("", key)), fmt::join(section_names(), "], ["));
+}
+
+}  // namespace ratplus::config

@@ -1,0 +1,142 @@
+// Keys: every key of a job file, with its field and the values that it may have. Reading, writing, the
+// suggestions for a misspelt key and the test of docs/job-files.md all use this one list.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/config/job.h"
+
+namespace ratplus::config {
+
+/// No restriction beyond the type.
+struct Any {};
+
+/// low <= x <= high. The upper bounds below keep products such as steps x batch x window within 64 bits.
+struct IntegerRange {
+  std::int64_t low = 0;
+  std::int64_t high = std::numeric_limits<std::int64_t>::max();
+
+  bool contains(std::int64_t x) const { return low <= x && x <= high; }
+};
+
+/// Between low and high; whether the bounds themselves belong to it is said for each. An infinite bound that
+/// does not belong to it means: finite.
+struct RealRange {
+  double low = 0;
+  bool with_low = true;
+  double high = std::numeric_limits<double>::infinity();
+  bool with_high = false;
+
+  bool contains(double x) const {
+    return (with_low ? low <= x : low < x) && (with_high ? x <= high : x < high);
+  }
+};
+
+/// "1 to 1000000", "at least 0".
+std::string describe(const IntegerRange& range);
+/// "greater than 0", "at least 0 and less than 1".
+std::string describe(const RealRange& range);
+
+/// All values of an enumeration, in the order of the documentation.
+constexpr auto choices_of(Kind) {
+  return std::array{Kind::pretrain, Kind::adapt};
+}
+constexpr auto choices_of(Recipe) {
+  return std::array{Recipe::plain, Recipe::joint};
+}
+constexpr auto choices_of(data::Sampling) {
+  return std::array{data::Sampling::ordered, data::Sampling::random};
+}
+constexpr auto choices_of(parallel::Sharding) {
+  return std::array{parallel::Sharding::none, parallel::Sharding::optimizer, parallel::Sharding::full};
+}
+
+/// Calls visit(section, key, field, allowed) for every key, in the order in which a job file is written;
+/// `allowed` is Any, IntegerRange or RealRange. Job is JobConfig or const JobConfig.
+template <typename Job, typename Visit>
+void for_each_key(Job& config, Visit&& visit) {
+  constexpr std::int64_t int_max = std::numeric_limits<std::int32_t>::max();
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  constexpr RealRange positive{0, false, infinity, false};
+  constexpr RealRange not_negative{0, true, infinity, false};
+  constexpr RealRange below_one{0, true, 1, false};
+
+  auto& job = config.job;
+  visit("job", "kind", job.kind, Any{});
+  visit("job", "recipe", job.recipe, Any{});
+  visit("job", "directory", job.directory, Any{});
+  visit("job", "from", job.from, Any{});
+  visit("job", "seed", job.seed, IntegerRange{0});
+  visit("job", "threads", job.threads, IntegerRange{0, 4096});
+  visit("job", "pattern", job.pattern, Any{});
+  visit("job", "joint_pattern", job.joint_pattern, Any{});
+
+  auto& model = config.model;
+  visit("model", "layers", model.layers, IntegerRange{1, 10'000});
+  visit("model", "width", model.width, IntegerRange{2, 1'000'000});
+  visit("model", "head_dim", model.head_dim, IntegerRange{2, 1'000'000});
+  visit("model", "vocab_size", model.vocab_size, IntegerRange{2, int_max});
+  visit("model", "recurrence", model.recurrence, Any{});
+  visit("model", "rope_base", model.rope_base, positive);
+  visit("model", "norm_eps", model.norm_eps, positive);
+  visit("model", "init_std", model.init_std, positive);
+
+  auto& data = config.data;
+  visit("data", "directory", data.directory, Any{});
+  visit("data", "window", data.window, IntegerRange{1, 10'000'000});
+  visit("data", "batch", data.batch, IntegerRange{1, 1'000'000});
+  visit("data", "micro_batch", data.micro_batch, IntegerRange{1, 1'000'000});
+  visit("data", "sampling", data.sampling, Any{});
+  visit("data", "prefetch", data.prefetch, IntegerRange{1, 1024});
+
+  auto& optimizer = config.optimizer;
+  visit("optimizer", "beta1", optimizer.beta1, below_one);
+  visit("optimizer", "beta2", optimizer.beta2, below_one);
+  visit("optimizer", "eps", optimizer.eps, positive);
+  visit("optimizer", "weight_decay", optimizer.weight_decay, not_negative);
+  visit("optimizer", "clip", optimizer.clip, RealRange{0, false, infinity, true});
+
+  auto& schedule = config.schedule;
+  visit("schedule", "steps", schedule.steps, IntegerRange{1, 1'000'000'000'000});
+  visit("schedule", "tokens", schedule.tokens, IntegerRange{1, 1'000'000'000'000'000'000});
+  visit("schedule", "peak_lr", schedule.peak_lr, positive);
+  visit("schedule", "floor_lr", schedule.floor_lr, not_negative);
+  visit("schedule", "warmup", schedule.warmup, below_one);
+
+  auto& parallel = config.parallel;
+  visit("parallel", "shard", parallel.shard, Any{});
+  visit("parallel", "ranks", parallel.ranks, IntegerRange{0, 1'000'000});
+
+  auto& checkpoint = config.checkpoint;
+  visit("checkpoint", "every", checkpoint.every, IntegerRange{0});
+  visit("checkpoint", "keep", checkpoint.keep, IntegerRange{1});
+
+  auto& log = config.log;
+  visit("log", "every", log.every, IntegerRange{1});
+  visit("log", "validate_every", log.validate_every, IntegerRange{0});
+  visit("log", "validation_sequences", log.validation_sequences, IntegerRange{1, 1'000'000'000});
+  visit("log", "validation_patterns", log.validation_patterns, Any{});
+}
+
+/// A section of a job file and the names of its keys.
+struct SectionKeys {
+  std::string section;
+  std::vector<std::string> keys;
+};
+
+/// All sections, in the order of for_each_key.
+const std::vector<SectionKeys>& known_keys();
+
+/// Throw Error for a section or key that does not exist, with the nearest one that does. `where` is the place
+/// in the file, or the override.
+void require_known_section(std::string_view section, std::string_view where);
+void require_known_key(std::string_view section, std::string_view key, std::string_view where);
+/// A key outside any section, with the section that it belongs to, if there is one.
+[[noreturn]] void fail_outside_sections(std::string_view key, std::string_view where);
+
+}  // namespace ratplus::config

@@ -1,0 +1,56 @@
+#include "lib/model/block.h"
+
+#include <fmt/format.h>
+
+namespace ratplus::model {
+namespace {
+
+Mixer make_mixer(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes) {
+  return RatPlusMixer(arena, compute, config, shapes);
+}
+
+}  // namespace
+
+Block::Block(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes)
+    : config_(config),
+      mixer_(make_mixer(arena, compute, config, shapes)),
+      feed_forward_(arena, compute, config, shapes) {}
+
+parallel::UnitLayout Block::layout(std::int64_t layer, const ModelConfig& config) {
+  parallel::UnitLayout unit{.name = fmt::format("blocks.{}", layer), .resident = false, .slots = {}};
+  const auto prefix = fmt::format("backbone.layers.{}.", layer);
+  append_layout<RatPlusMixer::Parameters>(unit, prefix + "seq_layer.", config);
+  append_layout<FeedForward::Parameters>(unit, prefix + "hidden_layer.", config);
+  return unit;
+}
+
+void Block::forward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor x, Tensor delta,
+                    HeadPatterns patterns, Workspace& work) {
+  std::size_t slot = 0;
+  std::visit(
+      [&](auto& mixer) {
+        using Parameters = typename std::remove_reference_t<decltype(mixer)>::Parameters;
+        mixer.forward(ops, bind<Parameters>(unit, weights, slot, config_), x, delta, patterns, work);
+        feed_forward_.forward(ops, bind<FeedForward::Parameters>(unit, weights, slot, config_), mixer.stream(), work);
+      },
+      mixer_);
+}
+
+void Block::backward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor gradient,
+                     HeadPatterns patterns, Workspace& work) {
+  std::visit(
+      [&](auto& mixer) {
+        using Parameters = typename std::remove_reference_t<decltype(mixer)>::Parameters;
+        std::size_t slot = 0;
+        const auto mixer_weights = bind<Parameters>(unit, weights, slot, config_);
+        const auto feed_forward_weights = bind<FeedForward::Parameters>(unit, weights, slot, config_);
+        slot = 0;
+        const auto mixer_gradient = bind<Parameters>(unit, gradient, slot, config_);
+        const auto feed_forward_gradient = bind<FeedForward::Parameters>(unit, gradient, slot, config_);
+        feed_forward_.backward(ops, feed_forward_weights, feed_forward_gradient, work);
+        mixer.backward(ops, mixer_weights, mixer_gradient, patterns, work);
+      },
+      mixer_);
+}
+
+}  // namespace ratplus::model

@@ -1,0 +1,50 @@
+// FeedForward: RMSNorm, two products and the exact GELU between them (spec 1.3).
+#pragma once
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "lib/model/parameters.h"
+#include "lib/model/shapes.h"
+#include "lib/model/workspace.h"
+
+namespace ratplus::model {
+
+/// One layer's delta = fc2 gelu(fc1 RMSNorm(x)).
+class FeedForward {
+ public:
+  struct Parameters {
+    Tensor ln;   ///< [d]
+    Tensor fc1;  ///< [4d, d]
+    Tensor fc2;  ///< [d, 4d]
+
+    template <typename F>
+    static void for_each(Parameters& p, const ModelConfig& c, F f) {
+      f("ln.weight", p.ln, Shape{c.width});
+      f("fc1.weight", p.fc1, Shape{4 * c.width, c.width});
+      f("fc2.weight", p.fc2, Shape{c.width, 4 * c.width});
+    }
+  };
+
+  FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes);
+
+  /// As RatPlusMixer's: the stream is x + work.delta on entry; work.delta is this layer's addition on return.
+  void forward(Ops& ops, const Parameters& w, Tensor x, Workspace& work);
+  void backward(Ops& ops, const Parameters& w, const Parameters& grad, Workspace& work);
+
+  Tensor stream() const { return saved_.stream; }
+
+ private:
+  struct Saved {
+    Tensor stream;  // f32 [N, d]
+    Tensor rstd;    // f32 [N]
+    Tensor u;       // [N, d]
+    Tensor h;       // [N, 4d]
+    Tensor z;       // [N, 4d]: gelu(h)
+  };
+
+  ModelConfig config_;
+  PassShapes shapes_;
+  Saved saved_;
+};
+
+}  // namespace ratplus::model

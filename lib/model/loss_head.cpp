@@ -1,0 +1,64 @@
+#include "lib/model/loss_head.h"
+
+#include <algorithm>
+
+namespace ratplus::model {
+namespace {
+
+/// Bytes of logits held at once: enough rows for efficient products, far less than all of them.
+constexpr std::int64_t logits_budget = std::int64_t{64} << 20;
+
+std::int64_t chunk_rows(DType compute, const ModelConfig& config, std::int64_t rows) {
+  const auto fitting = logits_budget / (config.vocab_size * size_of(compute));
+  return std::min(rows, std::max<std::int64_t>(fitting, 128));
+}
+
+}  // namespace
+
+LossHead::LossHead(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes)
+    : config_(config), shapes_(shapes), chunk_(chunk_rows(compute, config, shapes.rows())) {
+  arena.category("activations");
+  stream_ = arena.allocate(DType::f32, {shapes.rows(), config.width});
+  rstd_ = arena.allocate(DType::f32, {shapes.rows()});
+  h_ = arena.allocate(compute, {shapes.rows(), config.width});
+  logits_ = arena.allocate(compute, {chunk_, config.vocab_size});
+  losses_ = arena.allocate(DType::f32, {shapes.rows()});
+}
+
+void LossHead::norm(Ops& ops, const RootParameters& w, Tensor x, const Workspace& work) {
+  ops.residual_rms_norm_forward(stream_, h_, rstd_, x, work.delta, w.final_norm, config_.norm_eps);
+}
+
+double LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, const Workspace& work) {
+  norm(ops, w, x, work);
+  for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
+    const auto end = std::min(begin + chunk_, shapes_.rows());
+    const auto logits = logits_.slice(0, 0, end - begin);
+    ops.matmul(logits, h_.slice(0, begin, end), w.embedding, {.transpose_b = true});
+    ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), 1, false);
+  }
+  return ops.sum(losses_);
+}
+
+double LossHead::forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x,
+                                  Tensor labels, double scale, Workspace& work) {
+  norm(ops, w, x, work);
+  for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
+    const auto end = std::min(begin + chunk_, shapes_.rows());
+    const auto h = h_.slice(0, begin, end);
+    const auto logits = logits_.slice(0, 0, end - begin);
+    ops.matmul(logits, h, w.embedding, {.transpose_b = true});
+    ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), scale, true);
+    ops.matmul(grad.embedding, logits, h, {.transpose_a = true, .accumulate = true});
+    ops.matmul(work.dz.slice(0, begin, end), logits, w.embedding, {});
+  }
+  ops.residual_rms_norm_backward(work.dstream, grad.final_norm, work.dz, {}, stream_, rstd_, w.final_norm);
+  return ops.sum(losses_);
+}
+
+void LossHead::logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work) {
+  norm(ops, w, x, work);
+  ops.matmul(out, h_, w.embedding, {.transpose_b = true});
+}
+
+}  // namespace ratplus::model

@@ -1,0 +1,38 @@
+// LossHead: final norm, logits against the embedding, cross-entropy and its gradient, in chunks of rows, so that
+// logits are never held for all tokens (spec 1.4).
+#pragma once
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "lib/model/root.h"
+#include "lib/model/shapes.h"
+#include "lib/model/workspace.h"
+
+namespace ratplus::model {
+
+class LossHead {
+ public:
+  LossHead(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes);
+
+  /// Sum of the losses of the rows with a label (labels i32 [N], negative: left out). x + work.delta is the stream.
+  double forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, const Workspace& work);
+  /// The same, and the gradient of scale times that sum: into work.dstream, and grad +=.
+  double forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x, Tensor labels,
+                          double scale, Workspace& work);
+  /// All logits [N, V], for tests and for dumping them.
+  void logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work);
+
+ private:
+  void norm(Ops& ops, const RootParameters& w, Tensor x, const Workspace& work);
+
+  ModelConfig config_;
+  PassShapes shapes_;
+  std::int64_t chunk_;  ///< rows whose logits are held at once
+  Tensor stream_;       ///< f32 [N, d]
+  Tensor rstd_;         ///< f32 [N]
+  Tensor h_;            ///< [N, d]
+  Tensor logits_;       ///< [chunk, V]
+  Tensor losses_;       ///< f32 [N]
+};
+
+}  // namespace ratplus::model

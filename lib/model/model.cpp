@@ -1,0 +1,108 @@
+#include "lib/model/model.h"
+
+#include "kernels/error.h"
+
+namespace ratplus::model {
+namespace {
+
+constexpr std::size_t root_unit = 0;
+std::size_t block_unit(std::int64_t layer) { return static_cast<std::size_t>(layer) + 1; }
+
+}  // namespace
+
+Model::Model(const ModelConfig& config, const PassShapes& shapes, Use use, Ops& ops,
+             parallel::ParameterStore& store, Arena& arena)
+    : config_(config),
+      shapes_(shapes),
+      ops_(ops),
+      store_(store),
+      inputs_((arena.category("activations"), arena.allocate(DType::i32, {shapes.rows()}))),
+      labels_(arena.allocate(DType::i32, {shapes.rows()})),
+      embedded_(arena.allocate(DType::f32, {shapes.rows(), config.width})),
+      work_(arena, ops.compute_type(), config, shapes, use == Use::training),
+      head_(arena, ops.compute_type(), config, shapes) {
+  const std::int64_t kept = use == Use::training ? config.layers : 1;
+  blocks_.reserve(static_cast<std::size_t>(kept));
+  for (std::int64_t layer = 0; layer < kept; ++layer) {
+    blocks_.emplace_back(arena, ops.compute_type(), config, shapes);
+  }
+}
+
+void Model::prepare() { ops_.rope_table(work_.rope, config_.rope_base); }
+
+RootParameters Model::root_weights() {
+  std::size_t slot = 0;
+  return bind<RootParameters>(store_.units()[root_unit], store_.weights(root_unit), slot, config_);
+}
+
+void Model::upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels) {
+  const auto rows = static_cast<std::size_t>(shapes_.rows());
+  require(inputs.size() == rows, "{} tokens for a model of {} rows", inputs.size(), rows);
+  ops_.upload(inputs_, inputs.data());
+  if (labels.empty()) return;
+  require(labels.size() == rows, "{} labels for a model of {} rows", labels.size(), rows);
+  ops_.upload(labels_, labels.data());
+}
+
+/// Embedding and all blocks; returns x of the stream x + work_.delta.
+Tensor Model::run_blocks(const PatternPlan& plan) {
+  store_.prefetch(block_unit(0));
+  ops_.embedding_forward(embedded_, inputs_, root_weights().embedding);
+  Tensor x = embedded_;
+  Tensor delta;  // the first layer has nothing to add
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+    const auto unit = block_unit(layer);
+    const auto weights = store_.weights(unit);
+    if (layer + 1 < config_.layers) store_.prefetch(block_unit(layer + 1));
+    block(layer).forward(ops_, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
+    store_.release(unit);
+    x = block(layer).stream();
+    delta = work_.delta;
+  }
+  return x;
+}
+
+void Model::back_through_blocks(const PatternPlan& plan) {
+  for (std::int64_t layer = config_.layers - 1; layer >= 0; --layer) {
+    const auto unit = block_unit(layer);
+    const auto weights = store_.weights(unit);
+    if (layer > 0) store_.prefetch(block_unit(layer - 1));
+    block(layer).backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer), work_);
+    store_.release(unit);
+    store_.gradient_ready(unit);
+  }
+}
+
+double Model::forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                      const PatternPlan& plan) {
+  upload(inputs, labels);
+  const auto x = run_blocks(plan);
+  const auto loss = head_.forward(ops_, root_weights(), x, labels_, work_);
+  store_.release(root_unit);
+  return loss;
+}
+
+double Model::forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                               const PatternPlan& plan, double scale) {
+  require(static_cast<std::int64_t>(blocks_.size()) == config_.layers, "backward of a model made for evaluation");
+  upload(inputs, labels);
+  const auto x = run_blocks(plan);
+  std::size_t slot = 0;
+  const auto gradient =
+      bind<RootParameters>(store_.units()[root_unit], store_.gradient(root_unit), slot, config_);
+  const auto loss = head_.forward_backward(ops_, root_weights(), gradient, x, labels_, scale, work_);
+  back_through_blocks(plan);
+  ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);
+  store_.release(root_unit);
+  store_.gradient_ready(root_unit);
+  return loss;
+}
+
+void Model::logits(std::span<const std::int32_t> inputs, const PatternPlan& plan, Tensor out) {
+  upload(inputs, {});
+  const auto x = run_blocks(plan);
+  head_.logits(ops_, out, root_weights(), x, work_);
+  store_.release(root_unit);
+}
+
+}  // namespace ratplus::model

@@ -1,0 +1,50 @@
+// How a model's parameters lie in flat units. A layer's parameter struct lists its tensors once, in for_each;
+// layouts, views, initial values, counts and checkpoints all derive from that list.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "lib/model/config.h"
+#include "parallel/unit.h"
+
+namespace ratplus::model {
+
+using Shape = std::vector<std::int64_t>;
+
+/// Appends the parameters of a struct P to a unit, under prefix + name. P::for_each(p, config, f) calls
+/// f(name, tensor, shape) for each.
+template <typename P>
+void append_layout(parallel::UnitLayout& unit, const std::string& prefix, const ModelConfig& config) {
+  P parameters;
+  P::for_each(parameters, config,
+              [&](const char* name, Tensor&, Shape shape) { unit.add(prefix + name, std::move(shape)); });
+}
+
+/// Views of a struct's parameters in a unit's flat memory, in the order of append_layout; `slot` is the number of
+/// its first parameter in the unit and is moved past its last.
+template <typename P>
+P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& slot, const ModelConfig& config) {
+  P parameters;
+  P::for_each(parameters, config, [&](const char*, Tensor& tensor, const Shape& shape) {
+    const auto& place = unit.slots[slot++];
+    const Tensor elements = flat.slice(0, place.offset, place.offset + place.numel);
+    tensor = Tensor(elements.raw(), elements.dtype(), shape, elements.device());
+  });
+  return parameters;
+}
+
+/// The units of a model: "root" (embedding and final norm), then "blocks.0", "blocks.1", ...
+std::vector<parallel::UnitLayout> unit_layouts(const ModelConfig& config);
+/// Number of parameters, the gate's rows and norms included.
+std::int64_t parameter_count(const ModelConfig& config);
+
+/// Initial values of elements [first, first + out.size()) of a unit's flat memory (spec 1): matrices and embedding
+/// ~ N(0, init_std^2), norm weights 1, gaps 0. A function of (seed, parameter, element) alone.
+void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, std::int64_t first,
+                    std::span<float> out, const ModelConfig& config, std::uint64_t seed);
+
+}  // namespace ratplus::model

@@ -1,0 +1,19 @@
+// PassShapes: the sizes of one micro-batch's pass through a model.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+#include "lib/model/config.h"
+
+namespace ratplus::model {
+
+struct PassShapes {
+  std::int64_t batch = 1;   ///< B, sequences
+  std::int64_t tokens = 1;  ///< T, tokens a sequence
+
+  std::int64_t rows() const { return batch * tokens; }  ///< N
+  OpShapes ops(const ModelConfig& config) const { return {batch, tokens, config.heads(), config.head_dim}; }
+};
+
+}  // namespace ratplus::model

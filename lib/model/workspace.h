@@ -1,0 +1,34 @@
+// Workspace: what layers need for a moment and hand on to the next: one set for the whole model.
+#pragma once
+
+#include "kernels/buffer.h"
+#include "lib/model/config.h"
+#include "lib/model/shapes.h"
+
+namespace ratplus::model {
+
+/// N rows; C is the compute type. `stream` (x, delta) is the residual stream between two residual layers: the
+/// layer that comes next adds delta to x, in the same pass as its norm.
+struct Workspace {
+  Tensor rope;    ///< f32 [T, 2, P/2]
+  Tensor delta;   ///< C [N, d], what the last residual layer adds to the stream
+  Tensor dstream; ///< f32 [N, d], gradient of the residual stream (training)
+  Tensor dlayer;  ///< C [N, d], the same in C for products; dstream itself where C is f32
+  Tensor wide;    ///< C [N, 5d]
+  Tensor dz, dq, dk, dv;  ///< C [N, d]
+
+  Workspace(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes, bool training) {
+    const auto rows = shapes.rows();
+    const auto d = config.width;
+    arena.category("activations");
+    rope = arena.allocate(DType::f32, {shapes.tokens, 2, config.head_dim / 2});
+    delta = arena.allocate(compute, {rows, d});
+    if (!training) return;
+    dstream = arena.allocate(DType::f32, {rows, d});
+    dlayer = compute == DType::f32 ? dstream : arena.allocate(compute, {rows, d});
+    wide = arena.allocate(compute, {rows, 5 * d});
+    for (Tensor* x : {&dz, &dq, &dk, &dv}) *x = arena.allocate(compute, {rows, d});
+  }
+};
+
+}  // namespace ratplus::model

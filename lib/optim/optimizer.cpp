@@ -1,0 +1,46 @@
+#include "lib/optim/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ratplus::optim {
+
+Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel::World& world,
+                     parallel::ParameterStore& store, Arena& arena)
+    : settings_(settings), ops_(ops), world_(world), store_(store) {
+  arena.category("optimizer");
+  for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
+    const auto size = store.owned(unit).size();
+    moments_.push_back({arena.allocate(DType::f32, {size}), arena.allocate(DType::f32, {size})});
+  }
+}
+
+double Optimizer::gradient_norm() const {
+  double squares = 0;
+  for (std::size_t unit = 0; unit < moments_.size(); ++unit) {
+    squares += ops_.sum_of_squares(store_.gradient_part(unit));
+  }
+  if (store_.optimizer_is_sharded()) squares = world_.sum(squares);
+  return std::sqrt(squares);
+}
+
+double Optimizer::update(double learning_rate) {
+  store_.finish_gradients();
+  const double norm = gradient_norm();
+  if (!std::isfinite(norm)) return norm;
+  const AdamW step{.lr = learning_rate,
+                   .beta1 = settings_.beta1,
+                   .beta2 = settings_.beta2,
+                   .eps = settings_.eps,
+                   .weight_decay = settings_.weight_decay,
+                   .gradient_scale = std::min(1.0, settings_.clip / (norm + 1e-6)),
+                   .step = ++updates_};
+  for (std::size_t unit = 0; unit < moments_.size(); ++unit) {
+    ops_.adamw(store_.master(unit), moments_[unit].first, moments_[unit].second, store_.weights_part(unit),
+               store_.gradient_part(unit), step);
+  }
+  store_.publish();
+  return norm;
+}
+
+}  // namespace ratplus::optim

@@ -1,0 +1,54 @@
+// Optimizer: clipping by the global norm and AdamW, on this rank's part of the parameters (spec 2).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "parallel/parameter_store.h"
+#include "parallel/world.h"
+
+namespace ratplus::optim {
+
+struct OptimizerSettings {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;  ///< on every parameter, norms and embedding too
+  double clip = 1.0;          ///< largest global gradient norm
+};
+
+class Optimizer {
+ public:
+  Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel::World& world,
+            parallel::ParameterStore& store, Arena& arena);
+
+  /// One update with the store's summed gradients: clip by min(1, clip / (norm + 1e-6)), AdamW, publish. Returns the
+  /// gradient's global norm before clipping. If it is not finite, changes nothing.
+  double update(double learning_rate);
+
+  /// Updates made so far: Adam's own step count.
+  std::int64_t updates() const { return updates_; }
+  void set_updates(std::int64_t updates) { updates_ = updates; }
+  /// First and second moments of store.owned(unit), f32.
+  Tensor first_moment(std::size_t unit) const { return moments_[unit].first; }
+  Tensor second_moment(std::size_t unit) const { return moments_[unit].second; }
+
+ private:
+  double gradient_norm() const;
+
+  struct Moments {
+    Tensor first;
+    Tensor second;
+  };
+
+  OptimizerSettings settings_;
+  Ops& ops_;
+  const parallel::World& world_;
+  parallel::ParameterStore& store_;
+  std::vector<Moments> moments_;
+  std::int64_t updates_ = 0;
+};
+
+}  // namespace ratplus::optim

@@ -1,0 +1,58 @@
+// Svg: the few shapes that a chart is drawn with, as an SVG document.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "lib/report/curve.h"
+
+namespace ratplus::report {
+
+/// Marks that differ in shape, for those who cannot tell the colours apart.
+enum class Mark { circle, square, triangle, diamond };
+
+enum class Anchor { start, middle, end };
+
+struct LineStyle {
+  std::string_view colour;
+  double width = 1;
+  double opacity = 1;
+  std::string_view dashes = {};  ///< stroke-dasharray; empty: solid
+};
+
+struct TextStyle {
+  double size = 14;
+  std::string_view colour = "#222222";
+  Anchor anchor = Anchor::start;
+  bool bold = false;
+  bool upwards = false;  ///< turned by a quarter, to be read from below
+};
+
+/// A document under construction; lengths in pixels, y downwards. It stands alone: no scripts, no style
+/// sheets, no fonts but the reader's own.
+class Svg {
+ public:
+  /// `title` and `description` are for those who hear the picture instead of seeing it.
+  Svg(double width, double height, std::string_view title, std::string_view description);
+
+  void rectangle(Point corner, double width, double height, std::string_view fill);
+  void line(Point from, Point to, const LineStyle& style);
+  void polyline(const Curve& points, const LineStyle& style);
+  void mark(Mark shape, Point centre, double radius, std::string_view colour);
+  void text(Point at, std::string_view text, const TextStyle& style);
+  /// What is drawn until end_clip() is cut off outside of this rectangle.
+  void begin_clip(Point corner, double width, double height);
+  void end_clip();
+
+  /// The whole document.
+  std::string finish() &&;
+
+ private:
+  std::string out_;
+  int clips_ = 0;
+};
+
+/// Width of a text in a common sans-serif font, estimated.
+double text_width(std::string_view text, double size);
+
+}  // namespace ratplus::report

@@ -1,0 +1,108 @@
+#include "lib/report/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "kernels/error.h"
+
+namespace ratplus::report {
+namespace {
+
+using Row = std::vector<std::string>;
+
+std::string perplexity_cell(std::optional<double> loss) {
+  return loss ? fmt::format("{:.2f}", std::exp(*loss)) : "-";
+}
+
+/// The pattern that a plain run was trained with: its only half.
+std::string trained_pattern(const RunMetrics& run) {
+  if (run.steps.empty() || run.steps.back().losses.size() != 1) {
+    fail(
+        "{}: no run of the plain recipe, so it was not adapted to a pattern; give the pretrained run first "
+        "and then "
+        "the runs adapted from it",
+        run.directory.string());
+  }
+  return run.steps.back().losses.front().pattern;
+}
+
+double required_loss(const RunMetrics& run, const std::string& pattern) {
+  const auto loss = loss_of(run.final_result(), pattern);
+  if (!loss) {
+    fail(
+        "{}: has no validation under {}; put the pattern into log.validation_patterns of its job, or "
+        "evaluate it: "
+        "ratplus eval {} --pattern {} ... --json {}",
+        run.directory.string(), pattern_label(pattern), run.directory.string(), pattern,
+        (run.directory / "evaluation.json").string());
+  }
+  return *loss;
+}
+
+}  // namespace
+
+std::string format_table(const std::vector<Row>& rows) {
+  std::vector<std::size_t> widths;
+  for (const Row& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      text +=
+          i == 0 ? fmt::format("  {:<{}}", row[i], widths[i]) : fmt::format("   {:>{}}", row[i], widths[i]);
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+std::string final_table(const RunMetrics& run) {
+  const Measurement* result = run.final_result();
+  if (result == nullptr) return fmt::format("{}: no validation yet\n", run.name);
+  std::vector<Row> rows = {{"pattern", "loss", "perplexity"}};
+  for (const auto& [pattern, loss] : result->losses) {
+    rows.push_back({pattern_label(pattern), fmt::format("{:.4f}", loss), perplexity_cell(loss)});
+  }
+  const char* kind =
+      result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";
+  return fmt::format("{}: {}, step {}\n{}", run.name, kind, result->step, format_table(rows));
+}
+
+std::string joint_table(const std::vector<RunMetrics>& runs) {
+  std::vector<std::string> patterns;
+  for (const auto& run : runs) {
+    if (run.final_result() == nullptr) continue;
+    for (const auto& loss : run.final_result()->losses) {
+      if (std::ranges::find(patterns, loss.pattern) == patterns.end()) patterns.push_back(loss.pattern);
+    }
+  }
+  std::vector<Row> rows = {{"run"}};
+  for (const auto& pattern : patterns) rows.front().push_back(pattern_label(pattern));
+  for (const auto& run : runs) {
+    rows.push_back({run.name});
+    for (const auto& pattern : patterns)
+      rows.back().push_back(perplexity_cell(loss_of(run.final_result(), pattern)));
+  }
+  return "Validation perplexity\n" + format_table(rows);
+}
+
+std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted) {
+  const double dense = required_loss(pretrained, "dense");
+  std::vector<Row> rows = {{"", "dense"},
+                           {"before adaptation", perplexity_cell(dense)},
+                           {"after adaptation", perplexity_cell(dense)}};
+  for (const auto& run : adapted) {
+    const std::string pattern = trained_pattern(run);
+    rows[0].push_back(pattern_label(pattern));
+    rows[1].push_back(perplexity_cell(required_loss(pretrained, pattern)));
+    rows[2].push_back(perplexity_cell(required_loss(run, pattern)));
+  }
+  return "Validation perplexity\n" + format_table(rows);
+}
+
+}  // namespace ratplus::report

@@ -1,0 +1,26 @@
+// Tables of losses and perplexities, as text.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/report/metrics_reader.h"
+
+namespace ratplus::report {
+
+/// Rows of cells in aligned columns: the first to the left, the others to the right. The first row is the
+/// head.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+
+/// One run's final result: pattern, loss, perplexity.
+std::string final_table(const RunMetrics& run);
+
+/// Perplexities of several runs' final results: a row a run, a column a pattern, "-" where there is none.
+std::string joint_table(const std::vector<RunMetrics>& runs);
+
+/// What adaptation gained. Columns: dense, and the pattern that each adapted run was trained with. Rows: the
+/// pretrained model before; and after it, each pattern by the run adapted to it (dense stays the pretrained
+/// one). Throws Error naming the run that has no result for its column.
+std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted);
+
+}  // namespace ratplus::report

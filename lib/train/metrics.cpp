@@ -1,0 +1,75 @@
+#include "lib/train/metrics.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+
+namespace ratplus::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The lines of a metrics file up to a step; a last line cut short by a crash is dropped.
+std::string lines_until(const std::filesystem::path& file, std::int64_t step) {
+  std::ifstream in(file);
+  std::string kept;
+  std::string line;
+  while (std::getline(in, line)) {
+    const auto entry = Json::parse(line, nullptr, false);
+    if (entry.is_discarded() || entry.value("step", std::int64_t{0}) > step) continue;
+    kept += line + '\n';
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step) : file_(run / "metrics.jsonl") {
+  data::write_whole_file(file_, std::filesystem::exists(file_) ? lines_until(file_, step) : "");
+  out_.open(file_, std::ios::app);
+  if (!out_) fail("{}: cannot be opened for writing", file_.string());
+}
+
+void MetricsFile::append(const std::string& line) {
+  out_ << line << '\n' << std::flush;
+  if (!out_) fail("{}: cannot be written; is there space left on the device?", file_.string());
+}
+
+void MetricsFile::write(const StepMetrics& metrics) {
+  Json halves = Json::array();
+  for (const auto& half : metrics.halves) {
+    halves.push_back({{"pattern", half.pattern}, {"loss", half.loss}, {"gradient_norm", half.gradient_norm}});
+  }
+  append(Json{{"kind", "step"},
+              {"step", metrics.step},
+              {"tokens", metrics.tokens},
+              {"learning_rate", metrics.learning_rate},
+              {"halves", std::move(halves)},
+              {"tokens_per_second", metrics.tokens_per_second},
+              {"seconds", metrics.seconds},
+              {"data_wait_seconds", metrics.data_wait_seconds}}
+             .dump());
+}
+
+void MetricsFile::write(const ValidationMetrics& metrics) {
+  Json results = Json::array();
+  for (const auto& result : metrics.results) {
+    results.push_back(
+        {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}});
+  }
+  append(Json{{"kind", "validation"},
+              {"step", metrics.step},
+              {"tokens", metrics.tokens},
+              {"results", std::move(results)},
+              {"seconds", metrics.seconds}}
+             .dump());
+}
+
+void MetricsFile::write(const CheckpointMetrics& metrics) {
+  append(Json{{"kind", "checkpoint"}, {"step", metrics.step}, {"path", metrics.path}, {"seconds", metrics.seconds}}
+             .dump());
+}
+
+}  // namespace ratplus::train

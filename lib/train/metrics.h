@@ -1,0 +1,66 @@
+// What a training run reports, and metrics.jsonl, where it is kept.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace ratplus::train {
+
+/// One of a step's updates: "half" of a joint step, or the only one of a plain step.
+struct HalfMetrics {
+  std::string pattern;       ///< PatternPlan::describe of what it attended with
+  double loss = 0;           ///< mean cross-entropy of the counted positions, all ranks, before the update
+  double gradient_norm = 0;  ///< global, before clipping
+};
+
+struct StepMetrics {
+  std::int64_t step = 0;    ///< schedule steps done, this one included
+  std::int64_t steps = 0;   ///< of the whole run
+  std::int64_t tokens = 0;  ///< seen so far; both halves of a step count once
+  double learning_rate = 0;
+  std::vector<HalfMetrics> halves;
+  double tokens_per_second = 0;    ///< all ranks, since the last report
+  double seconds = 0;              ///< since this process began to train
+  double seconds_left = 0;         ///< to the last step, at the present rate
+  double data_wait_seconds = 0;    ///< that the steps have waited for the loader, this rank, since the last report
+};
+
+struct ValidationResult {
+  std::string pattern;
+  double loss = 0;  ///< mean cross-entropy; perplexity is its exponential
+};
+
+struct ValidationMetrics {
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;
+  std::vector<ValidationResult> results;
+  double seconds = 0;  ///< that it took
+};
+
+struct CheckpointMetrics {
+  std::int64_t step = 0;
+  std::string path;
+  double seconds = 0;  ///< that the step was held up
+};
+
+/// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line. lib/report reads it.
+class MetricsFile {
+ public:
+  /// Opens the file for a run that stands at `step`: what a run that is resumed wrote after that is taken out.
+  MetricsFile(const std::filesystem::path& run, std::int64_t step);
+
+  void write(const StepMetrics& metrics);
+  void write(const ValidationMetrics& metrics);
+  void write(const CheckpointMetrics& metrics);
+
+ private:
+  void append(const std::string& line);
+
+  std::filesystem::path file_;
+  std::ofstream out_;
+};
+
+}  // namespace ratplus::train

@@ -1,0 +1,43 @@
+// The run directory: effective job, log, metrics, checkpoints; nothing is written anywhere else.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+
+#include "lib/config/job.h"
+
+namespace ratplus::train {
+
+/// What a job finds in its run directory.
+struct RunState {
+  std::optional<std::filesystem::path> checkpoint;  ///< the newest one, if the job is to be resumed and there is one
+  std::int64_t step = 0;                            ///< of that checkpoint
+  bool finished = false;                            ///< that is the last step: nothing is left to do
+};
+
+/// Looks before anything is written. Without `resume`, a directory that holds a run already is an Error; with it, so
+/// is a checkpoint of a job that would not continue the same computation (the message lists the keys).
+RunState look_at_run(const config::JobConfig& job, bool resume);
+
+/// Opens a run directory for this process alone (Error if another one has it): makes it, writes job.toml, and appends
+/// lines to log.txt. Root rank only.
+class RunDirectory {
+ public:
+  explicit RunDirectory(const config::JobConfig& job);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  /// One line of log.txt, with the time of day before it.
+  void log(const std::string& line);
+
+ private:
+  std::filesystem::path file_;
+  int lock_ = -1;
+  std::ofstream log_;
+};
+
+}  // namespace ratplus::train

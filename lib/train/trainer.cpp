@@ -1,0 +1,256 @@
+#include "lib/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "kernels/error.h"
+#include "lib/optim/schedule.h"
+#include "lib/report/chart.h"
+#include "lib/train/stop_signal.h"
+
+namespace ratplus::train {
+namespace {
+
+/// Seconds of a clock that never goes back.
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+SessionSettings session_settings(const config::JobConfig& job) {
+  return {.model = job.model,
+          .shapes = {job.data.micro_batch, job.data.window},
+          .use = model::Model::Use::training,
+          .sharding = job.parallel.shard,
+          .optimizer = {.beta1 = job.optimizer.beta1,
+                        .beta2 = job.optimizer.beta2,
+                        .eps = job.optimizer.eps,
+                        .weight_decay = job.optimizer.weight_decay,
+                        .clip = job.optimizer.clip},
+          .threads = job.job.threads};
+}
+
+data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World& world) {
+  return {.batch = job.data.batch,
+          .micro_batch = job.data.micro_batch,
+          .window = job.data.window,
+          .ranks = world.size(),
+          .rank = world.rank()};
+}
+
+optim::Schedule schedule_of(const config::JobConfig& job) {
+  return {.steps = job.schedule.steps,
+          .peak = job.schedule.peak_lr,
+          .floor = job.schedule.floor_lr,
+          .warmup = job.schedule.warmup};
+}
+
+}  // namespace
+
+data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world) {
+  data::Manifest manifest;
+  world.agree([&] {
+    manifest = data::read_manifest(job.data.directory);
+    config::validate_ranks(job, world.size());
+    config::validate_data(job, manifest.vocab_size, manifest.tokens(data::Split::train),
+                          manifest.tokens(data::Split::validation));
+    if (!world.root()) return;
+    for (const auto split : {data::Split::train, data::Split::validation}) {
+      data::TokenStream(job.data.directory, manifest, split).check_all();
+    }
+  });
+  return manifest;
+}
+
+std::vector<Half> halves(const config::JobConfig& job) {
+  std::vector<Half> result;
+  if (job.job.recipe == config::Recipe::joint) {
+    result.push_back({job.job.joint_pattern.describe(), job.job.joint_pattern});
+  }
+  result.push_back({job.job.pattern.describe(), job.job.pattern});
+  return result;
+}
+
+Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
+                 const std::optional<std::filesystem::path>& resume, TrainListener& listener)
+    : job_(job),
+      world_(world),
+      listener_(listener),
+      manifest_(std::move(dataset)),
+      halves_(halves(job)),
+      session_(session_settings(job), world) {
+  load(resume);
+  world.agree([&] {
+    validator_ = std::make_unique<Validator>(ValidationSettings{.dataset = job.data.directory,
+                                                                .split = data::Split::validation,
+                                                                .window = job.data.window,
+                                                                .sequences = job.log.validation_sequences},
+                                             manifest_, world);
+    data::TokenStream stream(job.data.directory, manifest_, data::Split::train);
+    const data::Sampler sampler(job.data.sampling, stream.tokens(), job.data.window, job.job.seed);
+    loader_ = std::make_unique<data::Loader>(std::move(stream), sampler, batch_shape(job, world),
+                                             static_cast<std::int32_t>(manifest_.end_of_text), step_,
+                                             job.schedule.steps, job.data.prefetch);
+    if (world.root()) metrics_.emplace(job.job.directory, step_);
+  });
+}
+
+void Trainer::load(const std::optional<std::filesystem::path>& resume) {
+  if (!resume && job_.job.kind == config::Kind::pretrain) {
+    session_.set_initial_weights(job_.job.seed);
+    return;
+  }
+  world_.agree([&] {
+    const auto info = checkpoint::read_info(resume ? *resume : checkpoint::resolve(job_.job.from));
+    if (!(info.model == job_.model)) {
+      fail("{}: holds another model than the job's [model] section; `ratplus inspect` shows both",
+           info.directory.string());
+    }
+    if (info.tokenizer != manifest_.tokenizer) {
+      fail("{}: was trained on tokens of another tokenizer ({}) than {} ({})", info.directory.string(),
+           info.tokenizer, job_.data.directory, manifest_.tokenizer);
+    }
+    checkpoint::load_weights(info, session_.store(), session_.ops());
+    if (!resume) return;
+    checkpoint::load_optimizer(info, session_.store(), session_.optimizer(), session_.ops());
+    step_ = info.step;
+    saved_step_ = step_;
+  });
+  session_.store().publish_masters();
+}
+
+Outcome Trainer::run() {
+  const StopSignal signal;
+  pace_.started = pace_.reported = now();
+  if (world_.root()) listener_.on_start(session_, step_);
+  const auto due = [&](std::int64_t every) { return every > 0 && step_ % every == 0; };
+  while (step_ < job_.schedule.steps) {
+    const double began = now();
+    auto metrics = train_step();
+    pace_.training += now() - began;
+    ++pace_.steps;
+    report(std::move(metrics));
+    if (due(job_.log.validate_every)) validate();
+    if (due(job_.checkpoint.every)) save();
+    if (step_ < job_.schedule.steps && stop_requested()) {
+      save();
+      return Outcome::interrupted;
+    }
+  }
+  validate();
+  save();
+  if (world_.root()) {
+    report::write_loss_chart({job_.job.directory}, std::filesystem::path(job_.job.directory) / "loss.svg");
+  }
+  return Outcome::finished;
+}
+
+/// Whether any rank was asked to stop: all ranks decide alike.
+bool Trainer::stop_requested() const { return world_.max(std::int64_t{StopSignal::requested()}) != 0; }
+
+StepMetrics Trainer::train_step() {
+  const auto& batch = loader_->next();
+  const auto counted = world_.sum(batch.counted);
+  const double lr = optim::learning_rate(schedule_of(job_), step_);
+  StepMetrics metrics;
+  for (const auto& half : halves_) metrics.halves.push_back(train_half(half, batch, counted, lr));
+  ++step_;
+  metrics.step = step_;
+  metrics.steps = job_.schedule.steps;
+  metrics.tokens = step_ * job_.tokens_per_step();
+  metrics.learning_rate = lr;
+  return metrics;
+}
+
+/// Forward and backward over all micro-batches with one pattern, then one update. The gradient is that of the mean
+/// over all counted positions of the global batch, so it does not depend on how the batch is split.
+HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr) {
+  const auto shape = batch_shape(job_, world_);
+  const auto rows = static_cast<std::size_t>(shape.micro_batch * shape.window);
+  const auto positions = static_cast<double>(std::max<std::int64_t>(counted, 1));
+  auto& store = session_.store();
+  double loss = 0;
+  store.begin_update();
+  for (std::int64_t m = 0; m < shape.micro_batches(); ++m) {
+    store.begin_micro_batch(m + 1 == shape.micro_batches());
+    const auto at = static_cast<std::size_t>(m) * rows;
+    loss += session_.model().forward_backward(std::span(batch.inputs).subspan(at, rows),
+                                              std::span(batch.labels).subspan(at, rows), half.pattern,
+                                              1.0 / positions);
+  }
+  const HalfMetrics metrics{.pattern = half.name,
+                            .loss = world_.sum(loss) / positions,
+                            .gradient_norm = session_.optimizer().update(lr)};
+  check_finite(metrics);
+  return metrics;
+}
+
+/// The optimizer has made no update from a gradient that is not finite, so what was saved last is still good.
+void Trainer::check_finite(const HalfMetrics& half) const {
+  if (std::isfinite(half.loss) && std::isfinite(half.gradient_norm)) return;
+  world_.agree([&] {
+    fail("step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at the "
+         "batch. The newest checkpoint in {} is from before",
+         step_ + 1, half.pattern, half.loss, half.gradient_norm, job_.job.directory);
+  });
+}
+
+void Trainer::report(StepMetrics metrics) {
+  const double pace = pace_.training / static_cast<double>(pace_.steps);
+  const bool logged = step_ % job_.log.every == 0 || step_ == job_.schedule.steps;
+  pace_.seconds_a_step = pace_.seconds_a_step > 0 ? 0.9 * pace_.seconds_a_step + 0.1 * pace : pace;
+  metrics.tokens_per_second = static_cast<double>(job_.tokens_per_step()) / pace;
+  metrics.seconds = now() - pace_.started;
+  metrics.seconds_left = static_cast<double>(job_.schedule.steps - step_) * pace_.seconds_a_step;
+  metrics.data_wait_seconds = loader_->wait_seconds() - pace_.waited;
+  if (world_.root()) {
+    if (logged) metrics_->write(metrics);
+    listener_.on_step(metrics, logged);
+  }
+  if (!logged) return;
+  pace_.training = 0;
+  pace_.steps = 0;
+  pace_.waited = loader_->wait_seconds();
+}
+
+void Trainer::validate() {
+  if (validated_step_ == step_) return;
+  validated_step_ = step_;
+  const double began = now();
+  const auto progress = [&](std::int64_t done, std::int64_t all) {
+    if (world_.root()) listener_.on_phase(fmt::format("validation {}/{}", done, all));
+  };
+  const auto losses = validator_->run(session_.model(), job_.log.validation_patterns, progress);
+  if (!world_.root()) return;
+  ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
+  for (std::size_t p = 0; p < losses.size(); ++p) {
+    metrics.results.push_back({job_.log.validation_patterns[p].describe(), losses[p]});
+  }
+  metrics.seconds = now() - began;
+  metrics_->write(metrics);
+  listener_.on_validation(metrics);
+}
+
+void Trainer::save() {
+  if (saved_step_ == step_) return;
+  saved_step_ = step_;
+  const double began = now();
+  if (world_.root()) listener_.on_phase("checkpoint");
+  const auto directory = checkpoint::step_directory(job_.job.directory, step_);
+  checkpoint::save(world_,
+                   {.directory = directory,
+                    .model = job_.model,
+                    .step = step_,
+                    .updates = session_.optimizer().updates(),
+                    .tokens = step_ * job_.tokens_per_step(),
+                    .job = config::to_toml(job_),
+                    .tokenizer = manifest_.tokenizer},
+                   session_.store(), session_.optimizer(), session_.ops());
+  if (!world_.root()) return;
+  checkpoint::prune(job_.job.directory, job_.checkpoint.keep);
+  const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};
+  metrics_->write(metrics);
+  listener_.on_checkpoint(metrics);
+}
+
+}  // namespace ratplus::train

@@ -1,0 +1,99 @@
+// Trainer: the training loop, for pretraining and adaptation, joint and plain (spec 2.1, 2.2).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "data/manifest.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/job.h"
+#include "lib/train/metrics.h"
+#include "lib/train/session.h"
+#include "lib/train/validation.h"
+
+namespace ratplus::train {
+
+/// What a run tells whoever watches it. Called on the root rank only.
+class TrainListener {
+ public:
+  virtual ~TrainListener() = default;
+  virtual void on_start(Session& session, std::int64_t first_step) = 0;
+  /// What is going on between steps: "validation 12/64", "checkpoint".
+  virtual void on_phase(const std::string& text) = 0;
+  /// Every step; `logged` for those that also go to metrics.jsonl.
+  virtual void on_step(const StepMetrics& metrics, bool logged) = 0;
+  virtual void on_validation(const ValidationMetrics& metrics) = 0;
+  virtual void on_checkpoint(const CheckpointMetrics& metrics) = 0;
+};
+
+enum class Outcome {
+  finished,     ///< the last step is done and saved
+  interrupted,  ///< a signal asked to stop: the step was finished and saved
+};
+
+/// One update of a step: what it attends with.
+struct Half {
+  std::string name;
+  model::PatternPlan pattern;
+};
+/// The updates that a job's recipe makes on each batch, in order.
+std::vector<Half> halves(const config::JobConfig& job);
+
+/// The manifest of the job's dataset, once job, ranks and dataset are known to fit each other and all shards to be
+/// there. Throws Error, on all ranks alike; writes nothing.
+data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world);
+
+class Trainer {
+ public:
+  /// Everything up to the first step: memory allocated, weights initialised or loaded (from `resume` with the
+  /// optimizer's state, or from job.from), metrics.jsonl opened in the run directory, which must be there. Throws
+  /// Error, on all ranks alike.
+  Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
+          const std::optional<std::filesystem::path>& resume, TrainListener& listener);
+
+  Outcome run();
+
+  std::int64_t step() const { return step_; }
+  Session& session() { return session_; }
+
+ private:
+  void load(const std::optional<std::filesystem::path>& resume);
+  StepMetrics train_step();
+  HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
+  void check_finite(const HalfMetrics& half) const;
+  void report(StepMetrics metrics);
+  void validate();
+  void save();
+  bool stop_requested() const;
+
+  config::JobConfig job_;
+  const parallel::World& world_;
+  TrainListener& listener_;
+  data::Manifest manifest_;
+  std::vector<Half> halves_;
+  Session session_;
+  std::unique_ptr<Validator> validator_;
+  std::unique_ptr<data::Loader> loader_;
+  std::optional<MetricsFile> metrics_;  ///< root only
+
+  std::int64_t step_ = 0;  ///< steps done
+  std::int64_t saved_step_ = -1;
+  std::int64_t validated_step_ = -1;
+
+  /// Clocks of the throughput in reports.
+  struct Pace {
+    double started = 0;          ///< when run() began
+    double reported = 0;         ///< when the last report was made
+    double training = 0;         ///< seconds in steps since the last report, validation and saving left out
+    std::int64_t steps = 0;      ///< steps since the last report
+    double waited = 0;           ///< the loader's waiting time at the last report
+    double seconds_a_step = 0;   ///< smoothed
+  } pace_;
+};
+
+}  // namespace ratplus::train

@@ -1,0 +1,66 @@
+#include "lib/train/validation.h"
+
+#include <algorithm>
+
+#include "data/window.h"
+#include "kernels/error.h"
+
+namespace ratplus::train {
+namespace {
+
+std::int64_t count_windows(const data::TokenStream& stream, const ValidationSettings& settings) {
+  const auto windows = (stream.tokens() - 1) / settings.window;
+  if (windows < 1) {
+    fail("{}: the {} split has {} tokens, a window of {} needs {}; shorten the window or hold out more",
+         settings.dataset.string(), data::to_string(settings.split), stream.tokens(), settings.window,
+         settings.window + 1);
+  }
+  return std::min(windows, settings.sequences);
+}
+
+}  // namespace
+
+Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
+                     const parallel::World& world)
+    : world_(world),
+      stream_(settings.dataset, manifest, settings.split),
+      end_of_text_(static_cast<std::int32_t>(manifest.end_of_text)),
+      window_(settings.window),
+      sequences_(count_windows(stream_, settings)),
+      tokens_(static_cast<std::size_t>(settings.window + 1)) {}
+
+/// Windows [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
+/// Returns the number of counted positions.
+std::int64_t Validator::fill(std::int64_t first, std::int64_t count) {
+  inputs_.assign(static_cast<std::size_t>(count * window_), 0);
+  labels_.assign(inputs_.size(), -1);
+  std::int64_t counted = 0;
+  for (std::int64_t j = 0; j < count && first + j < sequences_; ++j) {
+    stream_.read((first + j) * window_, tokens_);
+    const auto at = static_cast<std::size_t>(j * window_);
+    const auto window = static_cast<std::size_t>(window_);
+    counted += data::cut_window(tokens_, end_of_text_, std::span(inputs_).subspan(at, window),
+                                std::span(labels_).subspan(at, window));
+  }
+  return counted;
+}
+
+std::vector<double> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
+                                   const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  const auto micro_batch = model.shapes().batch;
+  require(model.shapes().tokens == window_, "validation windows of {} in a model of {}", window_,
+          model.shapes().tokens);
+  const auto round = micro_batch * world_.size();
+  std::vector<double> losses(patterns.size(), 0.0);
+  std::int64_t counted = 0;
+  for (std::int64_t first = 0; first < sequences_; first += round) {
+    counted += fill(first + world_.rank() * micro_batch, micro_batch);
+    for (std::size_t p = 0; p < patterns.size(); ++p) losses[p] += model.forward(inputs_, labels_, patterns[p]);
+    if (progress) progress(std::min(first + round, sequences_), sequences_);
+  }
+  const auto positions = static_cast<double>(world_.sum(counted));
+  for (auto& loss : losses) loss = world_.sum(loss) / positions;
+  return losses;
+}
+
+}  // namespace ratplus::train

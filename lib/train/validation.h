@@ -1,0 +1,49 @@
+// Validator: mean loss over held-out windows under several patterns, in one pass over the data.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "data/manifest.h"
+#include "data/token_stream.h"
+#include "lib/model/model.h"
+#include "lib/model/pattern_plan.h"
+#include "parallel/world.h"
+
+namespace ratplus::train {
+
+struct ValidationSettings {
+  std::filesystem::path dataset;
+  data::Split split = data::Split::validation;
+  std::int64_t window = 1;     ///< T
+  std::int64_t sequences = 1;  ///< windows, from the split's beginning; fewer if it has fewer
+};
+
+class Validator {
+ public:
+  /// Throws Error where the split holds no window.
+  Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
+
+  /// Mean cross-entropy by pattern: every window once under each, over all ranks; the same for any number of ranks
+  /// and any micro-batch. `progress` gets windows done and windows in all.
+  std::vector<double> run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
+                          const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+
+  std::int64_t sequences() const { return sequences_; }
+
+ private:
+  std::int64_t fill(std::int64_t first, std::int64_t count);
+
+  const parallel::World& world_;
+  data::TokenStream stream_;
+  std::int32_t end_of_text_;
+  std::int64_t window_;
+  std::int64_t sequences_;
+  std::vector<std::int32_t> tokens_;  ///< [T + 1]
+  std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]
+  std::vector<std::int32_t> labels_;
+};
+
+}  // namespace ratplus::train

@@ -1,0 +1,57 @@
+// Communicator: collectives on tensors among a group of ranks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/tensor.h"
+
+namespace ratplus::parallel {
+
+class Communicator;
+
+/// A collective under way. Its tensors must not be touched until wait() has returned; for a GPU communicator,
+/// wait() orders the compute stream after the collective and does not block the host. Default: nothing to wait for.
+class Request {
+ public:
+  Request() = default;
+  Request(Communicator& communicator, int ticket) : communicator_(&communicator), ticket_(ticket) {}
+  void wait();
+  bool pending() const { return communicator_ != nullptr; }
+
+ private:
+  Communicator* communicator_ = nullptr;
+  int ticket_ = 0;
+};
+
+/// A group of ranks that exchange tensors. Every rank calls the same operations with the same sizes in the same
+/// order. Operations are asynchronous: they return at once, and their tensors, contiguous and of rank 1, belong to
+/// the operation until its Request has been waited for. Sums are float32. The same group gives the same bits.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// full [size * n] = the parts [n] of all ranks in rank order. part may be this rank's own place in full.
+  virtual Request all_gather(Tensor full, Tensor part) = 0;
+  /// part [n] = this rank's place of the sum over ranks of full [size * n]; full is left alone.
+  virtual Request reduce_scatter(Tensor part, Tensor full) = 0;
+  /// x [n] = its sum over ranks.
+  virtual Request all_reduce(Tensor x) = 0;
+
+ protected:
+  friend class Request;
+  virtual void wait(int ticket) = 0;
+};
+
+inline void Request::wait() {
+  if (communicator_ != nullptr) communicator_->wait(ticket_);
+  communicator_ = nullptr;
+}
+
+/// Tensors in host memory, by MPI's non-blocking collectives over all ranks. MPI must be initialised (World).
+std::unique_ptr<Communicator> make_mpi_communicator();
+
+}  // namespace ratplus::parallel

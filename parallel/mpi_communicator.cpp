@@ -1,0 +1,94 @@
+#include <mpi.h>
+
+#include <climits>
+#include <vector>
+
+#include "kernels/error.h"
+#include "parallel/communicator.h"
+
+namespace ratplus::parallel {
+namespace {
+
+MPI_Datatype mpi_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return MPI_FLOAT;
+    case DType::bf16: return MPI_UINT16_T;  // moved, never summed
+    case DType::i32: return MPI_INT32_T;
+    case DType::u8: return MPI_UINT8_T;
+  }
+  return MPI_DATATYPE_NULL;
+}
+
+/// MPI counts in int; a unit of a model is far below that (7b: 235 M elements a block).
+int mpi_count(const Tensor& x) {
+  require(x.contiguous() && x.numel() <= INT_MAX, "collective on {}", x.describe());
+  return static_cast<int>(x.numel());
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator() {
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+  ~MpiCommunicator() override { MPI_Comm_free(&comm_); }
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  Request all_gather(Tensor full, Tensor part) override {
+    require(full.numel() == part.numel() * size_, "all_gather of {} from {}", full.describe(), part.describe());
+    if (size_ == 1 && full.raw() == part.raw()) return {};
+    const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
+    const int ticket = new_ticket();
+    MPI_Iallgather(in_place ? MPI_IN_PLACE : part.raw(), mpi_count(part), mpi_type(part.dtype()), full.raw(),
+                   mpi_count(part), mpi_type(full.dtype()), comm_, &requests_[static_cast<std::size_t>(ticket)]);
+    return {*this, ticket};
+  }
+
+  Request reduce_scatter(Tensor part, Tensor full) override {
+    require(full.numel() == part.numel() * size_ && full.dtype() == DType::f32, "reduce_scatter of {} to {}",
+            full.describe(), part.describe());
+    const int ticket = new_ticket();
+    MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), MPI_FLOAT, MPI_SUM, comm_,
+                              &requests_[static_cast<std::size_t>(ticket)]);
+    return {*this, ticket};
+  }
+
+  Request all_reduce(Tensor x) override {
+    require(x.dtype() == DType::f32, "all_reduce of {}", x.describe());
+    if (size_ == 1) return {};
+    const int ticket = new_ticket();
+    MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), MPI_FLOAT, MPI_SUM, comm_,
+                   &requests_[static_cast<std::size_t>(ticket)]);
+    return {*this, ticket};
+  }
+
+ private:
+  void wait(int ticket) override {
+    MPI_Wait(&requests_[static_cast<std::size_t>(ticket)], MPI_STATUS_IGNORE);  // leaves MPI_REQUEST_NULL
+  }
+
+  /// A free slot; slots are reused, so that the steady state allocates nothing.
+  int new_ticket() {
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      if (requests_[i] == MPI_REQUEST_NULL) return static_cast<int>(i);
+    }
+    requests_.push_back(MPI_REQUEST_NULL);
+    return static_cast<int>(requests_.size()) - 1;
+  }
+
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+  std::vector<MPI_Request> requests_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_mpi_communicator() { return std::make_unique<MpiCommunicator>(); }
+
+}  // namespace ratplus::parallel

@@ -1,0 +1,130 @@
+#include "parallel/world.h"
+
+#include <mpi.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <exception>
+#include <vector>
+
+
+namespace ratplus::parallel {
+namespace {
+
+/// Cores that this process may run on (mpirun and srun bind ranks to some).
+int available_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+/// Whether the ranks of this host share their cores (no binding) rather than having their own.
+bool cores_are_shared(int local_size, MPI_Comm node) {
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  sched_getaffinity(0, sizeof(mine), &mine);
+  std::vector<cpu_set_t> all(static_cast<std::size_t>(local_size));
+  MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, node);
+  int rank = 0;
+  MPI_Comm_rank(node, &rank);
+  for (int other = 0; other < local_size; ++other) {
+    if (other == rank) continue;
+    cpu_set_t common;
+    CPU_AND(&common, &mine, &all[static_cast<std::size_t>(other)]);
+    if (CPU_COUNT(&common) > 0) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+World::World() {
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  MPI_Comm node = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &local_rank_);
+  MPI_Comm_size(node, &local_size_);
+  share_cores_ = local_size_ > 1 && cores_are_shared(local_size_, node);
+  MPI_Comm_free(&node);
+  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
+  int length = 0;
+  MPI_Get_processor_name(name.data(), &length);
+  host_.assign(name.data(), static_cast<std::size_t>(length));
+}
+
+World::~World() { MPI_Finalize(); }
+
+double World::sum(double value) const {
+  // Every rank adds all values in rank order: the same bits everywhere, whatever algorithm MPI would choose.
+  std::vector<double> all(static_cast<std::size_t>(size_));
+  MPI_Allgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD);
+  double total = 0;
+  for (const double part : all) total += part;
+  return total;
+}
+
+std::int64_t World::sum(std::int64_t value) const {
+  std::int64_t total = 0;
+  MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+  return total;
+}
+
+std::int64_t World::max(std::int64_t value) const {
+  std::int64_t largest = 0;
+  MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
+  return largest;
+}
+
+void World::barrier() const { MPI_Barrier(MPI_COMM_WORLD); }
+
+std::string World::broadcast(const std::string& text) const {
+  std::int64_t length = static_cast<std::int64_t>(text.size());
+  MPI_Bcast(&length, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+  std::string result = text;
+  result.resize(static_cast<std::size_t>(length));
+  MPI_Bcast(result.data(), static_cast<int>(length), MPI_CHAR, 0, MPI_COMM_WORLD);
+  return result;
+}
+
+void World::agree(const std::function<void()>& f) const {
+  std::string message;
+  bool failed = false;
+  try {
+    f();
+  } catch (const std::exception& error) {
+    failed = true;
+    message = error.what();
+  }
+  const auto failures = sum(static_cast<std::int64_t>(failed));
+  if (failures == 0) return;
+  const auto first = size_ - max(failed ? size_ - rank_ : 0);  // the lowest failing rank
+  auto length = static_cast<std::int64_t>(message.size());
+  MPI_Bcast(&length, 1, MPI_INT64_T, static_cast<int>(first), MPI_COMM_WORLD);
+  message.resize(static_cast<std::size_t>(length));
+  MPI_Bcast(message.data(), static_cast<int>(length), MPI_CHAR, static_cast<int>(first), MPI_COMM_WORLD);
+  if (failures < size_) message = fmt::format("rank {}: {}", first, message);
+  throw AgreedError(message);
+}
+
+void World::abort(int status) const {
+  MPI_Abort(MPI_COMM_WORLD, status);
+  std::abort();
+}
+
+int World::threads(int wanted) const {
+  if (wanted > 0) return wanted;
+  if (const char* variable = std::getenv("OMP_NUM_THREADS")) {
+    const int value = std::atoi(variable);
+    if (value > 0) return value;
+  }
+  const int cores = available_cores();
+  return share_cores_ ? std::max(1, cores / local_size_) : cores;
+}
+
+}  // namespace ratplus::parallel

@@ -1,0 +1,65 @@
+// World: the ranks of a job, through MPI: who they are, and the small values they agree on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "kernels/error.h"
+
+namespace ratplus::parallel {
+
+/// An Error that all ranks throw together, so that each may end in order and one of them prints it.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// All ranks of the job. Initialises MPI in its constructor and ends it in its destructor; one object, made by the
+/// commands that need ranks, used by the main thread alone. Started without mpirun or srun, it is one rank.
+///
+/// Tensors travel through a Communicator; what is here are host values: counts, norms, flags, messages.
+class World {
+ public:
+  World();
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  int local_rank() const { return local_rank_; }  ///< among the ranks of this host
+  int local_size() const { return local_size_; }
+  const std::string& host() const { return host_; }
+  bool root() const { return rank_ == 0; }
+
+  /// Sums and maxima over all ranks; the same bits on every rank.
+  double sum(double value) const;
+  std::int64_t sum(std::int64_t value) const;
+  std::int64_t max(std::int64_t value) const;
+  void barrier() const;
+  /// The root's text, on every rank.
+  std::string broadcast(const std::string& text) const;
+
+  /// Runs f on every rank. If it throws on some, every rank throws AgreedError with the message of the lowest of them
+  /// (naming the rank where only some failed), so that a bad input ends the job everywhere, once and together.
+  /// f must not talk to other ranks.
+  void agree(const std::function<void()>& f) const;
+
+  /// Ends every rank at once with this status, for a failure that the others cannot know of.
+  [[noreturn]] void abort(int status) const;
+
+  /// CPU threads for this rank: `wanted` if positive, else OMP_NUM_THREADS, else this rank's share of the cores it
+  /// may run on.
+  int threads(int wanted) const;
+
+ private:
+  int rank_ = 0;
+  int size_ = 1;
+  int local_rank_ = 0;
+  int local_size_ = 1;
+  bool share_cores_ = false;  ///< ranks of this host are not bound to cores of their own
+  std::string host_;
+};
+
+}  // namespace ratplus::parallel

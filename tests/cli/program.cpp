@@ -1,0 +1,128 @@
+#include "tests/cli/program.h"
+
+#include <sys/wait.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+#include "kernels/random.h"
+
+namespace ratplus::test {
+namespace {
+
+constexpr const char* job_text = R"([job]
+recipe = "joint"
+joint_pattern = { dilation = 8, window = 0, sinks = 0 }
+seed = 3
+[model]
+layers = 3
+width = 32
+head_dim = 16
+vocab_size = 400
+[data]
+window = 32
+batch = 12
+micro_batch = 1
+[schedule]
+steps = 20
+peak_lr = 2e-3
+[checkpoint]
+every = 5
+[log]
+every = 1
+validate_every = 10
+validation_sequences = 7
+)";
+
+/// Sentences of made-up words, some more likely than others, so that there is something to learn.
+std::string made_up_text(std::uint64_t document) {
+  static constexpr std::array syllables = {"ba", "ke", "lo", "mi", "nu", "ra", "so", "ti", "va", "zu", "é", "日"};
+  std::string text;
+  std::uint64_t draw = 0;
+  const auto below = [&](std::uint64_t bound) { return random_below(bound, document, Purpose::test, 0, draw++); };
+  for (int sentence = 0; sentence < 30; ++sentence) {
+    for (std::uint64_t word = 0, words = 3 + below(9); word < words; ++word) {
+      for (std::uint64_t s = 0, count = 1 + below(3); s < count; ++s) {
+        text += syllables.at(std::min(below(12), below(12)));
+      }
+      text += word + 1 == words ? ".\n" : " ";
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+Result shell(const std::string& command) {
+  const auto began = std::chrono::steady_clock::now();
+  const auto script = "timeout -k 2 240 sh -c '" + command + "' 2>&1 </dev/null";
+  std::FILE* pipe = ::popen(script.c_str(), "r");
+  if (pipe == nullptr) fail("cannot run {}", script);
+  Result result;
+  std::array<char, 4096> buffer{};
+  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    result.output.append(buffer.data(), n);
+  }
+  const int status = ::pclose(pipe);
+  result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return result;
+}
+
+std::string command(const std::string& arguments, int ranks) {
+  const std::string program = std::string(RATPLUS_PROGRAM) + " " + arguments;
+  return ranks == 0 ? program : fmt::format("{} -n {} {}", MPIEXEC, ranks, program);
+}
+
+Result ratplus(const std::string& arguments, int ranks) { return shell(command(arguments, ranks)); }
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {
+  std::ofstream text(scratch_ / "text.jsonl");
+  for (std::uint64_t document = 0; document < 40; ++document) {
+    text << nlohmann::json{{"text", made_up_text(document)}}.dump() << '\n';
+  }
+  text.close();
+  const auto prepared =
+      ratplus(fmt::format("prepare {} --output {} --train-tokenizer --vocab-size 400 --validation-fraction 0.2",
+                          (scratch_ / "text.jsonl").string(), data.string()));
+  if (prepared.status != 0) fail("prepare ended with {}:\n{}", prepared.status, prepared.output);
+  data::write_whole_file(job, fmt::format("{}[parallel]\nshard = \"none\"\n", job_text));
+}
+
+const Playground& Playground::get() {
+  static const Playground playground;
+  return playground;
+}
+
+std::vector<std::string> metrics(const std::filesystem::path& run, const std::string& kind) {
+  std::ifstream in(run / "metrics.jsonl");
+  std::vector<std::string> found;
+  for (std::string line; std::getline(in, line);) {
+    auto entry = nlohmann::json::parse(line);
+    if (entry["kind"] != kind) continue;
+    for (const char* clock : {"seconds", "tokens_per_second", "data_wait_seconds", "path"}) entry.erase(clock);
+    found.push_back(entry.dump());
+  }
+  return found;
+}
+
+std::vector<double> losses(const std::filesystem::path& run) {
+  std::vector<double> all;
+  for (const auto& line : metrics(run, "step")) {
+    const auto entry = nlohmann::json::parse(line);
+    for (const auto& half : entry["halves"]) {
+      all.push_back(half["loss"]);
+      all.push_back(half["gradient_norm"]);
+    }
+  }
+  return all;
+}
+
+}  // namespace ratplus::test

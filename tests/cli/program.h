@@ -1,0 +1,42 @@
+// The program as a user runs it: commands, their output and status, and a small dataset and job to run them on.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/support/scratch_directory.h"
+
+namespace ratplus::test {
+
+struct Result {
+  int status = 0;      ///< exit status; 128 + n if killed by signal n
+  std::string output;  ///< stdout and stderr
+  double seconds = 0;
+};
+
+/// Runs a shell command; killed after a minute or so, with status 137, since nothing here may hang.
+Result shell(const std::string& command);
+/// ratplus with these arguments; under mpirun if ranks > 0.
+std::string command(const std::string& arguments, int ranks = 0);
+Result ratplus(const std::string& arguments, int ranks = 0);
+
+bool contains(const std::string& text, const std::string& part);
+
+/// A dataset of made-up text and a job file of a tiny model, made once for all tests of the program.
+struct Playground {
+  static const Playground& get();
+  std::filesystem::path data;
+  std::filesystem::path job;
+
+ private:
+  Playground();
+  ScratchDirectory scratch_;
+};
+
+/// The entries of a run's metrics.jsonl that are of this kind, each as its JSON text without what depends on time.
+std::vector<std::string> metrics(const std::filesystem::path& run, const std::string& kind);
+/// All losses and gradient norms of a run's steps, in order.
+std::vector<double> losses(const std::filesystem::path& run);
+
+}  // namespace ratplus::test

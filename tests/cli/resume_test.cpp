@@ -1,0 +1,129 @@
+// Runs that are stopped: by SIGTERM, SIGINT, SIGKILL, a full disk; each goes on to the undisturbed run's result.
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include "data/hdf5.h"
+#include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string train_arguments(const fs::path& run, const std::string& more = "") {
+  const auto& playground = test::Playground::get();
+  return fmt::format("train {} --set job.directory={} data.directory={} {}", playground.job.string(), run.string(),
+                     playground.data.string(), more);
+}
+
+/// Every number in a checkpoint's files: weights and moments.
+std::vector<float> state_of(const fs::path& run) {
+  std::vector<float> all;
+  const auto info = checkpoint::read_info(checkpoint::resolve(run));
+  for (int part = 0; part < info.parts; ++part) {
+    const auto file = data::hdf5::File::open(info.directory / checkpoint::file_name(part));
+    for (const auto& kind : file.names()) {
+      const auto group = file.group(kind);
+      for (const auto& unit : group.names()) {
+        const auto dataset = group.dataset(unit);
+        const auto begin = all.size();
+        all.resize(begin + static_cast<std::size_t>(dataset.size()));
+        dataset.read<float>(0, std::span(all).subspan(begin));
+      }
+    }
+  }
+  return all;
+}
+
+void check_same_result(const fs::path& run, const fs::path& undisturbed) {
+  CHECK(state_of(run) == state_of(undisturbed));
+  CHECK(test::metrics(run, "step") == test::metrics(undisturbed, "step"));
+  CHECK(test::metrics(run, "validation") == test::metrics(undisturbed, "validation"));
+}
+
+/// Starts a run in the background, sends the signal to every rank once `steps` steps are logged, and waits.
+test::Result interrupt(const fs::path& run, int ranks, const std::string& signal, std::size_t steps) {
+  test::Result result;
+  std::thread runner([&] { result = test::ratplus(train_arguments(run), ranks); });
+  for (int tries = 0; tries < 2000 && test::metrics(run, "step").size() < steps; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  test::shell(fmt::format("pkill -{} -f \"^{} train.*{}\"", signal, RATPLUS_PROGRAM, run.string()));
+  runner.join();
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a run that is stopped and resumed reaches the undisturbed result bit for bit") {
+  for (const int ranks : {1, 2}) {
+    CAPTURE(ranks);
+    const test::ScratchDirectory scratch;
+    REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed", "job.threads=1"), ranks).status == 0);
+    for (const std::string signal : {"TERM", "INT", "KILL"}) {
+      CAPTURE(signal);
+      const auto run = scratch / ("run-" + signal);
+      const auto stopped = interrupt(run, ranks, signal, 7);
+      CAPTURE(stopped.output);
+      CHECK(stopped.status != 0);
+      CHECK(test::metrics(run, "step").size() < 20);
+      if (signal != "KILL") {
+        CHECK(test::contains(stopped.output, "--resume"));
+        if (ranks == 1) CHECK(stopped.status == 75);
+      }
+      const auto resumed = test::ratplus(train_arguments(run) + " --resume", ranks);
+      CAPTURE(resumed.output);
+      REQUIRE(resumed.status == 0);
+      CHECK(test::contains(resumed.output, "resumed at step"));
+      check_same_result(run, scratch / "undisturbed");
+    }
+  }
+}
+
+TEST_CASE("resuming on another number of ranks and another sharding goes on with the same losses") {
+  const test::ScratchDirectory scratch;
+  REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);
+  interrupt(scratch / "run", 2, "TERM", 4);
+  const auto resumed = test::ratplus(train_arguments(scratch / "run", "parallel.shard=full") + " --resume", 3);
+  CAPTURE(resumed.output);
+  REQUIRE(resumed.status == 0);
+  const auto here = test::losses(scratch / "run");
+  const auto expected = test::losses(scratch / "undisturbed");
+  REQUIRE(here.size() == expected.size());
+  for (std::size_t i = 0; i < here.size(); i += 2) CHECK(here[i] == doctest::Approx(expected[i]).epsilon(1e-6));
+}
+
+TEST_CASE("a finished run says so, and an existing one is not overwritten") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(train_arguments(run, "schedule.steps=2")).status == 0);
+  const auto again = test::ratplus(train_arguments(run, "schedule.steps=2"));
+  CHECK(again.status == 1);
+  CHECK(test::contains(again.output, "--resume"));
+  const auto resumed = test::ratplus(train_arguments(run, "schedule.steps=2") + " --resume");
+  CHECK(resumed.status == 0);
+  CHECK(test::contains(resumed.output, "finished already"));
+}
+
+TEST_CASE("a full disk ends the run on all ranks with one message, and the last checkpoint stays") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(train_arguments(run, "schedule.steps=20") + " --set checkpoint.every=0 log.validate_every=0",
+                        1)
+              .status == 0);
+  const auto before = state_of(run);
+  const auto full = scratch / "full";
+  // No file may grow past 64 blocks of 512 bytes: a checkpoint's parts do not fit.
+  const auto result = test::shell("trap \"\" XFSZ; ulimit -f 64; " + test::command(train_arguments(full), 2));
+  CAPTURE(result.output);
+  CHECK(result.status != 0);
+  CHECK(test::contains(result.output, "step-00000005"));
+  CHECK(!fs::exists(checkpoint::step_directory(full, 5)));
+  CHECK(!fs::exists(checkpoint::step_directory(full, 5).string() + ".partial"));
+  CHECK(state_of(run) == before);
+}

@@ -1,0 +1,168 @@
+// Every file of configs/ is a valid job, says what it is, and has the sizes of the paper.
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "tests/config/cases.h"
+
+namespace ratplus::config {
+namespace {
+
+/// Job files by their path below configs/.
+std::map<std::string, std::filesystem::path> config_files() {
+  std::map<std::string, std::filesystem::path> files;
+  const std::filesystem::path root = source_directory() / "configs";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
+    if (entry.path().extension() == ".toml")
+      files[entry.path().lexically_relative(root).string()] = entry.path();
+  }
+  return files;
+}
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
+JobConfig load(const std::string& name) {
+  return load_job(config_files().at(name), {});
+}
+
+/// Spec 1.1 and 1.3: in_proj (5 d^2, or 4 d^2 without recurrence), out_proj d^2, fc1 and fc2 4 d^2 each, two
+/// norms; the embedding and the last norm.
+std::int64_t parameters(const model::ModelConfig& model) {
+  const std::int64_t d = model.width;
+  const std::int64_t projections = model.recurrence ? 5 : 4;
+  return model.vocab_size * d + model.layers * ((projections + 1 + 8) * d * d + 2 * d) + d;
+}
+
+std::string with_commas(std::int64_t n) {
+  std::string digits = std::to_string(n);
+  for (auto at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(static_cast<std::size_t>(at), ",");
+  return digits;
+}
+
+TEST_CASE("every job file is valid, round-trips, and begins with what it is and how to run it") {
+  const auto files = config_files();
+  CHECK(files.size() == 19);
+  for (const auto& [name, file] : files) {
+    CAPTURE(name);
+    const JobConfig job = load_job(file, {});
+    CHECK(parse_job(to_toml(job), name) == job);
+    const std::string text = text_of(file);
+    CHECK(text.rfind("# ", 0) == 0);
+    CHECK(text.find("# Source: ") != std::string::npos);
+    CHECK(text.find("# Parameters: " + with_commas(parameters(job.model)) + "\n") != std::string::npos);
+    CHECK(text.find("ratplus train configs/" + name) != std::string::npos);
+  }
+}
+
+TEST_CASE("run directories differ, and adaptation begins where pretraining ended") {
+  std::map<std::string, std::string> users;
+  for (const auto& [name, file] : config_files()) {
+    const JobConfig job = load_job(file, {});
+    CHECK_MESSAGE(users.emplace(job.job.directory, name).second, name << " writes to " << job.job.directory);
+  }
+  for (const auto& [name, file] : config_files()) {
+    const JobConfig job = load_job(file, {});
+    if (job.job.kind != Kind::adapt) continue;
+    REQUIRE_MESSAGE(users.count(job.job.from) == 1, name);
+    const JobConfig before = load(users[job.job.from]);
+    CHECK_MESSAGE(job.model == before.model, name);
+    CHECK_MESSAGE(job.data.batch == before.data.batch, name);
+    CHECK_MESSAGE(job.data.window == before.data.window, name);
+    CHECK(job.data.sampling == data::Sampling::random);
+  }
+}
+
+TEST_CASE("sizes, tokens, batches and learning rates are those of the paper") {
+  struct Row {
+    const char* size;
+    std::int64_t layers, width, parameters, batch, steps;
+    double peak_lr;
+  };
+  const Row rows[] = {{"1b", 24, 2048, 1'474'922'496, 512, 52453, 8e-4},
+                      {"3b", 28, 2560, 2'651'077'120, 640, 41962, 7e-4},
+                      {"3b-200b", 28, 2560, 2'651'077'120, 768, 63579, 7e-4},
+                      {"7b", 32, 4096, 7'647'531'008, 768, 34969, 6e-4}};
+  for (const Row& row : rows) {
+    CAPTURE(row.size);
+    const JobConfig job = load(std::string("pretrain/") + row.size + ".toml");
+    CHECK(job.model.layers == row.layers);
+    CHECK(job.model.width == row.width);
+    CHECK(job.model.head_dim == 128);
+    CHECK(parameters(job.model) == row.parameters);
+    CHECK(job.data.batch == row.batch);
+    CHECK(job.schedule.steps == row.steps);
+    CHECK(job.schedule.peak_lr == row.peak_lr);
+    CHECK(job.schedule.warmup == 0.05);
+    CHECK(job.schedule.floor_lr == 1e-6);
+    CHECK(job.optimizer == OptimizerSection{0.9, 0.95, 1e-8, 0.1, 1.0});
+    CHECK(job.job.recipe == Recipe::joint);
+    CHECK(job.job.pattern == model::PatternPlan());
+    CHECK(job.job.joint_pattern == model::PatternPlan(Pattern{64, 0, 0}));
+  }
+}
+
+TEST_CASE("attention baselines differ from RAT+ in the mixer, the recipe and the directory alone") {
+  for (const char* size : {"1b", "3b", "7b"}) {
+    CAPTURE(size);
+    const auto baseline = [&](const char* suffix) {
+      return load(std::string("pretrain/") + size + suffix + ".toml");
+    };
+    const JobConfig ratplus = baseline("");
+    const auto like_ratplus = [&](JobConfig job) {
+      CHECK(!job.model.recurrence);
+      job.model.recurrence = true;
+      job.job = ratplus.job;
+      job.log.validation_patterns = ratplus.log.validation_patterns;
+      return job == ratplus;
+    };
+    const JobConfig dense = baseline("-attention");
+    const JobConfig joint = baseline("-attention-joint");
+    const JobConfig window = baseline("-attention-window");
+    CHECK(like_ratplus(dense));
+    CHECK(like_ratplus(joint));
+    CHECK(like_ratplus(window));
+    CHECK(dense.job.recipe == Recipe::plain);
+    CHECK(joint.job.recipe == Recipe::joint);
+    CHECK(joint.job.joint_pattern == model::PatternPlan(Pattern{64, 0, 0}));
+    CHECK(window.job.recipe == Recipe::joint);
+    CHECK(window.job.joint_pattern == model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0}));
+  }
+}
+
+TEST_CASE("adaptation is that of the paper") {
+  struct Row {
+    const char* size;
+    double peak_lr, warmup;
+  };
+  for (const Row& row : {Row{"1b", 8e-5, 0}, Row{"3b", 7e-5, 0}, Row{"7b", 2e-5, 0.02}}) {
+    CAPTURE(row.size);
+    const JobConfig job = load(std::string("adapt/") + row.size + ".toml");
+    CHECK(job.job.recipe == Recipe::plain);
+    CHECK(job.job.pattern == model::PatternPlan(Pattern{16, 256, 4}));
+    CHECK(job.schedule.tokens == 1'000'000'000);
+    CHECK(job.schedule.peak_lr == row.peak_lr);
+    CHECK(job.schedule.warmup == row.warmup);
+    CHECK(job.schedule.floor_lr == 1e-6);
+  }
+}
+
+TEST_CASE("the large jobs divide over the usual numbers of ranks") {
+  for (const auto& [name, file] : config_files()) {
+    const JobConfig job = load_job(file, {});
+    const bool small = name.rfind("quickstart/", 0) == 0;
+    for (const int ranks : small ? std::vector<int>{1, 2, 4} : std::vector<int>{8, 16, 32, 64}) {
+      CHECK_NOTHROW(validate_ranks(job, ranks));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ratplus::config

@@ -1,0 +1,277 @@
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "lib/config/suggest.h"
+#include "tests/config/cases.h"
+
+namespace ratplus::config {
+namespace {
+
+/// A line added to minimal_job (which ends in [data], at line 6), and the message that follows.
+void check_line(const std::string& line, const std::string& message) {
+  CHECK(refusal(minimal_job + line + "\n") == message);
+}
+
+void check_override(const std::string& text, const std::string& message) {
+  CHECK(refusal(minimal_job, {text}) == message);
+}
+
+TEST_CASE("the minimal job is accepted") {
+  CHECK(refusal(minimal_job) == "accepted");
+}
+
+TEST_CASE("an unknown key names the nearest one and the keys of its section") {
+  const std::string keys = " Keys of [data]: directory, window, batch, micro_batch, sampling, prefetch";
+  check_line("bacth = 8", "job.toml:7: unknown key data.bacth; did you mean data.batch?" + keys);
+  check_line("micro_batch_size = 8",
+             "job.toml:7: unknown key data.micro_batch_size; did you mean data.micro_batch?" + keys);
+  check_line("colour = 8", "job.toml:7: unknown key data.colour." + keys);
+  // A key of another section is named there, however near one of this section is.
+  check_line("peak_lr = 1", "job.toml:7: unknown key data.peak_lr; did you mean schedule.peak_lr?" + keys);
+}
+
+TEST_CASE("of several mistakes the first of the file is reported") {
+  const std::string text = minimal_job + "zzz = 1\naaa = 2\n";
+  CHECK(refusal(text).rfind("job.toml:7: unknown key data.zzz. Keys", 0) == 0);
+}
+
+TEST_CASE("an unknown section names the nearest one") {
+  const std::string sections =
+      " Sections: [job], [model], [data], [optimizer], [schedule], [parallel], [checkpoint], [log]";
+  check_line("[optimiser]\nbeta1 = 0.9",
+             "job.toml:7: unknown section [optimiser]; did you mean [optimizer]?" + sections);
+  check_line("[serving]", "job.toml:7: unknown section [serving]." + sections);
+  CHECK(refusal("batch = 8\n" + minimal_job) ==
+        "job.toml:1: key batch stands outside any section; did you mean data.batch?" + sections);
+  check_line("[[log]]\nevery = 1",
+             "job.toml:7: section [log] is a list of tables; write its name in single brackets");
+}
+
+TEST_CASE("a wrong type names the expected and the found one") {
+  check_line("batch = \"ten\"", "job.toml:7: data.batch must be an integer, not the string \"ten\"");
+  check_line("batch = 1.5", "job.toml:7: data.batch must be an integer, not the float 1.5");
+  check_line("batch = inf", "job.toml:7: data.batch must be an integer, not the float inf");
+  check_line("batch = true", "job.toml:7: data.batch must be an integer, not the boolean true");
+  check_line("batch = [1]", "job.toml:7: data.batch must be an integer, not a list");
+  check_line("batch = { a = 1 }", "job.toml:7: data.batch must be an integer, not a table");
+  check_line("batch = 2026-01-01", "job.toml:7: data.batch must be an integer, not a date or time");
+  check_line("sampling = 3",
+             "job.toml:7: data.sampling must be \"ordered\" or \"random\", not the integer 3");
+  check_line("[model]\nrecurrence = 1",
+             "job.toml:8: model.recurrence must be a boolean (true or false), not the integer 1");
+  check_line("[optimizer]\nbeta1 = \"0.9\"",
+             "job.toml:8: optimizer.beta1 must be a number, not the string \"0.9\"");
+  CHECK(refusal("[job]\ndirectory = 1") == "job.toml:2: job.directory must be a string, not the integer 1");
+}
+
+TEST_CASE("a value out of range names the range") {
+  check_line("batch = 0", "job.toml:7: data.batch must be 1 to 1000000, not 0");
+  check_line("prefetch = -1", "job.toml:7: data.prefetch must be 1 to 1024, not -1");
+  check_line("sampling = \"shuffled\"",
+             "job.toml:7: data.sampling must be \"ordered\" or \"random\", not \"shuffled\"");
+  check_line("[schedule.warmup]", "job.toml:7: schedule.warmup must be a number, not a table");
+  check_line("[optimizer]\nbeta2 = 1.0",
+             "job.toml:8: optimizer.beta2 must be at least 0 and less than 1, not 1");
+  check_line("[optimizer]\nbeta1 = -0.1",
+             "job.toml:8: optimizer.beta1 must be at least 0 and less than 1, not -0.1");
+  check_line("[optimizer]\neps = 0", "job.toml:8: optimizer.eps must be greater than 0 and finite, not 0");
+  check_line("[optimizer]\nclip = nan", "job.toml:8: optimizer.clip must be greater than 0, not nan");
+  check_line("[checkpoint]\nkeep = 0", "job.toml:8: checkpoint.keep must be at least 1, not 0");
+  check_override("schedule.warmup=1",
+                 "--set schedule.warmup=1: schedule.warmup must be at least 0 and less than 1, not 1");
+  check_override("schedule.steps=0",
+                 "--set schedule.steps=0: schedule.steps must be 1 to 1000000000000, not 0");
+  check_override("job.kind=finetune",
+                 "--set job.kind=finetune: job.kind must be \"pretrain\" or \"adapt\", not \"finetune\"");
+}
+
+TEST_CASE("no clipping is written as inf, and no other key takes it") {
+  CHECK(refusal(minimal_job + "[optimizer]\nclip = inf\n") == "accepted");
+  check_line("[optimizer]\nweight_decay = inf",
+             "job.toml:8: optimizer.weight_decay must be at least 0 and finite, not inf");
+}
+
+TEST_CASE("what is not TOML is reported with line, column and what stands there") {
+  check_line(
+      "sampling = random",
+      "job.toml:7:12: not valid TOML: could not determine value type; a string needs quotes (in: sampling = "
+      "random)");
+  check_line("batch = 8\nbatch = 16",
+             "job.toml:8:9: not valid TOML: cannot redefine existing integer 'batch'; give each key and each "
+             "section "
+             "once (in: batch = 16)");
+  check_line(
+      "[job]\nseed = 1",
+      "job.toml:7:1: not valid TOML: cannot redefine existing table 'job'; give each key and each section "
+      "once (in: [job])");
+  check_line("batch 8", "job.toml:7:7: not valid TOML: expected '=', saw '8' (in: batch 8)");
+}
+
+TEST_CASE("required keys") {
+  CHECK(refusal("[data]\ndirectory = \"d\"\n[schedule]\nsteps = 1") ==
+        "job.toml: job.directory is missing; give it in the job file, for example directory = \"runs/first\" "
+        "in "
+        "[job], or with --set job.directory=...");
+  CHECK(refusal("[job]\ndirectory = \"r\"\n[schedule]\nsteps = 1") ==
+        "job.toml: data.directory is missing; give it in the job file, for example directory = "
+        "\"runs/first/data\" in [data], or with --set data.directory=...");
+  CHECK(refusal("[job]\ndirectory = \"r\"\n[data]\ndirectory = \"d\"") ==
+        "job.toml: the length of the job is missing; give steps or tokens in [schedule], for example tokens "
+        "= 1e9");
+  CHECK(refusal(minimal_job, {"job.kind=adapt"}) ==
+        "job.toml: job.from is missing; give it in the job file, for example from = \"runs/pretrain\" in "
+        "[job], or "
+        "with --set job.from=...");
+  // An empty value is as good as none, and the message says where it is.
+  CHECK(refusal(minimal_job, {"job.directory="}).rfind("--set job.directory=: job.directory is missing", 0) ==
+        0);
+}
+
+TEST_CASE("keys that exclude each other") {
+  CHECK(refusal("[job]\ndirectory = \"r\"\n[data]\ndirectory = \"d\"\n[schedule]\nsteps = 1\ntokens = 1e9") ==
+        "job.toml:6: schedule.steps and schedule.tokens (at job.toml:7) are both given; remove one of them");
+  CHECK(refusal(minimal_job, {"job.from=runs/p"}) ==
+        "--set job.from=runs/p: job.from is given, but job.kind = \"pretrain\" begins with initial weights; "
+        "use "
+        "job.kind = \"adapt\", or remove job.from");
+  CHECK(refusal(minimal_job, {"job.joint_pattern=64,0,0"}) ==
+        "--set job.joint_pattern=64,0,0: job.joint_pattern is given, but job.recipe = \"plain\" has no "
+        "sparse half; "
+        "use job.recipe = \"joint\", or remove job.joint_pattern");
+}
+
+TEST_CASE("sizes that do not fit each other") {
+  check_line(
+      "[model]\nwidth = 200\nhead_dim = 64",
+      "job.toml:8: model.width = 200 is not a multiple of model.head_dim = 64; use model.width = 192 or 256");
+  check_override("model.width=100",
+                 "--set model.width=100: model.width = 100 is not a multiple of model.head_dim = 128; use "
+                 "model.width = 128");
+  check_line(
+      "[model]\nwidth = 63\nhead_dim = 63",
+      "job.toml:9: model.head_dim = 63 is odd, but rotary position embedding turns pairs of channels; use "
+      "62 or 64");
+  check_line(
+      "batch = 10\nmicro_batch = 4",
+      "job.toml:8: data.batch = 10 is not a multiple of data.micro_batch = 4; use data.batch = 8 or 12, or "
+      "data.micro_batch = 2");
+  check_override(
+      "schedule.floor_lr=1e-3",
+      "--set schedule.floor_lr=1e-3: schedule.floor_lr = 0.001 is above schedule.peak_lr = 0.0008; lower "
+      "the one or raise the other");
+  check_override(
+      "parallel.ranks=3",
+      "--set parallel.ranks=3: data.batch = 512 is not divisible by 3 ranks x data.micro_batch 1 = 3; "
+      "use data.batch = 510 or 513, or 2 ranks");
+}
+
+TEST_CASE("the number of ranks") {
+  JobConfig job = parse_job(minimal_job, "job.toml");
+  const auto message = [&](int ranks) -> std::string {
+    try {
+      validate_ranks(job, ranks);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  job.data.batch = 10;
+  job.data.micro_batch = 2;
+  CHECK(message(1) == "accepted");
+  CHECK(message(5) == "accepted");
+  CHECK(message(4) ==
+        "job.toml: data.batch = 10 is not divisible by 4 ranks x data.micro_batch 2 = 8; use data.batch = 8 "
+        "or 16, "
+        "or 1 rank");
+  CHECK(message(2) ==
+        "job.toml: data.batch = 10 is not divisible by 2 ranks x data.micro_batch 2 = 4; use data.batch = 8 "
+        "or 12, "
+        "or data.micro_batch = 1, or 1 rank");
+  CHECK(message(6) ==
+        "job.toml: data.batch = 10 is not divisible by 6 ranks x data.micro_batch 2 = 12; use data.batch = "
+        "12, or 5 "
+        "ranks");
+  job.parallel.ranks = 8;
+  job.data.batch = 16;
+  CHECK(message(8) == "accepted");
+  CHECK(message(4) ==
+        "job.toml: parallel.ranks = 8, but the job was started on 4 ranks; start it with mpirun -n 8, or set "
+        "parallel.ranks = 0 to take any number");
+}
+
+TEST_CASE("the dataset") {
+  const JobConfig job = parse_job(minimal_job, "job.toml");
+  const auto message = [&](std::int64_t vocab, std::int64_t train, std::int64_t validation) -> std::string {
+    try {
+      validate_data(job, vocab, train, validation);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  CHECK(message(32000, 4097, 4097) == "accepted");
+  CHECK(
+      message(4096, 4097, 4097) ==
+      "job.toml: model.vocab_size = 32000, but the dataset runs/a/data (data.directory) was tokenized with a "
+      "vocabulary of 4096; set model.vocab_size = 4096, or give a dataset of the model's vocabulary");
+  CHECK(
+      message(32000, 2100, 4097) ==
+      "job.toml: data.window = 4096 needs 4097 tokens, but the training split of runs/a/data has 2100; use a "
+      "data.window of at most 2099, or prepare a dataset from more text");
+  CHECK(message(32000, 4097, 4096) ==
+        "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 4096; "
+        "use a "
+        "data.window of at most 4095, or prepare the dataset again with more text or a larger validation "
+        "fraction");
+  CHECK(message(32000, 4097, 0) ==
+        "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 0; "
+        "prepare the "
+        "dataset again with more text or a larger validation fraction");
+}
+
+TEST_CASE("overrides that are not section.key=value") {
+  const std::string form = ": an override is written section.key=value, for example --set data.batch=64";
+  check_override("data.batch", "--set data.batch" + form);
+  check_override("batch=8", "--set batch=8" + form);
+  check_override("=8", "--set =8" + form);
+  check_override("data.bacth=8",
+                 "--set data.bacth=8: unknown key data.bacth; did you mean data.batch? Keys of [data]: "
+                 "directory, window, batch, micro_batch, sampling, prefetch");
+  CHECK(refusal(minimal_job, {"dat.batch=8"})
+            .rfind("--set dat.batch=8: unknown section [dat]; did you mean [data]?", 0) == 0);
+  check_override("data.batch=1O",
+                 "--set data.batch=1O: data.batch must be an integer, not the string \"1O\"");
+  CHECK(refusal(minimal_job, {"job.pattern={dilation=16"})
+            .rfind("--set job.pattern={dilation=16: the value is not valid TOML: ", 0) == 0);
+}
+
+TEST_CASE("files that cannot be read") {
+  const auto message = [](const std::filesystem::path& file) -> std::string {
+    try {
+      load_job(file, {});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  CHECK(message("no/such/job.toml") ==
+        "no/such/job.toml: cannot read the job file: No such file or directory");
+  const std::filesystem::path directory = source_directory() / "configs";
+  CHECK(message(directory) ==
+        directory.string() + ": is a directory; give a job file, such as configs/quickstart/pretrain.toml");
+}
+
+TEST_CASE("edit distance counts a swap of neighbours as one") {
+  CHECK(edit_distance("batch", "batch") == 0);
+  CHECK(edit_distance("bacth", "batch") == 1);
+  CHECK(edit_distance("", "batch") == 5);
+  CHECK(edit_distance("kitten", "sitting") == 3);
+  CHECK(edit_distance("ca", "abc") == 3);  // 2 without the rule that no part is edited twice
+  CHECK(nearest("every", {"keep", "ever", "evry"}) == "ever");
+  CHECK(nearest("every", {"keep", "shard"}).empty());
+}
+
+}  // namespace
+}  // namespace ratplus::config

@@ -1,0 +1,198 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include "lib/config/keys.h"
+#include "tests/config/cases.h"
+
+namespace ratplus::config {
+namespace {
+
+TEST_CASE("defaults are those of job.h") {
+  JobConfig expected;
+  expected.job.directory = "runs/a";
+  expected.data.directory = "runs/a/data";
+  expected.schedule.steps = 100;
+  expected.log.validation_patterns = {model::PatternPlan(Pattern{1, 0, 0})};
+  CHECK(parse_job(minimal_job, "job.toml") == expected);
+}
+
+TEST_CASE("every key is read into its field") {
+  const JobConfig job = parse_job(R"([job]
+kind = "adapt"
+recipe = "joint"
+directory = "runs/b"
+from = "runs/a"
+seed = 9007199254740993
+threads = 3
+pattern = "16,256,4"
+joint_pattern = "none,64,0"
+[model]
+layers = 2
+width = 96
+head_dim = 32
+vocab_size = 300
+recurrence = false
+rope_base = 500000
+norm_eps = 1e-5
+init_std = 0.01
+[data]
+directory = "d"
+window = 128
+batch = 24
+micro_batch = 6
+sampling = "random"
+prefetch = 5
+[optimizer]
+beta1 = 0.8
+beta2 = 0.99
+eps = 1e-9
+weight_decay = 0
+clip = 0.5
+[schedule]
+steps = 1_000
+peak_lr = 3e-4
+floor_lr = 0
+warmup = 0
+[parallel]
+shard = "full"
+ranks = 2
+[checkpoint]
+every = 50
+keep = 7
+[log]
+every = 1
+validate_every = 25
+validation_sequences = 9
+validation_patterns = ["dense", "64,0,4"]
+)",
+                                  "job.toml");
+  JobConfig expected;
+  expected.job = {Kind::adapt,
+                  Recipe::joint,
+                  "runs/b",
+                  "runs/a",
+                  9007199254740993,
+                  3,
+                  model::PatternPlan(Pattern{16, 256, 4}),
+                  model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};
+  expected.model = {2, 96, 32, 300, false, 500000, 1e-5, 0.01};
+  expected.data = {"d", 128, 24, 6, data::Sampling::random, 5};
+  expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
+  expected.schedule = {1000, 0, 3e-4, 0, 0};
+  expected.parallel = {parallel::Sharding::full, 2};
+  expected.checkpoint = {50, 7};
+  expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
+  CHECK(job == expected);
+  CHECK(job.source == "job.toml");
+  CHECK(parse_job(to_toml(job), "again") == job);
+}
+
+TEST_CASE("steps follow from tokens, rounded up") {
+  const std::vector<std::string> small = {"data.batch=10", "data.window=100"};
+  const auto steps_for = [&](const std::string& tokens) {
+    std::vector<std::string> overrides = small;
+    overrides.push_back("schedule.tokens=" + tokens);
+    return parse_job(minimal_job, "job.toml", overrides).schedule.steps;
+  };
+  CHECK(steps_for("1000") == 1);
+  CHECK(steps_for("1001") == 2);
+  CHECK(steps_for("1") == 1);
+  CHECK(steps_for("110e9") == 110'000'000);
+  CHECK(steps_for("110_000_000_001") == 110'000'001);
+}
+
+TEST_CASE("an integer may be written as an exact float, and as no other") {
+  const auto tokens = [](const std::string& text) {
+    return parse_job(minimal_job, "job.toml", {"schedule.tokens=" + text}).schedule.tokens;
+  };
+  CHECK(tokens("110e9") == 110'000'000'000);
+  CHECK(tokens("110_000_000_000") == 110'000'000'000);
+  CHECK(tokens("9007199254740992.0") == 9007199254740992);
+  CHECK(refusal(minimal_job, {"schedule.tokens=1.0000001e6"}) ==
+        "--set schedule.tokens=1.0000001e6: schedule.tokens must be an integer, not the float 1000000.1");
+  CHECK(refusal(minimal_job, {"schedule.tokens=1e16"}) ==
+        "--set schedule.tokens=1e16: schedule.tokens must be an integer, not the float 1e+16");
+}
+
+TEST_CASE("overrides replace what the file says") {
+  const JobConfig job = parse_job(
+      minimal_job + "batch = 64\n", "job.toml",
+      {"data.batch=32", "data.batch = 128", "data.sampling=random", "data.directory=/data/a b#c=d",
+       "job.directory=2026", "model.recurrence=false", "optimizer.clip=inf", "job.pattern=16,256,4"});
+  CHECK(job.data.batch == 128);
+  CHECK(job.data.sampling == data::Sampling::random);
+  CHECK(job.data.directory == "/data/a b#c=d");
+  CHECK(job.job.directory == "2026");
+  CHECK(!job.model.recurrence);
+  CHECK(job.optimizer.clip == std::numeric_limits<double>::infinity());
+  CHECK(job.job.pattern == model::PatternPlan(Pattern{16, 256, 4}));
+  CHECK(parse_job(minimal_job, "job.toml", {"job.directory=\"a\\\"b\""}).job.directory == "a\"b");
+}
+
+TEST_CASE("an override takes the place of the key that it excludes") {
+  const std::string joint =
+      "[job]\ndirectory = \"r\"\nrecipe = \"joint\"\njoint_pattern = \"32,0,0\"\n"
+      "[data]\ndirectory = \"d\"\n[schedule]\ntokens = 1e9\n";
+  const JobConfig by_steps = parse_job(joint, "job.toml", {"schedule.steps=7"});
+  CHECK(by_steps.schedule.steps == 7);
+  CHECK(by_steps.schedule.tokens == 0);
+  const JobConfig plain = parse_job(joint, "job.toml", {"job.recipe=plain"});
+  CHECK(plain.job.joint_pattern == JobSection{}.joint_pattern);
+  const std::string adapt =
+      "[job]\nkind = \"adapt\"\ndirectory = \"r\"\nfrom = \"p\"\n"
+      "[data]\ndirectory = \"d\"\n[schedule]\ntokens = 1e9\n";
+  CHECK(parse_job(adapt, "job.toml", {"job.kind=pretrain"}).job.from.empty());
+  // Two overrides that exclude each other remain a contradiction.
+  CHECK(refusal(joint, {"schedule.steps=7", "schedule.tokens=1e6"}) ==
+        "--set schedule.steps=7: schedule.steps and schedule.tokens (at --set schedule.tokens=1e6) are both "
+        "given; "
+        "remove one of them");
+}
+
+TEST_CASE("validation patterns are the recipe's own unless given") {
+  const model::PatternPlan dense;
+  const model::PatternPlan sparse(Pattern{64, 0, 0});
+  using Plans = std::vector<model::PatternPlan>;
+  CHECK(parse_job(minimal_job, "j").log.validation_patterns == Plans{dense});
+  CHECK(parse_job(minimal_job, "j", {"job.recipe=joint"}).log.validation_patterns == Plans{dense, sparse});
+  CHECK(parse_job(minimal_job, "j", {"job.recipe=joint", "job.pattern=64,0,0"}).log.validation_patterns ==
+        Plans{sparse});
+  CHECK(parse_job(minimal_job, "j", {"log.validation_patterns=[\"64,0,0\"]"}).log.validation_patterns ==
+        Plans{sparse});
+}
+
+TEST_CASE("a written job reads back as the same job") {
+  JobConfig job = parse_job(minimal_job, "job.toml");
+  CHECK(parse_job(to_toml(job), "again") == job);
+
+  job.job.directory = "a \"quoted\" \\ path\twith\nbreaks \x7f and \xc3\xa9";
+  for (const double x : {0.1, 1.0 / 3, 5e-324, 1e-8, 1e22, 123456789.123, 1.0}) {
+    job.optimizer.weight_decay = x;
+    job.model.norm_eps = x;
+    CHECK(parse_job(to_toml(job), "again") == job);
+  }
+  job.optimizer.clip = std::numeric_limits<double>::infinity();
+  job.job.seed = std::numeric_limits<std::int64_t>::max();
+  CHECK(parse_job(to_toml(job), "again") == job);
+
+  const JobConfig by_tokens = parse_job(minimal_job, "job.toml", {"schedule.tokens=12345678901"});
+  CHECK(by_tokens.schedule.steps == 5887);  // 12345678901 / (512 x 4096), rounded up
+  CHECK(parse_job(to_toml(by_tokens), "again") == by_tokens);
+}
+
+TEST_CASE("the written job has every key that applies") {
+  const std::vector<std::string> overrides = {"job.recipe=joint", "job.kind=adapt", "job.from=p"};
+  const std::string text = to_toml(parse_job(minimal_job, "job.toml", overrides));
+  for (const SectionKeys& section : known_keys()) {
+    CHECK(text.find("[" + section.section + "]\n") != std::string::npos);
+    for (const std::string& key : section.keys) {
+      const bool expected = !(section.section == "schedule" && key == "tokens");
+      CHECK_MESSAGE((text.find("\n" + key + " = ") != std::string::npos) == expected,
+                    section.section << "." << key);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ratplus::config

@@ -1,0 +1,173 @@
+#include <doctest/doctest.h>
+
+#include <random>
+
+#include "tests/config/cases.h"
+
+namespace ratplus::config {
+namespace {
+
+/// The plan of `job.pattern = <text>` in a model of 4 layers of 2 heads.
+const std::vector<std::string> small_model = {"model.layers=4", "model.width=16", "model.head_dim=8"};
+
+model::PatternPlan plan_of(const std::string& text) {
+  const std::string line = "[model]\nlayers = 4\nwidth = 16\nhead_dim = 8\n";
+  return parse_job("[job]\ndirectory = \"runs/a\"\npattern = " + text + "\n[data]\ndirectory = \"d\"\n" +
+                       line + "[schedule]\nsteps = 1\n",
+                   "job.toml")
+      .job.pattern;
+}
+
+void check_refusal(const std::string& text, const std::string& message) {
+  CHECK(refusal("[job]\npattern = " + text +
+                    "\ndirectory = \"runs/a\"\n[data]\ndirectory = \"d\"\n[schedule]\nsteps = 1\n",
+                small_model) == message);
+}
+
+TEST_CASE("the forms of a pattern") {
+  using model::PatternPlan;
+  CHECK(plan_of("{ dilation = 16, window = 256, sinks = 4 }") == PatternPlan(Pattern{16, 256, 4}));
+  CHECK(plan_of("{ dilation = 64 }") == PatternPlan(Pattern{64, 0, 0}));
+  CHECK(plan_of("{ dilation = \"none\", window = 64 }") == PatternPlan(Pattern{Pattern::no_dilation, 64, 0}));
+  CHECK(plan_of("\"16,256,4\"") == PatternPlan(Pattern{16, 256, 4}));
+  CHECK(plan_of("\"none,256,4\"") == PatternPlan(Pattern{Pattern::no_dilation, 256, 4}));
+  CHECK(plan_of("\"dense\"") == PatternPlan(Pattern{1, 0, 0}));
+  CHECK(plan_of("[\"dense\"]") == PatternPlan(Pattern{1, 0, 0}));
+  const Pattern a{1, 0, 0};
+  const Pattern b{64, 0, 0};
+  CHECK(plan_of("[\"dense\", \"64,0,0\", \"64,0,0\", { dilation = 1 }]") ==
+        PatternPlan({{a}, {b}, {b}, {a}}));
+  CHECK(plan_of("[[\"dense\", \"64,0,0\"], \"64,0,0\", \"64,0,0\", [\"dense\"]]") ==
+        PatternPlan({{a, b}, {b}, {b}, {a}}));
+  // One list of heads stands for all layers.
+  CHECK(plan_of("[[\"dense\", \"64,0,0\"]]") == PatternPlan({{a, b}}));
+}
+
+TEST_CASE("patterns that are refused") {
+  const std::string forms =
+      "a pattern ({ dilation = 16, window = 256, sinks = 4 }, \"16,256,4\" or \"dense\")";
+  check_refusal("16", "job.toml:2: job.pattern must be " + forms + ", not the integer 16");
+  check_refusal(
+      "{ window = 4 }",
+      "job.toml:2: job.pattern has no dilation; give a positive integer (1 is dense), or \"none\" for the "
+      "window and the sinks alone");
+  check_refusal("{ dilation = 4, windw = 4 }",
+                "job.toml:2: unknown key job.pattern.windw; did you mean window? Keys of a pattern: "
+                "dilation, window, sinks");
+  check_refusal("{ dilation = 0 }", "job.toml:2: job.pattern.dilation must be at least 1, not 0");
+  check_refusal(
+      "{ dilation = \"all\" }",
+      "job.toml:2: job.pattern.dilation must be a positive integer or \"none\", not the string \"all\"");
+  check_refusal("{ dilation = 4, sinks = -1 }", "job.toml:2: job.pattern.sinks must be at least 0, not -1");
+  check_refusal("\"16,256\"",
+                "job.toml:2: job.pattern: pattern \"16,256\": write dilation,window,sinks (as in 16,256,4 or "
+                "none,256,4), or dense");
+  check_refusal(
+      "[]", "job.toml:2: job.pattern is an empty list; give " + forms + ", or a list of them, one a layer");
+  check_refusal("[\"dense\", []]",
+                "job.toml:2: job.pattern[1] is an empty list; give " + forms + ", one a head");
+  check_refusal("[\"dense\",\n\"dense\",\n5]",
+                "job.toml:4: job.pattern[2] must be " + forms + ", not the integer 5");
+  check_refusal("[\"dense\", [\"dense\", { dilation = 2, window = 1.5 }]]",
+                "job.toml:2: job.pattern[1][1].window must be an integer, not the float 1.5");
+  check_refusal(
+      "[\"dense\", \"64,0,0\"]",
+      "job.toml:2: job.pattern has 2 patterns, one a layer, but the model has 4 layers; give 1 or 4");
+  check_refusal(
+      "[\"dense\", [\"dense\", \"dense\", \"dense\"], \"dense\", \"dense\"]",
+      "job.toml:2: job.pattern[1] has 3 patterns, one a head, but the model has 2 heads; give 1 or 2");
+  CHECK(refusal(minimal_job, {"job.pattern=16,x,4"}) ==
+        "--set job.pattern=16,x,4: job.pattern: pattern \"16,x,4\": the window is \"x\", which is no whole "
+        "number");
+}
+
+TEST_CASE("validation patterns that are refused") {
+  CHECK(
+      refusal(minimal_job, {"log.validation_patterns=dense"}) ==
+      "--set log.validation_patterns=dense: log.validation_patterns must be a list of patterns, for example "
+      "[\"dense\", \"16,0,4\"], not the string \"dense\"");
+  CHECK(refusal(minimal_job + "[log]\nvalidation_patterns = []\n") ==
+        "job.toml:8: log.validation_patterns is an empty list; give at least one pattern, or leave the key "
+        "out");
+  CHECK(refusal(minimal_job + "[log]\nvalidation_patterns = [\"16,0,4\", \"dense\", \"16,0,4\"]\n") ==
+        "job.toml:8: log.validation_patterns has 16,0,4 twice; remove one");
+  CHECK(refusal(minimal_job + "[log]\nvalidation_patterns = [[\"dense\", \"16,0,4\"]]\n") ==
+        "job.toml:8: log.validation_patterns[0] has 2 patterns, one a layer, but the model has 24 layers; "
+        "give 1 or "
+        "24");
+}
+
+/// A plan of random shape and values for a model of `layers` layers of `heads` heads.
+model::PatternPlan random_plan(std::mt19937& random, int layers, int heads) {
+  const auto below = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  const auto pattern = [&] { return Pattern{below(70), below(3) == 0 ? 0 : below(4096), below(5)}; };
+  std::vector<std::vector<Pattern>> rows(below(2) == 0 ? 1 : static_cast<std::size_t>(layers));
+  for (auto& row : rows) {
+    row.resize(below(2) == 0 ? 1 : static_cast<std::size_t>(heads));
+    for (Pattern& p : row) p = pattern();
+  }
+  return model::PatternPlan(std::move(rows));
+}
+
+TEST_CASE("random plans survive writing and reading") {
+  std::mt19937 random(7);
+  JobConfig job =
+      parse_job(minimal_job, "job.toml", {"job.recipe=joint", "model.layers=4", "model.width=512"});
+  for (int trial = 0; trial < 200; ++trial) {
+    job.job.pattern = random_plan(random, 4, 4);
+    job.job.joint_pattern = random_plan(random, 4, 4);
+    job.log.validation_patterns = {job.job.pattern, random_plan(random, 4, 4), random_plan(random, 4, 4)};
+    CHECK(parse_job(to_toml(job), "again") == job);
+  }
+}
+
+TEST_CASE("a plan gives each layer its patterns") {
+  const Pattern a{1, 0, 0};
+  const Pattern b{64, 0, 4};
+  const model::PatternPlan everywhere(b);
+  CHECK(everywhere.layer(23).size() == 1);
+  CHECK(everywhere.layer(23)[0] == b);
+  const model::PatternPlan hybrid({{a}, {a, b}});
+  CHECK(hybrid.layer(0).size() == 1);
+  CHECK(hybrid.layer(1).size() == 2);
+  CHECK(hybrid.layer(1)[1] == b);
+}
+
+TEST_CASE("descriptions of plans") {
+  using model::PatternPlan;
+  const Pattern a{1, 0, 0};
+  const Pattern b{64, 0, 0};
+  const auto layers = [](std::vector<std::vector<Pattern>> rows) {
+    return PatternPlan(std::move(rows)).describe();
+  };
+  CHECK(PatternPlan().describe() == "dense");
+  CHECK(PatternPlan(Pattern{16, 256, 4}).describe() == "16,256,4");
+  CHECK(PatternPlan(Pattern{Pattern::no_dilation, 256, 4}).describe() == "none,256,4");
+  CHECK(layers({{b}, {b}, {b}}) == "64,0,0");
+  CHECK(layers({{b}, {b}, {a}}) == "hybrid(64,0,0 x 2, dense x 1)");
+  CHECK(layers({{b}, {b}, {a}, {a}}) == "hybrid(64,0,0 x 2, dense x 2)");
+  CHECK(layers({{b}, {a}, {b}, {a}}) == "hybrid((64,0,0 x 1, dense x 1) x 2)");
+  CHECK(layers({{a, a, b, b}}) == "heads(dense x 2, 64,0,0 x 2)");
+  CHECK(layers({{a, b}, {a}}) == "hybrid(heads(dense x 1, 64,0,0 x 1) x 1, dense x 1)");
+}
+
+TEST_CASE("an invalid pattern inside a plan names its place") {
+  const auto message = [](const model::PatternPlan& plan) -> std::string {
+    try {
+      plan.validate(2, 2, "--pattern");
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  const Pattern good{16, 0, 4};
+  const Pattern bad{16, -1, 4};
+  CHECK(message(model::PatternPlan({{good}, {good, good}})) == "accepted");
+  CHECK(message(model::PatternPlan(bad)).rfind("--pattern: ", 0) == 0);
+  CHECK(message(model::PatternPlan({{good}, {good, bad}})).rfind("--pattern[1][1]: ", 0) == 0);
+  CHECK(message(model::PatternPlan(std::vector<std::vector<Pattern>>{})) ==
+        "--pattern has 0 patterns, one a layer, but the model has 2 layers; give 1 or 2");
+}
+
+}  // namespace
+}  // namespace ratplus::config

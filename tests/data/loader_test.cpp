@@ -1,0 +1,168 @@
+#include "data/loader.h"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "tests/data/support.h"
+
+using namespace ratplus::data;
+using test::contains;
+using test::error_of;
+using test::Scratch;
+
+namespace {
+
+constexpr std::int64_t window = 7;
+
+/// A stream of 200 tokens in three shards, and loaders on it.
+struct Dataset {
+  Dataset() : manifest(test::write_counting_dataset(scratch.path(), {{30, 40}, {1, 9, 50}, {70}})) {}
+
+  Loader loader(Sampling sampling, BatchShape shape, std::int64_t first, std::int64_t last,
+                int depth = 2) const {
+    TokenStream stream(scratch.path(), manifest, Split::train);
+    const Sampler sampler(sampling, stream.tokens(), shape.window, 11);
+    return {std::move(stream), sampler, shape, 2, first, last, depth};
+  }
+
+  Scratch scratch;
+  Manifest manifest;
+};
+
+using Sequence = std::pair<std::vector<std::int32_t>, std::vector<std::int32_t>>;  // inputs, labels
+
+Sequence sequence(const StepBatch& batch, std::int64_t index) {
+  const auto cut = [&](const std::vector<std::int32_t>& from) {
+    return std::vector<std::int32_t>(from.begin() + index * window, from.begin() + (index + 1) * window);
+  };
+  return {cut(batch.inputs), cut(batch.labels)};
+}
+
+}  // namespace
+
+TEST_CASE("loader: labels are the next tokens, but for those after an end of text") {
+  const Dataset data;
+  TokenStream stream(data.scratch.path(), data.manifest, Split::train);
+  const BatchShape shape{.batch = 4, .micro_batch = 2, .window = window};
+  Loader loader = data.loader(Sampling::ordered, shape, 0, 20);
+  std::int64_t left_out = 0;
+  for (std::int64_t step = 0; step < 20; ++step) {
+    const StepBatch& batch = loader.next();
+    CHECK(batch.step == step);
+    REQUIRE(std::ssize(batch.inputs) == 4 * window);
+    std::int64_t counted = 0;
+    for (std::int64_t j = 0; j < 4; ++j) {
+      std::vector<std::int32_t> tokens(window + 1);
+      stream.read((step * 4 + j) % 28 * window, tokens);  // 199 / 7 = 28 windows in a pass
+      for (std::size_t t = 0; t < window; ++t) {
+        const std::size_t at = static_cast<std::size_t>(j) * window + t;
+        CHECK(batch.inputs[at] == tokens[t]);
+        CHECK(batch.labels[at] == (tokens[t] == 2 ? -1 : tokens[t + 1]));
+        counted += tokens[t] != 2;
+      }
+    }
+    CHECK(batch.counted == counted);
+    left_out += 4 * window - counted;
+  }
+  CHECK(left_out > 5);
+  CHECK_THROWS_AS(loader.next(), std::logic_error);
+}
+
+TEST_CASE("loader: the ranks' shares together are the one rank's batch") {
+  const Dataset data;
+  for (const Sampling sampling : {Sampling::ordered, Sampling::random}) {
+    Loader whole = data.loader(sampling, {.batch = 12, .micro_batch = 12, .window = window}, 0, 5);
+    std::vector<std::map<std::int64_t, Sequence>> expected(5);
+    std::vector<std::int64_t> counted(5);
+    for (std::size_t step = 0; step < 5; ++step) {
+      const StepBatch& batch = whole.next();
+      counted[step] = batch.counted;
+      for (std::int64_t i = 0; i < 12; ++i) expected[step][i] = sequence(batch, i);
+    }
+    for (const int ranks : {1, 2, 3}) {
+      for (const std::int64_t micro_batch : {1, 2}) {
+        std::vector<std::map<std::int64_t, Sequence>> got(5);
+        std::vector<std::int64_t> got_counted(5, 0);
+        for (int rank = 0; rank < ranks; ++rank) {
+          const BatchShape shape{
+              .batch = 12, .micro_batch = micro_batch, .window = window, .ranks = ranks, .rank = rank};
+          Loader loader = data.loader(sampling, shape, 0, 5, 1);
+          for (std::size_t step = 0; step < 5; ++step) {
+            const StepBatch& batch = loader.next();
+            got_counted[step] += batch.counted;
+            for (std::int64_t m = 0; m < shape.micro_batches(); ++m) {
+              for (std::int64_t j = 0; j < micro_batch; ++j) {
+                got[step][(m * ranks + rank) * micro_batch + j] = sequence(batch, m * micro_batch + j);
+              }
+            }
+          }
+        }
+        CHECK(got == expected);
+        CHECK(got_counted == counted);
+      }
+    }
+  }
+}
+
+TEST_CASE("loader: starting in the middle gives what an uninterrupted one gives") {
+  const Dataset data;
+  const BatchShape shape{.batch = 6, .micro_batch = 1, .window = window, .ranks = 2, .rank = 1};
+  Loader whole = data.loader(Sampling::random, shape, 0, 12, 3);
+  Loader resumed = data.loader(Sampling::random, shape, 7, 12, 1);
+  for (int step = 0; step < 7; ++step) whole.next();
+  for (int step = 7; step < 12; ++step) {
+    const StepBatch& a = whole.next();
+    const StepBatch& b = resumed.next();
+    CHECK(a.step == step);
+    CHECK(b.step == step);
+    CHECK(a.inputs == b.inputs);
+    CHECK(a.labels == b.labels);
+  }
+}
+
+TEST_CASE("loader: a batch stays as it is until the next call, and buffers go round") {
+  const Dataset data;
+  Loader loader = data.loader(Sampling::ordered, {.batch = 2, .micro_batch = 2, .window = window}, 0, 50, 2);
+  std::map<const std::int32_t*, int> buffers;
+  for (int step = 0; step < 50; ++step) {
+    const StepBatch& batch = loader.next();
+    const auto copy = batch.inputs;
+    ++buffers[batch.inputs.data()];
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    CHECK(batch.inputs == copy);
+  }
+  CHECK(buffers.size() <= 3);  // depth + the one being used
+  CHECK(loader.wait_seconds() >= 0);
+}
+
+TEST_CASE("loader: what the thread meets is thrown by the step that needs it") {
+  const Dataset data;
+  std::filesystem::remove(data.scratch / "train-1.h5");  // tokens 70 to 129
+  Loader loader = data.loader(Sampling::ordered, {.batch = 1, .micro_batch = 1, .window = window}, 0, 20, 4);
+  for (int step = 0; step < 9; ++step) CHECK(loader.next().step == step);  // up to token 63
+  CHECK(contains(error_of([&] { loader.next(); }), "train-1.h5: no such file"));
+  CHECK(contains(error_of([&] { loader.next(); }), "train-1.h5: no such file"));
+}
+
+TEST_CASE("loader: it can be destroyed at any moment") {
+  const Dataset data;
+  for (int round = 0; round < 60; ++round) {
+    Loader loader = data.loader(Sampling::random, {.batch = 8, .micro_batch = 1, .window = window}, 0,
+                                1'000'000, 1 + round % 3);
+    for (int step = 0; step < round % 4; ++step) loader.next();
+    if (round % 5 == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));  // full queue, waiting thread
+  }
+  // No steps at all.
+  Loader none = data.loader(Sampling::ordered, {.batch = 1, .micro_batch = 1, .window = window}, 3, 3);
+  CHECK_THROWS_AS(none.next(), std::logic_error);
+}
+
+TEST_CASE("loader: a batch that the ranks cannot share is refused") {
+  const Dataset data;
+  CHECK_THROWS_AS(data.loader(Sampling::ordered, {.batch = 6, .micro_batch = 4, .window = window}, 0, 1),
+                  std::logic_error);
+}

@@ -1,0 +1,66 @@
+#include "data/sampler.h"
+
+#include <doctest/doctest.h>
+
+#include <set>
+#include <vector>
+
+#include "tests/data/support.h"
+
+using namespace ratplus::data;
+using test::contains;
+using test::error_of;
+
+TEST_CASE("sampler: ordered windows share one token and go around") {
+  const Sampler sampler(Sampling::ordered, 101, 10, 1);
+  CHECK(sampler.windows() == 10);
+  for (std::int64_t i = 0; i < 30; ++i) CHECK(sampler.start(i) == i % 10 * 10);
+  CHECK(sampler.start(9) + 10 == 100);  // the last label is the last token
+  CHECK(Sampler(Sampling::ordered, 100, 10, 1).windows() == 9);
+  CHECK(Sampler(Sampling::ordered, 11, 10, 1).windows() == 1);
+  CHECK(Sampler(Sampling::ordered, 11, 10, 1).start(12345678901) == 0);
+}
+
+TEST_CASE("sampler: random is a function of (seed, index) alone") {
+  const Sampler first(Sampling::random, 1'000'000, 10, 7);
+  const Sampler second(Sampling::random, 1'000'000, 10, 7);
+  const Sampler other(Sampling::random, 1'000'000, 10, 8);
+  std::vector<std::int64_t> forward;
+  for (std::int64_t i = 0; i < 1000; ++i) forward.push_back(first.start(i));
+  int same = 0;
+  for (std::int64_t i = 999; i >= 0; --i) {
+    CHECK(second.start(i) == forward[static_cast<std::size_t>(i)]);
+    same += other.start(i) == forward[static_cast<std::size_t>(i)];
+  }
+  CHECK(same < 3);
+  CHECK(std::set<std::int64_t>(forward.begin(), forward.end()).size() > 990);
+}
+
+TEST_CASE("sampler: random offsets are uniform over every window of the stream") {
+  // 64 possible starts: chi-square with 63 degrees of freedom has mean 63 and standard deviation 11.2.
+  const Sampler sampler(Sampling::random, 84, 20, 3);
+  std::vector<int> counts(64, 0);
+  constexpr int draws = 64 * 1000;
+  for (std::int64_t i = 0; i < draws; ++i) {
+    const std::int64_t start = sampler.start(i);
+    REQUIRE(start >= 0);
+    REQUIRE(start < 64);
+    ++counts[static_cast<std::size_t>(start)];
+  }
+  double chi_square = 0;
+  for (const int count : counts) chi_square += (count - 1000.0) * (count - 1000.0) / 1000.0;
+  CHECK(chi_square > 25);   // too even is not random either (such as index mod 64, which gives 0)
+  CHECK(chi_square < 120);  // 5 standard deviations
+}
+
+TEST_CASE("sampler: only windows that fit, and known names") {
+  CHECK(
+      contains(error_of([] { Sampler(Sampling::ordered, 10, 10, 1); }), "one window of 10 inputs needs 11"));
+  CHECK(contains(error_of([] { Sampler(Sampling::random, 0, 10, 1); }), "the data hold 0 tokens"));
+  CHECK(contains(error_of([] { Sampler(Sampling::random, 10, 0, 1); }), "a window of 0 tokens"));
+  CHECK(Sampler(Sampling::random, 11, 10, 1).start(5) == 0);
+  CHECK_THROWS_AS(Sampler(Sampling::ordered, 11, 10, 1).start(-1), std::logic_error);
+  CHECK(parse_sampling("ordered") == Sampling::ordered);
+  CHECK(parse_sampling(to_string(Sampling::random)) == Sampling::random);
+  CHECK(contains(error_of([] { parse_sampling("shuffled"); }), "\"shuffled\""));
+}

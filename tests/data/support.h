@@ -1,0 +1,122 @@
+// What the tests of data/ share: scratch directories, small files and datasets, text, error messages.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "data/manifest.h"
+#include "data/shard.h"
+#include "kernels/error.h"
+
+namespace ratplus::data::test {
+
+/// A directory that is removed with what it holds.
+class Scratch {
+ public:
+  Scratch() {
+    std::string name = (std::filesystem::temp_directory_path() / "ratplus-test-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+    path_ = name;
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+  /// Names of all files, hidden ones too, sorted.
+  std::vector<std::string> files() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      names.push_back(entry.path().filename().string());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline void write_text(const std::filesystem::path& file, const std::string& text) {
+  std::filesystem::create_directories(file.parent_path());
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+inline std::string read_text(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// The message of the ratplus::Error that `act` throws, "" if it throws none.
+inline std::string error_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// English-looking text: words of a Zipf-like distribution, sentences, lines.
+inline std::string prose(unsigned seed, int words) {
+  static const std::vector<std::string> vocabulary{
+      "the",        "of",     "and",      "a",       "to",      "in",     "model",    "token",
+      "recurrence", "gate",   "window",   "attends", "sparse",  "dense",  "position", "layer",
+      "gradient",   "memory", "sequence", "cache",   "every",   "learns", "between",  "weights",
+      "carefully",  "reader", "12",       "2048",    "whether", "because"};
+  std::mt19937 random(seed);
+  std::string text;
+  for (int i = 0; i < words; ++i) {
+    const auto rank = std::min<std::size_t>(random() % vocabulary.size(), random() % vocabulary.size());
+    text += vocabulary[rank];
+    text += i % 11 == 10 ? (i % 77 == 76 ? ".\n" : ". ") : " ";
+  }
+  return text;
+}
+
+/// A dataset whose training stream is 3, 4, 5, ... with `end_of_text` (2) at the documents' ends: document i
+/// of a shard has lengths[shard][i] tokens, its end-of-text token included. Every token tells its place.
+inline Manifest write_counting_dataset(const std::filesystem::path& directory,
+                                       const std::vector<std::vector<int>>& lengths) {
+  Manifest manifest{.vocab_size = 60000,
+                    .end_of_text = 2,
+                    .tokenizer = "test",
+                    .tokenizer_file = {},
+                    .source = {},
+                    .train = {},
+                    .validation = {}};
+  const ShardInfo shared{.vocab_size = 60000, .end_of_text = 2, .tokenizer = "test"};
+  std::int32_t next = 3;
+  for (const auto& shard : lengths) {
+    const std::string name = "train-" + std::to_string(manifest.train.size()) + ".h5";
+    ShardWriter writer(directory / name, shared, {.compression = 0, .chunk_tokens = 16});
+    for (const int length : shard) {
+      std::vector<std::int32_t> document;
+      for (int i = 0; i < length - 1; ++i) document.push_back(next++);
+      ++next;  // the place of the end-of-text token
+      writer.add_document(document);
+    }
+    const ShardInfo info = writer.finish();
+    manifest.train.push_back({name, info.tokens, info.documents});
+  }
+  write_manifest(directory, manifest);
+  return manifest;
+}
+
+}  // namespace ratplus::data::test

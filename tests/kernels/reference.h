@@ -1,0 +1,195 @@
+// Every operation of ops.h, forward, written down plainly in float64: one loop an index, no blocking, no
+// fusing. The backends are compared with these, and their gradients with central differences of these.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/pattern.h"
+
+namespace ratplus::reference {
+
+using Values = std::vector<double>;
+
+inline double& at(Values& x, std::int64_t i) {
+  return x[static_cast<std::size_t>(i)];
+}
+inline double at(const Values& x, std::int64_t i) {
+  return x[static_cast<std::size_t>(i)];
+}
+inline double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
+
+/// c [M, N] = a [M, K] b [K, N], with the transposes of MatmulOptions.
+inline Values matmul(const Values& a, const Values& b, std::int64_t m, std::int64_t n, std::int64_t k,
+                     bool transpose_a, bool transpose_b) {
+  Values c(static_cast<std::size_t>(m * n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      for (std::int64_t l = 0; l < k; ++l) {
+        at(c, i * n + j) +=
+            at(a, transpose_a ? l * m + i : i * k + l) * at(b, transpose_b ? j * k + l : l * n + j);
+      }
+    }
+  }
+  return c;
+}
+
+struct RmsNorm {
+  Values y, u, rstd;
+};
+
+/// y = x + delta, u = y rstd weight; delta may be empty.
+inline RmsNorm rms_norm(const Values& x, const Values& delta, const Values& weight, double eps) {
+  const auto d = static_cast<std::int64_t>(weight.size()), n = static_cast<std::int64_t>(x.size()) / d;
+  RmsNorm result{x, Values(x.size()), Values(static_cast<std::size_t>(n))};
+  for (std::int64_t i = 0; i < n; ++i) {
+    double squares = 0;
+    for (std::int64_t j = 0; j < d; ++j) {
+      if (!delta.empty()) at(result.y, i * d + j) += at(delta, i * d + j);
+      squares += at(result.y, i * d + j) * at(result.y, i * d + j);
+    }
+    at(result.rstd, i) = 1 / std::sqrt(squares / static_cast<double>(d) + eps);
+    for (std::int64_t j = 0; j < d; ++j) {
+      at(result.u, i * d + j) = at(result.y, i * d + j) * at(result.rstd, i) * at(weight, j);
+    }
+  }
+  return result;
+}
+
+/// B, T, H, P.
+struct HeadShape {
+  std::int64_t b, t, h, p;
+  std::int64_t index(std::int64_t ib, std::int64_t it, std::int64_t ih, std::int64_t ip) const {
+    return ((ib * t + it) * h + ih) * p + ip;
+  }
+  std::int64_t count() const { return b * t * h * p; }
+};
+
+/// Rotates [B, T, H, P] by position: pairs (i, i + P/2), frequency base^(-2i/P).
+inline Values rope(const Values& x, const HeadShape& s, double base) {
+  Values y(x.size());
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t t = 0; t < s.t; ++t) {
+      for (std::int64_t h = 0; h < s.h; ++h) {
+        for (std::int64_t i = 0; i < s.p / 2; ++i) {
+          const double angle = static_cast<double>(t) *
+                               std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(s.p));
+          const double first = at(x, s.index(b, t, h, i)), second = at(x, s.index(b, t, h, i + s.p / 2));
+          at(y, s.index(b, t, h, i)) = first * std::cos(angle) - second * std::sin(angle);
+          at(y, s.index(b, t, h, i + s.p / 2)) = second * std::cos(angle) + first * std::sin(angle);
+        }
+      }
+    }
+  }
+  return y;
+}
+
+/// h_t = g_t h_{t-1} + (1 - g_t) x_t with g = sigmoid(f), each channel by itself.
+inline Values recurrence(const Values& x, const Values& f, const HeadShape& s) {
+  Values y(x.size());
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t c = 0; c < s.h * s.p; ++c) {
+      double state = 0;
+      for (std::int64_t t = 0; t < s.t; ++t) {
+        const std::int64_t i = (b * s.t + t) * s.h * s.p + c;
+        const double g = sigmoid(at(f, i));
+        state = g * state + (1 - g) * at(x, i);
+        at(y, i) = state;
+      }
+    }
+  }
+  return y;
+}
+
+struct QKV {
+  Values q, k, v;
+};
+
+/// q_rot, k_rot, v_rec of a projection [B, T, parts, H, P] whose parts are o, q, k, v and, of 5, f.
+inline QKV recurrence_rope(const Values& projection, std::int64_t parts, const HeadShape& s, double base) {
+  const std::int64_t d = s.h * s.p;
+  const auto part = [&](std::int64_t which) {
+    Values x(static_cast<std::size_t>(s.count()));
+    for (std::int64_t row = 0; row < s.b * s.t; ++row) {
+      for (std::int64_t c = 0; c < d; ++c) at(x, row * d + c) = at(projection, (row * parts + which) * d + c);
+    }
+    return x;
+  };
+  const Values q = part(1), k = part(2), v = part(3);
+  if (parts == 4) return {rope(q, s, base), rope(k, s, base), v};
+  const Values f = part(4);
+  return {rope(q, s, base), rope(recurrence(k, f, s), s, base), recurrence(v, f, s)};
+}
+
+struct Attention {
+  Values out, lse;
+};
+
+/// Attention by the definition of A(t); patterns: 1, or one a head. lse [B, H, T].
+inline Attention attention(const Values& q, const Values& k, const Values& v, const HeadShape& s,
+                           const std::vector<Pattern>& patterns) {
+  Attention result{Values(q.size()), Values(static_cast<std::size_t>(s.b * s.h * s.t))};
+  Values score(static_cast<std::size_t>(s.t));
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t h = 0; h < s.h; ++h) {
+      const Pattern& pattern = patterns.size() == 1 ? patterns[0] : patterns[static_cast<std::size_t>(h)];
+      for (std::int64_t t = 0; t < s.t; ++t) {
+        double total = 0;
+        for (std::int64_t key = 0; key <= t; ++key) {
+          at(score, key) = 0;
+          // A(t) as spec 1.2 writes it.
+          const bool attends = (pattern.dilation > 0 && (key + 1) % pattern.dilation == 0) ||
+                               t - key <= pattern.window || key < pattern.sinks;
+          if (!attends) continue;
+          double product = 0;
+          for (std::int64_t i = 0; i < s.p; ++i)
+            product += at(q, s.index(b, t, h, i)) * at(k, s.index(b, key, h, i));
+          at(score, key) = std::exp(product / std::sqrt(static_cast<double>(s.p)));
+          total += at(score, key);
+        }
+        at(result.lse, (b * s.h + h) * s.t + t) = std::log(total);
+        for (std::int64_t key = 0; key <= t; ++key) {
+          if (at(score, key) == 0) continue;
+          for (std::int64_t i = 0; i < s.p; ++i) {
+            at(result.out, s.index(b, t, h, i)) += at(score, key) / total * at(v, s.index(b, key, h, i));
+          }
+        }
+      }
+    }
+  }
+  return result;
+}
+
+inline Values output_gate(const Values& a, const Values& o) {
+  Values z(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) z[i] = a[i] * sigmoid(o[i]);
+  return z;
+}
+
+inline Values gelu(const Values& h) {
+  Values z(h.size());
+  for (std::size_t i = 0; i < h.size(); ++i) z[i] = h[i] * std::erfc(-h[i] / std::sqrt(2.0)) / 2;
+  return z;
+}
+
+/// Losses [N] of logits [N, V] at labels; 0 where a label is negative.
+inline Values cross_entropy(const Values& logits, const std::vector<std::int32_t>& labels) {
+  const auto n = static_cast<std::int64_t>(labels.size()),
+             vocab = static_cast<std::int64_t>(logits.size()) / n;
+  Values losses(labels.size());
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int32_t label = labels[static_cast<std::size_t>(i)];
+    if (label < 0) continue;
+    double largest = at(logits, i * vocab), total = 0;
+    for (std::int64_t j = 0; j < vocab; ++j) largest = std::max(largest, at(logits, i * vocab + j));
+    for (std::int64_t j = 0; j < vocab; ++j) total += std::exp(at(logits, i * vocab + j) - largest);
+    at(losses, i) = std::log(total) + largest - at(logits, i * vocab + label);
+  }
+  return losses;
+}
+
+}  // namespace ratplus::reference

@@ -1,0 +1,122 @@
+#include "tests/kernels/reference.h"
+#include "tests/kernels/support.h"
+
+using namespace ratplus;
+using namespace ratplus::test;
+using reference::HeadShape;
+
+namespace {
+
+constexpr std::int64_t none = Pattern::no_dilation;
+
+/// How the tensors of a call lie in memory.
+enum class Layout { contiguous, strided };
+
+std::string describe(const std::vector<Pattern>& patterns) {
+  std::string text;
+  for (const Pattern& pattern : patterns) text += to_string(pattern) + "  ";
+  return text;
+}
+
+void check_attention(const Backend& backend, const HeadShape& s, const std::vector<Pattern>& patterns,
+                     Layout layout = Layout::contiguous) {
+  CAPTURE(s.b);
+  CAPTURE(s.t);
+  CAPTURE(s.h);
+  CAPTURE(s.p);
+  INFO(describe(patterns));
+  Bench bench(backend, {s.b, s.t, s.h, s.p});
+  const DType c = bench.compute();
+  const Shape shape{s.b, s.t, s.h, s.p};
+  const auto input = [&](std::uint32_t stream) {
+    const Values x = normal_values(s.count(), stream);
+    return layout == Layout::strided ? bench.strided(c, shape, x) : bench.tensor(c, shape, x);
+  };
+  const auto output = [&] {
+    return layout == Layout::strided ? bench.strided_poisoned(c, shape) : bench.poisoned(c, shape);
+  };
+  const Tensor q = input(1), k = input(2), v = input(3), out = output();
+  const Tensor lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
+  bench->attention_forward(out, lse, q, k, v, patterns);
+  const Values q0 = bench.read(q), k0 = bench.read(k), v0 = bench.read(v);
+  const reference::Attention expected = reference::attention(q0, k0, v0, s, patterns);
+  CHECK(relative_error(bench.read(out), expected.out) < bench.tolerance());
+  CHECK(relative_error(bench.read(lse), expected.lse) < bench.tolerance());
+
+  const Tensor dout = input(4), dq = output(), dk = output(), dv = output();
+  bench->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, patterns);
+  const Values dout0 = bench.read(dout);
+  const auto loss = [&](const Values& at_q, const Values& at_k, const Values& at_v) {
+    return dot(dout0, reference::attention(at_q, at_k, at_v, s, patterns).out);
+  };
+  CHECK(gradient_error(
+            bench.read(dq), q0, [&](const Values& x) { return loss(x, k0, v0); }, 5) < bench.tolerance());
+  CHECK(gradient_error(
+            bench.read(dk), k0, [&](const Values& x) { return loss(q0, x, v0); }, 6) < bench.tolerance());
+  CHECK(gradient_error(
+            bench.read(dv), v0, [&](const Values& x) { return loss(q0, k0, x); }, 7) < bench.tolerance());
+}
+
+}  // namespace
+
+TEST_CASE("attention of short sequences, along every coordinate") {
+  FOR_EACH_BACKEND(backend) {
+    for (const Pattern& pattern :
+         {Pattern{}, Pattern{4, 0, 0}, Pattern{3, 2, 1}, Pattern{none, 3, 0}, Pattern{none, 0, 2},
+          Pattern{none, 0, 0}, Pattern{7, 20, 2}, Pattern{5, 0, 40}, Pattern{50, 0, 0}, Pattern{2, 18, 3},
+          Pattern{1, 4, 2}}) {
+      check_attention(backend, {1, 21, 2, 8}, {pattern});
+      check_attention(backend, {2, 1, 1, 8}, {pattern});
+    }
+  }
+}
+
+TEST_CASE("attention over several tiles and blocks") {
+  FOR_EACH_BACKEND(backend) {
+    for (const Pattern& pattern :
+         {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 32, 4}, Pattern{16, 256, 4}, Pattern{none, 64, 0},
+          Pattern{none, 100, 3}, Pattern{none, 0, 5}, Pattern{none, 0, 400}, Pattern{3, 500, 0},
+          Pattern{7, 16, 0}, Pattern{7, 17, 70}, Pattern{2, 0, 0}, Pattern{400, 5, 1}}) {
+      check_attention(backend, {1, 301, 1, 8}, {pattern});
+    }
+  }
+}
+
+TEST_CASE("attention at the head sizes of models, strided") {
+  FOR_EACH_BACKEND(backend) {
+    for (const Pattern& pattern : {Pattern{}, Pattern{16, 32, 4}, Pattern{64, 0, 0}}) {
+      check_attention(backend, {1, 131, 2, 64}, {pattern}, Layout::strided);
+      check_attention(backend, {2, 128, 1, 128}, {pattern}, Layout::strided);
+      check_attention(backend, {1, 70, 1, 20}, {pattern}, Layout::strided);
+    }
+  }
+}
+
+TEST_CASE("attention with a pattern a head") {
+  FOR_EACH_BACKEND(backend) {
+    check_attention(backend, {2, 150, 4, 8},
+                    {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 32, 4}, Pattern{none, 20, 1}});
+    check_attention(backend, {1, 90, 3, 16}, {Pattern{none, 0, 4}, Pattern{}, Pattern{8, 4, 0}},
+                    Layout::strided);
+  }
+}
+
+TEST_CASE("attention stands large scores") {
+  FOR_EACH_BACKEND(backend) {
+    const HeadShape s{1, 200, 1, 16};
+    Bench bench(backend, {s.b, s.t, s.h, s.p});
+    const Shape shape{s.b, s.t, s.h, s.p};
+    const Tensor q = bench.tensor(bench.compute(), shape, normal_values(s.count(), 1, 10));
+    const Tensor k = bench.tensor(bench.compute(), shape, normal_values(s.count(), 2, 10));
+    const Tensor v = bench.tensor(bench.compute(), shape, normal_values(s.count(), 3));
+    const Tensor out = bench.poisoned(bench.compute(), shape),
+                 lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
+    const std::vector<Pattern> patterns{Pattern{4, 30, 0}};
+    bench->attention_forward(out, lse, q, k, v, patterns);
+    const reference::Attention expected =
+        reference::attention(bench.read(q), bench.read(k), bench.read(v), s, patterns);
+    // Scores of some hundred carry an absolute error of some 1e-5, which is a relative one of the weights.
+    CHECK(relative_error(bench.read(out), expected.out) < 20 * bench.tolerance());
+    CHECK(relative_error(bench.read(lse), expected.lse) < bench.tolerance());
+  }
+}

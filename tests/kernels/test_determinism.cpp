@@ -1,0 +1,111 @@
+// The same call on the same inputs gives the same bits: from run to run, and for any number of threads.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/random.h"
+#include "tests/kernels/support.h"
+
+using namespace ratplus;
+using namespace ratplus::test;
+
+namespace {
+
+constexpr std::int64_t batch = 2, tokens = 300, heads = 3, head_dim = 16, width = heads * head_dim;
+constexpr std::int64_t rows = batch * tokens, vocab = 500;
+
+/// Every operation whose result could depend on how its work is cut, chained as a training step chains them;
+/// all outputs, one after the other.
+Values all_operations(int threads) {
+  const Backend backend{"cpu", [threads] { return make_cpu_ops(threads); }, 0};
+  Bench bench(backend, {batch, tokens, heads, head_dim});
+  Values results;
+  const auto keep = [&](const Tensor& tensor) {
+    const Values values = bench.read(tensor);
+    results.insert(results.end(), values.begin(), values.end());
+    return tensor;
+  };
+  const Shape shape{batch, tokens, heads, head_dim};
+  const auto random = [&](const Shape& at, std::uint32_t stream) {
+    return bench.tensor(DType::f32, at, normal_values(count(at), stream));
+  };
+  const auto made = [&](const Shape& at) { return bench.poisoned(DType::f32, at); };
+
+  const Tensor rope = made({tokens, 2, head_dim / 2}), lse = made({batch, heads, tokens});
+  bench->rope_table(rope, 10000);
+  const Tensor projection = random({batch, tokens, 5, heads, head_dim}, 1), dout = random(shape, 2);
+  const Tensor q = made(shape), k = made(shape), v = made(shape), out = made(shape);
+  const Tensor dq = made(shape), dk = made(shape), dv = made(shape);
+  const Tensor dprojection =
+      bench.tensor(DType::f32, {batch, tokens, 5, heads, head_dim}, Values(rows * 5 * width));
+  bench->recurrence_rope_forward(q, k, v, projection, rope);
+  for (const Pattern& pattern : {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 40, 4}, Pattern{0, 30, 0}}) {
+    bench->attention_forward(out, lse, q, k, v, {&pattern, 1});
+    bench->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, {&pattern, 1});
+    for (const Tensor& tensor : {out, lse, dq, dk, dv}) keep(tensor);
+  }
+  bench->recurrence_rope_backward(dprojection, dq, dk, dv, projection, k, v, rope);
+  keep(dprojection);
+
+  const Tensor x = random({rows, width}, 3), delta = random({rows, width}, 4), weight = random({width}, 5);
+  const Tensor u = made({rows, width}), rstd = made({rows}), dx = made({rows, width}),
+               dweight = random({width}, 6);
+  bench->residual_rms_norm_forward(x, u, rstd, x, delta, weight, 1e-6);
+  bench->residual_rms_norm_backward(dx, dweight, u, delta, x, rstd, weight);
+  for (const Tensor& tensor : {x, u, rstd, dx, dweight}) keep(tensor);
+
+  std::vector<std::int32_t> ids(rows);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::int32_t>(random_below(vocab, 1, Purpose::test, 0, i));
+  }
+  const Tensor labels = bench.labels(ids), dtable = random({vocab, width}, 7),
+               logits = random({rows, vocab}, 8);
+  const Tensor losses = made({rows});
+  bench->embedding_backward(dtable, dx, labels);
+  bench->cross_entropy(losses, logits, labels, 0.01, true);
+  for (const Tensor& tensor : {dtable, losses, logits}) keep(tensor);
+  results.push_back(bench->sum(logits.view({rows * vocab})));
+  results.push_back(bench->sum_of_squares(logits.view({rows * vocab})));
+  return results;
+}
+
+/// Weight gradients sum over many rows: the product in which a BLAS might cut K among its threads.
+Values products(int threads) {
+  const Backend backend{"cpu", [threads] { return make_cpu_ops(threads); }, 0};
+  Bench bench(backend);
+  Values results;
+  for (const Shape& size : {Shape{256, 128, 2048}, Shape{1024, 256, 96}, Shape{40, 24, 4096}}) {
+    const Tensor c = bench.poisoned(DType::f32, {size[0], size[1]});
+    const Tensor a = bench.tensor(DType::f32, {size[2], size[0]}, normal_values(size[2] * size[0], 1));
+    const Tensor b = bench.tensor(DType::f32, {size[2], size[1]}, normal_values(size[2] * size[1], 2));
+    bench->matmul(c, a, b, {true, false, false});
+    const Values values = bench.read(c);
+    results.insert(results.end(), values.begin(), values.end());
+  }
+  return results;
+}
+
+bool same_bits(const Values& a, const Values& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("the CPU backend gives the same bits for any number of threads") {
+  const Values one = all_operations(1);
+  CHECK(std::all_of(one.begin(), one.end(), [](double value) { return std::isfinite(value); }));
+  CHECK(same_bits(one, all_operations(1)));
+  for (const int threads : {2, 3, 7}) {
+    CAPTURE(threads);
+    CHECK(same_bits(one, all_operations(threads)));
+  }
+}
+
+TEST_CASE("products give the same bits from run to run at the same number of threads") {
+  for (const int threads : {1, 2, 3}) {
+    CAPTURE(threads);
+    CHECK(same_bits(products(threads), products(threads)));
+  }
+  MESSAGE("products with 1 and 2 threads have the same bits: " << same_bits(products(1), products(2)));
+  CHECK(relative_error(products(1), products(2)) < 1e-6);
+}

@@ -1,0 +1,59 @@
+#include <cmath>
+
+#include "tests/kernels/support.h"
+
+using namespace ratplus;
+using namespace ratplus::test;
+
+TEST_CASE("sums in float64") {
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    for (const std::int64_t n : {1, 17, 255, 256, 257, 100003}) {
+      CAPTURE(n);
+      const Values x = normal_values(n, 1);
+      const Tensor tensor = bench.tensor(DType::f32, {n}, x);
+      double sum = 0, squares = 0;
+      for (const double value : x) sum += value, squares += value * value;
+      CHECK(bench->sum(tensor) == doctest::Approx(sum).epsilon(1e-12));
+      CHECK(bench->sum_of_squares(tensor) == doctest::Approx(squares).epsilon(1e-12));
+    }
+    // Float32 sums would stop growing at 2^24.
+    const Tensor ones = bench.poisoned(DType::f32, {(std::int64_t{1} << 24) + 5});
+    bench->fill(ones, 1);
+    CHECK(bench->sum(ones) == (1 << 24) + 5);
+  }
+}
+
+TEST_CASE("AdamW follows the published update over several steps") {
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    constexpr std::int64_t n = 9001;
+    AdamW update;
+    update.lr = 3e-3;
+    update.gradient_scale = 0.5;
+    Values p = normal_values(n, 1), m(n), v(n);
+    const Tensor master = bench.tensor(DType::f32, {n}, p), m32 = bench.tensor(DType::f32, {n}, m);
+    const Tensor v32 = bench.tensor(DType::f32, {n}, v);
+    const Tensor half = bench.poisoned(DType::bf16, {n}), same = bench.poisoned(DType::f32, {n});
+    const Tensor none;
+    const Tensor weights[] = {half, same, none, master};
+    for (std::int64_t step = 1; step <= 4; ++step) {
+      update.step = step;
+      const Values g = normal_values(n, static_cast<std::uint32_t>(10 + step));
+      bench->adamw(master, m32, v32, weights[step - 1], bench.tensor(DType::f32, {n}, g), update);
+      for (std::size_t i = 0; i < p.size(); ++i) {
+        const double gradient = g[i] * update.gradient_scale;
+        m[i] = update.beta1 * m[i] + (1 - update.beta1) * gradient;
+        v[i] = update.beta2 * v[i] + (1 - update.beta2) * gradient * gradient;
+        const double mean = m[i] / (1 - std::pow(update.beta1, static_cast<double>(step)));
+        const double square = v[i] / (1 - std::pow(update.beta2, static_cast<double>(step)));
+        p[i] -= update.lr * (mean / (std::sqrt(square) + update.eps) + update.weight_decay * p[i]);
+      }
+      if (step == 1) CHECK(relative_error(bench.read(half), p) < 3e-3);
+      if (step == 2) CHECK(bench.read(same) == bench.read(master));
+    }
+    CHECK(relative_error(bench.read(master), p) < 1e-6);
+    CHECK(relative_error(bench.read(m32), m) < 1e-6);
+    CHECK(relative_error(bench.read(v32), v) < 1e-6);
+  }
+}

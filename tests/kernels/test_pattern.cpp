@@ -1,0 +1,56 @@
+#include "kernels/pattern.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "kernels/error.h"
+
+using namespace ratplus;
+
+TEST_CASE("patterns are written and read back") {
+  for (const Pattern& pattern : {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 256, 4},
+                                 Pattern{Pattern::no_dilation, 64, 0}, Pattern{1, 3, 0}}) {
+    CHECK(parse_pattern(to_string(pattern)) == pattern);
+  }
+  CHECK(to_string(Pattern{16, 256, 4}) == "16,256,4");
+  CHECK(to_string(Pattern{Pattern::no_dilation, 256, 4}) == "none,256,4");
+  CHECK(to_string(Pattern{}) == "dense");
+  CHECK(parse_pattern("-1,64,0") == Pattern{Pattern::no_dilation, 64, 0});
+  CHECK(parse_pattern(" 16 , 256, 4 ") == Pattern{16, 256, 4});
+}
+
+TEST_CASE("a bad pattern says what is wrong") {
+  const auto message = [](const char* text) -> std::string {
+    try {
+      parse_pattern(text);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK(message("16,256").find("dilation,window,sinks") != std::string::npos);
+  CHECK(message("16,256,4,1").find("dilation,window,sinks") != std::string::npos);
+  CHECK(message("").find("dilation,window,sinks") != std::string::npos);
+  CHECK(message("16,x,4").find("window is \"x\"") != std::string::npos);
+  CHECK(message("16,,4").find("window is \"\"") != std::string::npos);
+  CHECK(message("16,256,4k").find("sinks is \"4k\"") != std::string::npos);
+  CHECK(message("0,1,1").find("none") != std::string::npos);
+  CHECK(message("-2,1,1").find("dilation is -2") != std::string::npos);
+  CHECK(message("16,-1,1").find("window is -1") != std::string::npos);
+  CHECK(message("16,1,-1").find("sinks is -1") != std::string::npos);
+  CHECK_THROWS_WITH_AS(validate(Pattern{1, -5, 0}, "job.pattern"),
+                       "job.pattern: the window is -5; it is at least 0", Error);
+}
+
+TEST_CASE("attends is the definition of the specification") {
+  const Pattern pattern{4, 2, 1};
+  for (std::int64_t t = 0; t < 20; ++t) {
+    for (std::int64_t s = 0; s < 22; ++s) {
+      const bool expected = s <= t && ((s + 1) % 4 == 0 || t - s <= 2 || s < 1);
+      CHECK(pattern.attends(t, s) == expected);
+    }
+  }
+  CHECK_FALSE(Pattern{Pattern::no_dilation, 0, 0}.attends(5, 3));
+  CHECK(Pattern{}.attends(5, 0));
+}

@@ -1,0 +1,35 @@
+#include "kernels/cpu/tile_gemm.h"
+
+#include "kernels/cpu/simd.h"
+#include "tests/kernels/reference.h"
+#include "tests/kernels/support.h"
+
+using namespace ratplus;
+using namespace ratplus::test;
+
+TEST_CASE("tile products agree with the plain product at every remainder") {
+  for (const cpu::Left left : {cpu::Left::rows, cpu::Left::columns}) {
+    for (const std::int64_t m : {1, 5, 6, 7, 23, 64}) {
+      for (std::int64_t n = cpu::vec_width; n <= 8 * cpu::vec_width; n += cpu::vec_width) {
+        for (const std::int64_t k : {0, 1, 8, 33}) {
+          for (const bool accumulate : {false, true}) {
+            CAPTURE(m);
+            CAPTURE(n);
+            CAPTURE(k);
+            CAPTURE(accumulate);
+            const bool columns = left == cpu::Left::columns;
+            const Values a = normal_values(m * k, 1), b = normal_values(k * n, 2),
+                         c = normal_values(m * n, 3);
+            const std::vector<float> a32(a.begin(), a.end()), b32(b.begin(), b.end());
+            std::vector<float> c32(c.begin(), c.end());
+            cpu::tile_gemm(c32.data(), n, a32.data(), columns ? m : k, left, b32.data(), n, m, n, k,
+                           accumulate);
+            Values expected = reference::matmul(a, b, m, n, k, columns, false);
+            for (std::size_t i = 0; accumulate && i < expected.size(); ++i) expected[i] += c[i];
+            CHECK(relative_error({c32.begin(), c32.end()}, expected) < 1e-6);
+          }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,142 @@
+// The whole model against PyTorch autograd in float64: losses, logits, and the gradient of every parameter.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <span>
+
+#include "data/window.h"
+#include "lib/model/model.h"
+#include "tests/parallel/ranks.h"
+#include "tests/support/reference_file.h"
+
+using namespace ratplus;
+using test::relative_error;
+
+namespace {
+
+constexpr double tolerance = 1e-5;  // float32 against float64
+
+struct Batch {
+  std::vector<std::int32_t> inputs;
+  std::vector<std::int32_t> labels;
+  std::int64_t counted = 0;
+};
+
+Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int64_t window, std::int32_t end_of_text) {
+  Batch cut;
+  cut.inputs.resize(static_cast<std::size_t>(batch * window));
+  cut.labels.resize(cut.inputs.size());
+  const auto T = static_cast<std::size_t>(window);
+  for (std::size_t b = 0; b < static_cast<std::size_t>(batch); ++b) {
+    cut.counted += data::cut_window(std::span(tokens).subspan(b * (T + 1), T + 1), end_of_text,
+                                    std::span(cut.inputs).subspan(b * T, T), std::span(cut.labels).subspan(b * T, T));
+  }
+  return cut;
+}
+
+void check_logits(train::Session& session, const Batch& batch, const model::PatternPlan& plan,
+                  const std::vector<float>& stored, std::int64_t window, std::int64_t stride) {
+  const auto& config = session.settings().model;
+  const auto rows = static_cast<std::int64_t>(batch.inputs.size());
+  Buffer memory(session.ops().device(), rows * config.vocab_size * 4);
+  const Tensor logits(memory.data(), DType::f32, {rows, config.vocab_size});
+  session.model().logits(batch.inputs, plan, logits);
+  std::vector<float> picked;  // of the last sequence, positions stride - 1, 2 stride - 1, ...
+  for (std::int64_t t = stride - 1; t < window; t += stride) {
+    const float* row = logits.select(0, rows - window + t).as<float>();
+    picked.insert(picked.end(), row, row + config.vocab_size);
+  }
+  CHECK(relative_error(picked, stored) < tolerance);
+}
+
+void check_gradients(train::Session& session, const test::ReferenceFile& file, const std::string& group) {
+  auto& store = session.store();
+  for (std::size_t u = 0; u < store.units().size(); ++u) {
+    for (const auto& slot : store.units()[u].slots) {
+      CAPTURE(slot.name);
+      CHECK(relative_error(test::parameter(store.gradient_part(u), slot),
+                           file.array<float>(group + "/gradients/" + slot.name)) < tolerance);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("losses, logits and gradients equal PyTorch's, for every pattern, with and without recurrence") {
+  const test::ReferenceFile file("gradients.h5");
+  const auto cases = file.group("cases").names();
+  REQUIRE(cases.size() >= 14);
+  for (const auto& name : cases) {
+    CAPTURE(name);
+    const auto group = file.group("cases/" + name);
+    const auto window = group.integer_attribute("window");
+    const auto sequences = group.integer_attribute("batch");
+    const auto plan = test::plan_of(group.string_attribute("patterns"));
+    train::Session session({.model = test::model_of(group), .shapes = {sequences, window}, .optimizer = {}, .threads = 2},
+                           world());
+    test::load_weights(session, file, group.string_attribute("weights"));
+    const auto batch = cut(file.array<std::int32_t>(group.string_attribute("tokens")), sequences, window,
+                           static_cast<std::int32_t>(group.integer_attribute("end_of_text")));
+    const auto positions = static_cast<double>(batch.counted);
+    const double loss = group.real_attribute("loss");
+
+    check_logits(session, batch, plan, file.array<float>("cases/" + name + "/logits"), window,
+                 group.integer_attribute("logit_stride"));
+    CHECK(std::abs(session.model().forward(batch.inputs, batch.labels, plan) / positions - loss) < tolerance * loss);
+
+    session.store().begin_update();
+    session.store().begin_micro_batch(true);
+    const double sum = session.model().forward_backward(batch.inputs, batch.labels, plan, 1 / positions);
+    session.store().finish_gradients();
+    CHECK(std::abs(sum / positions - loss) < tolerance * loss);
+    check_gradients(session, file, "cases/" + name);
+  }
+}
+
+TEST_CASE("micro-batches add up to the gradient of the whole batch") {
+  const model::ModelConfig config{.layers = 2, .width = 32, .head_dim = 16, .vocab_size = 50};
+  const model::PatternPlan plan(Pattern{4, 3, 1});
+  const std::int64_t window = 40;
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(4 * (window + 1)));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((i * i + 7 * i) % 50);
+  const auto batch = cut(tokens, 4, window, 2);
+
+  const auto gradient = [&](std::int64_t micro_batch) {
+    train::Session session({.model = config, .shapes = {micro_batch, window}, .optimizer = {}, .threads = 1}, world());
+    session.set_initial_weights(5);
+    auto& store = session.store();
+    store.begin_update();
+    const auto rows = static_cast<std::size_t>(micro_batch * window);
+    for (std::size_t at = 0; at < batch.inputs.size(); at += rows) {
+      store.begin_micro_batch(at + rows == batch.inputs.size());
+      session.model().forward_backward(std::span(batch.inputs).subspan(at, rows),
+                                       std::span(batch.labels).subspan(at, rows), plan, 1e-2);
+    }
+    store.finish_gradients();
+    std::vector<float> all;
+    for (std::size_t u = 0; u < store.units().size(); ++u) {
+      for (const auto& slot : store.units()[u].slots) {
+        const auto part = test::parameter(store.gradient_part(u), slot);
+        all.insert(all.end(), part.begin(), part.end());
+      }
+    }
+    return all;
+  };
+  const auto whole = gradient(4);
+  CHECK(relative_error(gradient(2), whole) < 1e-6);
+  CHECK(relative_error(gradient(1), whole) < 1e-6);
+}
+
+TEST_CASE("a model made for evaluation gives the losses of one made for training") {
+  const model::ModelConfig config{.layers = 3, .width = 32, .head_dim = 8, .vocab_size = 50};
+  const std::int64_t window = 24;
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(2 * (window + 1)));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((3 * i * i + i) % 50);
+  const auto batch = cut(tokens, 2, window, 2);
+  const auto loss = [&](model::Model::Use use) {
+    train::Session session({.model = config, .shapes = {2, window}, .use = use, .optimizer = {}, .threads = 1}, world());
+    session.set_initial_weights(11);
+    return session.model().forward(batch.inputs, batch.labels, model::PatternPlan(Pattern{8, 0, 1}));
+  };
+  CHECK(loss(model::Model::Use::evaluation) == loss(model::Model::Use::training));
+}

@@ -1,0 +1,74 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "kernels/error.h"
+#include "tests/parallel/ranks.h"
+
+using ratplus::fail;
+using ratplus::parallel::AgreedError;
+
+TEST_CASE("sums and maxima are those of all ranks, with the same bits everywhere") {
+  const std::int64_t n = world().size();
+  CHECK(world().sum(std::int64_t{world().rank() + 1}) == n * (n + 1) / 2);
+  CHECK(world().max(std::int64_t{-world().rank()}) == 0);
+  // Values whose float64 sum depends on the order: every rank must still have the same one.
+  const double total = world().sum(world().rank() % 2 == 0 ? 1e16 : 1.0 / 3);
+  CHECK(world().broadcast(fmt::format("{:a}", total)) == fmt::format("{:a}", total));
+}
+
+TEST_CASE("a text of the root reaches every rank, empty ones too") {
+  CHECK(world().broadcast(world().root() ? "from the root" : "mine") == "from the root");
+  CHECK(world().broadcast(world().root() ? "" : "mine").empty());
+}
+
+TEST_CASE("agree: a failure of one rank is thrown on all, with its message and its rank") {
+  const int last = world().size() - 1;
+  std::string message;
+  try {
+    world().agree([&] {
+      if (world().rank() == last) fail("shard-7.h5: missing");
+    });
+  } catch (const AgreedError& error) {
+    message = error.what();
+  }
+  CHECK(message == (last == 0 ? "shard-7.h5: missing" : fmt::format("rank {}: shard-7.h5: missing", last)));
+}
+
+TEST_CASE("agree: a failure of all ranks is told once, without a rank; of several, the lowest rank's") {
+  std::string message;
+  try {
+    world().agree([&] { fail("job.toml:3: wrong"); });
+  } catch (const AgreedError& error) {
+    message = error.what();
+  }
+  CHECK(message == "job.toml:3: wrong");
+  if (world().size() < 3) return;
+  try {
+    world().agree([&] {
+      if (world().rank() > 0) fail("from {}", world().rank());
+    });
+  } catch (const AgreedError& error) {
+    message = error.what();
+  }
+  CHECK(message == "rank 1: from 1");
+}
+
+TEST_CASE("agree: nothing is thrown where nothing failed") { CHECK_NOTHROW(world().agree([] {})); }
+
+TEST_CASE("threads: what is asked for comes first, then OMP_NUM_THREADS") {
+  CHECK(world().threads(3) == 3);
+  setenv("OMP_NUM_THREADS", "5", 1);
+  CHECK(world().threads(0) == 5);
+  unsetenv("OMP_NUM_THREADS");
+  CHECK(world().threads(0) >= 1);
+  setenv("OMP_NUM_THREADS", "1", 1);
+}
+
+TEST_CASE("ranks of this host are counted") {
+  CHECK(world().local_size() == world().size());  // the tests start all of them here
+  CHECK(world().local_rank() == world().rank());
+  CHECK(!world().host().empty());
+}

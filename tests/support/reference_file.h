@@ -1,0 +1,48 @@
+// A stored PyTorch reference (tests/reference): arrays and attributes of an HDF5 file.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/hdf5.h"
+#include "lib/model/config.h"
+#include "lib/model/pattern_plan.h"
+#include "lib/train/session.h"
+
+namespace ratplus::test {
+
+class ReferenceFile {
+ public:
+  explicit ReferenceFile(const std::string& name)
+      : file_(data::hdf5::File::open(std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data" / name)) {}
+
+  data::hdf5::Group group(const std::string& path) const { return file_.group(path); }
+
+  template <typename T>
+  std::vector<T> array(const std::string& path) const {
+    const auto dataset = file_.dataset(path);
+    std::vector<T> values(static_cast<std::size_t>(dataset.size()));
+    dataset.template read<T>(0, values);
+    return values;
+  }
+
+ private:
+  data::hdf5::File file_;
+};
+
+/// The sizes that a case's attributes give.
+model::ModelConfig model_of(const data::hdf5::Group& group);
+/// "64,0,0", by layer "64,0,0;dense", by head "16,32,4|none,24,2;dense|8,0,1".
+model::PatternPlan plan_of(const std::string& text);
+
+/// Fills a session's weights from the arrays of a group, by the names of spec section 4.
+void load_weights(train::Session& session, const ReferenceFile& file, const std::string& group);
+/// A parameter's elements out of unit-shaped flat values.
+std::vector<float> parameter(const Tensor& unit_values, const parallel::ParameterSlot& slot);
+
+/// ||a - b|| / ||b||.
+double relative_error(const std::vector<float>& a, const std::vector<float>& b);
+
+}  // namespace ratplus::test

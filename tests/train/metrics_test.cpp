@@ -1,0 +1,59 @@
+#include "lib/train/metrics.h"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/scratch_directory.h"
+
+using namespace ratplus;
+
+namespace {
+
+std::vector<nlohmann::json> read_lines(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+train::StepMetrics step(std::int64_t n) {
+  return {.step = n, .steps = 9, .tokens = 100 * n, .learning_rate = 1e-3, .halves = {{"64,0,0", 5.25, 0.5}, {"dense", 5.0, 0.75}},
+          .tokens_per_second = 10};
+}
+
+}  // namespace
+
+TEST_CASE("a line a report, with everything in it") {
+  const test::ScratchDirectory run;
+  {
+    train::MetricsFile file(run.path(), 0);
+    file.write(step(1));
+    file.write(train::ValidationMetrics{.step = 1, .tokens = 100, .results = {{"dense", 0.0}}, .seconds = 1});
+    file.write(train::CheckpointMetrics{.step = 1, .path = "p", .seconds = 2});
+  }
+  const auto lines = read_lines(run / "metrics.jsonl");
+  REQUIRE(lines.size() == 3);
+  CHECK(lines[0]["kind"] == "step");
+  CHECK(lines[0]["halves"][1]["pattern"] == "dense");
+  CHECK(lines[0]["halves"][0]["loss"] == 5.25);
+  CHECK(lines[0]["halves"][1]["gradient_norm"] == 0.75);
+  CHECK(lines[1]["results"][0]["perplexity"] == 1.0);
+  CHECK(lines[2]["path"] == "p");
+}
+
+TEST_CASE("a resumed run keeps what was before its step and drops what came after, cut lines too") {
+  const test::ScratchDirectory run;
+  {
+    train::MetricsFile file(run.path(), 0);
+    for (int n = 1; n <= 5; ++n) file.write(step(n));
+  }
+  std::ofstream(run / "metrics.jsonl", std::ios::app) << R"({"kind":"step","ste)";
+  {
+    train::MetricsFile file(run.path(), 3);
+    file.write(step(4));
+  }
+  const auto lines = read_lines(run / "metrics.jsonl");
+  REQUIRE(lines.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) CHECK(lines[i]["step"] == i + 1);
+}
