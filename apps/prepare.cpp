@@ -22,9 +22,7 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr const char* introduction =
-    R"(ratplus prepare - text to a tokenizer and a dataset of token shards
-
-Usage: ratplus prepare INPUT... --output DIR (--tokenizer MODEL | --train-tokenizer) [options]
+    R"(usage: ratplus prepare INPUT... --output DIR (--tokenizer MODEL | --train-tokenizer) [options]
 
 Reads documents, tokenizes them with SentencePiece on all cores, puts an end-of-text token after each, and
 writes them as HDF5 shards. Some documents, chosen by a hash of their text, are held out for validation.
@@ -32,7 +30,7 @@ writes them as HDF5 shards. Some documents, chosen by a hash of their text, are 
 INPUT is a .txt file (one document), a .jsonl file (one JSON object a line, its text under --text-key), or a
 directory, which stands for all such files in it, sorted by path. Ill-formed UTF-8 becomes U+FFFD.
 
-Examples:
+examples:
   A small dataset with a tokenizer of its own, a twentieth of the documents held out:
     ratplus prepare texts/ --output data/prose --train-tokenizer --vocab-size 4096 --validation-fraction 0.05
   Web text with LLaMA-2's tokenizer, in compressed shards:
@@ -45,7 +43,7 @@ What comes out, in DIR:
   dataset.json         the list of the above; written last, so a directory without it is not a dataset
 `ratplus train` takes DIR as data.directory. The same command again finds the dataset and does nothing.
 
-Options:
+options:
 )";
 
 /// Set by SIGINT and SIGTERM; the next report ends the work. A second signal ends the program at once.

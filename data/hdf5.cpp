@@ -18,7 +18,10 @@ namespace {
 /// Holds the process-wide lock. Recursive, since owners of temporary handles close them under it.
 class Lock {
  public:
-  Lock() : guard_(mutex()) {}
+  Lock() : guard_(mutex()) {
+    // Failures are thrown, not printed. In a thread-safe build of HDF5 (Debian's) each thread has its own setting.
+    [[maybe_unused]] thread_local const herr_t silenced = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  }
 
  private:
   static std::recursive_mutex& mutex() {
@@ -27,7 +30,6 @@ class Lock {
       // A file that could not be flushed (disk full) cannot be closed either, and HDF5's own clean-up at exit
       // would try again and again. Whatever matters here is closed explicitly before.
       H5dont_atexit();
-      H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // failures are thrown, not printed
       return true;
     }();
     return instance;

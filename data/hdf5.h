@@ -1,6 +1,6 @@
 // HDF5 behind small types that own what they open and turn every failure into an Error that names the file.
 //
-// Threads: Debian's serial HDF5 must never be entered by two threads at once, whatever files they use. Every
+// Threads: HDF5 must never be entered by two threads at once unless it was built for that, whatever files they use. Every
 // function here holds one process-wide lock for its duration, so a loader thread may read shards while the
 // main thread writes a checkpoint, provided that nothing else in the process calls HDF5 directly. One object
 // is still for one thread at a time.

@@ -35,9 +35,8 @@ Buffer::Buffer(Device device, std::int64_t bytes) : device_(device), bytes_(byte
   require(bytes >= 0, "a buffer of {} bytes", bytes);
   if (device.kind != DeviceKind::cpu) fail("{}: this build of ratplus has no GPU support", to_string(device));
   if (bytes == 0) return;
-  try {
-    data_ = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes));
-  } catch (const std::bad_alloc&) {
+  data_ = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes), std::nothrow);
+  if (!data_) {
     fail("{}: no memory for {} bytes ({:.1f} GiB); use a smaller micro-batch, a shorter window or more ranks",
          to_string(device), bytes, static_cast<double>(bytes) / (1 << 30));
   }

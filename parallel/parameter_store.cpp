@@ -102,9 +102,19 @@ Tensor ParameterStore::weights_part(std::size_t unit) const {
 
 // --- weights --------------------------------------------------------------------------------------------------
 
-ParameterStore::Slot* ParameterStore::find(std::vector<Slot>& slots, std::size_t unit) {
-  for (auto& slot : slots) {
+/// The slot that holds the unit's weights, or is about to; null if none does.
+ParameterStore::Slot* ParameterStore::weight_slot(std::size_t unit) {
+  for (auto& slot : weight_slots_) {
     if (slot.unit == static_cast<std::int64_t>(unit)) return &slot;
+  }
+  return nullptr;
+}
+
+/// The slot in which the unit's gradient is being added up; an earlier micro-batch's may still be on its way in
+/// another slot.
+ParameterStore::Slot* ParameterStore::gradient_slot(std::size_t unit) {
+  for (auto& slot : gradient_slots_) {
+    if (slot.in_use && slot.unit == static_cast<std::int64_t>(unit)) return &slot;
   }
   return nullptr;
 }
@@ -120,7 +130,7 @@ ParameterStore::Slot* ParameterStore::free_slot(std::vector<Slot>& slots) {
 
 /// The slot that holds or will hold the unit's weights; starts to gather them if none does. Null if no slot is free.
 ParameterStore::Slot* ParameterStore::fetch(std::size_t unit) {
-  Slot* slot = find(weight_slots_, unit);
+  Slot* slot = weight_slot(unit);
   if (slot == nullptr) {
     slot = free_slot(weight_slots_);
     if (slot == nullptr) return nullptr;
@@ -151,7 +161,7 @@ Tensor ParameterStore::weights(std::size_t unit) {
 
 void ParameterStore::release(std::size_t unit) {
   if (kept_whole(unit)) return;
-  Slot* slot = find(weight_slots_, unit);
+  Slot* slot = weight_slot(unit);
   require(slot != nullptr && slot->in_use, "release of {}, which is not in use", units_[unit].name);
   slot->in_use = false;
 }
@@ -195,8 +205,8 @@ Tensor ParameterStore::gradient(std::size_t unit) {
     if (std::exchange(state.gradient_fresh, false)) ops_.fill(state.gradient, 0);
     return state.gradient;
   }
-  Slot* slot = find(gradient_slots_, unit);
-  if (slot == nullptr || !slot->in_use) {
+  Slot* slot = gradient_slot(unit);
+  if (slot == nullptr) {
     slot = free_slot(gradient_slots_);
     require(slot != nullptr, "gradient of {} asked for while {} others are in use", units_[unit].name, slot_count);
     settle_gradient(*slot);
@@ -215,8 +225,8 @@ void ParameterStore::gradient_ready(std::size_t unit) {
                                                  : communicator_.reduce_scatter(state.gradient_part, state.gradient);
     return;
   }
-  Slot* slot = find(gradient_slots_, unit);
-  require(slot != nullptr && slot->in_use, "gradient of {} is not in use", units_[unit].name);
+  Slot* slot = gradient_slot(unit);
+  require(slot != nullptr, "gradient of {} is not in use", units_[unit].name);
   const auto part = unit_part_size(units_[unit], parts());
   slot->add_part = !first_micro_batch_;
   slot->request = communicator_.reduce_scatter(slot->add_part ? slot->part.slice(0, 0, part) : state.gradient_part,

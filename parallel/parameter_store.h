@@ -95,7 +95,8 @@ class ParameterStore {
   };
 
   bool kept_whole(std::size_t unit) const;
-  Slot* find(std::vector<Slot>& slots, std::size_t unit);
+  Slot* weight_slot(std::size_t unit);
+  Slot* gradient_slot(std::size_t unit);
   Slot* free_slot(std::vector<Slot>& slots);
   Slot* fetch(std::size_t unit);
   void settle_gradient(Slot& slot);

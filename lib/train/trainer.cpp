@@ -149,11 +149,12 @@ Outcome Trainer::run() {
 bool Trainer::stop_requested() const { return world_.max(std::int64_t{StopSignal::requested()}) != 0; }
 
 StepMetrics Trainer::train_step() {
-  const auto& batch = loader_->next();
-  const auto counted = world_.sum(batch.counted);
+  const data::StepBatch* batch = nullptr;
+  world_.agree([&] { batch = &loader_->next(); });  // a shard that one rank cannot read ends all, with one message
+  const auto counted = world_.sum(batch->counted);
   const double lr = optim::learning_rate(schedule_of(job_), step_);
   StepMetrics metrics;
-  for (const auto& half : halves_) metrics.halves.push_back(train_half(half, batch, counted, lr));
+  for (const auto& half : halves_) metrics.halves.push_back(train_half(half, *batch, counted, lr));
   ++step_;
   metrics.step = step_;
   metrics.steps = job_.schedule.steps;

@@ -54,7 +54,7 @@ std::vector<double> Validator::run(model::Model& model, const std::vector<model:
   std::vector<double> losses(patterns.size(), 0.0);
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
-    counted += fill(first + world_.rank() * micro_batch, micro_batch);
+    world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
     for (std::size_t p = 0; p < patterns.size(); ++p) losses[p] += model.forward(inputs_, labels_, patterns[p]);
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }

@@ -24,14 +24,17 @@ Result ratplus(const std::string& arguments, int ranks = 0);
 bool contains(const std::string& text, const std::string& part);
 
 /// A dataset of made-up text and a job file of a tiny model, made once for all tests of the program.
-struct Playground {
+class Playground {
+ public:
   static const Playground& get();
-  std::filesystem::path data;
-  std::filesystem::path job;
 
  private:
   Playground();
-  ScratchDirectory scratch_;
+  ScratchDirectory scratch_;  // first: the others lie in it
+
+ public:
+  const std::filesystem::path data;
+  const std::filesystem::path job;
 };
 
 /// The entries of a run's metrics.jsonl that are of this kind, each as its JSON text without what depends on time.

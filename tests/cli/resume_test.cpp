@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "data/hdf5.h"
+#include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
@@ -118,8 +119,10 @@ TEST_CASE("a full disk ends the run on all ranks with one message, and the last 
               .status == 0);
   const auto before = state_of(run);
   const auto full = scratch / "full";
-  // No file may grow past 64 blocks of 512 bytes: a checkpoint's parts do not fit.
-  const auto result = test::shell("trap \"\" XFSZ; ulimit -f 64; " + test::command(train_arguments(full), 2));
+  // On the ranks, no file may grow past 200 blocks of 512 bytes: a checkpoint's parts do not fit.
+  data::write_whole_file(scratch / "limited.sh",
+                         "trap \"\" XFSZ\nulimit -f 200\nexec " + test::command(train_arguments(full)) + "\n");
+  const auto result = test::shell(fmt::format("{} -n 2 sh {}", MPIEXEC, (scratch / "limited.sh").string()));
   CAPTURE(result.output);
   CHECK(result.status != 0);
   CHECK(test::contains(result.output, "step-00000005"));
