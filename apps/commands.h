@@ -14,9 +14,11 @@ int train_command(Arguments args);
 int eval_command(Arguments args);
 int inspect_command(Arguments args);
 int report_command(Arguments args);
+int bench_command(Arguments args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
-inline constexpr int exit_usage = 2;         ///< the command line is wrong
-inline constexpr int exit_interrupted = 75;  ///< stopped by a signal, saved, can go on with --resume (EX_TEMPFAIL)
+inline constexpr int exit_usage = 2;  ///< the command line is wrong
+inline constexpr int exit_interrupted =
+    75;  ///< stopped by a signal, saved, can go on with --resume (EX_TEMPFAIL)
 
 }  // namespace ratplus::apps

@@ -1,13 +1,12 @@
 // ratplus eval: loss and perplexity of a checkpoint under sparsity patterns.
 #include <fmt/core.h>
 
-#include <boost/program_options.hpp>
 #include <cmath>
-#include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "apps/commands.h"
+#include "apps/command_line.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "data/pending_file.h"
@@ -57,29 +56,24 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "pattern", po::value(&parsed.patterns)->composing()->multitoken()->value_name("D,W,I"),
       "patterns to evaluate; default: the one the checkpoint was trained with")(
       "split", po::value(&parsed.split)->value_name("NAME"), "validation (default) or train")(
-      "sequences", po::value(&parsed.sequences)->value_name("N"), "windows at most; default: all of the split")(
-      "window", po::value(&parsed.window)->value_name("T"), "tokens a window; default: that of training")(
+      "sequences", po::value(&parsed.sequences)->value_name("N"),
+      "windows at most; default: all of the split")("window", po::value(&parsed.window)->value_name("T"),
+                                                    "tokens a window; default: that of training")(
       "micro-batch", po::value(&parsed.micro_batch)->value_name("B"),
       "windows a rank computes at once; default: that of training")(
-      "threads", po::value(&parsed.threads)->value_name("N"), "CPU threads a rank; default: its share of the cores")(
-      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")("help,h", "this text");
-  po::options_description all;
-  all.add(options).add_options()("checkpoint", po::value(&parsed.checkpoint), "");
-  po::variables_map values;
-  po::store(po::command_line_parser(args)
-                .options(all)
-                .positional(po::positional_options_description().add("checkpoint", 1))
-                .run(),
-            values);
-  if (values.contains("help")) {
-    std::cout << help_text << options << help_end;
-    return std::nullopt;
-  }
-  po::notify(values);
-  if (parsed.checkpoint.empty()) throw po::error("a checkpoint is missing");
-  for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences}, {"window", parsed.window},
+      "threads", po::value(&parsed.threads)->value_name("N"),
+      "CPU threads a rank; default: its share of the cores")(
+      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
+  const Positional checkpoint{
+      "checkpoint", 1, po::value(&parsed.checkpoint),
+      "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
+  const auto values = parse_command_line(args, options, checkpoint, {help_text, help_end});
+  if (!values) return std::nullopt;
+  for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences},
+                                    {"window", parsed.window},
                                     {"micro-batch", parsed.micro_batch}}) {
-    if (values.contains(name) && value < 1) throw po::error(fmt::format("--{} {} is not positive", name, value));
+    if (values->contains(name) && value < 1)
+      throw po::error(fmt::format("--{} {} is not positive", name, value));
   }
   return parsed;
 }
@@ -91,13 +85,8 @@ struct Evaluation {
   train::ValidationSettings settings;
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;
+  parallel::Sharding sharding = parallel::Sharding::none;  ///< as in training
 };
-
-data::Split parse_split(const std::string& name) {
-  if (name == "validation") return data::Split::validation;
-  if (name == "train") return data::Split::train;
-  fail("--split {}: a dataset has the splits train and validation", name);
-}
 
 void check_dataset(const Evaluation& e) {
   const auto& directory = e.settings.dataset;
@@ -111,20 +100,26 @@ void check_dataset(const Evaluation& e) {
   }
 }
 
-Evaluation resolve(const EvalArguments& args) {
+Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   Evaluation e;
-  e.info = checkpoint::read_info(checkpoint::resolve(args.checkpoint));
-  const auto job = config::parse_job(e.info.job, (e.info.directory / "manifest.json").string());
+  e.info = checkpoint::read_info(checkpoint);
+  if (const auto parent = std::filesystem::absolute(args.json).parent_path();
+      !std::filesystem::exists(parent)) {
+    fail("--json {}: there is no directory {}", args.json, parent.string());
+  }
+  const auto job = config::parse_job(e.info.job, (e.info.directory / checkpoint::manifest_name).string());
   e.settings.dataset = args.data.empty() ? job.data.directory : args.data;
-  e.settings.split = parse_split(args.split);
+  e.settings.split = data::parse_split(args.split);
   e.settings.window = args.window > 0 ? args.window : job.data.window;
   e.settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
   e.micro_batch = args.micro_batch > 0 ? args.micro_batch : job.data.micro_batch;
+  e.sharding = job.parallel.shard;
   e.manifest = data::read_manifest(e.settings.dataset);
   check_dataset(e);
   for (const auto& text : args.patterns) e.patterns.emplace_back(parse_pattern(text));
   if (e.patterns.empty()) e.patterns.push_back(job.job.pattern);
-  for (const auto& pattern : e.patterns) pattern.validate(e.info.model.layers, e.info.model.heads(), "--pattern");
+  for (const auto& pattern : e.patterns)
+    pattern.validate(e.info.model.layers, e.info.model.heads(), "--pattern");
   return e;
 }
 
@@ -146,12 +141,13 @@ void write_json(const std::string& file, const Evaluation& e, const std::vector<
 }
 
 int evaluate(const EvalArguments& args, const parallel::World& world) {
+  const auto checkpoint = world.from_root([&] { return checkpoint::resolve(args.checkpoint).string(); });
   Evaluation e;
-  world.agree([&] { e = resolve(args); });
+  world.agree([&] { e = resolve(args, checkpoint); });
   train::Session session({.model = e.info.model,
                           .shapes = {e.micro_batch, e.settings.window},
-                          .use = model::Model::Use::evaluation,
-                          .sharding = parallel::Sharding::none,
+                          .use = parallel::Use::evaluation,
+                          .sharding = e.sharding,
                           .optimizer = {},
                           .threads = args.threads},
                          world);
@@ -163,18 +159,23 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   session.store().publish_masters();
   ProgressLine progress;
   const auto losses = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
-    if (world.root()) progress.update(fmt::format("evaluating {}/{} windows x {} patterns", done, all,
-                                                  e.patterns.size()));
+    if (world.root())
+      progress.update(fmt::format("evaluating {}/{} windows x {} patterns", done, all, e.patterns.size()));
   });
+  if (!args.json.empty()) {
+    world.agree([&] {
+      if (world.root()) write_json(args.json, e, losses, validator->sequences());
+    });
+  }
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} windows of {} tokens of {} ({})\n", e.info.directory.string(), e.info.step,
-             validator->sequences(), e.settings.window, e.settings.dataset.string(), data::to_string(e.settings.split));
+             validator->sequences(), e.settings.window, e.settings.dataset.string(),
+             data::to_string(e.settings.split));
   fmt::print("{:<20} {:>10} {:>12}\n", "pattern", "loss", "perplexity");
   for (std::size_t p = 0; p < losses.size(); ++p) {
     fmt::print("{:<20} {:>10.5f} {:>12.3f}\n", e.patterns[p].describe(), losses[p], std::exp(losses[p]));
   }
-  if (!args.json.empty()) write_json(args.json, e, losses, validator->sequences());
   return 0;
 }
 

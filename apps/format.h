@@ -17,12 +17,13 @@ inline std::string format_seconds(double seconds) {
   return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
 }
 
-/// "950", "12.3k", "4.56M", "1.47B".
+/// Three digits and a unit: "987", "12.3k", "4.56M", "1.47B".
 inline std::string format_count(double count) {
-  if (count < 1e3) return fmt::format("{:.0f}", count);
-  if (count < 1e6) return fmt::format("{:.1f}k", count / 1e3);
-  if (count < 1e9) return fmt::format("{:.2f}M", count / 1e6);
-  return fmt::format("{:.2f}B", count / 1e9);
+  const char* units[] = {"", "k", "M", "B", "T"};
+  int unit = 0;
+  for (; count >= 999.5 && unit < 4; ++unit) count /= 1000;
+  const int decimals = unit == 0 || count >= 99.95 ? 0 : count >= 9.995 ? 1 : 2;
+  return fmt::format("{:.{}f}{}", count, decimals, units[unit]);
 }
 
 /// "512 B", "3.2 MiB", "14.6 GiB".

@@ -1,13 +1,10 @@
 // ratplus inspect: what a dataset, a shard, a checkpoint, a run or a job file holds.
 #include <fmt/core.h>
 
-#include <algorithm>
-#include <boost/program_options.hpp>
 #include <filesystem>
-#include <iostream>
-#include <optional>
+#include <vector>
 
-#include "apps/commands.h"
+#include "apps/command_line.h"
 #include "apps/format.h"
 #include "data/manifest.h"
 #include "data/shard.h"
@@ -15,6 +12,7 @@
 #include "data/tokenizer.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/checkpoint/manifest.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
 
@@ -27,7 +25,7 @@ namespace po = boost::program_options;
 constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
 
 Tells what PATH holds: a dataset's directory (tokens, documents, tokenizer, shards), a shard (.h5),
-a checkpoint's directory (model, step, parameters), a run's directory (its job and checkpoints), or
+a checkpoint's directory (model, step, parameters), a run's directory (model, length, checkpoints), or
 a job file (.toml: the whole effective job).
 
 )";
@@ -47,13 +45,16 @@ void print_parameters(const model::ModelConfig& config, bool all) {
       fmt::print("  {:<50} [{}]\n", slot.name, fmt::join(slot.shape, ", "));
     }
   }
-  if (!all && config.layers > 1) fmt::print("  ... and {} more blocks (--parameters lists all)\n", config.layers - 1);
+  if (!all && config.layers > 1)
+    fmt::print("  ... and {} more blocks (--parameters lists all)\n", config.layers - 1);
 }
 
 void print_model(const model::ModelConfig& m) {
-  fmt::print("model      {} layers, width {}, {} heads of {}, vocabulary {}, {}\n", m.layers, m.width, m.heads(),
-             m.head_dim, m.vocab_size, m.recurrence ? "with recurrence (RAT+)" : "without recurrence");
-  fmt::print("parameters {} ({})\n", model::parameter_count(m), format_count(static_cast<double>(model::parameter_count(m))));
+  fmt::print("model      {} layers, width {}, {} heads of {}, vocabulary {}, {}\n", m.layers, m.width,
+             m.heads(), m.head_dim, m.vocab_size,
+             m.recurrence ? "with recurrence (RAT+)" : "without recurrence");
+  fmt::print("parameters {} ({})\n", model::parameter_count(m),
+             format_count(static_cast<double>(model::parameter_count(m))));
 }
 
 void inspect_checkpoint(const fs::path& path, bool all) {
@@ -66,7 +67,8 @@ void inspect_checkpoint(const fs::path& path, bool all) {
   }
   fmt::print("checkpoint {}\n", path.string());
   print_model(info.model);
-  fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates, format_count(static_cast<double>(info.tokens)));
+  fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates,
+             format_count(static_cast<double>(info.tokens)));
   fmt::print("files      {} ({})\n", info.parts, format_bytes(bytes));
   fmt::print("tokenizer  {}\n", info.tokenizer);
   print_parameters(info.model, all);
@@ -77,19 +79,13 @@ void inspect_run(const fs::path& path) {
   fmt::print("run        {}\n", path.string());
   print_model(job.model);
   fmt::print("steps      {} of {} tokens\n", job.schedule.steps, job.tokens_per_step());
-  std::vector<fs::path> found;
-  if (fs::exists(path / "checkpoints")) {
-    for (const auto& entry : fs::directory_iterator(path / "checkpoints")) found.push_back(entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  for (const auto& checkpoint : found) {
-    const bool complete = fs::exists(checkpoint / "manifest.json");
-    fmt::print("checkpoint {}{}\n", checkpoint.string(), complete ? "" : " (incomplete)");
-  }
+  const std::vector<fs::path> found = checkpoint::list(path);
+  for (const fs::path& checkpoint : found) fmt::print("checkpoint {}\n", checkpoint.string());
   if (found.empty()) fmt::print("checkpoint none yet\n");
 }
 
-void print_text(const fs::path& directory, const data::Manifest& manifest, data::Split split, const std::string& range) {
+void print_text(const fs::path& directory, const data::Manifest& manifest, data::Split split,
+                const std::string& range) {
   const auto comma = range.find(',');
   std::int64_t begin = 0;
   std::int64_t count = 0;
@@ -100,34 +96,36 @@ void print_text(const fs::path& directory, const data::Manifest& manifest, data:
     count = -1;
   }
   const auto total = manifest.tokens(split);
-  if (comma == std::string::npos || begin < 0 || count < 1 || begin + count > total) {
-    fail("--text {}: give FIRST,COUNT within the {} tokens of the {} split", range, total, data::to_string(split));
+  if (comma == std::string::npos || begin < 0 || count < 1 || count > total || begin > total - count) {
+    fail("--text {}: give FIRST,COUNT within the {} tokens of the {} split", range, total,
+         data::to_string(split));
   }
-  if (manifest.tokenizer_file.empty()) fail("{}: the dataset has no tokenizer to decode with", directory.string());
+  if (manifest.tokenizer_file.empty())
+    fail("{}: the dataset has no tokenizer to decode with", directory.string());
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
   data::TokenStream(directory, manifest, split).read(begin, tokens);
   fmt::print("\n{}\n", data::Tokenizer(directory / manifest.tokenizer_file).decode(tokens));
 }
 
-void inspect_dataset(const fs::path& path, const std::string& split, const std::string& text) {
+void inspect_dataset(const fs::path& path, data::Split split, const std::string& text) {
   const auto manifest = data::read_manifest(path);
   fmt::print("dataset    {}\n", path.string());
   fmt::print("vocabulary {}, end of text {}\n", manifest.vocab_size, manifest.end_of_text);
   fmt::print("tokenizer  {} ({})\n", manifest.tokenizer_file, manifest.tokenizer);
   for (const auto each : {data::Split::train, data::Split::validation}) {
-    fmt::print("{:<10} {} tokens, {} documents, {} shards\n", data::to_string(each), manifest.tokens(each),
-               manifest.documents(each), manifest.shards(each).size());
+    const auto shards = manifest.shards(each).size();
+    fmt::print("{:<10} {} tokens, {} documents, {} shard{}\n", data::to_string(each), manifest.tokens(each),
+               manifest.documents(each), shards, shards == 1 ? "" : "s");
     data::TokenStream(path, manifest, each).check_all();
   }
-  if (text.empty()) return;
-  if (split != "train" && split != "validation") fail("--split {}: a dataset has the splits train and validation", split);
-  print_text(path, manifest, split == "train" ? data::Split::train : data::Split::validation, text);
+  if (!text.empty()) print_text(path, manifest, split, text);
 }
 
 void inspect_shard(const fs::path& path) {
   const data::ShardReader reader(path);
   const auto& info = reader.info();
-  fmt::print("shard      {} ({})\n", path.string(), format_bytes(static_cast<std::int64_t>(fs::file_size(path))));
+  fmt::print("shard      {} ({})\n", path.string(),
+             format_bytes(static_cast<std::int64_t>(fs::file_size(path))));
   fmt::print("tokens     {} in {} documents\n", info.tokens, info.documents);
   fmt::print("vocabulary {}, end of text {}\n", info.vocab_size, info.end_of_text);
   fmt::print("tokenizer  {}\n", info.tokenizer);
@@ -147,26 +145,25 @@ int inspect_command(Arguments args) {
   std::string split = "train";
   bool parameters = false;
   po::options_description options("options");
-  options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"), "dataset: decode these tokens to text")(
+  options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"),
+                        "dataset: decode these tokens to text")(
       "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
-      "parameters", po::bool_switch(&parameters), "checkpoint: list the parameters of every block")("help,h",
-                                                                                                    "this text");
-  po::options_description all;
-  all.add(options).add_options()("path", po::value(&path), "");
-  po::variables_map values;
-  po::store(
-      po::command_line_parser(args).options(all).positional(po::positional_options_description().add("path", 1)).run(),
-      values);
-  if (values.contains("help")) {
-    std::cout << help_text << options << help_end;
-    return 0;
-  }
-  po::notify(values);
-  if (path.empty()) throw po::error("a path is missing");
+      "parameters", po::bool_switch(&parameters), "checkpoint: list the parameters of every block");
+  const Positional place{"path", 1, po::value(&path), "a path is missing"};
+  const auto given = parse_command_line(args, options, place, {help_text, help_end});
+  if (!given) return 0;
   if (!fs::exists(path)) fail("{}: no such file or directory", path);
-  if (fs::exists(fs::path(path) / data::manifest_name)) {
-    inspect_dataset(path, split, text);
-  } else if (fs::exists(fs::path(path) / "manifest.json")) {
+  const bool is_dataset = fs::exists(fs::path(path) / data::manifest_name);
+  const bool is_checkpoint = !is_dataset && fs::exists(fs::path(path) / checkpoint::manifest_name);
+  for (const char* option : {"text", "split"}) {
+    if (!is_dataset && given->contains(option))
+      fail("--{} is for a dataset's directory, and {} is none", option, path);
+  }
+  if (!is_checkpoint && parameters)
+    fail("--parameters is for a checkpoint's directory, and {} is none", path);
+  if (is_dataset) {
+    inspect_dataset(path, data::parse_split(split), text);
+  } else if (is_checkpoint) {
     inspect_checkpoint(path, parameters);
   } else if (fs::exists(fs::path(path) / "job.toml")) {
     inspect_run(path);

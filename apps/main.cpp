@@ -7,6 +7,7 @@
 #include <exception>
 #include <string_view>
 
+#include "apps/command_line.h"
 #include "apps/commands.h"
 
 namespace ratplus::apps {
@@ -24,15 +25,21 @@ constexpr std::array commands = {
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"report", "loss curves and tables of one or several runs", report_command},
+    Command{"bench", "times of a layer's operations beside their floors", bench_command},
 };
 
 void print_overview(std::FILE* out) {
-  fmt::print(out, "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
-                  "adapted to sparse attention patterns.\n\ncommands:\n");
+  fmt::print(
+      out,
+      "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
+      "adapted to sparse attention patterns.\n\ncommands:\n");
   for (const auto& command : commands) fmt::print(out, "  {:<9} {}\n", command.name, command.summary);
-  fmt::print(out, "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"
-                  "  ratplus prepare books/ --train-tokenizer --vocab-size 4096 --output data/books\n"
-                  "  mpirun -n 2 ratplus train configs/quickstart/pretrain.toml --set data.directory=data/books\n");
+  fmt::print(
+      out,
+      "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"
+      "  ratplus prepare books/ --train-tokenizer --vocab-size 2048 --validation-fraction 0.05 --output "
+      "data/books\n"
+      "  mpirun -n 2 ratplus train configs/quickstart/pretrain.toml --set data.directory=data/books\n");
 }
 
 int run(int argc, char** argv) {
@@ -56,7 +63,9 @@ int main(int argc, char** argv) {
   try {
     return ratplus::apps::run(argc, argv);
   } catch (const boost::program_options::error& error) {
-    fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
+    if (ratplus::apps::first_of_job()) {
+      fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
+    }
     return ratplus::apps::exit_usage;
   } catch (const std::exception& error) {
     fmt::print(stderr, "ratplus: {}\n", error.what());

@@ -3,18 +3,18 @@
 
 #include <fmt/format.h>
 
-#include <boost/program_options.hpp>
-#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
-#include <iostream>
-#include <sstream>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "apps/commands.h"
+#include "apps/command_line.h"
+#include "apps/format.h"
 #include "apps/progress_line.h"
 #include "kernels/error.h"
+#include "lib/train/stop_signal.h"
 
 namespace ratplus::apps {
 namespace {
@@ -46,52 +46,28 @@ What comes out, in DIR:
 options:
 )";
 
-/// Set by SIGINT and SIGTERM; the next report ends the work. A second signal ends the program at once.
-volatile std::sig_atomic_t interrupted_by = 0;
-
-struct Interrupted {
-  int signal;
-};
-
-/// Handlers for as long as this lives.
-class InterruptHandlers {
- public:
-  InterruptHandlers() {
-    interrupted_by = 0;
-    struct sigaction action {};
-    action.sa_handler = [](int signal) { interrupted_by = signal; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-    sigaction(SIGINT, &action, &old_int_);
-    sigaction(SIGTERM, &action, &old_term_);
+/// Every rank would write the same files.
+void refuse_ranks() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* ranks = std::getenv(variable);
+    if (ranks != nullptr && std::atoi(ranks) > 1) {
+      fail("prepare uses the cores of one machine; start it without mpirun");
+    }
   }
-  ~InterruptHandlers() {
-    sigaction(SIGINT, &old_int_, nullptr);
-    sigaction(SIGTERM, &old_term_, nullptr);
-  }
-  InterruptHandlers(const InterruptHandlers&) = delete;
-  InterruptHandlers& operator=(const InterruptHandlers&) = delete;
+}
 
- private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
-
-struct ParsedArguments {
-  data::PrepareOptions options;
-  bool help = false;
-};
+/// Thrown out of a progress report to end the work.
+struct Interrupted {};
 
 po::options_description describe_options(data::PrepareOptions& options) {
   po::options_description description("", 110, 70);
   auto add = description.add_options();
-  add("help,h", "this text");
   add("output,o", po::value<std::string>()->value_name("DIR"), "where the dataset goes; made if missing");
   add("tokenizer", po::value<std::string>()->value_name("MODEL"),
       "a SentencePiece model to use (LLaMA-2's tokenizer.model is one); it is copied beside the shards");
   add("train-tokenizer",
       "train one on the input instead: BPE with byte fallback, so that any text can be spelt; held-out "
-      "documents "
-      "are left out");
+      "documents are left out");
   add("vocab-size", po::value<std::int64_t>()->default_value(32000)->value_name("N"),
       "with --train-tokenizer: its number of pieces, among them 3 special ones and 256 bytes");
   add("text-key", po::value(&options.text_key)->default_value(options.text_key)->value_name("KEY"),
@@ -100,7 +76,7 @@ po::options_description describe_options(data::PrepareOptions& options) {
       po::value(&options.validation_fraction)
           ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
           ->value_name("F"),
-      "share of the documents that is held out; 0 holds out none");
+      "share of the documents that is held out; with 0 the dataset cannot be trained on");
   add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
       "a shard is closed at the document that reaches this many tokens");
   add("compression", po::value(&options.compression)->default_value(options.compression)->value_name("LEVEL"),
@@ -111,55 +87,39 @@ po::options_description describe_options(data::PrepareOptions& options) {
   return description;
 }
 
-ParsedArguments parse_arguments(const std::vector<std::string>& args) {
-  ParsedArguments parsed;
-  data::PrepareOptions& options = parsed.options;
-  po::options_description description = describe_options(options);
-  if (args.empty()) {
-    parsed.help = true;
-  } else {
-    po::options_description all = description;
-    all.add_options()("input", po::value<std::vector<std::string>>());
-    po::positional_options_description positional;
-    positional.add("input", -1);
-    po::variables_map given;
-    po::store(po::command_line_parser(args).options(all).positional(positional).run(), given);
-    po::notify(given);
-    parsed.help = given.contains("help");
-    if (given.contains("input")) {
-      for (const auto& input : given["input"].as<std::vector<std::string>>())
-        options.inputs.emplace_back(input);
-    }
-    if (given.contains("output")) options.output = given["output"].as<std::string>();
-    if (given.contains("tokenizer")) options.tokenizer = given["tokenizer"].as<std::string>();
-    const auto vocab_size = given["vocab-size"].as<std::int64_t>();
-    if (vocab_size < 1) fail("--vocab-size {} is not positive", vocab_size);
-    if (given.contains("train-tokenizer")) {
-      options.train_vocab_size = vocab_size;
-    } else if (!given["vocab-size"].defaulted()) {
-      fail("--vocab-size is for --train-tokenizer; a given --tokenizer has its own");
-    }
-    if (options.threads < 0) fail("--threads {} is negative", options.threads);
-    options.force = given.contains("force");
+/// Empty when help was asked for and given.
+std::optional<data::PrepareOptions> parse(const Arguments& args) {
+  data::PrepareOptions options;
+  std::vector<std::string> inputs;
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  const auto given = parse_command_line(args, describe_options(options), input, {introduction, ""});
+  if (!given) return std::nullopt;
+  options.inputs.assign(inputs.begin(), inputs.end());
+  if (given->contains("output")) options.output = (*given)["output"].as<std::string>();
+  if (given->contains("tokenizer")) options.tokenizer = (*given)["tokenizer"].as<std::string>();
+  const auto vocab_size = (*given)["vocab-size"].as<std::int64_t>();
+  if (vocab_size < 1) fail("--vocab-size {} is not positive", vocab_size);
+  if (given->contains("train-tokenizer")) {
+    options.train_vocab_size = vocab_size;
+  } else if (!(*given)["vocab-size"].defaulted()) {
+    fail("--vocab-size is for --train-tokenizer; a given --tokenizer has its own");
   }
-  if (parsed.help) {
-    std::ostringstream text;
-    text << description;
-    fmt::print("{}{}", introduction, text.str());
-  }
-  return parsed;
+  if (options.threads < 0) fail("--threads {} is negative", options.threads);
+  options.force = given->contains("force");
+  return options;
 }
 
 std::string progress_text(const data::PrepareProgress& progress) {
-  std::string text = fmt::format("{}: {} documents", progress.phase, count_text(double(progress.documents)));
+  std::string text =
+      fmt::format("{}: {} documents", progress.phase, format_count(double(progress.documents)));
   if (progress.tokens > 0) {
-    text += fmt::format(", {} tokens, {} tokens/s", count_text(double(progress.tokens)),
-                        count_text(double(progress.tokens) / std::max(progress.seconds, 1e-3)));
+    text += fmt::format(", {} tokens, {} tokens/s", format_count(double(progress.tokens)),
+                        format_count(double(progress.tokens) / std::max(progress.seconds, 1e-3)));
   }
-  if (progress.bytes_total == 0) return text + ", " + duration_text(progress.seconds);
+  if (progress.bytes_total == 0) return text + ", " + format_seconds(progress.seconds);
   const double share = double(progress.bytes_done) / double(progress.bytes_total);
   text += fmt::format(", {:.0f} %", 100 * share);
-  if (share > 0) text += fmt::format(", {} left", duration_text(progress.seconds * (1 - share) / share));
+  if (share > 0) text += fmt::format(", {} left", format_seconds(progress.seconds * (1 - share) / share));
   return text;
 }
 
@@ -185,35 +145,41 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   }
   fmt::print("\nvocabulary {}, end of text {}, {}\n", manifest.vocab_size, manifest.end_of_text,
              manifest.tokenizer);
-  if (result.left_out_empty > 0)
+  if (result.left_out_empty > 0) {
     fmt::print("{} documents without text were left out\n", result.left_out_empty);
+  }
   if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
+  if (manifest.tokens(data::Split::validation) == 0) {
+    fmt::print(
+        "warning: nothing is held out, and `ratplus train` needs a held-out part; for training, prepare the "
+        "text with --validation-fraction above 0\n");
+  }
 }
 
 }  // namespace
 
 int prepare_command(Arguments args) {
-  const ParsedArguments arguments = parse_arguments(args);
-  if (arguments.help) return args.empty() ? exit_usage : 0;
-  const InterruptHandlers handlers;
+  const auto options = parse(args);
+  if (!options) return 0;
+  refuse_ranks();
+  const train::StopSignal signal;
   ProgressLine line(5);
   std::string phase;
   try {
-    const data::PrepareResult result =
-        data::prepare(arguments.options, [&](const data::PrepareProgress& progress) {
-          if (interrupted_by != 0) throw Interrupted{interrupted_by};
-          line.update(progress_text(progress), progress.phase != phase);
-          phase = progress.phase;
-        });
+    const data::PrepareResult result = data::prepare(*options, [&](const data::PrepareProgress& progress) {
+      if (train::StopSignal::received() != 0) throw Interrupted{};
+      line.update(progress_text(progress), progress.phase != phase);
+      phase = progress.phase;
+    });
     line.finish();
-    print_result(arguments.options.output, result);
+    print_result(options->output, result);
     return 0;
-  } catch (const Interrupted& interruption) {
+  } catch (const Interrupted&) {
     line.finish();
     fmt::print(stderr,
                "interrupted; {} was not finished and what was written is removed, so run the command again\n",
-               arguments.options.output.string());
-    return 128 + interruption.signal;
+               options->output.string());
+    return 128 + train::StopSignal::received();
   }
 }
 

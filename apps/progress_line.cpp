@@ -4,10 +4,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -76,22 +72,6 @@ void ProgressLine::print(const std::string& line) {
   held_back_ = false;
   fmt::print("{}\n", line);
   std::fflush(stdout);
-}
-
-std::string duration_text(double seconds) {
-  const auto whole = static_cast<std::int64_t>(std::llround(std::max(seconds, 0.0)));
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
-}
-
-std::string count_text(double count) {
-  constexpr std::array<const char*, 5> units{"", "k", "M", "G", "T"};
-  std::size_t unit = 0;
-  while (count >= 999.5 && unit + 1 < units.size()) count /= 1000, ++unit;
-  if (unit == 0) return fmt::format("{:.0f}", count);
-  const int decimals = count < 9.995 ? 2 : count < 99.95 ? 1 : 0;
-  return fmt::format("{:.{}f}{}", count, decimals, units[unit]);
 }
 
 }  // namespace ratplus::apps

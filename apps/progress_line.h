@@ -38,9 +38,4 @@ class ProgressLine {
   bool line_open_ = false;  ///< the cursor stands in the line
 };
 
-/// "47 s", "3 min 20 s", "5 h 02 min".
-std::string duration_text(double seconds);
-/// Three digits and a unit: "987", "12.3k", "4.56M", "1.20G".
-std::string count_text(double count);
-
 }  // namespace ratplus::apps

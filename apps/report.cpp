@@ -1,12 +1,10 @@
 // ratplus report: loss curves and tables of one or several runs.
 #include <fmt/core.h>
 
-#include <boost/program_options.hpp>
 #include <filesystem>
-#include <iostream>
 #include <optional>
 
-#include "apps/commands.h"
+#include "apps/command_line.h"
 #include "data/pending_file.h"
 #include "lib/report/chart.h"
 #include "lib/report/table.h"
@@ -51,21 +49,9 @@ std::optional<ReportArguments> parse(const Arguments& args) {
   options.add_options()("output,o", po::value(&parsed.output)->value_name("FILE.svg"),
                         "where the picture goes; default: RUN/loss.svg, or loss.svg beside several RUNs")(
       "adaptation", po::bool_switch(&parsed.adaptation),
-      "print only the table of perplexity before and after adaptation")("help,h", "this text");
-  po::options_description all;
-  all.add(options).add_options()("run", po::value(&parsed.runs), "");
-  po::variables_map values;
-  po::store(po::command_line_parser(args)
-                .options(all)
-                .positional(po::positional_options_description().add("run", -1))
-                .run(),
-            values);
-  if (values.contains("help")) {
-    std::cout << help_text << options << help_end;
-    return std::nullopt;
-  }
-  po::notify(values);
-  if (parsed.runs.empty()) throw po::error("a run directory is missing");
+      "print only the table of perplexity before and after adaptation");
+  const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
+  if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
   return parsed;

@@ -9,18 +9,30 @@
 namespace ratplus::apps {
 namespace {
 
-std::string describe_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
+/// For the one line of a terminal, 80 columns wide.
+std::string brief_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
+  std::string losses;
+  for (const auto& half : metrics.halves) {
+    losses += fmt::format("{}{:.3f} [{}]", losses.empty() ? "" : ", ", half.loss, half.pattern);
+  }
+  return fmt::format("{} {}/{}  loss {}  {} tokens/s  {} left", to_string(job.job.kind), metrics.step,
+                     metrics.steps, losses, format_count(metrics.tokens_per_second),
+                     format_seconds(metrics.seconds_left));
+}
+
+/// For a log.
+std::string full_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
   std::string losses;
   for (const auto& half : metrics.halves) losses += fmt::format("  loss[{}] {:.4f}", half.pattern, half.loss);
-  return fmt::format("{} step {}/{}{}  lr {:.2e}  {} tokens/s  {} left",
-                     job.job.kind == config::Kind::pretrain ? "pretrain" : "adapt", metrics.step, metrics.steps, losses,
-                     metrics.learning_rate, format_count(metrics.tokens_per_second),
-                     format_seconds(metrics.seconds_left));
+  return fmt::format("{} step {}/{}{}  lr {:.2e}  {} tokens/s  {} left", to_string(job.job.kind),
+                     metrics.step, metrics.steps, losses, metrics.learning_rate,
+                     format_count(metrics.tokens_per_second), format_seconds(metrics.seconds_left));
 }
 
 }  // namespace
 
-TrainDisplay::TrainDisplay(const config::JobConfig& job, const parallel::World& world, train::RunDirectory* run)
+TrainDisplay::TrainDisplay(const config::JobConfig& job, const parallel::World& world,
+                           train::RunDirectory* run)
     : job_(job), world_(world), run_(run) {}
 
 void TrainDisplay::say(const std::string& line) {
@@ -34,10 +46,11 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
   say(fmt::format("model: {} layers, width {}, {} heads, vocabulary {}, {}: {} parameters", m.layers, m.width,
                   m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
                   session.store().parameter_count()));
-  say(fmt::format("ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, {} micro-batches of {} a rank",
-                  world_.size(), session.threads(), to_string(session.ops().device()), to_string(job_.parallel.shard),
-                  job_.data.batch, job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
-                  job_.data.micro_batch));
+  say(fmt::format(
+      "ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, {} micro-batches of {} a rank",
+      world_.size(), session.threads(), to_string(session.ops().device()), to_string(job_.parallel.shard),
+      job_.data.batch, job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
+      job_.data.micro_batch));
   print_memory_plan(session.memory());
   say(fmt::format("{} {} of {} in {}", first_step > 0 ? "resumed at step" : "starting at step", first_step,
                   job_.schedule.steps, job_.job.directory));
@@ -45,7 +58,8 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
 
 void TrainDisplay::print_memory_plan(const Arena& memory) {
   std::string parts;
-  for (const auto& entry : memory.plan()) parts += fmt::format("{} {}, ", entry.category, format_bytes(entry.bytes));
+  for (const auto& entry : memory.plan())
+    parts += fmt::format("{} {}, ", entry.category, format_bytes(entry.bytes));
   say(fmt::format("memory a rank: {}in all {}", parts, format_bytes(memory.total_bytes())));
 }
 
@@ -54,19 +68,20 @@ void TrainDisplay::on_phase(const std::string& text) {
 }
 
 void TrainDisplay::on_step(const train::StepMetrics& metrics, bool logged) {
-  last_step_ = describe_step(job_, metrics);
+  last_step_ = brief_step(job_, metrics);
   if (progress_.interactive()) {
     progress_.update(last_step_);
-    if (logged) run_->log(last_step_);
+    if (logged) run_->log(full_step(job_, metrics));
   } else if (logged) {
-    say(last_step_);
+    say(full_step(job_, metrics));
   }
 }
 
 void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
   std::string results;
   for (const auto& result : metrics.results) {
-    results += fmt::format("  [{}] loss {:.4f} perplexity {:.2f}", result.pattern, result.loss, std::exp(result.loss));
+    results += fmt::format("  [{}] loss {:.4f} perplexity {:.2f}", result.pattern, result.loss,
+                           std::exp(result.loss));
   }
   say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_seconds(metrics.seconds)));
 }

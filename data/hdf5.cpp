@@ -19,7 +19,8 @@ namespace {
 class Lock {
  public:
   Lock() : guard_(mutex()) {
-    // Failures are thrown, not printed. In a thread-safe build of HDF5 (Debian's) each thread has its own setting.
+    // Failures are thrown, not printed. In a thread-safe build of HDF5 (Debian's) each thread has its own
+    // setting.
     [[maybe_unused]] thread_local const herr_t silenced = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   }
 
@@ -475,7 +476,7 @@ File File::create(const std::filesystem::path& file, const std::filesystem::path
 
 namespace {
 
-Handle open_file(const std::filesystem::path& file, unsigned flags) {
+Handle open_file(const std::filesystem::path& file) {
   // The common cases in plain words, since HDF5 tells them apart poorly.
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
@@ -483,7 +484,7 @@ Handle open_file(const std::filesystem::path& file, unsigned flags) {
   if (!std::filesystem::is_regular_file(status))
     fail("cannot open {}: it is not a regular file", file.string());
   const Handle access = file_access();
-  Handle opened(H5Fopen(file.c_str(), flags, access.get()), &H5Fclose);
+  Handle opened(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access.get()), &H5Fclose);
   if (!opened.open()) {
     const Reason reason = take_reason();
     if (reason.error_number != 0) fail("cannot open {}: {}", file.string(), reason.text);
@@ -499,12 +500,7 @@ Handle open_file(const std::filesystem::path& file, unsigned flags) {
 
 File File::open(const std::filesystem::path& file) {
   const Lock lock;
-  return {std::make_shared<FileState>(FileState{file, {}}), open_file(file, H5F_ACC_RDONLY)};
-}
-
-File File::open_writable(const std::filesystem::path& file) {
-  const Lock lock;
-  return {std::make_shared<FileState>(FileState{file, {}}), open_file(file, H5F_ACC_RDWR)};
+  return {std::make_shared<FileState>(FileState{file, {}}), open_file(file)};
 }
 
 File::~File() {

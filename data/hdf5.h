@@ -1,9 +1,9 @@
 // HDF5 behind small types that own what they open and turn every failure into an Error that names the file.
 //
-// Threads: HDF5 must never be entered by two threads at once unless it was built for that, whatever files they use. Every
-// function here holds one process-wide lock for its duration, so a loader thread may read shards while the
-// main thread writes a checkpoint, provided that nothing else in the process calls HDF5 directly. One object
-// is still for one thread at a time.
+// Threads: HDF5 must never be entered by two threads at once unless it was built for that, whatever files
+// they use. Every function here holds one process-wide lock for its duration, so a loader thread may read
+// shards while the main thread writes a checkpoint, provided that nothing else in the process calls HDF5
+// directly. One object is still for one thread at a time.
 #pragma once
 
 #include <hdf5.h>
@@ -176,8 +176,8 @@ class File : public Group {
   /// Replaces a file of this name. Metadata are written in HDF5's 1.10 format, which has checksums. Messages
   /// name `shown_as` instead if it is given (a file that is written beside its final name).
   static File create(const std::filesystem::path& file, const std::filesystem::path& shown_as = {});
+  /// For reading.
   static File open(const std::filesystem::path& file);
-  static File open_writable(const std::filesystem::path& file);
 
   ~File();
   File(File&&) noexcept = default;

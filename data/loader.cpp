@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "data/window.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
@@ -43,8 +44,6 @@ struct Loader::Impl {
   void read_ahead(const std::stop_token& stop, std::int64_t first_step);
   bool take_spare(const std::stop_token& stop, StepBatch& batch);
   void fill(StepBatch& batch, std::int64_t step);
-  void fill_sequence(std::int64_t sample, std::span<std::int32_t> inputs, std::span<std::int32_t> labels,
-                     std::int64_t& counted);
 
   // The thread's own.
   TokenStream stream;
@@ -109,21 +108,10 @@ void Loader::Impl::fill(StepBatch& batch, std::int64_t step) {
   for (std::int64_t m = 0; m < micro_batches; ++m) {
     const std::int64_t first = step * shape.batch + (m * shape.ranks + shape.rank) * shape.micro_batch;
     for (std::int64_t j = 0; j < shape.micro_batch; ++j, at += window) {
-      fill_sequence(first + j, std::span(batch.inputs).subspan(at, window),
-                    std::span(batch.labels).subspan(at, window), batch.counted);
+      stream.read(sampler.start(first + j), tokens);
+      batch.counted += cut_window(tokens, end_of_text, std::span(batch.inputs).subspan(at, window),
+                                  std::span(batch.labels).subspan(at, window));
     }
-  }
-}
-
-void Loader::Impl::fill_sequence(std::int64_t sample, std::span<std::int32_t> inputs,
-                                 std::span<std::int32_t> labels, std::int64_t& counted) {
-  stream.read(sampler.start(sample), tokens);
-  for (std::size_t t = 0; t < inputs.size(); ++t) {
-    inputs[t] = tokens[t];
-    // What follows an end of text is another document's beginning, which nothing predicts.
-    const bool predicts = tokens[t] != end_of_text;
-    labels[t] = predicts ? tokens[t + 1] : -1;
-    counted += predicts;
   }
 }
 
@@ -152,8 +140,7 @@ const StepBatch& Loader::next() {
     impl.ready_added.wait(lock, [&] { return !impl.ready.empty() || impl.error; });
     impl.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
-  // Steps read before the thread failed are served first, so that the error belongs to the step that meets
-  // it.
+  // Steps read before the thread failed come first, so that the error belongs to the step that meets it.
   if (impl.ready.empty()) std::rethrow_exception(impl.error);
   impl.current = std::move(impl.ready.front());
   impl.ready.pop_front();

@@ -69,6 +69,14 @@ const char* to_string(Split split) {
   return split == Split::train ? "train" : "validation";
 }
 
+Split parse_split(std::string_view name) {
+  for (const Split split : {Split::train, Split::validation}) {
+    if (name == to_string(split)) return split;
+  }
+  fail("split \"{}\" is not known; a dataset has the splits {} and {}", name, to_string(Split::train),
+       to_string(Split::validation));
+}
+
 std::int64_t Manifest::tokens(Split split) const {
   return sum(shards(split), &ManifestShard::tokens);
 }

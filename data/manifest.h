@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/shard.h"
@@ -12,6 +13,8 @@ namespace ratplus::data {
 
 enum class Split { train, validation };
 const char* to_string(Split split);
+/// Reads what to_string writes; Error with the names that there are for any other.
+Split parse_split(std::string_view name);
 
 struct ManifestShard {
   std::string file;  ///< relative to the dataset's directory

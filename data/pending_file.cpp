@@ -37,11 +37,11 @@ class Descriptor {
   fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
 }
 
-void write_all(const Descriptor& out, std::string_view bytes, const std::filesystem::path& final_name) {
+void write_all(const Descriptor& out, std::string_view bytes, const std::filesystem::path& shown_as) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(out.get(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_writing(final_name);
+    if (written < 0) fail_writing(shown_as);
     bytes.remove_prefix(static_cast<std::size_t>(written));
   }
 }
@@ -66,8 +66,9 @@ const char* write_advice(int error_number) {
   }
 }
 
-PendingFile::PendingFile(std::filesystem::path final_name)
+PendingFile::PendingFile(std::filesystem::path final_name, std::filesystem::path shown_as)
     : final_(std::move(final_name)),
+      shown_(shown_as.empty() ? final_ : std::move(shown_as)),
       partial_(final_.parent_path() / ("." + final_.filename().string() + ".partial")) {}
 
 PendingFile::~PendingFile() {
@@ -75,12 +76,15 @@ PendingFile::~PendingFile() {
 }
 
 PendingFile::PendingFile(PendingFile&& other) noexcept
-    : final_(std::move(other.final_)), partial_(std::exchange(other.partial_, {})) {}
+    : final_(std::move(other.final_)),
+      shown_(std::move(other.shown_)),
+      partial_(std::exchange(other.partial_, {})) {}
 
 PendingFile& PendingFile::operator=(PendingFile&& other) noexcept {
   if (this != &other) {
     discard();
     final_ = std::move(other.final_);
+    shown_ = std::move(other.shown_);
     partial_ = std::exchange(other.partial_, {});
   }
   return *this;
@@ -96,25 +100,33 @@ void PendingFile::discard() noexcept {
 }
 
 void PendingFile::commit() {
-  {
-    // The bytes before the name: after a crash the name either does not exist or stands for all of them.
-    const Descriptor file(partial_, O_RDWR);
-    if (!file.ok() || ::fsync(file.get()) != 0) fail_writing(final_);
-  }
-  if (::rename(partial_.c_str(), final_.c_str()) != 0) fail_writing(final_);
+  // The bytes before the name: after a crash the name either does not exist or stands for all of them.
+  sync_path(partial_, shown_);
+  if (::rename(partial_.c_str(), final_.c_str()) != 0) fail_writing(shown_);
   partial_.clear();
   const std::filesystem::path parent = final_.parent_path();
-  const Descriptor directory(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
-  // Some network file systems cannot sync a directory (EINVAL); the rename itself has happened.
-  if (directory.ok() && ::fsync(directory.get()) != 0 && errno != EINVAL) fail_writing(final_);
+  sync_path(parent.empty() ? "." : parent, shown_);
 }
 
-void write_whole_file(const std::filesystem::path& file, std::string_view bytes) {
-  PendingFile pending(file);
+void sync_path(const std::filesystem::path& path, const std::filesystem::path& shown_as) {
+  std::error_code ignored;
+  const bool directory = std::filesystem::is_directory(path, ignored);
+  const Descriptor opened(path, O_RDONLY);
+  if (opened.ok() && ::fsync(opened.get()) == 0) return;
+  // Some network file systems cannot sync a directory (EINVAL), and one may be written to but not be read
+  // (EACCES). Its names are in place all the same.
+  if (directory && (errno == EINVAL || errno == EACCES)) return;
+  fail_writing(shown_as.empty() ? path : shown_as);
+}
+
+void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
+                      const std::filesystem::path& shown_as) {
+  const std::filesystem::path& shown = shown_as.empty() ? file : shown_as;
+  PendingFile pending(file, shown);
   {
     const Descriptor out(pending.path(), O_WRONLY | O_CREAT | O_TRUNC);
-    if (!out.ok()) fail_writing(file);
-    write_all(out, bytes, file);
+    if (!out.ok()) fail_writing(shown);
+    write_all(out, bytes, shown);
   }
   pending.commit();
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace ratplus::data {
@@ -10,7 +11,9 @@ namespace ratplus::data {
 /// that, the partial file is removed, so that a reader never meets half a file.
 class PendingFile {
  public:
-  explicit PendingFile(std::filesystem::path final_name);
+  /// Messages name `shown_as` instead of the final name if it is given (a file of a directory that is itself
+  /// to be renamed).
+  explicit PendingFile(std::filesystem::path final_name, std::filesystem::path shown_as = {});
   ~PendingFile();
   PendingFile(PendingFile&& other) noexcept;
   PendingFile& operator=(PendingFile&& other) noexcept;
@@ -26,11 +29,17 @@ class PendingFile {
   void discard() noexcept;
 
   std::filesystem::path final_;
+  std::filesystem::path shown_;
   std::filesystem::path partial_;  ///< empty once committed
 };
 
+/// Waits until a file's bytes, or a directory's names, are on the disk, as far as the file system can say so.
+/// Throws Error naming `shown_as`, or the path itself if that is empty.
+void sync_path(const std::filesystem::path& path, const std::filesystem::path& shown_as = {});
+
 /// The whole of a small file (manifest, tokenizer model), by a PendingFile.
-void write_whole_file(const std::filesystem::path& file, std::string_view bytes);
+void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
+                      const std::filesystem::path& shown_as = {});
 /// Throws Error naming the file.
 std::string read_whole_file(const std::filesystem::path& file);
 

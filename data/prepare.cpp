@@ -110,17 +110,32 @@ class OutputFiles {
  public:
   OutputFiles() = default;
   ~OutputFiles() {
-    std::error_code ignored;
+    std::error_code ignored;  // a directory that something else was put into stays
     for (const fs::path& file : files_) fs::remove(file, ignored);
+    for (const fs::path& directory : directories_) fs::remove(directory, ignored);
   }
   OutputFiles(const OutputFiles&) = delete;
   OutputFiles& operator=(const OutputFiles&) = delete;
 
   const fs::path& add(fs::path file) { return files_.emplace_back(std::move(file)); }
-  void keep() { files_.clear(); }
+  /// With the directories above it; those that are missing are this run's.
+  void make_directory(const fs::path& directory) {
+    for (fs::path missing = fs::absolute(directory).lexically_normal(); !fs::exists(missing);
+         missing = missing.parent_path()) {
+      if (missing.has_filename()) directories_.push_back(missing);
+    }
+    std::error_code error;
+    fs::create_directories(directory, error);
+    if (error) fail("cannot make directory {}: {}", directory.string(), error.message());
+  }
+  void keep() {
+    files_.clear();
+    directories_.clear();
+  }
 
  private:
   std::vector<fs::path> files_;
+  std::vector<fs::path> directories_;  ///< the innermost first
 };
 
 // The tokenizer.
@@ -305,15 +320,13 @@ class Tokenization {
     if (result_.manifest.validation.empty()) {
       fail(
           "no document fell in the held-out part ({} documents); raise --validation-fraction from {} to "
-          "{:.4f} or "
-          "more",
+          "{:.4f} or more",
           documents_, options_.validation_fraction, lowest_position_ + 1e-4);
     }
     if (result_.manifest.train.empty()) {
       fail(
           "every document fell in the held-out part ({} documents); lower --validation-fraction from {} to "
-          "below "
-          "{:.4f}",
+          "below {:.4f}",
           documents_, options_.validation_fraction, highest_position_);
     }
   }
@@ -334,6 +347,8 @@ class Tokenization {
 
 PrepareResult prepare(const PrepareOptions& options, const Report& report) {
   check_options(options);
+  std::optional<Tokenizer> tokenizer;
+  if (options.tokenizer) tokenizer.emplace(*options.tokenizer);
   const std::vector<TextFile> files = list_text_files(options.inputs);
   const std::string source_id = source_fingerprint(options, files);
 
@@ -343,29 +358,27 @@ PrepareResult prepare(const PrepareOptions& options, const Report& report) {
     if (same && !options.force && complete(options.output, *existing)) return {*existing, true, 0, 0};
     if (!same && !options.force) {
       fail(
-          "{} already holds a dataset of other inputs or options; replace it with --force or name another "
+          "{} already holds a dataset of other inputs or options; replace it with --force, or choose another "
           "--output",
           options.output.string());
     }
   }
 
-  std::string model =
+  const std::string model =
       options.tokenizer ? read_whole_file(*options.tokenizer) : trained_model(options, files, report);
-  std::error_code error;
-  fs::create_directories(options.output, error);
-  if (error) fail("cannot make directory {}: {}", options.output.string(), error.message());
-  if (fs::exists(options.output / manifest_name))
-    remove_dataset(options.output, existing_manifest(options.output));
-
   OutputFiles written;
+  written.make_directory(options.output);
+  if (fs::exists(options.output / manifest_name)) {
+    remove_dataset(options.output, existing_manifest(options.output));
+  }
   const fs::path model_file = options.output / tokenizer_name;
   // A model that is used from where it would be copied to stays as it is, whatever happens.
   if (!options.tokenizer || !fs::exists(model_file) || !fs::equivalent(*options.tokenizer, model_file)) {
     write_whole_file(written.add(model_file), model);
   }
-  const Tokenizer tokenizer(model_file);
+  if (!tokenizer) tokenizer.emplace(model_file);
   TextSource source(files);
-  PrepareResult result = Tokenization(options, tokenizer, written).run(source, report);
+  PrepareResult result = Tokenization(options, *tokenizer, written).run(source, report);
   result.manifest.source = source_id;
   write_manifest(options.output, result.manifest);
   written.keep();

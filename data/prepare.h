@@ -42,7 +42,7 @@ struct PrepareResult {
 };
 
 /// Writes tokenizer.model, train-*.h5, validation-*.h5 and, last of all, the manifest; what fails or is
-/// interrupted (by an exception out of `report`, which is called a few times a second) leaves no files. A
+/// interrupted (by an exception out of `report`, which is called a few times a second) leaves nothing. A
 /// directory that holds the dataset of the same inputs and options is left as it is; one that holds another
 /// is an Error unless options.force. Throws Error naming the input (file and line) or the output.
 PrepareResult prepare(const PrepareOptions& options,

@@ -9,12 +9,6 @@ const char* to_string(Sampling sampling) {
   return sampling == Sampling::ordered ? "ordered" : "random";
 }
 
-Sampling parse_sampling(std::string_view text) {
-  if (text == "ordered") return Sampling::ordered;
-  if (text == "random") return Sampling::random;
-  fail("sampling \"{}\" is not known; use \"ordered\" or \"random\"", text);
-}
-
 Sampler::Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t window, std::uint64_t seed)
     : sampling_(sampling),
       stream_tokens_(stream_tokens),
@@ -31,8 +25,8 @@ Sampler::Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t win
 std::int64_t Sampler::start(std::int64_t index) const {
   require(index >= 0, "sample index {} is negative", index);
   if (sampling_ == Sampling::ordered) return index % windows_ * window_;
-  const auto starts =
-      static_cast<std::uint64_t>(stream_tokens_ - window_);  // the last window ends with the stream
+  // The last window ends with the stream.
+  const auto starts = static_cast<std::uint64_t>(stream_tokens_ - window_);
   return static_cast<std::int64_t>(
       random_below(starts, seed_, Purpose::sampling, 0, static_cast<std::uint64_t>(index)));
 }

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <string_view>
 
 namespace ratplus::data {
 
@@ -11,7 +9,6 @@ namespace ratplus::data {
 /// random: uniform offsets over the whole stream.
 enum class Sampling { ordered, random };
 const char* to_string(Sampling sampling);
-Sampling parse_sampling(std::string_view text);
 
 class Sampler {
  public:

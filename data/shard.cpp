@@ -24,16 +24,14 @@ void check_version(const hdf5::File& file) {
   if (!file.has_attribute("version") || !file.has(tokens_name) || !file.has(offsets_name)) {
     fail(
         "{} is not a token shard (an HDF5 file, but without the attribute \"version\", \"{}\" or \"{}\"); "
-        "make "
-        "shards with `ratplus prepare`",
+        "make shards with `ratplus prepare`",
         name, tokens_name, offsets_name);
   }
   const std::int64_t version = file.integer_attribute("version");
   if (version != shard_format_version) {
     fail(
         "{} has shard format version {}, but this program reads version {}; prepare the dataset again with "
-        "this "
-        "program",
+        "this program",
         name, version, shard_format_version);
   }
 }

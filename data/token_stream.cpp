@@ -23,8 +23,7 @@ ShardReader open_checked(const std::filesystem::path& file, const Manifest& mani
       info.tokenizer != manifest.tokenizer) {
     fail(
         "{}: made with another tokenizer (vocabulary {}, end of text {}, {}) than {} says ({}, {}, {}); "
-        "prepare "
-        "the dataset again",
+        "prepare the dataset again",
         file.string(), info.vocab_size, info.end_of_text, info.tokenizer, manifest_name, manifest.vocab_size,
         manifest.end_of_text, manifest.tokenizer);
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "data/pending_file.h"
+#include "data/sentencepiece_words.h"
 #include "data/sha256.h"
 #include "kernels/error.h"
 
@@ -43,18 +44,17 @@ Tokenizer::Tokenizer(const std::filesystem::path& model) : impl_(std::make_uniqu
   impl_->file = model.string();
   const std::string bytes = read_whole_file(model);
   const auto status = impl_->model.LoadFromSerializedProto(bytes);
-  if (!status.ok()) {
-    fail("{} is not a SentencePiece model ({}); give a tokenizer.model, or train one with --train-tokenizer",
-         impl_->file, status.message());
+  if (!status.ok()) {  // its words are the source line and condition that failed
+    fail("{} is not a SentencePiece model; give a tokenizer.model, or train one with --train-tokenizer",
+         impl_->file);
   }
   impl_->identity = "sentencepiece:sha256:" + sha256_hex(bytes);
   impl_->vocab_size = impl_->model.GetPieceSize();
   impl_->end_of_text = impl_->model.eos_id();
   if (impl_->end_of_text < 0 || impl_->end_of_text >= impl_->vocab_size) {
     fail(
-        "{}: the model has no end-of-text token (eos); documents cannot be told apart without one, so use a "
-        "model "
-        "trained with --eos_id",
+        "{}: the model has no end-of-text token (eos), without which documents cannot be told apart; give a "
+        "model that has one, or train one with --train-tokenizer",
         impl_->file);
   }
   std::vector<std::string> pieces;
@@ -86,7 +86,7 @@ void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) co
     // a text, if it does that, and stays with the next part otherwise.
     const std::size_t end = part_end(text);
     const auto status = impl_->model.Encode(text.substr(0, end), &ids);
-    if (!status.ok()) fail("{}: cannot encode a text: {}", impl_->file, status.message());
+    if (!status.ok()) fail("{}: cannot encode a text: {}", impl_->file, plain_words(status.message()));
     out.insert(out.end(), ids.begin(), ids.end());
     text.remove_prefix(std::min(text.size(), end + (impl_->adds_blank ? 1 : 0)));
   }
@@ -100,7 +100,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> tokens) const {
   }
   std::string text;
   const auto status = impl_->model.Decode(std::vector<int>(tokens.begin(), tokens.end()), &text);
-  if (!status.ok()) fail("{}: cannot decode: {}", impl_->file, status.message());
+  if (!status.ok()) fail("{}: cannot decode: {}", impl_->file, plain_words(status.message()));
   return text;
 }
 

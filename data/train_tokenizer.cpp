@@ -3,12 +3,14 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <exception>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
-#include "data/utf8.h"
+#include "data/sentencepiece_words.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
@@ -96,10 +98,16 @@ class LineIterator : public sentencepiece::SentenceIterator {
   std::exception_ptr error_;
 };
 
+/// The size that SentencePiece is asked for. Beyond these bounds it fails before it has seen the text; at
+/// them it tells which sizes the text allows.
+std::int64_t trained_size(std::int64_t vocab_size) {
+  return std::clamp<std::int64_t>(vocab_size, 3 + 256, 1 << 24);
+}
+
 std::unordered_map<std::string, std::string> trainer_settings(std::int64_t vocab_size) {
   return {
       {"model_type", "bpe"},
-      {"vocab_size", fmt::format("{}", vocab_size)},
+      {"vocab_size", fmt::format("{}", trained_size(vocab_size))},
       {"byte_fallback", "true"},
       {"character_coverage", "0.99995"},  // rarer characters are spelt in bytes
       {"normalization_rule_name", "identity"},
@@ -118,10 +126,34 @@ std::unordered_map<std::string, std::string> trainer_settings(std::int64_t vocab
   };
 }
 
-/// SentencePiece's words without the source line and the condition that it puts before them.
-std::string_view plain_words(std::string_view message) {
-  const auto bracket = message.rfind("] ");
-  return bracket == std::string_view::npos ? message : message.substr(bracket + 2);
+/// The number after `words` in SentencePiece's message, if it has them.
+std::optional<std::int64_t> number_after(std::string_view message, std::string_view words) {
+  const auto at = message.find(words);
+  if (at == std::string_view::npos) return std::nullopt;
+  std::int64_t number = 0;
+  const auto digits = message.substr(at + words.size());
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return error == std::errc{} ? std::optional(number) : std::nullopt;
+}
+
+/// Says in our words what SentencePiece found impossible; its own name options that ratplus does not have.
+[[noreturn]] void fail_training(std::int64_t vocab_size, std::string_view message) {
+  if (const auto least = number_after(message, fmt::format(" {} vs ", trained_size(vocab_size)))) {
+    fail(
+        "a tokenizer with a vocabulary of {} cannot be trained on this text: its characters, the 256 bytes "
+        "and the 3 special pieces are {} already; set --vocab-size to at least that",
+        vocab_size, *least);
+  }
+  if (const auto most = number_after(message, " value <= ")) {
+    fail(
+        "a tokenizer with a vocabulary of {} cannot be trained on this text, which gives at most {}; lower "
+        "--vocab-size or give more text",
+        vocab_size, *most);
+  }
+  fail(
+      "a tokenizer with a vocabulary of {} cannot be trained on this text ({}); change --vocab-size or give "
+      "more text",
+      vocab_size, plain_words(message));
 }
 
 }  // namespace
@@ -135,13 +167,7 @@ std::string train_tokenizer(const TokenizerTraining& training,
   const auto status =
       sentencepiece::SentencePieceTrainer::Train(trainer_settings(training.vocab_size), &lines, &model);
   if (lines.error()) std::rethrow_exception(lines.error());
-  if (!status.ok()) {
-    fail(
-        "a tokenizer with a vocabulary of {} cannot be trained on this text ({}); change --vocab-size or "
-        "give more "
-        "text",
-        training.vocab_size, plain_words(status.message()));
-  }
+  if (!status.ok()) fail_training(training.vocab_size, status.message());
   return model;
 }
 

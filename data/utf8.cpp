@@ -1,7 +1,8 @@
 #include "data/utf8.h"
 
-#include <algorithm>
 #include <cstddef>
+#include <string_view>
+#include <utility>
 
 namespace ratplus::data {
 namespace {
@@ -12,7 +13,7 @@ struct Scan {
   bool well_formed;
 };
 
-/// `text` is not empty.
+/// The character that `text`, which is not empty, begins with (Unicode 15, table 3-7).
 Scan scan(std::string_view text) {
   const auto byte = [&](int i) { return static_cast<unsigned char>(text[static_cast<std::size_t>(i)]); };
   const int first = byte(0);
@@ -30,12 +31,6 @@ Scan scan(std::string_view text) {
 }
 
 }  // namespace
-
-int utf8_character(std::string_view text) {
-  if (text.empty()) return 0;
-  const Scan character = scan(text);
-  return character.well_formed ? character.bytes : 0;
-}
 
 std::int64_t repair_utf8(std::string& text) {
   constexpr std::string_view replacement = "\xEF\xBF\xBD";

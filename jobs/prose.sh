@@ -1,19 +1,42 @@
 #!/usr/bin/env bash
-# English prose for the quick start, as JSON lines: jobs/prose.sh OUTPUT.jsonl [KEEP_ONE_IN]
+# English prose for the quick start, as JSON lines.
 #
 # The text is "An Anarchist FAQ" from the Debian package `anarchism` (7 MB to fetch, GPL-2): 10 MB of essays in plain
 # English without code or tables, the largest such text that Debian has. It comes as Markdown, so that awk suffices.
 # The package is unpacked into a temporary directory and not installed: slim systems install no documentation.
-# With KEEP_ONE_IN = N, only every N-th document is kept.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
 source "$repository/jobs/common.sh"
 
-[[ $# -ge 1 && $1 != -* ]] || die "usage: jobs/prose.sh OUTPUT.jsonl [KEEP_ONE_IN]"
-output=$1
-keep_one_in=${2:-1}
+usage() {
+  cat <<'END'
+jobs/prose.sh - English prose as JSON lines, {"title": ..., "text": ...} a document
+
+Usage: jobs/prose.sh OUTPUT.jsonl [KEEP_ONE_IN] [--help]
+
+  OUTPUT.jsonl  where the text goes; its directory is made
+  KEEP_ONE_IN   only every KEEP_ONE_IN-th document is kept (default 1: all)
+  --help        this text
+
+The text is "An Anarchist FAQ" from the Debian package `anarchism`, 7 MB to fetch.
+END
+}
+
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    -h | --help) usage && exit ;;
+    -*) die "unknown option '$argument'; --help lists the known ones" ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+((${#arguments[@]} >= 1)) || die "the output's name is missing; see --help"
+((${#arguments[@]} <= 2)) || die "too many arguments ('${arguments[2]}'); see --help"
+output=${arguments[0]}
+keep_one_in=${arguments[1]:-1}
+[[ $keep_one_in =~ ^[1-9][0-9]*$ ]] || die "KEEP_ONE_IN is a positive whole number, not '$keep_one_in'"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -16,7 +16,7 @@ On a Debian 12 machine: installs the packages that are missing, builds ratplus, 
 pretrains a small RAT+ jointly on N MPI ranks, adapts it to D = 16 and to D = 64, and evaluates the three models.
 It ends with a table of perplexities before and after adaptation, and a picture of the loss curves.
 
-  --ranks N  MPI ranks (default 2)
+  --ranks N  MPI ranks, 1 or 2 (default 2)
   --short    a few steps on an eighth of the text, to see that everything works; in runs/quickstart-short
   --fresh    start over: removes the run directory first
   --help     this text
@@ -33,7 +33,7 @@ arguments=("$@")
 while (($# > 0)); do
   case $1 in
     --ranks)
-      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--ranks needs a positive whole number, not '${2:-}'"
+      [[ ${2:-} == [12] ]] || die "--ranks is 1 or 2, not '${2:-}': the batch of 8 is cut into micro-batches of 4"
       ranks=$2
       shift
       ;;
@@ -161,7 +161,7 @@ text=$run/text/prose.jsonl
 if [[ -e $text ]]; then echo "$text is there"; else jobs/prose.sh "$text" "$keep_one_in"; fi
 
 phase "prepare" "a tokenizer, and the text as shards of tokens"
-build/ratplus prepare "$run/text" --output "$run/data" --train-tokenizer --vocab-size 4096 --validation-fraction 0.05
+build/ratplus prepare "$run/text" --output "$run/data" --train-tokenizer --vocab-size 2048 --validation-fraction 0.05
 
 phase "pretrain" "jointly, dense and D = 64, on $ranks ranks"
 train pretrain "${pretrain_overrides[@]}"

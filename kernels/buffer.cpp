@@ -2,8 +2,13 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <new>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "kernels/error.h"
@@ -29,20 +34,59 @@ std::int64_t round_up(std::int64_t bytes) {
 // that touching one faults at once.
 constexpr std::uintptr_t counting_address = std::uintptr_t{1} << 62;
 
+/// What this machine could still give without swapping, or -1 where /proc/meminfo does not say.
+std::int64_t available_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    constexpr std::string_view key = "MemAvailable:";
+    if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10) << 10;  // in kB
+  }
+  return -1;
+}
+
+double gib(std::int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 30);
+}
+
+constexpr const char* memory_advice =
+    "use a smaller data.micro_batch, a shorter data.window, or more ranks with parallel.shard = \"full\"";
+
+/// Memory is mapped when it is touched: too large a buffer would be granted, and then the kernel would end
+/// this process, or another, without a word.
+void check_fits(Device device, std::int64_t bytes) {
+  constexpr std::int64_t small = std::int64_t{64} << 20;
+  if (bytes < small) return;
+  const std::int64_t available = available_memory();
+  if (available < 0 || bytes <= available) return;
+  fail("{}: needs {:.1f} GiB, the machine has {:.1f} GiB available; {}", to_string(device), gib(bytes),
+       gib(available), memory_advice);
+}
+
+/// By all threads: the first to touch a page decides which NUMA node it lies on, and pages spread over the
+/// nodes give all their bandwidth.
+void zero(std::byte* data, std::int64_t bytes) {
+  const std::int64_t pieces = (bytes + huge_page - 1) / huge_page;
+#pragma omp parallel for schedule(static) if (pieces > 1)
+  for (std::int64_t piece = 0; piece < pieces; ++piece) {
+    const std::int64_t begin = piece * huge_page;
+    std::memset(data + begin, 0, static_cast<std::size_t>(std::min(huge_page, bytes - begin)));
+  }
+}
+
 }  // namespace
 
 Buffer::Buffer(Device device, std::int64_t bytes) : device_(device), bytes_(bytes) {
   require(bytes >= 0, "a buffer of {} bytes", bytes);
   if (device.kind != DeviceKind::cpu) fail("{}: this build of ratplus has no GPU support", to_string(device));
   if (bytes == 0) return;
+  check_fits(device, bytes);
   data_ = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes), std::nothrow);
   if (!data_) {
-    fail("{}: no memory for {} bytes ({:.1f} GiB); use a smaller micro-batch, a shorter window or more ranks",
-         to_string(device), bytes, static_cast<double>(bytes) / (1 << 30));
+    fail("{}: no memory for {:.1f} GiB; {}", to_string(device), gib(bytes), memory_advice);
   }
   // Advice: where it is refused, the pages stay small. Before the first touch, which is what maps them.
   if (bytes >= huge_page) madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
-  std::memset(data_, 0, static_cast<std::size_t>(bytes));
+  zero(static_cast<std::byte*>(data_), bytes);
 }
 
 Buffer::~Buffer() {

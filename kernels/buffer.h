@@ -13,7 +13,7 @@
 namespace ratplus {
 
 /// Owned, 256-byte aligned memory, zeroed; freed with the object. Movable, not copyable. Throws Error when
-/// the device has not that much.
+/// the device has not that much available.
 class Buffer {
  public:
   Buffer() = default;
@@ -24,6 +24,8 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
+  /// Gives the memory up without freeing it.
+  void leak() { data_ = nullptr; }
   void* data() const { return data_; }
   std::int64_t bytes() const { return bytes_; }
   Device device() const { return device_; }
@@ -61,6 +63,8 @@ class Arena {
   /// Ends the counting pass: allocates all that was asked for, and restarts from the first request.
   void commit();
   bool committed() const { return !counting_; }
+  /// Gives the memory up without freeing it: for a program on its way out while something may still write there.
+  void leak() { buffer_.leak(); }
 
   struct Entry {
     std::string category;

@@ -4,18 +4,15 @@
 // Conventions
 // - Outputs first. "x" is overwritten; "x +=" is added to.
 // - B sequences of T tokens, N = B T rows, d model width, H heads of P channels (d = H P), V vocabulary
-// entries.
+//   entries.
 // - A backend computes products in its compute type C: float32 on the CPU; bfloat16, or float32 for checking,
-// on
-//   a GPU. "f32" marks what is float32 everywhere: the residual stream, norms' statistics, gradients of
+//   on a GPU. "f32" marks what is float32 everywhere: the residual stream, norms' statistics, gradients of
 //   parameters, losses, optimizer state.
 // - Rows may be strided (a slice of a wider matrix); the last dimension is contiguous.
 // - Shapes and types are checked; a mismatch is std::logic_error, since only this program can cause it.
 // - Operations run in the order of the calls. Results on a device are ready for the host after synchronize();
-// the
-//   functions that return a number wait by themselves.
-// - The same call on the same inputs gives the same bits on the same number of threads. Whatever the number
-// of
+//   the functions that return a number wait by themselves.
+// - The same call on the same inputs gives the same bits on the same number of threads. Whatever the number of
 //   threads, too, for all but matmul, whose sums a BLAS may cut by threads (OpenBLAS 0.3.21 gave equal bits
 //   with 1 and 2 threads at the sizes of the tests, but promises nothing).
 #pragma once
@@ -67,15 +64,13 @@ class Ops {
   /// Waits until all work is done.
   virtual void synchronize() = 0;
 
-  // --- scratch
-  // ------------------------------------------------------------------------------------------------
+  // --- scratch -------------------------------------------------------------------------------------------
   /// Bytes of scratch that the operations below may use at these sizes.
   virtual std::int64_t scratch_bytes(const OpShapes& shapes) const = 0;
   /// Lends scratch: u8 [bytes], at least scratch_bytes of the largest sizes to come. All operations share it.
   virtual void use_scratch(Tensor scratch) = 0;
 
-  // --- memory
-  // -------------------------------------------------------------------------------------------------
+  // --- memory --------------------------------------------------------------------------------------------
   /// dst = src, converting between f32 and bf16 where the types differ. Equal shapes.
   virtual void copy(Tensor dst, Tensor src) = 0;
   /// x = value (f32, C or i32).
@@ -86,20 +81,17 @@ class Ops {
   virtual void upload(Tensor dst, const void* host) = 0;
   virtual void download(void* host, Tensor src) = 0;
 
-  // --- matrix product
-  // -----------------------------------------------------------------------------------------
+  // --- matrix product ------------------------------------------------------------------------------------
   /// c [M, N] = a [M, K] b [K, N]. a and b in C; c in C or f32.
   virtual void matmul(Tensor c, Tensor a, Tensor b, MatmulOptions options) = 0;
 
-  // --- embedding
-  // ----------------------------------------------------------------------------------------------
+  // --- embedding -----------------------------------------------------------------------------------------
   /// x [N, d] f32 = rows of table [V, d] (C) at tokens [N] i32.
   virtual void embedding_forward(Tensor x, Tensor tokens, Tensor table) = 0;
   /// dtable [V, d] f32 += dx [N, d] f32 at tokens [N]; in the order of the rows.
   virtual void embedding_backward(Tensor dtable, Tensor dx, Tensor tokens) = 0;
 
-  // --- residual + RMSNorm
-  // -------------------------------------------------------------------------------------
+  // --- residual + RMSNorm --------------------------------------------------------------------------------
   /// y = x + delta;  rstd = 1 / sqrt(mean(y^2) + eps);  u = y rstd weight.
   /// x, y [N, d] f32; delta, u [N, d] C; rstd [N] f32; weight [d] C. y may be x. With an empty delta, y = x
   /// and y may be empty.
@@ -111,8 +103,7 @@ class Ops {
   virtual void residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Tensor dy, Tensor y,
                                           Tensor rstd, Tensor weight) = 0;
 
-  // --- RAT+ mixer (spec 1.1)
-  // ----------------------------------------------------------------------------------
+  // --- RAT+ mixer (spec 1.1) -----------------------------------------------------------------------------
   /// The rotary table, f32 [T, 2, P/2]: cos and sin of t base^(-2i/P).
   virtual void rope_table(Tensor table, double base) = 0;
   /// What the attention sees. projection [B, T, 5, H, P] C holds o, q, k, v, f in this order, or [B, T, 4, H,
@@ -138,23 +129,20 @@ class Ops {
   /// da, dgate [N, d] C from dz; dgate is the gradient of o. da may be dz.
   virtual void output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a, Tensor o) = 0;
 
-  // --- feed-forward layer (spec 1.3)
-  // --------------------------------------------------------------------------
+  // --- feed-forward layer (spec 1.3) ---------------------------------------------------------------------
   /// z = gelu(h) = h (1 + erf(h / sqrt 2)) / 2, exact; [N, F] C.
   virtual void gelu_forward(Tensor z, Tensor h) = 0;
   /// dh = dz gelu'(h); dh may be dz.
   virtual void gelu_backward(Tensor dh, Tensor dz, Tensor h) = 0;
 
-  // --- loss (spec 1.4)
-  // ----------------------------------------------------------------------------------------
+  // --- loss (spec 1.4) -----------------------------------------------------------------------------------
   /// losses [N] f32 = cross-entropy of logits [N, V] (C or f32) at labels [N] i32, 0 where the label is
   /// negative (a position that is left out). With want_gradient, logits become scale * (softmax(logits) -
   /// onehot), zero rows where left out; else they are left alone.
   virtual void cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale,
                              bool want_gradient) = 0;
 
-  // --- reductions and the optimizer
-  // ---------------------------------------------------------------------------
+  // --- reductions and the optimizer ----------------------------------------------------------------------
   /// Sum of the elements of x (f32), accumulated in float64.
   virtual double sum(Tensor x) = 0;
   /// Sum of the squares of x (f32), accumulated in float64.

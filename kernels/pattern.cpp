@@ -4,15 +4,10 @@
 #include <charconv>
 
 #include "kernels/error.h"
+#include "kernels/text.h"
 
 namespace ratplus {
 namespace {
-
-std::string_view trim(std::string_view text) {
-  const auto begin = text.find_first_not_of(" \t");
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
-}
 
 std::int64_t parse_number(std::string_view field, std::string_view name, std::string_view pattern) {
   std::int64_t value = 0;
@@ -21,6 +16,14 @@ std::int64_t parse_number(std::string_view field, std::string_view name, std::st
     fail("pattern \"{}\": the {} is \"{}\", which is no whole number", pattern, name, field);
   }
   return value;
+}
+
+/// The dilation of a pattern in writing, where 0 (no_dilation in the struct) stands for nothing.
+std::int64_t parse_dilation(std::string_view field, std::string_view pattern) {
+  if (field == "none" || field == "-1") return Pattern::no_dilation;
+  const std::int64_t dilation = parse_number(field, "dilation", pattern);
+  if (dilation == 0) fail("pattern \"{}\": the dilation is at least 1; write none for no dilation", pattern);
+  return dilation;
 }
 
 }  // namespace
@@ -46,9 +49,7 @@ Pattern parse_pattern(std::string_view text) {
     fail("pattern \"{}\": write dilation,window,sinks (as in 16,256,4 or none,256,4), or dense", text);
   }
   Pattern pattern;
-  pattern.dilation = fields[0] == "none" || fields[0] == "-1" ? Pattern::no_dilation
-                                                              : parse_number(fields[0], "dilation", text);
-  if (fields[0] == "0") fail("pattern \"{}\": the dilation is at least 1; write none for no dilation", text);
+  pattern.dilation = parse_dilation(fields[0], text);
   pattern.window = parse_number(fields[1], "window", text);
   pattern.sinks = parse_number(fields[2], "number of sinks", text);
   validate(pattern, fmt::format("pattern \"{}\"", text));

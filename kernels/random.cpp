@@ -49,11 +49,6 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::a
   return counter;
 }
 
-std::uint64_t random_bits(std::uint64_t seed, Purpose purpose, std::uint32_t stream, std::uint64_t index) {
-  const auto w = words(seed, purpose, 0, stream, index);
-  return join(w[0], w[1]);
-}
-
 std::uint64_t random_below(std::uint64_t bound, std::uint64_t seed, Purpose purpose, std::uint32_t stream,
                            std::uint64_t index) {
   require(bound > 0, "a random number below {}", bound);

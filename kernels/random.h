@@ -15,9 +15,7 @@ enum class Purpose : std::uint32_t { initial_weights = 1, sampling = 2, test = 3
 /// counter under a key.
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
 
-/// 64 random bits for (seed, purpose, stream, index).
-std::uint64_t random_bits(std::uint64_t seed, Purpose purpose, std::uint32_t stream, std::uint64_t index);
-/// An integer uniform in [0, bound), without the bias of a bare remainder.
+/// A function of (seed, purpose, stream, index): an integer uniform in [0, bound), without the bias of a bare remainder.
 std::uint64_t random_below(std::uint64_t bound, std::uint64_t seed, Purpose purpose, std::uint32_t stream,
                            std::uint64_t index);
 /// out[i] ~ N(0, sigma^2) for element first + i of the stream; any sub-range gives the same elements.

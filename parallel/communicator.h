@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
+#include "kernels/error.h"
 #include "kernels/tensor.h"
 
 namespace ratplus::parallel {
@@ -12,10 +14,21 @@ class Communicator;
 
 /// A collective under way. Its tensors must not be touched until wait() has returned; for a GPU communicator,
 /// wait() orders the compute stream after the collective and does not block the host. Default: nothing to wait for.
+/// Moved, not copied: whoever holds it waits, once, before it is overwritten or destroyed.
 class Request {
  public:
   Request() = default;
   Request(Communicator& communicator, int ticket) : communicator_(&communicator), ticket_(ticket) {}
+  Request(Request&& other) noexcept
+      : communicator_(std::exchange(other.communicator_, nullptr)), ticket_(other.ticket_) {}
+  Request& operator=(Request&& other) {
+    require(!pending(), "a collective under way is overwritten");
+    communicator_ = std::exchange(other.communicator_, nullptr);
+    ticket_ = other.ticket_;
+    return *this;
+  }
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
   void wait();
   bool pending() const { return communicator_ != nullptr; }
 
@@ -40,6 +53,8 @@ class Communicator {
   virtual Request reduce_scatter(Tensor part, Tensor full) = 0;
   /// x [n] = its sum over ranks.
   virtual Request all_reduce(Tensor x) = 0;
+  /// Lets what is under way move on, where that takes the host's help (MPI's collectives do). Call it now and then.
+  virtual void progress() {}
 
  protected:
   friend class Request;
@@ -47,8 +62,7 @@ class Communicator {
 };
 
 inline void Request::wait() {
-  if (communicator_ != nullptr) communicator_->wait(ticket_);
-  communicator_ = nullptr;
+  if (pending()) std::exchange(communicator_, nullptr)->wait(ticket_);
 }
 
 /// Tensors in host memory, by MPI's non-blocking collectives over all ranks. MPI must be initialised (World).

@@ -1,6 +1,7 @@
 #include <mpi.h>
 
 #include <climits>
+#include <exception>
 #include <vector>
 
 #include "kernels/error.h"
@@ -11,10 +12,14 @@ namespace {
 
 MPI_Datatype mpi_type(DType dtype) {
   switch (dtype) {
-    case DType::f32: return MPI_FLOAT;
-    case DType::bf16: return MPI_UINT16_T;  // moved, never summed
-    case DType::i32: return MPI_INT32_T;
-    case DType::u8: return MPI_UINT8_T;
+    case DType::f32:
+      return MPI_FLOAT;
+    case DType::bf16:
+      return MPI_UINT16_T;  // moved, never summed
+    case DType::i32:
+      return MPI_INT32_T;
+    case DType::u8:
+      return MPI_UINT8_T;
   }
   return MPI_DATATYPE_NULL;
 }
@@ -32,7 +37,10 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
   }
-  ~MpiCommunicator() override { MPI_Comm_free(&comm_); }
+  ~MpiCommunicator() override {
+    // Collective, so not where this rank is on its way out alone.
+    if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
+  }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
 
@@ -40,12 +48,13 @@ class MpiCommunicator final : public Communicator {
   int size() const override { return size_; }
 
   Request all_gather(Tensor full, Tensor part) override {
-    require(full.numel() == part.numel() * size_, "all_gather of {} from {}", full.describe(), part.describe());
+    require(full.numel() == part.numel() * size_, "all_gather of {} from {}", full.describe(),
+            part.describe());
     if (size_ == 1 && full.raw() == part.raw()) return {};
     const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
     const int ticket = new_ticket();
     MPI_Iallgather(in_place ? MPI_IN_PLACE : part.raw(), mpi_count(part), mpi_type(part.dtype()), full.raw(),
-                   mpi_count(part), mpi_type(full.dtype()), comm_, &requests_[static_cast<std::size_t>(ticket)]);
+                   mpi_count(part), mpi_type(full.dtype()), comm_, request(ticket));
     return {*this, ticket};
   }
 
@@ -54,7 +63,7 @@ class MpiCommunicator final : public Communicator {
             full.describe(), part.describe());
     const int ticket = new_ticket();
     MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), MPI_FLOAT, MPI_SUM, comm_,
-                              &requests_[static_cast<std::size_t>(ticket)]);
+                              request(ticket));
     return {*this, ticket};
   }
 
@@ -62,33 +71,53 @@ class MpiCommunicator final : public Communicator {
     require(x.dtype() == DType::f32, "all_reduce of {}", x.describe());
     if (size_ == 1) return {};
     const int ticket = new_ticket();
-    MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), MPI_FLOAT, MPI_SUM, comm_,
-                   &requests_[static_cast<std::size_t>(ticket)]);
+    MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), MPI_FLOAT, MPI_SUM, comm_, request(ticket));
     return {*this, ticket};
   }
 
- private:
-  void wait(int ticket) override {
-    MPI_Wait(&requests_[static_cast<std::size_t>(ticket)], MPI_STATUS_IGNORE);  // leaves MPI_REQUEST_NULL
+  void progress() override {
+    for (const auto& operation : operations_) {
+      if (!operation.under_way) continue;
+      int done = 0;
+      MPI_Request_get_status(operation.request, &done, MPI_STATUS_IGNORE);  // looks, and moves all of them on
+      return;
+    }
   }
 
-  /// A free slot; slots are reused, so that the steady state allocates nothing.
+ private:
+  /// A collective that somebody holds a Request for.
+  struct Operation {
+    MPI_Request request = MPI_REQUEST_NULL;
+    bool under_way = false;
+  };
+
+  void wait(int ticket) override {
+    auto& operation = operations_[static_cast<std::size_t>(ticket)];
+    MPI_Wait(&operation.request, MPI_STATUS_IGNORE);
+    operation.under_way = false;
+  }
+
+  MPI_Request* request(int ticket) { return &operations_[static_cast<std::size_t>(ticket)].request; }
+
+  /// A free place; places are reused, so that the steady state allocates none.
   int new_ticket() {
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      if (requests_[i] == MPI_REQUEST_NULL) return static_cast<int>(i);
-    }
-    requests_.push_back(MPI_REQUEST_NULL);
-    return static_cast<int>(requests_.size()) - 1;
+    std::size_t i = 0;
+    while (i < operations_.size() && operations_[i].under_way) ++i;
+    if (i == operations_.size()) operations_.emplace_back();
+    operations_[i].under_way = true;
+    return static_cast<int>(i);
   }
 
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;
-  std::vector<MPI_Request> requests_;
+  std::vector<Operation> operations_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_communicator() { return std::make_unique<MpiCommunicator>(); }
+std::unique_ptr<Communicator> make_mpi_communicator() {
+  return std::make_unique<MpiCommunicator>();
+}
 
 }  // namespace ratplus::parallel

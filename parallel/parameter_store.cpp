@@ -7,16 +7,6 @@
 
 namespace ratplus::parallel {
 
-std::int64_t unit_part_size(const UnitLayout& unit, int parts) {
-  const std::int64_t blocks = (unit.numel + UnitLayout::alignment - 1) / UnitLayout::alignment;
-  return (blocks + parts - 1) / parts * UnitLayout::alignment;
-}
-
-UnitRange unit_part(const UnitLayout& unit, int index, int parts) {
-  const auto size = unit_part_size(unit, parts);
-  return {std::min(index * size, unit.numel), std::min((index + 1) * size, unit.numel)};
-}
-
 ParameterStore::ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units,
                                Sharding sharding, Use use, Arena& arena)
     : ops_(ops),
@@ -32,14 +22,15 @@ ParameterStore::ParameterStore(Ops& ops, Communicator& communicator, std::vector
     if (!kept_whole(u)) largest_part = std::max(largest_part, unit_part_size(units_[u], parts()));
   }
   if (largest_part == 0) return;
-  weight_slots_.resize(slot_count);
-  gradient_slots_.resize(use_ == Use::training ? slot_count : 0);
+  weight_buffers_.resize(buffers_each);
+  gradient_buffers_.resize(use_ == Use::training ? buffers_each : 0);
   arena.category("weights");
-  for (auto& slot : weight_slots_) slot.buffer = arena.allocate(ops_.compute_type(), {largest_part * parts()});
+  for (auto& buffer : weight_buffers_)
+    buffer.whole = arena.allocate(ops_.compute_type(), {largest_part * parts()});
   arena.category("gradients");
-  for (auto& slot : gradient_slots_) {
-    slot.buffer = arena.allocate(DType::f32, {largest_part * parts()});
-    slot.part = arena.allocate(DType::f32, {largest_part});
+  for (auto& buffer : gradient_buffers_) {
+    buffer.whole = arena.allocate(DType::f32, {largest_part * parts()});
+    buffer.part = arena.allocate(DType::f32, {largest_part});
   }
 }
 
@@ -89,7 +80,9 @@ UnitRange ParameterStore::saved(std::size_t unit) const {
   return unit_part(units_[unit], communicator_.rank(), communicator_.size());
 }
 
-Tensor ParameterStore::master(std::size_t unit) const { return state_[unit].master.slice(0, 0, owned(unit).size()); }
+Tensor ParameterStore::master(std::size_t unit) const {
+  return state_[unit].master.slice(0, 0, owned(unit).size());
+}
 
 Tensor ParameterStore::gradient_part(std::size_t unit) const {
   return state_[unit].gradient_part.slice(0, 0, owned(unit).size());
@@ -102,45 +95,45 @@ Tensor ParameterStore::weights_part(std::size_t unit) const {
 
 // --- weights --------------------------------------------------------------------------------------------------
 
-/// The slot that holds the unit's weights, or is about to; null if none does.
-ParameterStore::Slot* ParameterStore::weight_slot(std::size_t unit) {
-  for (auto& slot : weight_slots_) {
-    if (slot.unit == static_cast<std::int64_t>(unit)) return &slot;
+/// The buffer that holds the unit's weights, or is about to; null if none does.
+ParameterStore::PassingBuffer* ParameterStore::weight_buffer(std::size_t unit) {
+  for (auto& buffer : weight_buffers_) {
+    if (buffer.unit == static_cast<std::int64_t>(unit)) return &buffer;
   }
   return nullptr;
 }
 
-/// The slot in which the unit's gradient is being added up; an earlier micro-batch's may still be on its way in
-/// another slot.
-ParameterStore::Slot* ParameterStore::gradient_slot(std::size_t unit) {
-  for (auto& slot : gradient_slots_) {
-    if (slot.in_use && slot.unit == static_cast<std::int64_t>(unit)) return &slot;
+/// The buffer in which the unit's gradient is being added up; an earlier micro-batch's may still be on its way in
+/// another buffer.
+ParameterStore::PassingBuffer* ParameterStore::gradient_buffer(std::size_t unit) {
+  for (auto& buffer : gradient_buffers_) {
+    if (buffer.in_use && buffer.unit == static_cast<std::int64_t>(unit)) return &buffer;
   }
   return nullptr;
 }
 
-/// The slot that has been out of use for longest; null if all are in use.
-ParameterStore::Slot* ParameterStore::free_slot(std::vector<Slot>& slots) {
-  Slot* oldest = nullptr;
-  for (auto& slot : slots) {
-    if (!slot.in_use && (oldest == nullptr || slot.last_use < oldest->last_use)) oldest = &slot;
+/// The buffer that has been out of use for longest; null if all are in use.
+ParameterStore::PassingBuffer* ParameterStore::free_buffer(std::vector<PassingBuffer>& buffers) {
+  PassingBuffer* oldest = nullptr;
+  for (auto& buffer : buffers) {
+    if (!buffer.in_use && (oldest == nullptr || buffer.last_use < oldest->last_use)) oldest = &buffer;
   }
   return oldest;
 }
 
-/// The slot that holds or will hold the unit's weights; starts to gather them if none does. Null if no slot is free.
-ParameterStore::Slot* ParameterStore::fetch(std::size_t unit) {
-  Slot* slot = weight_slot(unit);
-  if (slot == nullptr) {
-    slot = free_slot(weight_slots_);
-    if (slot == nullptr) return nullptr;
-    slot->request.wait();
-    slot->unit = static_cast<std::int64_t>(unit);
+/// The buffer that holds or will hold the unit's weights; starts to gather them if none does. Null if no buffer is free.
+ParameterStore::PassingBuffer* ParameterStore::fetch(std::size_t unit) {
+  PassingBuffer* buffer = weight_buffer(unit);
+  if (buffer == nullptr) {
+    buffer = free_buffer(weight_buffers_);
+    if (buffer == nullptr) return nullptr;
+    buffer->request.wait();
+    buffer->unit = static_cast<std::int64_t>(unit);
     const auto& own = state_[unit].weights_own;
-    slot->request = communicator_.all_gather(slot->buffer.slice(0, 0, own.numel() * parts()), own);
+    buffer->request = communicator_.all_gather(buffer->whole.slice(0, 0, own.numel() * parts()), own);
   }
-  slot->last_use = ++clock_;
-  return slot;
+  buffer->last_use = ++clock_;
+  return buffer;
 }
 
 void ParameterStore::prefetch(std::size_t unit) {
@@ -152,18 +145,20 @@ Tensor ParameterStore::weights(std::size_t unit) {
     state_[unit].gathering.wait();
     return state_[unit].weights;
   }
-  Slot* slot = fetch(unit);
-  require(slot != nullptr, "weights of {} asked for while {} others are in use", units_[unit].name, slot_count);
-  slot->request.wait();
-  slot->in_use = true;
-  return slot->buffer;
+  PassingBuffer* buffer = fetch(unit);
+  require(buffer != nullptr, "weights of {} asked for while {} others are in use", units_[unit].name,
+          buffers_each);
+  buffer->request.wait();
+  buffer->in_use = true;
+  return buffer->whole;
 }
 
 void ParameterStore::release(std::size_t unit) {
+  communicator_.progress();
   if (kept_whole(unit)) return;
-  Slot* slot = weight_slot(unit);
-  require(slot != nullptr && slot->in_use, "release of {}, which is not in use", units_[unit].name);
-  slot->in_use = false;
+  PassingBuffer* buffer = weight_buffer(unit);
+  require(buffer != nullptr && buffer->in_use, "release of {}, which is not in use", units_[unit].name);
+  buffer->in_use = false;
 }
 
 void ParameterStore::publish() {
@@ -172,9 +167,9 @@ void ParameterStore::publish() {
     state_[u].gathering.wait();
     state_[u].gathering = communicator_.all_gather(state_[u].weights, state_[u].weights_own);
   }
-  for (auto& slot : weight_slots_) {  // what they hold is out of date
-    slot.request.wait();
-    slot.unit = -1;
+  for (auto& buffer : weight_buffers_) {  // what they hold is out of date
+    buffer.request.wait();
+    buffer.unit = -1;
   }
 }
 
@@ -187,6 +182,15 @@ void ParameterStore::publish_masters() {
 }
 
 // --- gradients ------------------------------------------------------------------------------------------------
+
+void ParameterStore::wait_all() {
+  for (auto& unit : state_) {
+    unit.gathering.wait();
+    unit.reducing.wait();
+  }
+  for (auto& buffer : weight_buffers_) buffer.request.wait();
+  for (auto& buffer : gradient_buffers_) buffer.request.wait();
+}
 
 void ParameterStore::begin_update() {
   for (auto& unit : state_) unit.gradient_fresh = true;
@@ -205,50 +209,54 @@ Tensor ParameterStore::gradient(std::size_t unit) {
     if (std::exchange(state.gradient_fresh, false)) ops_.fill(state.gradient, 0);
     return state.gradient;
   }
-  Slot* slot = gradient_slot(unit);
-  if (slot == nullptr) {
-    slot = free_slot(gradient_slots_);
-    require(slot != nullptr, "gradient of {} asked for while {} others are in use", units_[unit].name, slot_count);
-    settle_gradient(*slot);
-    slot->unit = static_cast<std::int64_t>(unit);
-    slot->in_use = true;
-    ops_.fill(slot->buffer, 0);
+  PassingBuffer* buffer = gradient_buffer(unit);
+  if (buffer == nullptr) {
+    buffer = free_buffer(gradient_buffers_);
+    require(buffer != nullptr, "gradient of {} asked for while {} others are in use", units_[unit].name,
+            buffers_each);
+    settle_gradient(*buffer);
+    buffer->unit = static_cast<std::int64_t>(unit);
+    buffer->in_use = true;
+    ops_.fill(buffer->whole, 0);
   }
-  return slot->buffer;
+  return buffer->whole;
 }
 
 void ParameterStore::gradient_ready(std::size_t unit) {
+  communicator_.progress();
   auto& state = state_[unit];
   if (kept_whole(unit)) {  // kept and added to over the micro-batches: it travels once
     if (!last_micro_batch_ || parts() == 1) return;
-    state.reducing = sharding_ == Sharding::none ? communicator_.all_reduce(state.gradient)
-                                                 : communicator_.reduce_scatter(state.gradient_part, state.gradient);
+    state.reducing = sharding_ == Sharding::none
+                         ? communicator_.all_reduce(state.gradient)
+                         : communicator_.reduce_scatter(state.gradient_part, state.gradient);
     return;
   }
-  Slot* slot = gradient_slot(unit);
-  require(slot != nullptr, "gradient of {} is not in use", units_[unit].name);
+  PassingBuffer* buffer = gradient_buffer(unit);
+  require(buffer != nullptr, "gradient of {} is not in use", units_[unit].name);
   const auto part = unit_part_size(units_[unit], parts());
-  slot->add_part = !first_micro_batch_;
-  slot->request = communicator_.reduce_scatter(slot->add_part ? slot->part.slice(0, 0, part) : state.gradient_part,
-                                               slot->buffer.slice(0, 0, part * parts()));
-  slot->in_use = false;
-  slot->last_use = ++clock_;
+  buffer->add_part = !first_micro_batch_;
+  buffer->request =
+      communicator_.reduce_scatter(buffer->add_part ? buffer->part.slice(0, 0, part) : state.gradient_part,
+                                   buffer->whole.slice(0, 0, part * parts()));
+  buffer->in_use = false;
+  buffer->last_use = ++clock_;
 }
 
-/// Waits for the sum that a slot carries and adds it to its unit's part.
-void ParameterStore::settle_gradient(Slot& slot) {
-  slot.request.wait();
-  if (slot.unit >= 0 && slot.add_part) {
-    const auto unit = static_cast<std::size_t>(slot.unit);
-    ops_.add(state_[unit].gradient_part, slot.part.slice(0, 0, unit_part_size(units_[unit], parts())));
+/// Waits for the sum that a buffer carries and adds it to its unit's part.
+void ParameterStore::settle_gradient(PassingBuffer& buffer) {
+  buffer.request.wait();
+  if (buffer.unit >= 0 && buffer.add_part) {
+    const auto unit = static_cast<std::size_t>(buffer.unit);
+    ops_.add(state_[unit].gradient_part, buffer.part.slice(0, 0, unit_part_size(units_[unit], parts())));
   }
-  slot.unit = -1;
-  slot.add_part = false;
+  buffer.unit = -1;
+  buffer.add_part = false;
 }
 
 void ParameterStore::finish_gradients() {
   for (auto& unit : state_) unit.reducing.wait();
-  for (auto& slot : gradient_slots_) settle_gradient(slot);
+  for (auto& buffer : gradient_buffers_) settle_gradient(buffer);
 }
 
 }  // namespace ratplus::parallel

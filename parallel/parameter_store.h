@@ -13,6 +13,9 @@
 
 namespace ratplus::parallel {
 
+/// What parameters and activations are held for: evaluation keeps no gradients, and one layer's activations.
+enum class Use { training, evaluation };
+
 /// Parameters in flat units, kept as Sharding says:
 ///
 ///     sharding    weights (compute type)            master (f32), optimizer state    gradient (f32)
@@ -28,10 +31,8 @@ namespace ratplus::parallel {
 /// finish_gradients(), changes to master(u) by gradient_part(u), and publish().
 class ParameterStore {
  public:
-  enum class Use { training, evaluation };  ///< evaluation keeps no gradients
-
-  ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units, Sharding sharding, Use use,
-                 Arena& arena);
+  ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units, Sharding sharding,
+                 Use use, Arena& arena);
 
   const std::vector<UnitLayout>& units() const { return units_; }
   std::int64_t parameter_count() const;
@@ -54,6 +55,8 @@ class ParameterStore {
   // --- for the training loop ----------------------------------------------------------------------------------
   void begin_update();
   void begin_micro_batch(bool last);
+  /// Waits for all that is under way: before memory is read by others than the calls here, or freed.
+  void wait_all();
   /// Waits for all gradients.
   void finish_gradients();
 
@@ -83,10 +86,10 @@ class ParameterStore {
     Request gathering;
     Request reducing;
   };
-  /// A buffer that units pass through in turn (sharding full).
-  struct Slot {
-    Tensor buffer;  // [largest unit]
-    Tensor part;    // gradients: [largest part], the sum on its way into gradient_part
+  /// A buffer that units pass through in turn (sharding full), whole.
+  struct PassingBuffer {
+    Tensor whole;  // [largest unit]
+    Tensor part;   // gradients: [largest part], the sum on its way into gradient_part
     std::int64_t unit = -1;
     bool in_use = false;
     bool add_part = false;
@@ -95,16 +98,16 @@ class ParameterStore {
   };
 
   bool kept_whole(std::size_t unit) const;
-  Slot* weight_slot(std::size_t unit);
-  Slot* gradient_slot(std::size_t unit);
-  Slot* free_slot(std::vector<Slot>& slots);
-  Slot* fetch(std::size_t unit);
-  void settle_gradient(Slot& slot);
+  PassingBuffer* weight_buffer(std::size_t unit);
+  PassingBuffer* gradient_buffer(std::size_t unit);
+  PassingBuffer* free_buffer(std::vector<PassingBuffer>& buffers);
+  PassingBuffer* fetch(std::size_t unit);
+  void settle_gradient(PassingBuffer& buffer);
   void allocate_weights(Unit& unit, std::size_t index, Arena& arena);
   void allocate_gradient(Unit& unit, std::size_t index, Arena& arena);
 
   /// Buffers that blocks pass through: one in use, one on its way.
-  static constexpr int slot_count = 2;
+  static constexpr int buffers_each = 2;
 
   Ops& ops_;
   Communicator& communicator_;
@@ -112,8 +115,8 @@ class ParameterStore {
   Sharding sharding_;
   Use use_;
   std::vector<Unit> state_;
-  std::vector<Slot> weight_slots_;
-  std::vector<Slot> gradient_slots_;
+  std::vector<PassingBuffer> weight_buffers_;
+  std::vector<PassingBuffer> gradient_buffers_;
   std::int64_t clock_ = 0;
   bool started_ = false;  ///< a micro-batch of this update has begun
   bool first_micro_batch_ = true;

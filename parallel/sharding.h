@@ -11,9 +11,12 @@ enum class Sharding { none, optimizer, full };
 
 constexpr const char* to_string(Sharding sharding) {
   switch (sharding) {
-    case Sharding::none: return "none";
-    case Sharding::optimizer: return "optimizer";
-    case Sharding::full: return "full";
+    case Sharding::none:
+      return "none";
+    case Sharding::optimizer:
+      return "optimizer";
+    case Sharding::full:
+      return "full";
   }
   return "?";
 }

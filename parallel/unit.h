@@ -20,8 +20,9 @@ struct UnitLayout {
   /// Parameters begin at multiples of this many elements: 64-byte loads, whatever the type.
   static constexpr std::int64_t alignment = 64;
 
-  std::string name;       ///< "blocks.0", "root"
-  bool resident = false;  ///< used all through a pass, so kept whole on every rank rather than gathered in turn
+  std::string name;  ///< "blocks.0", "root"
+  bool resident =
+      false;  ///< used all through a pass, so kept whole on every rank rather than gathered in turn
   std::vector<ParameterSlot> slots;
   std::int64_t numel = 0;  ///< elements, gaps between parameters included
 

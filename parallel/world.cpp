@@ -9,7 +9,6 @@
 #include <exception>
 #include <vector>
 
-
 namespace ratplus::parallel {
 namespace {
 
@@ -21,22 +20,21 @@ int available_cores() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-/// Whether the ranks of this host share their cores (no binding) rather than having their own.
-bool cores_are_shared(int local_size, MPI_Comm node) {
+/// Ranks of this host, this one included, that may run on some of this one's cores: one where mpirun or srun bound each
+/// to cores of its own, those of a socket where they are bound to sockets, all without binding.
+int count_core_sharers(int local_size, MPI_Comm node) {
   cpu_set_t mine;
   CPU_ZERO(&mine);
   sched_getaffinity(0, sizeof(mine), &mine);
   std::vector<cpu_set_t> all(static_cast<std::size_t>(local_size));
   MPI_Allgather(&mine, sizeof(mine), MPI_BYTE, all.data(), sizeof(mine), MPI_BYTE, node);
-  int rank = 0;
-  MPI_Comm_rank(node, &rank);
-  for (int other = 0; other < local_size; ++other) {
-    if (other == rank) continue;
+  int sharers = 0;
+  for (const auto& other : all) {
     cpu_set_t common;
-    CPU_AND(&common, &mine, &all[static_cast<std::size_t>(other)]);
-    if (CPU_COUNT(&common) > 0) return true;
+    CPU_AND(&common, &mine, &other);
+    if (CPU_COUNT(&common) > 0) ++sharers;
   }
-  return false;
+  return std::max(1, sharers);
 }
 
 }  // namespace
@@ -44,13 +42,15 @@ bool cores_are_shared(int local_size, MPI_Comm node) {
 World::World() {
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  if (provided < MPI_THREAD_FUNNELED)
+    fail("this MPI library supports no threads beside the one that calls it");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   MPI_Comm node = MPI_COMM_NULL;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
-  share_cores_ = local_size_ > 1 && cores_are_shared(local_size_, node);
+  core_sharers_ = count_core_sharers(local_size_, node);
   MPI_Comm_free(&node);
   std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
   int length = 0;
@@ -58,7 +58,9 @@ World::World() {
   host_.assign(name.data(), static_cast<std::size_t>(length));
 }
 
-World::~World() { MPI_Finalize(); }
+World::~World() {
+  MPI_Finalize();
+}
 
 double World::sum(double value) const {
   // Every rank adds all values in rank order: the same bits everywhere, whatever algorithm MPI would choose.
@@ -80,8 +82,6 @@ std::int64_t World::max(std::int64_t value) const {
   MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
   return largest;
 }
-
-void World::barrier() const { MPI_Barrier(MPI_COMM_WORLD); }
 
 std::string World::broadcast(const std::string& text) const {
   std::int64_t length = static_cast<std::int64_t>(text.size());
@@ -112,6 +112,14 @@ void World::agree(const std::function<void()>& f) const {
   throw AgreedError(message);
 }
 
+std::string World::from_root(const std::function<std::string()>& f) const {
+  std::string text;
+  agree([&] {
+    if (root()) text = f();
+  });
+  return broadcast(text);
+}
+
 void World::abort(int status) const {
   MPI_Abort(MPI_COMM_WORLD, status);
   std::abort();
@@ -123,8 +131,7 @@ int World::threads(int wanted) const {
     const int value = std::atoi(variable);
     if (value > 0) return value;
   }
-  const int cores = available_cores();
-  return share_cores_ ? std::max(1, cores / local_size_) : cores;
+  return std::max(1, available_cores() / core_sharers_);
 }
 
 }  // namespace ratplus::parallel

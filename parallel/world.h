@@ -37,7 +37,6 @@ class World {
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
   std::int64_t max(std::int64_t value) const;
-  void barrier() const;
   /// The root's text, on every rank.
   std::string broadcast(const std::string& text) const;
 
@@ -45,6 +44,10 @@ class World {
   /// (naming the rank where only some failed), so that a bad input ends the job everywhere, once and together.
   /// f must not talk to other ranks.
   void agree(const std::function<void()>& f) const;
+
+  /// What f returns on the root, on every rank: for what must be looked up once, since ranks may see a shared file
+  /// system at different moments. Throws as agree does.
+  std::string from_root(const std::function<std::string()>& f) const;
 
   /// Ends every rank at once with this status, for a failure that the others cannot know of.
   [[noreturn]] void abort(int status) const;
@@ -58,7 +61,7 @@ class World {
   int size_ = 1;
   int local_rank_ = 0;
   int local_size_ = 1;
-  bool share_cores_ = false;  ///< ranks of this host are not bound to cores of their own
+  int core_sharers_ = 1;  ///< ranks of this host, this one included, that may run on some of this one's cores
   std::string host_;
 };
 

@@ -8,34 +8,20 @@
 #include <string>
 #include <vector>
 
-#include "lib/model/config.h"
+#include "lib/checkpoint/manifest.h"
 #include "lib/optim/optimizer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/world.h"
 
 namespace ratplus::checkpoint {
 
-inline constexpr int format_version = 1;
-
-/// What a checkpoint says of itself.
-struct Info {
-  std::filesystem::path directory;
-  model::ModelConfig model;
-  std::int64_t step = 0;     ///< schedule steps done
-  std::int64_t updates = 0;  ///< optimizer updates done (two a step in joint training)
-  std::int64_t tokens = 0;   ///< tokens seen, both halves of a step counted once
-  std::string job;           ///< the effective job file, TOML
-  std::string tokenizer;     ///< identity of the dataset's tokenizer
-  int parts = 1;             ///< writing ranks: part r of every unit is in file_name(r)
-};
-
 /// "part-00000.h5".
 std::string file_name(int part);
 /// run/checkpoints/step-00000300.
 std::filesystem::path step_directory(const std::filesystem::path& run, std::int64_t step);
 
-/// Reads and checks a checkpoint's manifest; Error names the file and what is wrong.
-Info read_info(const std::filesystem::path& directory);
+/// The complete checkpoints of a run directory, oldest first. Nothing but checkpoints/step-NUMBER is looked at.
+std::vector<std::filesystem::path> list(const std::filesystem::path& run);
 /// The newest complete checkpoint of a run directory, if there is one.
 std::optional<std::filesystem::path> newest(const std::filesystem::path& run);
 /// What the user gave, a checkpoint or a run directory (then its newest), as a checkpoint's directory.
@@ -50,9 +36,11 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
 /// rank reads what it owns only, and talks to no other. The store's units must be those of info.model.
 void load_weights(const Info& info, parallel::ParameterStore& store, Ops& ops);
 /// Loads the optimizer's moments and update count.
-void load_optimizer(const Info& info, const parallel::ParameterStore& store, optim::Optimizer& optimizer, Ops& ops);
+void load_optimizer(const Info& info, const parallel::ParameterStore& store, optim::Optimizer& optimizer,
+                    Ops& ops);
 
-/// Removes all but the newest `keep` checkpoints of a run, and what interrupted writes left. Root only.
+/// Removes all but the newest `keep` checkpoints of a run, and what interrupted writes left; whatever else the
+/// user keeps beside them stays. Root only.
 void prune(const std::filesystem::path& run, std::int64_t keep);
 
 }  // namespace ratplus::checkpoint

@@ -4,6 +4,7 @@
 
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "lib/config/keys.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::checkpoint {
@@ -45,27 +46,68 @@ Json units_to_json(const Info& info) {
   return units;
 }
 
-/// Sizes that a damaged or foreign manifest could make absurd.
+Json to_json(const DataCounts& d) {
+  return {{"train_tokens", d.train_tokens},
+          {"train_documents", d.train_documents},
+          {"validation_tokens", d.validation_tokens},
+          {"validation_documents", d.validation_documents}};
+}
+
+DataCounts data_from_json(const Json& j) {
+  DataCounts d;
+  j.at("train_tokens").get_to(d.train_tokens);
+  j.at("train_documents").get_to(d.train_documents);
+  j.at("validation_tokens").get_to(d.validation_tokens);
+  j.at("validation_documents").get_to(d.validation_documents);
+  return d;
+}
+
+/// Sizes that a damaged or foreign manifest could make absurd; what a job file may say is right here too.
 void check_model(const model::ModelConfig& m, const std::filesystem::path& file) {
-  const bool sane = m.layers > 0 && m.layers <= 10000 && m.width > 0 && m.width <= (1 << 20) && m.head_dim > 0 &&
-                    m.width % m.head_dim == 0 && m.vocab_size > 0 && m.vocab_size <= (1 << 28);
-  if (!sane) fail("{}: its model's sizes are impossible; the file is damaged", file.string());
+  config::JobConfig job;
+  job.model = m;
+  bool sane = true;
+  config::for_each_key(job,
+                       [&](std::string_view section, const char*, const auto& field, const auto& allowed) {
+                         if constexpr (requires { allowed.contains(field); }) {
+                           if (section == "model") sane = sane && allowed.contains(field);
+                         }
+                       });
+  if (!sane || m.width % m.head_dim != 0) {
+    fail("{}: its model's sizes are impossible; the file is damaged", file.string());
+  }
+}
+
+/// In 64 bits, since the JSON library would cut a longer number to an int without a word.
+int parts_from_json(const Json& j, const std::filesystem::path& file) {
+  constexpr std::int64_t most = 1'000'000;  // as parallel.ranks in a job
+  const auto parts = j.get<std::int64_t>();
+  if (parts < 1 || parts > most) {
+    fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(), parts);
+  }
+  return static_cast<int>(parts);
+}
+
+std::string describe(const DataCounts& d) {
+  return fmt::format("{} tokens in {} documents to train on and {} in {} to validate on", d.train_tokens,
+                     d.train_documents, d.validation_tokens, d.validation_documents);
 }
 
 }  // namespace
 
 void write_manifest(const std::filesystem::path& directory, const Info& info) {
-  const Json manifest = {{"format", "ratplus-checkpoint"},
-                         {"version", format_version},
-                         {"step", info.step},
-                         {"updates", info.updates},
-                         {"tokens", info.tokens},
-                         {"parts", info.parts},
-                         {"tokenizer", info.tokenizer},
-                         {"model", to_json(info.model)},
-                         {"units", units_to_json(info)},
-                         {"job", info.job}};
-  data::write_whole_file(directory / manifest_name, manifest.dump(1) + '\n');
+  Json manifest = {{"format", "ratplus-checkpoint"},
+                   {"version", format_version},
+                   {"step", info.step},
+                   {"updates", info.updates},
+                   {"tokens", info.tokens},
+                   {"parts", info.parts},
+                   {"tokenizer", info.tokenizer},
+                   {"model", to_json(info.model)},
+                   {"units", units_to_json(info)},
+                   {"job", info.job}};
+  if (info.data) manifest["data"] = to_json(*info.data);
+  data::write_whole_file(directory / manifest_name, manifest.dump(1) + '\n', info.directory / manifest_name);
 }
 
 Info read_info(const std::filesystem::path& directory) {
@@ -86,16 +128,36 @@ Info read_info(const std::filesystem::path& directory) {
     manifest.at("step").get_to(info.step);
     manifest.at("updates").get_to(info.updates);
     manifest.at("tokens").get_to(info.tokens);
-    manifest.at("parts").get_to(info.parts);
+    info.parts = parts_from_json(manifest.at("parts"), file);
     manifest.at("tokenizer").get_to(info.tokenizer);
     manifest.at("job").get_to(info.job);
     info.model = model_from_json(manifest.at("model"));
+    if (manifest.contains("data")) info.data = data_from_json(manifest.at("data"));
   } catch (const Json::exception& error) {
     fail("{}: damaged or not a checkpoint's manifest ({})", file.string(), error.what());
   }
   check_model(info.model, file);
-  if (info.parts < 1) fail("{}: its number of parts, {}, is impossible", file.string(), info.parts);
+  if (info.step < 0 || info.updates < 0 || info.tokens < 0) {
+    fail("{}: its counts of steps, updates and tokens are impossible; the file is damaged", file.string());
+  }
   return info;
+}
+
+DataCounts counts_of(const data::Manifest& dataset) {
+  return {.train_tokens = dataset.tokens(data::Split::train),
+          .train_documents = dataset.documents(data::Split::train),
+          .validation_tokens = dataset.tokens(data::Split::validation),
+          .validation_documents = dataset.documents(data::Split::validation)};
+}
+
+void check_same_data(const Info& info, const data::Manifest& dataset) {
+  const DataCounts counts = counts_of(dataset);
+  if (!info.data || *info.data == counts) return;
+  fail(
+      "{}: was trained on a dataset of {}, but the job's (data.directory) has {}; resume with the dataset "
+      "that the run began with, or start a new run in another job.directory (from these weights: "
+      "job.kind = \"adapt\", job.from)",
+      info.directory.string(), describe(*info.data), describe(counts));
 }
 
 }  // namespace ratplus::checkpoint

@@ -120,6 +120,8 @@ JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides = {});
 /// The whole effective job as a job file: parse_job of it gives an equal job.
 std::string to_toml(const JobConfig& job);
+/// The keys in which `job` is not `stored`, each as "schedule.steps = 8 (was 6)"; empty if the jobs are equal.
+std::vector<std::string> differences(const JobConfig& stored, const JobConfig& job);
 
 /// What depends on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
 void validate_ranks(const JobConfig& job, int ranks);

@@ -1,10 +1,6 @@
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <sstream>
-
+#include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/config/job.h"
 #include "lib/config/job_validate.h"
@@ -32,16 +28,14 @@ void check_required(const JobConfig& job, const Document& document) {
 void check_unneeded(const JobConfig& job, const Document& document) {
   if (job.job.kind == Kind::pretrain && !job.job.from.empty()) {
     fail(
-        "{}: job.from is given, but job.kind = \"pretrain\" begins with initial weights; use job.kind = "
-        "\"adapt\", "
-        "or remove job.from",
+        "{}: job.from is given, but job.kind = \"pretrain\" begins with initial weights; use "
+        "job.kind = \"adapt\", or remove job.from",
         document.where("job.from"));
   }
   if (job.job.recipe == Recipe::plain && document.find("job.joint_pattern") != nullptr) {
     fail(
-        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse half; use job.recipe = "
-        "\"joint\", "
-        "or remove job.joint_pattern",
+        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse half; use "
+        "job.recipe = \"joint\", or remove job.joint_pattern",
         document.where("job.joint_pattern"));
   }
 }
@@ -73,18 +67,6 @@ void complete_validation(JobConfig& job) {
   if (job.job.recipe == Recipe::joint && other) plans.push_back(job.job.joint_pattern);
 }
 
-std::string read_text(const std::filesystem::path& file) {
-  if (std::filesystem::is_directory(file)) {
-    fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
-  }
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  if (!stream || !(text << stream.rdbuf())) {
-    fail("{}: cannot read the job file: {}", file.string(), std::strerror(errno));
-  }
-  return text.str();
-}
-
 }  // namespace
 
 const char* to_string(Kind kind) {
@@ -111,7 +93,10 @@ JobConfig parse_job(std::string_view text, const std::string& name,
 }
 
 JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  return parse_job(read_text(file), file.string(), overrides);
+  if (std::filesystem::is_directory(file)) {
+    fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
+  }
+  return parse_job(data::read_whole_file(file), file.string(), overrides);
 }
 
 }  // namespace ratplus::config

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
+#include <vector>
 
 #include "kernels/error.h"
+#include "lib/model/parameters.h"
 
 namespace ratplus::config {
 namespace {
@@ -32,6 +35,39 @@ void validate_model(const model::ModelConfig& model, const PlaceOf& place_of) {
     fail("{}: model.width = {} is not a multiple of model.head_dim = {}; use model.width = {}",
          place_of("model.width"), model.width, model.head_dim, multiples_near(model.width, model.head_dim));
   }
+}
+
+/// A unit travels in one MPI call, which counts elements in int.
+void validate_units(const model::ModelConfig& model, const PlaceOf& place_of) {
+  constexpr std::int64_t most = std::numeric_limits<int>::max();
+  model::ModelConfig one_block = model;  // all blocks are alike
+  one_block.layers = 1;
+  const std::vector<parallel::UnitLayout> units = model::unit_layouts(one_block);
+  if (units.front().numel > most) {
+    fail(
+        "{}: model.vocab_size = {} and model.width = {} make an embedding of {} parameters, but MPI moves at "
+        "most {} at once; use a smaller vocabulary or width",
+        place_of("model.vocab_size"), model.vocab_size, model.width, units.front().numel, most);
+  }
+  if (units.back().numel > most) {
+    fail(
+        "{}: model.width = {} makes blocks of {} parameters, but MPI moves at most {} at once; use a smaller "
+        "width and more model.layers",
+        place_of("model.width"), model.width, units.back().numel, most);
+  }
+}
+
+/// Keeps the bytes of activations, some hundred for each element of this product, within 64 bits.
+void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
+  const DataSection& data = job.data;
+  const model::ModelConfig& model = job.model;
+  const double elements = static_cast<double>(data.micro_batch) * static_cast<double>(data.window) *
+                          static_cast<double>(model.width) * static_cast<double>(model.layers);
+  if (elements <= 0x1p53) return;
+  fail(
+      "{}: data.micro_batch = {} x data.window = {} x model.width = {} x model.layers = {} is more than any "
+      "memory holds; make some of them smaller",
+      place_of("data.micro_batch"), data.micro_batch, data.window, model.width, model.layers);
 }
 
 void validate_patterns(const JobConfig& job, const PlaceOf& place_of) {
@@ -106,6 +142,8 @@ void require_window(const JobConfig& job, std::int64_t tokens, const char* split
 
 void validate_job(const JobConfig& job, const PlaceOf& place_of) {
   validate_model(job.model, place_of);
+  validate_units(job.model, place_of);
+  validate_activations(job, place_of);
   validate_patterns(job, place_of);
   validate_schedule(job.schedule, place_of);
   validate_batch(job.data, place_of);
@@ -127,8 +165,7 @@ void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::i
   if (job.model.vocab_size != dataset_vocab_size) {
     fail(
         "{}: model.vocab_size = {}, but the dataset {} (data.directory) was tokenized with a vocabulary of "
-        "{}; set "
-        "model.vocab_size = {}, or give a dataset of the model's vocabulary",
+        "{}; set model.vocab_size = {}, or give a dataset of the model's vocabulary",
         job.source, job.model.vocab_size, job.data.directory, dataset_vocab_size, dataset_vocab_size);
   }
   require_window(job, train_tokens, "training", "prepare a dataset from more text");

@@ -41,8 +41,7 @@ Pattern read_pattern_table(const Value& value, const toml::table& table) {
   if (!table.contains("dilation")) {
     fail(
         "{}: {} has no dilation; give a positive integer (1 is dense), or \"none\" for the window and the "
-        "sinks "
-        "alone",
+        "sinks alone",
         value.where(), value.path);
   }
   return pattern;

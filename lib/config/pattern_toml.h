@@ -1,8 +1,8 @@
 // Sparsity patterns in TOML.
 //
-//     { dilation = 16, window = 256, sinks = 4 }   a pattern; dilation = "none" has only the window and the
-//     sinks "16,256,4", "none,256,4", "dense"            the same, short [pattern, pattern, ...] one pattern
-//     a layer
+//     { dilation = 16, window = 256, sinks = 4 }   a pattern; dilation = "none": only the window and the sinks
+//     "16,256,4", "none,256,4", "dense"            the same, short
+//     [pattern, pattern, ...]                      one pattern a layer
 //     [[pattern, ...], ...]                        a list in the place of a layer's pattern: one a head
 #pragma once
 

@@ -5,8 +5,7 @@
 namespace ratplus::config {
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-  // cost[i][j]: distance of the first i characters of a and the first j of b; words are short, so all rows
-  // stay.
+  // cost[i][j]: distance of the first i characters of a and the first j of b. Words are short: all rows stay.
   std::vector<std::vector<std::size_t>> cost(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) cost[i][0] = i;
   for (std::size_t j = 0; j <= b.size(); ++j) cost[0][j] = j;

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/error.h"
+#include "kernels/text.h"
 
 namespace ratplus::config {
 namespace {
@@ -102,8 +103,7 @@ std::size_t read_choice(const Value& value, const std::vector<std::string>& choi
   return static_cast<std::size_t>(found - choices.begin());
 }
 
-// --- Document
-// ----------------------------------------------------------------------------------------------------
+// The document.
 namespace {
 
 /// What the parser says, without the name of its own function, and with what to do about the usual mistakes.
@@ -146,18 +146,13 @@ toml::table parse_override_value(const std::string& text, const std::string& ori
   } catch (const toml::parse_error& error) {
     const bool meant_as_toml =
         !text.empty() && std::string_view("[{\"'").find(text.front()) != std::string::npos;
-    if (meant_as_toml)
+    if (meant_as_toml) {
       fail("{}: the value is not valid TOML: {}", origin, describe_syntax(error.description()));
+    }
   }
   toml::table quoted;
   quoted.insert("value", text);
   return quoted;
-}
-
-std::string_view trim(std::string_view text) {
-  const auto begin = text.find_first_not_of(" \t");
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
 /// The pairs of a table in the order of the file: the table itself is sorted by name, and the first mistake

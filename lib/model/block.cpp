@@ -26,12 +26,13 @@ parallel::UnitLayout Block::layout(std::int64_t layer, const ModelConfig& config
 
 void Block::forward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor x, Tensor delta,
                     HeadPatterns patterns, Workspace& work) {
-  std::size_t slot = 0;
+  std::size_t next = 0;
   std::visit(
       [&](auto& mixer) {
         using Parameters = typename std::remove_reference_t<decltype(mixer)>::Parameters;
-        mixer.forward(ops, bind<Parameters>(unit, weights, slot, config_), x, delta, patterns, work);
-        feed_forward_.forward(ops, bind<FeedForward::Parameters>(unit, weights, slot, config_), mixer.stream(), work);
+        mixer.forward(ops, bind<Parameters>(unit, weights, next, config_), x, delta, patterns, work);
+        feed_forward_.forward(ops, bind<FeedForward::Parameters>(unit, weights, next, config_),
+                              mixer.stream(), work);
       },
       mixer_);
 }
@@ -41,12 +42,12 @@ void Block::backward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights,
   std::visit(
       [&](auto& mixer) {
         using Parameters = typename std::remove_reference_t<decltype(mixer)>::Parameters;
-        std::size_t slot = 0;
-        const auto mixer_weights = bind<Parameters>(unit, weights, slot, config_);
-        const auto feed_forward_weights = bind<FeedForward::Parameters>(unit, weights, slot, config_);
-        slot = 0;
-        const auto mixer_gradient = bind<Parameters>(unit, gradient, slot, config_);
-        const auto feed_forward_gradient = bind<FeedForward::Parameters>(unit, gradient, slot, config_);
+        std::size_t next = 0;
+        const auto mixer_weights = bind<Parameters>(unit, weights, next, config_);
+        const auto feed_forward_weights = bind<FeedForward::Parameters>(unit, weights, next, config_);
+        next = 0;
+        const auto mixer_gradient = bind<Parameters>(unit, gradient, next, config_);
+        const auto feed_forward_gradient = bind<FeedForward::Parameters>(unit, gradient, next, config_);
         feed_forward_.backward(ops, feed_forward_weights, feed_forward_gradient, work);
         mixer.backward(ops, mixer_weights, mixer_gradient, patterns, work);
       },

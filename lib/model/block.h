@@ -22,8 +22,8 @@ class Block {
   void forward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor x, Tensor delta,
                HeadPatterns patterns, Workspace& work);
   /// work.dstream: the gradient after the block on entry, before it on return; gradient +=.
-  void backward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor gradient, HeadPatterns patterns,
-                Workspace& work);
+  void backward(Ops& ops, const parallel::UnitLayout& unit, Tensor weights, Tensor gradient,
+                HeadPatterns patterns, Workspace& work);
 
   Tensor stream() const { return feed_forward_.stream(); }
 

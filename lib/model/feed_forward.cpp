@@ -32,7 +32,8 @@ void FeedForward::backward(Ops& ops, const Parameters& w, const Parameters& grad
   ops.gelu_backward(wide, wide, saved_.h);
   ops.matmul(grad.fc1, wide, saved_.u, {.transpose_a = true, .accumulate = true});
   ops.matmul(work.dz, wide, w.fc1, {});
-  ops.residual_rms_norm_backward(work.dstream, grad.ln, work.dz, work.dstream, saved_.stream, saved_.rstd, w.ln);
+  ops.residual_rms_norm_backward(work.dstream, grad.ln, work.dz, work.dstream, saved_.stream, saved_.rstd,
+                                 w.ln);
 }
 
 }  // namespace ratplus::model

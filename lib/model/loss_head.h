@@ -17,8 +17,8 @@ class LossHead {
   /// Sum of the losses of the rows with a label (labels i32 [N], negative: left out). x + work.delta is the stream.
   double forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, const Workspace& work);
   /// The same, and the gradient of scale times that sum: into work.dstream, and grad +=.
-  double forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x, Tensor labels,
-                          double scale, Workspace& work);
+  double forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x,
+                          Tensor labels, double scale, Workspace& work);
   /// All logits [N, V], for tests and for dumping them.
   void logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work);
 

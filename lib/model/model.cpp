@@ -6,11 +6,13 @@ namespace ratplus::model {
 namespace {
 
 constexpr std::size_t root_unit = 0;
-std::size_t block_unit(std::int64_t layer) { return static_cast<std::size_t>(layer) + 1; }
+std::size_t block_unit(std::int64_t layer) {
+  return static_cast<std::size_t>(layer) + 1;
+}
 
 }  // namespace
 
-Model::Model(const ModelConfig& config, const PassShapes& shapes, Use use, Ops& ops,
+Model::Model(const ModelConfig& config, const PassShapes& shapes, parallel::Use use, Ops& ops,
              parallel::ParameterStore& store, Arena& arena)
     : config_(config),
       shapes_(shapes),
@@ -19,20 +21,22 @@ Model::Model(const ModelConfig& config, const PassShapes& shapes, Use use, Ops& 
       inputs_((arena.category("activations"), arena.allocate(DType::i32, {shapes.rows()}))),
       labels_(arena.allocate(DType::i32, {shapes.rows()})),
       embedded_(arena.allocate(DType::f32, {shapes.rows(), config.width})),
-      work_(arena, ops.compute_type(), config, shapes, use == Use::training),
+      work_(arena, ops.compute_type(), config, shapes, use == parallel::Use::training),
       head_(arena, ops.compute_type(), config, shapes) {
-  const std::int64_t kept = use == Use::training ? config.layers : 1;
+  const std::int64_t kept = use == parallel::Use::training ? config.layers : 1;
   blocks_.reserve(static_cast<std::size_t>(kept));
   for (std::int64_t layer = 0; layer < kept; ++layer) {
     blocks_.emplace_back(arena, ops.compute_type(), config, shapes);
   }
 }
 
-void Model::prepare() { ops_.rope_table(work_.rope, config_.rope_base); }
+void Model::prepare() {
+  ops_.rope_table(work_.rope, config_.rope_base);
+}
 
 RootParameters Model::root_weights() {
-  std::size_t slot = 0;
-  return bind<RootParameters>(store_.units()[root_unit], store_.weights(root_unit), slot, config_);
+  std::size_t next = 0;
+  return bind<RootParameters>(store_.units()[root_unit], store_.weights(root_unit), next, config_);
 }
 
 void Model::upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels) {
@@ -67,7 +71,8 @@ void Model::back_through_blocks(const PatternPlan& plan) {
     const auto unit = block_unit(layer);
     const auto weights = store_.weights(unit);
     if (layer > 0) store_.prefetch(block_unit(layer - 1));
-    block(layer).backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer), work_);
+    block(layer).backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer),
+                          work_);
     store_.release(unit);
     store_.gradient_ready(unit);
   }
@@ -84,12 +89,13 @@ double Model::forward(std::span<const std::int32_t> inputs, std::span<const std:
 
 double Model::forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
                                const PatternPlan& plan, double scale) {
-  require(static_cast<std::int64_t>(blocks_.size()) == config_.layers, "backward of a model made for evaluation");
+  require(static_cast<std::int64_t>(blocks_.size()) == config_.layers,
+          "backward of a model made for evaluation");
   upload(inputs, labels);
   const auto x = run_blocks(plan);
-  std::size_t slot = 0;
+  std::size_t next = 0;
   const auto gradient =
-      bind<RootParameters>(store_.units()[root_unit], store_.gradient(root_unit), slot, config_);
+      bind<RootParameters>(store_.units()[root_unit], store_.gradient(root_unit), next, config_);
   const auto loss = head_.forward_backward(ops_, root_weights(), gradient, x, labels_, scale, work_);
   back_through_blocks(plan);
   ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);

@@ -16,17 +16,16 @@ namespace ratplus::model {
 /// Holds activations and the order of the layers; the parameters are the store's. Does not know about ranks.
 class Model {
  public:
-  enum class Use { training, evaluation };  ///< evaluation keeps one layer's activations only
-
   /// The store's units are unit_layouts(config).
-  Model(const ModelConfig& config, const PassShapes& shapes, Use use, Ops& ops, parallel::ParameterStore& store,
-        Arena& arena);
+  Model(const ModelConfig& config, const PassShapes& shapes, parallel::Use use, Ops& ops,
+        parallel::ParameterStore& store, Arena& arena);
 
   /// Fills what is constant; once, after the arena's commit.
   void prepare();
 
   /// Sum of the losses over the rows with a label. inputs, labels: host i32 [B, T]; labels < 0 are left out.
-  double forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels, const PatternPlan& plan);
+  double forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                 const PatternPlan& plan);
   /// The same, and adds the gradient of scale times that sum to the store's gradients.
   double forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
                           const PatternPlan& plan, double scale);
@@ -37,7 +36,9 @@ class Model {
 
  private:
   RootParameters root_weights();
-  Block& block(std::int64_t layer) { return blocks_[blocks_.size() == 1 ? 0 : static_cast<std::size_t>(layer)]; }
+  Block& block(std::int64_t layer) {
+    return blocks_[blocks_.size() == 1 ? 0 : static_cast<std::size_t>(layer)];
+  }
   void upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels);
   Tensor run_blocks(const PatternPlan& plan);
   void back_through_blocks(const PatternPlan& plan);

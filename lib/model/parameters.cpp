@@ -33,7 +33,8 @@ void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, st
     const auto begin = std::max(first, slot.offset);
     const auto end = std::min(last, slot.offset + slot.numel);
     if (begin >= end) continue;
-    const auto part = out.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin));
+    const auto part =
+        out.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin));
     if (slot.shape.size() == 1) {  // a norm's weight
       std::fill(part.begin(), part.end(), 1.0F);
       continue;

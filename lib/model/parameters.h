@@ -24,13 +24,13 @@ void append_layout(parallel::UnitLayout& unit, const std::string& prefix, const 
               [&](const char* name, Tensor&, Shape shape) { unit.add(prefix + name, std::move(shape)); });
 }
 
-/// Views of a struct's parameters in a unit's flat memory, in the order of append_layout; `slot` is the number of
+/// Views of a struct's parameters in a unit's flat memory, in the order of append_layout; `next` is the number of
 /// its first parameter in the unit and is moved past its last.
 template <typename P>
-P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& slot, const ModelConfig& config) {
+P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& next, const ModelConfig& config) {
   P parameters;
   P::for_each(parameters, config, [&](const char*, Tensor& tensor, const Shape& shape) {
-    const auto& place = unit.slots[slot++];
+    const auto& place = unit.slots[next++];
     const Tensor elements = flat.slice(0, place.offset, place.offset + place.numel);
     tensor = Tensor(elements.raw(), elements.dtype(), shape, elements.device());
   });

@@ -27,7 +27,8 @@ void RatPlusMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta
                            Workspace& work) {
   const auto rows = shapes_.rows();
   const auto d = config_.width;
-  ops.residual_rms_norm_forward(saved_.stream, saved_.u, saved_.rstd, x, delta, w.input_norm, config_.norm_eps);
+  ops.residual_rms_norm_forward(saved_.stream, saved_.u, saved_.rstd, x, delta, w.input_norm,
+                                config_.norm_eps);
   ops.matmul(saved_.projection, saved_.u, w.in_proj, {.transpose_b = true});
   const auto heads = saved_.projection.view(
       {shapes_.batch, shapes_.tokens, projections(config_), config_.heads(), config_.head_dim});
@@ -60,12 +61,12 @@ void RatPlusMixer::backward(Ops& ops, const Parameters& w, const Parameters& gra
                            part_of(saved_.projection, 0));
   ops.attention_backward(as_heads(work.dq), as_heads(work.dk), as_heads(work.dv), as_heads(work.dz), saved_.a,
                          saved_.lse, saved_.q, saved_.k, saved_.v, patterns);
-  ops.recurrence_rope_backward(wide_heads, as_heads(work.dq), as_heads(work.dk), as_heads(work.dv), heads, saved_.k,
-                               saved_.v, work.rope);
+  ops.recurrence_rope_backward(wide_heads, as_heads(work.dq), as_heads(work.dk), as_heads(work.dv), heads,
+                               saved_.k, saved_.v, work.rope);
   ops.matmul(grad.in_proj, wide, saved_.u, {.transpose_a = true, .accumulate = true});
   ops.matmul(work.dz, wide, w.in_proj, {});
-  ops.residual_rms_norm_backward(work.dstream, grad.input_norm, work.dz, work.dstream, saved_.stream, saved_.rstd,
-                                 w.input_norm);
+  ops.residual_rms_norm_backward(work.dstream, grad.input_norm, work.dz, work.dstream, saved_.stream,
+                                 saved_.rstd, w.input_norm);
 }
 
 }  // namespace ratplus::model

@@ -33,7 +33,8 @@ class RatPlusMixer {
   /// Leaves the sum in stream() and the mixer's own addition in work.delta.
   void forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, HeadPatterns patterns, Workspace& work);
   /// work.dstream: gradient at the stream after the mixer on entry, before it on return. grad += .
-  void backward(Ops& ops, const Parameters& w, const Parameters& grad, HeadPatterns patterns, Workspace& work);
+  void backward(Ops& ops, const Parameters& w, const Parameters& grad, HeadPatterns patterns,
+                Workspace& work);
 
   /// The residual stream as this layer's norm saw it.
   Tensor stream() const { return saved_.stream; }

@@ -10,11 +10,11 @@ namespace ratplus::model {
 /// N rows; C is the compute type. `stream` (x, delta) is the residual stream between two residual layers: the
 /// layer that comes next adds delta to x, in the same pass as its norm.
 struct Workspace {
-  Tensor rope;    ///< f32 [T, 2, P/2]
-  Tensor delta;   ///< C [N, d], what the last residual layer adds to the stream
-  Tensor dstream; ///< f32 [N, d], gradient of the residual stream (training)
-  Tensor dlayer;  ///< C [N, d], the same in C for products; dstream itself where C is f32
-  Tensor wide;    ///< C [N, 5d]
+  Tensor rope;            ///< f32 [T, 2, P/2]
+  Tensor delta;           ///< C [N, d], what the last residual layer adds to the stream
+  Tensor dstream;         ///< f32 [N, d], gradient of the residual stream (training)
+  Tensor dlayer;          ///< C [N, d], the same in C for products; dstream itself where C is f32
+  Tensor wide;            ///< C [N, 5d]
   Tensor dz, dq, dk, dv;  ///< C [N, d]
 
   Workspace(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes, bool training) {

@@ -11,23 +11,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// The lines of a metrics file up to a step; a last line cut short by a crash is dropped.
-std::string lines_until(const std::filesystem::path& file, std::int64_t step) {
-  std::ifstream in(file);
+}  // namespace
+
+/// The file's lines up to a step; a last line cut short by a crash is dropped.
+std::string MetricsFile::lines_until(std::int64_t step) {
+  std::ifstream in(file_);
   std::string kept;
   std::string line;
   while (std::getline(in, line)) {
     const auto entry = Json::parse(line, nullptr, false);
     if (entry.is_discarded() || entry.value("step", std::int64_t{0}) > step) continue;
+    if (entry.value("kind", "") == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
     kept += line + '\n';
   }
   return kept;
 }
 
-}  // namespace
-
 MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step) : file_(run / "metrics.jsonl") {
-  data::write_whole_file(file_, std::filesystem::exists(file_) ? lines_until(file_, step) : "");
+  data::write_whole_file(file_, std::filesystem::exists(file_) ? lines_until(step) : "");
   out_.open(file_, std::ios::app);
   if (!out_) fail("{}: cannot be opened for writing", file_.string());
 }
@@ -59,6 +60,7 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
     results.push_back(
         {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}});
   }
+  last_validation_ = metrics.step;
   append(Json{{"kind", "validation"},
               {"step", metrics.step},
               {"tokens", metrics.tokens},
@@ -68,7 +70,8 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
 }
 
 void MetricsFile::write(const CheckpointMetrics& metrics) {
-  append(Json{{"kind", "checkpoint"}, {"step", metrics.step}, {"path", metrics.path}, {"seconds", metrics.seconds}}
+  append(Json{
+      {"kind", "checkpoint"}, {"step", metrics.step}, {"path", metrics.path}, {"seconds", metrics.seconds}}
              .dump());
 }
 

@@ -22,10 +22,11 @@ struct StepMetrics {
   std::int64_t tokens = 0;  ///< seen so far; both halves of a step count once
   double learning_rate = 0;
   std::vector<HalfMetrics> halves;
-  double tokens_per_second = 0;    ///< all ranks, since the last report
-  double seconds = 0;              ///< since this process began to train
-  double seconds_left = 0;         ///< to the last step, at the present rate
-  double data_wait_seconds = 0;    ///< that the steps have waited for the loader, this rank, since the last report
+  double tokens_per_second = 0;  ///< all ranks, since the last report
+  double seconds = 0;            ///< since this process began to train
+  double seconds_left = 0;       ///< to the last step, at the present rate
+  double data_wait_seconds =
+      0;  ///< that the steps have waited for the loader, this rank, since the last report
 };
 
 struct ValidationResult {
@@ -56,11 +57,17 @@ class MetricsFile {
   void write(const ValidationMetrics& metrics);
   void write(const CheckpointMetrics& metrics);
 
+  /// Step of the last validation that the file holds; -1 if none.
+  std::int64_t last_validation() const { return last_validation_; }
+
  private:
   void append(const std::string& line);
 
+  std::string lines_until(std::int64_t step);
+
   std::filesystem::path file_;
   std::ofstream out_;
+  std::int64_t last_validation_ = -1;
 };
 
 }  // namespace ratplus::train

@@ -1,14 +1,12 @@
 #include "lib/train/run_directory.h"
 
-#include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/file.h>
-#include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <ctime>
-#include <set>
-#include <sstream>
 #include <system_error>
-#include <vector>
 
 #include "data/pending_file.h"
 #include "kernels/error.h"
@@ -19,22 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// "section.key = value" for every line of a job in TOML.
-std::vector<std::string> settings_of(const config::JobConfig& job) {
-  std::istringstream text(config::to_toml(job));
-  std::vector<std::string> settings;
-  std::string line;
-  std::string section;
-  while (std::getline(text, line)) {
-    if (line.starts_with('[')) {
-      section = line.substr(1, line.find(']') - 1);
-    } else if (line.find('=') != std::string::npos) {
-      settings.push_back(section + "." + line);
-    }
-  }
-  return settings;
-}
-
 /// The checkpoint's job, with what may change between sessions of a run taken from the job at hand.
 config::JobConfig with_free_settings(config::JobConfig stored, const config::JobConfig& job) {
   stored.job.directory = job.job.directory;
@@ -43,33 +25,35 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
   stored.data.directory = job.data.directory;
   stored.data.micro_batch = job.data.micro_batch;
   stored.data.prefetch = job.data.prefetch;
+  stored.schedule.tokens = job.schedule.tokens;  // another way to give the steps, which are compared
   stored.parallel = job.parallel;
   stored.checkpoint = job.checkpoint;
   stored.log = job.log;
   return stored;
 }
 
-void check_same_computation(const fs::path& checkpoint, const std::string& stored, const config::JobConfig& job) {
-  const auto before =
-      settings_of(with_free_settings(config::parse_job(stored, (checkpoint / "manifest.json").string()), job));
-  const auto after = settings_of(job);
-  const std::set<std::string> known(before.begin(), before.end());
-  std::string differences;
-  for (const auto& setting : after) {
-    if (!known.contains(setting)) differences += "\n  " + setting;
-  }
-  if (differences.empty()) return;
-  fail("{}: was made with other settings than the job's:{}\nresume with the settings of {}, or start a new run in "
-       "another job.directory",
-       checkpoint.string(), differences, (checkpoint.parent_path().parent_path() / "job.toml").string());
+void check_same_computation(const checkpoint::Info& info, const config::JobConfig& job) {
+  const auto stored = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
+  const auto before = with_free_settings(stored, job);
+  if (before == job) return;
+  fail(
+      "{}: was made with other settings than the job's:\n  {}\nresume with the settings of {}, or start a "
+      "new run in another job.directory (from these weights: job.kind = \"adapt\", job.from)",
+      info.directory.string(), fmt::join(config::differences(before, job), "\n  "),
+      (info.directory.parent_path().parent_path() / "job.toml").string());
+}
+
+[[noreturn]] void fail_writing(const fs::path& file) {
+  const int error = errno;
+  fail("cannot write {}: {}{}", file.string(), std::strerror(error), data::write_advice(error));
 }
 
 std::string time_of_day() {
   const std::time_t seconds = std::time(nullptr);
   std::tm local{};
   localtime_r(&seconds, &local);
-  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", local.tm_year + 1900, local.tm_mon + 1, local.tm_mday,
-                     local.tm_hour, local.tm_min, local.tm_sec);
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", local.tm_year + 1900, local.tm_mon + 1,
+                     local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec);
 }
 
 }  // namespace
@@ -79,15 +63,17 @@ RunState look_at_run(const config::JobConfig& job, bool resume) {
   const auto checkpoint = checkpoint::newest(run);
   if (!resume) {
     if (checkpoint || fs::exists(run / "metrics.jsonl")) {
-      fail("{}: holds a run already{}; go on with it by --resume, or choose another directory with --set "
-           "job.directory=...",
-           run.string(), checkpoint ? fmt::format(" ({})", checkpoint->filename().string()) : "");
+      fail(
+          "{}: holds a run already ({}); --resume goes on from there, or choose another directory with --set "
+          "job.directory=...",
+          run.string(),
+          checkpoint ? checkpoint->filename().string() : "without a checkpoint, so from the start");
     }
     return {};
   }
   if (!checkpoint) return {};
   const auto info = checkpoint::read_info(*checkpoint);
-  check_same_computation(*checkpoint, info.job, job);
+  check_same_computation(info, job);
   return {.checkpoint = checkpoint, .step = info.step, .finished = info.step >= job.schedule.steps};
 }
 
@@ -95,22 +81,30 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
   std::error_code reason;
   fs::create_directories(job.job.directory, reason);
   if (reason) fail("{}: cannot be made (job.directory): {}", job.job.directory, reason.message());
-  lock_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail("{}: cannot be opened for writing; is job.directory writable?", file_.string());
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(lock_);
-    fail("{}: another process is training in this run directory; wait for it, or choose another with --set "
-         "job.directory=...",
-         job.job.directory);
-  }
-  log_.open(file_, std::ios::app);
+  log_.reset(std::fopen(file_.c_str(), "ae"));
+  if (!log_) fail_writing(file_);
+  lock();
   data::write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
 }
 
-RunDirectory::~RunDirectory() {
-  if (lock_ >= 0) ::close(lock_);  // and unlocks
+void RunDirectory::lock() {
+  if (::flock(::fileno(log_.get()), LOCK_EX | LOCK_NB) == 0) return;
+  const int error = errno;
+  if (error == EWOULDBLOCK) {
+    fail(
+        "{}: another process is training in this run directory; wait for it, or choose another with --set "
+        "job.directory=...",
+        file_.parent_path().string());
+  }
+  // Lustre and NFS may be mounted without locks; that is no reason not to train.
+  log(fmt::format("no lock on this file ({}): nothing keeps another process from training in this directory",
+                  std::strerror(error)));
 }
 
-void RunDirectory::log(const std::string& line) { log_ << time_of_day() << "  " << line << '\n' << std::flush; }
+void RunDirectory::log(const std::string& line) {
+  const std::string text = time_of_day() + "  " + line + '\n';
+  const bool written = std::fwrite(text.data(), 1, text.size(), log_.get()) == text.size();
+  if (!written || std::fflush(log_.get()) != 0) fail_writing(file_);
+}
 
 }  // namespace ratplus::train

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -13,7 +14,7 @@ namespace ratplus::train {
 
 /// What a job finds in its run directory.
 struct RunState {
-  std::optional<std::filesystem::path> checkpoint;  ///< the newest one, if the job is to be resumed and there is one
+  std::optional<std::filesystem::path> checkpoint;  ///< the newest, if the job is resumed and there is one
   std::int64_t step = 0;                            ///< of that checkpoint
   bool finished = false;                            ///< that is the last step: nothing is left to do
 };
@@ -22,22 +23,23 @@ struct RunState {
 /// is a checkpoint of a job that would not continue the same computation (the message lists the keys).
 RunState look_at_run(const config::JobConfig& job, bool resume);
 
-/// Opens a run directory for this process alone (Error if another one has it): makes it, writes job.toml, and appends
-/// lines to log.txt. Root rank only.
+/// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
+/// makes it, writes job.toml, and appends lines to log.txt. Root rank only.
 class RunDirectory {
  public:
   explicit RunDirectory(const config::JobConfig& job);
-  ~RunDirectory();
-  RunDirectory(const RunDirectory&) = delete;
-  RunDirectory& operator=(const RunDirectory&) = delete;
 
-  /// One line of log.txt, with the time of day before it.
+  /// One line of log.txt, with the time of day before it. Throws Error naming the file.
   void log(const std::string& line);
 
  private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  void lock();
+
   std::filesystem::path file_;
-  int lock_ = -1;
-  std::ofstream log_;
+  std::unique_ptr<std::FILE, Close> log_;  ///< the lock is on it, and goes with it
 };
 
 }  // namespace ratplus::train

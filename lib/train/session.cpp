@@ -1,5 +1,9 @@
 #include "lib/train/session.h"
 
+#include <omp.h>
+
+#include <exception>
+
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
@@ -9,27 +13,38 @@ Session::Session(const SessionSettings& settings, const parallel::World& world)
       world_(world),
       threads_(world.threads(settings.threads)),
       ops_(make_cpu_ops(threads_)),
-      communicator_(parallel::make_mpi_communicator()),
-      arena_(ops_->device()) {
+      arena_(ops_->device()),
+      communicator_(parallel::make_mpi_communicator()) {
+  omp_set_num_threads(
+      threads_);  // of loops outside the backend too: initial values, first touch of the memory
   build();
   world_.agree([&] { arena_.commit(); });
   build();
   model_->prepare();
 }
 
+Session::~Session() {
+  if (std::uncaught_exceptions() == 0) {
+    store_->wait_all();
+  } else {
+    // The other ranks may never join in what is under way, so it is not waited for; MPI may still write there until
+    // the program ends, which is soon.
+    arena_.leak();
+  }
+}
+
 /// Asks the arena for everything, in a fixed order: run once to count and once to take.
 void Session::build() {
-  const bool training = settings_.use == model::Model::Use::training;
+  const bool training = settings_.use == parallel::Use::training;
   store_ = std::make_unique<parallel::ParameterStore>(
-      *ops_, *communicator_, model::unit_layouts(settings_.model), settings_.sharding,
-      training ? parallel::ParameterStore::Use::training : parallel::ParameterStore::Use::evaluation, arena_);
+      *ops_, *communicator_, model::unit_layouts(settings_.model), settings_.sharding, settings_.use, arena_);
   if (training) {
     optimizer_ = std::make_unique<optim::Optimizer>(settings_.optimizer, *ops_, world_, *store_, arena_);
   }
-  model_ = std::make_unique<model::Model>(settings_.model, settings_.shapes, settings_.use, *ops_, *store_, arena_);
+  model_ = std::make_unique<model::Model>(settings_.model, settings_.shapes, settings_.use, *ops_, *store_,
+                                          arena_);
   arena_.category("scratch");
-  ops_->use_scratch(
-      arena_.allocate(DType::u8, {ops_->scratch_bytes(settings_.shapes.ops(settings_.model))}));
+  ops_->use_scratch(arena_.allocate(DType::u8, {ops_->scratch_bytes(settings_.shapes.ops(settings_.model))}));
 }
 
 void Session::set_initial_weights(std::uint64_t seed) {

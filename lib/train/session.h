@@ -17,7 +17,7 @@ namespace ratplus::train {
 struct SessionSettings {
   model::ModelConfig model;
   model::PassShapes shapes;
-  model::Model::Use use = model::Model::Use::training;
+  parallel::Use use = parallel::Use::training;
   parallel::Sharding sharding = parallel::Sharding::none;
   optim::OptimizerSettings optimizer;  ///< training only
   int threads = 0;                     ///< CPU threads a rank, 0 = its share of the cores
@@ -28,6 +28,9 @@ struct SessionSettings {
 class Session {
  public:
   Session(const SessionSettings& settings, const parallel::World& world);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   const parallel::World& world() const { return world_; }
   Ops& ops() { return *ops_; }
@@ -48,8 +51,8 @@ class Session {
   const parallel::World& world_;
   int threads_;
   std::unique_ptr<Ops> ops_;
+  Arena arena_;  // freed after the communicator, whose collectives may use it
   std::unique_ptr<parallel::Communicator> communicator_;
-  Arena arena_;
   std::unique_ptr<parallel::ParameterStore> store_;
   std::unique_ptr<model::Model> model_;
   std::unique_ptr<optim::Optimizer> optimizer_;

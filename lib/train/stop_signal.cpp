@@ -1,37 +1,26 @@
 #include "lib/train/stop_signal.h"
 
-#include <csignal>
-
 namespace ratplus::train {
 namespace {
 
-volatile std::sig_atomic_t stop_requested = 0;
-
-extern "C" void remember_stop(int signal) {
-  if (stop_requested != 0) {
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-  stop_requested = 1;
-}
-
-void handle(void (*handler)(int)) {
-  struct sigaction action {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
+volatile std::sig_atomic_t received_signal = 0;
 
 }  // namespace
 
 StopSignal::StopSignal() {
-  stop_requested = 0;
-  handle(remember_stop);
+  received_signal = 0;
+  struct sigaction action {};
+  action.sa_handler = [](int signal) { received_signal = signal; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  for (std::size_t i = 0; i < signals_.size(); ++i) sigaction(signals_[i], &action, &old_[i]);
 }
 
-StopSignal::~StopSignal() { handle(SIG_DFL); }
+StopSignal::~StopSignal() {
+  for (std::size_t i = 0; i < signals_.size(); ++i) sigaction(signals_[i], &old_[i], nullptr);
+}
 
-bool StopSignal::requested() { return stop_requested != 0; }
+int StopSignal::received() {
+  return received_signal;
+}
 
 }  // namespace ratplus::train

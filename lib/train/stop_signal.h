@@ -1,9 +1,13 @@
-// StopSignal: SIGINT and SIGTERM as a request to finish the step, save and end.
+// StopSignal: SIGINT, SIGTERM and SIGUSR1 as a request to end in order.
 #pragma once
+
+#include <array>
+#include <csignal>
 
 namespace ratplus::train {
 
-/// While one lives, the first SIGINT or SIGTERM is remembered; a second one ends the program at once, as usual.
+/// While one lives, the first SIGINT, SIGTERM or SIGUSR1 (which mpirun passes on and Slurm can send) is remembered; a
+/// second of the same kind ends the program at once. One at a time.
 class StopSignal {
  public:
   StopSignal();
@@ -11,8 +15,12 @@ class StopSignal {
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
 
-  /// Whether this rank was asked to stop.
-  static bool requested();
+  /// The signal that this process was sent; 0 if none.
+  static int received();
+
+ private:
+  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGUSR1};
+  std::array<struct sigaction, signals_.size()> old_{};
 };
 
 }  // namespace ratplus::train

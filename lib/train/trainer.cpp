@@ -6,7 +6,6 @@
 
 #include "kernels/error.h"
 #include "lib/optim/schedule.h"
-#include "lib/report/chart.h"
 #include "lib/train/stop_signal.h"
 
 namespace ratplus::train {
@@ -17,10 +16,30 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Names the keys of [model] in which a checkpoint differs.
+void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wanted) {
+  std::string differences;
+  const auto compare = [&](const char* key, auto job, auto stored) {
+    if (job != stored)
+      differences +=
+          fmt::format("{}model.{} = {}, it has {}", differences.empty() ? "" : "; ", key, job, stored);
+  };
+  compare("layers", wanted.layers, info.model.layers);
+  compare("width", wanted.width, info.model.width);
+  compare("head_dim", wanted.head_dim, info.model.head_dim);
+  compare("vocab_size", wanted.vocab_size, info.model.vocab_size);
+  compare("recurrence", wanted.recurrence, info.model.recurrence);
+  compare("rope_base", wanted.rope_base, info.model.rope_base);
+  compare("norm_eps", wanted.norm_eps, info.model.norm_eps);
+  if (differences.empty()) return;
+  fail("{}: holds another model than the job's: {}; change the job's [model] section",
+       info.directory.string(), differences);
+}
+
 SessionSettings session_settings(const config::JobConfig& job) {
   return {.model = job.model,
           .shapes = {job.data.micro_batch, job.data.window},
-          .use = model::Model::Use::training,
+          .use = parallel::Use::training,
           .sharding = job.parallel.shard,
           .optimizer = {.beta1 = job.optimizer.beta1,
                         .beta2 = job.optimizer.beta2,
@@ -71,15 +90,37 @@ std::vector<Half> halves(const config::JobConfig& job) {
   return result;
 }
 
+StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dataset,
+                         const parallel::World& world, const std::optional<std::filesystem::path>& resume) {
+  if (!resume && job.job.kind == config::Kind::pretrain) return {};
+  const auto directory =
+      world.from_root([&] { return (resume ? *resume : checkpoint::resolve(job.job.from)).string(); });
+  StartingPoint start{.checkpoint = std::nullopt, .resume = resume.has_value()};
+  world.agree([&] {
+    const auto info = checkpoint::read_info(directory);
+    check_same_model(info, job.model);
+    if (info.tokenizer != dataset.tokenizer) {
+      fail(
+          "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
+          "tokenizer "
+          "(`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
+          directory, info.tokenizer, job.data.directory, dataset.tokenizer);
+    }
+    if (resume) checkpoint::check_same_data(info, dataset);
+    start.checkpoint = info;
+  });
+  return start;
+}
+
 Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
-                 const std::optional<std::filesystem::path>& resume, TrainListener& listener)
+                 const StartingPoint& start, TrainListener& listener)
     : job_(job),
       world_(world),
       listener_(listener),
       manifest_(std::move(dataset)),
       halves_(halves(job)),
       session_(session_settings(job), world) {
-  load(resume);
+  load(start);
   world.agree([&] {
     validator_ = std::make_unique<Validator>(ValidationSettings{.dataset = job.data.directory,
                                                                 .split = data::Split::validation,
@@ -95,23 +136,15 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, dat
   });
 }
 
-void Trainer::load(const std::optional<std::filesystem::path>& resume) {
-  if (!resume && job_.job.kind == config::Kind::pretrain) {
+void Trainer::load(const StartingPoint& start) {
+  if (!start.checkpoint) {
     session_.set_initial_weights(job_.job.seed);
     return;
   }
+  const auto& info = *start.checkpoint;
   world_.agree([&] {
-    const auto info = checkpoint::read_info(resume ? *resume : checkpoint::resolve(job_.job.from));
-    if (!(info.model == job_.model)) {
-      fail("{}: holds another model than the job's [model] section; `ratplus inspect` shows both",
-           info.directory.string());
-    }
-    if (info.tokenizer != manifest_.tokenizer) {
-      fail("{}: was trained on tokens of another tokenizer ({}) than {} ({})", info.directory.string(),
-           info.tokenizer, job_.data.directory, manifest_.tokenizer);
-    }
     checkpoint::load_weights(info, session_.store(), session_.ops());
-    if (!resume) return;
+    if (!start.resume) return;
     checkpoint::load_optimizer(info, session_.store(), session_.optimizer(), session_.ops());
     step_ = info.step;
     saved_step_ = step_;
@@ -121,40 +154,46 @@ void Trainer::load(const std::optional<std::filesystem::path>& resume) {
 
 Outcome Trainer::run() {
   const StopSignal signal;
-  pace_.started = pace_.reported = now();
+  pace_.started = now();
   if (world_.root()) listener_.on_start(session_, step_);
-  const auto due = [&](std::int64_t every) { return every > 0 && step_ % every == 0; };
-  while (step_ < job_.schedule.steps) {
+  const auto due = [&](std::int64_t every) { return step_ > 0 && every > 0 && step_ % every == 0; };
+  while (true) {
+    // What is due after a step comes first: a run that was stopped before it makes up for it when it is resumed.
+    if (due(job_.log.validate_every) || step_ == job_.schedule.steps) validate();
+    if (due(job_.checkpoint.every) || step_ == job_.schedule.steps) save();
+    if (step_ == job_.schedule.steps) return Outcome::finished;
     const double began = now();
     auto metrics = train_step();
     pace_.training += now() - began;
     ++pace_.steps;
     report(std::move(metrics));
-    if (due(job_.log.validate_every)) validate();
-    if (due(job_.checkpoint.every)) save();
     if (step_ < job_.schedule.steps && stop_requested()) {
       save();
       return Outcome::interrupted;
     }
   }
-  validate();
-  save();
-  if (world_.root()) {
-    report::write_loss_chart({job_.job.directory}, std::filesystem::path(job_.job.directory) / "loss.svg");
-  }
-  return Outcome::finished;
 }
 
 /// Whether any rank was asked to stop: all ranks decide alike.
-bool Trainer::stop_requested() const { return world_.max(std::int64_t{StopSignal::requested()}) != 0; }
+bool Trainer::stop_requested() const {
+  return world_.max(std::int64_t{StopSignal::received()}) != 0;
+}
 
 StepMetrics Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
-  world_.agree([&] { batch = &loader_->next(); });  // a shard that one rank cannot read ends all, with one message
+  world_.agree(
+      [&] { batch = &loader_->next(); });  // a shard that one rank cannot read ends all, with one message
   const auto counted = world_.sum(batch->counted);
+  if (counted == 0) {
+    throw parallel::AgreedError(fmt::format(
+        "step {}: no position of its batch counts, since every input is the end-of-text token; look at {} "
+        "with `ratplus inspect`",
+        step_ + 1, job_.data.directory));
+  }
   const double lr = optim::learning_rate(schedule_of(job_), step_);
   StepMetrics metrics;
   for (const auto& half : halves_) metrics.halves.push_back(train_half(half, *batch, counted, lr));
+  session_.ops().synchronize();  // the step's time is all its work's
   ++step_;
   metrics.step = step_;
   metrics.steps = job_.schedule.steps;
@@ -165,10 +204,11 @@ StepMetrics Trainer::train_step() {
 
 /// Forward and backward over all micro-batches with one pattern, then one update. The gradient is that of the mean
 /// over all counted positions of the global batch, so it does not depend on how the batch is split.
-HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr) {
+HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted,
+                                double lr) {
   const auto shape = batch_shape(job_, world_);
   const auto rows = static_cast<std::size_t>(shape.micro_batch * shape.window);
-  const auto positions = static_cast<double>(std::max<std::int64_t>(counted, 1));
+  const auto positions = static_cast<double>(counted);
   auto& store = session_.store();
   double loss = 0;
   store.begin_update();
@@ -190,9 +230,11 @@ HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, 
 void Trainer::check_finite(const HalfMetrics& half) const {
   if (std::isfinite(half.loss) && std::isfinite(half.gradient_norm)) return;
   world_.agree([&] {
-    fail("step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at the "
-         "batch. The newest checkpoint in {} is from before",
-         step_ + 1, half.pattern, half.loss, half.gradient_norm, job_.job.directory);
+    fail(
+        "step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at "
+        "the "
+        "batch. The newest checkpoint in {} is from before",
+        step_ + 1, half.pattern, half.loss, half.gradient_norm, job_.job.directory);
   });
 }
 
@@ -204,38 +246,44 @@ void Trainer::report(StepMetrics metrics) {
   metrics.seconds = now() - pace_.started;
   metrics.seconds_left = static_cast<double>(job_.schedule.steps - step_) * pace_.seconds_a_step;
   metrics.data_wait_seconds = loader_->wait_seconds() - pace_.waited;
-  if (world_.root()) {
-    if (logged) metrics_->write(metrics);
-    listener_.on_step(metrics, logged);
-  }
+  if (world_.root()) listener_.on_step(metrics, logged);
   if (!logged) return;
+  write_metrics(metrics);
   pace_.training = 0;
   pace_.steps = 0;
   pace_.waited = loader_->wait_seconds();
 }
 
+/// Appends to metrics.jsonl on the root; if it cannot be written, all ranks end with one message.
+template <typename Metrics>
+void Trainer::write_metrics(const Metrics& metrics) {
+  world_.agree([&] {
+    if (world_.root()) metrics_->write(metrics);
+  });
+}
+
 void Trainer::validate() {
-  if (validated_step_ == step_) return;
-  validated_step_ = step_;
+  const std::int64_t last = world_.max(world_.root() ? metrics_->last_validation() : -1);
+  if (last == step_) return;
   const double began = now();
   const auto progress = [&](std::int64_t done, std::int64_t all) {
     if (world_.root()) listener_.on_phase(fmt::format("validation {}/{}", done, all));
   };
   const auto losses = validator_->run(session_.model(), job_.log.validation_patterns, progress);
-  if (!world_.root()) return;
   ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
   for (std::size_t p = 0; p < losses.size(); ++p) {
     metrics.results.push_back({job_.log.validation_patterns[p].describe(), losses[p]});
   }
   metrics.seconds = now() - began;
-  metrics_->write(metrics);
-  listener_.on_validation(metrics);
+  write_metrics(metrics);
+  if (world_.root()) listener_.on_validation(metrics);
 }
 
 void Trainer::save() {
   if (saved_step_ == step_) return;
   saved_step_ = step_;
   const double began = now();
+  session_.store().wait_all();  // nothing may be under way in the memory that is saved
   if (world_.root()) listener_.on_phase("checkpoint");
   const auto directory = checkpoint::step_directory(job_.job.directory, step_);
   checkpoint::save(world_,
@@ -245,13 +293,13 @@ void Trainer::save() {
                     .updates = session_.optimizer().updates(),
                     .tokens = step_ * job_.tokens_per_step(),
                     .job = config::to_toml(job_),
-                    .tokenizer = manifest_.tokenizer},
+                    .tokenizer = manifest_.tokenizer,
+                    .data = checkpoint::counts_of(manifest_)},
                    session_.store(), session_.optimizer(), session_.ops());
-  if (!world_.root()) return;
-  checkpoint::prune(job_.job.directory, job_.checkpoint.keep);
+  if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep);
   const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};
-  metrics_->write(metrics);
-  listener_.on_checkpoint(metrics);
+  write_metrics(metrics);
+  if (world_.root()) listener_.on_checkpoint(metrics);
 }
 
 }  // namespace ratplus::train

@@ -48,13 +48,23 @@ std::vector<Half> halves(const config::JobConfig& job);
 /// there. Throws Error, on all ranks alike; writes nothing.
 data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world);
 
+/// What a run begins with: initial weights (no checkpoint), a checkpoint's weights, or all of its state.
+struct StartingPoint {
+  std::optional<checkpoint::Info> checkpoint;
+  bool resume = false;  ///< with the optimizer's state, at the checkpoint's step
+};
+
+/// The start of a job: `resume` if given, else job.from, else initial weights; once it is known to fit the job's model
+/// and its dataset. The root looks, once for all ranks. Throws Error, on all ranks alike; writes nothing.
+StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dataset,
+                         const parallel::World& world, const std::optional<std::filesystem::path>& resume);
+
 class Trainer {
  public:
-  /// Everything up to the first step: memory allocated, weights initialised or loaded (from `resume` with the
-  /// optimizer's state, or from job.from), metrics.jsonl opened in the run directory, which must be there. Throws
-  /// Error, on all ranks alike.
+  /// Everything up to the first step: memory allocated, weights initialised or loaded, metrics.jsonl opened in the run
+  /// directory, which must be there. Throws Error, on all ranks alike.
   Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
-          const std::optional<std::filesystem::path>& resume, TrainListener& listener);
+          const StartingPoint& start, TrainListener& listener);
 
   Outcome run();
 
@@ -62,11 +72,13 @@ class Trainer {
   Session& session() { return session_; }
 
  private:
-  void load(const std::optional<std::filesystem::path>& resume);
+  void load(const StartingPoint& start);
   StepMetrics train_step();
   HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
   void check_finite(const HalfMetrics& half) const;
   void report(StepMetrics metrics);
+  template <typename Metrics>
+  void write_metrics(const Metrics& metrics);
   void validate();
   void save();
   bool stop_requested() const;
@@ -83,16 +95,14 @@ class Trainer {
 
   std::int64_t step_ = 0;  ///< steps done
   std::int64_t saved_step_ = -1;
-  std::int64_t validated_step_ = -1;
 
   /// Clocks of the throughput in reports.
   struct Pace {
-    double started = 0;          ///< when run() began
-    double reported = 0;         ///< when the last report was made
-    double training = 0;         ///< seconds in steps since the last report, validation and saving left out
-    std::int64_t steps = 0;      ///< steps since the last report
-    double waited = 0;           ///< the loader's waiting time at the last report
-    double seconds_a_step = 0;   ///< smoothed
+    double started = 0;         ///< when run() began
+    double training = 0;        ///< seconds in steps since the last report, validation and saving left out
+    std::int64_t steps = 0;     ///< steps since the last report
+    double waited = 0;          ///< the loader's waiting time at the last report
+    double seconds_a_step = 0;  ///< smoothed
   } pace_;
 };
 

@@ -23,10 +23,10 @@ void check_refused(const std::string& settings, const std::vector<std::string>& 
   const auto& playground = test::Playground::get();
   const test::ScratchDirectory scratch;
   CAPTURE(settings);
-  const auto result = test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} {}",
-                                                playground.job.string(), (scratch / "run").string(),
-                                                playground.data.string(), settings),
-                                    ranks);
+  const auto result = test::ratplus(
+      fmt::format("train {} --set job.directory={} data.directory={} {}", playground.job.string(),
+                  (scratch / "run").string(), playground.data.string(), settings),
+      ranks);
   CAPTURE(result.output);
   CHECK(result.status != 0);
   CHECK(result.status != 137);
@@ -111,14 +111,15 @@ TEST_CASE("command lines that cannot be") {
   CHECK(unknown.status == 2);
   CHECK(test::contains(unknown.output, "trian"));
   CHECK(test::ratplus("").status == 2);
-  for (const char* arguments : {"train", "eval", "inspect", "train a b c", "train --no-such-option", "report",
-                                "prepare"}) {
+  for (const char* arguments :
+       {"train", "eval", "inspect", "train a b c", "train --no-such-option", "report", "prepare"}) {
     CAPTURE(arguments);
     const auto result = test::ratplus(arguments);
     CAPTURE(result.output);
     CHECK(result.status == 2);
     CHECK(test::contains(result.output, "--help"));
   }
+  CHECK(count(test::ratplus("train --no-such-option", 3).output, "ratplus train: ") == 1);
 }
 
 TEST_CASE("a checkpoint that is none") {

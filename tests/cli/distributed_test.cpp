@@ -43,7 +43,8 @@ TEST_CASE("losses and norms of 20 joint steps agree to 1e-6 over ranks and shard
       }
       CHECK(worst_loss < 1e-6);
       CHECK(worst_norm < 1e-4);  // of nearly cancelling sums: less exact than the losses
-      MESSAGE(ranks, " ranks, ", std::string(shard), ": losses agree to ", worst_loss, ", norms to ", worst_norm);
+      MESSAGE(ranks, " ranks, ", std::string(shard), ": losses agree to ", worst_loss, ", norms to ",
+              worst_norm);
     }
   }
 }

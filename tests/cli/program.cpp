@@ -41,10 +41,13 @@ validation_sequences = 7
 
 /// Sentences of made-up words, some more likely than others, so that there is something to learn.
 std::string made_up_text(std::uint64_t document) {
-  static constexpr std::array syllables = {"ba", "ke", "lo", "mi", "nu", "ra", "so", "ti", "va", "zu", "é", "日"};
+  static constexpr std::array syllables = {"ba", "ke", "lo", "mi", "nu", "ra",
+                                           "so", "ti", "va", "zu", "é",  "日"};
   std::string text;
   std::uint64_t draw = 0;
-  const auto below = [&](std::uint64_t bound) { return random_below(bound, document, Purpose::test, 0, draw++); };
+  const auto below = [&](std::uint64_t bound) {
+    return random_below(bound, document, Purpose::test, 0, draw++);
+  };
   for (int sentence = 0; sentence < 30; ++sentence) {
     for (std::uint64_t word = 0, words = 3 + below(9); word < words; ++word) {
       for (std::uint64_t s = 0, count = 1 + below(3); s < count; ++s) {
@@ -79,9 +82,9 @@ std::string command(const std::string& arguments, int ranks) {
   return ranks == 0 ? program : fmt::format("{} -n {} {}", MPIEXEC, ranks, program);
 }
 
-Result ratplus(const std::string& arguments, int ranks) { return shell(command(arguments, ranks)); }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+Result ratplus(const std::string& arguments, int ranks) {
+  return shell(command(arguments, ranks));
+}
 
 Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {
   std::ofstream text(scratch_ / "text.jsonl");
@@ -89,9 +92,9 @@ Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {
     text << nlohmann::json{{"text", made_up_text(document)}}.dump() << '\n';
   }
   text.close();
-  const auto prepared =
-      ratplus(fmt::format("prepare {} --output {} --train-tokenizer --vocab-size 400 --validation-fraction 0.2",
-                          (scratch_ / "text.jsonl").string(), data.string()));
+  const auto prepared = ratplus(
+      fmt::format("prepare {} --output {} --train-tokenizer --vocab-size 400 --validation-fraction 0.2",
+                  (scratch_ / "text.jsonl").string(), data.string()));
   if (prepared.status != 0) fail("prepare ended with {}:\n{}", prepared.status, prepared.output);
   data::write_whole_file(job, fmt::format("{}[parallel]\nshard = \"none\"\n", job_text));
 }
@@ -107,7 +110,8 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
   for (std::string line; std::getline(in, line);) {
     auto entry = nlohmann::json::parse(line);
     if (entry["kind"] != kind) continue;
-    for (const char* clock : {"seconds", "tokens_per_second", "data_wait_seconds", "path"}) entry.erase(clock);
+    for (const char* clock : {"seconds", "tokens_per_second", "data_wait_seconds", "path"})
+      entry.erase(clock);
     found.push_back(entry.dump());
   }
   return found;

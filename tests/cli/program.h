@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/messages.h"
 #include "tests/support/scratch_directory.h"
 
 namespace ratplus::test {
@@ -20,8 +21,6 @@ Result shell(const std::string& command);
 /// ratplus with these arguments; under mpirun if ranks > 0.
 std::string command(const std::string& arguments, int ranks = 0);
 Result ratplus(const std::string& arguments, int ranks = 0);
-
-bool contains(const std::string& text, const std::string& part);
 
 /// A dataset of made-up text and a job file of a tiny model, made once for all tests of the program.
 class Playground {

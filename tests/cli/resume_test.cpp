@@ -18,8 +18,8 @@ namespace {
 
 std::string train_arguments(const fs::path& run, const std::string& more = "") {
   const auto& playground = test::Playground::get();
-  return fmt::format("train {} --set job.directory={} data.directory={} {}", playground.job.string(), run.string(),
-                     playground.data.string(), more);
+  return fmt::format("train {} --set job.directory={} data.directory={} {}", playground.job.string(),
+                     run.string(), playground.data.string(), more);
 }
 
 /// Every number in a checkpoint's files: weights and moments.
@@ -48,9 +48,10 @@ void check_same_result(const fs::path& run, const fs::path& undisturbed) {
 }
 
 /// Starts a run in the background, sends the signal to every rank once `steps` steps are logged, and waits.
-test::Result interrupt(const fs::path& run, int ranks, const std::string& signal, std::size_t steps) {
+test::Result interrupt(const fs::path& run, int ranks, const std::string& signal, std::size_t steps,
+                       const std::string& more = "") {
   test::Result result;
-  std::thread runner([&] { result = test::ratplus(train_arguments(run), ranks); });
+  std::thread runner([&] { result = test::ratplus(train_arguments(run, more), ranks); });
   for (int tries = 0; tries < 2000 && test::metrics(run, "step").size() < steps; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -66,7 +67,7 @@ TEST_CASE("a run that is stopped and resumed reaches the undisturbed result bit 
     CAPTURE(ranks);
     const test::ScratchDirectory scratch;
     REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed", "job.threads=1"), ranks).status == 0);
-    for (const std::string signal : {"TERM", "INT", "KILL"}) {
+    for (const std::string signal : {"TERM", "INT", "USR1", "KILL"}) {
       CAPTURE(signal);
       const auto run = scratch / ("run-" + signal);
       const auto stopped = interrupt(run, ranks, signal, 7);
@@ -86,17 +87,60 @@ TEST_CASE("a run that is stopped and resumed reaches the undisturbed result bit 
   }
 }
 
+TEST_CASE("a sharded run stops in order while weights are on their way") {
+  // Units far above what MPI sends at once, so that the last update's gathers are under way when the signal is seen.
+  const std::string wide = "model.width=256 model.layers=2 data.batch=4 ";
+  for (const char* shard : {"optimizer", "full"}) {
+    CAPTURE(std::string(shard));
+    const test::ScratchDirectory scratch;
+    const auto settings = wide + "parallel.shard=" + shard;
+    REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed", settings), 2).status == 0);
+    const auto stopped = interrupt(scratch / "run", 2, "TERM", 3, settings);
+    CAPTURE(stopped.output);
+    CHECK(stopped.status == 75);
+    CHECK(test::contains(stopped.output, "--resume"));
+    CHECK(!test::contains(stopped.output, "signal 11"));
+    REQUIRE(test::ratplus(train_arguments(scratch / "run", settings) + " --resume", 2).status == 0);
+    check_same_result(scratch / "run", scratch / "undisturbed");
+  }
+}
+
+TEST_CASE("a validation that a stop came before is made up for") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(train_arguments(run)).status == 0);
+  const auto undisturbed = test::metrics(run, "validation");
+  REQUIRE(undisturbed.size() == 2);  // at steps 10 and 20
+  // As if the run had ended just after it saved step 10.
+  fs::rename(checkpoint::step_directory(run, 20), scratch / "away");
+  std::string lines;
+  for (const auto& line : test::metrics(run, "step")) lines += line + "\n";
+  data::write_whole_file(run / "metrics.jsonl", lines);
+  fs::create_directories(checkpoint::step_directory(run, 10));
+  REQUIRE(test::ratplus(train_arguments(scratch / "again", "checkpoint.keep=9")).status == 0);
+  fs::remove_all(checkpoint::step_directory(run, 10));
+  fs::copy(checkpoint::step_directory(scratch / "again", 10), checkpoint::step_directory(run, 10),
+           fs::copy_options::recursive);
+  fs::remove_all(checkpoint::step_directory(run, 15));
+  const auto resumed = test::ratplus(train_arguments(run) + " --resume");
+  CAPTURE(resumed.output);
+  REQUIRE(resumed.status == 0);
+  CHECK(test::metrics(run, "validation") == undisturbed);
+}
+
 TEST_CASE("resuming on another number of ranks and another sharding goes on with the same losses") {
   const test::ScratchDirectory scratch;
   REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);
   interrupt(scratch / "run", 2, "TERM", 4);
-  const auto resumed = test::ratplus(train_arguments(scratch / "run", "parallel.shard=full") + " --resume", 3);
+  const auto resumed =
+      test::ratplus(train_arguments(scratch / "run", "parallel.shard=full") + " --resume", 3);
   CAPTURE(resumed.output);
   REQUIRE(resumed.status == 0);
   const auto here = test::losses(scratch / "run");
   const auto expected = test::losses(scratch / "undisturbed");
   REQUIRE(here.size() == expected.size());
-  for (std::size_t i = 0; i < here.size(); i += 2) CHECK(here[i] == doctest::Approx(expected[i]).epsilon(1e-6));
+  for (std::size_t i = 0; i < here.size(); i += 2)
+    CHECK(here[i] == doctest::Approx(expected[i]).epsilon(1e-6));
 }
 
 TEST_CASE("a finished run says so, and an existing one is not overwritten") {
@@ -114,14 +158,14 @@ TEST_CASE("a finished run says so, and an existing one is not overwritten") {
 TEST_CASE("a full disk ends the run on all ranks with one message, and the last checkpoint stays") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  REQUIRE(test::ratplus(train_arguments(run, "schedule.steps=20") + " --set checkpoint.every=0 log.validate_every=0",
-                        1)
+  REQUIRE(test::ratplus(
+              train_arguments(run, "schedule.steps=20") + " --set checkpoint.every=0 log.validate_every=0", 1)
               .status == 0);
   const auto before = state_of(run);
   const auto full = scratch / "full";
   // On the ranks, no file may grow past 200 blocks of 512 bytes: a checkpoint's parts do not fit.
-  data::write_whole_file(scratch / "limited.sh",
-                         "trap \"\" XFSZ\nulimit -f 200\nexec " + test::command(train_arguments(full)) + "\n");
+  data::write_whole_file(scratch / "limited.sh", "trap \"\" XFSZ\nulimit -f 200\nexec " +
+                                                     test::command(train_arguments(full)) + "\n");
   const auto result = test::shell(fmt::format("{} -n 2 sh {}", MPIEXEC, (scratch / "limited.sh").string()));
   CAPTURE(result.output);
   CHECK(result.status != 0);

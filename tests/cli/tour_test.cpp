@@ -16,13 +16,14 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   const test::ScratchDirectory scratch;
   const auto pretrained = (scratch / "pretrained").string();
   const auto adapted = (scratch / "adapted").string();
-  const auto train = fmt::format("train {} --set data.directory={} ", playground.job.string(), playground.data.string());
+  const auto train =
+      fmt::format("train {} --set data.directory={} ", playground.job.string(), playground.data.string());
 
   const auto first = test::ratplus(train + "job.directory=" + pretrained, 2);
   CAPTURE(first.output);
   REQUIRE(first.status == 0);
-  for (const char* part : {"parameters", "memory a rank", "step 20/20", "loss[8,0,0]", "loss[dense]", "tokens/s",
-                           "left", "validation at step 20", "saved "}) {
+  for (const char* part : {"parameters", "memory a rank", "step 20/20", "loss[8,0,0]", "loss[dense]",
+                           "tokens/s", "left", "validation at step 20", "saved "}) {
     CAPTURE(part);
     CHECK(test::contains(first.output, part));
   }
@@ -30,9 +31,10 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
     CHECK(fs::file_size(fs::path(pretrained) / file) > 0);
   }
 
-  const auto second = test::ratplus(train + "job.kind=adapt job.recipe=plain job.pattern=8,0,2 job.from=" + pretrained +
-                                        " job.directory=" + adapted + " data.sampling=random schedule.steps=10",
-                                    2);
+  const auto second =
+      test::ratplus(train + "job.kind=adapt job.recipe=plain job.pattern=8,0,2 job.from=" + pretrained +
+                        " job.directory=" + adapted + " data.sampling=random schedule.steps=10",
+                    2);
   CAPTURE(second.output);
   REQUIRE(second.status == 0);
 
@@ -62,7 +64,8 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   const auto inspected = test::ratplus("inspect " + pretrained + "/checkpoints/step-00000020");
   CHECK(test::contains(inspected.output, "backbone.layers.0.seq_layer.in_proj.weight"));
   CHECK(test::contains(inspected.output, "40 updates"));
-  CHECK(test::contains(test::ratplus("inspect " + playground.data.string() + " --text 0,20").output, "tokenizer"));
+  CHECK(test::contains(test::ratplus("inspect " + playground.data.string() + " --text 0,20").output,
+                       "tokenizer"));
   CHECK(test::ratplus("inspect " + playground.job.string()).status == 1);  // job.directory is not given in it
 
   const auto svg = scratch / "curves.svg";
@@ -80,12 +83,23 @@ TEST_CASE("--print-config prints a job file that gives the same job") {
   REQUIRE(printed.status == 0);
   CHECK(test::contains(printed.output, "every = 3"));
   data::write_whole_file(scratch / "again.toml", printed.output);
-  CHECK(test::ratplus("train " + (scratch / "again.toml").string() + " --print-config").output == printed.output);
+  CHECK(test::ratplus("train " + (scratch / "again.toml").string() + " --print-config").output ==
+        printed.output);
+}
+
+TEST_CASE("bench times every operation") {
+  const auto result =
+      test::ratplus("bench ops --tokens 128 --width 64 --head-dim 32 --vocab 100 --threads 1");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  for (const char* part : {"ceilings", "attention dense", "attention 64,0,0", "recurrence", "AdamW"}) {
+    CHECK(test::contains(result.output, part));
+  }
 }
 
 TEST_CASE("every command explains itself") {
   CHECK(test::ratplus("--help").status == 0);
-  for (const std::string name : {"prepare", "train", "eval", "inspect", "report"}) {
+  for (const std::string name : {"prepare", "train", "eval", "inspect", "report", "bench"}) {
     CAPTURE(name);
     CHECK(test::contains(test::ratplus("--help").output, "  " + name));
     const auto help = test::ratplus(name + " --help");

@@ -100,8 +100,7 @@ TEST_CASE("what is not TOML is reported with line, column and what stands there"
       "random)");
   check_line("batch = 8\nbatch = 16",
              "job.toml:8:9: not valid TOML: cannot redefine existing integer 'batch'; give each key and each "
-             "section "
-             "once (in: batch = 16)");
+             "section once (in: batch = 16)");
   check_line(
       "[job]\nseed = 1",
       "job.toml:7:1: not valid TOML: cannot redefine existing table 'job'; give each key and each section "
@@ -112,8 +111,7 @@ TEST_CASE("what is not TOML is reported with line, column and what stands there"
 TEST_CASE("required keys") {
   CHECK(refusal("[data]\ndirectory = \"d\"\n[schedule]\nsteps = 1") ==
         "job.toml: job.directory is missing; give it in the job file, for example directory = \"runs/first\" "
-        "in "
-        "[job], or with --set job.directory=...");
+        "in [job], or with --set job.directory=...");
   CHECK(refusal("[job]\ndirectory = \"r\"\n[schedule]\nsteps = 1") ==
         "job.toml: data.directory is missing; give it in the job file, for example directory = "
         "\"runs/first/data\" in [data], or with --set data.directory=...");
@@ -122,8 +120,7 @@ TEST_CASE("required keys") {
         "= 1e9");
   CHECK(refusal(minimal_job, {"job.kind=adapt"}) ==
         "job.toml: job.from is missing; give it in the job file, for example from = \"runs/pretrain\" in "
-        "[job], or "
-        "with --set job.from=...");
+        "[job], or with --set job.from=...");
   // An empty value is as good as none, and the message says where it is.
   CHECK(refusal(minimal_job, {"job.directory="}).rfind("--set job.directory=: job.directory is missing", 0) ==
         0);
@@ -134,12 +131,10 @@ TEST_CASE("keys that exclude each other") {
         "job.toml:6: schedule.steps and schedule.tokens (at job.toml:7) are both given; remove one of them");
   CHECK(refusal(minimal_job, {"job.from=runs/p"}) ==
         "--set job.from=runs/p: job.from is given, but job.kind = \"pretrain\" begins with initial weights; "
-        "use "
-        "job.kind = \"adapt\", or remove job.from");
+        "use job.kind = \"adapt\", or remove job.from");
   CHECK(refusal(minimal_job, {"job.joint_pattern=64,0,0"}) ==
         "--set job.joint_pattern=64,0,0: job.joint_pattern is given, but job.recipe = \"plain\" has no "
-        "sparse half; "
-        "use job.recipe = \"joint\", or remove job.joint_pattern");
+        "sparse half; use job.recipe = \"joint\", or remove job.joint_pattern");
 }
 
 TEST_CASE("sizes that do not fit each other") {
@@ -167,6 +162,22 @@ TEST_CASE("sizes that do not fit each other") {
       "use data.batch = 510 or 513, or 2 ranks");
 }
 
+TEST_CASE("sizes beyond MPI's counts and beyond any memory") {
+  CHECK(refusal(minimal_job, {"model.width=12288"}) == "accepted");
+  check_override(
+      "model.width=12416",
+      "--set model.width=12416: model.width = 12416 makes blocks of 2158223616 parameters, but MPI "
+      "moves at most 2147483647 at once; use a smaller width and more model.layers");
+  check_override(
+      "model.vocab_size=2000000",
+      "--set model.vocab_size=2000000: model.vocab_size = 2000000 and model.width = 2048 make an "
+      "embedding of 4096002048 parameters, but MPI moves at most 2147483647 at once; use a smaller "
+      "vocabulary or width");
+  CHECK(refusal(minimal_job, {"data.batch=1000000", "data.micro_batch=1000000", "data.window=10_000_000"}) ==
+        "--set data.micro_batch=1000000: data.micro_batch = 1000000 x data.window = 10000000 x model.width = "
+        "2048 x model.layers = 24 is more than any memory holds; make some of them smaller");
+}
+
 TEST_CASE("the number of ranks") {
   JobConfig job = parse_job(minimal_job, "job.toml");
   const auto message = [&](int ranks) -> std::string {
@@ -183,16 +194,13 @@ TEST_CASE("the number of ranks") {
   CHECK(message(5) == "accepted");
   CHECK(message(4) ==
         "job.toml: data.batch = 10 is not divisible by 4 ranks x data.micro_batch 2 = 8; use data.batch = 8 "
-        "or 16, "
-        "or 1 rank");
+        "or 16, or 1 rank");
   CHECK(message(2) ==
         "job.toml: data.batch = 10 is not divisible by 2 ranks x data.micro_batch 2 = 4; use data.batch = 8 "
-        "or 12, "
-        "or data.micro_batch = 1, or 1 rank");
+        "or 12, or data.micro_batch = 1, or 1 rank");
   CHECK(message(6) ==
         "job.toml: data.batch = 10 is not divisible by 6 ranks x data.micro_batch 2 = 12; use data.batch = "
-        "12, or 5 "
-        "ranks");
+        "12, or 5 ranks");
   job.parallel.ranks = 8;
   job.data.batch = 16;
   CHECK(message(8) == "accepted");
@@ -222,13 +230,11 @@ TEST_CASE("the dataset") {
       "data.window of at most 2099, or prepare a dataset from more text");
   CHECK(message(32000, 4097, 4096) ==
         "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 4096; "
-        "use a "
-        "data.window of at most 4095, or prepare the dataset again with more text or a larger validation "
-        "fraction");
+        "use a data.window of at most 4095, or prepare the dataset again with more text or a larger "
+        "validation fraction");
   CHECK(message(32000, 4097, 0) ==
         "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 0; "
-        "prepare the "
-        "dataset again with more text or a larger validation fraction");
+        "prepare the dataset again with more text or a larger validation fraction");
 }
 
 TEST_CASE("overrides that are not section.key=value") {
@@ -256,8 +262,7 @@ TEST_CASE("files that cannot be read") {
     }
     return "accepted";
   };
-  CHECK(message("no/such/job.toml") ==
-        "no/such/job.toml: cannot read the job file: No such file or directory");
+  CHECK(message("no/such/job.toml") == "cannot read no/such/job.toml: No such file or directory");
   const std::filesystem::path directory = source_directory() / "configs";
   CHECK(message(directory) ==
         directory.string() + ": is a directory; give a job file, such as configs/quickstart/pretrain.toml");

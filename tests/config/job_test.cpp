@@ -146,8 +146,7 @@ TEST_CASE("an override takes the place of the key that it excludes") {
   // Two overrides that exclude each other remain a contradiction.
   CHECK(refusal(joint, {"schedule.steps=7", "schedule.tokens=1e6"}) ==
         "--set schedule.steps=7: schedule.steps and schedule.tokens (at --set schedule.tokens=1e6) are both "
-        "given; "
-        "remove one of them");
+        "given; remove one of them");
 }
 
 TEST_CASE("validation patterns are the recipe's own unless given") {

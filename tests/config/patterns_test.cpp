@@ -93,8 +93,7 @@ TEST_CASE("validation patterns that are refused") {
         "job.toml:8: log.validation_patterns has 16,0,4 twice; remove one");
   CHECK(refusal(minimal_job + "[log]\nvalidation_patterns = [[\"dense\", \"16,0,4\"]]\n") ==
         "job.toml:8: log.validation_patterns[0] has 2 patterns, one a layer, but the model has 24 layers; "
-        "give 1 or "
-        "24");
+        "give 1 or 24");
 }
 
 /// A plan of random shape and values for a model of `layers` layers of `heads` heads.

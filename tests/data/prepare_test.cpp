@@ -162,14 +162,27 @@ TEST_CASE("prepare: a given tokenizer is copied beside the shards, or stays if i
   CHECK(std::filesystem::exists(*options.tokenizer));
 }
 
-TEST_CASE("prepare: an interruption or an error leaves no files") {
+TEST_CASE("prepare: a file that is no tokenizer is named before anything is written") {
+  Input input;
+  input.options.train_vocab_size = 0;
+  input.options.tokenizer = input.scratch / "in/b.txt";
+  const std::string message = error_of([&] { prepare(input.options, quiet); });
+  CHECK(message ==
+        input.options.tokenizer->string() +
+            " is not a SentencePiece model; give a tokenizer.model, or train one with --train-tokenizer");
+  CHECK_FALSE(std::filesystem::exists(input.options.output));
+}
+
+TEST_CASE("prepare: an interruption or an error leaves nothing") {
   Input input;
   input.options.shard_tokens = 300;
   const auto interrupt = [](const PrepareProgress& progress) {
     if (progress.phase == "tokenize") throw std::runtime_error("interrupted");
   };
+  input.options.output = input.scratch / "new/out";
   CHECK_THROWS_AS(prepare(input.options, interrupt), std::runtime_error);
-  CHECK(input.output_files().empty());
+  CHECK_FALSE(std::filesystem::exists(input.scratch / "new"));
+  input.options.output = input.scratch / "out";
 
   const auto torn = input.scratch / "in/c.jsonl";
   write_text(torn, "{\"text\": \"fine\"}\n{\"text\": \"torn\n");

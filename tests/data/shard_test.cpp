@@ -116,9 +116,7 @@ TEST_CASE("shard: ids outside the vocabulary are refused on both sides") {
   ShardWriter writer(scratch / "s.h5", shared, {});
   CHECK_THROWS_AS(writer.add_document(std::vector<std::int32_t>{1000}), std::logic_error);
   write_documents(scratch / "t.h5", shared, 4);
-  auto file = hdf5::File::open_writable(scratch / "t.h5");
-  file.set_attribute("vocab_size", std::int64_t{999});
-  file.close();
+  test::set_attribute(scratch / "t.h5", "vocab_size", 999);
   const std::string message = error_of([&] { read_all(ShardReader(scratch / "t.h5")); });
   CHECK(contains(message, "t.h5: token 5 is id 999, outside the vocabulary of 999"));
 }
@@ -137,15 +135,11 @@ TEST_CASE("shard: missing, foreign, truncated and other versions are named with 
   CHECK(contains(open("other.h5"), "ratplus prepare"));
 
   write_documents(scratch / "version.h5", shared, 4);
-  auto file = hdf5::File::open_writable(scratch / "version.h5");
-  file.set_attribute("version", std::int64_t{7});
-  file.close();
+  test::set_attribute(scratch / "version.h5", "version", 7);
   CHECK(contains(open("version.h5"), "version.h5 has shard format version 7"));
 
   write_documents(scratch / "counts.h5", shared, 4);
-  file = hdf5::File::open_writable(scratch / "counts.h5");
-  file.set_attribute("tokens", std::int64_t{13});
-  file.close();
+  test::set_attribute(scratch / "counts.h5", "tokens", 13);
   CHECK(contains(open("counts.h5"), "counts.h5: holds 12 tokens"));
 
   write_documents(scratch / "whole.h5", shared, 4);

@@ -1,6 +1,7 @@
 // What the tests of data/ share: scratch directories, small files and datasets, text, error messages.
 #pragma once
 
+#include <hdf5.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -52,6 +53,15 @@ class Scratch {
 inline void write_text(const std::filesystem::path& file, const std::string& text) {
   std::filesystem::create_directories(file.parent_path());
   std::ofstream(file, std::ios::binary) << text;
+}
+
+/// Gives an integer attribute of an HDF5 file another value, as damage.
+inline void set_attribute(const std::filesystem::path& file, const char* name, std::int64_t value) {
+  const hid_t opened = H5Fopen(file.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const hid_t attribute = H5Aopen(opened, name, H5P_DEFAULT);
+  const bool written = H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0;
+  H5Aclose(attribute);
+  if (H5Fclose(opened) < 0 || !written) throw std::runtime_error("cannot change " + file.string());
 }
 
 inline std::string read_text(const std::filesystem::path& file) {

@@ -136,3 +136,9 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
   std::filesystem::remove(file);
   CHECK(contains(error_of([&] { read_manifest(scratch.path()); }), "holds no dataset.json"));
 }
+
+TEST_CASE("manifest: splits by name") {
+  for (const Split split : {Split::train, Split::validation}) CHECK(parse_split(to_string(split)) == split);
+  CHECK(error_of([] { parse_split("valid"); }) ==
+        "split \"valid\" is not known; a dataset has the splits train and validation");
+}

@@ -71,7 +71,7 @@ TEST_CASE("tokenizer: a share of the lines is evenly spread") {
   // With every tenth line, one letter is all there is: three special pieces, 256 bytes, "_", "x", "_x".
   const std::string message =
       error_of([&] { train_tokenizer({.vocab_size = 1000, .line_share = 0.1}, documents({text})); });
-  CHECK(contains(message, "value <= 262"));
+  CHECK(contains(message, "gives at most 262;"));
 }
 
 TEST_CASE("tokenizer: hard text comes back as it was, spelt in bytes where need be") {
@@ -119,7 +119,7 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
   };
   CHECK(contains(message("none.model"), "none.model: No such file"));
   test::write_text(fixture.scratch / "text.model", "hello, this is no model");
-  CHECK(contains(message("text.model"), "text.model is not a SentencePiece model"));
+  CHECK(contains(message("text.model"), "text.model is not a SentencePiece model; give"));
   test::write_text(fixture.scratch / "empty.model", "");
   CHECK(contains(message("empty.model"), "empty.model is not a SentencePiece model"));
 
@@ -127,8 +127,22 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
   CHECK(contains(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{400}); }), "400 is outside"));
   CHECK(contains(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }), "-1 is outside"));
 
-  CHECK(contains(error_of([&] { train(100); }), "a vocabulary of 100 cannot be trained"));
-  CHECK(contains(error_of([&] { train(100'000); }), "a vocabulary of 100000 cannot be trained"));
+  // The message tells which sizes are possible.
+  const auto named = [](const std::string& text, const std::string& before) {
+    const auto at = text.find(before);
+    REQUIRE_MESSAGE(at != std::string::npos, text);
+    return std::stoll(text.substr(at + before.size()));
+  };
+  for (const std::int64_t too_small : {1, 100, 259}) {
+    const std::string text = error_of([&] { train(too_small); });
+    CHECK(contains(text, "a vocabulary of " + std::to_string(too_small) + " cannot be trained"));
+    CHECK_NOTHROW(train(named(text, "special pieces are ")));
+  }
+  for (const std::int64_t too_large : {std::int64_t{100'000}, std::int64_t{5'000'000'000}}) {
+    const std::string text = error_of([&] { train(too_large); });
+    CHECK(contains(text, "a vocabulary of " + std::to_string(too_large) + " cannot be trained"));
+    CHECK_NOTHROW(train(named(text, "which gives at most ")));
+  }
   CHECK(contains(error_of([&] { train_tokenizer({}, documents({"", "\n"})); }), "no text"));
   CHECK(error_of([&] {
           int calls = 0;

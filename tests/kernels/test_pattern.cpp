@@ -35,7 +35,9 @@ TEST_CASE("a bad pattern says what is wrong") {
   CHECK(message("16,x,4").find("window is \"x\"") != std::string::npos);
   CHECK(message("16,,4").find("window is \"\"") != std::string::npos);
   CHECK(message("16,256,4k").find("sinks is \"4k\"") != std::string::npos);
-  CHECK(message("0,1,1").find("none") != std::string::npos);
+  for (const char* zero : {"0,1,1", "00,1,1", "-0,1,1"}) {
+    CHECK(message(zero).find("write none for no dilation") != std::string::npos);
+  }
   CHECK(message("-2,1,1").find("dilation is -2") != std::string::npos);
   CHECK(message("16,-1,1").find("window is -1") != std::string::npos);
   CHECK(message("16,1,-1").find("sinks is -1") != std::string::npos);

@@ -16,15 +16,18 @@ TEST_CASE("philox4x32-10 gives the known answers of Random123") {
         Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
-TEST_CASE("random bits depend on every part of their name") {
-  const std::uint64_t bits = random_bits(1, Purpose::test, 2, 3);
-  CHECK(bits == random_bits(1, Purpose::test, 2, 3));
-  CHECK(bits != random_bits(2, Purpose::test, 2, 3));
-  CHECK(bits != random_bits(std::uint64_t{1} << 32 | 1, Purpose::test, 2, 3));
-  CHECK(bits != random_bits(1, Purpose::sampling, 2, 3));
-  CHECK(bits != random_bits(1, Purpose::test, 3, 3));
-  CHECK(bits != random_bits(1, Purpose::test, 2, 4));
-  CHECK(bits != random_bits(1, Purpose::test, 2, std::uint64_t{1} << 32 | 3));
+TEST_CASE("random numbers depend on every part of their name") {
+  const auto draw = [](std::uint64_t seed, Purpose purpose, std::uint32_t stream, std::uint64_t index) {
+    return random_below(std::uint64_t{1} << 63, seed, purpose, stream, index);
+  };
+  const std::uint64_t number = draw(1, Purpose::test, 2, 3);
+  CHECK(number == draw(1, Purpose::test, 2, 3));
+  CHECK(number != draw(2, Purpose::test, 2, 3));
+  CHECK(number != draw(std::uint64_t{1} << 32 | 1, Purpose::test, 2, 3));
+  CHECK(number != draw(1, Purpose::sampling, 2, 3));
+  CHECK(number != draw(1, Purpose::test, 3, 3));
+  CHECK(number != draw(1, Purpose::test, 2, 4));
+  CHECK(number != draw(1, Purpose::test, 2, std::uint64_t{1} << 32 | 3));
 }
 
 TEST_CASE("random_below is uniform") {

@@ -6,7 +6,7 @@
 
 #include "data/window.h"
 #include "lib/model/model.h"
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 #include "tests/support/reference_file.h"
 
 using namespace ratplus;
@@ -22,14 +22,16 @@ struct Batch {
   std::int64_t counted = 0;
 };
 
-Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int64_t window, std::int32_t end_of_text) {
+Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int64_t window,
+          std::int32_t end_of_text) {
   Batch cut;
   cut.inputs.resize(static_cast<std::size_t>(batch * window));
   cut.labels.resize(cut.inputs.size());
   const auto T = static_cast<std::size_t>(window);
   for (std::size_t b = 0; b < static_cast<std::size_t>(batch); ++b) {
-    cut.counted += data::cut_window(std::span(tokens).subspan(b * (T + 1), T + 1), end_of_text,
-                                    std::span(cut.inputs).subspan(b * T, T), std::span(cut.labels).subspan(b * T, T));
+    cut.counted +=
+        data::cut_window(std::span(tokens).subspan(b * (T + 1), T + 1), end_of_text,
+                         std::span(cut.inputs).subspan(b * T, T), std::span(cut.labels).subspan(b * T, T));
   }
   return cut;
 }
@@ -72,8 +74,9 @@ TEST_CASE("losses, logits and gradients equal PyTorch's, for every pattern, with
     const auto window = group.integer_attribute("window");
     const auto sequences = group.integer_attribute("batch");
     const auto plan = test::plan_of(group.string_attribute("patterns"));
-    train::Session session({.model = test::model_of(group), .shapes = {sequences, window}, .optimizer = {}, .threads = 2},
-                           world());
+    train::Session session(
+        {.model = test::model_of(group), .shapes = {sequences, window}, .optimizer = {}, .threads = 2},
+        world());
     test::load_weights(session, file, group.string_attribute("weights"));
     const auto batch = cut(file.array<std::int32_t>(group.string_attribute("tokens")), sequences, window,
                            static_cast<std::int32_t>(group.integer_attribute("end_of_text")));
@@ -82,7 +85,8 @@ TEST_CASE("losses, logits and gradients equal PyTorch's, for every pattern, with
 
     check_logits(session, batch, plan, file.array<float>("cases/" + name + "/logits"), window,
                  group.integer_attribute("logit_stride"));
-    CHECK(std::abs(session.model().forward(batch.inputs, batch.labels, plan) / positions - loss) < tolerance * loss);
+    CHECK(std::abs(session.model().forward(batch.inputs, batch.labels, plan) / positions - loss) <
+          tolerance * loss);
 
     session.store().begin_update();
     session.store().begin_micro_batch(true);
@@ -102,7 +106,8 @@ TEST_CASE("micro-batches add up to the gradient of the whole batch") {
   const auto batch = cut(tokens, 4, window, 2);
 
   const auto gradient = [&](std::int64_t micro_batch) {
-    train::Session session({.model = config, .shapes = {micro_batch, window}, .optimizer = {}, .threads = 1}, world());
+    train::Session session({.model = config, .shapes = {micro_batch, window}, .optimizer = {}, .threads = 1},
+                           world());
     session.set_initial_weights(5);
     auto& store = session.store();
     store.begin_update();
@@ -133,10 +138,11 @@ TEST_CASE("a model made for evaluation gives the losses of one made for training
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(2 * (window + 1)));
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((3 * i * i + i) % 50);
   const auto batch = cut(tokens, 2, window, 2);
-  const auto loss = [&](model::Model::Use use) {
-    train::Session session({.model = config, .shapes = {2, window}, .use = use, .optimizer = {}, .threads = 1}, world());
+  const auto loss = [&](parallel::Use use) {
+    train::Session session(
+        {.model = config, .shapes = {2, window}, .use = use, .optimizer = {}, .threads = 1}, world());
     session.set_initial_weights(11);
     return session.model().forward(batch.inputs, batch.labels, model::PatternPlan(Pattern{8, 0, 1}));
   };
-  CHECK(loss(model::Model::Use::evaluation) == loss(model::Model::Use::training));
+  CHECK(loss(parallel::Use::evaluation) == loss(parallel::Use::training));
 }

@@ -10,7 +10,8 @@ using model::ModelConfig;
 TEST_CASE("the published sizes have the published numbers of parameters (spec 1)") {
   CHECK(model::parameter_count({.layers = 24, .width = 2048}) == 1'474'922'496);
   CHECK(model::parameter_count({.layers = 32, .width = 4096}) == 7'647'531'008);
-  CHECK(std::abs(static_cast<double>(model::parameter_count({.layers = 28, .width = 2560})) - 2.65e9) < 0.01e9);
+  CHECK(std::abs(static_cast<double>(model::parameter_count({.layers = 28, .width = 2560})) - 2.65e9) <
+        0.01e9);
 }
 
 TEST_CASE("units hold every parameter once, without overlap, under the reference's names") {

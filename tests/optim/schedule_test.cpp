@@ -24,5 +24,6 @@ TEST_CASE("the cosine begins at the peak, passes the middle, and ends just above
 
 TEST_CASE("no warm-up, one step, and a warm-up of less than a step") {
   CHECK(learning_rate({.steps = 1, .peak = 2e-5, .floor = 1e-6, .warmup = 0}, 0) == doctest::Approx(2e-5));
-  CHECK(learning_rate({.steps = 10, .peak = 2e-5, .floor = 1e-6, .warmup = 0.05}, 0) == doctest::Approx(2e-5));
+  CHECK(learning_rate({.steps = 10, .peak = 2e-5, .floor = 1e-6, .warmup = 0.05}, 0) ==
+        doctest::Approx(2e-5));
 }

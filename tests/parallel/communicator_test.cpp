@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 
 using namespace ratplus;
 using parallel::make_mpi_communicator;
@@ -17,7 +17,9 @@ Tensor tensor_of(std::vector<float>& values) {
 }
 
 /// Element i of what rank r holds: distinct everywhere, and its sums are exact in float32.
-float value(int rank, std::size_t i) { return static_cast<float>(1000 * (rank + 1)) + static_cast<float>(i); }
+float value(int rank, std::size_t i) {
+  return static_cast<float>(1000 * (rank + 1)) + static_cast<float>(i);
+}
 
 std::vector<float> values_of(int rank, std::size_t size) {
   std::vector<float> values(size);

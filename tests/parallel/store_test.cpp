@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 
 using namespace ratplus;
 using namespace ratplus::parallel;
@@ -34,7 +34,7 @@ struct Fixture {
       : ops(make_cpu_ops(1)), communicator(make_mpi_communicator()), arena(ops->device()) {
     const auto build = [&] {
       store = std::make_unique<ParameterStore>(*ops, *communicator, uneven_units(blocks), sharding,
-                                               ParameterStore::Use::training, arena);
+                                               parallel::Use::training, arena);
     };
     build();
     arena.commit();

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/error.h"
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 
 using ratplus::fail;
 using ratplus::parallel::AgreedError;
@@ -56,7 +56,9 @@ TEST_CASE("agree: a failure of all ranks is told once, without a rank; of severa
   CHECK(message == "rank 1: from 1");
 }
 
-TEST_CASE("agree: nothing is thrown where nothing failed") { CHECK_NOTHROW(world().agree([] {})); }
+TEST_CASE("agree: nothing is thrown where nothing failed") {
+  CHECK_NOTHROW(world().agree([] {}));
+}
 
 TEST_CASE("threads: what is asked for comes first, then OMP_NUM_THREADS") {
   CHECK(world().threads(3) == 3);

@@ -1,6 +1,6 @@
 """Tokens per second of the joint training step on CPUs: PyTorch against ratplus, same model, same batch, one run.
 
-    python compare_cpu.py --ratplus ../../build/apps/ratplus --threads 2
+    python compare_cpu.py --ratplus ../../build/ratplus --threads 2
 
 Both sides do the joint step in float32: an update with dilation 64, then one with dense attention, on the same batch,
 each with clipping and AdamW. PyTorch runs in several forms (torch_rival.py), eager and compiled; its fastest counts.

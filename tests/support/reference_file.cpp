@@ -50,8 +50,10 @@ void load_weights(train::Session& session, const ReferenceFile& file, const std:
     float* master = store.master(u).as<float>();
     for (const auto& slot : store.units()[u].slots) {
       const auto values = file.array<float>(group + "/" + slot.name);
-      require(static_cast<std::int64_t>(values.size()) == slot.numel, "{} has {} elements", slot.name, values.size());
-      for (std::int64_t i = std::max(owned.begin, slot.offset); i < std::min(owned.end, slot.offset + slot.numel); ++i) {
+      require(static_cast<std::int64_t>(values.size()) == slot.numel, "{} has {} elements", slot.name,
+              values.size());
+      for (std::int64_t i = std::max(owned.begin, slot.offset);
+           i < std::min(owned.end, slot.offset + slot.numel); ++i) {
         master[i - owned.begin] = values[static_cast<std::size_t>(i - slot.offset)];
       }
     }

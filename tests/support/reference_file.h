@@ -16,7 +16,8 @@ namespace ratplus::test {
 class ReferenceFile {
  public:
   explicit ReferenceFile(const std::string& name)
-      : file_(data::hdf5::File::open(std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data" / name)) {}
+      : file_(data::hdf5::File::open(std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data" /
+                                     name)) {}
 
   data::hdf5::Group group(const std::string& path) const { return file_.group(path); }
 

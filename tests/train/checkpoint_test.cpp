@@ -1,17 +1,22 @@
 #include "lib/checkpoint/checkpoint.h"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <csignal>
 #include <fstream>
 #include <functional>
 
 #include "data/pending_file.h"
-#include "kernels/error.h"
 #include "lib/train/session.h"
-#include "tests/parallel/ranks.h"
+#include "tests/support/messages.h"
+#include "tests/support/ranks.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
+using test::contains;
+using test::message_of;
 namespace fs = std::filesystem;
 
 namespace {
@@ -35,7 +40,12 @@ std::unique_ptr<train::Session> trained_session() {
 }
 
 checkpoint::Info info_of(const fs::path& directory, std::int64_t step) {
-  return {.directory = directory, .model = config, .step = step, .updates = 3, .tokens = 99, .job = "j",
+  return {.directory = directory,
+          .model = config,
+          .step = step,
+          .updates = 3,
+          .tokens = 99,
+          .job = "j",
           .tokenizer = "t"};
 }
 
@@ -48,15 +58,6 @@ std::vector<float> state_of(train::Session& session) {
     }
   }
   return all;
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 /// A checkpoint in a scratch directory, for damaging.
@@ -78,7 +79,60 @@ struct Saved {
   fs::path directory;
 };
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+/// Writes beyond this many bytes of a file fail, until the object goes.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit{bytes, old_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  void (*handler_)(int);
+  rlimit old_{};
+};
+
+/// "VmRSS" or "VmHWM" (its highest value) of this process, in bytes.
+std::int64_t memory(const std::string& which) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(which + ":")) return std::stoll(line.substr(which.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+/// How much more memory than before f had in use at its height.
+std::int64_t growth_of(const std::function<void()>& f) {
+  std::ofstream("/proc/self/clear_refs") << "5";  // VmHWM = VmRSS
+  const std::int64_t before = memory("VmRSS");
+  f();
+  return memory("VmHWM") - before;
+}
+
+/// What a manifest looks like from outside.
+void make_step(const fs::path& directory) {
+  fs::create_directories(directory);
+  data::write_whole_file(directory / checkpoint::manifest_name, "{}");
+}
+
+std::string replaced(std::string text, const std::string& what, const std::string& by) {
+  REQUIRE(contains(text, what));
+  return text.replace(text.find(what), what.size(), by);
+}
+
+data::Manifest dataset_of(std::int64_t train_tokens) {
+  data::Manifest dataset;
+  dataset.train = {{"a.h5", train_tokens, 3}};
+  dataset.validation = {{"b.h5", 40, 2}};
+  return dataset;
+}
 
 }  // namespace
 
@@ -135,7 +189,7 @@ TEST_CASE("saving leaves nothing but the checkpoint, and replaces one of the sam
 TEST_CASE("a damaged checkpoint is refused with the file's name") {
   Saved saved;
   const auto part = saved.directory / checkpoint::file_name(0);
-  const auto manifest = saved.directory / "manifest.json";
+  const auto manifest = saved.directory / checkpoint::manifest_name;
   const auto part_bytes = data::read_whole_file(part);
   const auto manifest_text = data::read_whole_file(manifest);
 
@@ -164,6 +218,17 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     data::write_whole_file(manifest, text);
     CHECK(contains(saved.load_message(), "format version 9"));
   }
+  SUBCASE("more parts than there can be ranks") {
+    for (const auto* parts : {"0", "2000000000", "4294967297"}) {
+      data::write_whole_file(manifest,
+                             replaced(manifest_text, "\"parts\": 1", std::string("\"parts\": ") + parts));
+      CHECK(contains(saved.load_message(), std::string("number of parts, ") + parts));
+    }
+  }
+  SUBCASE("a model of impossible sizes") {
+    data::write_whole_file(manifest, replaced(manifest_text, "\"width\": 32", "\"width\": -32"));
+    CHECK(contains(saved.load_message(), "sizes are impossible"));
+  }
   SUBCASE("nothing there") {
     fs::remove_all(saved.directory);
     CHECK(contains(saved.load_message(), "no such checkpoint"));
@@ -172,4 +237,106 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     fs::remove(manifest);
     CHECK(contains(saved.load_message(), "neither a checkpoint"));
   }
+}
+
+TEST_CASE("a model as large as a job file may ask for is no damage") {
+  Saved saved;
+  const auto manifest = saved.directory / checkpoint::manifest_name;
+  data::write_whole_file(manifest, replaced(data::read_whole_file(manifest), "\"vocab_size\": 50",
+                                            "\"vocab_size\": 2147483647"));
+  CHECK(checkpoint::read_info(saved.directory).model.vocab_size == 2147483647);
+}
+
+TEST_CASE("checkpoints are in the order of their steps, and what else is beside them is left alone") {
+  const test::ScratchDirectory run;
+  const auto checkpoints = run / "checkpoints";
+  const auto last = checkpoint::step_directory(run.path(), 100'000'000);  // one digit more
+  const auto before = checkpoint::step_directory(run.path(), 99'999'999);
+  make_step(before);
+  make_step(last);
+  const std::vector<fs::path> others = {checkpoints / "best", checkpoints / "step-5-of-paper",
+                                        checkpoints / "step-", checkpoints / "unsorted"};
+  for (const auto& other : others) make_step(other);
+  const std::vector<fs::path> notes = {checkpoints / "notes", checkpoints / "mine.partial"};
+  for (const auto& note : notes) fs::create_directories(note);
+  data::write_whole_file(checkpoints / "step-00000007", "a file");
+  make_step(run / "archive");
+  fs::create_directory_symlink(run / "archive", checkpoint::step_directory(run.path(), 3));
+
+  CHECK(checkpoint::list(run.path()) ==
+        std::vector<fs::path>{checkpoint::step_directory(run.path(), 3), before, last});
+  CHECK(checkpoint::newest(run.path()) == last);
+  checkpoint::prune(run.path(), 1);
+  CHECK(checkpoint::list(run.path()) == std::vector<fs::path>{last});
+  for (const auto& other : others) CHECK(fs::exists(other / checkpoint::manifest_name));
+  for (const auto& note : notes) CHECK(fs::exists(note));
+  CHECK(fs::exists(checkpoints / "step-00000007"));
+  CHECK(fs::exists(run / "archive" / checkpoint::manifest_name));
+}
+
+TEST_CASE("a failed write names the file as it would have been called, and the way out") {
+  Saved saved;
+  const auto directory = checkpoint::step_directory(saved.run.path(), 6);
+  const auto save = [&] {
+    checkpoint::save(world(), info_of(directory, 6), saved.session->store(), saved.session->optimizer(),
+                     saved.session->ops());
+  };
+  std::string message;
+  SUBCASE("a part") {
+    const FileSizeLimit limit(16384);
+    message = message_of(save);
+  }
+  SUBCASE("the directory") {
+    fs::remove_all(directory.parent_path());
+    data::write_whole_file(directory.parent_path(), "in the way");
+    message = message_of(save);
+  }
+  CHECK(contains(message, directory.string()));
+  CHECK(!contains(message, ".partial"));
+  CHECK(!fs::exists(directory));
+}
+
+TEST_CASE(
+    "syncing: a directory that cannot be synced is none's fault, a file is, under the name that it gets") {
+  CHECK(message_of([] { data::sync_path("/proc"); }).empty());  // EINVAL, as some network file systems say
+  CHECK(contains(message_of([] { data::sync_path("/dev/null", "/final"); }), "cannot write /final: "));
+  CHECK(contains(message_of([] { data::sync_path("/nowhere/a"); }), "make its directory first"));
+}
+
+TEST_CASE("a checkpoint knows the dataset that it was trained on") {
+  Saved saved;
+  auto info = info_of(saved.directory, 5);
+  CHECK(!checkpoint::read_info(saved.directory).data);
+  checkpoint::check_same_data(info, dataset_of(1000));  // not recorded
+  info.data = checkpoint::counts_of(dataset_of(1000));
+  checkpoint::save(world(), info, saved.session->store(), saved.session->optimizer(), saved.session->ops());
+  const auto read = checkpoint::read_info(saved.directory);
+  CHECK(read.data == info.data);
+  CHECK(read.data->train_documents == 3);
+  CHECK(read.data->validation_tokens == 40);
+  checkpoint::check_same_data(read, dataset_of(1000));
+  const auto message = message_of([&] { checkpoint::check_same_data(read, dataset_of(1001)); });
+  CHECK(contains(message, saved.directory.string()));
+  CHECK(contains(message, "1001 tokens"));
+  CHECK(contains(message, "data.directory"));
+}
+
+TEST_CASE("a unit of many pieces comes back, by way of little memory") {
+  constexpr std::int64_t mib = 1 << 20;
+  const model::ModelConfig large{
+      .layers = 1, .width = 64, .head_dim = 16, .vocab_size = 200'000};  // root: 49 MiB
+  train::Session session({.model = large, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
+  session.set_initial_weights(7);
+  const auto before = state_of(session);
+  const test::ScratchDirectory run;
+  auto info = info_of(checkpoint::step_directory(run.path(), 1), 1);
+  info.model = large;
+  CHECK(growth_of([&] {
+          checkpoint::save(world(), info, session.store(), session.optimizer(), session.ops());
+        }) < 36 * mib);
+  for (std::size_t u = 0; u < session.store().units().size(); ++u)
+    session.ops().fill(session.store().master(u), 0);
+  const auto read = checkpoint::read_info(info.directory);
+  CHECK(growth_of([&] { checkpoint::load_weights(read, session.store(), session.ops()); }) < 36 * mib);
+  CHECK(std::ranges::equal(state_of(session), before));
 }

@@ -18,7 +18,11 @@ std::vector<nlohmann::json> read_lines(const std::filesystem::path& file) {
 }
 
 train::StepMetrics step(std::int64_t n) {
-  return {.step = n, .steps = 9, .tokens = 100 * n, .learning_rate = 1e-3, .halves = {{"64,0,0", 5.25, 0.5}, {"dense", 5.0, 0.75}},
+  return {.step = n,
+          .steps = 9,
+          .tokens = 100 * n,
+          .learning_rate = 1e-3,
+          .halves = {{"64,0,0", 5.25, 0.5}, {"dense", 5.0, 0.75}},
           .tokens_per_second = 10};
 }
 

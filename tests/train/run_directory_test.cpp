@@ -1,46 +1,57 @@
 #include "lib/train/run_directory.h"
 
 #include <doctest/doctest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-#include <functional>
+#include <cerrno>
 
 #include "data/pending_file.h"
-#include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/train/session.h"
-#include "tests/parallel/ranks.h"
+#include "tests/support/messages.h"
+#include "tests/support/ranks.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
+using test::contains;
+using test::message_of;
 
 namespace {
 
-config::JobConfig job_in(const std::filesystem::path& directory) {
+/// What flock is to fail with, as on a file system without locks; 0: it works.
+int flock_error = 0;
+
+}  // namespace
+
+/// In the place of the C library's, in this program.
+extern "C" int flock(int descriptor, int operation) noexcept {
+  if (flock_error == 0) return static_cast<int>(::syscall(SYS_flock, descriptor, operation));
+  errno = flock_error;
+  return -1;
+}
+
+namespace {
+
+config::JobConfig job_in(const std::filesystem::path& directory,
+                         const std::vector<std::string>& overrides = {}) {
   return config::parse_job(
       "[job]\ndirectory = \"" + directory.string() +
           "\"\n[model]\nlayers = 1\nwidth = 32\nhead_dim = 16\nvocab_size = 50\n[data]\ndirectory = \"d\"\n"
           "window = 16\nbatch = 4\n[schedule]\nsteps = 10\n",
-      "job.toml");
+      "job.toml", overrides);
 }
 
 void save_at(const config::JobConfig& job, std::int64_t step) {
   train::Session session({.model = job.model, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
   checkpoint::save(world(),
-                   {.directory = checkpoint::step_directory(job.job.directory, step), .model = job.model, .step = step,
-                    .job = config::to_toml(job), .tokenizer = "t"},
+                   {.directory = checkpoint::step_directory(job.job.directory, step),
+                    .model = job.model,
+                    .step = step,
+                    .job = config::to_toml(job),
+                    .tokenizer = "t"},
                    session.store(), session.optimizer(), session.ops());
 }
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -79,6 +90,79 @@ TEST_CASE("resuming with another computation names the keys; what is free to cha
   job.job.threads = 3;
   job.parallel.shard = parallel::Sharding::full;
   CHECK(train::look_at_run(job, true).step == 4);
+}
+
+TEST_CASE("another pattern of a layer or a head is another computation") {
+  const test::ScratchDirectory scratch;
+  const auto with = [&](const std::string& pattern) {
+    return job_in(scratch / "run", {"model.layers=2", "job.pattern=" + pattern});
+  };
+  const auto layers = R"(["16,4,0", "dense"])";
+  const auto heads = R"([["16,4,0", "dense"], "dense"])";
+  save_at(with(layers), 4);
+  CHECK(train::look_at_run(with(layers), true).step == 4);
+  CHECK(contains(message_of([&] { train::look_at_run(with(R"(["32,4,0", "dense"])"), true); }),
+                 R"(job.pattern = ["32,4,0", "dense"] (was ["16,4,0", "dense"]))"));
+  save_at(with(heads), 5);
+  CHECK(train::look_at_run(with(heads), true).step == 5);
+  CHECK(contains(message_of([&] { train::look_at_run(with(R"([["16,5,0", "dense"], "dense"])"), true); }),
+                 R"(job.pattern = [["16,5,0", "dense"], "dense"] (was [["16,4,0", "dense"], "dense"]))"));
+}
+
+TEST_CASE("steps may be given as tokens instead") {
+  const test::ScratchDirectory scratch;
+  save_at(job_in(scratch / "run"), 4);
+  CHECK(train::look_at_run(job_in(scratch / "run", {"schedule.tokens=640"}), true).step == 4);
+  CHECK(contains(
+      message_of([&] { train::look_at_run(job_in(scratch / "run", {"schedule.tokens=512"}), true); }),
+      "schedule.steps = 8 (was 10)"));
+}
+
+TEST_CASE("differences: every key, and only those") {
+  const auto job = job_in("run");
+  CHECK(config::differences(job, job).empty());
+  auto other = job;
+  other.job.recipe = config::Recipe::joint;
+  other.job.pattern = model::PatternPlan({{Pattern{16, 4, 0}, Pattern()}});  // by head, not by layer
+  other.job.directory = "there";
+  other.model.recurrence = false;
+  other.schedule.steps = 8;
+  other.schedule.floor_lr = 0;
+  other.log.validation_patterns = {model::PatternPlan(Pattern{16, 4, 0}), model::PatternPlan()};
+  CHECK(config::differences(job, other) ==
+        std::vector<std::string>{
+            "job.recipe = \"joint\" (was \"plain\")", "job.directory = \"there\" (was \"run\")",
+            "job.pattern = [[\"16,4,0\", \"dense\"]] (was \"dense\")", "model.recurrence = false (was true)",
+            "schedule.steps = 8 (was 10)", "schedule.floor_lr = 0 (was 1e-06)",
+            "log.validation_patterns = [\"16,4,0\", \"dense\"] (was [\"dense\"])"});
+}
+
+TEST_CASE("a file system without locks is no obstacle, but is mentioned") {
+  const test::ScratchDirectory scratch;
+  flock_error = ENOLCK;
+  const auto message = message_of([&] { train::RunDirectory run(job_in(scratch / "run")); });
+  flock_error = 0;
+  CHECK(message.empty());
+  CHECK(contains(data::read_whole_file(scratch.path() / "run" / "log.txt"),
+                 "no lock on this file (No locks available)"));
+}
+
+TEST_CASE("a run directory that could not be opened is not locked") {
+  const test::ScratchDirectory scratch;
+  const auto job = job_in(scratch / "run");
+  std::filesystem::create_directories(scratch.path() / "run" / "job.toml" / "in the way");
+  CHECK(contains(message_of([&] { train::RunDirectory run(job); }), "job.toml"));
+  std::filesystem::remove_all(scratch.path() / "run" / "job.toml");
+  CHECK(message_of([&] { train::RunDirectory run(job); }).empty());
+}
+
+TEST_CASE("a line that cannot be logged is an error that names the file") {
+  const test::ScratchDirectory scratch;
+  std::filesystem::create_symlink("/dev/full", scratch / "log.txt");
+  train::RunDirectory run(job_in(scratch.path()));
+  const auto message = message_of([&] { run.log("hello"); });
+  CHECK(contains(message, (scratch / "log.txt").string()));
+  CHECK(contains(message, "free some space"));
 }
 
 TEST_CASE("two processes cannot train in one run directory") {

@@ -9,7 +9,7 @@
 #include "data/shard.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/train/trainer.h"
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 #include "tests/support/reference_file.h"
 #include "tests/support/scratch_directory.h"
 
@@ -61,18 +61,20 @@ void write_dataset(const std::filesystem::path& directory, const std::vector<std
 /// A checkpoint of the reference's initial weights, to start from.
 void write_initial_checkpoint(const std::filesystem::path& directory, const test::ReferenceFile& file,
                               const std::string& name, const config::JobConfig& job) {
-  train::Session session({.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
+  train::Session session({.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1},
+                         world());
   test::load_weights(session, file, name + "/initial");
-  checkpoint::save(world(),
-                   {.directory = directory, .model = job.model, .job = config::to_toml(job), .tokenizer = "test"},
-                   session.store(), session.optimizer(), session.ops());
+  checkpoint::save(
+      world(), {.directory = directory, .model = job.model, .job = config::to_toml(job), .tokenizer = "test"},
+      session.store(), session.optimizer(), session.ops());
 }
 
 config::JobConfig job_of(const data::hdf5::Group& group, const test::ScratchDirectory& scratch,
                          std::int64_t micro_batch) {
   config::JobConfig job;
   job.job.kind = config::Kind::adapt;  // from given weights
-  job.job.recipe = group.string_attribute("recipe") == "joint" ? config::Recipe::joint : config::Recipe::plain;
+  job.job.recipe =
+      group.string_attribute("recipe") == "joint" ? config::Recipe::joint : config::Recipe::plain;
   job.job.pattern = test::plan_of(group.string_attribute("pattern"));
   if (group.has_attribute("joint_pattern")) {
     job.job.joint_pattern = test::plan_of(group.string_attribute("joint_pattern"));
@@ -112,7 +114,9 @@ void check_trajectory(const std::string& name, std::int64_t micro_batch) {
   std::filesystem::create_directories(job.job.directory);
 
   Silent listener;
-  train::Trainer trainer(job, world(), train::open_dataset(job, world()), std::nullopt, listener);
+  const auto dataset = train::open_dataset(job, world());
+  train::Trainer trainer(job, world(), dataset, train::find_start(job, dataset, world(), std::nullopt),
+                         listener);
   CHECK(trainer.run() == train::Outcome::finished);
 
   const auto rates = file.array<double>(name + "/lr");
@@ -148,4 +152,6 @@ TEST_CASE("joint training follows PyTorch's trajectory") {
   check_trajectory("joint", 1);
 }
 
-TEST_CASE("adaptation follows PyTorch's trajectory") { check_trajectory("adapt", 2); }
+TEST_CASE("adaptation follows PyTorch's trajectory") {
+  check_trajectory("adapt", 2);
+}

@@ -1,14 +1,16 @@
-// Runs the tests on every rank; the program fails if any rank's tests do.
+// main of test programs that need ranks: runs the tests on every rank; the program fails if any rank's tests do.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
-#include "tests/parallel/ranks.h"
+#include "tests/support/ranks.h"
 
 namespace {
 const ratplus::parallel::World* the_world = nullptr;
 }
 
-const ratplus::parallel::World& world() { return *the_world; }
+const ratplus::parallel::World& world() {
+  return *the_world;
+}
 
 int main(int argc, char** argv) {
   const ratplus::parallel::World ranks;

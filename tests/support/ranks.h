@@ -1,4 +1,4 @@
-// The ranks of a test program that is started under mpirun.
+// The ranks of a test program: one, or as many as mpirun starts.
 #pragma once
 
 #include "parallel/world.h"

@@ -1,0 +1,36 @@
+#include "apps/command_line.h"
+
+#include <cstdlib>
+#include <iostream>
+#include <string_view>
+
+namespace ratplus::apps {
+
+namespace po = boost::program_options;
+
+bool first_of_job() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
+  }
+  return true;
+}
+
+std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,
+                                                    const Positional& positional, const HelpText& help) {
+  options.add_options()("help,h", "this text");
+  po::options_description all;
+  all.add(options).add_options()(positional.name, positional.target, "");
+  po::positional_options_description places;
+  places.add(positional.name, positional.at_most);
+  po::variables_map values;
+  po::store(po::command_line_parser(args).options(all).positional(places).run(), values);
+  if (values.contains("help")) {
+    if (first_of_job()) std::cout << help.before << options << help.after;
+    return std::nullopt;
+  }
+  po::notify(values);
+  if (!values.contains(positional.name)) throw po::error(positional.missing);
+  return values;
+}
+
+}  // namespace ratplus::apps

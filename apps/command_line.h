@@ -1,0 +1,37 @@
+// A command's options, its positional arguments and its help, by Boost.Program_options.
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/commands.h"
+
+namespace ratplus::apps {
+
+/// Whether this process is the only one or the first of its job, as far as mpirun or srun tell before MPI starts:
+/// help and mistakes in the command line are printed once.
+bool first_of_job();
+
+/// What stands without an option's name: "JOB.toml", "RUN...".
+struct Positional {
+  const char* name;                                      ///< of the pseudo-option it is parsed as
+  int at_most;                                           ///< -1: any number
+  const boost::program_options::value_semantic* target;  ///< as po::value(&variable)
+  const char* missing;  ///< what to say if there is none: "a job file is missing"
+};
+
+/// The text around the list of options in a command's --help.
+struct HelpText {
+  const char* before;
+  const char* after;
+};
+
+/// Parses, and fills the variables that the options name. Empty when --help was asked for: it is printed. Throws
+/// boost::program_options::error for a command line that cannot be.
+std::optional<boost::program_options::variables_map> parse_command_line(
+    const Arguments& args, boost::program_options::options_description options, const Positional& positional,
+    const HelpText& help);
+
+}  // namespace ratplus::apps

@@ -1,0 +1,25 @@
+// What a failure says.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "kernels/error.h"
+
+namespace ratplus::test {
+
+/// The message of the Error that f throws; empty if it throws none.
+inline std::string message_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace ratplus::test
