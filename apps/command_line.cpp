@@ -8,11 +8,24 @@ namespace ratplus::apps {
 
 namespace po = boost::program_options;
 
-bool first_of_job() {
+namespace {
+
+/// This process's rank as the launcher says it; null without one.
+const char* launched_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
+    if (const char* rank = std::getenv(name)) return rank;
   }
-  return true;
+  return nullptr;
+}
+
+}  // namespace
+
+bool launched() {
+  return launched_rank() != nullptr;
+}
+
+bool first_of_job() {
+  return !launched() || std::string_view(launched_rank()) == "0";
 }
 
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,

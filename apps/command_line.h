@@ -10,8 +10,9 @@
 
 namespace ratplus::apps {
 
-/// Whether this process is the only one or the first of its job, as far as mpirun or srun tell before MPI starts:
-/// help and mistakes in the command line are printed once.
+/// What mpirun or srun tell before MPI starts: whether one of them started this process, and whether it is the only
+/// one or the first of its job. Help and mistakes in the command line are printed once.
+bool launched();
 bool first_of_job();
 
 /// What stands without an option's name: "JOB.toml", "RUN...".

@@ -9,6 +9,7 @@
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
+#include "apps/with_ranks.h"
 
 namespace ratplus::apps {
 namespace {
@@ -63,10 +64,9 @@ int main(int argc, char** argv) {
   try {
     return ratplus::apps::run(argc, argv);
   } catch (const boost::program_options::error& error) {
-    if (ratplus::apps::first_of_job()) {
-      fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
-    }
-    return ratplus::apps::exit_usage;
+    if (!ratplus::apps::first_of_job()) return ratplus::apps::end_together(ratplus::apps::exit_usage);
+    fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
+    return ratplus::apps::end_together(ratplus::apps::exit_usage);
   } catch (const std::exception& error) {
     fmt::print(stderr, "ratplus: {}\n", error.what());
     return 1;

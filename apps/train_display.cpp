@@ -47,7 +47,7 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
                   m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
                   session.store().parameter_count()));
   say(fmt::format(
-      "ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, {} micro-batches of {} a rank",
+      "ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
       world_.size(), session.threads(), to_string(session.ops().device()), to_string(job_.parallel.shard),
       job_.data.batch, job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
       job_.data.micro_batch));

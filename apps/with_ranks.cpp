@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <exception>
 
+#include "apps/command_line.h"
+
 namespace ratplus::apps {
 
 int with_ranks(const std::function<int(const parallel::World&)>& body) {
@@ -23,6 +25,11 @@ int with_ranks(const std::function<int(const parallel::World&)>& body) {
     std::fflush(stderr);
     world.abort(1);
   }
+}
+
+int end_together(int status) {
+  if (!launched()) return status;
+  return with_ranks([&](const parallel::World&) { return status; });
 }
 
 }  // namespace ratplus::apps

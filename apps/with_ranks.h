@@ -12,4 +12,8 @@ namespace ratplus::apps {
 /// others at once: they may be waiting for it.
 int with_ranks(const std::function<int(const parallel::World&)>& body);
 
+/// For a failure before MPI started: waits for the other ranks of the job, if there is a launcher, and returns the
+/// status. mpirun kills the ranks that are left when the first one fails, so the one that prints might not come to it.
+int end_together(int status);
+
 }  // namespace ratplus::apps

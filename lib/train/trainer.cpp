@@ -102,8 +102,7 @@ StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dat
     if (info.tokenizer != dataset.tokenizer) {
       fail(
           "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
-          "tokenizer "
-          "(`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
+          "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
           directory, info.tokenizer, job.data.directory, dataset.tokenizer);
     }
     if (resume) checkpoint::check_same_data(info, dataset);
@@ -181,8 +180,8 @@ bool Trainer::stop_requested() const {
 
 StepMetrics Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
-  world_.agree(
-      [&] { batch = &loader_->next(); });  // a shard that one rank cannot read ends all, with one message
+  // A shard that one rank cannot read ends all, with one message.
+  world_.agree([&] { batch = &loader_->next(); });
   const auto counted = world_.sum(batch->counted);
   if (counted == 0) {
     throw parallel::AgreedError(fmt::format(
@@ -232,8 +231,7 @@ void Trainer::check_finite(const HalfMetrics& half) const {
   world_.agree([&] {
     fail(
         "step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at "
-        "the "
-        "batch. The newest checkpoint in {} is from before",
+        "the batch. The newest checkpoint in {} is from before",
         step_ + 1, half.pattern, half.loss, half.gradient_norm, job_.job.directory);
   });
 }
