@@ -323,6 +323,11 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
 
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {
   constexpr std::int64_t mib = 1 << 20;
+#ifdef __SANITIZE_ADDRESS__
+  constexpr std::int64_t allowed = 400 * mib;  // what is freed stays in AddressSanitizer's quarantine
+#else
+  constexpr std::int64_t allowed = 36 * mib;
+#endif
   const model::ModelConfig large{
       .layers = 1, .width = 64, .head_dim = 16, .vocab_size = 200'000};  // root: 49 MiB
   train::Session session({.model = large, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
@@ -333,10 +338,10 @@ TEST_CASE("a unit of many pieces comes back, by way of little memory") {
   info.model = large;
   CHECK(growth_of([&] {
           checkpoint::save(world(), info, session.store(), session.optimizer(), session.ops());
-        }) < 36 * mib);
+        }) < allowed);
   for (std::size_t u = 0; u < session.store().units().size(); ++u)
     session.ops().fill(session.store().master(u), 0);
   const auto read = checkpoint::read_info(info.directory);
-  CHECK(growth_of([&] { checkpoint::load_weights(read, session.store(), session.ops()); }) < 36 * mib);
+  CHECK(growth_of([&] { checkpoint::load_weights(read, session.store(), session.ops()); }) < allowed);
   CHECK(std::ranges::equal(state_of(session), before));
 }
