@@ -39,7 +39,7 @@ void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings&
 
 }  // namespace
 
-int bench_command(Arguments args) {
+int bench_command(const Arguments& args) {
   bench::OpsBenchSettings settings;
   std::string what;
   int threads = 0;

@@ -181,7 +181,7 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
 
 }  // namespace
 
-int eval_command(Arguments args) {
+int eval_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) { return evaluate(*parsed, world); });

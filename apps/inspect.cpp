@@ -139,7 +139,7 @@ void inspect_job(const fs::path& path) {
 
 }  // namespace
 
-int inspect_command(Arguments args) {
+int inspect_command(const Arguments& args) {
   std::string path;
   std::string text;
   std::string split = "train";

@@ -17,7 +17,7 @@ namespace {
 struct Command {
   std::string_view name;
   std::string_view summary;
-  int (*run)(Arguments);
+  int (*run)(const Arguments&);
 };
 
 constexpr std::array commands = {

@@ -158,7 +158,7 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
 
 }  // namespace
 
-int prepare_command(Arguments args) {
+int prepare_command(const Arguments& args) {
   const auto options = parse(args);
   if (!options) return 0;
   refuse_ranks();

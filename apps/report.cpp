@@ -75,7 +75,7 @@ void print_tables(const ReportArguments& args, const std::vector<report::RunMetr
 
 }  // namespace
 
-int report_command(Arguments args) {
+int report_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});

@@ -119,7 +119,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
 
 }  // namespace
 
-int train_command(Arguments args) {
+int train_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) { return train(*parsed, world); });

@@ -218,9 +218,9 @@ HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, 
                                               std::span(batch.labels).subspan(at, rows), half.pattern,
                                               1.0 / positions);
   }
-  const HalfMetrics metrics{.pattern = half.name,
-                            .loss = world_.sum(loss) / positions,
-                            .gradient_norm = session_.optimizer().update(lr)};
+  HalfMetrics metrics{.pattern = half.name,
+                      .loss = world_.sum(loss) / positions,
+                      .gradient_norm = session_.optimizer().update(lr)};
   check_finite(metrics);
   return metrics;
 }
