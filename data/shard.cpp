@@ -200,7 +200,7 @@ ShardInfo ShardWriter::finish() {
   impl_->write_header();
   impl_->file.close();
   impl_->pending.commit();
-  const ShardInfo written = impl_->info;
+  ShardInfo written = impl_->info;
   impl_.reset();
   return written;
 }

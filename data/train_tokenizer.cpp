@@ -35,7 +35,7 @@ class LineIterator : public sentencepiece::SentenceIterator {
  public:
   LineIterator(double share, const std::function<bool(std::string&)>& next_document)
       : share_(share), next_document_(next_document) {
-    Next();
+    LineIterator::Next();
   }
 
   bool done() const override { return done_; }

@@ -136,7 +136,7 @@ Tensor Arena::allocate(DType dtype, std::span<const std::int64_t> shape) {
   for (Entry& known : plan_) {
     if (known.category == category_) entry = &known;
   }
-  if (!entry) entry = &plan_.emplace_back(category_, 0);
+  if (!entry) entry = &plan_.emplace_back(Entry{category_, 0});
   entry->bytes += bytes;
   return Tensor(reinterpret_cast<void*>(counting_address + static_cast<std::uintptr_t>(offset)), dtype, shape,
                 device_);

@@ -95,9 +95,8 @@ OpTime time_attention(Ops& ops, const Layer& l, const OpsBenchSettings& s, const
   time.forward = median_seconds(ops, [&] { ops.attention_forward(l.a, l.lse, l.q, l.k, l.v, patterns); });
   time.backward = median_seconds(
       ops, [&] { ops.attention_backward(l.dq, l.dk, l.dv, l.da, l.a, l.lse, l.q, l.k, l.v, patterns); });
-  // Two products forward and five backward, each 2 P operations a pair.
-  const auto heads = static_cast<double>(s.batch * (s.width / s.head_dim));
-  time.operations = 14.0 * static_cast<double>(s.head_dim) * heads * attended_pairs(pattern, s.tokens);
+  // Two products forward and five backward, each 2 P operations a pair; P channels of H heads are the width.
+  time.operations = 14.0 * static_cast<double>(s.batch * s.width) * attended_pairs(pattern, s.tokens);
   time.bytes = bytes_of({l.q, l.k, l.v, l.a}) + bytes_of({l.q, l.k, l.v, l.a, l.da, l.dq, l.dk, l.dv});
   return time;
 }

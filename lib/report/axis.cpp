@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace ratplus::report {
 namespace {
@@ -33,10 +34,10 @@ Axis make_axis(double low, double high, int ticks) {
   Axis axis{low, high, {}};
   const double step = round_step(high - low, ticks);
   // The tolerance takes in an end that is a tick but for rounding.
-  const auto first = std::ceil(low / step - 1e-9);
-  const auto last = std::floor(high / step + 1e-9);
-  for (double i = first; i <= last; ++i) {
-    axis.ticks.push_back(std::clamp(i * step, low, high) + 0.0);  // + 0.0: no "-0"
+  const auto first = static_cast<std::int64_t>(std::ceil(low / step - 1e-9));
+  const auto last = static_cast<std::int64_t>(std::floor(high / step + 1e-9));
+  for (std::int64_t i = first; i <= last; ++i) {
+    axis.ticks.push_back(std::clamp(static_cast<double>(i) * step, low, high) + 0.0);  // + 0.0: no "-0"
   }
   return axis;
 }
