@@ -45,7 +45,7 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
   const auto& m = job_.model;
   say(fmt::format("model: {} layers, width {}, {} heads, vocabulary {}, {}: {} parameters", m.layers, m.width,
                   m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
-                  session.store().parameter_count()));
+                  parallel::parameter_count(session.store().units())));
   say(fmt::format(
       "ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
       world_.size(), session.threads(), to_string(session.ops().device()), to_string(job_.parallel.shard),

@@ -60,14 +60,6 @@ void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& are
   unit.gradient_part = sharding_ == Sharding::none ? unit.gradient : arena.allocate(DType::f32, {part});
 }
 
-std::int64_t ParameterStore::parameter_count() const {
-  std::int64_t count = 0;
-  for (const auto& unit : units_) {
-    for (const auto& slot : unit.slots) count += slot.numel;
-  }
-  return count;
-}
-
 bool ParameterStore::kept_whole(std::size_t unit) const {
   return sharding_ != Sharding::full || units_[unit].resident;
 }

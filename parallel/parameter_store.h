@@ -35,7 +35,6 @@ class ParameterStore {
                  Use use, Arena& arena);
 
   const std::vector<UnitLayout>& units() const { return units_; }
-  std::int64_t parameter_count() const;
   int parts() const { return communicator_.size(); }
   /// Whether a rank holds a part of the optimizer's state only (then norms are summed over ranks).
   bool optimizer_is_sharded() const { return sharding_ != Sharding::none; }

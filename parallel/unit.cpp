@@ -4,6 +4,14 @@
 
 namespace ratplus::parallel {
 
+std::int64_t parameter_count(const std::vector<UnitLayout>& units) {
+  std::int64_t count = 0;
+  for (const auto& unit : units) {
+    for (const auto& slot : unit.slots) count += slot.numel;
+  }
+  return count;
+}
+
 std::int64_t unit_part_size(const UnitLayout& unit, int parts) {
   const std::int64_t blocks = (unit.numel + UnitLayout::alignment - 1) / UnitLayout::alignment;
   return (blocks + parts - 1) / parts * UnitLayout::alignment;

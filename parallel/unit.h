@@ -34,6 +34,9 @@ struct UnitLayout {
   }
 };
 
+/// Parameters in these units, without the gaps.
+std::int64_t parameter_count(const std::vector<UnitLayout>& units);
+
 /// Elements [begin, end) of a unit.
 struct UnitRange {
   std::int64_t begin = 0;

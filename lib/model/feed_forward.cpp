@@ -3,7 +3,7 @@
 namespace ratplus::model {
 
 FeedForward::FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes)
-    : config_(config), shapes_(shapes) {
+    : config_(config) {
   const auto rows = shapes.rows();
   const auto d = config.width;
   arena.category("activations");
@@ -22,13 +22,10 @@ void FeedForward::forward(Ops& ops, const Parameters& w, Tensor x, Workspace& wo
 }
 
 void FeedForward::backward(Ops& ops, const Parameters& w, const Parameters& grad, Workspace& work) {
-  const auto rows = shapes_.rows();
-  const auto d = config_.width;
-  const auto wide = work.wide.view({work.wide.numel()}).slice(0, 0, rows * 4 * d).view({rows, 4 * d});
-
-  if (work.dlayer.dtype() != DType::f32) ops.copy(work.dlayer, work.dstream);
-  ops.matmul(grad.fc2, work.dlayer, saved_.z, {.transpose_a = true, .accumulate = true});
-  ops.matmul(wide, work.dlayer, w.fc2, {});
+  const auto wide = work.wide_rows(4 * config_.width);
+  const auto dlayer = work.layer_gradient(ops);
+  ops.matmul(grad.fc2, dlayer, saved_.z, {.transpose_a = true, .accumulate = true});
+  ops.matmul(wide, dlayer, w.fc2, {});
   ops.gelu_backward(wide, wide, saved_.h);
   ops.matmul(grad.fc1, wide, saved_.u, {.transpose_a = true, .accumulate = true});
   ops.matmul(work.dz, wide, w.fc1, {});

@@ -43,7 +43,6 @@ class FeedForward {
   };
 
   ModelConfig config_;
-  PassShapes shapes_;
   Saved saved_;
 };
 

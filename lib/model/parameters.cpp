@@ -17,11 +17,7 @@ std::vector<parallel::UnitLayout> unit_layouts(const ModelConfig& config) {
 }
 
 std::int64_t parameter_count(const ModelConfig& config) {
-  std::int64_t count = 0;
-  for (const auto& unit : unit_layouts(config)) {
-    for (const auto& slot : unit.slots) count += slot.numel;
-  }
-  return count;
+  return parallel::parameter_count(unit_layouts(config));
 }
 
 void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, std::int64_t first,

@@ -23,6 +23,12 @@ Tensor RatPlusMixer::part_of(const Tensor& projection, std::int64_t index) const
   return projection.slice(1, index * config_.width, (index + 1) * config_.width);
 }
 
+/// A projection [N, 5d] by part and head: [B, T, 5, H, P].
+Tensor RatPlusMixer::by_heads(const Tensor& projection) const {
+  return projection.view(
+      {shapes_.batch, shapes_.tokens, projections(config_), config_.heads(), config_.head_dim});
+}
+
 void RatPlusMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, HeadPatterns patterns,
                            Workspace& work) {
   const auto rows = shapes_.rows();
@@ -30,9 +36,7 @@ void RatPlusMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta
   ops.residual_rms_norm_forward(saved_.stream, saved_.u, saved_.rstd, x, delta, w.input_norm,
                                 config_.norm_eps);
   ops.matmul(saved_.projection, saved_.u, w.in_proj, {.transpose_b = true});
-  const auto heads = saved_.projection.view(
-      {shapes_.batch, shapes_.tokens, projections(config_), config_.heads(), config_.head_dim});
-  ops.recurrence_rope_forward(saved_.q, saved_.k, saved_.v, heads, work.rope);
+  ops.recurrence_rope_forward(saved_.q, saved_.k, saved_.v, by_heads(saved_.projection), work.rope);
   ops.attention_forward(saved_.a, saved_.lse, saved_.q, saved_.k, saved_.v, patterns);
   ops.output_gate_forward(saved_.z, saved_.a.view({rows, d}), part_of(saved_.projection, 0));
   ops.matmul(work.delta, saved_.z, w.out_proj, {.transpose_b = true});
@@ -45,24 +49,16 @@ void RatPlusMixer::backward(Ops& ops, const Parameters& w, const Parameters& gra
   const auto as_heads = [&](const Tensor& x) {
     return x.view({shapes_.batch, shapes_.tokens, config_.heads(), config_.head_dim});
   };
-  // Of the wide buffer, as many rows' worth as there are projections, without gaps.
-  const auto wide = work.wide.view({work.wide.numel()})
-                        .slice(0, 0, rows * projections(config_) * d)
-                        .view({rows, projections(config_) * d});
-  const auto wide_heads =
-      wide.view({shapes_.batch, shapes_.tokens, projections(config_), config_.heads(), config_.head_dim});
-  const auto heads = saved_.projection.view(
-      {shapes_.batch, shapes_.tokens, projections(config_), config_.heads(), config_.head_dim});
-
-  if (work.dlayer.dtype() != DType::f32) ops.copy(work.dlayer, work.dstream);
-  ops.matmul(grad.out_proj, work.dlayer, saved_.z, {.transpose_a = true, .accumulate = true});
-  ops.matmul(work.dz, work.dlayer, w.out_proj, {});
+  const auto wide = work.wide_rows(projections(config_) * d);
+  const auto dlayer = work.layer_gradient(ops);
+  ops.matmul(grad.out_proj, dlayer, saved_.z, {.transpose_a = true, .accumulate = true});
+  ops.matmul(work.dz, dlayer, w.out_proj, {});
   ops.output_gate_backward(work.dz, part_of(wide, 0), work.dz, saved_.a.view({rows, d}),
                            part_of(saved_.projection, 0));
   ops.attention_backward(as_heads(work.dq), as_heads(work.dk), as_heads(work.dv), as_heads(work.dz), saved_.a,
                          saved_.lse, saved_.q, saved_.k, saved_.v, patterns);
-  ops.recurrence_rope_backward(wide_heads, as_heads(work.dq), as_heads(work.dk), as_heads(work.dv), heads,
-                               saved_.k, saved_.v, work.rope);
+  ops.recurrence_rope_backward(by_heads(wide), as_heads(work.dq), as_heads(work.dk), as_heads(work.dv),
+                               by_heads(saved_.projection), saved_.k, saved_.v, work.rope);
   ops.matmul(grad.in_proj, wide, saved_.u, {.transpose_a = true, .accumulate = true});
   ops.matmul(work.dz, wide, w.in_proj, {});
   ops.residual_rms_norm_backward(work.dstream, grad.input_norm, work.dz, work.dstream, saved_.stream,

@@ -42,6 +42,7 @@ class RatPlusMixer {
  private:
   static std::int64_t projections(const ModelConfig& c) { return c.recurrence ? 5 : 4; }
   Tensor part_of(const Tensor& projection, std::int64_t index) const;
+  Tensor by_heads(const Tensor& projection) const;
 
   /// Kept from forward to backward.
   struct Saved {

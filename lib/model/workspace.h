@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/buffer.h"
+#include "kernels/ops.h"
 #include "lib/model/config.h"
 #include "lib/model/shapes.h"
 
@@ -28,6 +29,17 @@ struct Workspace {
     dlayer = compute == DType::f32 ? dstream : arena.allocate(compute, {rows, d});
     wide = arena.allocate(compute, {rows, 5 * d});
     for (Tensor* x : {&dz, &dq, &dk, &dv}) *x = arena.allocate(compute, {rows, d});
+  }
+
+  /// The wide buffer as [N, columns] without gaps; columns <= 5d.
+  Tensor wide_rows(std::int64_t columns) const {
+    const auto rows = wide.size(0);
+    return wide.view({wide.numel()}).slice(0, 0, rows * columns).view({rows, columns});
+  }
+  /// dlayer, brought up to date with dstream.
+  Tensor layer_gradient(Ops& ops) const {
+    if (dlayer.dtype() != DType::f32) ops.copy(dlayer, dstream);
+    return dlayer;
   }
 };
 
