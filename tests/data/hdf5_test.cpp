@@ -75,10 +75,10 @@ TEST_CASE("HDF5: attributes keep their values, and say when they are missing or 
   CHECK(file.string_attribute("name") == "ünï \U0001F680");
   CHECK(file.string_attribute("empty").empty());
   CHECK_FALSE(file.has_attribute("other"));
-  CHECK(test::contains(test::error_of([&] { file.integer_attribute("other"); }), "no attribute \"other\""));
-  CHECK(
-      test::contains(test::error_of([&] { file.integer_attribute("name"); }), "\"name\" is not an integer"));
-  CHECK(test::contains(test::error_of([&] { file.string_attribute("rate"); }), "\"rate\" is not a string"));
+  CHECK(test::contains(test::message_of([&] { file.integer_attribute("other"); }), "no attribute \"other\""));
+  CHECK(test::contains(test::message_of([&] { file.integer_attribute("name"); }),
+                       "\"name\" is not an integer"));
+  CHECK(test::contains(test::message_of([&] { file.string_attribute("rate"); }), "\"rate\" is not a string"));
 }
 
 TEST_CASE("HDF5: a dataset can be extended, and a range outside is refused") {

@@ -10,7 +10,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::Scratch;
 
 namespace {
@@ -143,8 +143,8 @@ TEST_CASE("loader: what the thread meets is thrown by the step that needs it") {
   std::filesystem::remove(data.scratch / "train-1.h5");  // tokens 70 to 129
   Loader loader = data.loader(Sampling::ordered, {.batch = 1, .micro_batch = 1, .window = window}, 0, 20, 4);
   for (int step = 0; step < 9; ++step) CHECK(loader.next().step == step);  // up to token 63
-  CHECK(contains(error_of([&] { loader.next(); }), "train-1.h5: no such file"));
-  CHECK(contains(error_of([&] { loader.next(); }), "train-1.h5: no such file"));
+  CHECK(contains(message_of([&] { loader.next(); }), "train-1.h5: no such file"));
+  CHECK(contains(message_of([&] { loader.next(); }), "train-1.h5: no such file"));
 }
 
 TEST_CASE("loader: it can be destroyed at any moment") {

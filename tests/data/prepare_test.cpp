@@ -9,7 +9,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::prose;
 using test::Scratch;
 using test::write_text;
@@ -132,7 +132,7 @@ TEST_CASE("prepare: again is nothing to do, other options need force, damage is 
 
   PrepareOptions other = input.options;
   other.shard_tokens = 100;
-  CHECK(contains(error_of([&] { prepare(other, quiet); }),
+  CHECK(contains(message_of([&] { prepare(other, quiet); }),
                  "already holds a dataset of other inputs or options"));
   CHECK(prepare(input.options, quiet).already_there);  // untouched
   other.force = true;
@@ -166,7 +166,7 @@ TEST_CASE("prepare: a file that is no tokenizer is named before anything is writ
   Input input;
   input.options.train_vocab_size = 0;
   input.options.tokenizer = input.scratch / "in/b.txt";
-  const std::string message = error_of([&] { prepare(input.options, quiet); });
+  const std::string message = message_of([&] { prepare(input.options, quiet); });
   CHECK(message ==
         input.options.tokenizer->string() +
             " is not a SentencePiece model; give a tokenizer.model, or train one with --train-tokenizer");
@@ -186,7 +186,7 @@ TEST_CASE("prepare: an interruption or an error leaves nothing") {
 
   const auto torn = input.scratch / "in/c.jsonl";
   write_text(torn, "{\"text\": \"fine\"}\n{\"text\": \"torn\n");
-  CHECK(contains(error_of([&] { prepare(input.options, quiet); }), torn.string() + ", line 2: not JSON"));
+  CHECK(contains(message_of([&] { prepare(input.options, quiet); }), torn.string() + ", line 2: not JSON"));
   CHECK(input.output_files().empty());
 
   std::filesystem::remove(torn);
@@ -197,14 +197,14 @@ TEST_CASE("prepare: an interruption or an error leaves nothing") {
   std::filesystem::copy_file(input.options.output / "tokenizer.model", input.scratch / "m.model");
   options.tokenizer = input.scratch / "m.model";
   options.force = true;
-  CHECK(contains(error_of([&] { prepare(options, quiet); }), torn.string() + ", line 2: not JSON"));
+  CHECK(contains(message_of([&] { prepare(options, quiet); }), torn.string() + ", line 2: not JSON"));
   CHECK(input.output_files().empty());
 }
 
 TEST_CASE("prepare: the held-out part is never silently empty") {
   Input input;
   input.options.validation_fraction = 1e-6;
-  const std::string message = error_of([&] { prepare(input.options, quiet); });
+  const std::string message = message_of([&] { prepare(input.options, quiet); });
   CHECK(
       contains(message, "no document fell in the held-out part (20 documents); raise --validation-fraction"));
   CHECK(input.output_files().empty());
@@ -220,7 +220,8 @@ TEST_CASE("prepare: the held-out part is never silently empty") {
 
   input.options.inputs = {input.scratch / "in/b.txt"};
   input.options.validation_fraction = 1e-6;
-  CHECK(contains(error_of([&] { prepare(input.options, quiet); }), "one document, so none can be held out"));
+  CHECK(
+      contains(message_of([&] { prepare(input.options, quiet); }), "one document, so none can be held out"));
 }
 
 TEST_CASE("prepare: empty documents and ill-formed text are counted") {
@@ -244,7 +245,7 @@ TEST_CASE("prepare: progress reaches the end, and options that cannot be are ref
   const auto message = [&](const std::function<void(PrepareOptions&)>& change) {
     PrepareOptions options = input.options;
     change(options);
-    return error_of([&] { prepare(options, quiet); });
+    return message_of([&] { prepare(options, quiet); });
   };
   CHECK(contains(message([](auto& o) { o.train_vocab_size = 0; }), "no tokenizer"));
   CHECK(contains(message([](auto& o) { o.tokenizer = "m"; }), "both a tokenizer"));

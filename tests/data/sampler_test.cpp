@@ -9,7 +9,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 
 TEST_CASE("sampler: ordered windows share one token and go around") {
   const Sampler sampler(Sampling::ordered, 101, 10, 1);
@@ -54,10 +54,10 @@ TEST_CASE("sampler: random offsets are uniform over every window of the stream")
 }
 
 TEST_CASE("sampler: only windows that fit, and no negative index") {
-  CHECK(
-      contains(error_of([] { Sampler(Sampling::ordered, 10, 10, 1); }), "one window of 10 inputs needs 11"));
-  CHECK(contains(error_of([] { Sampler(Sampling::random, 0, 10, 1); }), "the data hold 0 tokens"));
-  CHECK(contains(error_of([] { Sampler(Sampling::random, 10, 0, 1); }), "a window of 0 tokens"));
+  CHECK(contains(message_of([] { Sampler(Sampling::ordered, 10, 10, 1); }),
+                 "one window of 10 inputs needs 11"));
+  CHECK(contains(message_of([] { Sampler(Sampling::random, 0, 10, 1); }), "the data hold 0 tokens"));
+  CHECK(contains(message_of([] { Sampler(Sampling::random, 10, 0, 1); }), "a window of 0 tokens"));
   CHECK(Sampler(Sampling::random, 11, 10, 1).start(5) == 0);
   CHECK_THROWS_AS(Sampler(Sampling::ordered, 11, 10, 1).start(-1), std::logic_error);
 }

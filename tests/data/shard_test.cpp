@@ -13,7 +13,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::Scratch;
 
 namespace {
@@ -117,13 +117,13 @@ TEST_CASE("shard: ids outside the vocabulary are refused on both sides") {
   CHECK_THROWS_AS(writer.add_document(std::vector<std::int32_t>{1000}), std::logic_error);
   write_documents(scratch / "t.h5", shared, 4);
   test::set_attribute(scratch / "t.h5", "vocab_size", 999);
-  const std::string message = error_of([&] { read_all(ShardReader(scratch / "t.h5")); });
+  const std::string message = message_of([&] { read_all(ShardReader(scratch / "t.h5")); });
   CHECK(contains(message, "t.h5: token 5 is id 999, outside the vocabulary of 999"));
 }
 
 TEST_CASE("shard: missing, foreign, truncated and other versions are named with the way out") {
   const Scratch scratch;
-  const auto open = [&](const std::string& name) { return error_of([&] { ShardReader(scratch / name); }); };
+  const auto open = [&](const std::string& name) { return message_of([&] { ShardReader(scratch / name); }); };
 
   CHECK(contains(open("none.h5"), (scratch / "none.h5").string() + ": no such file"));
 
@@ -166,7 +166,7 @@ TEST_CASE("shard: a flipped byte anywhere is either noticed or harmless") {
     std::vector<std::int32_t> tokens;
     std::vector<std::int64_t> offsets;
     ShardInfo info;
-    const std::string message = error_of([&] {
+    const std::string message = message_of([&] {
       const ShardReader reader(scratch / "d.h5");
       tokens = read_all(reader);
       offsets = reader.document_offsets();
@@ -193,7 +193,7 @@ TEST_CASE("shard: a full disk is one clear message, and nothing stays") {
   const Scratch scratch;
   const std::vector<std::int32_t> document(1000, 17);
   const auto fill = [&](std::int64_t chunk) {
-    return error_of([&] {
+    return message_of([&] {
       const FileSizeLimit limit(40'000);
       ShardWriter writer(scratch / "s.h5", shared, {.compression = 0, .chunk_tokens = chunk});
       for (int i = 0; i < 100; ++i) writer.add_document(document);

@@ -7,7 +7,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::Scratch;
 using test::write_text;
 
@@ -47,7 +47,7 @@ TEST_CASE("text: what is wrong with a JSON line is said with file and line") {
   const auto file = scratch / "a.jsonl";
   const auto message = [&](const std::string& line) {
     write_text(file, "{\"text\": \"fine\"}\n\n" + line + "\n{\"text\": \"fine\"}\n");
-    return error_of([&] { read_all({file}); });
+    return message_of([&] { read_all({file}); });
   };
   CHECK(message("{\"text\": \"fine\"}").empty());
   for (const char* line : {"{\"text\": \"cut", "text", "{\"text\": \"a\"} {}", "{\"text\": 'a'}"}) {
@@ -61,11 +61,11 @@ TEST_CASE("text: what is wrong with a JSON line is said with file and line") {
 
 TEST_CASE("text: inputs that cannot be") {
   const Scratch scratch;
-  CHECK(contains(error_of([&] { list_text_files({scratch / "none"}); }), "none does not exist"));
-  CHECK(contains(error_of([&] { list_text_files({scratch.path()}); }), "holds no .txt or .jsonl file"));
-  CHECK(contains(error_of([&] { list_text_files({}); }), "no input"));
+  CHECK(contains(message_of([&] { list_text_files({scratch / "none"}); }), "none does not exist"));
+  CHECK(contains(message_of([&] { list_text_files({scratch.path()}); }), "holds no .txt or .jsonl file"));
+  CHECK(contains(message_of([&] { list_text_files({}); }), "no input"));
   write_text(scratch / "a.txt.gz", "x");
-  CHECK(contains(error_of([&] { list_text_files({scratch / "a.txt.gz"}); }), "decompress"));
+  CHECK(contains(message_of([&] { list_text_files({scratch / "a.txt.gz"}); }), "decompress"));
 }
 
 TEST_CASE("UTF-8: each maximal ill-formed part becomes one U+FFFD") {

@@ -8,7 +8,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::Scratch;
 
 namespace {
@@ -65,7 +65,7 @@ TEST_CASE("token stream: a shard that is missing, replaced or of another tokeniz
   const Scratch scratch;
   const Manifest manifest = test::write_counting_dataset(scratch.path(), {{8}, {9}});
   const auto check_all = [&](const Manifest& with) {
-    return error_of([&] { TokenStream(scratch.path(), with, Split::train).check_all(); });
+    return message_of([&] { TokenStream(scratch.path(), with, Split::train).check_all(); });
   };
   CHECK(check_all(manifest).empty());
 
@@ -88,7 +88,7 @@ TEST_CASE("token stream: a shard that is missing, replaced or of another tokeniz
   TokenStream stream(scratch.path(), manifest, Split::train);
   std::vector<std::int32_t> range(10);
   stream.read(0, std::span(range).first(8));  // the first shard alone is fine
-  CHECK(contains(error_of([&] { stream.read(0, range); }), "train-1.h5: no such file"));
+  CHECK(contains(message_of([&] { stream.read(0, range); }), "train-1.h5: no such file"));
 }
 
 TEST_CASE("manifest: round trip, and what is wrong with one is said") {
@@ -117,7 +117,7 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
   const auto good = nlohmann::json::parse(test::read_text(file));
   const auto message = [&](const std::string& text) {
     test::write_text(file, text);
-    return error_of([&] { read_manifest(scratch.path()); });
+    return message_of([&] { read_manifest(scratch.path()); });
   };
   const auto changed = [&](const char* pointer, const nlohmann::json& value) {
     auto json = good;
@@ -134,11 +134,11 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
   CHECK(contains(changed("/train/0", 1), "train[0]: key \"file\" is missing"));
   CHECK(contains(changed("/validation", 1), "\"validation\" is not a list"));
   std::filesystem::remove(file);
-  CHECK(contains(error_of([&] { read_manifest(scratch.path()); }), "holds no dataset.json"));
+  CHECK(contains(message_of([&] { read_manifest(scratch.path()); }), "holds no dataset.json"));
 }
 
 TEST_CASE("manifest: splits by name") {
   for (const Split split : {Split::train, Split::validation}) CHECK(parse_split(to_string(split)) == split);
-  CHECK(error_of([] { parse_split("valid"); }) ==
+  CHECK(message_of([] { parse_split("valid"); }) ==
         "split \"valid\" is not known; a dataset has the splits train and validation");
 }

@@ -9,7 +9,7 @@
 
 using namespace ratplus::data;
 using test::contains;
-using test::error_of;
+using test::message_of;
 using test::prose;
 using test::Scratch;
 
@@ -70,7 +70,7 @@ TEST_CASE("tokenizer: a share of the lines is evenly spread") {
   for (int i = 0; i < 1000; ++i) text += std::string(1, static_cast<char>('a' + i % 10)) + "\n";
   // With every tenth line, one letter is all there is: three special pieces, 256 bytes, "_", "x", "_x".
   const std::string message =
-      error_of([&] { train_tokenizer({.vocab_size = 1000, .line_share = 0.1}, documents({text})); });
+      message_of([&] { train_tokenizer({.vocab_size = 1000, .line_share = 0.1}, documents({text})); });
   CHECK(contains(message, "gives at most 262;"));
 }
 
@@ -115,7 +115,7 @@ TEST_CASE("tokenizer: a long text is encoded in parts to the tokens of the whole
 TEST_CASE("tokenizer: bad files, ids and training text") {
   Fixture fixture;
   const auto message = [&](const std::string& name) {
-    return error_of([&] { Tokenizer(fixture.scratch / name); });
+    return message_of([&] { Tokenizer(fixture.scratch / name); });
   };
   CHECK(contains(message("none.model"), "none.model: No such file"));
   test::write_text(fixture.scratch / "text.model", "hello, this is no model");
@@ -124,8 +124,8 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
   CHECK(contains(message("empty.model"), "empty.model is not a SentencePiece model"));
 
   const Tokenizer tokenizer(fixture.scratch / "m.model");
-  CHECK(contains(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{400}); }), "400 is outside"));
-  CHECK(contains(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }), "-1 is outside"));
+  CHECK(contains(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{400}); }), "400 is outside"));
+  CHECK(contains(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }), "-1 is outside"));
 
   // The message tells which sizes are possible.
   const auto named = [](const std::string& text, const std::string& before) {
@@ -134,17 +134,17 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
     return std::stoll(text.substr(at + before.size()));
   };
   for (const std::int64_t too_small : {1, 100, 259}) {
-    const std::string text = error_of([&] { train(too_small); });
+    const std::string text = message_of([&] { train(too_small); });
     CHECK(contains(text, "a vocabulary of " + std::to_string(too_small) + " cannot be trained"));
     CHECK_NOTHROW(train(named(text, "special pieces are ")));
   }
   for (const std::int64_t too_large : {std::int64_t{100'000}, std::int64_t{5'000'000'000}}) {
-    const std::string text = error_of([&] { train(too_large); });
+    const std::string text = message_of([&] { train(too_large); });
     CHECK(contains(text, "a vocabulary of " + std::to_string(too_large) + " cannot be trained"));
     CHECK_NOTHROW(train(named(text, "which gives at most ")));
   }
-  CHECK(contains(error_of([&] { train_tokenizer({}, documents({"", "\n"})); }), "no text"));
-  CHECK(error_of([&] {
+  CHECK(contains(message_of([&] { train_tokenizer({}, documents({"", "\n"})); }), "no text"));
+  CHECK(message_of([&] {
           int calls = 0;
           train_tokenizer({}, [&](std::string& text) -> bool {
             if (++calls == 3) ratplus::fail("page {} is torn", calls);

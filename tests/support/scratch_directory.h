@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 namespace ratplus::test {
 
@@ -14,6 +16,8 @@ class ScratchDirectory {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  /// Names of all files directly in it, hidden ones too, sorted.
+  std::vector<std::string> files() const;
 
  private:
   std::filesystem::path path_;
