@@ -1,28 +1,74 @@
-// ratplus bench: how fast the operations of a layer are on this machine, and how far from their floors.
+// ratplus bench: how fast operations and training steps are on this machine, and how far from their floors.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "apps/command_line.h"
+#include "apps/device_options.h"
+#include "apps/format.h"
+#include "apps/with_ranks.h"
+#include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/bench/ops_bench.h"
+#include "lib/bench/step_bench.h"
 
 namespace ratplus::apps {
 namespace {
 
 namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
 
 constexpr const char* help_text = R"(usage: ratplus bench ops [options]
+       ratplus bench step JOB.toml [--set section.key=value ...] [options]
+       mpirun -n 4 ratplus bench step JOB.toml ...
 
-Times the operations of one layer, forward and backward (median of several calls), on this machine.
-The floor of an operation is the larger of two times: the operations that it must do over the rate
-of a large matrix product, and the bytes that it must move (each tensor once) over the bandwidth of a
-large copy; both ceilings are measured first. What is far above its floor can be made faster.
+ops: times the operations of one layer, forward and backward (median of several calls). The floor
+of an operation is the larger of two times: the operations that it must do over the rate of a large
+matrix product, and the bytes that it must move (each tensor once) over the bandwidth of a large
+copy; both ceilings are measured first. What is far above its floor can be made faster.
+
+step: times training steps of a job on random tokens (no dataset is needed; nothing is written):
+tokens/s, each half's time and its share of the processor's peak, memory, and where the time goes.
 
 )";
 
 constexpr const char* help_end = R"(
-example:
-  ratplus bench ops --tokens 4096 --width 512 --head-dim 128 --threads 1
+examples:
+  ratplus bench ops --device cpu --tokens 4096 --width 512 --head-dim 128 --threads 1
+  ratplus bench ops --batch 2 --tokens 4096 --width 2048 --vocab 32000
+  ratplus bench step configs/pretrain/1b.toml --micro-batches 4
 )";
+
+struct BenchArguments {
+  std::vector<std::string> subject;  ///< "ops", or "step" and a job file
+  bench::OpsBenchSettings ops;
+  std::string device = "auto";
+  std::string precision = "bf16";
+  bool any_order = false;
+  int threads = 0;
+  std::string json;
+  std::vector<std::string> overrides;
+  std::int64_t micro_batches = 4;
+  int steps = 5;
+  int warmup = 2;
+  double peak = 0;  ///< TFLOP/s; 0: known chips' own
+};
+
+/// Operations a second of dense bfloat16 products by the maker's datasheet, or 0 where it is not known.
+double datasheet_peak(const std::string& device, DType compute) {
+  if (compute != DType::bf16) return 0;
+  if (device.find("H100") != std::string::npos || device.find("H200") != std::string::npos) {
+    return device.find("PCIe") != std::string::npos ? 756e12 : 989e12;
+  }
+  return device.find("A100") != std::string::npos ? 312e12 : 0;
+}
+
+void write_json(const std::string& file, const Json& json) {
+  if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
+}
+
+// --- ops ------------------------------------------------------------------------------------------------------
 
 void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings& ceilings) {
   fmt::print("ceilings: products {:.0f} GFLOP/s, copies {:.1f} GB/s\n\n", ceilings.product_rate / 1e9,
@@ -37,39 +83,199 @@ void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings&
   }
 }
 
+Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceilings& ceilings,
+             const std::vector<bench::OpTime>& times) {
+  Json operations = Json::array();
+  for (const auto& time : times) {
+    operations.push_back({{"name", time.name},
+                          {"forward_seconds", time.forward},
+                          {"backward_seconds", time.backward},
+                          {"operations", time.operations},
+                          {"bytes", time.bytes},
+                          {"floor_seconds", time.floor(ceilings)}});
+  }
+  return {{"device", ops.device_name()},
+          {"compute_type", to_string(ops.compute_type())},
+          {"batch", s.batch},
+          {"tokens", s.tokens},
+          {"width", s.width},
+          {"head_dim", s.head_dim},
+          {"vocab_size", s.vocab_size},
+          {"ceilings", {{"product_rate", ceilings.product_rate}, {"bandwidth", ceilings.bandwidth}}},
+          {"operations", std::move(operations)}};
+}
+
+void check_sizes(const bench::OpsBenchSettings& s) {
+  for (const auto value : {s.batch, s.tokens, s.width, s.head_dim, s.vocab_size}) {
+    if (value < 1) fail("bench: the size {} is not positive", value);
+  }
+  if (s.width % s.head_dim != 0 || s.head_dim % 2 != 0) {
+    fail("bench: --width {} must be a multiple of --head-dim {}, which must be even", s.width, s.head_dim);
+  }
+}
+
+int bench_ops(const BenchArguments& args) {
+  const auto& s = args.ops;
+  check_sizes(s);
+  const auto device = parse_device(args.device);
+  const bool gpu =
+      device == DeviceChoice::cuda || (device == DeviceChoice::automatic && cuda_device_count() > 0);
+  const auto ops =
+      gpu ? make_cuda_ops(0, parse_precision(args.precision), !args.any_order) : make_cpu_ops(args.threads);
+  fmt::print("one layer: {} x {} tokens, width {}, {} heads of {}, {}, {} ({})\n", s.batch, s.tokens, s.width,
+             s.width / s.head_dim, s.head_dim, to_string(ops->compute_type()), to_string(ops->device()),
+             ops->device_name());
+  const auto ceilings = bench::measure_ceilings(*ops);
+  const auto times = bench::time_ops(*ops, s);
+  print_times(times, ceilings);
+  write_json(args.json, to_json(s, *ops, ceilings, times));
+  return 0;
+}
+
+// --- step -----------------------------------------------------------------------------------------------------
+
+void print_profile(const bench::StepTimes& times) {
+  auto kinds = times.profile;
+  std::ranges::sort(kinds, std::greater(), &OpProfile::seconds);
+  double device = 0;
+  for (const auto& kind : kinds) device += kind.seconds;
+  fmt::print("\n{:<36}{:>8}{:>12}{:>9}\n", "where a step's time goes", "calls", "ms", "share");
+  for (const auto& kind : kinds) {
+    fmt::print("{:<36}{:>8}{:>12.3f}{:>8.1f}%\n", kind.kind, kind.calls, kind.seconds * 1e3,
+               kind.seconds / times.profiled_seconds * 100);
+  }
+  const double rest = times.profiled_seconds - device;
+  fmt::print("{:<36}{:>8}{:>12.3f}{:>8.1f}%\n", "between operations", "", rest * 1e3,
+             rest / times.profiled_seconds * 100);
+}
+
+void print_step(const bench::StepTimes& times, double peak) {
+  const auto rate = [&](double seconds) { return static_cast<double>(times.tokens) / seconds; };
+  std::string memory;
+  for (const auto& entry : times.memory)
+    memory += fmt::format("{} {}, ", entry.category, format_bytes(entry.bytes));
+  fmt::print("memory a rank: {}in all {} of {} available\n\n", memory, format_bytes(times.memory_bytes),
+             times.memory_available < 0 ? "what is" : format_bytes(times.memory_available));
+  fmt::print("{:<28}{:>10}{:>12}{:>12}{:>10}\n", "half", "ms", "tokens/s", "TFLOP/s", "of peak");
+  for (const auto& half : times.halves) {
+    const double achieved = half.operations / half.seconds;
+    fmt::print("{:<28}{:>10.1f}{:>12.0f}{:>12.1f}{:>10}\n", half.pattern, half.seconds * 1e3,
+               rate(half.seconds), achieved / 1e12,
+               peak > 0 ? fmt::format("{:.1f}%", achieved / peak * 100) : "");
+  }
+  fmt::print("{:<28}{:>10.1f}{:>12.0f}   {:.0f} a rank\n", "step", times.seconds * 1e3, rate(times.seconds),
+             rate(times.seconds) / times.ranks);
+}
+
+Json to_json(const BenchArguments& args, const config::JobConfig& job, const bench::StepTimes& times,
+             double peak) {
+  Json halves = Json::array(), profile = Json::array(), memory = Json::object();
+  for (std::size_t h = 0; h < times.halves.size(); ++h) {
+    const auto& half = times.halves[h];
+    halves.push_back({{"pattern", half.pattern},
+                      {"seconds", half.seconds},
+                      {"tokens_per_second", static_cast<double>(times.tokens) / half.seconds},
+                      {"operations", half.operations},
+                      {"share_of_peak", peak > 0 ? Json(half.operations / half.seconds / peak) : Json()},
+                      {"loss", times.losses[h]}});
+  }
+  for (const auto& kind : times.profile) {
+    profile.push_back({{"kind", kind.kind}, {"seconds", kind.seconds}, {"calls", kind.calls}});
+  }
+  for (const auto& entry : times.memory) memory[entry.category] = entry.bytes;
+  return {{"device", times.device},
+          {"compute_type", to_string(times.compute_type)},
+          {"ranks", times.ranks},
+          {"parameters", times.parameters},
+          {"micro_batch", job.data.micro_batch},
+          {"micro_batches", args.micro_batches},
+          {"window", job.data.window},
+          {"recompute", to_string(job.job.recompute)},
+          {"shard", to_string(job.parallel.shard)},
+          {"tokens", times.tokens},
+          {"halves", std::move(halves)},
+          {"step_seconds", times.seconds},
+          {"tokens_per_second", static_cast<double>(times.tokens) / times.seconds},
+          {"peak_rate", peak},
+          {"memory_bytes", times.memory_bytes},
+          {"memory", std::move(memory)},
+          {"profiled_step_seconds", times.profiled_seconds},
+          {"profile", std::move(profile)}};
+}
+
+int bench_step(const BenchArguments& args, const parallel::World& world) {
+  config::JobConfig job;
+  world.agree([&] {
+    auto overrides = args.overrides;
+    if (args.device != "auto") overrides.push_back("job.device=" + args.device);
+    if (args.precision != "bf16") overrides.push_back("job.precision=" + args.precision);
+    if (args.any_order) overrides.push_back("job.deterministic=false");
+    if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
+    job = config::load_job(args.subject[1], overrides);
+  });
+  const auto& m = job.model;
+  if (world.root()) {
+    fmt::print(
+        "{}: {} layers, width {}, vocabulary {}; {} ranks x {} micro-batches x {} x {} tokens, recompute "
+        "{}\n",
+        args.subject[1], m.layers, m.width, m.vocab_size, world.size(), args.micro_batches,
+        job.data.micro_batch, job.data.window, to_string(job.job.recompute));
+    std::fflush(stdout);
+  }
+  const auto times = bench::time_steps(
+      {.job = job, .micro_batches = args.micro_batches, .warmup = args.warmup, .steps = args.steps}, world);
+  if (!world.root()) return 0;
+  const double peak = args.peak > 0 ? args.peak * 1e12 : datasheet_peak(times.device, times.compute_type);
+  fmt::print("{}, {}; {} parameters\n", times.device, to_string(times.compute_type), times.parameters);
+  print_step(times, peak);
+  print_profile(times);
+  write_json(args.json, to_json(args, job, times, peak));
+  return 0;
+}
+
 }  // namespace
 
 int bench_command(const Arguments& args) {
-  bench::OpsBenchSettings settings;
-  std::string what;
-  int threads = 0;
+  BenchArguments parsed;
   po::options_description options("options");
   const auto size = [](std::int64_t& value) {
     return po::value(&value)->default_value(value)->value_name("N");
   };
-  options.add_options()("batch", size(settings.batch), "sequences")(
-      "tokens", size(settings.tokens), "tokens a sequence")("width", size(settings.width), "model width d")(
-      "head-dim", size(settings.head_dim), "channels a head")("vocab", size(settings.vocab_size),
-                                                              "vocabulary")(
-      "threads", po::value(&threads)->default_value(0)->value_name("N"), "CPU threads; 0: OpenMP's default");
-  const Positional subject{"what", 1, po::value(&what), "say what to time: ops"};
+  options.add_options()("batch", size(parsed.ops.batch), "ops: sequences")(
+      "tokens", size(parsed.ops.tokens), "ops: tokens a sequence")("width", size(parsed.ops.width),
+                                                                   "ops: model width d")(
+      "head-dim", size(parsed.ops.head_dim), "ops: channels a head")("vocab", size(parsed.ops.vocab_size),
+                                                                     "ops: vocabulary")(
+      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "step: override a key of the job file")("micro-batches", size(parsed.micro_batches),
+                                              "step: micro-batches a rank and step")(
+      "steps", po::value(&parsed.steps)->default_value(parsed.steps)->value_name("N"),
+      "step: steps that are timed")("warmup",
+                                    po::value(&parsed.warmup)->default_value(parsed.warmup)->value_name("N"),
+                                    "step: steps before those")(
+      "peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
+      "step: the processor's peak; default: the datasheet's for A100, H100 and H200")(
+      "device", po::value(&parsed.device)->value_name("NAME"), "auto (default), cpu or cuda")(
+      "precision", po::value(&parsed.precision)->value_name("TYPE"),
+      "of a GPU's products: bf16 (default) or f32")("any-order", po::bool_switch(&parsed.any_order),
+                                                    "as job.deterministic = false")(
+      "threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
+      "CPU threads; 0: OpenMP's default")("json", po::value(&parsed.json)->value_name("FILE"),
+                                          "write the results there too");
+  const Positional subject{"what", 2, po::value(&parsed.subject),
+                           "say what to time: ops, or step and a job file"};
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
-  if (what != "ops") throw po::error(fmt::format("\"{}\" cannot be timed; ops can", what));
-  for (const auto value :
-       {settings.batch, settings.tokens, settings.width, settings.head_dim, settings.vocab_size}) {
-    if (value < 1) fail("bench: the size {} is not positive", value);
+  parse_device(parsed.device);
+  parse_precision(parsed.precision);
+  if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
+  if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
+    if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {
+      throw po::error("--micro-batches and --steps are at least 1, --warmup at least 0");
+    }
+    return with_ranks([&](const parallel::World& world) { return bench_step(parsed, world); });
   }
-  if (settings.width % settings.head_dim != 0 || settings.head_dim % 2 != 0) {
-    fail("bench: --width {} must be a multiple of --head-dim {}, which must be even", settings.width,
-         settings.head_dim);
-  }
-  const auto ops = make_cpu_ops(threads);
-  fmt::print("one layer: {} x {} tokens, width {}, {} heads of {}, float32, {}\n", settings.batch,
-             settings.tokens, settings.width, settings.width / settings.head_dim, settings.head_dim,
-             to_string(ops->device()));
-  const auto ceilings = bench::measure_ceilings(*ops);
-  print_times(bench::time_ops(*ops, settings), ceilings);
-  return 0;
+  if (parsed.subject.front() == "step") throw po::error("bench step needs a job file (before --set)");
+  throw po::error(fmt::format("\"{}\" cannot be timed; ops and step can", parsed.subject.front()));
 }
 
 }  // namespace ratplus::apps

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "apps/command_line.h"
+#include "apps/device_options.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "data/pending_file.h"
@@ -44,6 +45,8 @@ struct EvalArguments {
   std::int64_t sequences = 0;
   std::int64_t window = 0;
   std::int64_t micro_batch = 0;
+  std::string device;     ///< empty: the job's
+  std::string precision;  ///< empty: the job's
   int threads = 0;
   std::string json;
 };
@@ -61,6 +64,10 @@ std::optional<EvalArguments> parse(const Arguments& args) {
                                                     "tokens a window; default: that of training")(
       "micro-batch", po::value(&parsed.micro_batch)->value_name("B"),
       "windows a rank computes at once; default: that of training")(
+      "device", po::value(&parsed.device)->value_name("NAME"),
+      "auto, cpu or cuda; default: that of training")(
+      "precision", po::value(&parsed.precision)->value_name("TYPE"),
+      "of a GPU's products, bf16 or f32; default: that of training")(
       "threads", po::value(&parsed.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
       "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
@@ -69,6 +76,8 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
   const auto values = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!values) return std::nullopt;
+  if (!parsed.device.empty()) parse_device(parsed.device);
+  if (!parsed.precision.empty()) parse_precision(parsed.precision);
   for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences},
                                     {"window", parsed.window},
                                     {"micro-batch", parsed.micro_batch}}) {
@@ -86,6 +95,8 @@ struct Evaluation {
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;
   parallel::Sharding sharding = parallel::Sharding::none;  ///< as in training
+  DeviceChoice device = DeviceChoice::automatic;
+  DType precision = DType::bf16;
 };
 
 void check_dataset(const Evaluation& e) {
@@ -114,6 +125,8 @@ Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   e.settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
   e.micro_batch = args.micro_batch > 0 ? args.micro_batch : job.data.micro_batch;
   e.sharding = job.parallel.shard;
+  e.device = args.device.empty() ? job.job.device : parse_device(args.device);
+  e.precision = args.precision.empty() ? job.job.precision : parse_precision(args.precision);
   e.manifest = data::read_manifest(e.settings.dataset);
   check_dataset(e);
   for (const auto& text : args.patterns) e.patterns.emplace_back(parse_pattern(text));
@@ -149,6 +162,8 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
                           .use = parallel::Use::evaluation,
                           .sharding = e.sharding,
                           .optimizer = {},
+                          .device = e.device,
+                          .precision = e.precision,
                           .threads = args.threads},
                          world);
   std::optional<train::Validator> validator;

@@ -46,21 +46,24 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
   say(fmt::format("model: {} layers, width {}, {} heads, vocabulary {}, {}: {} parameters", m.layers, m.width,
                   m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
                   parallel::parameter_count(session.store().units())));
-  say(fmt::format(
-      "ranks: {} x {} threads on {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
-      world_.size(), session.threads(), to_string(session.ops().device()), to_string(job_.parallel.shard),
-      job_.data.batch, job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
-      job_.data.micro_batch));
-  print_memory_plan(session.memory());
+  const auto& ops = session.ops();
+  say(fmt::format("device: {} ({}), {}, recompute {}", to_string(ops.device()), ops.device_name(),
+                  to_string(ops.compute_type()), to_string(job_.job.recompute)));
+  say(fmt::format("ranks: {} x {} threads, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
+                  world_.size(), session.threads(), to_string(job_.parallel.shard), job_.data.batch,
+                  job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
+                  job_.data.micro_batch));
+  print_memory_plan(session.memory(), session.memory_available());
   say(fmt::format("{} {} of {} in {}", first_step > 0 ? "resumed at step" : "starting at step", first_step,
                   job_.schedule.steps, job_.job.directory));
 }
 
-void TrainDisplay::print_memory_plan(const Arena& memory) {
+void TrainDisplay::print_memory_plan(const Arena& memory, std::int64_t available) {
   std::string parts;
   for (const auto& entry : memory.plan())
     parts += fmt::format("{} {}, ", entry.category, format_bytes(entry.bytes));
-  say(fmt::format("memory a rank: {}in all {}", parts, format_bytes(memory.total_bytes())));
+  const std::string of = available < 0 ? "" : fmt::format(" of {} available", format_bytes(available));
+  say(fmt::format("memory a rank: {}in all {}{}", parts, format_bytes(memory.total_bytes()), of));
 }
 
 void TrainDisplay::on_phase(const std::string& text) {

@@ -25,7 +25,7 @@ class TrainDisplay final : public train::TrainListener {
   void say(const std::string& line);
 
  private:
-  void print_memory_plan(const Arena& memory);
+  void print_memory_plan(const Arena& memory, std::int64_t available);
 
   const config::JobConfig& job_;
   const parallel::World& world_;

@@ -10,9 +10,11 @@ usage() {
   cat <<'END'
 jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are missing
 
-Usage: jobs/setup.sh [--tests] [--list] [--help]
+Usage: jobs/setup.sh [--tests] [--cuda] [--list] [--help]
 
   --tests  also what only the tests need
+  --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
+           Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
   --list   print the missing packages, install nothing
   --help   this text
 
@@ -33,10 +35,16 @@ packages=(
 # The shards' README is read with h5py; ccache makes the second of two builds (with sanitizers) cheap to repeat.
 test_packages=(python3-h5py ccache)
 
+# For the front end's headers: the newest version that this repository was built with.
+cuda_packages=(python3 python3-pip)
+frontend=nvidia-cudnn-frontend==1.32.0
+cuda=false
+
 list_only=false
 while (($# > 0)); do
   case $1 in
     --tests) packages+=("${test_packages[@]}") ;;
+    --cuda) cuda=true && packages+=("${cuda_packages[@]}") ;;
     --list) list_only=true ;;
     -h | --help) usage && exit ;;
     *) die "unknown option '$1'; --help lists the known ones" ;;
@@ -58,8 +66,37 @@ if $list_only; then
   if ((${#missing[@]} > 0)); then printf '%s\n' "${missing[@]}"; fi
   exit
 fi
+# The front end is headers alone: a wheel is an archive, and what is not a header stays in it.
+fetch_frontend() {
+  local wheel
+  if [[ -e $repository/.deps/include/cudnn_frontend.h ]]; then
+    echo "cuDNN's front end is there"
+    return
+  fi
+  wheel=$(mktemp -d)
+  if ! python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$wheel" "$frontend"; then
+    rm -rf "$wheel"
+    die "could not fetch $frontend from PyPI; where there is no network, put its folder include/ into .deps/include"
+  fi
+  python3 -m zipfile -e "$wheel"/*.whl "$wheel/unpacked"
+  mkdir -p "$repository/.deps/include"
+  mv "$wheel/unpacked/include/cudnn_frontend.h" "$wheel"
+  cp -r "$wheel/unpacked/include/." "$repository/.deps/include/"
+  mv "$wheel/cudnn_frontend.h" "$repository/.deps/include/" # last: what is looked for says that all is there
+  rm -rf "$wheel"
+  echo "cuDNN's front end: .deps/include"
+}
+
+check_cuda() {
+  local nvcc
+  nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null) ||
+    die "nvcc is missing: install NVIDIA's CUDA Toolkit (https://developer.nvidia.com/cuda-downloads), cuDNN 9 and NCCL"
+  echo "CUDA Toolkit: $nvcc"
+}
+
 if ((${#missing[@]} == 0)); then
   echo "all ${#packages[@]} packages are there"
+  if $cuda; then check_cuda && fetch_frontend; fi
   exit
 fi
 
@@ -90,3 +127,4 @@ if ! update_package_lists >"$log" 2>&1 || ! install; then
   die "could not install them (its last lines stand above); this system needs Debian 12's packages and a network"
 fi
 echo "installed"
+if $cuda; then check_cuda && fetch_frontend; fi

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/cuda/device_memory.h"
 #include "kernels/error.h"
 
 namespace ratplus {
@@ -35,7 +36,7 @@ std::int64_t round_up(std::int64_t bytes) {
 constexpr std::uintptr_t counting_address = std::uintptr_t{1} << 62;
 
 /// What this machine could still give without swapping, or -1 where /proc/meminfo does not say.
-std::int64_t available_memory() {
+std::int64_t available_host_memory() {
   std::ifstream meminfo("/proc/meminfo");
   for (std::string line; std::getline(meminfo, line);) {
     constexpr std::string_view key = "MemAvailable:";
@@ -49,14 +50,15 @@ double gib(std::int64_t bytes) {
 }
 
 constexpr const char* memory_advice =
-    "use a smaller data.micro_batch, a shorter data.window, or more ranks with parallel.shard = \"full\"";
+    "use a smaller data.micro_batch, job.recompute, a shorter data.window, or more ranks with "
+    "parallel.shard = \"full\"";
 
 /// Memory is mapped when it is touched: too large a buffer would be granted, and then the kernel would end
 /// this process, or another, without a word.
 void check_fits(Device device, std::int64_t bytes) {
   constexpr std::int64_t small = std::int64_t{64} << 20;
   if (bytes < small) return;
-  const std::int64_t available = available_memory();
+  const std::int64_t available = available_memory(device);
   if (available < 0 || bytes <= available) return;
   fail("{}: needs {:.1f} GiB, the machine has {:.1f} GiB available; {}", to_string(device), gib(bytes),
        gib(available), memory_advice);
@@ -73,20 +75,28 @@ void zero(std::byte* data, std::int64_t bytes) {
   }
 }
 
+/// Zeroed memory of the host, or null.
+void* allocate_host(std::int64_t bytes) {
+  void* data = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes), std::nothrow);
+  if (!data) return nullptr;
+  // Advice: where it is refused, the pages stay small. Before the first touch, which is what maps them.
+  if (bytes >= huge_page) madvise(data, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
+  zero(static_cast<std::byte*>(data), bytes);
+  return data;
+}
+
 }  // namespace
+
+std::int64_t available_memory(Device device) {
+  return device.kind == DeviceKind::cpu ? available_host_memory() : cuda::available_memory(device);
+}
 
 Buffer::Buffer(Device device, std::int64_t bytes) : device_(device), bytes_(bytes) {
   require(bytes >= 0, "a buffer of {} bytes", bytes);
-  if (device.kind != DeviceKind::cpu) fail("{}: this build of ratplus has no GPU support", to_string(device));
   if (bytes == 0) return;
   check_fits(device, bytes);
-  data_ = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes), std::nothrow);
-  if (!data_) {
-    fail("{}: no memory for {:.1f} GiB; {}", to_string(device), gib(bytes), memory_advice);
-  }
-  // Advice: where it is refused, the pages stay small. Before the first touch, which is what maps them.
-  if (bytes >= huge_page) madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
-  zero(static_cast<std::byte*>(data_), bytes);
+  data_ = device.kind == DeviceKind::cpu ? allocate_host(bytes) : cuda::allocate(device, bytes);
+  if (!data_) fail("{}: no memory for {:.1f} GiB; {}", to_string(device), gib(bytes), memory_advice);
 }
 
 Buffer::~Buffer() {
@@ -109,7 +119,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 void Buffer::release() {
-  if (data_) ::operator delete(data_, alignment_of(bytes_));
+  if (data_ && device_.kind == DeviceKind::cpu) ::operator delete(data_, alignment_of(bytes_));
+  if (data_ && device_.kind == DeviceKind::cuda) cuda::release(device_, data_);
   data_ = nullptr;
 }
 

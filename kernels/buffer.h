@@ -40,6 +40,9 @@ class Buffer {
   std::int64_t bytes_ = 0;
 };
 
+/// Bytes that the device could still give (the CPU: without swapping), or -1 where it cannot be told.
+std::int64_t available_memory(Device device);
+
 /// All memory of a job on one device, planned before it is allocated, so that the plan can be shown and the
 /// steady state allocates nothing. Use: run the code that asks for tensors once on a fresh Arena (it counts
 /// and hands out views that must not be touched), call commit(), run the same code again (now the views are

@@ -15,6 +15,15 @@ struct Device {
   friend bool operator==(const Device&, const Device&) = default;
 };
 
+/// What a user asks for; automatic takes GPUs where there are some.
+enum class DeviceChoice { automatic, cpu, cuda };
+
+/// "auto", "cpu" or "cuda".
+inline const char* to_string(DeviceChoice choice) {
+  if (choice == DeviceChoice::automatic) return "auto";
+  return choice == DeviceChoice::cpu ? "cpu" : "cuda";
+}
+
 /// "cpu" or "cuda:0".
 inline std::string to_string(const Device& device) {
   return device.kind == DeviceKind::cpu ? "cpu" : "cuda:" + std::to_string(device.index);

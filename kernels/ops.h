@@ -11,7 +11,7 @@
 // - Rows may be strided (a slice of a wider matrix); the last dimension is contiguous.
 // - Shapes and types are checked; a mismatch is std::logic_error, since only this program can cause it.
 // - Operations run in the order of the calls. Results on a device are ready for the host after synchronize();
-//   the functions that return a number wait by themselves.
+//   download() waits by itself.
 // - The same call on the same inputs gives the same bits on the same number of threads. Whatever the number of
 //   threads, too, for all but matmul, whose sums a BLAS may cut by threads (OpenBLAS 0.3.21 gave equal bits
 //   with 1 and 2 threads at the sizes of the tests, but promises nothing).
@@ -54,15 +54,29 @@ struct AdamW {
   std::int64_t step = 1;      ///< this update's number, from 1
 };
 
+/// Points in the order of a backend's work, and the time between them.
+class Stopwatch {
+ public:
+  virtual ~Stopwatch() = default;
+  /// Notes a point after all work given so far; returns its number, from 0. Does not wait.
+  virtual int mark() = 0;
+  /// Seconds from one point to a later one. Waits for it.
+  virtual double seconds(int from, int to) = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
 
   virtual Device device() const = 0;
+  /// The processor's own name, "NVIDIA H100 80GB HBM3"; "CPU" for the host.
+  virtual std::string device_name() const = 0;
   /// The type C of products and saved activations.
   virtual DType compute_type() const = 0;
   /// Waits until all work is done.
   virtual void synchronize() = 0;
+  /// For measuring how long operations take on the device.
+  virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
 
   // --- scratch -------------------------------------------------------------------------------------------
   /// Bytes of scratch that the operations below may use at these sizes.
@@ -73,11 +87,11 @@ class Ops {
   // --- memory --------------------------------------------------------------------------------------------
   /// dst = src, converting between f32 and bf16 where the types differ. Equal shapes.
   virtual void copy(Tensor dst, Tensor src) = 0;
-  /// x = value (f32, C or i32).
+  /// x = value (f32, f64, C or i32).
   virtual void fill(Tensor x, float value) = 0;
   /// y += x, f32, equal shapes.
   virtual void add(Tensor y, Tensor x) = 0;
-  /// Host memory to device memory and back; complete on return.
+  /// Host memory to device memory and back. On return the host's memory may be changed, or holds the result.
   virtual void upload(Tensor dst, const void* host) = 0;
   virtual void download(void* host, Tensor src) = 0;
 
@@ -99,9 +113,10 @@ class Ops {
                                          Tensor weight, double eps) = 0;
   /// Gradient of the above: dx = dy + d(norm)/dy du, which is also d(delta).
   /// du [N, d] C; dy [N, d] f32 is the gradient that arrives at y past the norm (empty: none); dx [N, d] f32
-  /// may be dy; dweight [d] f32 +=; y, rstd as the forward left them.
-  virtual void residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Tensor dy, Tensor y,
-                                          Tensor rstd, Tensor weight) = 0;
+  /// may be dy; dlayer [N, d] C is a copy of dx for products (empty: none); dweight [d] f32 +=; y, rstd as the
+  /// forward left them.
+  virtual void residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy,
+                                          Tensor y, Tensor rstd, Tensor weight) = 0;
 
   // --- RAT+ mixer (spec 1.1) -----------------------------------------------------------------------------
   /// The rotary table, f32 [T, 2, P/2]: cos and sin of t base^(-2i/P).
@@ -143,10 +158,10 @@ class Ops {
                              bool want_gradient) = 0;
 
   // --- reductions and the optimizer ----------------------------------------------------------------------
-  /// Sum of the elements of x (f32), accumulated in float64.
-  virtual double sum(Tensor x) = 0;
-  /// Sum of the squares of x (f32), accumulated in float64.
-  virtual double sum_of_squares(Tensor x) = 0;
+  /// total [1] f64 += the sum of the elements of x (f32), accumulated in float64. Nothing waits for it.
+  virtual void add_sum(Tensor total, Tensor x) = 0;
+  /// total [1] f64 += the sum of the squares of x (f32), accumulated in float64.
+  virtual void add_sum_of_squares(Tensor total, Tensor x) = 0;
   /// One update of master [n] f32 with moments m, v [n] f32 by gradient [n] f32. weights [n], if not empty
   /// and not master itself, gets the result in its own type.
   virtual void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient,
@@ -155,5 +170,12 @@ class Ops {
 
 /// The CPU backend: float32, OpenBLAS, OpenMP threads (0 = what OpenMP would take).
 std::unique_ptr<Ops> make_cpu_ops(int threads = 0);
+
+/// GPUs that this process can use: 0 in a build without CUDA, or where there is no driver or no GPU.
+int cuda_device_count();
+/// The CUDA backend on the GPU of this local index, with products in bf16, or in f32 for checking. Not
+/// deterministic: cuDNN may add up the gradient of dense attention in any order, which is a little faster. Throws
+/// Error where there is no such GPU, or this build has no CUDA.
+std::unique_ptr<Ops> make_cuda_ops(int index, DType compute_type, bool deterministic = true);
 
 }  // namespace ratplus

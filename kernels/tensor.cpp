@@ -13,6 +13,8 @@ std::int64_t size_of(DType dtype) {
       return 2;
     case DType::u8:
       return 1;
+    case DType::f64:
+      return 8;
   }
   return 0;
 }
@@ -27,6 +29,8 @@ const char* to_string(DType dtype) {
       return "i32";
     case DType::u8:
       return "u8";
+    case DType::f64:
+      return "f64";
   }
   return "?";
 }

@@ -13,7 +13,7 @@
 namespace ratplus {
 
 /// Element types. bf16 is stored as its 16 high bits of a float32.
-enum class DType : std::uint8_t { f32, bf16, i32, u8 };
+enum class DType : std::uint8_t { f32, bf16, i32, u8, f64 };
 
 struct bf16_t {
   std::uint16_t bits;
@@ -27,6 +27,10 @@ struct dtype_of;
 template <>
 struct dtype_of<float> {
   static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::f64;
 };
 template <>
 struct dtype_of<bf16_t> {

@@ -8,9 +8,14 @@
 
 #include "kernels/tensor.h"
 
+namespace ratplus {
+class Ops;
+}
+
 namespace ratplus::parallel {
 
 class Communicator;
+class World;
 
 /// A collective under way. Its tensors must not be touched until wait() has returned; for a GPU communicator,
 /// wait() orders the compute stream after the collective and does not block the host. Default: nothing to wait for.
@@ -64,6 +69,9 @@ class Communicator {
 inline void Request::wait() {
   if (pending()) std::exchange(communicator_, nullptr)->wait(ticket_);
 }
+
+/// The ranks of the world on tensors where `ops` keeps its own: by MPI on CPUs, by NCCL on GPUs.
+std::unique_ptr<Communicator> make_communicator(const Ops& ops, const World& world);
 
 /// Tensors in host memory, by MPI's non-blocking collectives over all ranks. MPI must be initialised (World).
 std::unique_ptr<Communicator> make_mpi_communicator();

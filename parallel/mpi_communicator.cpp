@@ -20,6 +20,8 @@ MPI_Datatype mpi_type(DType dtype) {
       return MPI_INT32_T;
     case DType::u8:
       return MPI_UINT8_T;
+    case DType::f64:
+      return MPI_DOUBLE;
   }
   return MPI_DATATYPE_NULL;
 }

@@ -195,12 +195,9 @@ void ParameterStore::begin_micro_batch(bool last) {
   started_ = true;
 }
 
-Tensor ParameterStore::gradient(std::size_t unit) {
+ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   auto& state = state_[unit];
-  if (kept_whole(unit)) {
-    if (std::exchange(state.gradient_fresh, false)) ops_.fill(state.gradient, 0);
-    return state.gradient;
-  }
+  if (kept_whole(unit)) return {state.gradient, std::exchange(state.gradient_fresh, false)};
   PassingBuffer* buffer = gradient_buffer(unit);
   if (buffer == nullptr) {
     buffer = free_buffer(gradient_buffers_);
@@ -209,9 +206,9 @@ Tensor ParameterStore::gradient(std::size_t unit) {
     settle_gradient(*buffer);
     buffer->unit = static_cast<std::int64_t>(unit);
     buffer->in_use = true;
-    ops_.fill(buffer->whole, 0);
+    return {buffer->whole, true};
   }
-  return buffer->whole;
+  return {buffer->whole, false};
 }
 
 void ParameterStore::gradient_ready(std::size_t unit) {

@@ -31,6 +31,13 @@ enum class Use { training, evaluation };
 /// finish_gradients(), changes to master(u) by gradient_part(u), and publish().
 class ParameterStore {
  public:
+  /// A unit's gradient, flat f32. Where it is fresh, what is there means nothing (but zeros in the gaps between
+  /// parameters), and the first contribution to each parameter replaces it; else contributions are added.
+  struct Gradient {
+    Tensor flat;
+    bool fresh = true;
+  };
+
   ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units, Sharding sharding,
                  Use use, Arena& arena);
 
@@ -45,9 +52,9 @@ class ParameterStore {
   /// The unit's weights, flat [>= numel] in the compute type, until release().
   Tensor weights(std::size_t unit);
   void release(std::size_t unit);
-  /// Room for the unit's gradient, flat f32, to be added to; zero at the first call of an update, and in `full`
-  /// of a micro-batch. Until gradient_ready().
-  Tensor gradient(std::size_t unit);
+  /// Room for the unit's gradient, until gradient_ready(). Fresh at the first call of an update, and in `full` of a
+  /// micro-batch.
+  Gradient gradient(std::size_t unit);
   /// This micro-batch's gradient of the unit is complete: starts what has to be summed over ranks now.
   void gradient_ready(std::size_t unit);
 

@@ -29,7 +29,7 @@ while (($# > 0)); do
     --sanitize)
       sanitize=true
       build="build-sanitize"
-      configure_options=("-DRATPLUS_SANITIZE=address,undefined")
+      configure_options=("-DRATPLUS_SANITIZE=address,undefined" -DRATPLUS_CUDA=OFF)
       ;;
     -R)
       [[ -n ${2:-} ]] || die "-R needs a regular expression"
@@ -56,7 +56,10 @@ run_tests() {
 
 mpi_environment
 
-jobs/setup.sh --tests
+setup_options=(--tests)
+# Where CUDA is, its backend is built, and tested where there is a GPU.
+if ! $sanitize && command -v nvcc >/dev/null; then setup_options+=(--cuda); fi
+jobs/setup.sh "${setup_options[@]}"
 configure "$build" "${configure_options[@]}"
 cmake --build "$build" -j "$(build_jobs)"
 echo "tests in $build/"

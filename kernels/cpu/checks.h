@@ -1,51 +1,18 @@
-// What every operation checks before it touches memory. Nothing is formatted, so nothing allocated, unless a
-// check fails.
+// The checks of kernels/checks.h for host memory.
 #pragma once
 
-#include <algorithm>
-#include <initializer_list>
-
-#include "kernels/error.h"
-#include "kernels/tensor.h"
+#include "kernels/checks.h"
 
 namespace ratplus::cpu {
 
-using Shape = std::initializer_list<std::int64_t>;
+using Shape = CheckedShape;
 
-/// Host memory of this type and shape, with a contiguous last dimension.
 inline void check(const Tensor& tensor, DType dtype, Shape shape, const char* op, const char* name) {
-  const bool same_shape =
-      std::equal(shape.begin(), shape.end(), tensor.shape().begin(), tensor.shape().end());
-  const bool unit_stride =
-      tensor.rank() > 0 && (tensor.size(tensor.rank() - 1) <= 1 || tensor.stride(tensor.rank() - 1) == 1);
-  if (same_shape && unit_stride && tensor.dtype() == dtype && tensor.device().kind == DeviceKind::cpu &&
-      !(tensor.empty() && tensor.numel() > 0)) {
-    return;
-  }
-  throw std::logic_error(fmt::format("{}: {} is {}{} on {}, not {} on cpu", op, name,
-                                     unit_stride ? "" : "strided ", tensor.describe(),
-                                     to_string(tensor.device()), Tensor(nullptr, dtype, shape).describe()));
+  check_tensor(tensor, DeviceKind::cpu, dtype, shape, op, name);
 }
 
-/// The same, and of rank `rank`: for the tensor that gives an operation its sizes.
 inline void check_rank(const Tensor& tensor, DType dtype, int rank, const char* op, const char* name) {
-  require(tensor.rank() == rank, "{}: {} has {} dimensions, not {}", op, name, tensor.rank(), rank);
-  switch (rank) {
-    case 1:
-      return check(tensor, dtype, {tensor.size(0)}, op, name);
-    case 2:
-      return check(tensor, dtype, {tensor.size(0), tensor.size(1)}, op, name);
-    case 4:
-      return check(tensor, dtype, {tensor.size(0), tensor.size(1), tensor.size(2), tensor.size(3)}, op, name);
-    default:
-      return check(tensor, dtype,
-                   {tensor.size(0), tensor.size(1), tensor.size(2), tensor.size(3), tensor.size(4)}, op,
-                   name);
-  }
-}
-
-inline void check_contiguous(const Tensor& tensor, const char* op, const char* name) {
-  require(tensor.contiguous(), "{}: {} is strided, and must be contiguous", op, name);
+  ratplus::check_rank(tensor, DeviceKind::cpu, dtype, rank, op, name);
 }
 
 }  // namespace ratplus::cpu

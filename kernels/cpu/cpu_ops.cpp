@@ -3,6 +3,8 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
+#include <vector>
 
 #include "kernels/cpu/checks.h"
 
@@ -22,6 +24,31 @@ std::int64_t CpuOps::scratch_bytes(const OpShapes& shapes) const {
       std::max({attention_scratch(shapes, threads_), recurrence_scratch(shapes, threads_),
                 norm_scratch(shapes.heads * shapes.head_dim)});
   return floats * size_of(DType::f32);
+}
+
+namespace {
+
+/// Operations of this backend are done when they return.
+class ClockStopwatch final : public Stopwatch {
+ public:
+  int mark() override {
+    points_.push_back(std::chrono::steady_clock::now());
+    return static_cast<int>(points_.size()) - 1;
+  }
+  double seconds(int from, int to) override {
+    return std::chrono::duration<double>(points_[static_cast<std::size_t>(to)] -
+                                         points_[static_cast<std::size_t>(from)])
+        .count();
+  }
+
+ private:
+  std::vector<std::chrono::steady_clock::time_point> points_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stopwatch> CpuOps::make_stopwatch() {
+  return std::make_unique<ClockStopwatch>();
 }
 
 void CpuOps::use_scratch(Tensor scratch) {

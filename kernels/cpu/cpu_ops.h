@@ -10,8 +10,10 @@ class CpuOps final : public Ops {
   explicit CpuOps(int threads);
 
   Device device() const override { return {}; }
+  std::string device_name() const override { return "CPU"; }
   DType compute_type() const override { return DType::f32; }
   void synchronize() override {}
+  std::unique_ptr<Stopwatch> make_stopwatch() override;
 
   std::int64_t scratch_bytes(const OpShapes& shapes) const override;
   void use_scratch(Tensor scratch) override;
@@ -29,8 +31,8 @@ class CpuOps final : public Ops {
 
   void residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x, Tensor delta, Tensor weight,
                                  double eps) override;
-  void residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Tensor dy, Tensor y, Tensor rstd,
-                                  Tensor weight) override;
+  void residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy, Tensor y,
+                                  Tensor rstd, Tensor weight) override;
 
   void rope_table(Tensor table, double base) override;
   void recurrence_rope_forward(Tensor q_rot, Tensor k_rot, Tensor v_rec, Tensor projection,
@@ -49,8 +51,8 @@ class CpuOps final : public Ops {
 
   void cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) override;
 
-  double sum(Tensor x) override;
-  double sum_of_squares(Tensor x) override;
+  void add_sum(Tensor total, Tensor x) override;
+  void add_sum_of_squares(Tensor total, Tensor x) override;
   void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient,
              const AdamW& update) override;
 

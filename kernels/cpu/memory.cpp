@@ -67,8 +67,10 @@ void CpuOps::fill(Tensor x, float value) {
       return fill_with(x, value, threads_);
     case DType::i32:
       return fill_with(x, static_cast<std::int32_t>(value), threads_);
+    case DType::f64:
+      return fill_with(x, static_cast<double>(value), threads_);
     default:
-      require(false, "fill: {} is neither f32 nor i32", to_string(x.dtype()));
+      require(false, "fill: {} is neither f32, f64 nor i32", to_string(x.dtype()));
   }
 }
 

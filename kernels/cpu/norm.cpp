@@ -84,12 +84,13 @@ void CpuOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x
   }
 }
 
-void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Tensor dy, Tensor y,
-                                        Tensor rstd, Tensor weight) {
+void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy,
+                                        Tensor y, Tensor rstd, Tensor weight) {
   const char* op = "residual_rms_norm_backward";
   check_rank(du, DType::f32, 2, op, "du");
   const std::int64_t rows = du.size(0), width = du.size(1);
   check(dx, DType::f32, {rows, width}, op, "dx");
+  if (dlayer) check(dlayer, DType::f32, {rows, width}, op, "dlayer");
   check(dweight, DType::f32, {width}, op, "dweight");
   if (dy) check(dy, DType::f32, {rows, width}, op, "dy");
   check(y, DType::f32, {rows, width}, op, "y");
@@ -115,6 +116,7 @@ void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dweight, Tensor du, Te
       dweight.as<float>()[j] += static_cast<float>(sum);
     }
   }
+  if (dlayer && dlayer.raw() != dx.raw()) copy(dlayer, dx);  // the compute type is dx's own: seldom asked for
 }
 
 }  // namespace ratplus::cpu

@@ -67,16 +67,19 @@ void update_range(float* __restrict master, float* __restrict m, float* __restri
 
 }  // namespace
 
-double CpuOps::sum(Tensor x) {
-  require(x.contiguous(), "sum: x is strided");
-  return ordered_sum(x.as<float>(), x.numel(), threads_,
-                     [](float value) { return static_cast<double>(value); });
+void CpuOps::add_sum(Tensor total, Tensor x) {
+  check(total, DType::f64, {1}, "add_sum", "total");
+  require(x.contiguous(), "add_sum: x is strided");
+  *total.as<double>() +=
+      ordered_sum(x.as<float>(), x.numel(), threads_, [](float value) { return static_cast<double>(value); });
 }
 
-double CpuOps::sum_of_squares(Tensor x) {
-  require(x.contiguous(), "sum_of_squares: x is strided");
-  return ordered_sum(x.as<float>(), x.numel(), threads_,
-                     [](float value) { return static_cast<double>(value) * static_cast<double>(value); });
+void CpuOps::add_sum_of_squares(Tensor total, Tensor x) {
+  check(total, DType::f64, {1}, "add_sum_of_squares", "total");
+  require(x.contiguous(), "add_sum_of_squares: x is strided");
+  *total.as<double>() += ordered_sum(x.as<float>(), x.numel(), threads_, [](float value) {
+    return static_cast<double>(value) * static_cast<double>(value);
+  });
 }
 
 void CpuOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {

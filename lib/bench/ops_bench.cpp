@@ -1,85 +1,105 @@
 #include "lib/bench/ops_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
+#include <vector>
 
 #include "kernels/buffer.h"
 #include "kernels/random.h"
+#include "lib/bench/attended_pairs.h"
 
 namespace ratplus::bench {
 namespace {
 
 constexpr double least_seconds = 0.3;  ///< that an operation is repeated for
 constexpr int least_repeats = 5;
+constexpr double batch_seconds =
+    5e-3;  ///< calls are timed in batches of about this length: a GPU's are short
 
-/// Median seconds of a call, after one to warm up.
+/// Median seconds of a call, after some to warm up. Calls of a batch follow each other without a wait, as in training.
 double median_seconds(Ops& ops, const std::function<void()>& call) {
-  using Clock = std::chrono::steady_clock;
-  call();
-  ops.synchronize();
+  const auto stopwatch = ops.make_stopwatch();
+  const auto time = [&](int calls) {
+    const int began = stopwatch->mark();
+    for (int i = 0; i < calls; ++i) call();
+    return stopwatch->seconds(began, stopwatch->mark()) / calls;
+  };
+  time(1);
+  const int calls = static_cast<int>(std::clamp(batch_seconds / std::max(time(1), 1e-9), 1.0, 1000.0));
   std::vector<double> times;
   double total = 0;
   while (static_cast<int>(times.size()) < least_repeats || total < least_seconds) {
-    const auto began = Clock::now();
-    call();
-    ops.synchronize();
-    times.push_back(std::chrono::duration<double>(Clock::now() - began).count());
-    total += times.back();
+    times.push_back(time(calls));
+    total += times.back() * calls;
   }
   const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
   std::nth_element(times.begin(), middle, times.end());
   return *middle;
 }
 
-/// Normal values in a tensor of the arena; not zeros, on which some operations are faster.
-Tensor random_tensor(Ops& ops, Arena& arena, std::initializer_list<std::int64_t> shape) {
-  static std::uint32_t stream = 0;
-  const Tensor x = arena.allocate(DType::f32, shape);
-  if (!arena.committed()) return x;
-  std::vector<float> values(static_cast<std::size_t>(x.numel()));
-  fill_normal(values, 1.0F, 7, Purpose::test, stream++, 0);
-  ops.upload(x, values.data());
-  return x;
-}
-
-/// (query, key) pairs that one head attends to.
-double attended_pairs(const Pattern& pattern, std::int64_t tokens) {
-  double pairs = 0;
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for (std::int64_t s = 0; s <= t; ++s) pairs += pattern.attends(t, s) ? 1 : 0;
+/// Makes tensors of normal values in an arena; not zeros, on which some operations are faster.
+class RandomTensors {
+ public:
+  RandomTensors(Ops& ops, Arena& arena) : ops_(ops), arena_(arena) {
+    if (!arena.committed()) return;
+    std::vector<float> values(period);
+    fill_normal(values, 1.0F, 7, Purpose::test, 0, 0);
+    pool_ = Buffer(ops.device(), period * size_of(DType::f32));
+    ops.upload(pool_.as_tensor(DType::f32), values.data());
   }
-  return pairs;
-}
 
-/// The tensors of one layer, f32.
+  Tensor make(DType dtype, std::initializer_list<std::int64_t> shape) {
+    const Tensor x = arena_.allocate(dtype, shape);
+    if (!arena_.committed()) return x;
+    // The values repeat, at a distance that differs from tensor to tensor.
+    const std::int64_t step = period - 1024 * (++made_ % 64);
+    const Tensor flat = x.view({x.numel()}), pool = pool_.as_tensor(DType::f32);
+    for (std::int64_t begin = 0; begin < x.numel(); begin += step) {
+      const auto end = std::min(begin + step, x.numel());
+      ops_.copy(flat.slice(0, begin, end), pool.slice(0, 0, end - begin));
+    }
+    ops_.synchronize();
+    return x;
+  }
+  Tensor f32(std::initializer_list<std::int64_t> shape) { return make(DType::f32, shape); }
+  Tensor compute(std::initializer_list<std::int64_t> shape) { return make(ops_.compute_type(), shape); }
+
+ private:
+  static constexpr std::int64_t period = std::int64_t{1} << 20;
+  Ops& ops_;
+  Arena& arena_;
+  Buffer pool_;
+  std::int64_t made_ = 0;
+};
+
+/// The tensors of one layer.
 struct Layer {
   Layer(Ops& ops, Arena& arena, const OpsBenchSettings& s) {
     const auto N = s.batch * s.tokens;
     const auto d = s.width;
     const auto H = d / s.head_dim;
-    const auto rows = [&](std::int64_t columns) { return random_tensor(ops, arena, {N, columns}); };
-    const auto heads = [&] { return random_tensor(ops, arena, {s.batch, s.tokens, H, s.head_dim}); };
-    x = rows(d), delta = rows(d), y = rows(d), u = rows(d), du = rows(d);
-    wide = rows(5 * d), dwide = rows(5 * d), h = rows(4 * d), z = rows(4 * d);
-    q = heads(), k = heads(), v = heads(), a = heads(), dq = heads(), dk = heads(), dv = heads(),
-    da = heads();
-    rstd = random_tensor(ops, arena, {N});
-    lse = random_tensor(ops, arena, {s.batch, H, s.tokens});
-    norm = random_tensor(ops, arena, {d});
-    dnorm = random_tensor(ops, arena, {d});
-    weight = random_tensor(ops, arena, {5 * d, d});
-    dweight = random_tensor(ops, arena, {5 * d, d});
-    first = random_tensor(ops, arena, {5 * d * d});
-    second = random_tensor(ops, arena, {5 * d * d});
+    RandomTensors random(ops, arena);
+    for (Tensor* t : {&x, &y, &dy}) *t = random.f32({N, d});
+    for (Tensor* t : {&delta, &u, &du, &dlayer}) *t = random.compute({N, d});
+    for (Tensor* t : {&wide, &dwide}) *t = random.compute({N, 5 * d});
+    for (Tensor* t : {&h, &z}) *t = random.compute({N, 4 * d});
+    for (Tensor* t : {&q, &k, &v, &a, &dq, &dk, &dv, &da})
+      *t = random.compute({s.batch, s.tokens, H, s.head_dim});
+    rstd = random.f32({N});
+    lse = random.f32({s.batch, H, s.tokens});
+    norm = random.compute({d});
+    dnorm = random.f32({d});
+    weight = random.compute({5 * d, d});
+    dweight = random.f32({5 * d, d});
+    for (Tensor* t : {&master, &first, &second, &gradient}) *t = random.f32({5 * d * d});
     rope = arena.allocate(DType::f32, {s.tokens, 2, s.head_dim / 2});
-    logits = random_tensor(ops, arena, {std::min<std::int64_t>(N, 1024), s.vocab_size});
-    losses = random_tensor(ops, arena, {logits.size(0)});
+    logits = random.compute({std::min<std::int64_t>(N, 4096), s.vocab_size});
+    losses = random.f32({logits.size(0)});
     labels = arena.allocate(DType::i32, {logits.size(0)});
     scratch = arena.allocate(DType::u8, {ops.scratch_bytes({s.batch, s.tokens, H, s.head_dim})});
   }
-  Tensor x, delta, y, u, du, wide, dwide, h, z, q, k, v, a, dq, dk, dv, da, rstd, lse, norm, dnorm, weight,
-      dweight, first, second, rope, logits, losses, labels, scratch;
+  Tensor x, y, dy, delta, u, du, dlayer, wide, dwide, h, z, q, k, v, a, dq, dk, dv, da, rstd, lse, norm,
+      dnorm, weight, dweight, master, first, second, gradient, rope, logits, losses, labels, scratch;
 };
 
 /// Sum of the tensors' bytes.
@@ -95,7 +115,7 @@ OpTime time_attention(Ops& ops, const Layer& l, const OpsBenchSettings& s, const
   time.forward = median_seconds(ops, [&] { ops.attention_forward(l.a, l.lse, l.q, l.k, l.v, patterns); });
   time.backward = median_seconds(
       ops, [&] { ops.attention_backward(l.dq, l.dk, l.dv, l.da, l.a, l.lse, l.q, l.k, l.v, patterns); });
-  // Two products forward and five backward, each 2 P operations a pair; P channels of H heads are the width.
+  // Two products forward and five backward (the scores again), each 2 P operations a pair; H P is the width.
   time.operations = 14.0 * static_cast<double>(s.batch * s.width) * attended_pairs(pattern, s.tokens);
   time.bytes = bytes_of({l.q, l.k, l.v, l.a}) + bytes_of({l.q, l.k, l.v, l.a, l.da, l.dq, l.dk, l.dv});
   return time;
@@ -108,23 +128,26 @@ double OpTime::floor(const Ceilings& ceilings) const {
 }
 
 Ceilings measure_ceilings(Ops& ops) {
-  constexpr std::int64_t n = 1024;
-  constexpr std::int64_t copied = std::int64_t{32} << 20;  // elements: far more than caches hold
+  const bool gpu = ops.device().kind == DeviceKind::cuda;
+  const std::int64_t n = gpu ? 8192 : 1024;
+  const std::int64_t copied = std::int64_t{gpu ? 256 : 32} << 20;  // elements: far more than caches hold
   Arena arena(ops.device());
-  Tensor a, b, c, from, to;
+  Tensor a, b, c, from, to, scratch;
   const auto build = [&] {
-    a = random_tensor(ops, arena, {n, n});
-    b = random_tensor(ops, arena, {n, n});
-    c = random_tensor(ops, arena, {n, n});
-    from = random_tensor(ops, arena, {copied});
+    RandomTensors random(ops, arena);
+    for (Tensor* t : {&a, &b, &c}) *t = random.compute({n, n});
+    from = random.f32({copied});
     to = arena.allocate(DType::f32, {copied});
+    scratch = arena.allocate(DType::u8, {ops.scratch_bytes({})});
   };
   build();
   arena.commit();
   build();
+  ops.use_scratch(scratch);
   const double product = median_seconds(ops, [&] { ops.matmul(c, a, b, {.transpose_b = true}); });
   const double copy = median_seconds(ops, [&] { ops.copy(to, from); });
-  return {.product_rate = 2.0 * n * n * n / product,
+  return {.product_rate =
+              2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / product,
           .bandwidth = 2.0 * static_cast<double>(from.bytes()) / copy};
 }
 
@@ -136,6 +159,8 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
   ops.use_scratch(l.scratch);
   ops.rope_table(l.rope, 10000);
   ops.fill(l.labels, 1);
+  const Buffer total_memory(ops.device(), size_of(DType::f64));
+  const Tensor total = total_memory.as_tensor(DType::f64);
   const auto N = s.batch * s.tokens;
   const auto d = s.width;
   const auto heads = [&](const Tensor& x) {
@@ -154,8 +179,8 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
   add(
       "residual + RMSNorm",
       [&] { ops.residual_rms_norm_forward(l.y, l.u, l.rstd, l.x, l.delta, l.norm, 1e-6); },
-      [&] { ops.residual_rms_norm_backward(l.x, l.dnorm, l.du, l.delta, l.y, l.rstd, l.norm); }, 0,
-      bytes_of({l.x, l.delta, l.y, l.u}) + bytes_of({l.x, l.du, l.delta, l.y}));
+      [&] { ops.residual_rms_norm_backward(l.dy, l.dlayer, l.dnorm, l.du, l.dy, l.y, l.rstd, l.norm); }, 0,
+      bytes_of({l.x, l.delta, l.y, l.u}) + bytes_of({l.dy, l.dy, l.dlayer, l.du, l.y}));
   add(
       "product [N,d] x [d,5d]", [&] { ops.matmul(l.wide, l.u, l.weight, {.transpose_b = true}); },
       [&] {
@@ -184,11 +209,15 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
       "cross-entropy and gradient", [&] { ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true); }, {},
       0, bytes_of({l.logits, l.logits}));
   const Tensor weights = l.weight.view({5 * d * d});
-  const Tensor gradient = l.dweight.view({5 * d * d});
+  // Where products are not in f32, the update also writes the weights that they use.
+  const Tensor written = ops.compute_type() == DType::f32 ? Tensor() : weights;
   ops.fill(l.second, 1);
   add(
-      "AdamW", [&] { ops.adamw(weights, l.first, l.second, {}, gradient, {.lr = 1e-6}); }, {}, 0,
-      bytes_of({weights, l.first, l.second}) * 2 + bytes_of({gradient}));
+      "AdamW", [&] { ops.adamw(l.master, l.first, l.second, written, l.gradient, {.lr = 1e-6}); }, {}, 0,
+      bytes_of({l.master, l.first, l.second}) * 2 + bytes_of({l.gradient}) +
+          (written ? bytes_of({written}) : 0));
+  add(
+      "gradient norm", [&] { ops.add_sum_of_squares(total, l.gradient); }, {}, 0, bytes_of({l.gradient}));
   return times;
 }
 

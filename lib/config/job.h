@@ -8,8 +8,11 @@
 #include <vector>
 
 #include "data/sampler.h"
+#include "kernels/device.h"
+#include "kernels/tensor.h"
 #include "lib/model/config.h"
 #include "lib/model/pattern_plan.h"
+#include "lib/model/recompute.h"
 #include "parallel/sharding.h"
 
 namespace ratplus::config {
@@ -29,6 +32,10 @@ struct JobSection {
   std::string directory;  ///< the run directory; all output goes there
   std::string from;       ///< adapt: a checkpoint, or a run directory (its newest)
   std::uint64_t seed = 1;
+  DeviceChoice device = DeviceChoice::automatic;
+  DType precision = DType::bf16;  ///< of a GPU's products: bf16, or f32 for checking; the CPU computes in f32
+  bool deterministic = true;      ///< the same bits from run to run on GPUs, too
+  model::Recompute recompute = model::Recompute::none;
   int threads = 0;             ///< CPU threads a rank, 0 = the rank's share of the cores
   model::PatternPlan pattern;  ///< default dense
   model::PatternPlan joint_pattern{Pattern{64, 0, 0}};  ///< joint only

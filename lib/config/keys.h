@@ -49,6 +49,16 @@ constexpr auto choices_of(Kind) {
 constexpr auto choices_of(Recipe) {
   return std::array{Recipe::plain, Recipe::joint};
 }
+constexpr auto choices_of(DeviceChoice) {
+  return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
+}
+/// Of job.precision.
+constexpr auto choices_of(DType) {
+  return std::array{DType::bf16, DType::f32};
+}
+constexpr auto choices_of(model::Recompute) {
+  return std::array{model::Recompute::none, model::Recompute::cheap, model::Recompute::block};
+}
 constexpr auto choices_of(data::Sampling) {
   return std::array{data::Sampling::ordered, data::Sampling::random};
 }
@@ -72,6 +82,10 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("job", "directory", job.directory, Any{});
   visit("job", "from", job.from, Any{});
   visit("job", "seed", job.seed, IntegerRange{0});
+  visit("job", "device", job.device, Any{});
+  visit("job", "precision", job.precision, Any{});
+  visit("job", "deterministic", job.deterministic, Any{});
+  visit("job", "recompute", job.recompute, Any{});
   visit("job", "threads", job.threads, IntegerRange{0, 4096});
   visit("job", "pattern", job.pattern, Any{});
   visit("job", "joint_pattern", job.joint_pattern, Any{});

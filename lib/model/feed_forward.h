@@ -25,11 +25,14 @@ class FeedForward {
     }
   };
 
-  FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes);
+  FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
+              const Workspace& work);
 
   /// As RatPlusMixer's: the stream is x + work.delta on entry; work.delta is this layer's addition on return.
   void forward(Ops& ops, const Parameters& w, Tensor x, Workspace& work);
-  void backward(Ops& ops, const Parameters& w, const Parameters& grad, Workspace& work);
+  /// The forward without its last product: all that the backward needs.
+  void activate(Ops& ops, const Parameters& w, Tensor x, const Workspace& work);
+  void backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, Workspace& work);
 
   Tensor stream() const { return saved_.stream; }
 
@@ -40,9 +43,11 @@ class FeedForward {
     Tensor u;       // [N, d]
     Tensor h;       // [N, 4d]
     Tensor z;       // [N, 4d]: gelu(h)
+    // u and z are the workspace's where Recompute is cheap.
   };
 
   ModelConfig config_;
+  Recompute recompute_;
   Saved saved_;
 };
 

@@ -5,18 +5,26 @@
 namespace ratplus::model {
 namespace {
 
-/// Bytes of logits held at once: enough rows for efficient products, far less than all of them.
-constexpr std::int64_t logits_budget = std::int64_t{64} << 20;
+/// Bytes of logits held at once: enough rows for efficient products, far less than all of them. Each chunk's product
+/// reads and writes the whole gradient of the embedding, which costs a GPU more than it costs a CPU.
+std::int64_t logits_budget(const Device& device) {
+  return std::int64_t{device.kind == DeviceKind::cuda ? 256 : 64} << 20;
+}
 
-std::int64_t chunk_rows(DType compute, const ModelConfig& config, std::int64_t rows) {
-  const auto fitting = logits_budget / (config.vocab_size * size_of(compute));
-  return std::min(rows, std::max<std::int64_t>(fitting, 128));
+/// Whole tiles of a GPU's products, and equal chunks as far as possible.
+std::int64_t chunk_rows(const Arena& arena, DType compute, const ModelConfig& config, std::int64_t rows) {
+  constexpr std::int64_t tile = 128;
+  const auto fitting = logits_budget(arena.device()) / (config.vocab_size * size_of(compute));
+  const auto chunks = (rows + fitting - 1) / std::max<std::int64_t>(fitting, 1);
+  if (chunks <= 1) return rows;
+  const auto equal = (rows + chunks - 1) / chunks;
+  return std::min(rows, std::max((equal + tile - 1) / tile * tile, tile));
 }
 
 }  // namespace
 
 LossHead::LossHead(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes)
-    : config_(config), shapes_(shapes), chunk_(chunk_rows(compute, config, shapes.rows())) {
+    : config_(config), shapes_(shapes), chunk_(chunk_rows(arena, compute, config, shapes.rows())) {
   arena.category("activations");
   stream_ = arena.allocate(DType::f32, {shapes.rows(), config.width});
   rstd_ = arena.allocate(DType::f32, {shapes.rows()});
@@ -29,7 +37,8 @@ void LossHead::norm(Ops& ops, const RootParameters& w, Tensor x, const Workspace
   ops.residual_rms_norm_forward(stream_, h_, rstd_, x, work.delta, w.final_norm, config_.norm_eps);
 }
 
-double LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, const Workspace& work) {
+void LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, Tensor loss,
+                       const Workspace& work) {
   norm(ops, w, x, work);
   for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
     const auto end = std::min(begin + chunk_, shapes_.rows());
@@ -37,23 +46,25 @@ double LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor lab
     ops.matmul(logits, h_.slice(0, begin, end), w.embedding, {.transpose_b = true});
     ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), 1, false);
   }
-  return ops.sum(losses_);
+  ops.add_sum(loss, losses_);
 }
 
-double LossHead::forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x,
-                                  Tensor labels, double scale, Workspace& work) {
+void LossHead::forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, bool fresh,
+                                Tensor x, Tensor labels, double scale, Tensor loss, Workspace& work) {
   norm(ops, w, x, work);
+  if (fresh) ops.fill(grad.final_norm, 0);
   for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
     const auto end = std::min(begin + chunk_, shapes_.rows());
     const auto h = h_.slice(0, begin, end);
     const auto logits = logits_.slice(0, 0, end - begin);
     ops.matmul(logits, h, w.embedding, {.transpose_b = true});
     ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), scale, true);
-    ops.matmul(grad.embedding, logits, h, {.transpose_a = true, .accumulate = true});
+    ops.matmul(grad.embedding, logits, h, {.transpose_a = true, .accumulate = !fresh || begin > 0});
     ops.matmul(work.dz.slice(0, begin, end), logits, w.embedding, {});
   }
-  ops.residual_rms_norm_backward(work.dstream, grad.final_norm, work.dz, {}, stream_, rstd_, w.final_norm);
-  return ops.sum(losses_);
+  ops.residual_rms_norm_backward(work.dstream, work.dlayer, grad.final_norm, work.dz, {}, stream_, rstd_,
+                                 w.final_norm);
+  ops.add_sum(loss, losses_);
 }
 
 void LossHead::logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work) {

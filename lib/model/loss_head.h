@@ -14,11 +14,14 @@ class LossHead {
  public:
   LossHead(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes);
 
-  /// Sum of the losses of the rows with a label (labels i32 [N], negative: left out). x + work.delta is the stream.
-  double forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, const Workspace& work);
-  /// The same, and the gradient of scale times that sum: into work.dstream, and grad +=.
-  double forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, Tensor x,
-                          Tensor labels, double scale, Workspace& work);
+  /// loss (f64 [1]) += the losses of the rows with a label (labels i32 [N], negative: left out). x + work.delta is
+  /// the stream.
+  void forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, Tensor loss,
+               const Workspace& work);
+  /// The same, and the gradient of scale times their sum: into work.dstream and dlayer, and into grad: added, or
+  /// instead of what is there if it is fresh.
+  void forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, bool fresh, Tensor x,
+                        Tensor labels, double scale, Tensor loss, Workspace& work);
   /// All logits [N, V], for tests and for dumping them.
   void logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work);
 

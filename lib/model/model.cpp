@@ -16,22 +16,35 @@ Model::Model(const ModelConfig& config, const PassShapes& shapes, parallel::Use 
              parallel::ParameterStore& store, Arena& arena)
     : config_(config),
       shapes_(shapes),
+      training_(use == parallel::Use::training),
       ops_(ops),
       store_(store),
       inputs_((arena.category("activations"), arena.allocate(DType::i32, {shapes.rows()}))),
       labels_(arena.allocate(DType::i32, {shapes.rows()})),
       embedded_(arena.allocate(DType::f32, {shapes.rows(), config.width})),
-      work_(arena, ops.compute_type(), config, shapes, use == parallel::Use::training),
+      loss_(arena.allocate(DType::f64, {1})),
+      work_(arena, ops.compute_type(), config, shapes, training_),
       head_(arena, ops.compute_type(), config, shapes) {
-  const std::int64_t kept = use == parallel::Use::training ? config.layers : 1;
+  if (!training_) shapes_.recompute = Recompute::none;
+  const bool keeps_inputs = shapes_.recompute == Recompute::block;
+  const std::int64_t kept = training_ && !keeps_inputs ? config.layers : 1;
   blocks_.reserve(static_cast<std::size_t>(kept));
   for (std::int64_t layer = 0; layer < kept; ++layer) {
-    blocks_.emplace_back(arena, ops.compute_type(), config, shapes);
+    blocks_.emplace_back(arena, ops.compute_type(), config, shapes_, work_);
+  }
+  for (std::int64_t layer = 0; keeps_inputs && layer < config.layers; ++layer) {
+    block_inputs_.push_back(arena.allocate(DType::f32, {shapes.rows(), config.width}));
   }
 }
 
 void Model::prepare() {
   ops_.rope_table(work_.rope, config_.rope_base);
+}
+
+Block& Model::block(std::int64_t layer) {
+  if (blocks_.size() > 1) return blocks_[static_cast<std::size_t>(layer)];
+  if (!block_inputs_.empty()) blocks_.front().keep_input_in(block_inputs_[static_cast<std::size_t>(layer)]);
+  return blocks_.front();
 }
 
 RootParameters Model::root_weights() {
@@ -58,9 +71,10 @@ Tensor Model::run_blocks(const PatternPlan& plan) {
     const auto unit = block_unit(layer);
     const auto weights = store_.weights(unit);
     if (layer + 1 < config_.layers) store_.prefetch(block_unit(layer + 1));
-    block(layer).forward(ops_, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
+    Block& here = block(layer);
+    here.forward(ops_, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
     store_.release(unit);
-    x = block(layer).stream();
+    x = here.stream();
     delta = work_.delta;
   }
   return x;
@@ -71,36 +85,43 @@ void Model::back_through_blocks(const PatternPlan& plan) {
     const auto unit = block_unit(layer);
     const auto weights = store_.weights(unit);
     if (layer > 0) store_.prefetch(block_unit(layer - 1));
-    block(layer).backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer),
-                          work_);
+    Block& here = block(layer);
+    if (shapes_.recompute == Recompute::block) {
+      here.recompute(ops_, store_.units()[unit], weights, plan.layer(layer), work_);
+    }
+    here.backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer), work_);
     store_.release(unit);
     store_.gradient_ready(unit);
   }
 }
 
-double Model::forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-                      const PatternPlan& plan) {
+void Model::forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                    const PatternPlan& plan) {
   upload(inputs, labels);
   const auto x = run_blocks(plan);
-  const auto loss = head_.forward(ops_, root_weights(), x, labels_, work_);
+  head_.forward(ops_, root_weights(), x, labels_, loss_, work_);
   store_.release(root_unit);
-  return loss;
 }
 
-double Model::forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-                               const PatternPlan& plan, double scale) {
-  require(static_cast<std::int64_t>(blocks_.size()) == config_.layers,
-          "backward of a model made for evaluation");
+void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                             const PatternPlan& plan, double scale) {
+  require(training_, "backward of a model made for evaluation");
   upload(inputs, labels);
   const auto x = run_blocks(plan);
   std::size_t next = 0;
-  const auto gradient =
-      bind<RootParameters>(store_.units()[root_unit], store_.gradient(root_unit), next, config_);
-  const auto loss = head_.forward_backward(ops_, root_weights(), gradient, x, labels_, scale, work_);
+  const auto room = store_.gradient(root_unit);
+  const auto gradient = bind<RootParameters>(store_.units()[root_unit], room.flat, next, config_);
+  head_.forward_backward(ops_, root_weights(), gradient, room.fresh, x, labels_, scale, loss_, work_);
   back_through_blocks(plan);
   ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);
   store_.release(root_unit);
   store_.gradient_ready(root_unit);
+}
+
+double Model::take_loss() {
+  double loss = 0;
+  ops_.download(&loss, loss_);
+  ops_.fill(loss_, 0);
   return loss;
 }
 

@@ -23,12 +23,15 @@ class Model {
   /// Fills what is constant; once, after the arena's commit.
   void prepare();
 
-  /// Sum of the losses over the rows with a label. inputs, labels: host i32 [B, T]; labels < 0 are left out.
-  double forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-                 const PatternPlan& plan);
-  /// The same, and adds the gradient of scale times that sum to the store's gradients.
-  double forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-                          const PatternPlan& plan, double scale);
+  /// Adds the losses over the rows with a label to the loss. inputs, labels: host i32 [B, T]; labels < 0 are left
+  /// out; tokens and labels are below the vocabulary's size.
+  void forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+               const PatternPlan& plan);
+  /// The same, and adds the gradient of scale times the sum of these losses to the store's gradients.
+  void forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
+                        const PatternPlan& plan, double scale);
+  /// The sum of the losses of all passes since the last call. Waits for them; the passes themselves do not wait.
+  double take_loss();
   /// Logits [N, V] into a tensor of the compute type.
   void logits(std::span<const std::int32_t> inputs, const PatternPlan& plan, Tensor out);
 
@@ -36,22 +39,23 @@ class Model {
 
  private:
   RootParameters root_weights();
-  Block& block(std::int64_t layer) {
-    return blocks_[blocks_.size() == 1 ? 0 : static_cast<std::size_t>(layer)];
-  }
+  Block& block(std::int64_t layer);
   void upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels);
   Tensor run_blocks(const PatternPlan& plan);
   void back_through_blocks(const PatternPlan& plan);
 
   ModelConfig config_;
   PassShapes shapes_;
+  bool training_;
   Ops& ops_;
   parallel::ParameterStore& store_;
   Tensor inputs_;    ///< i32 [N]
   Tensor labels_;    ///< i32 [N]
   Tensor embedded_;  ///< f32 [N, d]
+  Tensor loss_;      ///< f64 [1]
   Workspace work_;
-  std::vector<Block> blocks_;
+  std::vector<Block> blocks_;  ///< one a layer; or a single one, where a layer's activations are not kept
+  std::vector<Tensor> block_inputs_;  ///< f32 [N, d] a layer, where Recompute is block
   LossHead head_;
 };
 

@@ -27,22 +27,29 @@ class RatPlusMixer {
     }
   };
 
-  RatPlusMixer(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes);
+  RatPlusMixer(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
+               const Workspace& work);
 
   /// x: the stream before, f32 [N, d]; work.delta: what is still to be added to it (empty for the first layer).
   /// Leaves the sum in stream() and the mixer's own addition in work.delta.
   void forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, HeadPatterns patterns, Workspace& work);
-  /// work.dstream: gradient at the stream after the mixer on entry, before it on return. grad += .
-  void backward(Ops& ops, const Parameters& w, const Parameters& grad, HeadPatterns patterns,
+  /// work.dstream and dlayer: gradient at the stream after the mixer on entry, before it on return. Into grad: added,
+  /// or instead of what is there if it is fresh.
+  void backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, HeadPatterns patterns,
                 Workspace& work);
 
   /// The residual stream as this layer's norm saw it.
   Tensor stream() const { return saved_.stream; }
+  /// Keeps the stream there from now on, f32 [N, d].
+  void keep_stream_in(Tensor stream) { saved_.stream = stream; }
 
  private:
   static std::int64_t projections(const ModelConfig& c) { return c.recurrence ? 5 : 4; }
   Tensor part_of(const Tensor& projection, std::int64_t index) const;
   Tensor by_heads(const Tensor& projection) const;
+  void normalize(Ops& ops, const Parameters& w, Tensor x, Tensor delta);
+  void recur_and_rotate(Ops& ops, const Workspace& work);
+  void gate(Ops& ops);
 
   /// Kept from forward to backward.
   struct Saved {
@@ -54,6 +61,7 @@ class RatPlusMixer {
     Tensor a;           // [B, T, H, P]
     Tensor lse;         // f32 [B, H, T]
     Tensor z;           // [N, d]: a sigmoid(o)
+    // u, q, k, v and z are the workspace's where Recompute is cheap.
   };
 
   ModelConfig config_;

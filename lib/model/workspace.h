@@ -17,6 +17,9 @@ struct Workspace {
   Tensor dlayer;          ///< C [N, d], the same in C for products; dstream itself where C is f32
   Tensor wide;            ///< C [N, 5d]
   Tensor dz, dq, dk, dv;  ///< C [N, d]
+  /// Made again in the backward where Recompute is cheap, so that layers share them.
+  Tensor u, q, k, v, z;  ///< C [N, d]
+  Tensor activated;      ///< C [N, 4d]
 
   Workspace(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes, bool training) {
     const auto rows = shapes.rows();
@@ -29,17 +32,15 @@ struct Workspace {
     dlayer = compute == DType::f32 ? dstream : arena.allocate(compute, {rows, d});
     wide = arena.allocate(compute, {rows, 5 * d});
     for (Tensor* x : {&dz, &dq, &dk, &dv}) *x = arena.allocate(compute, {rows, d});
+    if (shapes.recompute != Recompute::cheap) return;
+    for (Tensor* x : {&u, &q, &k, &v, &z}) *x = arena.allocate(compute, {rows, d});
+    activated = arena.allocate(compute, {rows, 4 * d});
   }
 
   /// The wide buffer as [N, columns] without gaps; columns <= 5d.
   Tensor wide_rows(std::int64_t columns) const {
     const auto rows = wide.size(0);
     return wide.view({wide.numel()}).slice(0, 0, rows * columns).view({rows, columns});
-  }
-  /// dlayer, brought up to date with dstream.
-  Tensor layer_gradient(Ops& ops) const {
-    if (dlayer.dtype() != DType::f32) ops.copy(dlayer, dstream);
-    return dlayer;
   }
 };
 

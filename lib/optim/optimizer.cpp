@@ -9,17 +9,20 @@ Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel
                      parallel::ParameterStore& store, Arena& arena)
     : settings_(settings), ops_(ops), world_(world), store_(store) {
   arena.category("optimizer");
+  squares_ = arena.allocate(DType::f64, {1});
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
     const auto size = store.owned(unit).size();
     moments_.push_back({arena.allocate(DType::f32, {size}), arena.allocate(DType::f32, {size})});
   }
 }
 
-double Optimizer::gradient_norm() const {
-  double squares = 0;
+double Optimizer::gradient_norm() {
+  ops_.fill(squares_, 0);
   for (std::size_t unit = 0; unit < moments_.size(); ++unit) {
-    squares += ops_.sum_of_squares(store_.gradient_part(unit));
+    ops_.add_sum_of_squares(squares_, store_.gradient_part(unit));
   }
+  double squares = 0;
+  ops_.download(&squares, squares_);
   if (store_.optimizer_is_sharded()) squares = world_.sum(squares);
   return std::sqrt(squares);
 }

@@ -36,7 +36,7 @@ class Optimizer {
   Tensor second_moment(std::size_t unit) const { return moments_[unit].second; }
 
  private:
-  double gradient_norm() const;
+  double gradient_norm();
 
   struct Moments {
     Tensor first;
@@ -48,6 +48,7 @@ class Optimizer {
   const parallel::World& world_;
   parallel::ParameterStore& store_;
   std::vector<Moments> moments_;
+  Tensor squares_;  ///< f64 [1]
   std::int64_t updates_ = 0;
 };
 

@@ -3,29 +3,117 @@
 #include <omp.h>
 
 #include <exception>
+#include <utility>
 
+#include "kernels/error.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
+namespace {
+
+/// Whether the ranks run on GPUs: all alike, or none may start.
+bool use_gpus(DeviceChoice choice, const parallel::World& world) {
+  if (choice == DeviceChoice::cpu) return false;
+  const auto with_gpu = world.sum(std::int64_t{cuda_device_count() > 0});
+  if (choice == DeviceChoice::automatic && with_gpu == 0) return false;
+  world.agree([&] {
+    const int count = cuda_device_count();
+    if (count == 0 && choice == DeviceChoice::automatic) {
+      fail(
+          "{} has no GPU, but other ranks' hosts have; set job.device = \"cpu\", or start ranks on hosts "
+          "with GPUs only",
+          world.host());
+    }
+    if (count > 0 && world.local_size() > count) {
+      fail(
+          "{} has {} GPUs for {} ranks, and each rank needs its own; start {} ranks there, or set job.device "
+          "= \"cpu\"",
+          world.host(), count, world.local_size(), count);
+    }
+  });
+  return true;  // with none, and "cuda": make_cuda_ops says why
+}
+
+std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world) {
+  const bool gpus = use_gpus(settings.device, world);
+  std::unique_ptr<Ops> ops;
+  world.agree([&] {
+    ops = gpus ? make_cuda_ops(world.local_rank(), settings.precision, settings.deterministic)
+               : make_cpu_ops(threads);
+  });
+  return ops;
+}
+
+double gib(std::int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 30);
+}
+
+/// Settings that need less memory, the cheapest in time first.
+std::vector<SessionSettings> smaller(const SessionSettings& settings) {
+  using model::Recompute;
+  std::vector<SessionSettings> result;
+  for (auto batch = settings.shapes.batch; batch >= 1; batch /= 2) {
+    for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
+      auto next = settings;
+      next.shapes.batch = batch;
+      next.shapes.recompute = recompute;
+      const bool less = batch < settings.shapes.batch || recompute > settings.shapes.recompute;
+      const bool useful = settings.use == parallel::Use::training || recompute == Recompute::none;
+      if (less && useful) result.push_back(next);
+    }
+  }
+  return result;
+}
+
+std::string describe(const Arena& arena) {
+  std::string parts;
+  for (const auto& entry : arena.plan()) {
+    parts += fmt::format("{}{} {:.1f}", parts.empty() ? "" : ", ", entry.category, gib(entry.bytes));
+  }
+  return parts;
+}
+
+}  // namespace
+
+SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, parallel::Communicator& communicator,
+                           const parallel::World& world, Arena& arena) {
+  store = std::make_unique<parallel::ParameterStore>(ops, communicator, model::unit_layouts(settings.model),
+                                                     settings.sharding, settings.use, arena);
+  if (settings.use == parallel::Use::training) {
+    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
+  }
+  model = std::make_unique<model::Model>(settings.model, settings.shapes, settings.use, ops, *store, arena);
+  arena.category("scratch");
+  scratch = arena.allocate(DType::u8, {ops.scratch_bytes(settings.shapes.ops(settings.model))});
+}
 
 Session::Session(const SessionSettings& settings, const parallel::World& world)
+    : Session(settings, world, [](std::unique_ptr<Ops> ops) { return ops; }) {}
+
+Session::Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap)
     : settings_(settings),
       world_(world),
       threads_(world.threads(settings.threads)),
-      ops_(make_cpu_ops(threads_)),
+      ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
-      communicator_(parallel::make_mpi_communicator()) {
+      communicator_(parallel::make_communicator(*ops_, world)),
+      available_(available_memory(ops_->device())) {
+  ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
-  build();
-  world_.agree([&] { arena_.commit(); });
-  build();
-  model_->prepare();
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  world_.agree([&] {
+    check_memory();
+    arena_.commit();
+  });
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  ops_->use_scratch(parts_->scratch);
+  model().prepare();
 }
 
 Session::~Session() {
   if (std::uncaught_exceptions() == 0) {
-    store_->wait_all();
+    store().wait_all();
   } else {
     // The other ranks may never join in what is under way, so it is not waited for; MPI may still write there until
     // the program ends, which is soon.
@@ -33,30 +121,36 @@ Session::~Session() {
   }
 }
 
-/// Asks the arena for everything, in a fixed order: run once to count and once to take.
-void Session::build() {
-  const bool training = settings_.use == parallel::Use::training;
-  store_ = std::make_unique<parallel::ParameterStore>(
-      *ops_, *communicator_, model::unit_layouts(settings_.model), settings_.sharding, settings_.use, arena_);
-  if (training) {
-    optimizer_ = std::make_unique<optim::Optimizer>(settings_.optimizer, *ops_, world_, *store_, arena_);
+/// Before anything is allocated: a job that cannot fit ends with its plan, and with settings that do fit.
+void Session::check_memory() const {
+  if (available_ < 0 || arena_.total_bytes() <= available_) return;
+  std::string way_out =
+      "use more ranks with parallel.shard = \"full\", a shorter data.window or a smaller model";
+  for (const auto& candidate : smaller(settings_)) {
+    Arena counted(ops_->device());
+    const SessionParts parts(candidate, *ops_, *communicator_, world_, counted);
+    if (counted.total_bytes() > available_) continue;
+    way_out = fmt::format("these fit: data.micro_batch = {}{} ({:.1f} GiB)", candidate.shapes.batch,
+                          settings_.use == parallel::Use::training
+                              ? fmt::format(", job.recompute = \"{}\"", to_string(candidate.shapes.recompute))
+                              : "",
+                          gib(counted.total_bytes()));
+    break;
   }
-  model_ = std::make_unique<model::Model>(settings_.model, settings_.shapes, settings_.use, *ops_, *store_,
-                                          arena_);
-  arena_.category("scratch");
-  ops_->use_scratch(arena_.allocate(DType::u8, {ops_->scratch_bytes(settings_.shapes.ops(settings_.model))}));
+  fail("{}: the job needs {:.1f} GiB a rank ({}), the device has {:.1f} GiB available; {}",
+       to_string(ops_->device()), gib(arena_.total_bytes()), describe(arena_), gib(available_), way_out);
 }
 
 void Session::set_initial_weights(std::uint64_t seed) {
   std::vector<float> values;
-  for (std::size_t unit = 0; unit < store_->units().size(); ++unit) {
-    const auto owned = store_->owned(unit);
+  for (std::size_t unit = 0; unit < store().units().size(); ++unit) {
+    const auto owned = store().owned(unit);
     if (owned.size() == 0) continue;
     values.resize(static_cast<std::size_t>(owned.size()));
-    model::initial_values(store_->units()[unit], unit, owned.begin, values, settings_.model, seed);
-    ops_->upload(store_->master(unit), values.data());
+    model::initial_values(store().units()[unit], unit, owned.begin, values, settings_.model, seed);
+    ops_->upload(store().master(unit), values.data());
   }
-  store_->publish_masters();
+  store().publish_masters();
 }
 
 }  // namespace ratplus::train

@@ -2,6 +2,7 @@
 // build on it.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "kernels/buffer.h"
@@ -20,32 +21,52 @@ struct SessionSettings {
   parallel::Use use = parallel::Use::training;
   parallel::Sharding sharding = parallel::Sharding::none;
   optim::OptimizerSettings optimizer;  ///< training only
-  int threads = 0;                     ///< CPU threads a rank, 0 = its share of the cores
+  DeviceChoice device = DeviceChoice::cpu;
+  DType precision = DType::bf16;  ///< of a GPU's products
+  bool deterministic = true;
+  int threads = 0;  ///< CPU threads a rank, 0 = its share of the cores
+};
+
+/// The objects of a session, in memory of one arena: made once to count it and once more to take it.
+struct SessionParts {
+  SessionParts(const SessionSettings& settings, Ops& ops, parallel::Communicator& communicator,
+               const parallel::World& world, Arena& arena);
+
+  std::unique_ptr<parallel::ParameterStore> store;
+  std::unique_ptr<optim::Optimizer> optimizer;  ///< training only
+  std::unique_ptr<model::Model> model;
+  Tensor scratch;
 };
 
 /// All memory is planned and allocated in the constructor. The weights are zero until set_initial_weights() or a
-/// checkpoint fills them. Throws Error where the device has not enough memory.
+/// checkpoint fills them. Throws Error where there is no such device, or where it has not enough memory: then the
+/// message names settings that fit.
 class Session {
  public:
   Session(const SessionSettings& settings, const parallel::World& world);
+  /// The same, with a backend in front of the device's own (ProfiledOps, for one).
+  using Wrap = std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)>;
+  Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   const parallel::World& world() const { return world_; }
   Ops& ops() { return *ops_; }
-  parallel::ParameterStore& store() { return *store_; }
-  model::Model& model() { return *model_; }
-  optim::Optimizer& optimizer() { return *optimizer_; }  ///< training only
+  parallel::ParameterStore& store() { return *parts_->store; }
+  model::Model& model() { return *parts_->model; }
+  optim::Optimizer& optimizer() { return *parts_->optimizer; }  ///< training only
   const SessionSettings& settings() const { return settings_; }
   const Arena& memory() const { return arena_; }
+  /// What the device could have given before the session took its share, or -1 where it cannot be told.
+  std::int64_t memory_available() const { return available_; }
   int threads() const { return threads_; }
 
   /// Spec 1's initial values for this seed, the same for any number of ranks.
   void set_initial_weights(std::uint64_t seed);
 
  private:
-  void build();
+  void check_memory() const;
 
   SessionSettings settings_;
   const parallel::World& world_;
@@ -53,9 +74,8 @@ class Session {
   std::unique_ptr<Ops> ops_;
   Arena arena_;  // freed after the communicator, whose collectives may use it
   std::unique_ptr<parallel::Communicator> communicator_;
-  std::unique_ptr<parallel::ParameterStore> store_;
-  std::unique_ptr<model::Model> model_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::int64_t available_;
+  std::unique_ptr<SessionParts> parts_;
 };
 
 }  // namespace ratplus::train

@@ -6,6 +6,7 @@
 
 #include "kernels/error.h"
 #include "lib/optim/schedule.h"
+#include "lib/train/half.h"
 #include "lib/train/stop_signal.h"
 
 namespace ratplus::train {
@@ -36,19 +37,6 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
        info.directory.string(), differences);
 }
 
-SessionSettings session_settings(const config::JobConfig& job) {
-  return {.model = job.model,
-          .shapes = {job.data.micro_batch, job.data.window},
-          .use = parallel::Use::training,
-          .sharding = job.parallel.shard,
-          .optimizer = {.beta1 = job.optimizer.beta1,
-                        .beta2 = job.optimizer.beta2,
-                        .eps = job.optimizer.eps,
-                        .weight_decay = job.optimizer.weight_decay,
-                        .clip = job.optimizer.clip},
-          .threads = job.job.threads};
-}
-
 data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World& world) {
   return {.batch = job.data.batch,
           .micro_batch = job.data.micro_batch,
@@ -65,6 +53,22 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
 }
 
 }  // namespace
+
+SessionSettings session_settings(const config::JobConfig& job) {
+  return {.model = job.model,
+          .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
+          .use = parallel::Use::training,
+          .sharding = job.parallel.shard,
+          .optimizer = {.beta1 = job.optimizer.beta1,
+                        .beta2 = job.optimizer.beta2,
+                        .eps = job.optimizer.eps,
+                        .weight_decay = job.optimizer.weight_decay,
+                        .clip = job.optimizer.clip},
+          .device = job.job.device,
+          .precision = job.job.precision,
+          .deterministic = job.job.deterministic,
+          .threads = job.job.threads};
+}
 
 data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world) {
   data::Manifest manifest;
@@ -201,26 +205,12 @@ StepMetrics Trainer::train_step() {
   return metrics;
 }
 
-/// Forward and backward over all micro-batches with one pattern, then one update. The gradient is that of the mean
-/// over all counted positions of the global batch, so it does not depend on how the batch is split.
 HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted,
                                 double lr) {
-  const auto shape = batch_shape(job_, world_);
-  const auto rows = static_cast<std::size_t>(shape.micro_batch * shape.window);
-  const auto positions = static_cast<double>(counted);
-  auto& store = session_.store();
-  double loss = 0;
-  store.begin_update();
-  for (std::int64_t m = 0; m < shape.micro_batches(); ++m) {
-    store.begin_micro_batch(m + 1 == shape.micro_batches());
-    const auto at = static_cast<std::size_t>(m) * rows;
-    loss += session_.model().forward_backward(std::span(batch.inputs).subspan(at, rows),
-                                              std::span(batch.labels).subspan(at, rows), half.pattern,
-                                              1.0 / positions);
-  }
+  const auto result = run_half(session_, half.pattern, {batch.inputs, batch.labels}, counted, lr);
   HalfMetrics metrics{.pattern = half.name,
-                      .loss = world_.sum(loss) / positions,
-                      .gradient_norm = session_.optimizer().update(lr)};
+                      .loss = world_.sum(result.loss_sum) / static_cast<double>(counted),
+                      .gradient_norm = result.gradient_norm};
   check_finite(metrics);
   return metrics;
 }

@@ -43,6 +43,8 @@ struct Half {
 };
 /// The updates that a job's recipe makes on each batch, in order.
 std::vector<Half> halves(const config::JobConfig& job);
+/// What a job asks of its session.
+SessionSettings session_settings(const config::JobConfig& job);
 
 /// The manifest of the job's dataset, once job, ranks and dataset are known to fit each other and all shards to be
 /// there. Throws Error, on all ranks alike; writes nothing.

@@ -55,8 +55,10 @@ std::vector<double> Validator::run(model::Model& model, const std::vector<model:
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
     world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
-    for (std::size_t p = 0; p < patterns.size(); ++p)
-      losses[p] += model.forward(inputs_, labels_, patterns[p]);
+    for (std::size_t p = 0; p < patterns.size(); ++p) {
+      model.forward(inputs_, labels_, patterns[p]);
+      losses[p] += model.take_loss();
+    }
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }
   const auto positions = static_cast<double>(world_.sum(counted));

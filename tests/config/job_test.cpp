@@ -24,6 +24,10 @@ recipe = "joint"
 directory = "runs/b"
 from = "runs/a"
 seed = 9007199254740993
+device = "cuda"
+precision = "f32"
+deterministic = false
+recompute = "block"
 threads = 3
 pattern = "16,256,4"
 joint_pattern = "none,64,0"
@@ -73,6 +77,10 @@ validation_patterns = ["dense", "64,0,4"]
                   "runs/b",
                   "runs/a",
                   9007199254740993,
+                  DeviceChoice::cuda,
+                  DType::f32,
+                  false,
+                  model::Recompute::block,
                   3,
                   model::PatternPlan(Pattern{16, 256, 4}),
                   model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};

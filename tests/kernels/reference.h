@@ -164,6 +164,50 @@ inline Attention attention(const Values& q, const Values& k, const Values& v, co
   return result;
 }
 
+struct AttentionGradient {
+  Values dq, dk, dv;
+};
+
+/// Gradient of dout . attention(q, k, v).out: with weights w of a query, dw_s = dout . v_s and
+/// ds_s = w_s (dw_s - sum of w dw), dq = ds k / sqrt(P), dk_s = ds_s q / sqrt(P), dv_s = w_s dout.
+inline AttentionGradient attention_gradient(const Values& q, const Values& k, const Values& v,
+                                            const Values& dout, const HeadShape& s,
+                                            const std::vector<Pattern>& patterns) {
+  AttentionGradient result{Values(q.size()), Values(q.size()), Values(q.size())};
+  const Values lse = attention(q, k, v, s, patterns).lse;
+  const double scale = 1 / std::sqrt(static_cast<double>(s.p));
+  Values weight(static_cast<std::size_t>(s.t)), dweight(static_cast<std::size_t>(s.t));
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t h = 0; h < s.h; ++h) {
+      const Pattern& pattern = patterns.size() == 1 ? patterns[0] : patterns[static_cast<std::size_t>(h)];
+      for (std::int64_t t = 0; t < s.t; ++t) {
+        double mean = 0;
+        for (std::int64_t key = 0; key <= t; ++key) {
+          if (!pattern.attends(t, key)) continue;
+          double score = 0, change = 0;
+          for (std::int64_t i = 0; i < s.p; ++i) {
+            score += at(q, s.index(b, t, h, i)) * at(k, s.index(b, key, h, i)) * scale;
+            change += at(dout, s.index(b, t, h, i)) * at(v, s.index(b, key, h, i));
+          }
+          at(weight, key) = std::exp(score - at(lse, (b * s.h + h) * s.t + t));
+          at(dweight, key) = change;
+          mean += at(weight, key) * change;
+        }
+        for (std::int64_t key = 0; key <= t; ++key) {
+          if (!pattern.attends(t, key)) continue;
+          const double w = at(weight, key), ds = w * (at(dweight, key) - mean) * scale;
+          for (std::int64_t i = 0; i < s.p; ++i) {
+            at(result.dq, s.index(b, t, h, i)) += ds * at(k, s.index(b, key, h, i));
+            at(result.dk, s.index(b, key, h, i)) += ds * at(q, s.index(b, t, h, i));
+            at(result.dv, s.index(b, key, h, i)) += w * at(dout, s.index(b, t, h, i));
+          }
+        }
+      }
+    }
+  }
+  return result;
+}
+
 inline Values output_gate(const Values& a, const Values& o) {
   Values z(a.size());
   for (std::size_t i = 0; i < a.size(); ++i) z[i] = a[i] * sigmoid(o[i]);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "kernels/random.h"
@@ -38,6 +39,9 @@ std::vector<std::byte> encode(DType dtype, const Values& values) {
       case DType::u8:
         bytes[i] = static_cast<std::byte>(values[i]);
         break;
+      case DType::f64:
+        reinterpret_cast<double*>(bytes.data())[i] = values[i];
+        break;
     }
   }
   return bytes;
@@ -60,6 +64,9 @@ Values decode(DType dtype, const std::vector<std::byte>& bytes) {
       case DType::u8:
         values[i] = static_cast<double>(bytes[i]);
         break;
+      case DType::f64:
+        values[i] = reinterpret_cast<const double*>(bytes.data())[i];
+        break;
     }
   }
   return values;
@@ -79,10 +86,21 @@ double slope(const Values& x, const Values& direction, const std::function<doubl
 }  // namespace
 
 const std::vector<Backend>& backends() {
-  static const std::vector<Backend> all = {
-      {"cpu float32, 1 thread", [] { return make_cpu_ops(1); }, 1e-5},
-      {"cpu float32, 3 threads", [] { return make_cpu_ops(3); }, 1e-5},
-  };
+  static const std::vector<Backend> all = [] {
+    std::vector<Backend> found = {
+        {"cpu float32, 1 thread", [] { return make_cpu_ops(1); }, 1e-5},
+        {"cpu float32, 3 threads", [] { return make_cpu_ops(3); }, 1e-5},
+    };
+    if (cuda_device_count() > 0) {
+      found.push_back({"cuda float32", [] { return make_cuda_ops(0, DType::f32); }, 1e-5});
+      found.push_back({"cuda bfloat16", [] { return make_cuda_ops(0, DType::bf16); }, 1e-2});
+    }
+    // RATPLUS_TEST_BACKENDS=cuda: those whose names contain it.
+    if (const char* wanted = std::getenv("RATPLUS_TEST_BACKENDS")) {
+      std::erase_if(found, [&](const Backend& b) { return b.name.find(wanted) == std::string::npos; });
+    }
+    return found;
+  }();
   return all;
 }
 
@@ -160,7 +178,7 @@ Values Bench::read(const Tensor& tensor) const {
   return decode(tensor.dtype(), bytes);
 }
 
-double relative_error(const Values& result, const Values& reference) {
+double relative_error(const Values& result, const Values& reference, double least_norm) {
   if (result.size() != reference.size()) return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < result.size(); ++i) {
@@ -168,6 +186,7 @@ double relative_error(const Values& result, const Values& reference) {
     difference += (result[i] - reference[i]) * (result[i] - reference[i]);
     norm += reference[i] * reference[i];
   }
+  norm = std::max(norm, least_norm * least_norm);
   return norm == 0 ? (difference == 0 ? 0 : std::numeric_limits<double>::infinity())
                    : std::sqrt(difference / norm);
 }

@@ -64,7 +64,7 @@ class Bench {
 };
 
 /// norm(result - reference) / norm(reference); infinite where a result is NaN or the lengths differ.
-double relative_error(const Values& result, const Values& reference);
+double relative_error(const Values& result, const Values& reference, double least_norm = 0);
 
 double dot(const Values& a, const Values& b);
 

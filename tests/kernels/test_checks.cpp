@@ -34,7 +34,8 @@ TEST_CASE("operations refuse tensors that do not fit") {
     CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, x, one), std::logic_error);
     CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, heads, bad), Error);
     CHECK_THROWS_AS(bench->cross_entropy(vector, x, ints, 1, true), std::logic_error);
-    CHECK_THROWS_AS(bench->sum(ints), std::logic_error);
+    CHECK_THROWS_AS(bench->add_sum(bench.poisoned(DType::f64, {1}), ints), std::logic_error);
+    CHECK_THROWS_AS(bench->add_sum(f32, f32), std::logic_error);
   }
 }
 

@@ -39,7 +39,8 @@ void check_norm(const Backend& backend, std::int64_t rows, std::int64_t width, b
   const Tensor dx = bench.strided_poisoned(DType::f32, shape);
   const Values before = normal_values(width, 6);
   const Tensor dweight = bench.tensor(DType::f32, {width}, before);
-  bench->residual_rms_norm_backward(dx, dweight, du, dy, with_delta ? y : x, rstd, weight);
+  const Tensor dlayer = with_dy ? bench.strided_poisoned(c, shape) : Tensor();
+  bench->residual_rms_norm_backward(dx, dlayer, dweight, du, dy, with_delta ? y : x, rstd, weight);
   const Values du0 = bench.read(du), dy0 = with_dy ? bench.read(dy) : Values(x0.size());
   const auto loss = [&](const Values& at_x, const Values& at_weight) {
     const reference::RmsNorm norm = reference::rms_norm(at_x, delta0, at_weight, eps);
@@ -49,6 +50,7 @@ void check_norm(const Backend& backend, std::int64_t rows, std::int64_t width, b
   for (std::size_t i = 0; i < added.size(); ++i) added[i] -= before[i];
   CHECK(gradient_error(
             bench.read(dx), x0, [&](const Values& v) { return loss(v, w0); }, 7) < bench.tolerance());
+  if (dlayer) CHECK(relative_error(bench.read(dlayer), bench.read(dx)) < bench.tolerance());
   CHECK(gradient_error(
             added, w0, [&](const Values& v) { return loss(x0, v); }, 8) < bench.tolerance());
 }
@@ -86,8 +88,8 @@ TEST_CASE("RMSNorm works in place") {
     const Tensor apart = bench.poisoned(DType::f32, {rows, width}),
                  in_place = bench.tensor(DType::f32, {rows, width}, dy);
     const Tensor dweight = bench.tensor(DType::f32, {width}, Values(width));
-    bench->residual_rms_norm_backward(apart, dweight, du, in_place, stream, rstd, weight);
-    bench->residual_rms_norm_backward(in_place, dweight, du, in_place, stream, rstd, weight);
+    bench->residual_rms_norm_backward(apart, {}, dweight, du, in_place, stream, rstd, weight);
+    bench->residual_rms_norm_backward(in_place, {}, dweight, du, in_place, stream, rstd, weight);
     CHECK(bench.read(apart) == bench.read(in_place));
   }
 }

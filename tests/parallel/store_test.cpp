@@ -68,10 +68,13 @@ struct Fixture {
       store->release(u);
     }
     for (std::size_t u = units.size(); u-- > 0;) {
-      const Tensor gradient = store->gradient(u);
+      const auto gradient = store->gradient(u);
       for (std::int64_t i = 0; i < units[u].numel; ++i) {
-        gradient.as<float>()[i] += gradient_value * static_cast<float>(i % 7 + 1);
+        const float value = gradient_value * static_cast<float>(i % 7 + 1);
+        float& there = gradient.flat.as<float>()[i];
+        there = gradient.fresh ? value : there + value;
       }
+      CHECK(!store->gradient(u).fresh);
       store->gradient_ready(u);
     }
   }

@@ -1,0 +1,79 @@
+// Attention: dense heads by cuDNN where it has a kernel, every other pattern by our own.
+#include <algorithm>
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dense_attention.h"
+#include "kernels/cuda/pattern_attention.h"
+
+namespace ratplus::cuda {
+namespace {
+
+/// Checked sizes of a call.
+struct AttentionSizes {
+  AttentionSizes(const Tensor& q, DType compute, HeadPatterns patterns, const char* op) : dtype(compute) {
+    check_rank(q, dtype, 4, op, "q");
+    batch = q.size(0), tokens = q.size(1), heads = q.size(2), head_dim = q.size(3);
+    require(patterns.size() == 1 || static_cast<std::int64_t>(patterns.size()) == heads,
+            "{}: {} patterns for {} heads", op, patterns.size(), heads);
+    for (const Pattern& pattern : patterns) validate(pattern, op);
+  }
+  void check_rows(const Tensor& tensor, const char* op, const char* name) const {
+    check(tensor, dtype, {batch, tokens, heads, head_dim}, op, name);
+  }
+  void check_lse(const Tensor& lse, const char* op) const {
+    check(lse, DType::f32, {batch, heads, tokens}, op, "lse");
+    check_contiguous(lse, op, "lse");
+  }
+
+  DType dtype;
+  std::int64_t batch, tokens, heads, head_dim;
+};
+
+bool all_dense(HeadPatterns patterns) {
+  return std::ranges::all_of(patterns, &Pattern::dense);
+}
+
+}  // namespace
+
+void CudaOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
+  const char* op = "attention_forward";
+  const AttentionSizes sizes(q, compute_, patterns, op);
+  sizes.check_rows(k, op, "k");
+  sizes.check_rows(v, op, "v");
+  sizes.check_rows(out, op, "out");
+  sizes.check_lse(lse, op);
+  if (q.numel() == 0) return;
+  if (compute_ == DType::bf16 && all_dense(patterns)) {
+    const std::int64_t workspace = dense_attention_->forward_workspace(out, q, k, v);
+    if (workspace >= 0) return dense_attention_->forward(out, lse, q, k, v, scratch(workspace, op));
+  }
+  const OpShapes shapes{sizes.batch, sizes.tokens, sizes.heads, sizes.head_dim};
+  pattern_attention_forward(stream_, out, lse, q, k, v, patterns,
+                            scratch(pattern_attention_scratch(shapes), op));
+}
+
+void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+                                 Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
+  const char* op = "attention_backward";
+  const AttentionSizes sizes(q, compute_, patterns, op);
+  sizes.check_rows(k, op, "k");
+  sizes.check_rows(v, op, "v");
+  sizes.check_rows(out, op, "out");
+  sizes.check_rows(dout, op, "dout");
+  sizes.check_rows(dq, op, "dq");
+  sizes.check_rows(dk, op, "dk");
+  sizes.check_rows(dv, op, "dv");
+  sizes.check_lse(lse, op);
+  if (q.numel() == 0) return;
+  if (compute_ == DType::bf16 && all_dense(patterns)) {
+    const std::int64_t workspace = dense_attention_->backward_workspace(dq, dk, dv, dout, out, q, k, v);
+    if (workspace >= 0) {
+      return dense_attention_->backward(dq, dk, dv, dout, out, lse, q, k, v, scratch(workspace, op));
+    }
+  }
+  const OpShapes shapes{sizes.batch, sizes.tokens, sizes.heads, sizes.head_dim};
+  pattern_attention_backward(stream_, dq, dk, dv, dout, out, lse, q, k, v, patterns,
+                             scratch(pattern_attention_scratch(shapes), op));
+}
+
+}  // namespace ratplus::cuda

@@ -1,0 +1,45 @@
+// Matmul: matrix products by cuBLASLt.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+
+#include "kernels/ops.h"
+
+namespace ratplus::cuda {
+
+/// Products of Ops::matmul. The algorithm of each shape is the first that cuBLASLt's heuristic names, kept from
+/// its first use on: a function of the shape, the library and the chip alone, so that two runs give the same bits.
+class Matmul {
+ public:
+  /// What products may use; Hopper's split-K kernels want 32 MiB.
+  static constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;
+
+  Matmul();
+  ~Matmul();
+  Matmul(const Matmul&) = delete;
+  Matmul& operator=(const Matmul&) = delete;
+
+  /// c [M, N] = a b, as Ops::matmul; the tensors are checked. workspace: workspace_bytes, 256-byte aligned.
+  void run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* workspace, cudaStream_t stream);
+
+ private:
+  struct Plan {
+    cublasLtMatmulDesc_t operation = nullptr;
+    cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+  };
+  /// What decides a plan: sizes, row strides, types, transposes, accumulation, alignments.
+  using Key = std::array<std::int64_t, 12>;
+
+  const Plan& plan(const Key& key);
+
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<Key, Plan> plans_;
+};
+
+}  // namespace ratplus::cuda

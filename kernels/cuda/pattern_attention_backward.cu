@@ -1,0 +1,399 @@
+// Pattern attention, backward. The weights are computed again from lse: w = exp(s - lse). With
+// delta_t = dout_t . out_t,
+//     dv_s += w dout_t,             ds = w (dout_t . v_s - delta_t),
+//     dq_t += ds k_s / sqrt(P),     dk_s += ds q_t / sqrt(P)
+// (Dao et al., 2022, appendix B). No sum depends on the order in which blocks run:
+//   queries_kernel   a block has 64 queries and walks over their keys as the forward does: delta, dq. With
+//                    W = 0 a key that is not kept has but one query, its own, so this kernel gives its dk and
+//                    dv as well.
+//   keys_kernel      a block has 64 keys and walks over their queries: dk, dv. Either 64 neighbours with
+//                    the queries that reach them through their window (W > 0), of which it writes the
+//                    keys that are not kept; or 64 kept keys with all the queries t >= s. Kept keys can be
+//                    few, with many queries each: then the queries are divided (KeptSplits), and each block
+//                    writes float32 sums,
+//   sum_kernel       which are added in order.
+// So each row of dk and dv is written by one kernel.
+// Floor in bytes: q, k, v, out, dout read and dq, dk, dv written once; with B = 2, T = 4096, H = 16, P = 128:
+// 268 MB, 90 us. A tile of 64 kept keys reads q and dout once more (67 MB, 22 us for the first tile of each
+// head; the others find them in L2).
+#include <climits>
+#include <cmath>
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/pattern_attention_tiles.cuh"
+
+namespace ratplus::cuda {
+namespace {
+
+using namespace tiles;
+
+struct Backward {
+  Rows<bf16> q, k, v, out, dout, dq, dk, dv;
+  const float* lse;  ///< [B, H, T]
+  float* delta;      ///< [B, H, T]
+  float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
+  int heads;         ///< H
+  int p;
+  float scale;
+  int window_blocks;   ///< of keys_kernel, a head
+  int sequence_heads;  ///< B heads of the group
+  KeptSplits splits;
+  HeadGroup group;
+};
+
+// --- queries -------------------------------------------------------------------------------------------
+
+/// Two stages of a tile of keys and values, of which the second holds q and dout first; and a tile for out
+/// first, and for what is written.
+template <int DP>
+constexpr int queries_shared_bytes = 5 * tile_elements<DP> * 2;
+
+/// Elements (r, r) of a warp's 16 x 16 tile, for this lane's rows.
+__device__ __forceinline__ void diagonal(const float (&c)[2][4], float& upper, float& lower) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4, from = lane / 4 * 4 + row / 2;
+  upper = __shfl_sync(0xffffffffu, row % 2 == 0 ? c[0][0] : c[0][1], from);
+  lower = __shfl_sync(0xffffffffu, row % 2 == 0 ? c[1][2] : c[1][3], from);
+}
+
+template <int DP>
+__global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_constant__ Backward x) {
+  extern __shared__ __align__(16) bf16 memory[];
+  const KeyLists& lists = x.group.lists;
+  const int blocks = (lists.tokens + tile_rows - 1) / tile_rows;
+  const int sequence_head = static_cast<int>(blockIdx.x) / blocks;
+  const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
+  // The last queries have the most keys, and go first.
+  const QueryBlock<1> block(lists, blocks - 1 - static_cast<int>(blockIdx.x) % blocks);
+  const HeadRows<bf16> k(x.k, b, h), v(x.v, b, h);
+  constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
+  const std::uint32_t shared = shared_address(memory);
+  const auto stage = [&](int tile) { return shared + tile % 2 * (2 * tile_bytes); };
+  const auto load_keys = [&](int tile) {
+    block.load<DP>(tile, stage(tile), k, stage(tile) + tile_bytes, v, x.p);
+  };
+  const int first_row = warp_row(), first = block.begin + first_row;
+  bf16* staging = memory + 4 * tile_elements<DP> + first_row * pitch<DP>;
+
+  load_rows<DP>(stage(1), HeadRows<bf16>(x.q, b, h), stage(1) + tile_bytes, HeadRows<bf16>(x.dout, b, h), x.p,
+                block.own());
+  load_rows<DP>(shared + 4 * tile_bytes, HeadRows<bf16>(x.out, b, h), x.p, block.own());
+  load_keys(0);
+  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
+  float lse[2], delta[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int t = first + upper_row() + 8 * i;
+    lse[i] = t < lists.tokens ? x.lse[statistics + t] * log2_e : 0.0f;
+  }
+  wait_for_copies();
+  __syncthreads();
+  Fragment q[DP / 16], dout[DP / 16];
+  load_left<DP>(q, stage(1) + first_row * pitch<DP> * 2);
+  load_left<DP>(dout, stage(1) + tile_bytes + first_row * pitch<DP> * 2);
+  // delta by the same products in the same order as dout . v: for a query with one key, whose out is v, the
+  // score's gradient is then exactly zero.
+  float products[2][4] = {};
+  multiply_transposed<DP, 1>(products, dout, shared + 4 * tile_bytes + first_row * pitch<DP> * 2);
+  diagonal(products, delta[0], delta[1]);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int t = first + upper_row() + 8 * i;
+    if (threadIdx.x % 4 == 0 && t < lists.tokens) x.delta[statistics + t] = delta[i];
+  }
+  __syncthreads();  // the second stage is free; of the fifth tile a warp uses its own rows only
+
+  const auto row_of_query = [&](int r) { return first + r; };
+  const float factor = x.scale * log2_e;
+  RowRanges<1> ranges = block.is_window(0) ? block.window_ranges() : block.kept_ranges();
+  float dq[1][DP / 8][4] = {};
+  for (int tile = 0; tile < block.tiles; ++tile) {
+    if (tile > 0) {
+      wait_for_copies();
+      __syncthreads();  // the tile is there, and the one before is done with
+    }
+    if (tile + 1 < block.tiles) load_keys(tile + 1);
+    if (tile == block.window_tiles) ranges = block.kept_ranges();
+    const int column = block.column(tile);
+    for_sub_tiles(ranges, column, [&](auto size, int row) {
+      constexpr int n_sub = decltype(size)::value;
+      const std::uint32_t rows = stage(tile) + row * pitch<DP> * 2;
+      float scores[1][2 * n_sub][4] = {}, dscores[1][2 * n_sub][4] = {};
+      multiply_transposed<DP, n_sub>(scores[0], q, rows, dscores[0], dout, rows + tile_bytes);
+      mask<n_sub>(scores, ranges, column + row);
+#pragma unroll
+      for (int n = 0; n < 2 * n_sub; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          scores[0][n][e] = power_of_two(fmaf(scores[0][n][e], factor, -lse[e / 2]));
+          dscores[0][n][e] = scores[0][n][e] * (dscores[0][n][e] - delta[e / 2]);
+        }
+      }
+      multiply<DP, 1, n_sub>(dq, dscores, rows);
+      if constexpr (n_sub == 1) {
+        if (lists.window == 0 && block.is_window(tile)) {  // the sub-tile of the warp's own keys
+          const unsigned unkept =
+              rows_where([&](int r) { return first + r < lists.tokens && !lists.keeps(first + r); });
+          float upper, lower;
+          diagonal(scores[0], upper, lower);
+          stage_rows<DP>(staging, dout, upper, lower);
+          store_rows<DP>(staging, HeadRows<bf16>(x.dv, b, h), x.p, unkept, row_of_query);
+          diagonal(dscores[0], upper, lower);
+          stage_rows<DP>(staging, q, upper * x.scale, lower * x.scale);
+          store_rows<DP>(staging, HeadRows<bf16>(x.dk, b, h), x.p, unkept, row_of_query);
+        }
+      }
+    });
+  }
+  stage_rows<DP>(staging, dq[0], x.scale, x.scale);
+  store_rows<DP>(staging, HeadRows<bf16>(x.dq, b, h), x.p,
+                 rows_where([&](int r) { return first + r < lists.tokens; }), row_of_query);
+}
+
+// --- keys ----------------------------------------------------------------------------------------------
+
+/// Keys and values, two stages of a tile of q and dout, and lse and delta for each stage.
+template <int DP>
+constexpr int keys_shared_bytes = 6 * tile_elements<DP> * 2 + 4 * tile_rows * 4;
+
+/// The keys of a block, and the queries that it walks over.
+struct KeyBlock {
+  /// index: first the blocks of kept keys, then those of windows.
+  __device__ KeyBlock(const KeyLists& key_lists, const KeptSplits& splits, int index)
+      : lists(key_lists), kept(index < splits.blocks()) {
+    if (kept) {
+      split = index % splits.splits;
+      column = index / splits.splits * tile_rows;
+      keys = splits.kept;
+      // Whole sub-tiles of queries; the ranges mask the first one.
+      begin = max(split * splits.length, lists.kept_position(column)) / 16 * 16;
+      end = min((split + 1) * splits.length, lists.tokens);
+    } else {
+      column = (index - splits.blocks()) * tile_rows;
+      keys = lists.tokens;
+      begin = column;
+      end = column + tile_rows <= lists.sinks ? begin : min(column + tile_rows + lists.window, lists.tokens);
+    }
+  }
+  /// Position of the key in row r of the tile; negative if there is none.
+  __device__ int position(int r) const {
+    const int i = column + r;
+    return i >= keys ? -1 : kept ? lists.kept_position(i) : i;
+  }
+  __device__ TileRows own() const {
+    return kept ? TileRows{column,
+                           0,
+                           keys,
+                           lists.sinks,
+                           static_cast<unsigned>(lists.dilation),
+                           lists.dilated_base}
+                : TileRows{column, 0, keys};
+  }
+  /// The queries that count for the key in this row of the warp.
+  __device__ RowRanges<1> ranges() const {
+    return row_ranges<1>([&](int row) {
+      const int s = position(warp_row() + row);
+      if (s < 0) return Range{INT_MAX, INT_MAX};
+      return Range{s, kept ? INT_MAX : s + lists.window + 1};
+    });
+  }
+
+  const KeyLists& lists;
+  bool kept;
+  int split = 0;
+  int column, keys;  ///< the first key's number in its list, and how many the list has
+  int begin, end;    ///< the queries
+};
+
+template <int DP>
+struct KeyGradients {
+  float dk[1][DP / 8][4] = {};
+  float dv[1][DP / 8][4] = {};
+};
+
+/// A warp's rows of dk and dv, float32, into the sums of a block's split.
+template <int DP>
+__device__ __forceinline__ void store_partials(const Backward& x, const KeyBlock& block, int sequence_head,
+                                               const KeyGradients<DP>& sums) {
+  const std::int64_t rows =
+      (static_cast<std::int64_t>(sequence_head) * x.splits.splits + block.split) * x.splits.kept;
+  const int first = block.column + warp_row() + upper_row();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int j = first + 8 * i;
+    if (j >= x.splits.kept) continue;
+    float* to = x.partials + (rows + j) * 2 * x.p + first_column();
+#pragma unroll
+    for (int n = 0; n < DP / 8; ++n) {
+      if (n * 8 >= x.p) break;
+      *reinterpret_cast<float2*>(to + n * 8) = {sums.dk[0][n][2 * i] * x.scale,
+                                                     sums.dk[0][n][2 * i + 1] * x.scale};
+      *reinterpret_cast<float2*>(to + x.p + n * 8) = {sums.dv[0][n][2 * i], sums.dv[0][n][2 * i + 1]};
+    }
+  }
+}
+
+template <int DP>
+__global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant__ Backward x) {
+  extern __shared__ __align__(16) bf16 memory[];
+  const KeyLists& lists = x.group.lists;
+  const int blocks = x.splits.blocks() + x.window_blocks;
+  // The last heads first: their queries are still in L2.
+  const int sequence_head = x.sequence_heads - 1 - static_cast<int>(blockIdx.x) / blocks;
+  const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
+  const KeyBlock block(lists, x.splits, static_cast<int>(blockIdx.x) % blocks);
+  if (block.begin >= block.end) return;
+
+  constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
+  const std::uint32_t shared = shared_address(memory);
+  const HeadRows<bf16> q(x.q, b, h), dout(x.dout, b, h);
+  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
+  const auto stage = [&](int tile) { return shared + (2 + tile % 2 * 2) * tile_bytes; };
+  const auto stage_statistics = [&](int tile) { return 6 * tile_bytes + tile % 2 * (2 * tile_rows * 4); };
+  const auto load_queries = [&](int tile) {
+    const int t0 = block.begin + tile * tile_rows;
+    load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p, {t0, block.begin, block.end});
+    // Half of the threads load lse, half delta.
+    const int t = t0 + static_cast<int>(threadIdx.x) % tile_rows;
+    const float* from = (threadIdx.x < tile_rows ? x.lse : x.delta) + statistics;
+    copy_async_4(shared + stage_statistics(tile) + threadIdx.x * 4, t < block.end ? from + t : from,
+                 t < block.end);
+  };
+  load_rows<DP>(shared, HeadRows<bf16>(x.k, b, h), shared + tile_bytes, HeadRows<bf16>(x.v, b, h), x.p,
+                block.own());
+  load_queries(0);
+
+  const int first_row = warp_row();
+  const std::uint32_t k_rows = shared + first_row * pitch<DP> * 2, v_rows = k_rows + tile_bytes;
+  const RowRanges<1> ranges = block.ranges();
+  const float factor = x.scale * log2_e;
+  KeyGradients<DP> sums;
+  const int query_tiles = (block.end - block.begin + tile_rows - 1) / tile_rows;
+  for (int tile = 0; tile < query_tiles; ++tile) {
+    wait_for_copies();
+    __syncthreads();  // the tile is there, and the one before is done with
+    if (tile + 1 < query_tiles) load_queries(tile + 1);
+    const int t0 = block.begin + tile * tile_rows;
+    for_sub_tiles(ranges, t0, [&](auto size, int row) {
+      constexpr int n_sub = decltype(size)::value;
+      const std::uint32_t rows = stage(tile) + row * pitch<DP> * 2;
+      float scores[1][2 * n_sub][4] = {}, dscores[1][2 * n_sub][4] = {};  // a row is a key, a column a query
+      multiply_transposed<DP, n_sub>(scores[0], k_rows, rows, dscores[0], v_rows, rows + tile_bytes);
+      mask<n_sub>(scores, ranges, t0 + row);
+      const float* statistics_row =
+          reinterpret_cast<const float*>(reinterpret_cast<const char*>(memory) + stage_statistics(tile)) +
+          row + first_column();
+#pragma unroll
+      for (int n = 0; n < 2 * n_sub; ++n) {
+        const float2 lse = *reinterpret_cast<const float2*>(statistics_row + n * 8);
+        const float2 delta = *reinterpret_cast<const float2*>(statistics_row + tile_rows + n * 8);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          float &score = scores[0][n][e], &dscore = dscores[0][n][e];
+          score = power_of_two(fmaf(score, factor, -log2_e * (e % 2 == 0 ? lse.x : lse.y)));
+          dscore = score * (dscore - (e % 2 == 0 ? delta.x : delta.y));
+        }
+      }
+      multiply<DP, 1, n_sub>(sums.dv, scores, rows + tile_bytes);
+      multiply<DP, 1, n_sub>(sums.dk, dscores, rows);
+    });
+  }
+
+  if (block.kept && x.splits.splits > 1) return store_partials<DP>(x, block, sequence_head, sums);
+  // A warp's rows of the keys are its own, and done with.
+  const auto position = [&](int r) { return block.position(first_row + r); };
+  const unsigned wanted =
+      rows_where([&](int r) { return position(r) >= 0 && (block.kept || !lists.keeps(position(r))); });
+  bf16* staging = memory + first_row * pitch<DP>;
+  __syncwarp();
+  stage_rows<DP>(staging, sums.dk[0], x.scale, x.scale);
+  store_rows<DP>(staging, HeadRows<bf16>(x.dk, b, h), x.p, wanted, position);
+  stage_rows<DP>(staging, sums.dv[0], 1.0f, 1.0f);
+  store_rows<DP>(staging, HeadRows<bf16>(x.dv, b, h), x.p, wanted, position);
+}
+
+// --- sums ----------------------------------------------------------------------------------------------
+
+/// dk and dv of the kept keys = their splits' sums, in order. A thread has four channels of one of the two.
+__global__ void __launch_bounds__(threads)
+    sum_kernel(const __grid_constant__ Backward x, std::int64_t count) {
+  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
+  if (index >= count) return;
+  const KeyLists& lists = x.group.lists;
+  const int width = 2 * x.p, i = static_cast<int>(index % (width / 4)) * 4;
+  const std::int64_t row = index / (width / 4);
+  const int j = static_cast<int>(row % x.splits.kept), sequence_head = static_cast<int>(row / x.splits.kept);
+  const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
+  const std::int64_t step = static_cast<std::int64_t>(x.splits.kept) * width;
+  const float* from =
+      x.partials + sequence_head * x.splits.splits * step + static_cast<std::int64_t>(j) * width + i;
+  float4 sum = {};
+#pragma unroll 4
+  for (int split = x.splits.first_split(lists, j); split < x.splits.splits; ++split) {
+    const float4 part = *reinterpret_cast<const float4*>(from + split * step);
+    sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+  }
+  Pack<bf16, 4> rounded;
+  rounded.set(0, sum.x), rounded.set(1, sum.y), rounded.set(2, sum.z), rounded.set(3, sum.w);
+  const HeadRows<bf16> to(i < x.p ? x.dk : x.dv, b, h);
+  store(to.row(lists.kept_position(j)) + i % x.p, rounded);
+}
+
+// --- launches ------------------------------------------------------------------------------------------
+
+template <int DP>
+void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequence_heads) {
+  const char* what = "pattern_attention_backward";
+  constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  constexpr int queries_bytes = queries_shared_bytes<DP>, keys_bytes = keys_shared_bytes<DP>;
+  check_cuda(cudaFuncSetAttribute(queries_kernel<DP>, limit, queries_bytes), what);
+  check_cuda(cudaFuncSetAttribute(keys_kernel<DP>, limit, keys_bytes), what);
+  const int query_blocks = (x.group.lists.tokens + tile_rows - 1) / tile_rows;
+  queries_kernel<DP>
+      <<<static_cast<unsigned>(sequence_heads * query_blocks), threads, queries_bytes, stream>>>(x);
+  check_launch(what);
+  const int key_blocks = x.splits.blocks() + x.window_blocks;
+  if (key_blocks == 0) return;
+  keys_kernel<DP><<<static_cast<unsigned>(sequence_heads * key_blocks), threads, keys_bytes, stream>>>(x);
+  check_launch(what);
+  if (x.splits.kept == 0 || x.splits.splits == 1) return;
+  const std::int64_t count = sequence_heads * x.splits.kept * (2 * x.p / 4);
+  sum_kernel<<<static_cast<unsigned>((count + threads - 1) / threads), threads, 0, stream>>>(x, count);
+  check_launch(what);
+}
+
+}  // namespace
+
+void pattern_attention_backward(cudaStream_t stream, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                                Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns,
+                                void* scratch) {
+  if (q.numel() == 0) return;
+  const std::int64_t batch = q.size(0), t = q.size(1), p = q.size(3);
+  const BackwardScratch memory(scratch, lse.numel());
+  Backward x;
+  bool fast = true;
+  for (const Tensor& tensor : {dq, dk, dv, dout, out, q, k, v}) fast = fast && takes(tensor);
+  if (fast) {
+    x.q = Rows<bf16>(q), x.k = Rows<bf16>(k), x.v = Rows<bf16>(v), x.out = Rows<bf16>(out);
+    x.dout = Rows<bf16>(dout), x.dq = Rows<bf16>(dq), x.dk = Rows<bf16>(dk), x.dv = Rows<bf16>(dv);
+    x.lse = lse.as<float>(), x.delta = memory.delta, x.partials = memory.partials;
+    x.heads = static_cast<int>(q.size(2)), x.p = static_cast<int>(p);
+    x.scale = 1.0f / std::sqrt(static_cast<float>(p));
+  }
+  for_each_group(patterns, q.size(2), t, [&](const HeadGroup& group) {
+    if (!fast)
+      return simt_attention_backward(stream, group, dq, dk, dv, dout, out, lse, q, k, v, memory.delta);
+    x.group = group;
+    x.splits = KeptSplits(group.lists, batch * group.count);
+    x.sequence_heads = static_cast<int>(batch * group.count);
+    x.window_blocks = group.lists.window > 0 ? static_cast<int>((t + tile_rows - 1) / tile_rows) : 0;
+    with_padded_dim(
+        p, [&](auto size) { launch_kernels<decltype(size)::value>(stream, x, batch * group.count); });
+  });
+}
+
+std::int64_t pattern_attention_scratch(const OpShapes& shapes) {
+  const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
+  return (BackwardScratch::padded(queries) + 2 * queries * shapes.head_dim) * 4;
+}
+
+}  // namespace ratplus::cuda

@@ -1,0 +1,37 @@
+// What the CUDA backend would define, in a build without it.
+#include "kernels/cuda/device_memory.h"
+#include "kernels/error.h"
+#include "kernels/ops.h"
+
+namespace ratplus {
+namespace {
+
+[[noreturn]] void fail_without_cuda() {
+  fail(
+      "this ratplus was built without CUDA; build it where nvcc is (cmake -DRATPLUS_CUDA=ON), or set "
+      "job.device "
+      "= \"cpu\"");
+}
+
+}  // namespace
+
+int cuda_device_count() {
+  return 0;
+}
+
+std::unique_ptr<Ops> make_cuda_ops(int, DType, bool) {
+  fail_without_cuda();
+}
+
+namespace cuda {
+
+void* allocate(Device, std::int64_t) {
+  fail_without_cuda();
+}
+void release(Device, void*) noexcept {}
+std::int64_t available_memory(Device) {
+  fail_without_cuda();
+}
+
+}  // namespace cuda
+}  // namespace ratplus

@@ -1,0 +1,111 @@
+#include "lib/bench/step_bench.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "kernels/random.h"
+#include "lib/bench/attended_pairs.h"
+#include "lib/train/half.h"
+#include "lib/train/trainer.h"
+
+namespace ratplus::bench {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_size, std::uint32_t stream) {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<std::int32_t>(
+        random_below(static_cast<std::uint64_t>(vocab_size), 7, Purpose::test, stream, i));
+  }
+  return tokens;
+}
+
+/// Operations of a half on one rank: forward and backward of all products, and of attention over the attended pairs.
+double operations_of(const train::Half& half, const config::JobConfig& job, std::int64_t sequences,
+                     std::int64_t parameters) {
+  const auto& model = job.model;
+  const auto T = job.data.window;
+  double operations = 6.0 * static_cast<double>(parameters) * static_cast<double>(sequences * T);
+  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
+    const auto patterns = half.pattern.layer(layer);
+    const double heads_each = static_cast<double>(model.heads()) / static_cast<double>(patterns.size());
+    for (const auto& pattern : patterns) {
+      // Two products forward and four backward, 2 P operations a pair each (what a fused kernel makes again beyond
+      // them is not counted).
+      operations +=
+          12.0 * heads_each * static_cast<double>(model.head_dim * sequences) * attended_pairs(pattern, T);
+    }
+  }
+  return operations;
+}
+
+}  // namespace
+
+StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& world) {
+  const auto& job = settings.job;
+  ProfiledOps* profiler = nullptr;
+  train::Session session(train::session_settings(job), world, [&](std::unique_ptr<Ops> ops) {
+    auto wrapped = std::make_unique<ProfiledOps>(std::move(ops));
+    profiler = wrapped.get();
+    return wrapped;
+  });
+  session.set_initial_weights(job.job.seed);
+
+  const auto sequences = job.data.micro_batch * settings.micro_batches;
+  const auto rows = sequences * job.data.window;
+  const auto rank = static_cast<std::uint32_t>(world.rank());
+  const auto inputs = random_tokens(rows, job.model.vocab_size, 2 * rank);
+  const auto labels = random_tokens(rows, job.model.vocab_size, 2 * rank + 1);
+  const auto halves = train::halves(job);
+
+  StepTimes result;
+  result.device = session.ops().device_name();
+  result.compute_type = session.ops().compute_type();
+  result.ranks = world.size();
+  result.parameters = parallel::parameter_count(session.store().units());
+  result.tokens = rows * world.size();
+  result.memory = session.memory().plan();
+  result.memory_bytes = session.memory().total_bytes();
+  result.memory_available = session.memory_available();
+  for (const auto& half : halves) {
+    result.halves.push_back({half.name, 0, operations_of(half, job, sequences, result.parameters)});
+  }
+  std::vector<std::vector<double>> times(halves.size());
+  std::vector<double> steps;
+  const auto step = [&](bool timed) {
+    double total = 0;
+    result.losses.clear();
+    for (std::size_t h = 0; h < halves.size(); ++h) {
+      session.ops().synchronize();
+      const double began = now();
+      const auto made = train::run_half(session, halves[h].pattern, {inputs, labels}, result.tokens, 1e-5);
+      session.ops().synchronize();
+      const double seconds = now() - began;
+      if (timed) times[h].push_back(seconds);
+      total += seconds;
+      result.losses.push_back(world.sum(made.loss_sum) / static_cast<double>(result.tokens));
+    }
+    if (timed) steps.push_back(total);
+    return total;
+  };
+  for (int i = 0; i < settings.warmup; ++i) step(false);
+  for (int i = 0; i < settings.steps; ++i) step(true);
+  for (std::size_t h = 0; h < halves.size(); ++h) result.halves[h].seconds = median(times[h]);
+  result.seconds = median(steps);
+  profiler->start();
+  result.profiled_seconds = step(false);
+  result.profile = profiler->stop();
+  return result;
+}
+
+}  // namespace ratplus::bench

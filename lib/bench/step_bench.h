@@ -1,0 +1,48 @@
+// Times of whole training steps of a job on random tokens: no dataset is needed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/profiled_ops.h"
+#include "lib/config/job.h"
+#include "parallel/world.h"
+
+namespace ratplus::bench {
+
+struct StepBenchSettings {
+  config::JobConfig job;           ///< its model, patterns, micro_batch, window, device and sharding
+  std::int64_t micro_batches = 4;  ///< a rank and step
+  int warmup = 2;                  ///< steps before those that are timed
+  int steps = 5;
+};
+
+struct HalfTime {
+  std::string pattern;
+  double seconds = 0;  ///< median of the timed steps, update included
+  double operations =
+      0;  ///< of one rank: 6 N a token for the parameters' products, 12 d a (query, key) pair and layer
+};
+
+struct StepTimes {
+  std::string device;  ///< its own name
+  DType compute_type = DType::f32;
+  int ranks = 1;
+  std::int64_t parameters = 0;
+  std::int64_t tokens = 0;  ///< a step, over all ranks
+  std::vector<HalfTime> halves;
+  double seconds = 0;                  ///< a step: its halves together, median
+  std::vector<Arena::Entry> memory;    ///< the plan
+  std::int64_t memory_bytes = 0;       ///< a rank
+  std::int64_t memory_available = -1;  ///< a rank's device, before
+  std::vector<OpProfile> profile;      ///< of one more step, this rank's
+  double profiled_seconds = 0;         ///< what that step took
+  std::vector<double> losses;  ///< of each half of the last step, a position: random tokens, so near ln V
+};
+
+/// Throws Error as Session does. Called on all ranks of the world.
+StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& world);
+
+}  // namespace ratplus::bench

@@ -1,0 +1,14 @@
+// What the NCCL communicator would define, in a build without it.
+#include "kernels/error.h"
+#include "parallel/nccl_communicator.h"
+
+namespace ratplus::parallel {
+
+std::unique_ptr<Communicator> make_nccl_communicator(const Ops&, const World&) {
+  fail(
+      "this ratplus was built without NCCL, which several GPUs need; install it (nccl.h, libnccl) and build "
+      "again, "
+      "start a single rank, or set job.device = \"cpu\"");
+}
+
+}  // namespace ratplus::parallel
