@@ -6,6 +6,7 @@
 #include "kernels/cuda/dense_attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/cuda/stopwatch.h"
 #include "kernels/cuda/stream.h"
 
 namespace ratplus {
@@ -72,41 +73,6 @@ CudaOps::~CudaOps() {
   matmul_.reset();
   cudaStreamDestroy(stream_);
 }
-
-namespace {
-
-class EventStopwatch final : public Stopwatch {
- public:
-  explicit EventStopwatch(cudaStream_t stream) : stream_(stream) {}
-  ~EventStopwatch() override {
-    for (const cudaEvent_t event : events_) cudaEventDestroy(event);
-  }
-  EventStopwatch(const EventStopwatch&) = delete;
-  EventStopwatch& operator=(const EventStopwatch&) = delete;
-
-  int mark() override {
-    cudaEvent_t event = nullptr;
-    check_cuda(cudaEventCreate(&event), "creating an event");
-    events_.push_back(event);
-    check_cuda(cudaEventRecord(event, stream_), "recording an event");
-    return static_cast<int>(events_.size()) - 1;
-  }
-
-  double seconds(int from, int to) override {
-    const cudaEvent_t first = events_[static_cast<std::size_t>(from)],
-                      last = events_[static_cast<std::size_t>(to)];
-    check_cuda(cudaEventSynchronize(last), "an operation");
-    float milliseconds = 0;
-    check_cuda(cudaEventElapsedTime(&milliseconds, first, last), "measuring");
-    return milliseconds * 1e-3;
-  }
-
- private:
-  cudaStream_t stream_;
-  std::vector<cudaEvent_t> events_;
-};
-
-}  // namespace
 
 std::unique_ptr<Stopwatch> CudaOps::make_stopwatch() {
   return std::make_unique<EventStopwatch>(stream_);

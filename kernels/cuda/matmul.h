@@ -7,13 +7,16 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "kernels/ops.h"
 
 namespace ratplus::cuda {
 
-/// Products of Ops::matmul. The algorithm of each shape is the first that cuBLASLt's heuristic names, kept from
-/// its first use on: a function of the shape, the library and the chip alone, so that two runs give the same bits.
+/// Products of Ops::matmul. The algorithm of a shape is chosen at its first use and kept. cuBLASLt's heuristic names
+/// several; large products try them on their own factors and take the fastest of those that give the same bits as the
+/// first (they differ in how they cut the result, not in how they add). So the choice, which depends on a
+/// measurement, does not show in the result: two runs give the same bits.
 class Matmul {
  public:
   /// What products may use; Hopper's split-K kernels want 32 MiB.
@@ -31,12 +34,18 @@ class Matmul {
   struct Plan {
     cublasLtMatmulDesc_t operation = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
-    cublasLtMatmulAlgo_t algorithm{};
+    std::vector<cublasLtMatmulAlgo_t> candidates;  ///< the heuristic's best first
+    std::size_t chosen = 0;
+    bool tuned = false;
   };
   /// What decides a plan: sizes, row strides, types, transposes, accumulation, alignments.
   using Key = std::array<std::int64_t, 12>;
 
-  const Plan& plan(const Key& key);
+  Plan& plan(const Key& key);
+  void multiply(const Plan& plan, std::size_t candidate, const Tensor& a, const Tensor& b, void* c,
+                bool accumulate, void* workspace, cudaStream_t stream) const;
+  void tune(Plan& plan, const Tensor& c, const Tensor& a, const Tensor& b, bool accumulate, void* workspace,
+            cudaStream_t stream) const;
 
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, Plan> plans_;

@@ -47,23 +47,25 @@ void load_weights(train::Session& session, const ReferenceFile& file, const std:
   auto& store = session.store();
   for (std::size_t u = 0; u < store.units().size(); ++u) {
     const auto owned = store.owned(u);
-    float* master = store.master(u).as<float>();
+    std::vector<float> master(static_cast<std::size_t>(owned.size()));
     for (const auto& slot : store.units()[u].slots) {
       const auto values = file.array<float>(group + "/" + slot.name);
       require(static_cast<std::int64_t>(values.size()) == slot.numel, "{} has {} elements", slot.name,
               values.size());
       for (std::int64_t i = std::max(owned.begin, slot.offset);
            i < std::min(owned.end, slot.offset + slot.numel); ++i) {
-        master[i - owned.begin] = values[static_cast<std::size_t>(i - slot.offset)];
+        master[static_cast<std::size_t>(i - owned.begin)] = values[static_cast<std::size_t>(i - slot.offset)];
       }
     }
+    if (owned.size() > 0) session.ops().upload(store.master(u), master.data());
   }
   store.publish_masters();
 }
 
-std::vector<float> parameter(const Tensor& unit_values, const parallel::ParameterSlot& slot) {
-  const float* values = unit_values.as<float>() + slot.offset;
-  return {values, values + slot.numel};
+std::vector<float> parameter(Ops& ops, const Tensor& unit_values, const parallel::ParameterSlot& slot) {
+  std::vector<float> values(static_cast<std::size_t>(slot.numel));
+  ops.download(values.data(), unit_values.slice(0, slot.offset, slot.offset + slot.numel));
+  return values;
 }
 
 double relative_error(const std::vector<float>& a, const std::vector<float>& b) {

@@ -41,7 +41,7 @@ model::PatternPlan plan_of(const std::string& text);
 /// Fills a session's weights from the arrays of a group, by the names of spec section 4.
 void load_weights(train::Session& session, const ReferenceFile& file, const std::string& group);
 /// A parameter's elements out of unit-shaped flat values.
-std::vector<float> parameter(const Tensor& unit_values, const parallel::ParameterSlot& slot);
+std::vector<float> parameter(Ops& ops, const Tensor& unit_values, const parallel::ParameterSlot& slot);
 
 /// ||a - b|| / ||b||.
 double relative_error(const std::vector<float>& a, const std::vector<float>& b);

@@ -139,7 +139,7 @@ void check_trajectory(const std::string& name, std::int64_t micro_batch) {
   for (std::size_t u = 0; u < store.units().size(); ++u) {
     for (const auto& slot : store.units()[u].slots) {
       CAPTURE(slot.name);
-      CHECK(test::relative_error(test::parameter(store.master(u), slot),
+      CHECK(test::relative_error(test::parameter(trainer.session().ops(), store.master(u), slot),
                                  file.array<float>(name + "/final/" + slot.name)) < tolerance);
     }
   }
