@@ -1,5 +1,7 @@
 #include "lib/bench/ops_bench.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <functional>
 #include <vector>
@@ -95,11 +97,14 @@ struct Layer {
     rope = arena.allocate(DType::f32, {s.tokens, 2, s.head_dim / 2});
     logits = random.compute({std::min<std::int64_t>(N, 4096), s.vocab_size});
     losses = random.f32({logits.size(0)});
+    embedding = random.compute({s.vocab_size, d});
+    dembedding = random.f32({s.vocab_size, d});
     labels = arena.allocate(DType::i32, {logits.size(0)});
     scratch = arena.allocate(DType::u8, {ops.scratch_bytes({s.batch, s.tokens, H, s.head_dim})});
   }
   Tensor x, y, dy, delta, u, du, dlayer, wide, dwide, h, z, q, k, v, a, dq, dk, dv, da, rstd, lse, norm,
-      dnorm, weight, dweight, master, first, second, gradient, rope, logits, losses, labels, scratch;
+      dnorm, weight, dweight, master, first, second, gradient, rope, logits, losses, embedding, dembedding,
+      labels, scratch;
 };
 
 /// Sum of the tensors' bytes.
@@ -181,13 +186,25 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
       [&] { ops.residual_rms_norm_forward(l.y, l.u, l.rstd, l.x, l.delta, l.norm, 1e-6); },
       [&] { ops.residual_rms_norm_backward(l.dy, l.dlayer, l.dnorm, l.du, l.dy, l.y, l.rstd, l.norm); }, 0,
       bytes_of({l.x, l.delta, l.y, l.u}) + bytes_of({l.dy, l.dy, l.dlayer, l.du, l.y}));
-  add(
-      "product [N,d] x [d,5d]", [&] { ops.matmul(l.wide, l.u, l.weight, {.transpose_b = true}); },
-      [&] {
-        ops.matmul(l.du, l.dwide, l.weight, {});
-        ops.matmul(l.dweight, l.dwide, l.u, {.transpose_a = true, .accumulate = true});
-      },
-      3 * 2.0 * static_cast<double>(N * 5 * d * d), 0);
+  // y = x w^T; dx = dy w and dw += dy^T x from a dy of its own, so that nothing grows from call to call.
+  const auto add_product = [&](const std::string& name, const Tensor& y, const Tensor& x, const Tensor& dx) {
+    const auto out = y.size(1), in = x.size(1);
+    const auto first = [](const Tensor& all, std::int64_t rows, std::int64_t columns) {
+      return all.view({all.numel()}).slice(0, 0, rows * columns).view({rows, columns});
+    };
+    const Tensor w = first(l.weight, out, in), dw = first(l.dweight, out, in), dy = first(l.dwide, N, out);
+    add(
+        name, [&] { ops.matmul(y, x, w, {.transpose_b = true}); },
+        [&] {
+          ops.matmul(dx, dy, w, {});
+          ops.matmul(dw, dy, x, {.transpose_a = true, .accumulate = true});
+        },
+        3 * 2.0 * static_cast<double>(N * out * in), 0);
+  };
+  add_product("product [N,d] x [d,5d]", l.wide, l.u, l.du);
+  add_product("product [N,d] x [d,d]", l.dlayer, l.u, l.du);
+  add_product("product [N,d] x [d,4d]", l.h, l.u, l.du);
+  add_product("product [N,4d] x [4d,d]", l.dlayer, l.h, l.z);
   add(
       "gate, recurrence, RoPE", [&] { ops.recurrence_rope_forward(l.q, l.k, l.v, heads(l.wide), l.rope); },
       [&] {
@@ -198,16 +215,29 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
           bytes_of({l.q, l.k, l.v, l.k, l.v}) + bytes_of({l.dq, l.dk, l.dv, l.da}));
   for (const auto& pattern : s.patterns) times.push_back(time_attention(ops, l, s, pattern));
   const Tensor a = l.a.view({N, d});
+  // Gradients are not taken in place, as training does: they would shrink from call to call to subnormal numbers.
+  const Tensor dz = l.dwide.view({l.dwide.numel()}).slice(0, 0, l.z.numel()).view({N, 4 * d});
   add(
       "output gate", [&] { ops.output_gate_forward(l.u, a, gate(l.wide)); },
-      [&] { ops.output_gate_backward(l.du, gate(l.dwide), l.du, a, gate(l.wide)); }, 0,
+      [&] { ops.output_gate_backward(l.dlayer, gate(l.dwide), l.du, a, gate(l.wide)); }, 0,
       bytes_of({l.u, a, a}) + bytes_of({l.du, l.du, a, a, a}));
   add(
-      "GELU", [&] { ops.gelu_forward(l.z, l.h); }, [&] { ops.gelu_backward(l.z, l.z, l.h); }, 0,
+      "GELU", [&] { ops.gelu_forward(l.z, l.h); }, [&] { ops.gelu_backward(l.z, dz, l.h); }, 0,
       bytes_of({l.z, l.h}) + bytes_of({l.z, l.z, l.h}));
   add(
       "cross-entropy and gradient", [&] { ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true); }, {},
       0, bytes_of({l.logits, l.logits}));
+  // A chunk of the loss head: logits, loss and its gradient in place, gradients of rows and embedding.
+  const Tensor rows = l.u.slice(0, 0, l.logits.size(0)), drows = l.du.slice(0, 0, l.logits.size(0));
+  add(
+      fmt::format("loss head, {} rows", l.logits.size(0)),
+      [&] { ops.matmul(l.logits, rows, l.embedding, {.transpose_b = true}); },
+      [&] {
+        ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true);
+        ops.matmul(l.dembedding, l.logits, rows, {.transpose_a = true, .accumulate = true});
+        ops.matmul(drows, l.logits, l.embedding, {});
+      },
+      3 * 2.0 * static_cast<double>(l.logits.numel() * d), 0);
   const Tensor weights = l.weight.view({5 * d * d});
   // Where products are not in f32, the update also writes the weights that they use.
   const Tensor written = ops.compute_type() == DType::f32 ? Tensor() : weights;

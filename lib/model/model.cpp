@@ -1,5 +1,7 @@
 #include "lib/model/model.h"
 
+#include <limits>
+
 #include "kernels/error.h"
 
 namespace ratplus::model {
@@ -8,6 +10,18 @@ namespace {
 constexpr std::size_t root_unit = 0;
 std::size_t block_unit(std::int64_t layer) {
   return static_cast<std::size_t>(layer) + 1;
+}
+
+/// Here, since a GPU's kernels cannot say which token it was.
+void check_vocabulary(std::span<const std::int32_t> tokens, std::int32_t least, std::int64_t vocab_size) {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= least && tokens[i] < vocab_size) continue;
+    fail(
+        "token {} at position {} of a micro-batch is outside the model's vocabulary of {}; its shard is "
+        "damaged, or "
+        "of another tokenizer: look at the dataset with `ratplus inspect`",
+        tokens[i], i, vocab_size);
+  }
 }
 
 }  // namespace
@@ -55,9 +69,11 @@ RootParameters Model::root_weights() {
 void Model::upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels) {
   const auto rows = static_cast<std::size_t>(shapes_.rows());
   require(inputs.size() == rows, "{} tokens for a model of {} rows", inputs.size(), rows);
+  check_vocabulary(inputs, 0, config_.vocab_size);
   ops_.upload(inputs_, inputs.data());
   if (labels.empty()) return;
   require(labels.size() == rows, "{} labels for a model of {} rows", labels.size(), rows);
+  check_vocabulary(labels, std::numeric_limits<std::int32_t>::min(), config_.vocab_size);
   ops_.upload(labels_, labels.data());
 }
 
