@@ -13,6 +13,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/attention_shape.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/key_list.h"
 #include "kernels/cpu/simd.h"
@@ -40,34 +41,18 @@ struct HeadRows {
   std::int64_t stride;
 };
 
-/// Checked sizes of a call.
-struct AttentionSizes {
-  explicit AttentionSizes(const OpShapes& shapes)
-      : batch(shapes.batch), tokens(shapes.tokens), heads(shapes.heads), head_dim(shapes.head_dim) {}
-  AttentionSizes(const Tensor& q, HeadPatterns patterns, const char* op) {
-    check_rank(q, DType::f32, 4, op, "q");
-    batch = q.size(0), tokens = q.size(1), heads = q.size(2), head_dim = q.size(3);
-    require(patterns.size() == 1 || static_cast<std::int64_t>(patterns.size()) == heads,
-            "{}: {} patterns for {} heads", op, patterns.size(), heads);
-    for (const Pattern& pattern : patterns) validate(pattern, op);
-  }
-  void check_rows(const Tensor& tensor, const char* op, const char* name) const {
-    check(tensor, DType::f32, {batch, tokens, heads, head_dim}, op, name);
-  }
-  void check_lse(const Tensor& lse, const char* op) const {
-    check(lse, DType::f32, {batch, heads, tokens}, op, "lse");
-    check_contiguous(lse, op, "lse");
-  }
-  const Pattern& pattern(HeadPatterns patterns, std::int64_t h) const {
-    return patterns.size() == 1 ? patterns.front() : patterns[static_cast<std::size_t>(h)];
+/// Checked sizes of a call, and what the tiles make of them.
+struct AttentionSizes : AttentionShape {
+  explicit AttentionSizes(const OpShapes& shapes) : AttentionShape(shapes) {}
+  AttentionSizes(const Tensor& q, HeadPatterns patterns, const char* op)
+      : AttentionShape(q, DType::f32, patterns, op) {
+    require(kind == DeviceKind::cpu, "{}: q is on {}, not on the cpu", op, to_string(q.device()));
   }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   std::int64_t padded_dim() const { return padded(head_dim); }
   std::int64_t blocks() const { return (tokens + query_block - 1) / query_block; }
   /// Keys of both lists, each in whole tiles.
   std::int64_t packed_keys() const { return tokens + 2 * key_tile; }
-
-  std::int64_t batch, tokens, heads, head_dim;
 };
 
 /// Hands out pieces of one thread's scratch, in whole cache lines.

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "kernels/adamw_factors.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -31,28 +32,9 @@ double ordered_sum(const float* x, std::int64_t n, int threads, Term&& term) {
   return total;
 }
 
-/// What the update of one step multiplies with; computed in float64 once.
-struct Factors {
-  explicit Factors(const AdamW& update)
-      : gradient(static_cast<float>(update.gradient_scale)),
-        beta1(static_cast<float>(update.beta1)),
-        one_minus_beta1(static_cast<float>(1 - update.beta1)),
-        beta2(static_cast<float>(update.beta2)),
-        one_minus_beta2(static_cast<float>(1 - update.beta2)),
-        decay(static_cast<float>(1 - update.lr * update.weight_decay)),
-        eps(static_cast<float>(update.eps)) {
-    const auto step = static_cast<double>(update.step);
-    rate = static_cast<float>(update.lr / (1 - std::pow(update.beta1, step)));
-    inverse_root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(update.beta2, step)));
-  }
-
-  float gradient, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, eps;
-  float rate;                     ///< lr / (1 - beta1^step)
-  float inverse_root_correction;  ///< 1 / sqrt(1 - beta2^step)
-};
-
 void update_range(float* __restrict master, float* __restrict m, float* __restrict v,
-                  const float* __restrict gradient, std::int64_t begin, std::int64_t end, const Factors& f) {
+                  const float* __restrict gradient, std::int64_t begin, std::int64_t end,
+                  const AdamWFactors& f) {
 #pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     const float g = gradient[i] * f.gradient;
@@ -92,7 +74,7 @@ void CpuOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gra
   if (copies)
     check(weights, weights.dtype() == DType::bf16 ? DType::bf16 : DType::f32, {n}, "adamw", "weights");
   require(update.step >= 1, "adamw: step {} is not counted from 1", update.step);
-  const Factors factors(update);
+  const AdamWFactors factors(update);
   for_pieces(1, n, threads_, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const float* master_data = master.as<float>();
     update_range(master.as<float>(), m.as<float>(), v.as<float>(), gradient.as<float>(), begin, end, factors);

@@ -1,33 +1,13 @@
 // Attention: dense heads by cuDNN where it has a kernel, every other pattern by our own.
 #include <algorithm>
 
+#include "kernels/attention_shape.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense_attention.h"
 #include "kernels/cuda/pattern_attention.h"
 
 namespace ratplus::cuda {
 namespace {
-
-/// Checked sizes of a call.
-struct AttentionSizes {
-  AttentionSizes(const Tensor& q, DType compute, HeadPatterns patterns, const char* op) : dtype(compute) {
-    check_rank(q, dtype, 4, op, "q");
-    batch = q.size(0), tokens = q.size(1), heads = q.size(2), head_dim = q.size(3);
-    require(patterns.size() == 1 || static_cast<std::int64_t>(patterns.size()) == heads,
-            "{}: {} patterns for {} heads", op, patterns.size(), heads);
-    for (const Pattern& pattern : patterns) validate(pattern, op);
-  }
-  void check_rows(const Tensor& tensor, const char* op, const char* name) const {
-    check(tensor, dtype, {batch, tokens, heads, head_dim}, op, name);
-  }
-  void check_lse(const Tensor& lse, const char* op) const {
-    check(lse, DType::f32, {batch, heads, tokens}, op, "lse");
-    check_contiguous(lse, op, "lse");
-  }
-
-  DType dtype;
-  std::int64_t batch, tokens, heads, head_dim;
-};
 
 bool all_dense(HeadPatterns patterns) {
   return std::ranges::all_of(patterns, &Pattern::dense);
@@ -37,7 +17,8 @@ bool all_dense(HeadPatterns patterns) {
 
 void CudaOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
   const char* op = "attention_forward";
-  const AttentionSizes sizes(q, compute_, patterns, op);
+  const AttentionShape sizes(q, compute_, patterns, op);
+  require(sizes.kind == DeviceKind::cuda, "{}: q is on {}, not on a GPU", op, to_string(q.device()));
   sizes.check_rows(k, op, "k");
   sizes.check_rows(v, op, "v");
   sizes.check_rows(out, op, "out");
@@ -55,7 +36,8 @@ void CudaOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tens
 void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
                                  Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
   const char* op = "attention_backward";
-  const AttentionSizes sizes(q, compute_, patterns, op);
+  const AttentionShape sizes(q, compute_, patterns, op);
+  require(sizes.kind == DeviceKind::cuda, "{}: q is on {}, not on a GPU", op, to_string(q.device()));
   sizes.check_rows(k, op, "k");
   sizes.check_rows(v, op, "v");
   sizes.check_rows(out, op, "out");

@@ -2,6 +2,7 @@
 // v 8 each; bf16 weight 2), sums 4 bytes an element.
 #include <cmath>
 
+#include "kernels/adamw_factors.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/vector.cuh"
 
@@ -95,28 +96,8 @@ void check_sum(const Tensor& total, const Tensor& x, const char* op) {
 
 // --- AdamW -------------------------------------------------------------------------------------------------------
 
-/// What the update of one step multiplies with; computed in float64 once.
-struct Factors {
-  explicit Factors(const AdamW& update)
-      : gradient(static_cast<float>(update.gradient_scale)),
-        beta1(static_cast<float>(update.beta1)),
-        one_minus_beta1(static_cast<float>(1 - update.beta1)),
-        beta2(static_cast<float>(update.beta2)),
-        one_minus_beta2(static_cast<float>(1 - update.beta2)),
-        decay(static_cast<float>(1 - update.lr * update.weight_decay)),
-        eps(static_cast<float>(update.eps)) {
-    const auto step = static_cast<double>(update.step);
-    rate = static_cast<float>(update.lr / (1 - std::pow(update.beta1, step)));
-    inverse_root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(update.beta2, step)));
-  }
-
-  float gradient, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, eps;
-  float rate;                     ///< lr / (1 - beta1^step)
-  float inverse_root_correction;  ///< 1 / sqrt(1 - beta2^step)
-};
-
 __device__ __forceinline__ void update_one(float& master, float& m, float& v, float gradient,
-                                           const Factors& f) {
+                                           const AdamWFactors& f) {
   const float g = gradient * f.gradient;
   m = f.beta1 * m + f.one_minus_beta1 * g;
   v = f.beta2 * v + f.one_minus_beta2 * (g * g);
@@ -125,8 +106,9 @@ __device__ __forceinline__ void update_one(float& master, float& m, float& v, fl
 
 /// weights of type W, or null. A thread takes n_each elements: a vector where memory allows, else one.
 template <typename W, int n_each>
-__global__ void __launch_bounds__(threads) adamw_kernel(float* master, float* m, float* v, W* weights,
-                                                        const float* gradient, std::int64_t n, Factors f) {
+__global__ void __launch_bounds__(threads)
+    adamw_kernel(float* master, float* m, float* v, W* weights, const float* gradient, std::int64_t n,
+                 AdamWFactors f) {
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x) * n_each;
   if (i >= n) return;
   if (i + n_each <= n) {
@@ -156,7 +138,7 @@ __global__ void __launch_bounds__(threads) adamw_kernel(float* master, float* m,
 
 template <typename W>
 void launch_adamw(const Tensor& master, const Tensor& m, const Tensor& v, W* weights, const Tensor& gradient,
-                  const Factors& factors, cudaStream_t stream) {
+                  const AdamWFactors& factors, cudaStream_t stream) {
   const std::int64_t n = master.size(0);
   bool aligned = reinterpret_cast<std::uintptr_t>(weights) % (V * sizeof(W)) == 0;
   for (const Tensor* tensor : {&master, &m, &v, &gradient}) {
@@ -205,7 +187,7 @@ void CudaOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gr
     check(weights, weights.dtype() == DType::bf16 ? DType::bf16 : DType::f32, {n}, "adamw", "weights");
   require(update.step >= 1, "adamw: step {} is not counted from 1", update.step);
   if (n == 0) return;
-  const Factors factors(update);
+  const AdamWFactors factors(update);
   if (copies && weights.dtype() == DType::bf16) {
     launch_adamw(master, m, v, elements<bf16>(weights), gradient, factors, stream_);
   } else {
