@@ -1,13 +1,9 @@
 #include "kernels/cuda/matmul.h"
 
 #include <algorithm>
-#include <utility>
-#include <vector>
 
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/same_bits.h"
-#include "kernels/cuda/stopwatch.h"
 
 namespace ratplus::cuda {
 namespace {
@@ -15,10 +11,6 @@ namespace {
 void check_cublas(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) fail("cuBLASLt: {} failed: {}", what, cublasLtGetStatusString(status));
 }
-
-constexpr int most_candidates = 8;
-constexpr int tuning_rounds = 5;
-constexpr double least_tuned = 2e10;  ///< operations: some 30 microseconds
 
 cudaDataType_t cublas_type(DType dtype) {
   return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -60,7 +52,7 @@ Matmul::~Matmul() {
 }
 
 /// cuBLAS is column-major: it computes c^T = b^T a^T, so its first factor is our b.
-Matmul::Plan& Matmul::plan(const Key& key) {
+const Matmul::Plan& Matmul::plan(const Key& key) {
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second;
   const auto [m, n, k, stride_a, stride_b, stride_c, input, output, flags, align_a, align_b, align_c] = key;
@@ -91,111 +83,28 @@ Matmul::Plan& Matmul::plan(const Key& key) {
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(align_a));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(align_c));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(align_c));
-  std::array<cublasLtMatmulHeuristicResult_t, most_candidates> results{};
+  cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
   const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.b, plan.a, plan.c, plan.c,
-                                                     preference, most_candidates, results.data(), &count);
+                                                     preference, 1, &result, &count);
   cublasLtMatmulPreferenceDestroy(preference);
   check_cublas(status, "choosing an algorithm");
-  require(count > 0, "cuBLASLt has no algorithm for a product of {} x {} x {}", m, n, k);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
-    if (results[i].state == CUBLAS_STATUS_SUCCESS) plan.candidates.push_back(results[i].algo);
-  }
-  // Small products are over before the measurement's noise is.
-  plan.tuned = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < least_tuned ||
-               plan.candidates.size() == 1;
+  require(count == 1, "cuBLASLt has no algorithm for a product of {} x {} x {}", m, n, k);
+  plan.algorithm = result.algo;
   return plans_.emplace(key, plan).first->second;
-}
-
-void Matmul::multiply(const Plan& plan, std::size_t candidate, const Tensor& a, const Tensor& b, void* c,
-                      bool accumulate, void* workspace, cudaStream_t stream) const {
-  const float one = 1, beta = accumulate ? 1 : 0;
-  check_cublas(cublasLtMatmul(handle_, plan.operation, &one, b.raw(), plan.b, a.raw(), plan.a, &beta, c,
-                              plan.c, c, plan.c, &plan.candidates[candidate], workspace,
-                              static_cast<std::size_t>(workspace_bytes), stream),
-               "a product");
-}
-
-namespace {
-
-/// Device memory for the time of a measurement; null where there is none left.
-class Temporary {
- public:
-  explicit Temporary(std::int64_t bytes) {
-    if (cudaMalloc(&data_, static_cast<std::size_t>(bytes)) != cudaSuccess) {
-      cudaGetLastError();  // an answer, not a fault
-      data_ = nullptr;
-    }
-  }
-  ~Temporary() { cudaFree(data_); }
-  Temporary(const Temporary&) = delete;
-  Temporary& operator=(const Temporary&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
-
-}  // namespace
-
-/// Tries the candidates on copies of c. Where memory is too short for copies, the heuristic's first stays.
-void Matmul::tune(Plan& plan, const Tensor& c, const Tensor& a, const Tensor& b, bool accumulate,
-                  void* workspace, cudaStream_t stream) const {
-  const std::int64_t bytes = ((c.size(0) - 1) * row_stride(c) + c.size(1)) * size_of(c.dtype());
-  const Temporary expected(bytes), result(bytes), differs(sizeof(unsigned));
-  if (!expected.data() || !result.data() || !differs.data()) return;
-  const auto start_from_c = [&](void* to) {
-    check_cuda(
-        cudaMemcpyAsync(to, c.raw(), static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream),
-        "copying a result");
-  };
-  start_from_c(expected.data());
-  multiply(plan, 0, a, b, expected.data(), accumulate, workspace, stream);
-  const auto gives_same_bits = [&](std::size_t candidate) {
-    start_from_c(result.data());
-    check_cuda(cudaMemsetAsync(differs.data(), 0, sizeof(unsigned), stream), "clearing a flag");
-    multiply(plan, candidate, a, b, result.data(), accumulate, workspace, stream);
-    compare_bits(static_cast<unsigned*>(differs.data()), expected.data(), result.data(), bytes, stream);
-    unsigned flag = 1;
-    check_cuda(cudaMemcpyAsync(&flag, differs.data(), sizeof(flag), cudaMemcpyDeviceToHost, stream),
-               "reading a flag");
-    check_cuda(cudaStreamSynchronize(stream), "a product");
-    return flag == 0;
-  };
-  std::vector<std::size_t> eligible{0};
-  for (std::size_t i = 1; i < plan.candidates.size(); ++i) {
-    if (gives_same_bits(i)) eligible.push_back(i);
-  }
-  // In turn, so that a change of the clock meets all alike.
-  EventStopwatch watch(stream);
-  std::vector<std::vector<double>> times(eligible.size());
-  for (int round = 0; round < tuning_rounds; ++round) {
-    for (std::size_t e = 0; e < eligible.size(); ++e) {
-      const int began = watch.mark();
-      for (int i = 0; i < 2; ++i)
-        multiply(plan, eligible[e], a, b, result.data(), accumulate, workspace, stream);
-      times[e].push_back(watch.seconds(began, watch.mark()));
-    }
-  }
-  double best = 0;
-  for (std::size_t e = 0; e < eligible.size(); ++e) {
-    std::ranges::sort(times[e]);
-    const double median = times[e][times[e].size() / 2];
-    if (e > 0 && median >= best) continue;
-    best = median;
-    plan.chosen = eligible[e];
-  }
 }
 
 void Matmul::run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* workspace, cudaStream_t stream) {
   const std::int64_t m = c.size(0), n = c.size(1), k = options.transpose_a ? a.size(0) : a.size(1);
-  const std::int64_t flags =
-      (options.transpose_a ? 1 : 0) | (options.transpose_b ? 2 : 0) | (options.accumulate ? 4 : 0);
-  Plan& chosen = plan({m, n, k, row_stride(a), row_stride(b), row_stride(c),
-                       static_cast<std::int64_t>(a.dtype()), static_cast<std::int64_t>(c.dtype()), flags,
-                       alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())});
-  if (!std::exchange(chosen.tuned, true)) tune(chosen, c, a, b, options.accumulate, workspace, stream);
-  multiply(chosen, chosen.chosen, a, b, c.raw(), options.accumulate, workspace, stream);
+  const std::int64_t flags = (options.transpose_a ? 1 : 0) | (options.transpose_b ? 2 : 0);
+  const Plan& chosen = plan({m, n, k, row_stride(a), row_stride(b), row_stride(c),
+                             static_cast<std::int64_t>(a.dtype()), static_cast<std::int64_t>(c.dtype()),
+                             flags, alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())});
+  const float one = 1, beta = options.accumulate ? 1 : 0;
+  check_cublas(cublasLtMatmul(handle_, chosen.operation, &one, b.raw(), chosen.b, a.raw(), chosen.a, &beta,
+                              c.raw(), chosen.c, c.raw(), chosen.c, &chosen.algorithm, workspace,
+                              static_cast<std::size_t>(workspace_bytes), stream),
+               "a product");
 }
 
 void CudaOps::matmul(Tensor c, Tensor a, Tensor b, MatmulOptions options) {
