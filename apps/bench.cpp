@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/command_line.h"
@@ -43,8 +44,8 @@ examples:
 struct BenchArguments {
   std::vector<std::string> subject;  ///< "ops", or "step" and a job file
   bench::OpsBenchSettings ops;
-  std::string device = "auto";
-  std::string precision = "bf16";
+  std::string device;     ///< empty: auto; step: the job's
+  std::string precision;  ///< empty: bf16; step: the job's
   bool any_order = false;
   int threads = 0;
   std::string json;
@@ -117,11 +118,11 @@ void check_sizes(const bench::OpsBenchSettings& s) {
 int bench_ops(const BenchArguments& args) {
   const auto& s = args.ops;
   check_sizes(s);
-  const auto device = parse_device(args.device);
+  const auto device = args.device.empty() ? DeviceChoice::automatic : parse_device(args.device);
+  const auto precision = args.precision.empty() ? DType::bf16 : parse_precision(args.precision);
   const bool gpu =
       device == DeviceChoice::cuda || (device == DeviceChoice::automatic && cuda_device_count() > 0);
-  const auto ops =
-      gpu ? make_cuda_ops(0, parse_precision(args.precision), !args.any_order) : make_cpu_ops(args.threads);
+  const auto ops = gpu ? make_cuda_ops(0, precision, !args.any_order) : make_cpu_ops(args.threads);
   fmt::print("one layer: {} x {} tokens, width {}, {} heads of {}, {}, {} ({})\n", s.batch, s.tokens, s.width,
              s.width / s.head_dim, s.head_dim, to_string(ops->compute_type()), to_string(ops->device()),
              ops->device_name());
@@ -207,8 +208,8 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] {
     auto overrides = args.overrides;
-    if (args.device != "auto") overrides.push_back("job.device=" + args.device);
-    if (args.precision != "bf16") overrides.push_back("job.precision=" + args.precision);
+    if (!args.device.empty()) overrides.push_back("job.device=" + args.device);
+    if (!args.precision.empty()) overrides.push_back("job.precision=" + args.precision);
     if (args.any_order) overrides.push_back("job.deterministic=false");
     if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
     job = config::load_job(args.subject[1], overrides);
@@ -255,18 +256,23 @@ int bench_command(const Arguments& args) {
                                     "step: steps before those")(
       "peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
       "step: the processor's peak; default: the datasheet's for A100, H100 and H200")(
-      "device", po::value(&parsed.device)->value_name("NAME"), "auto (default), cpu or cuda")(
+      "device", po::value(&parsed.device)->value_name("NAME"),
+      "auto, cpu or cuda; default: auto, or the job's")(
       "precision", po::value(&parsed.precision)->value_name("TYPE"),
-      "of a GPU's products: bf16 (default) or f32")("any-order", po::bool_switch(&parsed.any_order),
-                                                    "as job.deterministic = false")(
+      "of a GPU's products, bf16 or f32; default: bf16, or the job's")(
+      "any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false")(
       "threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default")("json", po::value(&parsed.json)->value_name("FILE"),
                                           "write the results there too");
   const Positional subject{"what", 2, po::value(&parsed.subject),
                            "say what to time: ops, or step and a job file"};
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
-  parse_device(parsed.device);
-  parse_precision(parsed.precision);
+  if (!parsed.device.empty()) parse_device(parsed.device);
+  if (!parsed.precision.empty()) parse_precision(parsed.precision);
+  if (const auto parent = std::filesystem::absolute(parsed.json).parent_path();
+      !parsed.json.empty() && !std::filesystem::exists(parent)) {
+    fail("--json {}: there is no directory {}", parsed.json, parent.string());
+  }
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {

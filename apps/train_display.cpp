@@ -47,6 +47,9 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
                   m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
                   parallel::parameter_count(session.store().units())));
   const auto& ops = session.ops();
+  if (job_.job.device == DeviceChoice::automatic && !cuda_missing().empty()) {
+    say(fmt::format("no GPU is used: {}", cuda_missing()));
+  }
   say(fmt::format("device: {} ({}), {}, recompute {}", to_string(ops.device()), ops.device_name(),
                   to_string(ops.compute_type()), to_string(job_.job.recompute)));
   say(fmt::format("ranks: {} x {} threads, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",

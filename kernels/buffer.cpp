@@ -50,8 +50,7 @@ double gib(std::int64_t bytes) {
 }
 
 constexpr const char* memory_advice =
-    "use a smaller data.micro_batch, job.recompute, a shorter data.window, or more ranks with "
-    "parallel.shard = \"full\"";
+    "use smaller sizes (micro-batch, window), job.recompute, or more ranks with parallel.shard = \"full\"";
 
 /// Memory is mapped when it is touched: too large a buffer would be granted, and then the kernel would end
 /// this process, or another, without a word.

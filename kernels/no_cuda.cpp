@@ -19,6 +19,14 @@ int cuda_device_count() {
   return 0;
 }
 
+std::string cuda_missing() {
+  return "";
+}
+
+std::string cuda_device_id(int) {
+  fail_without_cuda();
+}
+
 std::unique_ptr<Ops> make_cuda_ops(int, DType, bool) {
   fail_without_cuda();
 }

@@ -12,8 +12,10 @@
 // - Shapes and types are checked; a mismatch is std::logic_error, since only this program can cause it.
 // - Operations run in the order of the calls. Results on a device are ready for the host after synchronize();
 //   download() waits by itself.
-// - The same call on the same inputs gives the same bits on the same number of threads. Whatever the number of
-//   threads, too, for all but matmul, whose sums a BLAS may cut by threads (OpenBLAS 0.3.21 gave equal bits
+// - A token or label outside the vocabulary is std::logic_error on the CPU; a GPU's kernels cannot tell, stay within
+//   memory and give a meaningless result: callers check (lib/model does).
+// - The same call on the same inputs gives the same bits, on a GPU as on the CPU with the same number of threads. Whatever
+//   the number of threads, too, for all but matmul, whose sums a BLAS may cut by threads (OpenBLAS 0.3.21 gave equal bits
 //   with 1 and 2 threads at the sizes of the tests, but promises nothing).
 #pragma once
 
@@ -79,7 +81,8 @@ class Ops {
   virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
 
   // --- scratch -------------------------------------------------------------------------------------------
-  /// Bytes of scratch that the operations below may use at these sizes.
+  /// Bytes of scratch that the operations below may use at these sizes. Throws Error for sizes that this backend does
+  /// not take (a GPU: P > 256).
   virtual std::int64_t scratch_bytes(const OpShapes& shapes) const = 0;
   /// Lends scratch: u8 [bytes], at least scratch_bytes of the largest sizes to come. All operations share it.
   virtual void use_scratch(Tensor scratch) = 0;
@@ -171,8 +174,13 @@ class Ops {
 /// The CPU backend: float32, OpenBLAS, OpenMP threads (0 = what OpenMP would take).
 std::unique_ptr<Ops> make_cpu_ops(int threads = 0);
 
-/// GPUs that this process can use: 0 in a build without CUDA, or where there is no driver or no GPU.
+/// GPUs that this process can use: 0 in a build without CUDA, or where there is no driver, or none of compute capability
+/// 8.0 (Ampere) or newer.
 int cuda_device_count();
+/// Why there are none; empty where there are some, and in a build without CUDA.
+std::string cuda_missing();
+/// What no two GPUs have in common, on whatever host, as text.
+std::string cuda_device_id(int index);
 /// The CUDA backend on the GPU of this local index, with products in bf16, or in f32 for checking. Not
 /// deterministic: cuDNN may add up the gradient of dense attention in any order, which is a little faster. Throws
 /// Error where there is no such GPU, or this build has no CUDA.

@@ -1,4 +1,4 @@
-// Attention: dense heads by cuDNN where it has a kernel, every other pattern by our own.
+// Attention: layers whose heads are all dense by cuDNN where it has a kernel, all others by our own kernels.
 #include <algorithm>
 
 #include "kernels/attention_shape.h"
@@ -28,9 +28,7 @@ void CudaOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tens
     const std::int64_t workspace = dense_attention_->forward_workspace(out, q, k, v);
     if (workspace >= 0) return dense_attention_->forward(out, lse, q, k, v, scratch(workspace, op));
   }
-  const OpShapes shapes{sizes.batch, sizes.tokens, sizes.heads, sizes.head_dim};
-  pattern_attention_forward(stream_, out, lse, q, k, v, patterns,
-                            scratch(pattern_attention_scratch(shapes), op));
+  pattern_attention_forward(stream_, out, lse, q, k, v, patterns);
 }
 
 void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,

@@ -11,21 +11,64 @@
 
 namespace ratplus {
 
-int cuda_device_count() {
+namespace {
+
+/// The GPUs that this process sees, and why it can use none.
+struct Devices {
+  Devices() {
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    cudaGetLastError();  // no driver, or no GPU: an answer, not a fault
+    if (status != cudaSuccess || count == 0) {
+      missing = status == cudaSuccess ? "no GPU" : cudaGetErrorString(status);
+      count = 0;
+    }
+    for (int i = 0; i < count; ++i) {
+      int major = 0, minor = 0;
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
+      if (major >= 8) continue;
+      missing =
+          fmt::format("GPU {} has compute capability {}.{}, and 8.0 (Ampere) is the least", i, major, minor);
+      count = 0;
+    }
+  }
   int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  cudaGetLastError();  // no driver, or no GPU: an answer, not a fault
-  return status == cudaSuccess ? count : 0;
+  std::string missing;
+};
+
+const Devices& devices() {
+  static const Devices found;
+  return found;
+}
+
+}  // namespace
+
+int cuda_device_count() {
+  return devices().count;
+}
+
+std::string cuda_missing() {
+  return devices().missing;
+}
+
+std::string cuda_device_id(int index) {
+  cudaDeviceProp properties{};
+  cuda::check_cuda(cudaGetDeviceProperties(&properties, index), "asking for the GPU's properties");
+  std::string id;
+  for (const char byte : properties.uuid.bytes) id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return id;
 }
 
 std::unique_ptr<Ops> make_cuda_ops(int index, DType compute_type, bool deterministic) {
-  const int count = cuda_device_count();
-  if (index < 0 || index >= count) {
+  const Devices& found = devices();
+  if (found.count == 0) {
     fail(
-        "there is no GPU {} here ({} found); look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set job.device "
-        "= \"cpu\"",
-        index, count);
+        "no GPU can be used here: {}; look at nvidia-smi, the driver and CUDA_VISIBLE_DEVICES, or compute on "
+        "the CPU "
+        "(device \"cpu\")",
+        found.missing);
   }
+  require(index >= 0 && index < found.count, "GPU {} of {}", index, found.count);
   require(compute_type == DType::bf16 || compute_type == DType::f32, "products in {}",
           to_string(compute_type));
   return std::make_unique<cuda::CudaOps>(index, compute_type, deterministic);
@@ -54,10 +97,6 @@ CudaOps::CudaOps(int index, DType compute_type, bool deterministic) : index_(ind
   check_cuda(cudaSetDevice(index), "choosing the GPU");
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, index), "asking for the GPU's properties");
-  if (properties.major < 8) {
-    fail("GPU {} ({}) has compute capability {}.{}; ratplus needs 8.0 (A100) or newer", index,
-         properties.name, properties.major, properties.minor);
-  }
   name_ = properties.name;
   multiprocessors_ = properties.multiProcessorCount;
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
@@ -83,6 +122,11 @@ void CudaOps::synchronize() {
 }
 
 std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
+  constexpr std::int64_t most_channels = 256;
+  if (shapes.head_dim > most_channels) {
+    fail("model.head_dim = {}: heads have at most {} channels on a GPU; use more heads, or the CPU",
+         shapes.head_dim, most_channels);
+  }
   const std::int64_t width = shapes.heads * shapes.head_dim;
   std::int64_t bytes =
       std::max({Matmul::workspace_bytes, pattern_attention_scratch(shapes), recurrence_scratch(shapes),

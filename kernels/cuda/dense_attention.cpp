@@ -101,10 +101,22 @@ struct DenseAttention::Handle {
 
 struct DenseAttention::Plan {
   /// Takes a graph whose operation and outputs are set; keeps it if cuDNN has a kernel for it.
-  Plan(std::unique_ptr<fe::graph::Graph> wanted, cudnnHandle_t handle) {
-    if (!wanted->build(handle, {fe::HeurMode_t::A}).is_good()) return;
-    if (!wanted->get_workspace_size(workspace).is_good()) return;
-    graph = std::move(wanted);
+  Plan(std::unique_ptr<fe::graph::Graph> wanted, cudnnHandle_t handle, const Tensor& q) {
+    auto status = wanted->build(handle, {fe::HeurMode_t::A});
+    if (status.is_good()) status = wanted->get_workspace_size(workspace);
+    if (status.is_good()) {
+      graph = std::move(wanted);
+      return;
+    }
+    workspace = -1;
+    // Of the sizes of models it has kernels: that one is not to be had says that something is wrong with this cuDNN, and
+    // our own kernels, which are several times slower here, shall not hide it.
+    if (q.size(1) >= 256 && (q.size(3) == 64 || q.size(3) == 128)) {
+      fail(
+          "cuDNN {} has no dense attention for {} here ({}); check that it is complete (libcudnn_graph, "
+          "libcudnn_engines_*, libnvrtc) and fits this GPU and its driver",
+          cudnnGetVersion(), q.describe(), status.get_message());
+    }
   }
   Plan() = default;
 
@@ -142,7 +154,7 @@ DenseAttention::Plan& DenseAttention::forward_plan(const Tensor& out, const Tens
       .set_data_type(fe::DataType_t::FLOAT)
       .set_dim(lse.get_dim())
       .set_stride(lse.get_stride());
-  plan = std::make_unique<Plan>(std::move(graph), handle_->value);
+  plan = std::make_unique<Plan>(std::move(graph), handle_->value, q);
   return *plan;
 }
 
@@ -163,7 +175,7 @@ DenseAttention::Plan& DenseAttention::backward_plan(const std::array<Tensor, 8>&
   mark_output(gq, dq, uid_dq);
   mark_output(gk, dk, uid_dk);
   mark_output(gv, dv, uid_dv);
-  plan = std::make_unique<Plan>(std::move(graph), handle_->value);
+  plan = std::make_unique<Plan>(std::move(graph), handle_->value, q);
   return *plan;
 }
 

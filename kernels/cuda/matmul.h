@@ -35,7 +35,7 @@ class Matmul {
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
   };
-  /// What decides a plan: sizes, row strides, types, transposes, accumulation, alignments.
+  /// What decides a plan: sizes, row strides, types, transposes, alignments.
   using Key = std::array<std::int64_t, 12>;
 
   const Plan& plan(const Key& key);

@@ -20,10 +20,10 @@
 
 namespace ratplus::cuda {
 
-/// Ops::attention_forward and attention_backward for any pattern, once their arguments are checked. `scratch`
-/// holds pattern_attention_scratch bytes. P <= 256.
+/// Ops::attention_forward and attention_backward for any pattern, once their arguments are checked. P <= 256.
+/// The backward's `scratch` holds pattern_attention_scratch bytes.
 void pattern_attention_forward(cudaStream_t stream, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                               HeadPatterns patterns, void* scratch);
+                               HeadPatterns patterns);
 void pattern_attention_backward(cudaStream_t stream, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
                                 Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns,
                                 void* scratch);

@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
       for (int n = 0; n < 2 * n_sub; ++n) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          scores[0][n][e] = power_of_two(fmaf(scores[0][n][e], factor, -lse[e / 2]));
+          scores[0][n][e] = exp2_fast(fmaf(scores[0][n][e], factor, -lse[e / 2]));
           dscores[0][n][e] = scores[0][n][e] * (dscores[0][n][e] - delta[e / 2]);
         }
       }
@@ -248,7 +248,7 @@ __device__ __forceinline__ void weights_of(Fragment (&rounded_weights)[2][N], fl
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        scores[m][n][e] = power_of_two(fmaf(scores[m][n][e], factor, of_column[e % 2]));
+        scores[m][n][e] = exp2_fast(fmaf(scores[m][n][e], factor, of_column[e % 2]));
       }
     }
   }
@@ -443,6 +443,10 @@ void pattern_attention_backward(cudaStream_t stream, Tensor dq, Tensor dk, Tenso
   Backward x;
   bool fast = true;
   for (const Tensor& tensor : {dq, dk, dv, dout, out, q, k, v}) fast = fast && takes(tensor);
+  with_padded_dim(p, [&](auto dp) {
+    constexpr int size = decltype(dp)::value;
+    fast = fast && has_shared_memory(std::max(queries_shared_bytes<size>, keys_shared_bytes<size>));
+  });
   if (fast) {
     x.q = Rows<bf16>(q), x.k = Rows<bf16>(k), x.v = Rows<bf16>(v), x.out = Rows<bf16>(out);
     x.dout = Rows<bf16>(dout), x.dq = Rows<bf16>(dq), x.dk = Rows<bf16>(dk), x.dv = Rows<bf16>(dv);

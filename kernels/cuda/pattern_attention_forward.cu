@@ -64,7 +64,7 @@ struct OnlineSoftmax {
     if (__any_sync(0xffffffffu, grows)) {
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
-        const float shrink = power_of_two(fmaf(largest[i], factor, -base[i]));
+        const float shrink = exp2_fast(fmaf(largest[i], factor, -base[i]));
         weight[i] *= shrink;
 #pragma unroll
         for (int n = 0; n < DP / 8; ++n) {
@@ -79,7 +79,7 @@ struct OnlineSoftmax {
       for (int m = 0; m < row_tiles; ++m) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          scores[m][n][e] = power_of_two(fmaf(scores[m][n][e], factor, -base[2 * m + e / 2]));
+          scores[m][n][e] = exp2_fast(fmaf(scores[m][n][e], factor, -base[2 * m + e / 2]));
           weight[2 * m + e / 2] += scores[m][n][e];
         }
       }
@@ -182,9 +182,11 @@ void launch_forward(cudaStream_t stream, const HeadGroup& group, const Tensor& o
 }  // namespace
 
 void pattern_attention_forward(cudaStream_t stream, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                               HeadPatterns patterns, void*) {
-  const bool fast = takes(q) && takes(k) && takes(v) && takes(out);
+                               HeadPatterns patterns) {
   if (out.numel() == 0) return;
+  bool fast = takes(q) && takes(k) && takes(v) && takes(out);
+  with_padded_dim(q.size(3),
+                  [&](auto dp) { fast = fast && has_shared_memory(shared_bytes<decltype(dp)::value>); });
   for_each_group(patterns, q.size(2), q.size(1), [&](const HeadGroup& group) {
     if (fast) {
       launch_forward(stream, group, out, lse, q, k, v);

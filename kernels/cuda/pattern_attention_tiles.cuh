@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/checks.h"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/pattern_attention.h"
 #include "kernels/cuda/vector.cuh"
 
@@ -45,9 +46,6 @@ struct HeadRows {
   int stride;
 };
 
-inline constexpr float log2_e = 1.4426950408889634f;
-inline constexpr float ln_2 = 0.6931471805599453f;
-
 namespace tiles {
 
 inline constexpr int tile_rows = 64;  ///< of what a block walks over
@@ -58,6 +56,16 @@ template <int DP>
 inline constexpr int pitch = DP + 8;  ///< elements from row to row
 template <int DP>
 inline constexpr int tile_elements = tile_rows* pitch<DP>;
+
+/// Whether this GPU gives a block as much shared memory as these kernels ask for: A100, H100 and their like for heads
+/// of more than 64 channels; the others (compute capability 8.6, 8.9, 12.x) give less.
+inline bool has_shared_memory(std::int64_t bytes) {
+  int device = 0, most = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the GPU");
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "asking for shared memory");
+  return bytes <= most;
+}
 
 /// Whether the tensor-core kernels take this tensor: 16-byte loads, whole chunks of 8 channels.
 inline bool takes(const Tensor& x) {
@@ -143,13 +151,6 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const Fragment& a, s
       "{%0, %1, %2, %3};\n"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
-}
-
-/// 2^x, to about 2 ulp; 0 for -inf.
-__device__ __forceinline__ float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
 }
 
 __device__ __forceinline__ std::uint32_t pack(float low, float high) {

@@ -21,6 +21,10 @@ namespace fs = std::filesystem;
 config::JobConfig with_free_settings(config::JobConfig stored, const config::JobConfig& job) {
   stored.job.directory = job.job.directory;
   stored.job.from = job.job.from;
+  stored.job.device = job.job.device;
+  stored.job.precision = job.job.precision;
+  stored.job.deterministic = job.job.deterministic;
+  stored.job.recompute = job.job.recompute;
   stored.job.threads = job.job.threads;
   stored.data.directory = job.data.directory;
   stored.data.micro_batch = job.data.micro_batch;

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -17,31 +18,57 @@ bool use_gpus(DeviceChoice choice, const parallel::World& world) {
   const auto with_gpu = world.sum(std::int64_t{cuda_device_count() > 0});
   if (choice == DeviceChoice::automatic && with_gpu == 0) return false;
   world.agree([&] {
-    const int count = cuda_device_count();
-    if (count == 0 && choice == DeviceChoice::automatic) {
-      fail(
-          "{} has no GPU, but other ranks' hosts have; set job.device = \"cpu\", or start ranks on hosts "
-          "with GPUs only",
-          world.host());
-    }
-    if (count > 0 && world.local_size() > count) {
-      fail(
-          "{} has {} GPUs for {} ranks, and each rank needs its own; start {} ranks there, or set job.device "
-          "= \"cpu\"",
-          world.host(), count, world.local_size(), count);
-    }
+    if (cuda_device_count() > 0 || choice == DeviceChoice::cuda)
+      return;  // make_cuda_ops says why there is none
+    fail(
+        "{} has no GPU to use ({}), but other ranks have; set job.device = \"cpu\", or start ranks on hosts "
+        "with GPUs only",
+        world.host(), cuda_missing());
   });
-  return true;  // with none, and "cuda": make_cuda_ops says why
+  return true;
+}
+
+/// This rank's GPU: where it sees several, the one of its number on the host; where a batch system shows each rank its
+/// own, that one. No two ranks share one.
+int choose_gpu(const parallel::World& world) {
+  const int count = cuda_device_count(), index = count > 0 ? world.local_rank() % count : 0;
+  std::string own;
+  world.agree([&] {
+    if (count > 0) own = cuda_device_id(index);
+  });
+  const auto all = world.gather(own);
+  world.agree([&] {
+    const auto sharing = std::ranges::count(all, own);
+    if (own.empty() || sharing == 1) return;
+    fail(
+        "{} ranks of {} would share one GPU (each rank sees {} there), and each needs its own: start at most "
+        "as many ranks a "
+        "host as it has GPUs, or set job.device = \"cpu\"",
+        sharing, world.host(), count);
+  });
+  return index;
 }
 
 std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world) {
   const bool gpus = use_gpus(settings.device, world);
+  const int index = gpus ? choose_gpu(world) : 0;
   std::unique_ptr<Ops> ops;
   world.agree([&] {
-    ops = gpus ? make_cuda_ops(world.local_rank(), settings.precision, settings.deterministic)
-               : make_cpu_ops(threads);
+    ops = gpus ? make_cuda_ops(index, settings.precision, settings.deterministic) : make_cpu_ops(threads);
   });
   return ops;
+}
+
+/// What a GPU's libraries take beside the plan, when their kernels are loaded.
+constexpr std::int64_t gpu_reserve = std::int64_t{1} << 30;
+
+/// Bytes that a rank may plan with, or -1 where it cannot be told. The ranks of a host share its memory; GPUs they do
+/// not share.
+std::int64_t memory_for_rank(const Device& device, const parallel::World& world) {
+  const std::int64_t available = available_memory(device);
+  if (available < 0) return available;
+  if (device.kind == DeviceKind::cpu) return available / world.local_size();
+  return std::max<std::int64_t>(available - gpu_reserve, 0);
 }
 
 double gib(std::int64_t bytes) {
@@ -52,7 +79,8 @@ double gib(std::int64_t bytes) {
 std::vector<SessionSettings> smaller(const SessionSettings& settings) {
   using model::Recompute;
   std::vector<SessionSettings> result;
-  for (auto batch = settings.shapes.batch; batch >= 1; batch /= 2) {
+  for (auto batch = settings.shapes.batch; batch >= 1; --batch) {
+    if (settings.shapes.batch % batch != 0) continue;  // what divides the batch still does
     for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
       auto next = settings;
       next.shapes.batch = batch;
@@ -96,8 +124,9 @@ Session::Session(const SessionSettings& settings, const parallel::World& world, 
       threads_(world.threads(settings.threads)),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
-      communicator_(parallel::make_communicator(*ops_, world)),
-      available_(available_memory(ops_->device())) {
+      communicator_(
+          parallel::make_communicator(*ops_, world)),  // of the device's own backend, before it is wrapped
+      available_(memory_for_rank(ops_->device(), world)) {
   ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
@@ -124,21 +153,25 @@ Session::~Session() {
 /// Before anything is allocated: a job that cannot fit ends with its plan, and with settings that do fit.
 void Session::check_memory() const {
   if (available_ < 0 || arena_.total_bytes() <= available_) return;
-  std::string way_out =
-      "use more ranks with parallel.shard = \"full\", a shorter data.window or a smaller model";
+  const bool training = settings_.use == parallel::Use::training;
+  std::string way_out = "use more ranks with parallel.shard = \"full\", a shorter window or a smaller model";
   for (const auto& candidate : smaller(settings_)) {
     Arena counted(ops_->device());
     const SessionParts parts(candidate, *ops_, *communicator_, world_, counted);
     if (counted.total_bytes() > available_) continue;
-    way_out = fmt::format("these fit: data.micro_batch = {}{} ({:.1f} GiB)", candidate.shapes.batch,
-                          settings_.use == parallel::Use::training
-                              ? fmt::format(", job.recompute = \"{}\"", to_string(candidate.shapes.recompute))
-                              : "",
-                          gib(counted.total_bytes()));
+    const auto batch = candidate.shapes.batch;
+    way_out = training ? fmt::format("data.micro_batch = {} with job.recompute = \"{}\" fits", batch,
+                                     to_string(candidate.shapes.recompute))
+                       : fmt::format("a micro-batch of {} (--micro-batch) fits", batch);
+    way_out += fmt::format(" ({:.1f} GiB)", gib(counted.total_bytes()));
     break;
   }
-  fail("{}: the job needs {:.1f} GiB a rank ({}), the device has {:.1f} GiB available; {}",
-       to_string(ops_->device()), gib(arena_.total_bytes()), describe(arena_), gib(available_), way_out);
+  const std::string sharers =
+      world_.local_size() > 1 && ops_->device().kind == DeviceKind::cpu
+          ? fmt::format(" for each of the {} ranks of {}", world_.local_size(), world_.host())
+          : "";
+  fail("{}: the job needs {:.1f} GiB a rank ({}), and there are {:.1f} GiB{}; {}", to_string(ops_->device()),
+       gib(arena_.total_bytes()), describe(arena_), gib(available_), sharers, way_out);
 }
 
 void Session::set_initial_weights(std::uint64_t seed) {
