@@ -21,7 +21,8 @@ constexpr const char* help_text = R"(usage: ratplus train JOB.toml [--set sectio
 Trains the model that a job file describes, on as many MPI ranks as it is started with:
   kind = "pretrain"   from initial weights; recipe = "joint" makes two updates on every batch,
                       a sparse one (job.joint_pattern) and one with job.pattern; "plain" one
-  kind = "adapt"      from the weights of job.from, with job.pattern, a fresh optimizer
+  kind = "adapt"      from the weights of job.from (a checkpoint, a run, a .pth file, safetensors),
+                      with job.pattern, a fresh optimizer
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg. Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
 with status 75; the same command with --resume goes on from the newest checkpoint, bit for bit.
@@ -107,6 +108,12 @@ int train(const TrainArguments& args, const parallel::World& world) {
   TrainDisplay display(job, world, run ? &*run : nullptr);
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
+  if (start.checkpoint && start.checkpoint->tokenizer.empty()) {
+    display.say(fmt::format(
+        "{} does not say which tokenizer its weights were trained with: that of {} is taken to be "
+        "it",
+        start.checkpoint->directory.string(), job.data.directory));
+  }
   train::Trainer trainer(job, world, dataset, start, display);
   if (trainer.run() == train::Outcome::interrupted) {
     display.say(fmt::format("stopped by a signal after step {}; go on with --resume", trainer.step()));

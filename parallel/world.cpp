@@ -83,6 +83,12 @@ std::int64_t World::max(std::int64_t value) const {
   return largest;
 }
 
+std::vector<std::int64_t> World::all(std::int64_t value) const {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(size_));
+  MPI_Allgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD);
+  return values;
+}
+
 std::string World::broadcast(const std::string& text) const {
   std::int64_t length = static_cast<std::int64_t>(text.size());
   MPI_Bcast(&length, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);

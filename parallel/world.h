@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -37,6 +38,8 @@ class World {
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
   std::int64_t max(std::int64_t value) const;
+  /// Every rank's value, in the order of the ranks.
+  std::vector<std::int64_t> all(std::int64_t value) const;
   /// The root's text, on every rank.
   std::string broadcast(const std::string& text) const;
 

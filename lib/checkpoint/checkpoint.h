@@ -9,14 +9,13 @@
 #include <vector>
 
 #include "lib/checkpoint/manifest.h"
+#include "lib/checkpoint/part.h"
 #include "lib/optim/optimizer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/world.h"
 
 namespace ratplus::checkpoint {
 
-/// "part-00000.h5".
-std::string file_name(int part);
 /// run/checkpoints/step-00000300.
 std::filesystem::path step_directory(const std::filesystem::path& run, std::int64_t step);
 
@@ -31,6 +30,9 @@ std::filesystem::path resolve(const std::filesystem::path& given);
 /// beside, synced and renamed: complete or absent. info's parts are filled in.
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,
           const optim::Optimizer& optimizer, Ops& ops);
+
+/// Every rank's own file, on all ranks.
+std::vector<PartFile> gather(const PartFile& own, const parallel::World& world);
 
 /// Loads master weights into the store, whatever number of ranks wrote them; the caller then publishes them. Each
 /// rank reads what it owns only, and talks to no other. The store's units must be those of info.model.

@@ -212,11 +212,22 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     CHECK(contains(saved.load_message(), manifest.string()));
   }
   SUBCASE("a newer format") {
-    auto text = manifest_text;
-    const std::string version = "\"version\": 1";
-    text.replace(text.find(version), version.size(), "\"version\": 9");
-    data::write_whole_file(manifest, text);
+    data::write_whole_file(manifest, replaced(manifest_text, "\"version\": 2", "\"version\": 9"));
     CHECK(contains(saved.load_message(), "format version 9"));
+    CHECK(contains(saved.load_message(), "newer ratplus"));
+  }
+  SUBCASE("a foreign format") {
+    data::write_whole_file(manifest, replaced(manifest_text, "ratplus-checkpoint", "other-checkpoint"));
+    CHECK(contains(saved.load_message(), "not a checkpoint's manifest"));
+  }
+  SUBCASE("a digit of the manifest is flipped") {
+    data::write_whole_file(manifest, replaced(manifest_text, "\"step\": 5", "\"step\": 7"));
+    CHECK(contains(saved.load_message(), "changed by hand"));
+  }
+  SUBCASE("a part is another checkpoint's") {
+    fs::resize_file(part, fs::file_size(part) + 8);
+    CHECK(contains(saved.load_message(), part.string()));
+    CHECK(contains(saved.load_message(), "of another checkpoint"));
   }
   SUBCASE("more parts than there can be ranks") {
     for (const auto* parts : {"0", "2000000000", "4294967297"}) {
@@ -241,10 +252,21 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
 
 TEST_CASE("a model as large as a job file may ask for is no damage") {
   Saved saved;
-  const auto manifest = saved.directory / checkpoint::manifest_name;
-  data::write_whole_file(manifest, replaced(data::read_whole_file(manifest), "\"vocab_size\": 50",
-                                            "\"vocab_size\": 2147483647"));
+  auto info = checkpoint::read_info(saved.directory);
+  info.model.vocab_size = 2147483647;
+  checkpoint::write_manifest(saved.directory, info);
   CHECK(checkpoint::read_info(saved.directory).model.vocab_size == 2147483647);
+}
+
+TEST_CASE("version 1, without checksums, is still read") {
+  Saved saved;
+  const auto manifest = saved.directory / checkpoint::manifest_name;
+  data::write_whole_file(manifest,
+                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 1"));
+  CHECK(saved.load_message().empty());
+  const auto info = checkpoint::read_info(saved.directory);
+  CHECK(info.files.empty());
+  CHECK(info.optimizer);
 }
 
 TEST_CASE("checkpoints are in the order of their steps, and what else is beside them is left alone") {
