@@ -56,10 +56,6 @@ void with_way_out(const Info& info, const std::function<void()>& load) {
   }
 }
 
-fs::path checkpoints_of(const fs::path& run) {
-  return run / "checkpoints";
-}
-
 /// A directory that save() made or was making.
 struct StepDirectory {
   std::int64_t step = 0;
@@ -114,6 +110,10 @@ void require_written(const std::error_code& reason, const fs::path& directory) {
 }
 
 }  // namespace
+
+fs::path checkpoints_of(const fs::path& run) {
+  return run / "checkpoints";
+}
 
 fs::path step_directory(const fs::path& run, std::int64_t step) {
   return checkpoints_of(run) / fmt::format("{}{:08}", step_prefix, step);
@@ -216,13 +216,15 @@ void load_optimizer(const Info& info, const parallel::ParameterStore& store, opt
   optimizer.set_updates(info.updates);
 }
 
-void prune(const fs::path& run, std::int64_t keep) {
+void prune(const fs::path& run, std::int64_t keep, std::int64_t keep_every) {
   std::error_code ignored;  // what cannot be removed is in nobody's way
   const auto found = step_directories(run, ignored);
   auto surplus =
       std::count_if(found.begin(), found.end(), [](const auto& each) { return each.complete; }) - keep;
   for (const auto& each : found) {
-    if (!each.complete || surplus-- > 0) remove_directory(each.path);
+    const bool old = each.complete && surplus-- > 0;
+    const bool stays = keep_every > 0 && each.step % keep_every == 0;
+    if (!each.complete || (old && !stays)) remove_directory(each.path);
   }
 }
 

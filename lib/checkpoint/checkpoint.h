@@ -16,6 +16,8 @@
 
 namespace ratplus::checkpoint {
 
+/// run/checkpoints: a directory, or a link to one (checkpoint.dir).
+std::filesystem::path checkpoints_of(const std::filesystem::path& run);
 /// run/checkpoints/step-00000300.
 std::filesystem::path step_directory(const std::filesystem::path& run, std::int64_t step);
 
@@ -41,8 +43,8 @@ void load_weights(const Info& info, parallel::ParameterStore& store, Ops& ops);
 void load_optimizer(const Info& info, const parallel::ParameterStore& store, optim::Optimizer& optimizer,
                     Ops& ops);
 
-/// Removes all but the newest `keep` checkpoints of a run, and what interrupted writes left; whatever else the
-/// user keeps beside them stays. Root only.
-void prune(const std::filesystem::path& run, std::int64_t keep);
+/// Removes all but the newest `keep` checkpoints of a run and those of steps that `keep_every` divides (0: none), and
+/// what interrupted writes left; whatever else the user keeps beside them stays. Root only.
+void prune(const std::filesystem::path& run, std::int64_t keep, std::int64_t keep_every = 0);
 
 }  // namespace ratplus::checkpoint

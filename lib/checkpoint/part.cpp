@@ -131,9 +131,15 @@ void write_part(const fs::path& directory, const Info& info, int part,
 
 PartFile verify_written(const fs::path& directory, const Info& info, int part,
                         const std::vector<parallel::UnitLayout>& units) {
-  const auto file = directory / file_name(part);
-  drop_from_memory(file);
-  const File in = File::open(file);
+  drop_from_memory(directory / file_name(part));
+  read_datasets(directory, info, part, units);
+  return measure(directory / file_name(part));
+}
+
+void read_datasets(const fs::path& directory, const Info& info, int part,
+                   const std::vector<parallel::UnitLayout>& units,
+                   const std::function<void(std::int64_t)>& progress) {
+  const File in = File::open(directory / file_name(part));
   std::vector<float> buffer(piece);
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;
@@ -145,10 +151,10 @@ PartFile verify_written(const fs::path& directory, const Info& info, int part,
       in_pieces(size, [&](std::int64_t begin, std::int64_t end) {
         read_elements(dataset, type_of(kind, info), begin,
                       std::span(buffer).first(static_cast<std::size_t>(end - begin)));
+        if (progress) progress((end - begin) * bytes_of(type_of(kind, info)));
       });
     }
   }
-  return measure(file);
 }
 
 PartFile measure(const fs::path& file, const std::function<void(std::int64_t)>& progress) {

@@ -40,6 +40,11 @@ void write_part(const std::filesystem::path& directory, const Info& info, int pa
 /// bytes for the manifest.
 PartFile verify_written(const std::filesystem::path& directory, const Info& info, int part,
                         const std::vector<parallel::UnitLayout>& units);
+/// Reads every dataset of a part's file in `directory`, which HDF5 compares with its checksums. `progress` gets the
+/// bytes read since the last call.
+void read_datasets(const std::filesystem::path& directory, const Info& info, int part,
+                   const std::vector<parallel::UnitLayout>& units,
+                   const std::function<void(std::int64_t)>& progress = {});
 /// The file's size and checksum. `progress` gets the bytes read since the last call.
 PartFile measure(const std::filesystem::path& file, const std::function<void(std::int64_t)>& progress = {});
 

@@ -288,7 +288,7 @@ void Trainer::save() {
                     .tokenizer = manifest_.tokenizer,
                     .data = checkpoint::counts_of(manifest_)},
                    session_.store(), session_.optimizer(), session_.ops());
-  if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep);
+  if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep, job_.checkpoint.keep_every);
   const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};
   write_metrics(metrics);
   if (world_.root()) listener_.on_checkpoint(metrics);

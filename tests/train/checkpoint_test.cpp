@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "data/pending_file.h"
+#include "lib/checkpoint/verify.h"
 #include "lib/train/session.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
@@ -294,6 +295,58 @@ TEST_CASE("checkpoints are in the order of their steps, and what else is beside 
   for (const auto& note : notes) CHECK(fs::exists(note));
   CHECK(fs::exists(checkpoints / "step-00000007"));
   CHECK(fs::exists(run / "archive" / checkpoint::manifest_name));
+}
+
+TEST_CASE("the newest stay, and those of every so many steps") {
+  const test::ScratchDirectory run;
+  for (const int step : {10, 20, 30, 40, 45}) make_step(checkpoint::step_directory(run.path(), step));
+  checkpoint::prune(run.path(), 2, 20);
+  CHECK(checkpoint::list(run.path()) == std::vector<fs::path>{checkpoint::step_directory(run.path(), 20),
+                                                              checkpoint::step_directory(run.path(), 40),
+                                                              checkpoint::step_directory(run.path(), 45)});
+}
+
+TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer ones") {
+  Saved saved;
+  const auto run = saved.run.path();
+  const auto save = [&](std::int64_t step) {
+    checkpoint::save(world(), info_of(checkpoint::step_directory(run, step), step), saved.session->store(),
+                     saved.session->optimizer(), saved.session->ops());
+    return checkpoint::step_directory(run, step);
+  };
+  CHECK(checkpoint::newest_whole(run / "elsewhere", world()).damaged.empty());
+  CHECK(checkpoint::newest_whole(run, world()).newest == saved.directory);
+
+  const auto flipped = save(10);
+  const auto part = flipped / checkpoint::file_name(0);
+  const auto bytes = data::read_whole_file(part);
+  const auto newer = save(20);
+  const auto half_copied = save(30);
+  const auto manifest = newer / checkpoint::manifest_name;
+  data::write_whole_file(manifest,
+                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 3"));
+  fs::remove(half_copied / checkpoint::file_name(0));
+  // Every byte counts: of the data, of what HDF5 keeps between it, of both ends.
+  for (const std::size_t at :
+       {std::size_t{0}, std::size_t{100}, bytes.size() / 3, bytes.size() / 2, bytes.size() - 1}) {
+    CAPTURE(at);
+    auto damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
+    data::write_whole_file(part, damaged);
+    const auto found = checkpoint::newest_whole(run, world());
+    CHECK(found.newest == saved.directory);
+    REQUIRE(found.damaged.size() == 3);
+    CHECK(contains(found.damaged[0].reason, (half_copied / checkpoint::file_name(0)).string() + ": missing"));
+    CHECK(contains(found.damaged[1].reason, manifest.string() + ": checkpoint format version 3"));
+    CHECK(contains(found.damaged[2].reason, part.string() + ": damaged"));
+  }
+  checkpoint::set_aside(half_copied);
+  CHECK(!fs::exists(half_copied));
+  CHECK(checkpoint::list(run).size() == 3);
+  fs::remove_all(saved.directory);
+  const auto message = message_of([&] { checkpoint::newest_whole(run, world()); });
+  CHECK(contains(message, "none of its 2 checkpoints is whole"));
+  CHECK(contains(message, manifest.string()));
 }
 
 TEST_CASE("a failed write names the file as it would have been called, and the way out") {
