@@ -110,8 +110,8 @@ void TensorSource::check_head() {
          head_name);
   };
   if (stored.shape != file_->tensors()[embedding].shape || !stored.type) differ();
-  std::vector<float> a(piece);
-  std::vector<float> b(piece);
+  std::vector<float> a(static_cast<std::size_t>(std::min(piece, stored.numel())));
+  std::vector<float> b(a.size());
   for (std::int64_t begin = 0; begin < stored.numel(); begin += piece) {
     const auto count = static_cast<std::size_t>(std::min(piece, stored.numel() - begin));
     file_->read(head->second, begin, std::span(a).first(count));
