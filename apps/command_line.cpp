@@ -4,6 +4,8 @@
 #include <iostream>
 #include <string_view>
 
+#include "kernels/error.h"
+
 namespace ratplus::apps {
 
 namespace po = boost::program_options;
@@ -26,6 +28,15 @@ bool launched() {
 
 bool first_of_job() {
   return !launched() || std::string_view(launched_rank()) == "0";
+}
+
+/// Every rank would write the same files.
+void refuse_ranks(const char* command) {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* ranks = std::getenv(variable);
+    if (ranks != nullptr && std::atoi(ranks) > 1)
+      fail("{} uses the cores of one machine; start it without mpirun", command);
+  }
 }
 
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,

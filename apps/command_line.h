@@ -14,6 +14,8 @@ namespace ratplus::apps {
 /// one or the first of its job. Help and mistakes in the command line are printed once.
 bool launched();
 bool first_of_job();
+/// Throws Error where there are several ranks, for a command that has no use for them.
+void refuse_ranks(const char* command);
 
 /// What stands without an option's name: "JOB.toml", "RUN...".
 struct Positional {

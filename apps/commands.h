@@ -12,6 +12,7 @@ using Arguments = std::vector<std::string>;
 int prepare_command(const Arguments& args);
 int train_command(const Arguments& args);
 int eval_command(const Arguments& args);
+int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int report_command(const Arguments& args);
 int bench_command(const Arguments& args);

@@ -1,8 +1,9 @@
-// ratplus eval: loss and perplexity of a checkpoint under sparsity patterns.
+// ratplus eval: loss and perplexity of a checkpoint under sparsity patterns, or its logits for given tokens.
 #include <fmt/core.h>
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,10 +13,11 @@
 #include "apps/with_ranks.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
-#include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
+#include "lib/train/logits_dump.h"
 #include "lib/train/session.h"
 #include "lib/train/validation.h"
+#include "lib/weights/source.h"
 
 namespace ratplus::apps {
 namespace {
@@ -23,10 +25,14 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [--pattern D,W,I ...]
+       ratplus eval CHECKPOINT --tokens FILE --dump-logits OUT.h5 [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
 
 Mean cross-entropy and perplexity over held-out windows, under one or several sparsity patterns
-in one pass over the data. CHECKPOINT is a checkpoint's directory or a run's (then its newest).
+in one pass over the data. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a
+file of PyTorch's (.pth), or safetensors (a file, an index, or a directory with either).
+With --tokens, the logits and the loss of every token of FILE: text with one sequence of token
+numbers a line, all of the same length; OUT.h5 has a group for each pattern.
 A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the last 256 tokens
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation.
 
@@ -35,6 +41,7 @@ and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation.
 constexpr const char* help_end = R"(
 example:
   ratplus eval runs/quickstart/pretrain --data runs/quickstart/data --pattern dense 16,0,4 64,0,4
+  ratplus eval ratplus-1b.pth --tokens tokens.txt --dump-logits logits.h5 --pattern 16,256,4
 )";
 
 struct EvalArguments {
@@ -49,6 +56,9 @@ struct EvalArguments {
   std::string precision;  ///< empty: the job's
   int threads = 0;
   std::string json;
+  std::string tokens;
+  std::string dump_logits;
+  std::int64_t head_dim = 0;
 };
 
 std::optional<EvalArguments> parse(const Arguments& args) {
@@ -70,7 +80,12 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "of a GPU's products, bf16 or f32; default: that of training")(
       "threads", po::value(&parsed.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
-      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
+      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
+      "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
+      "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
+      "with --tokens: write logits and losses there")(
+      "head-dim", po::value(&parsed.head_dim)->value_name("P"),
+      "channels of a head, where a file of weights does not say; default: 128");
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
       "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
@@ -80,96 +95,136 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences},
                                     {"window", parsed.window},
+                                    {"head-dim", parsed.head_dim},
                                     {"micro-batch", parsed.micro_batch}}) {
     if (values->contains(name) && value < 1)
       throw po::error(fmt::format("--{} {} is not positive", name, value));
   }
+  if (parsed.tokens.empty() != parsed.dump_logits.empty())
+    throw po::error("--tokens and --dump-logits go together");
+  for (const char* option : {"data", "split", "sequences", "window", "json"}) {
+    if (!parsed.tokens.empty() && values->contains(option))
+      throw po::error(fmt::format("--{} is for a dataset, and --tokens is in its place", option));
+  }
   return parsed;
 }
 
-/// What to evaluate, from the arguments and, where they are silent, from the checkpoint's own job.
+/// What to evaluate, from the arguments and, where they are silent, from the checkpoint's own job, or else from a job's
+/// defaults.
 struct Evaluation {
-  checkpoint::Info info;
-  data::Manifest manifest;
-  train::ValidationSettings settings;
+  std::shared_ptr<weights::Source> source;
+  config::JobConfig job;
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;
-  parallel::Sharding sharding = parallel::Sharding::none;  ///< as in training
   DeviceChoice device = DeviceChoice::automatic;
   DType precision = DType::bf16;
-};
 
-void check_dataset(const Evaluation& e) {
-  const auto& directory = e.settings.dataset;
-  if (e.manifest.vocab_size != e.info.model.vocab_size) {
-    fail("{}: its vocabulary has {} tokens, the model's {}; prepare the text with the model's tokenizer",
-         directory.string(), e.manifest.vocab_size, e.info.model.vocab_size);
-  }
-  if (e.manifest.tokenizer != e.info.tokenizer) {
-    fail("{}: tokenized by {}, the model was trained with {}; prepare the text with the model's tokenizer",
-         directory.string(), e.manifest.tokenizer, e.info.tokenizer);
-  }
-}
+  const checkpoint::Info& info() const { return source->info(); }
+};
 
 Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   Evaluation e;
-  e.info = checkpoint::read_info(checkpoint);
-  if (const auto parent = std::filesystem::absolute(args.json).parent_path();
-      !std::filesystem::exists(parent)) {
-    fail("--json {}: there is no directory {}", args.json, parent.string());
-  }
-  const auto job = config::parse_job(e.info.job, (e.info.directory / checkpoint::manifest_name).string());
-  e.settings.dataset = args.data.empty() ? job.data.directory : args.data;
-  e.settings.split = data::parse_split(args.split);
-  e.settings.window = args.window > 0 ? args.window : job.data.window;
-  e.settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
-  e.micro_batch = args.micro_batch > 0 ? args.micro_batch : job.data.micro_batch;
-  e.sharding = job.parallel.shard;
-  e.device = args.device.empty() ? job.job.device : parse_device(args.device);
-  e.precision = args.precision.empty() ? job.job.precision : parse_precision(args.precision);
-  e.manifest = data::read_manifest(e.settings.dataset);
-  check_dataset(e);
+  model::ModelConfig assumed;
+  if (args.head_dim > 0) assumed.head_dim = args.head_dim;
+  e.source = weights::open_source(checkpoint, assumed);
+  if (!e.info().job.empty())
+    e.job = config::parse_job(e.info().job, (e.info().directory / checkpoint::manifest_name).string());
+  e.micro_batch = args.micro_batch > 0 ? args.micro_batch : e.job.data.micro_batch;
+  e.device = args.device.empty() ? e.job.job.device : parse_device(args.device);
+  e.precision = args.precision.empty() ? e.job.job.precision : parse_precision(args.precision);
   for (const auto& text : args.patterns) e.patterns.emplace_back(parse_pattern(text));
-  if (e.patterns.empty()) e.patterns.push_back(job.job.pattern);
+  if (e.patterns.empty()) e.patterns.push_back(e.job.job.pattern);
   for (const auto& pattern : e.patterns)
-    pattern.validate(e.info.model.layers, e.info.model.heads(), "--pattern");
+    pattern.validate(e.info().model.layers, e.info().model.heads(), "--pattern");
   return e;
 }
 
-void write_json(const std::string& file, const Evaluation& e, const std::vector<double>& losses,
-                std::int64_t sequences) {
+train::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads) {
+  return {.model = e.info().model,
+          .shapes = shapes,
+          .use = parallel::Use::evaluation,
+          .sharding = e.job.parallel.shard,  // as in training
+          .optimizer = {},
+          .device = e.device,
+          .precision = e.precision,
+          .threads = threads};
+}
+
+void require_directory_of(const char* option, const std::string& file) {
+  const auto parent = std::filesystem::absolute(file).parent_path();
+  if (!std::filesystem::exists(parent))
+    fail("{} {}: there is no directory {}", option, file, parent.string());
+}
+
+/// The held-out windows of a dataset.
+struct HeldOut {
+  train::ValidationSettings settings;
+  data::Manifest manifest;
+};
+
+void check_dataset(const Evaluation& e, const HeldOut& held_out) {
+  const auto& directory = held_out.settings.dataset;
+  const auto& info = e.info();
+  if (held_out.manifest.vocab_size != info.model.vocab_size) {
+    fail("{}: its vocabulary has {} tokens, the model's {}; prepare the text with the model's tokenizer",
+         directory.string(), held_out.manifest.vocab_size, info.model.vocab_size);
+  }
+  if (!info.tokenizer.empty() && held_out.manifest.tokenizer != info.tokenizer) {
+    fail("{}: tokenized by {}, the model was trained with {}; prepare the text with the model's tokenizer",
+         directory.string(), held_out.manifest.tokenizer, info.tokenizer);
+  }
+}
+
+HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
+  if (!args.json.empty()) require_directory_of("--json", args.json);
+  if (args.data.empty() && e.info().job.empty()) {
+    fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
+         e.info().directory.string());
+  }
+  HeldOut held_out;
+  auto& settings = held_out.settings;
+  settings.dataset = args.data.empty() ? e.job.data.directory : args.data;
+  settings.split = data::parse_split(args.split);
+  settings.window = args.window > 0 ? args.window : e.job.data.window;
+  settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
+  held_out.manifest = data::read_manifest(settings.dataset);
+  check_dataset(e, held_out);
+  return held_out;
+}
+
+void write_json(const std::string& file, const Evaluation& e, const train::ValidationSettings& settings,
+                const std::vector<double>& losses, std::int64_t sequences) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (std::size_t p = 0; p < losses.size(); ++p) {
     results.push_back(
         {{"pattern", e.patterns[p].describe()}, {"loss", losses[p]}, {"perplexity", std::exp(losses[p])}});
   }
-  const nlohmann::ordered_json all = {{"checkpoint", e.info.directory.string()},
-                                      {"step", e.info.step},
-                                      {"data", e.settings.dataset.string()},
-                                      {"split", data::to_string(e.settings.split)},
-                                      {"window", e.settings.window},
+  const nlohmann::ordered_json all = {{"checkpoint", e.info().directory.string()},
+                                      {"step", e.info().step},
+                                      {"data", settings.dataset.string()},
+                                      {"split", data::to_string(settings.split)},
+                                      {"window", settings.window},
                                       {"sequences", sequences},
                                       {"results", std::move(results)}};
   data::write_whole_file(file, all.dump(1) + "\n");
 }
 
-int evaluate(const EvalArguments& args, const parallel::World& world) {
-  const auto checkpoint = world.from_root([&] { return checkpoint::resolve(args.checkpoint).string(); });
-  Evaluation e;
-  world.agree([&] { e = resolve(args, checkpoint); });
-  train::Session session({.model = e.info.model,
-                          .shapes = {e.micro_batch, e.settings.window},
-                          .use = parallel::Use::evaluation,
-                          .sharding = e.sharding,
-                          .optimizer = {},
-                          .device = e.device,
-                          .precision = e.precision,
-                          .threads = args.threads},
-                         world);
+void print_losses(const Evaluation& e, const std::vector<double>& losses) {
+  fmt::print("{:<20} {:>10} {:>12}\n", "pattern", "loss", "perplexity");
+  for (std::size_t p = 0; p < losses.size(); ++p) {
+    fmt::print("{:<20} {:>10.5f} {:>12.3f}\n", e.patterns[p].describe(), losses[p], std::exp(losses[p]));
+  }
+}
+
+int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
+  HeldOut held_out;
+  world.agree([&] { held_out = find_data(args, e); });
+  const auto& settings = held_out.settings;
+  train::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads), world);
   std::optional<train::Validator> validator;
   world.agree([&] {
-    checkpoint::load_weights(e.info, session.store(), session.ops());
-    validator.emplace(e.settings, e.manifest, world);
+    weights::load(*e.source, session.store(), session.ops());
+    validator.emplace(settings, held_out.manifest, world);
   });
   session.store().publish_masters();
   ProgressLine progress;
@@ -179,19 +234,46 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   });
   if (!args.json.empty()) {
     world.agree([&] {
-      if (world.root()) write_json(args.json, e, losses, validator->sequences());
+      if (world.root()) write_json(args.json, e, settings, losses, validator->sequences());
     });
   }
   if (!world.root()) return 0;
   progress.finish();
-  fmt::print("{}: step {}; {} windows of {} tokens of {} ({})\n", e.info.directory.string(), e.info.step,
-             validator->sequences(), e.settings.window, e.settings.dataset.string(),
-             data::to_string(e.settings.split));
-  fmt::print("{:<20} {:>10} {:>12}\n", "pattern", "loss", "perplexity");
-  for (std::size_t p = 0; p < losses.size(); ++p) {
-    fmt::print("{:<20} {:>10.5f} {:>12.3f}\n", e.patterns[p].describe(), losses[p], std::exp(losses[p]));
-  }
+  fmt::print("{}: step {}; {} windows of {} tokens of {} ({})\n", e.info().directory.string(), e.info().step,
+             validator->sequences(), settings.window, settings.dataset.string(),
+             data::to_string(settings.split));
+  if (e.info().tokenizer.empty())
+    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
+               held_out.manifest.tokenizer);
+  print_losses(e, losses);
   return 0;
+}
+
+/// Every rank computes all of it, so that shardings need no case of their own; the root writes.
+int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
+  train::TokenRows tokens;
+  world.agree([&] {
+    require_directory_of("--dump-logits", args.dump_logits);
+    tokens = train::read_token_rows(args.tokens, e.info().model.vocab_size);
+  });
+  train::Session session(session_settings(e, {1, tokens.length}, args.threads), world);
+  world.agree([&] { weights::load(*e.source, session.store(), session.ops()); });
+  session.store().publish_masters();
+  std::vector<double> losses;
+  train::dump_logits(session, tokens, e.patterns, args.dump_logits, losses);
+  if (!world.root()) return 0;
+  fmt::print("{}: step {}; {} sequences of {} tokens of {}\n", e.info().directory.string(), e.info().step,
+             tokens.rows(), tokens.length, args.tokens);
+  print_losses(e, losses);
+  fmt::print("logits and losses: {}\n", args.dump_logits);
+  return 0;
+}
+
+int evaluate(const EvalArguments& args, const parallel::World& world) {
+  const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
+  Evaluation e;
+  world.agree([&] { e = resolve(args, checkpoint); });
+  return args.tokens.empty() ? evaluate_data(args, e, world) : dump_logits(args, e, world);
 }
 
 }  // namespace

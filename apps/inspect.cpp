@@ -1,11 +1,15 @@
-// ratplus inspect: what a dataset, a shard, a checkpoint, a run or a job file holds.
+// ratplus inspect: what a dataset, a shard, a checkpoint, weights, a run or a job file holds, and whether it is whole.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
+#include <string_view>
 #include <vector>
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/progress_line.h"
 #include "data/manifest.h"
 #include "data/shard.h"
 #include "data/token_stream.h"
@@ -13,8 +17,12 @@
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/manifest.h"
+#include "lib/checkpoint/verify.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
+#include "lib/train/stop_signal.h"
+#include "lib/weights/convert.h"
+#include "lib/weights/source.h"
 
 namespace ratplus::apps {
 namespace {
@@ -25,8 +33,10 @@ namespace po = boost::program_options;
 constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
 
 Tells what PATH holds: a dataset's directory (tokens, documents, tokenizer, shards), a shard (.h5),
-a checkpoint's directory (model, step, parameters), a run's directory (model, length, checkpoints), or
-a job file (.toml: the whole effective job).
+a checkpoint's directory (model, step, files, parameters), weights of another system's (.pth,
+safetensors), a run's directory (model, length, checkpoints), or a job file (.toml: the whole effective
+job). Of a checkpoint and of weights every byte is read and compared with the checksums that the files
+have (--no-verify leaves that out); what is damaged is named, and the status is then 1.
 
 )";
 
@@ -57,21 +67,80 @@ void print_model(const model::ModelConfig& m) {
              format_count(static_cast<double>(model::parameter_count(m))));
 }
 
-void inspect_checkpoint(const fs::path& path, bool all) {
-  const auto info = checkpoint::read_info(path);
-  std::int64_t bytes = 0;
-  for (int part = 0; part < info.parts; ++part) {
-    const auto file = path / checkpoint::file_name(part);
-    if (!fs::exists(file)) fail("{}: missing; the checkpoint is incomplete", file.string());
-    bytes += static_cast<std::int64_t>(fs::file_size(file));
+/// A line that says how far the reading of `all` bytes has come, and ends at a signal.
+class VerifyLine {
+ public:
+  explicit VerifyLine(std::int64_t all) : all_(all) {}
+  void add(std::int64_t bytes) {
+    if (train::StopSignal::received() != 0) fail("interrupted: not all was verified");
+    done_ += bytes;
+    if (all_ > worth_saying)
+      line_.update(fmt::format("verifying {} of {}", format_bytes(done_), format_bytes(all_)));
   }
-  fmt::print("checkpoint {}\n", path.string());
-  print_model(info.model);
+
+ private:
+  static constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
+  std::int64_t all_;
+  std::int64_t done_ = 0;
+  ProgressLine line_;
+};
+
+void print_training(const checkpoint::Info& info) {
   fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates,
              format_count(static_cast<double>(info.tokens)));
+  fmt::print("tokenizer  {}\n", info.tokenizer.empty() ? "not known" : info.tokenizer);
+}
+
+void inspect_checkpoint(const fs::path& path, bool all, bool verify) {
+  const auto info = checkpoint::read_info(path);
+  fmt::print("checkpoint {}\n", path.string());
+  print_model(info.model);
+  print_training(info);
+  fmt::print("holds      {} weights{}\n", to_string(info.weights_type),
+             info.optimizer ? " and the optimizer's state"
+                            : ", no optimizer state: to adapt or evaluate, not to resume");
+  const auto bytes = checkpoint::bytes_of(info);
   fmt::print("files      {} ({})\n", info.parts, format_bytes(bytes));
-  fmt::print("tokenizer  {}\n", info.tokenizer);
   print_parameters(info.model, all);
+  std::fflush(stdout);
+  if (!verify) return;
+  {
+    const train::StopSignal signal;
+    VerifyLine line(bytes);
+    checkpoint::verify(info, [&](std::int64_t read) { line.add(read); });
+  }
+  fmt::print("verified   {}\n", info.files.empty()
+                                    ? "every dataset (format version 1 has no checksums of files)"
+                                    : "every byte of every file");
+}
+
+/// Reads every element; a format's checksums, where it has any, are compared on the way.
+void read_all(weights::Source& source) {
+  std::int64_t bytes = 0;
+  for (const auto& unit : source.units()) bytes += unit.numel * static_cast<std::int64_t>(sizeof(float));
+  const train::StopSignal signal;
+  VerifyLine line(bytes);
+  weights::ExportOptions options;
+  options.progress = [&](std::int64_t read) { line.add(read); };
+  for (const auto& parameter : weights::parameters_of(source, options))
+    weights::stream(source, parameter, options, [](std::string_view) {});
+}
+
+void inspect_weights(const fs::path& path, bool all, bool verify, std::int64_t head_dim) {
+  model::ModelConfig assumed;
+  if (head_dim > 0) assumed.head_dim = head_dim;
+  const auto source = weights::open_source(path, assumed);
+  fmt::print("weights    {} ({})\n", source->info().directory.string(), source->format());
+  print_model(source->info().model);
+  print_training(source->info());
+  fmt::print("holds      {} weights\n", to_string(source->stored_type(0, 0)));
+  print_parameters(source->info().model, all);
+  std::fflush(stdout);
+  if (!verify) return;
+  read_all(*source);
+  fmt::print("verified   every weight can be read{}\n", std::string_view(source->format()) == "PyTorch"
+                                                            ? ", and agrees with the archive's checksums"
+                                                            : "; this format has no checksums");
 }
 
 void inspect_run(const fs::path& path) {
@@ -137,6 +206,17 @@ void inspect_job(const fs::path& path) {
   fmt::print("\n{}", config::to_toml(job));
 }
 
+/// By its name; or, of a directory that is no run's, by what is in it.
+bool holds_weights(const fs::path& path) {
+  if (fs::is_directory(path)) {
+    if (fs::exists(path / "job.toml")) return false;
+    return std::any_of(fs::directory_iterator(path), fs::directory_iterator(), [](const auto& entry) {
+      return weights::format_of(entry.path()) == weights::Format::safetensors;
+    });
+  }
+  return weights::format_of(path) != weights::Format::checkpoint;
+}
+
 }  // namespace
 
 int inspect_command(const Arguments& args) {
@@ -144,11 +224,16 @@ int inspect_command(const Arguments& args) {
   std::string text;
   std::string split = "train";
   bool parameters = false;
+  bool no_verify = false;
+  std::int64_t head_dim = 0;
   po::options_description options("options");
   options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"),
                         "dataset: decode these tokens to text")(
       "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
-      "parameters", po::bool_switch(&parameters), "checkpoint: list the parameters of every block");
+      "parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block")(
+      "no-verify", po::bool_switch(&no_verify), "checkpoint, weights: do not read them all")(
+      "head-dim", po::value(&head_dim)->value_name("P"),
+      "weights: channels of a head, where the file does not say; default: 128");
   const Positional place{"path", 1, po::value(&path), "a path is missing"};
   const auto given = parse_command_line(args, options, place, {help_text, help_end});
   if (!given) return 0;
@@ -159,12 +244,15 @@ int inspect_command(const Arguments& args) {
     if (!is_dataset && given->contains(option))
       fail("--{} is for a dataset's directory, and {} is none", option, path);
   }
-  if (!is_checkpoint && parameters)
-    fail("--parameters is for a checkpoint's directory, and {} is none", path);
+  const bool is_weights = !is_dataset && !is_checkpoint && holds_weights(path);
+  if (!is_checkpoint && !is_weights && (parameters || no_verify || head_dim != 0))
+    fail("--parameters, --no-verify and --head-dim are for checkpoints and weights, and {} is neither", path);
   if (is_dataset) {
     inspect_dataset(path, data::parse_split(split), text);
   } else if (is_checkpoint) {
-    inspect_checkpoint(path, parameters);
+    inspect_checkpoint(path, parameters, !no_verify);
+  } else if (is_weights) {
+    inspect_weights(path, parameters, !no_verify, head_dim);
   } else if (fs::exists(fs::path(path) / "job.toml")) {
     inspect_run(path);
   } else if (fs::path(path).extension() == ".h5") {
@@ -172,7 +260,10 @@ int inspect_command(const Arguments& args) {
   } else if (fs::path(path).extension() == ".toml") {
     inspect_job(path);
   } else {
-    fail("{}: not a dataset, a shard (.h5), a checkpoint, a run or a job file (.toml)", path);
+    fail(
+        "{}: not a dataset, a shard (.h5), a checkpoint, weights (.pth, .safetensors), a run or a job file "
+        "(.toml)",
+        path);
   }
   return 0;
 }

@@ -24,6 +24,8 @@ constexpr std::array commands = {
     Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
     Command{"train", "pretrain or adapt a model, as a job file says", train_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
+    Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
+            convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"report", "loss curves and tables of one or several runs", report_command},
     Command{"bench", "times of a layer's operations beside their floors", bench_command},

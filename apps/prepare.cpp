@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -45,16 +44,6 @@ What comes out, in DIR:
 
 options:
 )";
-
-/// Every rank would write the same files.
-void refuse_ranks() {
-  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
-    const char* ranks = std::getenv(variable);
-    if (ranks != nullptr && std::atoi(ranks) > 1) {
-      fail("prepare uses the cores of one machine; start it without mpirun");
-    }
-  }
-}
 
 /// Thrown out of a progress report to end the work.
 struct Interrupted {};
@@ -161,7 +150,7 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
 int prepare_command(const Arguments& args) {
   const auto options = parse(args);
   if (!options) return 0;
-  refuse_ranks();
+  refuse_ranks("prepare");
   const train::StopSignal signal;
   ProgressLine line(5);
   std::string phase;

@@ -5,9 +5,13 @@
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
+#include "apps/format.h"
+#include "apps/progress_line.h"
 #include "apps/train_display.h"
 #include "apps/with_ranks.h"
 #include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/checkpoint/verify.h"
 #include "lib/report/chart.h"
 
 namespace ratplus::apps {
@@ -21,7 +25,8 @@ constexpr const char* help_text = R"(usage: ratplus train JOB.toml [--set sectio
 Trains the model that a job file describes, on as many MPI ranks as it is started with:
   kind = "pretrain"   from initial weights; recipe = "joint" makes two updates on every batch,
                       a sparse one (job.joint_pattern) and one with job.pattern; "plain" one
-  kind = "adapt"      from the weights of job.from, with job.pattern, a fresh optimizer
+  kind = "adapt"      from the weights of job.from (a checkpoint, a run, a .pth file, safetensors),
+                      with job.pattern, a fresh optimizer
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg. Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
 with status 75; the same command with --resume goes on from the newest checkpoint, bit for bit.
@@ -61,17 +66,51 @@ std::optional<TrainArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// What the run directory holds: the root looks, once for all ranks.
-train::RunState find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+/// What the run directory holds, and damaged checkpoints that are passed over.
+struct FoundRun {
   train::RunState state;
-  const auto checkpoint = world.from_root([&] {
-    state = train::look_at_run(job, resume);
+  std::vector<checkpoint::Damaged> damaged;
+};
+
+/// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
+FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+  FoundRun found;
+  std::optional<std::filesystem::path> checkpoint;
+  if (resume) {
+    ProgressLine progress;
+    std::int64_t read = 0;
+    auto whole = checkpoint::newest_whole(job.job.directory, world, [&](std::int64_t bytes) {
+      read += bytes;
+      constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
+      if (world.root() && read > worth_saying)
+        progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
+    });
+    checkpoint = whole.newest;
+    found.damaged = std::move(whole.damaged);
+  }
+  auto& state = found.state;
+  const auto chosen = world.from_root([&] {
+    if (!resume) checkpoint = checkpoint::newest(job.job.directory);
+    state = train::look_at_run(job, resume, checkpoint);
     return state.checkpoint ? state.checkpoint->string() : std::string();
   });
-  if (!checkpoint.empty()) state.checkpoint = checkpoint;
+  if (!chosen.empty()) state.checkpoint = chosen;
   state.step = world.max(state.step);
   state.finished = world.max(std::int64_t{state.finished}) != 0;
-  return state;
+  return found;
+}
+
+/// Says what is wrong with checkpoints that were passed over, and keeps them from being taken for whole ones.
+void set_aside(const FoundRun& found, const parallel::World& world, TrainDisplay& display) {
+  for (const auto& damaged : found.damaged) {
+    world.agree([&] {
+      if (world.root()) checkpoint::set_aside(damaged.directory);
+    });
+    display.say(damaged.reason);
+    display.say(fmt::format("{} is not whole: renamed to {}.damaged, and the one before it is taken, {}",
+                            damaged.directory.string(), damaged.directory.filename().string(),
+                            found.state.checkpoint->string()));
+  }
 }
 
 /// A picture is no reason for a finished run to fail.
@@ -90,7 +129,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
   }
-  const auto found = find_run(job, args.resume, world);
+  const auto found_run = find_run(job, args.resume, world);
+  const auto& found = found_run.state;
   if (found.finished) {
     if (world.root()) {
       fmt::print("{}: finished already, {} of {} steps ({})\n", job.job.directory, found.step,
@@ -105,8 +145,15 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) run.emplace(job);
   });
   TrainDisplay display(job, world, run ? &*run : nullptr);
+  set_aside(found_run, world, display);
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
+  if (start.checkpoint && start.checkpoint->tokenizer.empty()) {
+    display.say(fmt::format(
+        "{} does not say which tokenizer its weights were trained with: that of {} is taken to be "
+        "it",
+        start.checkpoint->directory.string(), job.data.directory));
+  }
   train::Trainer trainer(job, world, dataset, start, display);
   if (trainer.run() == train::Outcome::interrupted) {
     display.say(fmt::format("stopped by a signal after step {}; go on with --resume", trainer.step()));

@@ -5,6 +5,9 @@ find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
 
+# zlib: checksums of files, and zip archives.
+find_package(ZLIB REQUIRED)
+
 # MPI: the C interface only.
 find_package(MPI REQUIRED COMPONENTS C)
 add_library(ratplus_mpi INTERFACE)

@@ -71,8 +71,32 @@ Reason take_reason() {
        file.string(), what, reason.text);
 }
 
+/// A floating-point type of 16 bits, made once; HDF5 and its readers convert it to and from others.
+hid_t type_of_16_bits(std::size_t exponent_bits, std::size_t bias) {
+  const std::size_t fraction_bits = 15 - exponent_bits;
+  const hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+  H5Tset_fields(type, 15, fraction_bits, exponent_bits, 0, fraction_bits);
+  H5Tset_ebias(type, bias);
+  H5Tset_size(type, 2);
+  return type;
+}
+
+hid_t float16_type() {
+  static const hid_t type = type_of_16_bits(5, 15);
+  return type;
+}
+
+hid_t bfloat16_type() {
+  static const hid_t type = type_of_16_bits(8, 127);
+  return type;
+}
+
 hid_t disk_type(Element element) {
   switch (element) {
+    case Element::float16:
+      return float16_type();
+    case Element::bfloat16:
+      return bfloat16_type();
     case Element::float32:
       return H5T_IEEE_F32LE;
     case Element::float64:
@@ -91,6 +115,9 @@ hid_t disk_type(Element element) {
 
 hid_t memory_type(Element element) {
   switch (element) {
+    case Element::float16:
+    case Element::bfloat16:
+      return disk_type(element);
     case Element::float32:
       return H5T_NATIVE_FLOAT;
     case Element::float64:

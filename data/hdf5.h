@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/tensor.h"
+
 namespace ratplus::data::hdf5 {
 
 /// Owns one HDF5 identifier (file, group, dataset, dataspace, type, property list, attribute).
@@ -43,8 +45,13 @@ class Handle {
 };
 
 /// What elements are on disk (little-endian) and, for reads and writes, in memory.
-enum class Element { float32, float64, uint16, uint32, int32, int64 };
+enum class Element { float32, float64, float16, bfloat16, uint16, uint32, int32, int64 };
 std::size_t bytes_of(Element element);
+
+/// The bits of an IEEE half-precision number.
+struct f16_t {
+  std::uint16_t bits;
+};
 
 template <typename T>
 inline constexpr Element element_of = [] {
@@ -52,6 +59,10 @@ inline constexpr Element element_of = [] {
     return Element::float32;
   } else if constexpr (std::is_same_v<T, double>) {
     return Element::float64;
+  } else if constexpr (std::is_same_v<T, f16_t>) {
+    return Element::float16;
+  } else if constexpr (std::is_same_v<T, bf16_t>) {
+    return Element::bfloat16;
   } else if constexpr (std::is_same_v<T, std::uint16_t>) {
     return Element::uint16;
   } else if constexpr (std::is_same_v<T, std::uint32_t>) {

@@ -1,36 +1,16 @@
 #include "data/pending_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "data/descriptor.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
 namespace {
-
-/// A POSIX file descriptor.
-class Descriptor {
- public:
-  Descriptor(const std::filesystem::path& file, int flags)
-      : value_(::open(file.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return value_; }
-  bool ok() const { return value_ >= 0; }
-
- private:
-  int value_;
-};
 
 [[noreturn]] void fail_writing(const std::filesystem::path& file) {
   const int error = errno;

@@ -27,7 +27,7 @@ packages=(
   g++ cmake ninja-build pkg-config
   libopenmpi-dev openmpi-bin
   libopenblas-openmp-dev libopenblas0-openmp
-  libhdf5-dev
+  libhdf5-dev zlib1g-dev
   libboost-program-options-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   libsentencepiece-dev
   doctest-dev

@@ -83,7 +83,7 @@ std::int64_t World::max(std::int64_t value) const {
   return largest;
 }
 
-std::vector<std::string> World::gather(const std::string& text) const {
+std::vector<std::string> World::all(const std::string& text) const {
   int length = static_cast<int>(text.size());
   std::vector<int> lengths(static_cast<std::size_t>(size_)), places(lengths.size());
   MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, MPI_COMM_WORLD);
@@ -100,6 +100,12 @@ std::vector<std::string> World::gather(const std::string& text) const {
     texts.push_back(all.substr(static_cast<std::size_t>(places[i]), static_cast<std::size_t>(lengths[i])));
   }
   return texts;
+}
+
+std::vector<std::int64_t> World::all(std::int64_t value) const {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(size_));
+  MPI_Allgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD);
+  return values;
 }
 
 std::string World::broadcast(const std::string& text) const {

@@ -38,8 +38,9 @@ class World {
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
   std::int64_t max(std::int64_t value) const;
-  /// Every rank's text, in rank order.
-  std::vector<std::string> gather(const std::string& text) const;
+  /// Every rank's value or text, in the order of the ranks.
+  std::vector<std::int64_t> all(std::int64_t value) const;
+  std::vector<std::string> all(const std::string& text) const;
   /// The root's text, on every rank.
   std::string broadcast(const std::string& text) const;
 

@@ -1,7 +1,6 @@
 #include "lib/checkpoint/checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <functional>
 #include <span>
@@ -9,7 +8,6 @@
 #include <system_error>
 #include <tuple>
 
-#include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -17,110 +15,33 @@ namespace ratplus::checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
-using data::hdf5::Element;
-using data::hdf5::File;
-using data::hdf5::Group;
 
 constexpr std::string_view step_prefix = "step-";
 constexpr std::string_view partial_suffix = ".partial";
-/// Elements that pass through the host's memory at once: 16 MiB, whole chunks of a dataset.
-constexpr std::int64_t piece = std::int64_t{4} << 20;
-constexpr std::array<const char*, 3> kinds = {"weights", "first_moment", "second_moment"};
-
 /// The tensor that holds owned(unit) of one kind: master weights, or a moment.
-Tensor tensor_of(std::size_t kind, std::size_t unit, const parallel::ParameterStore& store,
+Tensor tensor_of(Kind kind, std::size_t unit, const parallel::ParameterStore& store,
                  const optim::Optimizer* optimizer) {
-  if (kind == 0) return store.master(unit);
-  return kind == 1 ? optimizer->first_moment(unit) : optimizer->second_moment(unit);
+  if (kind == Kind::weights) return store.master(unit);
+  return kind == Kind::first_moment ? optimizer->first_moment(unit) : optimizer->second_moment(unit);
 }
 
-/// Calls work(begin, end) for [0, count) in pieces.
-void in_pieces(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
-  for (std::int64_t begin = 0; begin < count; begin += piece) work(begin, std::min(begin + piece, count));
+/// Reads the state from this rank's device, piece by piece.
+ReadState state_of(const parallel::ParameterStore& store, const optim::Optimizer& optimizer, Ops& ops) {
+  return [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
+    const auto first = range.begin - store.owned(unit).begin;
+    ops.download(out.data(), tensor_of(kind, unit, store, &optimizer).slice(0, first, first + range.size()));
+  };
 }
 
-std::span<float> first_of(std::vector<float>& buffer, std::int64_t count) {
-  return std::span(buffer).first(static_cast<std::size_t>(count));
-}
-
-/// This rank's part of every unit into one file of `partial`, which is to become info.directory.
-void write_part(const fs::path& partial, const Info& info, int part, const parallel::ParameterStore& store,
-                const optim::Optimizer& optimizer, Ops& ops) {
-  const fs::path shown_as = info.directory / file_name(part);
-  File out = File::create(partial / file_name(part), shown_as);
-  out.set_attribute("version", std::int64_t{format_version});
-  out.set_attribute("part", std::int64_t{part});
-  out.set_attribute("parts", std::int64_t{info.parts});
-  std::vector<float> buffer(piece);
-  for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
-    Group group = out.create_group(kinds[kind]);
-    for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
-      const auto saved = store.saved(unit);
-      if (saved.size() == 0) continue;  // more ranks than this unit has parts
-      const Tensor owned = tensor_of(kind, unit, store, &optimizer);
-      const std::int64_t first = saved.begin - store.owned(unit).begin;
-      auto dataset = group.create_dataset(store.units()[unit].name, Element::float32, saved.size());
-      in_pieces(saved.size(), [&](std::int64_t begin, std::int64_t end) {
-        const auto host = first_of(buffer, end - begin);
-        ops.download(host.data(), owned.slice(0, first + begin, first + end));
-        dataset.write<float>(begin, host);
-      });
-    }
-  }
-  out.close();
-  data::sync_path(partial / file_name(part), shown_as);
-}
-
-/// Reads what this rank owns of every unit and one kind, from whichever parts hold it.
-class PartReader {
- public:
-  explicit PartReader(const Info& info) : info_(info), files_(static_cast<std::size_t>(info.parts)) {}
-
-  void read(const char* kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out) {
-    for (int part = 0; part < info_.parts; ++part) {
-      const auto held = parallel::unit_part(unit, part, info_.parts);
-      const auto begin = std::max(wanted.begin, held.begin);
-      const auto end = std::min(wanted.end, held.end);
-      if (begin >= end) continue;
-      const auto dataset = open(part).group(kind).dataset(unit.name);
-      if (dataset.size() != held.size()) {
-        fail("{}: {}/{} has {} elements instead of {}; the checkpoint is damaged", path(part).string(), kind,
-             unit.name, dataset.size(), held.size());
-      }
-      dataset.read<float>(begin - held.begin,
-                          std::span(out + (begin - wanted.begin), static_cast<std::size_t>(end - begin)));
-    }
-  }
-
- private:
-  fs::path path(int part) const { return info_.directory / file_name(part); }
-
-  File& open(int part) {
-    auto& file = files_[static_cast<std::size_t>(part)];
-    if (!file) {
-      if (!fs::exists(path(part))) {
-        fail("{}: missing; the checkpoint is incomplete", path(part).string());
-      }
-      file = File::open(path(part));
-    }
-    return *file;
-  }
-
-  const Info& info_;
-  std::vector<std::optional<File>> files_;
-};
-
-void load_kind(std::size_t kind, const parallel::ParameterStore& store, optim::Optimizer* optimizer, Ops& ops,
+void load_kind(Kind kind, const parallel::ParameterStore& store, optim::Optimizer* optimizer, Ops& ops,
                PartReader& reader) {
   std::vector<float> buffer(piece);
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
     const auto owned = store.owned(unit);
-    if (owned.size() == 0) continue;
     const Tensor here = tensor_of(kind, unit, store, optimizer);
     in_pieces(owned.size(), [&](std::int64_t begin, std::int64_t end) {
-      const auto host = first_of(buffer, end - begin);
-      reader.read(kinds[kind], store.units()[unit], {owned.begin + begin, owned.begin + end}, host.data());
-      ops.upload(here.slice(0, begin, end), host.data());
+      reader.read(kind, store.units()[unit], {owned.begin + begin, owned.begin + end}, buffer.data());
+      ops.upload(here.slice(0, begin, end), buffer.data());
     });
   }
 }
@@ -133,10 +54,6 @@ void with_way_out(const Info& info, const std::function<void()>& load) {
     fail("{}\nWithout {} a resumed run goes on from the checkpoint before it: remove or move it",
          error.what(), info.directory.string());
   }
-}
-
-fs::path checkpoints_of(const fs::path& run) {
-  return run / "checkpoints";
 }
 
 /// A directory that save() made or was making.
@@ -194,8 +111,8 @@ void require_written(const std::error_code& reason, const fs::path& directory) {
 
 }  // namespace
 
-std::string file_name(int part) {
-  return fmt::format("part-{:05}.h5", part);
+fs::path checkpoints_of(const fs::path& run) {
+  return run / "checkpoints";
 }
 
 fs::path step_directory(const fs::path& run, std::int64_t step) {
@@ -229,6 +146,15 @@ fs::path resolve(const fs::path& given) {
        manifest_name);
 }
 
+std::vector<PartFile> gather(const PartFile& own, const parallel::World& world) {
+  const auto bytes = world.all(own.bytes);
+  const auto sums = world.all(std::int64_t{own.crc32});
+  std::vector<PartFile> files;
+  for (std::size_t r = 0; r < bytes.size(); ++r)
+    files.push_back({.bytes = bytes[r], .crc32 = static_cast<std::uint32_t>(sums[r])});
+  return files;
+}
+
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,
           const optim::Optimizer& optimizer, Ops& ops) {
   info.parts = world.size();
@@ -246,7 +172,12 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
       if (!reason) fs::create_directories(partial, reason);
       require_written(reason, info.directory);
     });
-    world.agree([&] { write_part(partial, info, world.rank(), store, optimizer, ops); });
+    PartFile written;
+    world.agree([&] {
+      write_part(partial, info, world.rank(), store.units(), state_of(store, optimizer, ops));
+      written = verify_written(partial, info, world.rank(), store.units());
+    });
+    info.files = gather(written, world);
     on_root([&] {
       write_manifest(partial, info);
       data::sync_path(partial, info.directory);
@@ -265,26 +196,35 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
 
 void load_weights(const Info& info, parallel::ParameterStore& store, Ops& ops) {
   PartReader reader(info);
-  with_way_out(info, [&] { load_kind(0, store, nullptr, ops, reader); });
+  with_way_out(info, [&] { load_kind(Kind::weights, store, nullptr, ops, reader); });
 }
 
 void load_optimizer(const Info& info, const parallel::ParameterStore& store, optim::Optimizer& optimizer,
                     Ops& ops) {
+  if (!info.optimizer) {
+    fail(
+        "{}: holds weights alone, without the optimizer's state, so a run cannot be resumed from it; adapt "
+        "it "
+        "(job.kind = \"adapt\", job.from) or evaluate it",
+        info.directory.string());
+  }
   PartReader reader(info);
   with_way_out(info, [&] {
-    load_kind(1, store, &optimizer, ops, reader);
-    load_kind(2, store, &optimizer, ops, reader);
+    load_kind(Kind::first_moment, store, &optimizer, ops, reader);
+    load_kind(Kind::second_moment, store, &optimizer, ops, reader);
   });
   optimizer.set_updates(info.updates);
 }
 
-void prune(const fs::path& run, std::int64_t keep) {
+void prune(const fs::path& run, std::int64_t keep, std::int64_t keep_every) {
   std::error_code ignored;  // what cannot be removed is in nobody's way
   const auto found = step_directories(run, ignored);
   auto surplus =
       std::count_if(found.begin(), found.end(), [](const auto& each) { return each.complete; }) - keep;
   for (const auto& each : found) {
-    if (!each.complete || surplus-- > 0) remove_directory(each.path);
+    const bool old = each.complete && surplus-- > 0;
+    const bool stays = keep_every > 0 && each.step % keep_every == 0;
+    if (!each.complete || (old && !stays)) remove_directory(each.path);
   }
 }
 

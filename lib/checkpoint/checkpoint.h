@@ -9,14 +9,15 @@
 #include <vector>
 
 #include "lib/checkpoint/manifest.h"
+#include "lib/checkpoint/part.h"
 #include "lib/optim/optimizer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/world.h"
 
 namespace ratplus::checkpoint {
 
-/// "part-00000.h5".
-std::string file_name(int part);
+/// run/checkpoints: a directory, or a link to one (checkpoint.dir).
+std::filesystem::path checkpoints_of(const std::filesystem::path& run);
 /// run/checkpoints/step-00000300.
 std::filesystem::path step_directory(const std::filesystem::path& run, std::int64_t step);
 
@@ -32,6 +33,9 @@ std::filesystem::path resolve(const std::filesystem::path& given);
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,
           const optim::Optimizer& optimizer, Ops& ops);
 
+/// Every rank's own file, on all ranks.
+std::vector<PartFile> gather(const PartFile& own, const parallel::World& world);
+
 /// Loads master weights into the store, whatever number of ranks wrote them; the caller then publishes them. Each
 /// rank reads what it owns only, and talks to no other. The store's units must be those of info.model.
 void load_weights(const Info& info, parallel::ParameterStore& store, Ops& ops);
@@ -39,8 +43,8 @@ void load_weights(const Info& info, parallel::ParameterStore& store, Ops& ops);
 void load_optimizer(const Info& info, const parallel::ParameterStore& store, optim::Optimizer& optimizer,
                     Ops& ops);
 
-/// Removes all but the newest `keep` checkpoints of a run, and what interrupted writes left; whatever else the
-/// user keeps beside them stays. Root only.
-void prune(const std::filesystem::path& run, std::int64_t keep);
+/// Removes all but the newest `keep` checkpoints of a run and those of steps that `keep_every` divides (0: none), and
+/// what interrupted writes left; whatever else the user keeps beside them stays. Root only.
+void prune(const std::filesystem::path& run, std::int64_t keep, std::int64_t keep_every = 0);
 
 }  // namespace ratplus::checkpoint

@@ -1,35 +1,20 @@
 #include "lib/checkpoint/manifest.h"
 
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "data/pending_file.h"
+#include "data/sha256.h"
 #include "kernels/error.h"
-#include "lib/config/keys.h"
+#include "lib/checkpoint/model_json.h"
+#include "lib/checkpoint/part.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::checkpoint {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json to_json(const model::ModelConfig& m) {
-  return {{"layers", m.layers},         {"width", m.width},           {"head_dim", m.head_dim},
-          {"vocab_size", m.vocab_size}, {"recurrence", m.recurrence}, {"rope_base", m.rope_base},
-          {"norm_eps", m.norm_eps},     {"init_std", m.init_std}};
-}
-
-model::ModelConfig model_from_json(const Json& j) {
-  model::ModelConfig m;
-  j.at("layers").get_to(m.layers);
-  j.at("width").get_to(m.width);
-  j.at("head_dim").get_to(m.head_dim);
-  j.at("vocab_size").get_to(m.vocab_size);
-  j.at("recurrence").get_to(m.recurrence);
-  j.at("rope_base").get_to(m.rope_base);
-  j.at("norm_eps").get_to(m.norm_eps);
-  j.at("init_std").get_to(m.init_std);
-  return m;
-}
 
 Json units_to_json(const Info& info) {
   Json units = Json::array();
@@ -53,39 +38,66 @@ Json to_json(const DataCounts& d) {
           {"validation_documents", d.validation_documents}};
 }
 
-DataCounts data_from_json(const Json& j) {
-  DataCounts d;
-  j.at("train_tokens").get_to(d.train_tokens);
-  j.at("train_documents").get_to(d.train_documents);
-  j.at("validation_tokens").get_to(d.validation_tokens);
-  j.at("validation_documents").get_to(d.validation_documents);
-  return d;
+DataCounts data_from_json(const Json& j, const std::filesystem::path& file) {
+  return {.train_tokens = integer_from_json(j, "train_tokens", file),
+          .train_documents = integer_from_json(j, "train_documents", file),
+          .validation_tokens = integer_from_json(j, "validation_tokens", file),
+          .validation_documents = integer_from_json(j, "validation_documents", file)};
 }
 
-/// Sizes that a damaged or foreign manifest could make absurd; what a job file may say is right here too.
-void check_model(const model::ModelConfig& m, const std::filesystem::path& file) {
-  config::JobConfig job;
-  job.model = m;
-  bool sane = true;
-  config::for_each_key(job,
-                       [&](std::string_view section, const char*, const auto& field, const auto& allowed) {
-                         if constexpr (requires { allowed.contains(field); }) {
-                           if (section == "model") sane = sane && allowed.contains(field);
-                         }
-                       });
-  if (!sane || m.width % m.head_dim != 0) {
-    fail("{}: its model's sizes are impossible; the file is damaged", file.string());
-  }
-}
-
-/// In 64 bits, since the JSON library would cut a longer number to an int without a word.
-int parts_from_json(const Json& j, const std::filesystem::path& file) {
+int parts_from_json(const Json& manifest, const std::filesystem::path& file) {
   constexpr std::int64_t most = 1'000'000;  // as parallel.ranks in a job
-  const auto parts = j.get<std::int64_t>();
+  const auto parts = integer_from_json(manifest, "parts", file);
   if (parts < 1 || parts > most) {
     fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(), parts);
   }
   return static_cast<int>(parts);
+}
+
+Json files_to_json(const std::vector<PartFile>& files) {
+  Json list = Json::array();
+  for (std::size_t part = 0; part < files.size(); ++part) {
+    list.push_back({{"file", file_name(static_cast<int>(part))},
+                    {"bytes", files[part].bytes},
+                    {"crc32", fmt::format("{:08x}", files[part].crc32)}});
+  }
+  return list;
+}
+
+std::vector<PartFile> files_from_json(const Json& list, int parts, const std::filesystem::path& file) {
+  if (!list.is_array() || list.size() != static_cast<std::size_t>(parts))
+    fail("{}: does not list the files of its {} parts; the file is damaged", file.string(), parts);
+  std::vector<PartFile> files;
+  for (const auto& each : list) {
+    const auto digits = each.at("crc32").get<std::string>();
+    PartFile part{.bytes = integer_from_json(each, "bytes", file)};
+    const auto end = digits.data() + digits.size();
+    const auto read = std::from_chars(digits.data(), end, part.crc32, 16);
+    if (digits.size() != 8 || read.ec != std::errc{} || read.ptr != end)
+      fail("{}: a checksum is not of 8 hexadecimal digits; the file is damaged", file.string());
+    files.push_back(part);
+  }
+  return files;
+}
+
+/// The manifest's own: of its text on one line, without spaces and without this key.
+constexpr const char* checksum_key = "sha256";
+
+void check_checksum(Json manifest, const std::filesystem::path& file) {
+  const auto stored = manifest.at(checksum_key).get<std::string>();
+  manifest.erase(checksum_key);
+  if (data::sha256_hex(manifest.dump()) != stored)
+    fail("{}: damaged or changed by hand: its checksum is not that of what it says", file.string());
+}
+
+int check_version(const Json& manifest, const std::filesystem::path& file) {
+  if (manifest.at("format") != "ratplus-checkpoint") fail("{}: not a checkpoint's manifest", file.string());
+  const auto version = integer_from_json(manifest, "version", file);
+  if (version < 1 || version > format_version) {
+    fail("{}: checkpoint format version {}, this program reads versions 1 to {}; use a newer ratplus",
+         file.string(), version, format_version);
+  }
+  return static_cast<int>(version);
 }
 
 std::string describe(const DataCounts& d) {
@@ -102,11 +114,15 @@ void write_manifest(const std::filesystem::path& directory, const Info& info) {
                    {"updates", info.updates},
                    {"tokens", info.tokens},
                    {"parts", info.parts},
+                   {"files", files_to_json(info.files)},
+                   {"weights", to_string(info.weights_type)},
+                   {"optimizer", info.optimizer},
                    {"tokenizer", info.tokenizer},
                    {"model", to_json(info.model)},
                    {"units", units_to_json(info)},
                    {"job", info.job}};
   if (info.data) manifest["data"] = to_json(*info.data);
+  manifest[checksum_key] = data::sha256_hex(manifest.dump());
   data::write_whole_file(directory / manifest_name, manifest.dump(1) + '\n', info.directory / manifest_name);
 }
 
@@ -116,27 +132,33 @@ Info read_info(const std::filesystem::path& directory) {
     fail("{}: no checkpoint here (no {}); give the directory of a checkpoint or of a run", directory.string(),
          manifest_name);
   }
+  return parse_manifest(data::read_whole_file(file), directory);
+}
+
+Info parse_manifest(const std::string& text, const std::filesystem::path& directory) {
+  const auto file = directory / manifest_name;
   Info info;
   info.directory = directory;
   try {
-    const Json manifest = Json::parse(data::read_whole_file(file));
-    if (manifest.at("format") != "ratplus-checkpoint") fail("{}: not a checkpoint's manifest", file.string());
-    if (const int version = manifest.at("version"); version != format_version) {
-      fail("{}: checkpoint format version {}, this program reads version {}", file.string(), version,
-           format_version);
-    }
-    manifest.at("step").get_to(info.step);
-    manifest.at("updates").get_to(info.updates);
-    manifest.at("tokens").get_to(info.tokens);
-    info.parts = parts_from_json(manifest.at("parts"), file);
+    const Json manifest = Json::parse(text);
+    const int version = check_version(manifest, file);
+    info.step = integer_from_json(manifest, "step", file);
+    info.updates = integer_from_json(manifest, "updates", file);
+    info.tokens = integer_from_json(manifest, "tokens", file);
+    info.parts = parts_from_json(manifest, file);
     manifest.at("tokenizer").get_to(info.tokenizer);
     manifest.at("job").get_to(info.job);
-    info.model = model_from_json(manifest.at("model"));
-    if (manifest.contains("data")) info.data = data_from_json(manifest.at("data"));
+    info.model = model_from_json(manifest.at("model"), file);
+    if (manifest.contains("data")) info.data = data_from_json(manifest.at("data"), file);
+    if (version > 1) {
+      info.files = files_from_json(manifest.at("files"), info.parts, file);
+      info.weights_type = parse_stored_type(manifest.at("weights").get<std::string>(), file.string());
+      manifest.at("optimizer").get_to(info.optimizer);
+      check_checksum(manifest, file);
+    }
   } catch (const Json::exception& error) {
     fail("{}: damaged or not a checkpoint's manifest ({})", file.string(), error.what());
   }
-  check_model(info.model, file);
   if (info.step < 0 || info.updates < 0 || info.tokens < 0) {
     fail("{}: its counts of steps, updates and tokens are impossible; the file is damaged", file.string());
   }

@@ -5,13 +5,16 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/manifest.h"
+#include "lib/checkpoint/stored_type.h"
 #include "lib/model/config.h"
 
 namespace ratplus::checkpoint {
 
-inline constexpr int format_version = 1;
+/// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read.
+inline constexpr int format_version = 2;
 inline constexpr const char* manifest_name = "manifest.json";
 
 /// The sizes of a dataset, by which a resumed run knows it again.
@@ -25,6 +28,14 @@ struct DataCounts {
 };
 DataCounts counts_of(const data::Manifest& dataset);
 
+/// A part's file, as it lies on the disk.
+struct PartFile {
+  std::int64_t bytes = 0;
+  std::uint32_t crc32 = 0;  ///< of all bytes, as zlib computes it
+
+  friend bool operator==(const PartFile&, const PartFile&) = default;
+};
+
 /// What a checkpoint says of itself.
 struct Info {
   std::filesystem::path directory;
@@ -32,14 +43,19 @@ struct Info {
   std::int64_t step = 0;                          ///< schedule steps done
   std::int64_t updates = 0;                       ///< optimizer updates done (two a step in joint training)
   std::int64_t tokens = 0;                        ///< tokens seen, both halves of a step counted once
-  std::string job = {};                           ///< the effective job file, TOML
-  std::string tokenizer = {};                     ///< identity of the dataset's tokenizer
+  std::string job = {};                           ///< the effective job file, TOML; "" = not known
+  std::string tokenizer = {};                     ///< identity of the dataset's tokenizer; "" = not known
   std::optional<DataCounts> data = std::nullopt;  ///< of the dataset; absent where it was not recorded
   int parts = 1;                                  ///< writing ranks: part r of every unit is in file_name(r)
+  std::vector<PartFile> files = {};               ///< by part; empty in version 1
+  StoredType weights_type = StoredType::float32;  ///< of the weights; moments are float32
+  bool optimizer = true;  ///< with the optimizer's moments; without: to adapt or evaluate
 };
 
 /// Reads and checks directory/manifest.json; Error names the file and what is wrong.
 Info read_info(const std::filesystem::path& directory);
+/// The same from the manifest's text.
+Info parse_manifest(const std::string& text, const std::filesystem::path& directory);
 /// Writes directory/manifest.json for info, with the units' layouts so that other readers find every parameter.
 /// Messages name info.directory, which `directory` is to become.
 void write_manifest(const std::filesystem::path& directory, const Info& info);

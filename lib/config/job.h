@@ -82,8 +82,10 @@ struct ParallelSection {
 };
 
 struct CheckpointSection {
-  std::int64_t every = 0;  ///< steps between checkpoints, 0 = only at the end
-  std::int64_t keep = 2;   ///< newest ones that stay
+  std::int64_t every = 0;       ///< steps between checkpoints, 0 = only at the end
+  std::int64_t keep = 2;        ///< newest ones that stay
+  std::int64_t keep_every = 0;  ///< those of steps divisible by this stay too; 0 = none
+  std::string dir;              ///< where they go; "" = the run directory
 
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };

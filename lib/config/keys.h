@@ -129,6 +129,8 @@ void for_each_key(Job& config, Visit&& visit) {
   auto& checkpoint = config.checkpoint;
   visit("checkpoint", "every", checkpoint.every, IntegerRange{0});
   visit("checkpoint", "keep", checkpoint.keep, IntegerRange{1});
+  visit("checkpoint", "keep_every", checkpoint.keep_every, IntegerRange{0});
+  visit("checkpoint", "dir", checkpoint.dir, Any{});
 
   auto& log = config.log;
   visit("log", "every", log.every, IntegerRange{1});

@@ -62,9 +62,8 @@ std::string time_of_day() {
 
 }  // namespace
 
-RunState look_at_run(const config::JobConfig& job, bool resume) {
+RunState look_at_run(const config::JobConfig& job, bool resume, const std::optional<fs::path>& checkpoint) {
   const fs::path run = job.job.directory;
-  const auto checkpoint = checkpoint::newest(run);
   if (!resume) {
     if (checkpoint || fs::exists(run / "metrics.jsonl")) {
       fail(
@@ -88,7 +87,32 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
   log_.reset(std::fopen(file_.c_str(), "ae"));
   if (!log_) fail_writing(file_);
   lock();
+  link_checkpoints(job);
   data::write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
+}
+
+/// RUN/checkpoints is where all commands look, so checkpoints that go elsewhere are linked there.
+void RunDirectory::link_checkpoints(const config::JobConfig& job) {
+  if (job.checkpoint.dir.empty()) return;
+  const auto link = checkpoint::checkpoints_of(job.job.directory);
+  const auto target = fs::absolute(job.checkpoint.dir);
+  std::error_code reason;
+  fs::create_directories(target, reason);
+  if (reason) fail("{}: cannot be made (checkpoint.dir): {}", target.string(), reason.message());
+  if (fs::exists(fs::symlink_status(link))) {
+    if (fs::equivalent(link, target, reason)) return;
+    fail("{}: this run's checkpoints are there, and checkpoint.dir is {}; move them there and remove {}",
+         fs::weakly_canonical(link).string(), target.string(), link.string());
+  }
+  if (!fs::is_empty(target)) {
+    fail("{}: is not empty, and checkpoint.dir is for the checkpoints of one run alone; give another",
+         target.string());
+  }
+  fs::create_directory_symlink(target, link, reason);
+  if (reason) {
+    fail("{}: cannot be made a link to {} (checkpoint.dir): {}", link.string(), target.string(),
+         reason.message());
+  }
 }
 
 void RunDirectory::lock() {

@@ -19,12 +19,14 @@ struct RunState {
   bool finished = false;                            ///< that is the last step: nothing is left to do
 };
 
-/// Looks before anything is written. Without `resume`, a directory that holds a run already is an Error; with it, so
+/// Looks before anything is written; `checkpoint` is the newest that can be resumed, if there is one. Without `resume`,
+/// a directory that holds a run already is an Error; with it, so
 /// is a checkpoint of a job that would not continue the same computation (the message lists the keys).
-RunState look_at_run(const config::JobConfig& job, bool resume);
+RunState look_at_run(const config::JobConfig& job, bool resume,
+                     const std::optional<std::filesystem::path>& checkpoint);
 
 /// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
-/// makes it, writes job.toml, and appends lines to log.txt. Root rank only.
+/// makes it, writes job.toml, links checkpoint.dir, and appends lines to log.txt. Root rank only.
 class RunDirectory {
  public:
   explicit RunDirectory(const config::JobConfig& job);
@@ -37,6 +39,7 @@ class RunDirectory {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
   void lock();
+  void link_checkpoints(const config::JobConfig& job);
 
   std::filesystem::path file_;
   std::unique_ptr<std::FILE, Close> log_;  ///< the lock is on it, and goes with it

@@ -36,7 +36,7 @@ int choose_gpu(const parallel::World& world) {
   world.agree([&] {
     if (count > 0) own = cuda_device_id(index);
   });
-  const auto all = world.gather(own);
+  const auto all = world.all(own);
   world.agree([&] {
     const auto sharing = std::ranges::count(all, own);
     if (own.empty() || sharing == 1) return;

@@ -8,6 +8,7 @@
 #include "lib/optim/schedule.h"
 #include "lib/train/half.h"
 #include "lib/train/stop_signal.h"
+#include "lib/weights/source.h"
 
 namespace ratplus::train {
 namespace {
@@ -98,12 +99,12 @@ StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dat
                          const parallel::World& world, const std::optional<std::filesystem::path>& resume) {
   if (!resume && job.job.kind == config::Kind::pretrain) return {};
   const auto directory =
-      world.from_root([&] { return (resume ? *resume : checkpoint::resolve(job.job.from)).string(); });
+      world.from_root([&] { return (resume ? *resume : weights::resolve(job.job.from)).string(); });
   StartingPoint start{.checkpoint = std::nullopt, .resume = resume.has_value()};
   world.agree([&] {
-    const auto info = checkpoint::read_info(directory);
+    const auto info = weights::open_source(directory, job.model)->info();
     check_same_model(info, job.model);
-    if (info.tokenizer != dataset.tokenizer) {
+    if (!info.tokenizer.empty() && info.tokenizer != dataset.tokenizer) {
       fail(
           "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
           "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
@@ -146,8 +147,11 @@ void Trainer::load(const StartingPoint& start) {
   }
   const auto& info = *start.checkpoint;
   world_.agree([&] {
+    if (!start.resume) {
+      weights::load(*weights::open_source(info.directory, job_.model), session_.store(), session_.ops());
+      return;
+    }
     checkpoint::load_weights(info, session_.store(), session_.ops());
-    if (!start.resume) return;
     checkpoint::load_optimizer(info, session_.store(), session_.optimizer(), session_.ops());
     step_ = info.step;
     saved_step_ = step_;
@@ -284,7 +288,7 @@ void Trainer::save() {
                     .tokenizer = manifest_.tokenizer,
                     .data = checkpoint::counts_of(manifest_)},
                    session_.store(), session_.optimizer(), session_.ops());
-  if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep);
+  if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep, job_.checkpoint.keep_every);
   const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};
   write_metrics(metrics);
   if (world_.root()) listener_.on_checkpoint(metrics);

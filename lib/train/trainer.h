@@ -50,10 +50,11 @@ SessionSettings session_settings(const config::JobConfig& job);
 /// there. Throws Error, on all ranks alike; writes nothing.
 data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world);
 
-/// What a run begins with: initial weights (no checkpoint), a checkpoint's weights, or all of its state.
+/// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
+/// system's, or all of a checkpoint's state.
 struct StartingPoint {
-  std::optional<checkpoint::Info> checkpoint;
-  bool resume = false;  ///< with the optimizer's state, at the checkpoint's step
+  std::optional<checkpoint::Info> checkpoint;  ///< of whatever the weights are in
+  bool resume = false;                         ///< with the optimizer's state, at the checkpoint's step
 };
 
 /// The start of a job: `resume` if given, else job.from, else initial weights; once it is known to fit the job's model

@@ -128,6 +128,28 @@ TEST_CASE("a validation that a stop came before is made up for") {
   CHECK(test::metrics(run, "validation") == undisturbed);
 }
 
+TEST_CASE(
+    "a damaged newest checkpoint is named and passed over, and the run reaches the undisturbed result") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed", "job.threads=1"), 2).status == 0);
+  REQUIRE(test::ratplus(train_arguments(run, "job.threads=1"), 2).status == 0);
+  const auto last = checkpoint::step_directory(run, 20);
+  const auto part = last / checkpoint::file_name(1);
+  auto bytes = data::read_whole_file(part);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+  data::write_whole_file(part, bytes);
+  CHECK(test::ratplus("inspect " + last.string()).status == 1);
+  const auto resumed = test::ratplus(train_arguments(run, "job.threads=1") + " --resume", 2);
+  CAPTURE(resumed.output);
+  REQUIRE(resumed.status == 0);
+  CHECK(test::contains(resumed.output, part.string() + ": damaged"));
+  CHECK(test::contains(resumed.output, "resumed at step 15"));
+  CHECK(fs::exists(last.string() + ".damaged"));
+  CHECK(test::ratplus("inspect " + last.string()).status == 0);
+  check_same_result(run, scratch / "undisturbed");
+}
+
 TEST_CASE("resuming on another number of ranks and another sharding goes on with the same losses") {
   const test::ScratchDirectory scratch;
   REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "data/pending_file.h"
+#include "lib/checkpoint/verify.h"
 #include "lib/train/session.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
@@ -212,11 +213,22 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     CHECK(contains(saved.load_message(), manifest.string()));
   }
   SUBCASE("a newer format") {
-    auto text = manifest_text;
-    const std::string version = "\"version\": 1";
-    text.replace(text.find(version), version.size(), "\"version\": 9");
-    data::write_whole_file(manifest, text);
+    data::write_whole_file(manifest, replaced(manifest_text, "\"version\": 2", "\"version\": 9"));
     CHECK(contains(saved.load_message(), "format version 9"));
+    CHECK(contains(saved.load_message(), "newer ratplus"));
+  }
+  SUBCASE("a foreign format") {
+    data::write_whole_file(manifest, replaced(manifest_text, "ratplus-checkpoint", "other-checkpoint"));
+    CHECK(contains(saved.load_message(), "not a checkpoint's manifest"));
+  }
+  SUBCASE("a digit of the manifest is flipped") {
+    data::write_whole_file(manifest, replaced(manifest_text, "\"step\": 5", "\"step\": 7"));
+    CHECK(contains(saved.load_message(), "changed by hand"));
+  }
+  SUBCASE("a part is another checkpoint's") {
+    fs::resize_file(part, fs::file_size(part) + 8);
+    CHECK(contains(saved.load_message(), part.string()));
+    CHECK(contains(saved.load_message(), "of another checkpoint"));
   }
   SUBCASE("more parts than there can be ranks") {
     for (const auto* parts : {"0", "2000000000", "4294967297"}) {
@@ -241,10 +253,21 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
 
 TEST_CASE("a model as large as a job file may ask for is no damage") {
   Saved saved;
-  const auto manifest = saved.directory / checkpoint::manifest_name;
-  data::write_whole_file(manifest, replaced(data::read_whole_file(manifest), "\"vocab_size\": 50",
-                                            "\"vocab_size\": 2147483647"));
+  auto info = checkpoint::read_info(saved.directory);
+  info.model.vocab_size = 2147483647;
+  checkpoint::write_manifest(saved.directory, info);
   CHECK(checkpoint::read_info(saved.directory).model.vocab_size == 2147483647);
+}
+
+TEST_CASE("version 1, without checksums, is still read") {
+  Saved saved;
+  const auto manifest = saved.directory / checkpoint::manifest_name;
+  data::write_whole_file(manifest,
+                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 1"));
+  CHECK(saved.load_message().empty());
+  const auto info = checkpoint::read_info(saved.directory);
+  CHECK(info.files.empty());
+  CHECK(info.optimizer);
 }
 
 TEST_CASE("checkpoints are in the order of their steps, and what else is beside them is left alone") {
@@ -272,6 +295,58 @@ TEST_CASE("checkpoints are in the order of their steps, and what else is beside 
   for (const auto& note : notes) CHECK(fs::exists(note));
   CHECK(fs::exists(checkpoints / "step-00000007"));
   CHECK(fs::exists(run / "archive" / checkpoint::manifest_name));
+}
+
+TEST_CASE("the newest stay, and those of every so many steps") {
+  const test::ScratchDirectory run;
+  for (const int step : {10, 20, 30, 40, 45}) make_step(checkpoint::step_directory(run.path(), step));
+  checkpoint::prune(run.path(), 2, 20);
+  CHECK(checkpoint::list(run.path()) == std::vector<fs::path>{checkpoint::step_directory(run.path(), 20),
+                                                              checkpoint::step_directory(run.path(), 40),
+                                                              checkpoint::step_directory(run.path(), 45)});
+}
+
+TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer ones") {
+  Saved saved;
+  const auto run = saved.run.path();
+  const auto save = [&](std::int64_t step) {
+    checkpoint::save(world(), info_of(checkpoint::step_directory(run, step), step), saved.session->store(),
+                     saved.session->optimizer(), saved.session->ops());
+    return checkpoint::step_directory(run, step);
+  };
+  CHECK(checkpoint::newest_whole(run / "elsewhere", world()).damaged.empty());
+  CHECK(checkpoint::newest_whole(run, world()).newest == saved.directory);
+
+  const auto flipped = save(10);
+  const auto part = flipped / checkpoint::file_name(0);
+  const auto bytes = data::read_whole_file(part);
+  const auto newer = save(20);
+  const auto half_copied = save(30);
+  const auto manifest = newer / checkpoint::manifest_name;
+  data::write_whole_file(manifest,
+                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 3"));
+  fs::remove(half_copied / checkpoint::file_name(0));
+  // Every byte counts: of the data, of what HDF5 keeps between it, of both ends.
+  for (const std::size_t at :
+       {std::size_t{0}, std::size_t{100}, bytes.size() / 3, bytes.size() / 2, bytes.size() - 1}) {
+    CAPTURE(at);
+    auto damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
+    data::write_whole_file(part, damaged);
+    const auto found = checkpoint::newest_whole(run, world());
+    CHECK(found.newest == saved.directory);
+    REQUIRE(found.damaged.size() == 3);
+    CHECK(contains(found.damaged[0].reason, (half_copied / checkpoint::file_name(0)).string() + ": missing"));
+    CHECK(contains(found.damaged[1].reason, manifest.string() + ": checkpoint format version 3"));
+    CHECK(contains(found.damaged[2].reason, part.string() + ": damaged"));
+  }
+  checkpoint::set_aside(half_copied);
+  CHECK(!fs::exists(half_copied));
+  CHECK(checkpoint::list(run).size() == 3);
+  fs::remove_all(saved.directory);
+  const auto message = message_of([&] { checkpoint::newest_whole(run, world()); });
+  CHECK(contains(message, "none of its 2 checkpoints is whole"));
+  CHECK(contains(message, manifest.string()));
 }
 
 TEST_CASE("a failed write names the file as it would have been called, and the way out") {

@@ -42,6 +42,10 @@ config::JobConfig job_in(const std::filesystem::path& directory,
       "job.toml", overrides);
 }
 
+train::RunState look_at(const config::JobConfig& job, bool resume) {
+  return train::look_at_run(job, resume, checkpoint::newest(job.job.directory));
+}
+
 void save_at(const config::JobConfig& job, std::int64_t step) {
   train::Session session({.model = job.model, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
   checkpoint::save(world(),
@@ -58,22 +62,22 @@ void save_at(const config::JobConfig& job, std::int64_t step) {
 TEST_CASE("a fresh directory starts a run; one that holds a run needs --resume") {
   const test::ScratchDirectory scratch;
   const auto job = job_in(scratch / "run");
-  CHECK(!train::look_at_run(job, false).checkpoint);
-  CHECK(!train::look_at_run(job, true).checkpoint);
+  CHECK(!look_at(job, false).checkpoint);
+  CHECK(!look_at(job, true).checkpoint);
   save_at(job, 4);
-  CHECK(contains(message_of([&] { train::look_at_run(job, false); }), "--resume"));
-  const auto state = train::look_at_run(job, true);
+  CHECK(contains(message_of([&] { look_at(job, false); }), "--resume"));
+  const auto state = look_at(job, true);
   CHECK(state.step == 4);
   CHECK(!state.finished);
   save_at(job, 10);
-  CHECK(train::look_at_run(job, true).finished);
+  CHECK(look_at(job, true).finished);
 }
 
 TEST_CASE("a run that wrote metrics but no checkpoint is not overwritten either") {
   const test::ScratchDirectory scratch;
   const auto job = job_in(scratch.path());
   data::write_whole_file(scratch / "metrics.jsonl", "");
-  CHECK(contains(message_of([&] { train::look_at_run(job, false); }), "holds a run already"));
+  CHECK(contains(message_of([&] { look_at(job, false); }), "holds a run already"));
 }
 
 TEST_CASE("resuming with another computation names the keys; what is free to change may") {
@@ -81,7 +85,7 @@ TEST_CASE("resuming with another computation names the keys; what is free to cha
   auto job = job_in(scratch / "run");
   save_at(job, 4);
   job.optimizer.weight_decay = 0.25;
-  const auto message = message_of([&] { train::look_at_run(job, true); });
+  const auto message = message_of([&] { look_at(job, true); });
   CHECK(contains(message, "optimizer.weight_decay = 0.25"));
   CHECK(!contains(message, "beta1"));
   job = job_in(scratch / "run");
@@ -89,7 +93,7 @@ TEST_CASE("resuming with another computation names the keys; what is free to cha
   job.log.every = 1;
   job.job.threads = 3;
   job.parallel.shard = parallel::Sharding::full;
-  CHECK(train::look_at_run(job, true).step == 4);
+  CHECK(look_at(job, true).step == 4);
 }
 
 TEST_CASE("another pattern of a layer or a head is another computation") {
@@ -100,22 +104,21 @@ TEST_CASE("another pattern of a layer or a head is another computation") {
   const auto layers = R"(["16,4,0", "dense"])";
   const auto heads = R"([["16,4,0", "dense"], "dense"])";
   save_at(with(layers), 4);
-  CHECK(train::look_at_run(with(layers), true).step == 4);
-  CHECK(contains(message_of([&] { train::look_at_run(with(R"(["32,4,0", "dense"])"), true); }),
+  CHECK(look_at(with(layers), true).step == 4);
+  CHECK(contains(message_of([&] { look_at(with(R"(["32,4,0", "dense"])"), true); }),
                  R"(job.pattern = ["32,4,0", "dense"] (was ["16,4,0", "dense"]))"));
   save_at(with(heads), 5);
-  CHECK(train::look_at_run(with(heads), true).step == 5);
-  CHECK(contains(message_of([&] { train::look_at_run(with(R"([["16,5,0", "dense"], "dense"])"), true); }),
+  CHECK(look_at(with(heads), true).step == 5);
+  CHECK(contains(message_of([&] { look_at(with(R"([["16,5,0", "dense"], "dense"])"), true); }),
                  R"(job.pattern = [["16,5,0", "dense"], "dense"] (was [["16,4,0", "dense"], "dense"]))"));
 }
 
 TEST_CASE("steps may be given as tokens instead") {
   const test::ScratchDirectory scratch;
   save_at(job_in(scratch / "run"), 4);
-  CHECK(train::look_at_run(job_in(scratch / "run", {"schedule.tokens=640"}), true).step == 4);
-  CHECK(contains(
-      message_of([&] { train::look_at_run(job_in(scratch / "run", {"schedule.tokens=512"}), true); }),
-      "schedule.steps = 8 (was 10)"));
+  CHECK(look_at(job_in(scratch / "run", {"schedule.tokens=640"}), true).step == 4);
+  CHECK(contains(message_of([&] { look_at(job_in(scratch / "run", {"schedule.tokens=512"}), true); }),
+                 "schedule.steps = 8 (was 10)"));
 }
 
 TEST_CASE("differences: every key, and only those") {
@@ -176,4 +179,23 @@ TEST_CASE("two processes cannot train in one run directory") {
   train::RunDirectory again(job);
   CHECK(contains(data::read_whole_file(scratch.path() / "run" / "log.txt"), "hello"));
   CHECK(config::load_job(scratch.path() / "run" / "job.toml", {}) == job);
+}
+
+TEST_CASE("checkpoint.dir is linked into the run directory, and is one run's alone") {
+  const test::ScratchDirectory scratch;
+  const auto elsewhere = scratch / "elsewhere";
+  const auto job = job_in(scratch / "run", {"checkpoint.dir=" + elsewhere.string()});
+  { const train::RunDirectory run(job); }
+  save_at(job, 4);
+  CHECK(std::filesystem::exists(elsewhere / "step-00000004" / checkpoint::manifest_name));
+  CHECK(look_at(job, true).step == 4);
+  CHECK(checkpoint::resolve(scratch / "run") == checkpoint::step_directory(scratch / "run", 4));
+  checkpoint::prune(scratch / "run", 1);
+  CHECK(look_at(job, true).step == 4);
+  { const train::RunDirectory again(job); }  // resumed
+
+  const auto other = job_in(scratch / "other", {"checkpoint.dir=" + elsewhere.string()});
+  CHECK(contains(message_of([&] { train::RunDirectory{other}; }), "one run alone"));
+  const auto moved = job_in(scratch / "run", {"checkpoint.dir=" + (scratch / "third").string()});
+  CHECK(contains(message_of([&] { train::RunDirectory{moved}; }), "move them there"));
 }

@@ -1,0 +1,211 @@
+#include "lib/checkpoint/part.h"
+
+#include <fcntl.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "data/byte_file.h"
+#include "data/pending_file.h"
+#include "kernels/error.h"
+
+namespace ratplus::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using data::hdf5::Dataset;
+using data::hdf5::Element;
+using data::hdf5::f16_t;
+using data::hdf5::File;
+using data::hdf5::Group;
+
+Element element_of(StoredType type) {
+  switch (type) {
+    case StoredType::float16:
+      return Element::float16;
+    case StoredType::bfloat16:
+      return Element::bfloat16;
+    case StoredType::float32:
+      break;
+  }
+  return Element::float32;
+}
+
+/// Weights may be stored shorter; moments are always float32.
+StoredType type_of(Kind kind, const Info& info) {
+  return kind == Kind::weights ? info.weights_type : StoredType::float32;
+}
+
+template <typename T>
+std::span<const T> as_elements(const std::vector<char>& bytes, std::size_t count) {
+  return {reinterpret_cast<const T*>(bytes.data()), count};
+}
+
+template <typename T>
+std::span<T> as_elements(std::vector<char>& bytes, std::size_t count) {
+  return {reinterpret_cast<T*>(bytes.data()), count};
+}
+
+void write_elements(Dataset& dataset, StoredType type, std::int64_t begin, std::span<const float> values) {
+  if (type == StoredType::float32) return dataset.write<float>(begin, values);
+  std::vector<char> bytes(values.size() * static_cast<std::size_t>(bytes_of(type)));
+  if (!encode(type, values, bytes.data())) {
+    fail("{}: {} has values beyond what {} can hold; choose another type", dataset.file().string(),
+         dataset.name(), to_string(type));
+  }
+  if (type == StoredType::float16)
+    return dataset.write(begin, as_elements<f16_t>(std::as_const(bytes), values.size()));
+  dataset.write(begin, as_elements<bf16_t>(std::as_const(bytes), values.size()));
+}
+
+void read_elements(const Dataset& dataset, StoredType type, std::int64_t begin, std::span<float> out) {
+  if (type == StoredType::float32) return dataset.read<float>(begin, out);
+  std::vector<char> bytes(out.size() * static_cast<std::size_t>(bytes_of(type)));
+  if (type == StoredType::float16) {
+    dataset.read(begin, as_elements<f16_t>(bytes, out.size()));
+  } else {
+    dataset.read(begin, as_elements<bf16_t>(bytes, out.size()));
+  }
+  decode(type, bytes.data(), out);
+}
+
+bool holds(const Info& info, Kind kind) {
+  return kind == Kind::weights || info.optimizer;
+}
+
+/// Lets the file's pages go, so that a read comes from the disk. Not all systems do.
+void drop_from_memory(const fs::path& file) {
+  const data::Descriptor opened(file, O_RDONLY);
+  if (opened.ok()) ::posix_fadvise(opened.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
+}  // namespace
+
+const char* to_string(Kind kind) {
+  switch (kind) {
+    case Kind::weights:
+      return "weights";
+    case Kind::first_moment:
+      return "first_moment";
+    case Kind::second_moment:
+      return "second_moment";
+  }
+  return "";
+}
+
+std::string file_name(int part) {
+  return fmt::format("part-{:05}.h5", part);
+}
+
+void in_pieces(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
+  for (std::int64_t begin = 0; begin < count; begin += piece) work(begin, std::min(begin + piece, count));
+}
+
+void write_part(const fs::path& directory, const Info& info, int part,
+                const std::vector<parallel::UnitLayout>& units, const ReadState& state) {
+  const fs::path shown_as = info.directory / file_name(part);
+  File out = File::create(directory / file_name(part), shown_as);
+  out.set_attribute("version", std::int64_t{format_version});
+  out.set_attribute("part", std::int64_t{part});
+  out.set_attribute("parts", std::int64_t{info.parts});
+  std::vector<float> buffer(piece);
+  for (const Kind kind : all_kinds) {
+    if (!holds(info, kind)) continue;
+    Group group = out.create_group(to_string(kind));
+    for (std::size_t unit = 0; unit < units.size(); ++unit) {
+      const auto range = parallel::unit_part(units[unit], part, info.parts);
+      if (range.size() == 0) continue;  // more parts than this unit has
+      const auto type = type_of(kind, info);
+      auto dataset = group.create_dataset(units[unit].name, element_of(type), range.size());
+      in_pieces(range.size(), [&](std::int64_t begin, std::int64_t end) {
+        const auto host = std::span(buffer).first(static_cast<std::size_t>(end - begin));
+        state(kind, unit, {range.begin + begin, range.begin + end}, host);
+        write_elements(dataset, type, begin, host);
+      });
+    }
+  }
+  out.close();
+  data::sync_path(directory / file_name(part), shown_as);
+}
+
+PartFile verify_written(const fs::path& directory, const Info& info, int part,
+                        const std::vector<parallel::UnitLayout>& units) {
+  drop_from_memory(directory / file_name(part));
+  read_datasets(directory, info, part, units);
+  return measure(directory / file_name(part));
+}
+
+void read_datasets(const fs::path& directory, const Info& info, int part,
+                   const std::vector<parallel::UnitLayout>& units,
+                   const std::function<void(std::int64_t)>& progress) {
+  const File in = File::open(directory / file_name(part));
+  std::vector<float> buffer(piece);
+  for (const Kind kind : all_kinds) {
+    if (!holds(info, kind)) continue;
+    const Group group = in.group(to_string(kind));
+    for (const auto& unit : units) {
+      const auto size = parallel::unit_part(unit, part, info.parts).size();
+      if (size == 0) continue;
+      const auto dataset = group.dataset(unit.name);
+      in_pieces(size, [&](std::int64_t begin, std::int64_t end) {
+        read_elements(dataset, type_of(kind, info), begin,
+                      std::span(buffer).first(static_cast<std::size_t>(end - begin)));
+        if (progress) progress((end - begin) * bytes_of(type_of(kind, info)));
+      });
+    }
+  }
+}
+
+PartFile measure(const fs::path& file, const std::function<void(std::int64_t)>& progress) {
+  const data::ByteReader bytes(file);
+  PartFile measured{.bytes = bytes.size()};
+  std::vector<char> buffer(static_cast<std::size_t>(piece));
+  for (std::int64_t at = 0; at < bytes.size(); at += piece) {
+    const auto read = std::span(buffer).first(static_cast<std::size_t>(std::min(piece, bytes.size() - at)));
+    bytes.read(at, read);
+    measured.crc32 = static_cast<std::uint32_t>(
+        crc32_z(measured.crc32, reinterpret_cast<const Bytef*>(read.data()), read.size()));
+    if (progress) progress(static_cast<std::int64_t>(read.size()));
+  }
+  return measured;
+}
+
+void check_present(const Info& info, int part) {
+  const auto file = info.directory / file_name(part);
+  std::error_code missing;
+  const auto bytes = static_cast<std::int64_t>(fs::file_size(file, missing));
+  if (missing) fail("{}: missing; the checkpoint is incomplete", file.string());
+  if (info.files.empty()) return;  // written before sizes were recorded
+  if (const auto& listed = info.files[static_cast<std::size_t>(part)]; bytes != listed.bytes) {
+    fail("{}: has {} bytes instead of {}; it is cut short or of another checkpoint, so copy it again",
+         file.string(), bytes, listed.bytes);
+  }
+}
+
+void PartReader::read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out) {
+  for (int part = 0; part < info_.parts; ++part) {
+    const auto held = parallel::unit_part(unit, part, info_.parts);
+    const auto begin = std::max(wanted.begin, held.begin);
+    const auto end = std::min(wanted.end, held.end);
+    if (begin >= end) continue;
+    const auto dataset = open(part).group(to_string(kind)).dataset(unit.name);
+    if (dataset.size() != held.size()) {
+      fail("{}: {}/{} has {} elements instead of {}; the checkpoint is damaged", path(part).string(),
+           to_string(kind), unit.name, dataset.size(), held.size());
+    }
+    read_elements(dataset, type_of(kind, info_), begin - held.begin,
+                  std::span(out + (begin - wanted.begin), static_cast<std::size_t>(end - begin)));
+  }
+}
+
+File& PartReader::open(int part) {
+  auto& file = files_[static_cast<std::size_t>(part)];
+  if (!file) {
+    check_present(info_, part);
+    file = File::open(path(part));
+  }
+  return *file;
+}
+
+}  // namespace ratplus::checkpoint

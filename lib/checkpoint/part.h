@@ -1,0 +1,70 @@
+// The part files of a checkpoint: one HDF5 file a writing rank, with its part of every unit.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/hdf5.h"
+#include "lib/checkpoint/manifest.h"
+#include "parallel/unit.h"
+
+namespace ratplus::checkpoint {
+
+/// What a checkpoint holds of every unit: groups of a part file.
+enum class Kind { weights, first_moment, second_moment };
+inline constexpr std::array all_kinds = {Kind::weights, Kind::first_moment, Kind::second_moment};
+const char* to_string(Kind kind);
+
+/// "part-00000.h5".
+std::string file_name(int part);
+
+/// Elements that pass through the host's memory at once: 16 MiB, whole chunks of a dataset.
+inline constexpr std::int64_t piece = std::int64_t{4} << 20;
+/// Calls work(begin, end) for [0, count) in pieces.
+void in_pieces(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
+
+/// Gives elements of a unit, as float32: [range.begin, range.begin + out.size()).
+using ReadState =
+    std::function<void(Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out)>;
+
+/// Writes a part's file into `directory`, which is to become info.directory, and syncs it: what info says it holds.
+void write_part(const std::filesystem::path& directory, const Info& info, int part,
+                const std::vector<parallel::UnitLayout>& units, const ReadState& state);
+/// Reads a written file again, from the disk as far as the system lets: every dataset with its checksums, then its
+/// bytes for the manifest.
+PartFile verify_written(const std::filesystem::path& directory, const Info& info, int part,
+                        const std::vector<parallel::UnitLayout>& units);
+/// Reads every dataset of a part's file in `directory`, which HDF5 compares with its checksums. `progress` gets the
+/// bytes read since the last call.
+void read_datasets(const std::filesystem::path& directory, const Info& info, int part,
+                   const std::vector<parallel::UnitLayout>& units,
+                   const std::function<void(std::int64_t)>& progress = {});
+/// The file's size and checksum. `progress` gets the bytes read since the last call.
+PartFile measure(const std::filesystem::path& file, const std::function<void(std::int64_t)>& progress = {});
+
+/// Throws Error naming the part's file where it is missing, or not as long as the manifest says.
+void check_present(const Info& info, int part);
+
+/// Reads any elements of any unit, from whichever parts hold them.
+class PartReader {
+ public:
+  /// The info must outlive it.
+  explicit PartReader(const Info& info) : info_(info), files_(static_cast<std::size_t>(info.parts)) {}
+
+  void read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out);
+
+ private:
+  std::filesystem::path path(int part) const { return info_.directory / file_name(part); }
+  data::hdf5::File& open(int part);
+
+  const Info& info_;
+  std::vector<std::optional<data::hdf5::File>> files_;
+};
+
+}  // namespace ratplus::checkpoint

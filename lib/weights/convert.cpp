@@ -1,0 +1,126 @@
+#include "lib/weights/convert.h"
+
+#include <algorithm>
+
+#include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/weights/checkpoint_writer.h"
+#include "lib/weights/native_source.h"
+#include "lib/weights/pytorch_writer.h"
+#include "lib/weights/safetensors_file.h"
+#include "lib/weights/safetensors_writer.h"
+
+namespace ratplus::weights {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Elements that are converted at once.
+constexpr std::int64_t stream_piece = std::int64_t{4} << 20;
+
+}  // namespace
+
+const char* to_string(Format format) {
+  switch (format) {
+    case Format::checkpoint:
+      return "checkpoint";
+    case Format::pytorch:
+      return "PyTorch";
+    case Format::safetensors:
+      return "safetensors";
+    case Format::sharded_safetensors:
+      return "sharded safetensors";
+  }
+  return "";
+}
+
+Format format_of(const fs::path& destination) {
+  const std::string name = destination.filename().string();
+  if (name.ends_with(safetensors_index_suffix)) return Format::sharded_safetensors;
+  if (name.ends_with(safetensors_suffix)) return Format::safetensors;
+  for (const char* suffix : {".pth", ".pt", ".bin"}) {
+    if (name.ends_with(suffix)) return Format::pytorch;
+  }
+  return Format::checkpoint;
+}
+
+std::int64_t Parameter::numel() const {
+  std::int64_t count = 1;
+  for (const auto size : shape) count *= size;
+  return count;
+}
+
+std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& options) {
+  std::vector<Parameter> parameters;
+  std::vector<Parameter> last;
+  for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
+    const auto& slots = source.units()[unit].slots;
+    for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+      Parameter parameter{.name = slots[slot].name,
+                          .shape = slots[slot].shape,
+                          .type = options.type.value_or(source.stored_type(unit, slot)),
+                          .unit = unit,
+                          .slot = slot};
+      // The root unit holds the first and the last of them.
+      (unit == 0 && slot > 0 ? last : parameters).push_back(std::move(parameter));
+    }
+  }
+  std::move(last.begin(), last.end(), std::back_inserter(parameters));
+  return parameters;
+}
+
+void stream(Source& source, const Parameter& parameter, const ExportOptions& options,
+            const std::function<void(std::string_view)>& write) {
+  const auto offset = source.units()[parameter.unit].slots[parameter.slot].offset;
+  const auto count = parameter.numel();
+  std::vector<float> values(static_cast<std::size_t>(std::min(count, stream_piece)));
+  std::vector<char> bytes(values.size() * static_cast<std::size_t>(bytes_of(parameter.type)));
+  for (std::int64_t begin = 0; begin < count; begin += stream_piece) {
+    const auto size = std::min(stream_piece, count - begin);
+    source.read(parameter.unit, {offset + begin, offset + begin + size}, values.data());
+    const auto piece = std::span<const float>(values).first(static_cast<std::size_t>(size));
+    if (!encode(parameter.type, piece, bytes.data())) {
+      fail("{}: {} has values beyond what {} can hold; choose another --dtype",
+           source.info().directory.string(), parameter.name, to_string(parameter.type));
+    }
+    write({bytes.data(), static_cast<std::size_t>(size * bytes_of(parameter.type))});
+    if (options.progress) options.progress(size * static_cast<std::int64_t>(sizeof(float)));
+  }
+}
+
+checkpoint::Info exported_info(const Source& source, const ExportOptions& options) {
+  auto info = source.info();
+  if (options.tokenizer) info.tokenizer = *options.tokenizer;
+  return info;
+}
+
+std::int64_t bytes_to_read(const Source& source, const fs::path& destination, const ExportOptions& options) {
+  std::int64_t elements = 0;
+  if (format_of(destination) == Format::checkpoint) {
+    for (const auto& unit : source.units()) elements += unit.numel;
+    if (keeps_optimizer(source, options)) elements *= 3;
+  } else {
+    for (const auto& parameter : parameters_of(source, options)) elements += parameter.numel();
+  }
+  return elements * static_cast<std::int64_t>(sizeof(float));
+}
+
+void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
+  std::error_code other;
+  if (fs::equivalent(source.info().directory, destination, other))
+    fail("{}: is what is to be converted; write to another place", destination.string());
+  if (fs::exists(destination) && !options.force)
+    fail("{}: is there already; choose another name, or replace it with --force", destination.string());
+  switch (format_of(destination)) {
+    case Format::checkpoint:
+      return write_checkpoint(source, destination, options);
+    case Format::pytorch:
+      return write_pytorch(source, destination, options);
+    case Format::safetensors:
+      return write_safetensors(source, destination, options);
+    case Format::sharded_safetensors:
+      return write_sharded_safetensors(source, destination, options);
+  }
+}
+
+}  // namespace ratplus::weights

@@ -1,0 +1,59 @@
+// Converts a model's weights from any format that can be read to one that can be written.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/weights/source.h"
+
+namespace ratplus::weights {
+
+enum class Format { checkpoint, pytorch, safetensors, sharded_safetensors };
+const char* to_string(Format format);
+/// Told by the name: .pth, .pt, .bin; .safetensors; *.safetensors.index.json; anything else is a directory.
+Format format_of(const std::filesystem::path& destination);
+
+struct ExportOptions {
+  std::optional<StoredType> type = {};  ///< of all weights; else as they are stored, in a checkpoint float32
+  int parts = 1;                        ///< files of a checkpoint
+  std::int64_t shard_bytes = std::int64_t{4}
+                             << 30;           ///< of a file of sharded safetensors, at most if a tensor fits
+  bool weights_only = false;                  ///< checkpoint to checkpoint: without the optimizer's state
+  std::optional<std::string> tokenizer = {};  ///< identity, in the place of what the source says
+  bool force = false;                         ///< replaces what is there
+  /// Told of the bytes of float32 that were read since the last call; may throw to end the work.
+  std::function<void(std::int64_t)> progress = {};
+};
+
+/// Writes `destination`, complete or not at all, in pieces of bounded memory. Throws Error naming the file, and what
+/// `progress` throws.
+void convert(Source& source, const std::filesystem::path& destination, const ExportOptions& options);
+/// What `progress` will have been told of at the end.
+std::int64_t bytes_to_read(const Source& source, const std::filesystem::path& destination,
+                           const ExportOptions& options);
+
+// --- for the writers of the formats -----------------------------------------------------------------------------
+/// A parameter to write, under the name that it has in files.
+struct Parameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  StoredType type = StoredType::float32;
+  std::size_t unit = 0;
+  std::size_t slot = 0;
+
+  std::int64_t numel() const;
+  std::int64_t bytes() const { return numel() * bytes_of(type); }
+};
+/// In the order of the reference's state dict: embedding, layers, final norm.
+std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& options);
+/// Reads a parameter piece by piece, and hands on its bytes as they are to be stored.
+void stream(Source& source, const Parameter& parameter, const ExportOptions& options,
+            const std::function<void(std::string_view)>& write);
+/// The source's info as it is to be written.
+checkpoint::Info exported_info(const Source& source, const ExportOptions& options);
+
+}  // namespace ratplus::weights

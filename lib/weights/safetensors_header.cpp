@@ -1,0 +1,134 @@
+#include "lib/weights/safetensors_header.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "kernels/error.h"
+#include "lib/weights/unpickler.h"
+
+namespace ratplus::weights {
+namespace {
+
+using Json = nlohmann::json;  // its objects find a key fast, however many a damaged header has
+
+struct ElementType {
+  const char* name;
+  const char* element;
+  std::int64_t bytes;
+  std::optional<StoredType> type;
+};
+constexpr std::array element_types = {
+    ElementType{"F32", "float32", 4, StoredType::float32},
+    ElementType{"F16", "float16", 2, StoredType::float16},
+    ElementType{"BF16", "bfloat16", 2, StoredType::bfloat16},
+    ElementType{"F64", "float64", 8, std::nullopt},
+    ElementType{"I64", "int64", 8, std::nullopt},
+    ElementType{"I32", "int32", 4, std::nullopt},
+    ElementType{"I16", "int16", 2, std::nullopt},
+    ElementType{"I8", "int8", 1, std::nullopt},
+    ElementType{"U64", "uint64", 8, std::nullopt},
+    ElementType{"U32", "uint32", 4, std::nullopt},
+    ElementType{"U16", "uint16", 2, std::nullopt},
+    ElementType{"U8", "uint8", 1, std::nullopt},
+    ElementType{"BOOL", "bool", 1, std::nullopt},
+    ElementType{"F8_E4M3", "float8_e4m3", 1, std::nullopt},
+    ElementType{"F8_E5M2", "float8_e5m2", 1, std::nullopt},
+};
+
+const char* name_of(StoredType type) {
+  return std::find_if(element_types.begin(), element_types.end(),
+                      [&](const auto& e) { return e.type == type; })
+      ->name;
+}
+
+[[noreturn]] void damaged(const std::string& name, std::string_view what) {
+  fail("{}: its header is damaged or none of safetensors ({}); copy the file again", name, what);
+}
+
+std::int64_t whole_number(const Json& value, const std::string& name) {
+  if (!value.is_number_unsigned() || value.get<std::uint64_t>() >> 63 != 0)
+    damaged(name, "a size or place is no whole number");
+  return value.get<std::int64_t>();
+}
+
+SafetensorsEntry parse_entry(const std::string& key, const Json& json, const std::string& name) {
+  SafetensorsEntry entry;
+  entry.tensor.name = key;
+  const auto type_name = json.at("dtype").get<std::string>();
+  const auto known = std::find_if(element_types.begin(), element_types.end(),
+                                  [&](const auto& each) { return each.name == type_name; });
+  if (known == element_types.end())
+    damaged(name, fmt::format("{} has the unknown type {}", printable(key), printable(type_name)));
+  entry.tensor.type = known->type;
+  entry.tensor.type_name = known->element;
+  for (const auto& size : json.at("shape")) entry.tensor.shape.push_back(whole_number(size, name));
+  const auto& offsets = json.at("data_offsets");
+  if (!offsets.is_array() || offsets.size() != 2) damaged(name, "a tensor without its two offsets");
+  entry.begin = whole_number(offsets[0], name);
+  entry.end = whole_number(offsets[1], name);
+  const auto count = entry.tensor.numel();
+  std::int64_t bytes = 0;
+  if (count < 0 || __builtin_mul_overflow(count, known->bytes, &bytes) || entry.end < entry.begin ||
+      entry.end - entry.begin != bytes) {
+    damaged(name, fmt::format("{} does not fit its bytes", printable(key)));
+  }
+  return entry;
+}
+
+/// The tensors follow each other, from the first byte to the last.
+void check_cover(const SafetensorsHeader& header, std::int64_t data_bytes, const std::string& name) {
+  std::int64_t next = 0;
+  for (const auto& entry : header.entries) {
+    if (entry.begin != next) {
+      damaged(name, fmt::format("{} begins at byte {} instead of {}", printable(entry.tensor.name),
+                                entry.begin, next));
+    }
+    next = entry.end;
+  }
+  if (next == data_bytes) return;
+  fail("{}: has {} bytes of tensors where its header lists {}; it is cut short or damaged", name, data_bytes,
+       next);
+}
+
+}  // namespace
+
+SafetensorsHeader parse_safetensors_header(std::string_view json, std::int64_t data_bytes,
+                                           const std::string& name) {
+  SafetensorsHeader header;
+  try {
+    const Json parsed = Json::parse(json);
+    if (!parsed.is_object()) damaged(name, "no object");
+    for (const auto& [key, value] : parsed.items()) {
+      if (key == "__metadata__") {
+        value.get_to(header.metadata);
+      } else {
+        header.entries.push_back(parse_entry(key, value, name));
+      }
+    }
+  } catch (const Json::exception& error) {
+    damaged(name, printable(error.what()));
+  }
+  std::stable_sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  check_cover(header, data_bytes, name);
+  return header;
+}
+
+std::string write_safetensors_header(const SafetensorsHeader& header) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  if (!header.metadata.empty()) json["__metadata__"] = header.metadata;
+  for (const auto& entry : header.entries) {
+    json[entry.tensor.name] = {{"dtype", name_of(*entry.tensor.type)},
+                               {"shape", entry.tensor.shape},
+                               {"data_offsets", {entry.begin, entry.end}}};
+  }
+  std::string text = json.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  std::string bytes;
+  for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(text.size() >> shift & 0xff);
+  return bytes + text;
+}
+
+}  // namespace ratplus::weights

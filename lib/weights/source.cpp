@@ -1,0 +1,90 @@
+#include "lib/weights/source.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "data/byte_file.h"
+#include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/weights/native_source.h"
+#include "lib/weights/pytorch_file.h"
+#include "lib/weights/safetensors_file.h"
+#include "lib/weights/tensor_source.h"
+
+namespace ratplus::weights {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The index or the one file of safetensors in a directory.
+std::optional<fs::path> find_safetensors(const fs::path& directory) {
+  std::vector<fs::path> files;
+  std::error_code unreadable;
+  for (const auto& entry : fs::directory_iterator(directory, unreadable)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(safetensors_index_suffix)) return entry.path();
+    if (name.ends_with(safetensors_suffix)) files.push_back(entry.path());
+  }
+  if (files.size() > 1) {
+    fail("{}: holds {} files of safetensors and no index (*{}); give one of them, or copy the index too",
+         directory.string(), files.size(), safetensors_index_suffix);
+  }
+  return files.empty() ? std::nullopt : std::optional(files.front());
+}
+
+std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
+  if (file.string().ends_with(safetensors_index_suffix)) return std::make_unique<SafetensorsFile>(file);
+  const data::ByteReader bytes(file);
+  const std::string head = bytes.read(0, std::min<std::int64_t>(bytes.size(), 16));
+  const auto begins = [&](std::string_view what) { return head.starts_with(what); };
+  if (begins("PK\x03\x04")) return std::make_unique<PyTorchFile>(file);
+  if (head.size() > 8 && head[8] == '{') return std::make_unique<SafetensorsFile>(file);
+  if (begins("\x89HDF\r\n\x1a\n")) {
+    fail("{}: an HDF5 file; of a checkpoint give the directory, which holds {} too", file.string(),
+         checkpoint::manifest_name);
+  }
+  if (head.size() > 1 && head[0] == '\x80' && head[1] <= 5) {
+    fail(
+        "{}: a pickle without its archive, as PyTorch wrote before version 1.6; load it in PyTorch and save "
+        "it "
+        "again",
+        file.string());
+  }
+  fail("{}: neither a file of PyTorch's (.pth) nor safetensors; it is damaged or of another kind",
+       file.string());
+}
+
+}  // namespace
+
+bool is_checkpoint(const fs::path& path) {
+  return fs::exists(path / checkpoint::manifest_name);
+}
+
+fs::path resolve(const fs::path& path) {
+  if (!fs::exists(path)) fail("{}: no such checkpoint, run directory or file of weights", path.string());
+  if (!fs::is_directory(path) || is_checkpoint(path)) return path;
+  if (const auto found = checkpoint::newest(path)) return *found;
+  if (const auto found = find_safetensors(path)) return *found;
+  fail("{}: neither a checkpoint (no {}), nor a run with a complete checkpoint, nor safetensors",
+       path.string(), checkpoint::manifest_name);
+}
+
+std::unique_ptr<Source> open_source(const fs::path& path, const model::ModelConfig& assumed) {
+  const auto found = resolve(path);
+  if (fs::is_directory(found)) return std::make_unique<NativeSource>(found);
+  return std::make_unique<TensorSource>(open_tensors(found), assumed);
+}
+
+void load(Source& source, parallel::ParameterStore& store, Ops& ops) {
+  std::vector<float> buffer(checkpoint::piece);
+  for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
+    const auto owned = store.owned(unit);
+    checkpoint::in_pieces(owned.size(), [&](std::int64_t begin, std::int64_t end) {
+      source.read(unit, {owned.begin + begin, owned.begin + end}, buffer.data());
+      ops.upload(store.master(unit).slice(0, begin, end), buffer.data());
+    });
+  }
+}
+
+}  // namespace ratplus::weights

@@ -1,0 +1,52 @@
+// Source: a model's weights, wherever they are stored: a checkpoint of ours, a file of PyTorch's, safetensors.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "lib/checkpoint/manifest.h"
+#include "lib/checkpoint/stored_type.h"
+#include "parallel/parameter_store.h"
+#include "parallel/unit.h"
+
+namespace ratplus::weights {
+
+using checkpoint::StoredType;
+
+class Source {
+ public:
+  virtual ~Source() = default;
+
+  virtual const char* format() const = 0;  ///< "checkpoint", "PyTorch", "safetensors"
+  /// The model, and what is known of its training; its directory is the source's path. Of weights from elsewhere
+  /// tokenizer and job are empty, counts 0.
+  virtual const checkpoint::Info& info() const = 0;
+  /// The units of info().model, in which weights are read.
+  virtual const std::vector<parallel::UnitLayout>& units() const = 0;
+  /// How a parameter's elements are stored.
+  virtual StoredType stored_type(std::size_t unit, std::size_t slot) const = 0;
+  /// Elements `range` of a unit's flat memory; gaps between parameters are zero.
+  virtual void read(std::size_t unit, parallel::UnitRange range, float* out) = 0;
+};
+
+/// What `path` holds, told by its content: a checkpoint's directory, a run's (its newest checkpoint), a file of
+/// PyTorch's, a safetensors file, their index, or a directory with either of the two. Where the file does not say
+/// head_dim, rope_base, norm_eps and init_std, they are those of `assumed`; all other sizes are the tensors'. Throws
+/// Error naming the file, and the tensor that is missing, too many or of another shape.
+std::unique_ptr<Source> open_source(const std::filesystem::path& path,
+                                    const model::ModelConfig& assumed = {});
+
+/// What open_source will open, for all ranks to agree on: of a run its newest checkpoint.
+std::filesystem::path resolve(const std::filesystem::path& path);
+/// Whether this is a checkpoint of ours, with all that belongs to a run.
+bool is_checkpoint(const std::filesystem::path& path);
+
+/// Loads master weights into a store of the source's units; the caller then publishes them. Each rank reads what it
+/// owns only, and talks to no other.
+void load(Source& source, parallel::ParameterStore& store, Ops& ops);
+
+}  // namespace ratplus::weights

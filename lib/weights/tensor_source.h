@@ -1,0 +1,41 @@
+// TensorSource: the tensors of a file, by the names of spec section 4, as the units of a model.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/weights/source.h"
+#include "lib/weights/tensor_file.h"
+
+namespace ratplus::weights {
+
+class TensorSource : public Source {
+ public:
+  TensorSource(std::unique_ptr<TensorFile> file, const model::ModelConfig& assumed);
+
+  const char* format() const override { return file_->format(); }
+  const checkpoint::Info& info() const override { return info_; }
+  const std::vector<parallel::UnitLayout>& units() const override { return units_; }
+  StoredType stored_type(std::size_t unit, std::size_t slot) const override;
+  void read(std::size_t unit, parallel::UnitRange range, float* out) override;
+
+ private:
+  model::ModelConfig infer_model(model::ModelConfig assumed) const;
+  const StoredTensor& required(const std::string& name) const;
+  void place_parameters();
+  void check_head();
+
+  std::unique_ptr<TensorFile> file_;
+  std::unordered_map<std::string, std::size_t> tensors_;  ///< by name
+  checkpoint::Info info_;
+  std::vector<parallel::UnitLayout> units_;
+  std::vector<std::vector<std::size_t>> places_;  ///< the tensor of each unit's slots
+};
+
+/// The second name of the embedding, which is also the head.
+inline constexpr const char* embedding_name = "embedding.wte.weight";
+inline constexpr const char* head_name = "head.lm_head.weight";
+
+}  // namespace ratplus::weights

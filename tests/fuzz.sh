@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds the fuzzers with clang and runs each for some seconds.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/common.sh
+source jobs/common.sh
+
+usage() {
+  cat <<'END'
+tests/fuzz.sh - feed made-up inputs to all that reads files of others, by libFuzzer
+
+Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
+
+  TARGET       unpickler, weights, safetensors, manifest, job; all of them if none is given
+  --seconds N  for each target (20)
+  --build DIR  where to build (build-fuzz)
+
+Needs clang, its runtime libraries and OpenMP (Debian: clang libclang-rt-14-dev libomp-dev). What was found lies in
+DIRECTORY/corpus, and is where the next run begins; an input that fails is written to DIRECTORY/TARGET-crash-... and
+ends the script with an error.
+END
+}
+
+seconds=20
+build=build-fuzz
+targets=()
+while (($# > 0)); do
+  case $1 in
+    --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+    --build) build=${2:?--build needs a directory} && shift ;;
+    -h | --help) usage && exit ;;
+    -*) die "unknown option '$1'; --help lists the known ones" ;;
+    *) targets+=("$1") ;;
+  esac
+  shift
+done
+((${#targets[@]} > 0)) || targets=(unpickler weights safetensors manifest job)
+command -v clang++ >/dev/null || die "clang++ is missing: apt-get install clang libclang-rt-14-dev libomp-dev"
+
+launcher=()
+command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_CUDA=OFF \
+  -DRATPLUS_NATIVE=OFF -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined "${launcher[@]}" >/dev/null
+cmake --build "$build" --target fuzz
+
+export ASAN_OPTIONS=detect_leaks=0 # what OpenMPI and HDF5 keep until the end is not of interest here
+for target in "${targets[@]}"; do
+  corpus=$build/corpus/$target
+  mkdir -p "$corpus"
+  RATPLUS_FUZZ_TARGET=$target RATPLUS_FUZZ_SEEDS=$corpus "$build/tests/fuzz/fuzz"
+  # An input of at most 64 KiB may take half a GiB, the sanitizer's own memory included, and ten seconds.
+  RATPLUS_FUZZ_TARGET=$target "$build/tests/fuzz/fuzz" "$corpus" -max_total_time="$seconds" -max_len=65536 \
+    -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -artifact_prefix="$build/$target-" -print_final_stats=1 \
+    2>"$build/$target.log" || {
+    tail -n 40 "$build/$target.log" >&2
+    die "$target: an input that fails is in $build/$target-*"
+  }
+  awk -v target="$target" '/number_of_executed_units/ { n = $2 } /peak_rss_mb/ { m = $2 }
+    END { printf "%-12s %d inputs, none failed (peak memory %d MB)\n", target ":", n, m }' "$build/$target.log"
+done

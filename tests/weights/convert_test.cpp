@@ -1,0 +1,252 @@
+// Conversions among the formats: every element bit for bit, types, part files, shards; what is refused; nothing half
+// written.
+#include "lib/weights/convert.h"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "data/pending_file.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/weights/native_source.h"
+#include "lib/weights/safetensors_header.h"
+#include "tests/weights/support.h"
+
+using namespace ratplus;
+using checkpoint::Kind;
+using checkpoint::StoredType;
+using test::contains;
+using test::message_of;
+namespace fs = std::filesystem;
+
+namespace {
+
+void convert(const fs::path& from, const fs::path& to, const weights::ExportOptions& options = {}) {
+  weights::convert(*weights::open_source(from, test::small_model), to, options);
+}
+
+int wrong_in(const fs::path& path) {
+  return test::wrong_elements(*weights::open_source(path));  // nothing is assumed: the files say it
+}
+
+/// A checkpoint with an optimizer's state, of which every element is known: element i of a unit's kind k is i + k / 4.
+void write_whole_checkpoint(const fs::path& directory, int parts) {
+  checkpoint::Info info{.directory = directory,
+                        .model = test::small_model,
+                        .step = 7,
+                        .updates = 14,
+                        .tokens = 99,
+                        .job = "j",
+                        .tokenizer = "t",
+                        .parts = parts};
+  fs::create_directories(directory);
+  for (int part = 0; part < parts; ++part) {
+    checkpoint::write_part(directory, info, part, model::unit_layouts(info.model),
+                           [](Kind kind, std::size_t, parallel::UnitRange range, std::span<float> out) {
+                             for (std::size_t i = 0; i < out.size(); ++i)
+                               out[i] = static_cast<float>(range.begin + static_cast<std::int64_t>(i)) +
+                                        static_cast<float>(kind) / 4;
+                           });
+    info.files.push_back(checkpoint::measure(directory / checkpoint::file_name(part)));
+  }
+  checkpoint::write_manifest(directory, info);
+}
+
+int wrong_state(weights::NativeSource& source, const std::vector<Kind>& kinds) {
+  int wrong = 0;
+  for (const auto kind : kinds) {
+    for (std::size_t u = 0; u < source.units().size(); ++u) {
+      std::vector<float> all(static_cast<std::size_t>(source.units()[u].numel));
+      source.read_state(kind, u, {0, source.units()[u].numel}, all.data());
+      for (std::size_t i = 0; i < all.size(); ++i)
+        wrong += all[i] != static_cast<float>(i) + static_cast<float>(kind) / 4;
+    }
+  }
+  return wrong;
+}
+
+}  // namespace
+
+TEST_CASE("pth to checkpoint to safetensors to pth, and by way of shards: every element, and what is known") {
+  const test::ScratchDirectory scratch;
+  for (const char* stored : {"task_bfloat16.pth", "bare_float16.pth"}) {
+    CAPTURE(std::string(stored));
+    const auto at = scratch / stored;
+    fs::create_directories(at);
+    convert(test::stored(stored), at / "native", {.parts = 3, .tokenizer = "sentencepiece:x"});
+    convert(at / "native", at / "one.safetensors");
+    convert(at / "one.safetensors", at / "m.safetensors.index.json", {.shard_bytes = 3000});
+    convert(at / "m.safetensors.index.json", at / "back.pth");
+    for (const char* each : {"native", "one.safetensors", "m.safetensors.index.json", "back.pth"}) {
+      CAPTURE(std::string(each));
+      CHECK(wrong_in(at / each) == 0);
+      const auto source = weights::open_source(at / each);
+      CHECK(source->info().tokenizer == "sentencepiece:x");
+      CHECK(source->info().model.head_dim == 4);
+      CHECK(source->stored_type(0, 0) == StoredType::float32);  // a checkpoint's, from there on
+    }
+    CHECK(checkpoint::read_info(at / "native").parts == 3);
+    CHECK(!checkpoint::read_info(at / "native").optimizer);
+    CHECK(fs::exists(at / "m-00003-of-00003.safetensors"));
+  }
+}
+
+TEST_CASE("types stay as they are, or become what is asked for") {
+  const test::ScratchDirectory scratch;
+  const auto pth = test::stored("task_bfloat16.pth");
+  convert(pth, scratch / "same.safetensors");
+  CHECK(weights::open_source(scratch / "same.safetensors")->stored_type(1, 0) == StoredType::bfloat16);
+  for (const auto type : {StoredType::float16, StoredType::bfloat16, StoredType::float32}) {
+    const std::string name = to_string(type);
+    convert(pth, scratch / (name + ".pth"), {.type = type});
+    convert(scratch / (name + ".pth"), scratch / name, {.type = type, .parts = 2});
+    for (const auto& made : {scratch / (name + ".pth"), scratch / name}) {
+      CHECK(weights::open_source(made)->stored_type(1, 2) == type);
+      CHECK(wrong_in(made) == 0);
+    }
+  }
+  CHECK(fs::file_size(scratch / "float16" / "part-00000.h5") <
+        fs::file_size(scratch / "float32" / "part-00000.h5"));
+}
+
+TEST_CASE("a whole checkpoint into another number of files, with the optimizer's state, and without it") {
+  const test::ScratchDirectory scratch;
+  write_whole_checkpoint(scratch / "two", 2);
+  convert(scratch / "two", scratch / "five", {.parts = 5});
+  weights::NativeSource five(scratch / "five");
+  CHECK(wrong_state(five, {Kind::weights, Kind::first_moment, Kind::second_moment}) == 0);
+  CHECK(five.info().step == 7);
+  CHECK(five.info().updates == 14);
+  CHECK(five.info().job == "j");
+  convert(scratch / "five", scratch / "weights", {.weights_only = true});
+  weights::NativeSource alone(scratch / "weights");
+  CHECK(wrong_state(alone, {Kind::weights}) == 0);
+  CHECK(!alone.info().optimizer);
+  CHECK(contains(message_of([&] { wrong_state(alone, {Kind::first_moment}); }), "no group \"first_moment\""));
+}
+
+TEST_CASE("values that a type cannot hold are refused with the parameter's name, and nothing is left") {
+  const test::ScratchDirectory scratch;
+  write_whole_checkpoint(scratch / "large",
+                         1);  // up to 912: below 65504, so larger ones by way of safetensors
+  const auto source = weights::open_source(scratch / "large");
+  convert(scratch / "large", scratch / "x.safetensors");
+  auto bytes = data::read_whole_file(scratch / "x.safetensors");
+  const float huge = 1e6f;
+  std::memcpy(bytes.data() + bytes.size() - 4, &huge, 4);  // the last element of the final norm
+  data::write_whole_file(scratch / "x.safetensors", bytes);
+  const auto before = scratch.files();
+  for (const char* made : {"half.pth", "half.safetensors", "half"}) {
+    const auto message = message_of(
+        [&] { convert(scratch / "x.safetensors", scratch / made, {.type = StoredType::float16}); });
+    CHECK(contains(message, "beyond what float16 can hold"));
+    CHECK(scratch.files() == before);
+  }
+}
+
+TEST_CASE("an existing destination is kept, and replaced when asked to") {
+  const test::ScratchDirectory scratch;
+  const auto pth = test::stored("task_bfloat16.pth");
+  for (const char* name : {"a.pth", "a.safetensors", "a.safetensors.index.json", "native"}) {
+    CAPTURE(std::string(name));
+    convert(pth, scratch / name);
+    CHECK(contains(message_of([&] { convert(pth, scratch / name); }), "--force"));
+    convert(pth, scratch / name, {.force = true});
+    CHECK(wrong_in(scratch / name) == 0);
+    CHECK(contains(message_of([&] { convert(scratch / name, scratch / name, {.force = true}); }),
+                   "what is to be converted"));
+  }
+}
+
+TEST_CASE("work that is ended in the middle leaves nothing") {
+  struct Stop {};
+  const test::ScratchDirectory scratch;
+  for (const char* name : {"a.pth", "a.safetensors", "a.safetensors.index.json", "native"}) {
+    int left = 3;
+    const weights::ExportOptions options{.parts = 2, .shard_bytes = 1000, .progress = [&](std::int64_t) {
+                                           if (--left == 0) throw Stop{};
+                                         }};
+    CHECK_THROWS_AS(convert(test::stored("task_bfloat16.pth"), scratch / name, options), Stop);
+    CHECK(scratch.files().empty());
+  }
+}
+
+TEST_CASE("progress adds up to what was announced") {
+  const test::ScratchDirectory scratch;
+  write_whole_checkpoint(scratch / "native", 2);
+  for (const char* name : {"a.pth", "a.safetensors", "a.safetensors.index.json", "other"}) {
+    std::int64_t told = 0;
+    const weights::ExportOptions options{.progress = [&](std::int64_t bytes) { told += bytes; }};
+    const auto source = weights::open_source(scratch / "native");
+    const auto announced = weights::bytes_to_read(*source, scratch / name, options);
+    weights::convert(*source, scratch / name, options);
+    CHECK(told == announced);
+  }
+}
+
+TEST_CASE("other models and damaged safetensors are refused") {
+  const test::ScratchDirectory scratch;
+  const auto file = scratch / "x.safetensors";
+  convert(test::stored("task_bfloat16.pth"), file);
+  const auto whole = data::read_whole_file(file);
+  const auto changed = [&](const std::string& what, const std::string& by) {
+    auto bytes = whole;
+    REQUIRE(what.size() == by.size());
+    REQUIRE(contains(bytes, what));
+    bytes.replace(bytes.find(what), what.size(), by);
+    data::write_whole_file(file, bytes);
+    return message_of([&] { weights::open_source(file, test::small_model); });
+  };
+  CHECK(contains(changed("backbone.ln.weight", "backbone.ln.WEIGHT"), "has no backbone.ln.weight"));
+  CHECK(contains(changed("\"shape\":[8,32]", "\"shape\":[32,8]"), "fc2.weight is [32, 8]"));
+  CHECK(contains(changed("\"shape\":[8,32]", "\"shape\":[8,31]"), "does not fit its bytes"));
+  CHECK(contains(changed("BF16", "BF17"), "unknown type"));
+  CHECK(contains(changed("\"data_offsets\":[0,160]", "\"data_offsets\":[1,161]"), "begins at byte"));
+  CHECK(contains(changed("{\"__metadata__\"", "(\"__metadata__\""), "neither a file of PyTorch's"));
+  data::write_whole_file(file, whole.substr(0, whole.size() - 1));
+  CHECK(contains(message_of([&] { weights::open_source(file); }), "cut short"));
+  data::write_whole_file(file, whole.substr(0, 40));
+  CHECK(contains(message_of([&] { weights::open_source(file); }), "cut short"));
+}
+
+TEST_CASE("an index whose files are missing, changed or elsewhere") {
+  const test::ScratchDirectory scratch;
+  const auto index = scratch / "m.safetensors.index.json";
+  convert(test::stored("task_bfloat16.pth"), index, {.shard_bytes = 2000});
+  const auto text = data::read_whole_file(index);
+  const auto with = [&](const std::string& what, const std::string& by) {
+    auto bytes = text;
+    bytes.replace(bytes.find(what), what.size(), by);
+    data::write_whole_file(index, bytes);
+    return message_of([&] { weights::open_source(index); });
+  };
+  CHECK(contains(with("m-00001", "../m-00001"), "no file beside it"));
+  CHECK(contains(with("m-00002", "m-00003"), "does not list there"));
+  CHECK(contains(with("{", "["), "no index"));
+  data::write_whole_file(index, text);
+  CHECK(wrong_in(scratch.path()) == 0);  // the directory stands for its index
+  fs::remove(scratch / "m-00002-of-00002.safetensors");
+  CHECK(contains(message_of([&] { weights::open_source(index); }), "m-00002-of-00002.safetensors"));
+}
+
+TEST_CASE("head_dim is needed where it cannot be seen") {
+  const auto message = message_of([] { weights::open_source(test::stored("task_bfloat16.pth")); });
+  CHECK(contains(message, "width of 8"));
+  CHECK(contains(message, "--head-dim"));
+}
+
+TEST_CASE("the metadata of safetensors holds the model") {
+  const test::ScratchDirectory scratch;
+  convert(test::stored("task_bfloat16.pth"), scratch / "x.safetensors");
+  const auto bytes = data::read_whole_file(scratch / "x.safetensors");
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  CHECK(length % 8 == 0);
+  const auto header = weights::parse_safetensors_header(
+      std::string_view(bytes).substr(8, length), static_cast<std::int64_t>(bytes.size() - 8 - length), "x");
+  CHECK(header.metadata.at("format") == "pt");
+  const auto model = nlohmann::json::parse(header.metadata.at("ratplus")).at("model");
+  CHECK(model.at("head_dim") == 4);
+  CHECK(model.at("layers") == 2);
+  CHECK(model.at("recurrence") == true);
+}
