@@ -138,7 +138,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
     }
     return 0;
   }
-  const auto dataset = train::open_dataset(job, world);  // before anything is written
+  const auto dataset = train::open_data(job, world);  // before anything is written
   const auto start = train::find_start(job, dataset, world, found.checkpoint);
   std::optional<train::RunDirectory> run;
   world.agree([&] {

@@ -34,6 +34,14 @@ if(RATPLUS_STATIC_BOOST)
 endif()
 find_package(Boost REQUIRED COMPONENTS program_options)
 
+# Packed input.
+find_package(ZLIB REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+
+# Regular expressions and Unicode normalization of tokenizer.json files.
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc)
+
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 
 find_path(TOMLPLUSPLUS_INCLUDE toml++/toml.h PATHS ${CMAKE_SOURCE_DIR}/.deps/include REQUIRED)

@@ -12,7 +12,6 @@
 #include <thread>
 #include <utility>
 
-#include "data/window.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
@@ -28,36 +27,33 @@ void leave_signals_to_main_thread() {
 }  // namespace
 
 struct Loader::Impl {
-  Impl(TokenStream owned, Sampler chosen, BatchShape cut, std::int32_t eot, std::int64_t first_step,
-       std::int64_t last_step, int depth)
-      : stream(std::move(owned)),
-        sampler(chosen),
+  Impl(std::unique_ptr<Samples> owned, BatchShape cut, std::int64_t first_step, std::int64_t last_step,
+       int depth, Retries again)
+      : samples(std::move(owned)),
         shape(cut),
-        end_of_text(eot),
+        retries(again),
         next_step(first_step),
         last(last_step),
-        tokens(static_cast<std::size_t>(cut.window + 1)),
         spare(static_cast<std::size_t>(depth)) {
     thread = std::jthread([this, first_step](const std::stop_token& stop) { read_ahead(stop, first_step); });
   }
 
   void read_ahead(const std::stop_token& stop, std::int64_t first_step);
   bool take_spare(const std::stop_token& stop, StepBatch& batch);
-  void fill(StepBatch& batch, std::int64_t step);
+  bool fill(const std::stop_token& stop, StepBatch& batch, std::int64_t step);
+  std::int64_t read(const std::stop_token& stop, std::int64_t index, std::span<std::int32_t> inputs,
+                    std::span<std::int32_t> labels);
 
   // The thread's own.
-  TokenStream stream;
-  const Sampler sampler;
+  std::unique_ptr<Samples> samples;
   const BatchShape shape;
-  const std::int32_t end_of_text;
+  const Retries retries;
 
   // The consumer's own.
   std::int64_t next_step;
   const std::int64_t last;
   StepBatch current;
   double waited = 0;  ///< seconds
-
-  std::vector<std::int32_t> tokens;  ///< the thread's: one window, T + 1
 
   // Shared, under the mutex. Buffers go round: spare -> filled by the thread -> ready -> current -> spare.
   std::mutex mutex;
@@ -75,7 +71,7 @@ void Loader::Impl::read_ahead(const std::stop_token& stop, std::int64_t first_st
   try {
     StepBatch batch;
     for (std::int64_t step = first_step; step < last && take_spare(stop, batch); ++step) {
-      fill(batch, step);
+      if (!fill(stop, batch, step)) return;
       const std::lock_guard lock(mutex);
       ready.push_back(std::move(batch));
       ready_added.notify_one();
@@ -96,7 +92,8 @@ bool Loader::Impl::take_spare(const std::stop_token& stop, StepBatch& batch) {
   return true;
 }
 
-void Loader::Impl::fill(StepBatch& batch, std::int64_t step) {
+/// This rank's share of the step; false when the loader is being destroyed.
+bool Loader::Impl::fill(const std::stop_token& stop, StepBatch& batch, std::int64_t step) {
   const std::int64_t micro_batches = shape.micro_batches();
   const auto size = static_cast<std::size_t>(micro_batches * shape.micro_batch * shape.window);
   batch.step = step;
@@ -108,23 +105,49 @@ void Loader::Impl::fill(StepBatch& batch, std::int64_t step) {
   for (std::int64_t m = 0; m < micro_batches; ++m) {
     const std::int64_t first = step * shape.batch + (m * shape.ranks + shape.rank) * shape.micro_batch;
     for (std::int64_t j = 0; j < shape.micro_batch; ++j, at += window) {
-      stream.read(sampler.start(first + j), tokens);
-      batch.counted += cut_window(tokens, end_of_text, std::span(batch.inputs).subspan(at, window),
-                                  std::span(batch.labels).subspan(at, window));
+      const std::int64_t counted = read(stop, first + j, std::span(batch.inputs).subspan(at, window),
+                                        std::span(batch.labels).subspan(at, window));
+      if (counted < 0) return false;
+      batch.counted += counted;
     }
+  }
+  return true;
+}
+
+/// One sample, tried again where it cannot be read; -1 when the loader is being destroyed.
+std::int64_t Loader::Impl::read(const std::stop_token& stop, std::int64_t index,
+                                std::span<std::int32_t> inputs, std::span<std::int32_t> labels) {
+  auto wait = retries.first_wait;
+  for (int tried = 1;; ++tried, wait *= 2) {
+    try {
+      return samples->read(index, inputs, labels);
+    } catch (const Error& met) {
+      if (tried > retries.times) {
+        if (retries.times == 0) throw;
+        const auto total = retries.first_wait * ((1 << retries.times) - 1);
+        fail("{} (sample {} was tried {} times over {:.1f} s)", met.what(), index, tried,
+             std::chrono::duration<double>(total).count());
+      }
+    }
+    std::unique_lock lock(mutex);
+    std::condition_variable_any nothing;  // a wait that only the end of the loader cuts short
+    nothing.wait_for(lock, stop, wait, [] { return false; });
+    if (stop.stop_requested()) return -1;
   }
 }
 
-Loader::Loader(TokenStream stream, Sampler sampler, BatchShape shape, std::int32_t end_of_text,
-               std::int64_t first_step, std::int64_t last_step, int depth) {
+Loader::Loader(std::unique_ptr<Samples> samples, BatchShape shape, std::int64_t first_step,
+               std::int64_t last_step, int depth, Retries retries) {
   require(shape.ranks > 0 && shape.rank >= 0 && shape.rank < shape.ranks, "rank {} of {}", shape.rank,
           shape.ranks);
   require(shape.micro_batch > 0 && shape.batch > 0 && shape.batch % (shape.micro_batch * shape.ranks) == 0,
           "batch {} is not a multiple of micro-batch {} x {} ranks", shape.batch, shape.micro_batch,
           shape.ranks);
+  require(samples->length() == shape.window, "samples of {} inputs for windows of {}", samples->length(),
+          shape.window);
   require(depth > 0 && first_step >= 0, "depth {}, first step {}", depth, first_step);
-  impl_ =
-      std::make_unique<Impl>(std::move(stream), sampler, shape, end_of_text, first_step, last_step, depth);
+  require(retries.times >= 0 && retries.times < 20, "{} retries", retries.times);
+  impl_ = std::make_unique<Impl>(std::move(samples), shape, first_step, last_step, depth, retries);
 }
 
 Loader::~Loader() = default;

@@ -1,12 +1,12 @@
 // Loader: this rank's share of each step's batch, read ahead by a thread of its own.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "data/sampler.h"
-#include "data/token_stream.h"
+#include "data/samples.h"
 
 namespace ratplus::data {
 
@@ -27,21 +27,26 @@ struct StepBatch {
   std::int64_t step = -1;
   std::int64_t counted = 0;          ///< positions with a label, this rank
   std::vector<std::int32_t> inputs;  ///< [micro_batches, micro_batch, T]
-  std::vector<std::int32_t> labels;  ///< same shape: the next token, -1 where the input is end-of-text
+  std::vector<std::int32_t> labels;  ///< same shape: the next token; negative where it does not count
+};
+
+/// How often a sample that cannot be read is tried again: network file systems fail for moments. The waits double.
+struct Retries {
+  int times = 4;
+  std::chrono::milliseconds first_wait{500};
 };
 
 class Loader {
  public:
-  /// Serves steps [first_step, last_step), up to `depth` of them read ahead. The stream is moved in, since
-  /// the thread owns it.
-  Loader(TokenStream stream, Sampler sampler, BatchShape shape, std::int32_t end_of_text,
-         std::int64_t first_step, std::int64_t last_step, int depth);
+  /// Serves steps [first_step, last_step), up to `depth` of them read ahead. The thread owns the samples.
+  Loader(std::unique_ptr<Samples> samples, BatchShape shape, std::int64_t first_step, std::int64_t last_step,
+         int depth, Retries retries = {});
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
   /// The next step's batch; valid until the following call. Rethrows what the thread met (Error naming the
-  /// shard).
+  /// shard, once it was tried again in vain).
   const StepBatch& next();
   /// Seconds that next() has waited for the thread, all calls together.
   double wait_seconds() const;

@@ -144,7 +144,7 @@ class OutputFiles {
 /// its own, so that this one can report meanwhile.
 std::string trained_model(const PrepareOptions& options, const std::vector<TextFile>& files,
                           const Report& report) {
-  TextSource source(files);
+  TextSource source(whole_files(files), options.text_key);
   const std::int64_t bytes_total = source.bytes_total();
   std::atomic<std::int64_t> bytes_done = 0;
   std::atomic<std::int64_t> documents = 0;
@@ -377,7 +377,7 @@ PrepareResult prepare(const PrepareOptions& options, const Report& report) {
     write_whole_file(written.add(model_file), model);
   }
   if (!tokenizer) tokenizer.emplace(model_file);
-  TextSource source(files);
+  TextSource source(whole_files(files), options.text_key);
   PrepareResult result = Tokenization(options, *tokenizer, written).run(source, report);
   result.manifest.source = source_id;
   write_manifest(options.output, result.manifest);

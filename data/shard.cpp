@@ -74,12 +74,15 @@ struct ShardReader::Impl {
         offsets(file.dataset(offsets_name)) {
     check_info(info, path.string());
     check_sizes(info, tokens, offsets);
+    narrow = tokens.element_bytes() == sizeof(std::uint16_t);
   }
 
   hdf5::File file;
   ShardInfo info;
   hdf5::Dataset tokens;
   hdf5::Dataset offsets;
+  bool narrow = false;                     ///< 16-bit tokens: read as they lie, widened here, which is faster
+  mutable std::vector<std::uint16_t> raw;  ///< a range of them
 };
 
 ShardReader::ShardReader(const std::filesystem::path& file) : impl_(std::make_unique<Impl>(file)) {}
@@ -92,7 +95,13 @@ const ShardInfo& ShardReader::info() const {
 }
 
 void ShardReader::read(std::int64_t begin, std::span<std::int32_t> out) const {
-  impl_->tokens.read(begin, out);
+  if (impl_->narrow) {
+    impl_->raw.resize(out.size());
+    impl_->tokens.read(begin, std::span(impl_->raw));
+    std::copy(impl_->raw.begin(), impl_->raw.end(), out.begin());
+  } else {
+    impl_->tokens.read(begin, out);
+  }
   // An id outside the vocabulary would index past the embedding.
   const auto outside = [&](std::int32_t id) { return id < 0 || id >= impl_->info.vocab_size; };
   if (const auto found = std::find_if(out.begin(), out.end(), outside); found != out.end()) {

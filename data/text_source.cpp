@@ -1,144 +1,221 @@
 #include "data/text_source.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
-#include "data/pending_file.h"
+#include "data/json_text.h"
+#include "data/parquet.h"
 #include "data/utf8.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
 namespace {
 
-namespace fs = std::filesystem;
+/// Longer ones are no documents, but files without line breaks or of another kind.
+constexpr std::size_t max_document_bytes = std::size_t{1} << 30;
+constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
 
-std::optional<TextFile::Kind> kind_of(const fs::path& file) {
-  if (file.extension() == ".txt") return TextFile::Kind::text;
-  if (file.extension() == ".jsonl") return TextFile::Kind::json_lines;
-  return std::nullopt;
-}
-
-void append_directory(const fs::path& directory, std::vector<TextFile>& files) {
-  std::vector<TextFile> found;
-  std::error_code error;
-  for (fs::recursive_directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
-    const auto kind = kind_of(at->path());
-    if (kind && at->is_regular_file()) {
-      found.push_back({at->path(), *kind, static_cast<std::int64_t>(at->file_size())});
-    }
-  }
-  if (error) fail("cannot list {}: {}", directory.string(), error.message());
-  if (found.empty()) fail("{} holds no .txt or .jsonl file", directory.string());
-  std::sort(found.begin(), found.end(), [](const TextFile& a, const TextFile& b) { return a.path < b.path; });
-  files.insert(files.end(), found.begin(), found.end());
+[[noreturn]] void fail_too_long(const TextFile& file, const char* what) {
+  fail("{}: {} of more than 1 GiB; cut it into documents (.jsonl, one a line)", file.path.string(), what);
 }
 
 void remove_byte_order_mark(std::string& bytes) {
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.erase(0, 3);
 }
 
+/// A .txt file: one document.
+class WholeText : public TextSource::Reader {
+ public:
+  explicit WholeText(const TextPart& part)
+      : file_(*part.file), stream_(open_bytes(file_.path, file_.packing)) {}
+
+  bool next(RawDocument& raw) override {
+    if (done_) return false;
+    done_ = true;
+    std::size_t filled = 0;
+    raw.bytes.clear();
+    while (filled == raw.bytes.size()) {
+      if (filled > max_document_bytes) fail_too_long(file_, "a text");
+      raw.bytes.resize(std::max(2 * filled, buffer_bytes));
+      filled += stream_->read(std::span(raw.bytes).subspan(filled));
+    }
+    raw.bytes.resize(filled);
+    remove_byte_order_mark(raw.bytes);
+    raw.file = &file_;
+    return true;
+  }
+  std::int64_t bytes_done() const override { return stream_->consumed(); }
+
+ private:
+  const TextFile& file_;
+  std::unique_ptr<ByteStream> stream_;
+  bool done_ = false;
+};
+
+/// JSON lines: those that begin in a range of bytes.
+class JsonLines : public TextSource::Reader {
+ public:
+  explicit JsonLines(const TextPart& part)
+      : file_(*part.file),
+        begin_(part.begin),
+        end_(part.end),
+        // From the byte before: if it ends a line, one begins where the part does.
+        stream_(open_bytes(file_.path, file_.packing, std::max<std::int64_t>(part.begin - 1, 0))),
+        place_(std::max<std::int64_t>(part.begin - 1, 0)),
+        buffer_(buffer_bytes) {
+    std::string ignored;
+    if (part.begin > 0) read_line(ignored);
+    first_ = place_;
+  }
+
+  bool next(RawDocument& raw) override {
+    while (place_ < end_ && read_line(raw.bytes)) {
+      if (++line_ == 1 && begin_ == 0) remove_byte_order_mark(raw.bytes);
+      if (raw.bytes.find_first_not_of(" \t\r") == std::string::npos) continue;
+      raw.file = &file_;
+      raw.line = line_;
+      raw.offset = first_;
+      return true;
+    }
+    return false;
+  }
+  std::int64_t bytes_done() const override { return stream_->consumed(); }
+
+ private:
+  /// Up to the next newline, which is left out; false at the end of the file.
+  bool read_line(std::string& line) {
+    line.clear();
+    bool any = false;
+    while (at_ < size_ || refill()) {
+      any = true;
+      const char* begin = buffer_.data() + at_;
+      const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', size_ - at_));
+      const std::size_t bytes = newline != nullptr ? static_cast<std::size_t>(newline - begin) : size_ - at_;
+      line.append(begin, bytes);
+      const std::size_t used = bytes + (newline != nullptr ? 1 : 0);
+      at_ += used;
+      place_ += static_cast<std::int64_t>(used);
+      if (newline != nullptr) break;
+      if (line.size() > max_document_bytes) fail_too_long(file_, "a line");
+    }
+    return any;
+  }
+
+  bool refill() {
+    at_ = 0;
+    size_ = stream_->read(buffer_);
+    return size_ > 0;
+  }
+
+  const TextFile& file_;
+  const std::int64_t begin_;
+  const std::int64_t end_;
+  std::unique_ptr<ByteStream> stream_;
+  std::int64_t place_;  ///< in the unpacked file, of the next line
+  std::vector<char> buffer_;
+  std::size_t at_ = 0;
+  std::size_t size_ = 0;
+  std::int64_t first_ = 0;  ///< where the part's first line begins
+  std::int64_t line_ = 0;
+};
+
+/// Rows of a Parquet file.
+class ParquetRows : public TextSource::Reader {
+ public:
+  ParquetRows(const TextPart& part, const std::string& column)
+      : part_(part), texts_(part.file->path, column, part.begin, part.end) {}
+
+  bool next(RawDocument& raw) override {
+    if (!texts_.next(raw.bytes)) {
+      done_ = true;
+      return false;
+    }
+    raw.file = part_.file;
+    raw.line = texts_.row();
+    return true;
+  }
+  /// Whole row groups are counted; the last one's end is the file's.
+  std::int64_t bytes_done() const override { return done_ ? part_.bytes : 0; }
+
+ private:
+  const TextPart part_;
+  parquet::Texts texts_;
+  bool done_ = false;
+};
+
+std::unique_ptr<TextSource::Reader> open_part(const TextPart& part, const std::string& text_key) {
+  switch (part.file->kind) {
+    case TextFile::Kind::text:
+      return std::make_unique<WholeText>(part);
+    case TextFile::Kind::json_lines:
+      return std::make_unique<JsonLines>(part);
+    case TextFile::Kind::parquet:
+      return std::make_unique<ParquetRows>(part, text_key);
+  }
+  return nullptr;
+}
+
 }  // namespace
 
-std::vector<TextFile> list_text_files(const std::vector<fs::path>& inputs) {
-  std::vector<TextFile> files;
-  for (const fs::path& input : inputs) {
-    std::error_code error;
-    const fs::file_status status = fs::status(input, error);
-    if (!fs::exists(status)) fail("input {} does not exist", input.string());
-    if (fs::is_directory(status)) {
-      append_directory(input, files);
-      continue;
-    }
-    const auto kind = kind_of(input);
-    if (!kind || !fs::is_regular_file(status)) {
-      fail("input {} is neither a directory nor a .txt or .jsonl file; decompress or rename it",
-           input.string());
-    }
-    files.push_back({input, *kind, static_cast<std::int64_t>(fs::file_size(input))});
-  }
-  if (files.empty()) fail("no input; name .txt or .jsonl files, or directories of them");
-  return files;
+std::vector<TextPart> whole_files(const std::vector<TextFile>& files) {
+  std::vector<TextPart> parts;
+  for (const TextFile& file : files) parts.push_back({.file = &file, .bytes = file.bytes});
+  return parts;
 }
 
-TextSource::TextSource(std::vector<TextFile> files) : files_(std::move(files)) {
-  for (const TextFile& file : files_) bytes_total_ += file.bytes;
+TextSource::TextSource(std::vector<TextPart> parts, std::string text_key)
+    : parts_(std::move(parts)), text_key_(std::move(text_key)) {
+  for (const TextPart& part : parts_) bytes_total_ += part.bytes;
 }
+
+TextSource::~TextSource() = default;
 
 bool TextSource::next(RawDocument& raw) {
   while (true) {
-    if (lines_file_ != nullptr && next_line(raw)) return true;
-    if (next_file_ == files_.size()) return false;
-    const TextFile& file = files_[next_file_++];
-    if (file.kind == TextFile::Kind::json_lines) {
-      open(file);
-      continue;
+    if (reader_ != nullptr) {
+      if (reader_->next(raw)) return true;
+      bytes_done_ += parts_[part()].bytes;
+      reader_.reset();
     }
-    raw = {.bytes = read_whole_file(file.path), .file = &file, .line = 0};
-    bytes_done_ += std::ssize(raw.bytes);
-    remove_byte_order_mark(raw.bytes);
-    return true;
+    if (next_part_ == parts_.size()) return false;
+    reader_ = open_part(parts_[next_part_++], text_key_);
   }
 }
 
-void TextSource::open(const TextFile& file) {
-  lines_.open(file.path, std::ios::binary);
-  if (!lines_) fail("cannot read {}: {}", file.path.string(), std::strerror(errno));
-  lines_file_ = &file;
-  line_ = 0;
-}
-
-/// The next line that is not blank; at the file's end, closes it and returns false.
-bool TextSource::next_line(RawDocument& raw) {
-  while (std::getline(lines_, raw.bytes)) {
-    ++line_;
-    bytes_done_ += std::ssize(raw.bytes) + (lines_.eof() ? 0 : 1);
-    if (line_ == 1) remove_byte_order_mark(raw.bytes);
-    if (raw.bytes.find_first_not_of(" \t\r") == std::string::npos) continue;
-    raw.file = lines_file_;
-    raw.line = line_;
-    return true;
-  }
-  if (lines_.bad())
-    fail("cannot read {} after line {}: {}", lines_file_->path.string(), line_, std::strerror(errno));
-  lines_.close();
-  lines_.clear();
-  lines_file_ = nullptr;
-  return false;
+std::int64_t TextSource::bytes_done() const {
+  if (reader_ == nullptr) return bytes_done_;
+  return bytes_done_ + std::min(reader_->bytes_done(), parts_[part()].bytes);
 }
 
 namespace {
 
-std::string text_of_json(const RawDocument& raw, const std::string& text_key) {
-  const auto where = [&] { return fmt::format("{}, line {}", raw.file->path.string(), raw.line); };
-  using nlohmann::json;
-  json object;
-  try {
-    object = json::parse(raw.bytes);
-  } catch (const json::exception& e) {
-    fail("{}: not JSON ({}); correct or remove the line", where(), e.what());
+/// Lines of a file before byte `offset`: what a line's number in a part lacks.
+std::int64_t lines_before(const TextFile& file, std::int64_t offset) {
+  std::int64_t lines = 0;
+  const auto stream = open_bytes(file.path, file.packing);
+  std::vector<char> buffer(buffer_bytes);
+  while (offset > 0) {
+    const auto most = static_cast<std::size_t>(std::min<std::int64_t>(offset, std::ssize(buffer)));
+    const std::size_t got = stream->read(std::span(buffer).first(most));
+    if (got == 0) break;
+    lines += std::count(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(got), '\n');
+    offset -= static_cast<std::int64_t>(got);
   }
-  if (!object.is_object())
-    fail("{}: a JSON {}, not an object; correct or remove the line", where(), object.type_name());
-  const auto text = object.find(text_key);
-  if (text == object.end()) {
-    fail("{}: the object has no key \"{}\"; name the text's key with --text-key", where(), text_key);
-  }
-  if (!text->is_string()) fail("{}: \"{}\" is a JSON {}, not a string", where(), text_key, text->type_name());
-  return std::move(text->get_ref<std::string&>());
+  return lines;
 }
 
 }  // namespace
 
 Document parse_document(RawDocument&& raw, const std::string& text_key) {
-  const std::int64_t repaired = repair_utf8(raw.bytes);
-  if (raw.file->kind == TextFile::Kind::text) return {std::move(raw.bytes), repaired};
-  return {text_of_json(raw, text_key), repaired};
+  std::int64_t repaired = repair_utf8(raw.bytes);
+  if (raw.file->kind != TextFile::Kind::json_lines) return {std::move(raw.bytes), repaired};
+  const auto where = [&] {
+    return fmt::format("{}, line {}", raw.file->path.string(),
+                       raw.line + lines_before(*raw.file, raw.offset));
+  };
+  return {json_text(raw.bytes, text_key, where), repaired};
 }
 
 }  // namespace ratplus::data

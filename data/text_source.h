@@ -1,32 +1,46 @@
-// TextSource: the documents of text files, JSON lines and directories of them, one after another.
+// TextSource: the documents of text files, JSON lines and Parquet files, one after another.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "data/byte_stream.h"
 
 namespace ratplus::data {
 
 /// One input file.
 struct TextFile {
-  enum class Kind { text, json_lines };
+  enum class Kind { text, json_lines, parquet };
   std::filesystem::path path;
   Kind kind = Kind::text;
+  Packing packing = Packing::none;
   std::int64_t bytes = 0;
 };
 
-/// The files behind the inputs, in the order given; a directory stands for its .txt and .jsonl files,
-/// recursively, sorted by path. Throws Error naming an input that is missing, of another kind, or a directory
-/// without any.
+/// The files behind the inputs, in the order given. A directory stands for its .txt, .jsonl (both also with .gz or .zst)
+/// and .parquet files, recursively; a pattern with *, ? or [] for the files and directories that match it; either
+/// sorted by path. Throws Error naming an input that is missing, of another kind, or without any such file.
 std::vector<TextFile> list_text_files(const std::vector<std::filesystem::path>& inputs);
 
-/// A document as it lies in its file: a whole .txt file, or one JSON line.
+/// A part of a file that can be read without the rest: bytes of unpacked JSON lines (the lines that begin in them), row
+/// groups of a Parquet file, or any other file as a whole.
+struct TextPart {
+  static constexpr std::int64_t to_the_end = INT64_MAX;
+  const TextFile* file = nullptr;
+  std::int64_t begin = 0;
+  std::int64_t end = to_the_end;
+  std::int64_t bytes = 0;  ///< on disk
+};
+
+/// A document as it lies in its file: a whole .txt file, one JSON line, or one row of a Parquet file.
 struct RawDocument {
   std::string bytes;
   const TextFile* file = nullptr;
-  std::int64_t line = 0;  ///< JSON lines: its number, from 1
+  std::int64_t line = 0;    ///< JSON lines: its number, from 1, after byte `offset`; Parquet: the row, from 0
+  std::int64_t offset = 0;  ///< JSON lines: where counting begins
 };
 
 /// A document's text, well-formed UTF-8.
@@ -35,33 +49,45 @@ struct Document {
   std::int64_t repaired = 0;  ///< ill-formed byte sequences, each now U+FFFD
 };
 
-/// Reads the raw documents. Parsing is apart from it, since it can be done by many threads.
+/// Reads the raw documents. Parsing is apart from it, since it can be done by many threads. No more than a document and
+/// some buffers are in memory; a document of more than 1 GiB is an Error.
 class TextSource {
  public:
-  explicit TextSource(std::vector<TextFile> files);
+  /// text_key: the column of Parquet files.
+  TextSource(std::vector<TextPart> parts, std::string text_key);
+  ~TextSource();
   TextSource(const TextSource&) = delete;
   TextSource& operator=(const TextSource&) = delete;
 
-  /// The next document; false at the end. `raw.file` points into this object. Throws Error naming the file.
+  /// The next document; false at the end. Throws Error naming the file.
   bool next(RawDocument& raw);
+  /// The part that the last document came from.
+  std::size_t part() const { return next_part_ - 1; }
 
   std::int64_t bytes_total() const { return bytes_total_; }
-  std::int64_t bytes_done() const { return bytes_done_; }
+  std::int64_t bytes_done() const;
+
+  /// Reads one part's documents.
+  class Reader {
+   public:
+    virtual ~Reader() = default;
+    virtual bool next(RawDocument& raw) = 0;
+    virtual std::int64_t bytes_done() const = 0;
+  };
 
  private:
-  void open(const TextFile& file);
-  bool next_line(RawDocument& raw);
-
-  std::vector<TextFile> files_;
-  std::size_t next_file_ = 0;
-  std::ifstream lines_;  ///< the JSON lines file being read
-  const TextFile* lines_file_ = nullptr;
-  std::int64_t line_ = 0;
+  std::vector<TextPart> parts_;
+  std::string text_key_;
+  std::size_t next_part_ = 0;
+  std::unique_ptr<Reader> reader_;
   std::int64_t bytes_total_ = 0;
-  std::int64_t bytes_done_ = 0;
+  std::int64_t bytes_done_ = 0;  ///< of the parts before
 };
 
-/// The text of a raw document: the file's text, or the string under `text_key` of the JSON object. Throws
+/// Each file as one part.
+std::vector<TextPart> whole_files(const std::vector<TextFile>& files);
+
+/// The text of a raw document: the file's text, the row's, or the string under `text_key` of the JSON object. Throws
 /// Error naming file and line. Thread-safe.
 Document parse_document(RawDocument&& raw, const std::string& text_key);
 

@@ -36,6 +36,21 @@ TokenStream::TokenStream(std::filesystem::path dataset_directory, const Manifest
     : directory_(std::move(dataset_directory)), manifest_(manifest), split_(split), starts_{0} {
   for (const ManifestShard& entry : manifest_.shards(split_))
     starts_.push_back(starts_.back() + entry.tokens);
+  const auto parts = std::max<std::int64_t>(std::ssize(starts_) - 1, 1);
+  part_tokens_ = tokens() / parts + 1;
+  std::size_t shard = 0;
+  for (std::int64_t part = 0; part <= parts; ++part) {
+    while (shard + 2 < starts_.size() && starts_[shard + 1] <= part * part_tokens_) ++shard;
+    first_in_part_.push_back(shard);
+  }
+}
+
+/// The last shard that starts at or before the token; shards without tokens are passed over.
+std::size_t TokenStream::shard_of(std::int64_t token) const {
+  const auto part = static_cast<std::size_t>(token / part_tokens_);
+  const auto first = starts_.begin() + static_cast<std::ptrdiff_t>(first_in_part_[part]);
+  const auto last = starts_.begin() + static_cast<std::ptrdiff_t>(first_in_part_[part + 1] + 1);
+  return static_cast<std::size_t>(std::upper_bound(first, last, token) - starts_.begin()) - 1;
 }
 
 ShardReader& TokenStream::shard(std::size_t index) {
@@ -52,17 +67,25 @@ ShardReader& TokenStream::shard(std::size_t index) {
   return open_.emplace(index, std::move(opened)).first->second.reader;
 }
 
+void TokenStream::read_shard(std::size_t index, std::int64_t begin, std::span<std::int32_t> out) {
+  try {
+    shard(index).read(begin, out);
+  } catch (const Error&) {
+    open_.erase(index);
+    throw;
+  }
+}
+
 void TokenStream::read(std::int64_t begin, std::span<std::int32_t> out) {
   require(begin >= 0 && begin <= tokens() - std::ssize(out),
           "tokens [{}, {}) are outside the {} split of {} tokens", begin, begin + std::ssize(out),
           to_string(split_), tokens());
-  // The last shard that starts at or before `begin`; shards without tokens are passed over.
-  std::size_t index =
-      static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin()) - 1;
+  if (out.empty()) return;
+  std::size_t index = shard_of(begin);
   while (!out.empty()) {
     const std::int64_t left = starts_[index + 1] - begin;
     const auto part = static_cast<std::size_t>(std::min<std::int64_t>(left, std::ssize(out)));
-    if (part > 0) shard(index).read(begin - starts_[index], out.first(part));
+    if (part > 0) read_shard(index, begin - starts_[index], out.first(part));
     out = out.subspan(part);
     begin += static_cast<std::int64_t>(part);
     ++index;

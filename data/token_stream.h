@@ -19,7 +19,8 @@ class TokenStream {
   TokenStream(std::filesystem::path dataset_directory, const Manifest& manifest, Split split);
 
   std::int64_t tokens() const { return starts_.back(); }
-  /// Tokens [begin, begin + out.size()). Throws Error naming the shard that is missing, short or damaged.
+  /// Tokens [begin, begin + out.size()). Throws Error naming the shard that is missing, short or damaged; that one is
+  /// opened anew by the next call.
   void read(std::int64_t begin, std::span<std::int32_t> out);
   /// Opens every shard's header, so that a missing or short file is found before the first step.
   void check_all() const;
@@ -31,11 +32,17 @@ class TokenStream {
   };
 
   ShardReader& shard(std::size_t index);
+  void read_shard(std::size_t index, std::int64_t begin, std::span<std::int32_t> out);
+  std::size_t shard_of(std::int64_t token) const;
 
   std::filesystem::path directory_;
   Manifest manifest_;
   Split split_;
   std::vector<std::int64_t> starts_;  ///< first token of each shard, and the total
+  /// The shards that each of as many equal parts of the stream begins in: shards are of about one size, so few of them
+  /// begin in one part, and a token's shard is found in constant time.
+  std::vector<std::size_t> first_in_part_;
+  std::int64_t part_tokens_ = 1;
   std::map<std::size_t, OpenShard> open_;
   std::uint64_t uses_ = 0;
 };

@@ -10,11 +10,13 @@ usage() {
   cat <<'END'
 jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are missing
 
-Usage: jobs/setup.sh [--tests] [--cuda] [--list] [--help]
+Usage: jobs/setup.sh [--tests] [--cuda] [--parquet] [--list] [--help]
 
   --tests  also what only the tests need
   --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
            Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
+  --parquet
+           also Apache Arrow, into .deps/pyarrow (from PyPI's pyarrow): Parquet files as input of `ratplus prepare`
   --list   print the missing packages, install nothing
   --help   this text
 
@@ -30,6 +32,7 @@ packages=(
   libhdf5-dev zlib1g-dev
   libboost-program-options-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   libsentencepiece-dev
+  zlib1g-dev libzstd-dev libpcre2-dev libicu-dev
   doctest-dev
 )
 # The shards' README is read with h5py; ccache makes the second of two builds (with sanitizers) cheap to repeat.
@@ -39,12 +42,16 @@ test_packages=(python3-h5py ccache)
 cuda_packages=(python3 python3-pip)
 frontend=nvidia-cudnn-frontend==1.32.0
 cuda=false
+# Apache Arrow is not in Debian 12; this package carries its headers and libraries.
+arrow=pyarrow==26.0.1
+parquet=false
 
 list_only=false
 while (($# > 0)); do
   case $1 in
     --tests) packages+=("${test_packages[@]}") ;;
     --cuda) cuda=true && packages+=("${cuda_packages[@]}") ;;
+    --parquet) parquet=true && packages+=(python3 python3-pip) ;;
     --list) list_only=true ;;
     -h | --help) usage && exit ;;
     *) die "unknown option '$1'; --help lists the known ones" ;;
@@ -87,6 +94,22 @@ fetch_frontend() {
   echo "cuDNN's front end: .deps/include"
 }
 
+fetch_arrow() {
+  if [[ -e $repository/.deps/pyarrow/pyarrow/include/parquet/file_reader.h ]]; then
+    echo "Apache Arrow is there"
+    return
+  fi
+  rm -rf "$repository/.deps/pyarrow.partial"
+  if ! python3 -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: \
+    --target "$repository/.deps/pyarrow.partial" "$arrow"; then
+    rm -rf "$repository/.deps/pyarrow.partial"
+    die "could not fetch $arrow from PyPI; where there is no network, unpack its wheel into .deps/pyarrow"
+  fi
+  rm -rf "$repository/.deps/pyarrow"
+  mv "$repository/.deps/pyarrow.partial" "$repository/.deps/pyarrow"
+  echo "Apache Arrow: .deps/pyarrow"
+}
+
 check_cuda() {
   local nvcc
   nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null) ||
@@ -97,6 +120,7 @@ check_cuda() {
 if ((${#missing[@]} == 0)); then
   echo "all ${#packages[@]} packages are there"
   if $cuda; then check_cuda && fetch_frontend; fi
+  if $parquet; then fetch_arrow; fi
   exit
 fi
 
@@ -128,3 +152,4 @@ if ! update_package_lists >"$log" 2>&1 || ! install; then
 fi
 echo "installed"
 if $cuda; then check_cuda && fetch_frontend; fi
+if $parquet; then fetch_arrow; fi

@@ -43,15 +43,26 @@ struct JobSection {
   friend bool operator==(const JobSection&, const JobSection&) = default;
 };
 
+/// One of several datasets that samples are taken from.
+struct DataSource {
+  std::string directory;
+  double weight = 1;  ///< its share of the samples, as a part of the sum of all weights
+
+  friend bool operator==(const DataSource&, const DataSource&) = default;
+};
+
 struct DataSection {
-  std::string directory;         ///< a dataset made by `ratplus prepare`
-  std::int64_t window = 4096;    ///< T
-  std::int64_t batch = 512;      ///< sequences a step, over all ranks
-  std::int64_t micro_batch = 1;  ///< sequences a rank computes at once
+  std::string directory;            ///< a dataset made by `ratplus prepare` ...
+  std::vector<DataSource> sources;  ///< ... or several of them
+  std::int64_t window = 4096;       ///< T
+  std::int64_t batch = 512;         ///< sequences a step, over all ranks
+  std::int64_t micro_batch = 1;     ///< sequences a rank computes at once
   data::Sampling sampling = data::Sampling::ordered;
   int prefetch = 2;  ///< steps read ahead
 
   friend bool operator==(const DataSection&, const DataSection&) = default;
+  /// The directory as the only source, or the sources.
+  std::vector<DataSource> all_sources() const;
 };
 
 struct OptimizerSection {
@@ -134,8 +145,8 @@ std::vector<std::string> differences(const JobConfig& stored, const JobConfig& j
 
 /// What depends on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
 void validate_ranks(const JobConfig& job, int ranks);
-/// What depends on the dataset: the vocabulary, and a window of T + 1 tokens in either split.
-void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::int64_t train_tokens,
-                   std::int64_t validation_tokens);
+/// What depends on the dataset in `directory`: the vocabulary, and a window of T + 1 tokens in either split.
+void validate_data(const JobConfig& job, const std::string& directory, std::int64_t dataset_vocab_size,
+                   std::int64_t train_tokens, std::int64_t validation_tokens);
 
 }  // namespace ratplus::config

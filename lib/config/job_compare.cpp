@@ -41,6 +41,13 @@ std::string text_of(const std::vector<model::PatternPlan>& plans) {
   return list_of(texts);
 }
 
+std::string text_of(const std::vector<DataSource>& sources) {
+  std::vector<std::string> texts;
+  for (const DataSource& source : sources)
+    texts.push_back(fmt::format("{}: {}", source.directory, source.weight));
+  return list_of(texts);
+}
+
 }  // namespace
 
 std::vector<std::string> differences(const JobConfig& stored, const JobConfig& job) {

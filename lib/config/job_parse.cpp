@@ -5,6 +5,7 @@
 #include "lib/config/job.h"
 #include "lib/config/job_validate.h"
 #include "lib/config/pattern_toml.h"
+#include "lib/config/sources_toml.h"
 #include "lib/config/toml_reader.h"
 
 namespace ratplus::config {
@@ -19,13 +20,20 @@ void require_given(const Document& document, const std::string& field, std::stri
 
 void check_required(const JobConfig& job, const Document& document) {
   require_given(document, job.job.directory, "job.directory", "directory = \"runs/first\" in [job]");
-  require_given(document, job.data.directory, "data.directory", "directory = \"runs/first/data\" in [data]");
+  if (document.find("data.sources") == nullptr) {
+    require_given(document, job.data.directory, "data.directory",
+                  "directory = \"runs/first/data\" in [data]");
+  }
   if (job.job.kind == Kind::adapt) {
     require_given(document, job.job.from, "job.from", "from = \"runs/pretrain\" in [job]");
   }
 }
 
 void check_unneeded(const JobConfig& job, const Document& document) {
+  if (!job.data.directory.empty() && !job.data.sources.empty()) {
+    fail("{}: data.sources and data.directory (at {}) are both given; remove one of them",
+         document.where("data.sources"), document.where("data.directory"));
+  }
   if (job.job.kind == Kind::pretrain && !job.job.from.empty()) {
     fail(
         "{}: job.from is given, but job.kind = \"pretrain\" begins with initial weights; use "
@@ -68,6 +76,10 @@ void complete_validation(JobConfig& job) {
 }
 
 }  // namespace
+
+std::vector<DataSource> DataSection::all_sources() const {
+  return sources.empty() ? std::vector<DataSource>{{directory, 1}} : sources;
+}
 
 const char* to_string(Kind kind) {
   return kind == Kind::pretrain ? "pretrain" : "adapt";

@@ -129,13 +129,14 @@ void validate_batch_over_ranks(const JobConfig& job, int ranks, const std::strin
        multiples_near(job.data.batch, at_once), other_ways(job.data, ranks));
 }
 
-void require_window(const JobConfig& job, std::int64_t tokens, const char* split, const char* more) {
+void require_window(const JobConfig& job, const std::string& directory, std::int64_t tokens,
+                    const char* split, const char* more) {
   const std::int64_t needed = job.data.window + 1;
   if (tokens >= needed) return;
   const std::string shorter =
       tokens >= 2 ? fmt::format("use a data.window of at most {}, or ", tokens - 1) : "";
   fail("{}: data.window = {} needs {} tokens, but the {} split of {} has {}; {}{}", job.source,
-       job.data.window, needed, split, job.data.directory, tokens, shorter, more);
+       job.data.window, needed, split, directory, tokens, shorter, more);
 }
 
 }  // namespace
@@ -160,16 +161,17 @@ void validate_ranks(const JobConfig& job, int ranks) {
   validate_batch_over_ranks(job, ranks, job.source);
 }
 
-void validate_data(const JobConfig& job, std::int64_t dataset_vocab_size, std::int64_t train_tokens,
-                   std::int64_t validation_tokens) {
+void validate_data(const JobConfig& job, const std::string& directory, std::int64_t dataset_vocab_size,
+                   std::int64_t train_tokens, std::int64_t validation_tokens) {
   if (job.model.vocab_size != dataset_vocab_size) {
     fail(
-        "{}: model.vocab_size = {}, but the dataset {} (data.directory) was tokenized with a vocabulary of "
+        "{}: model.vocab_size = {}, but the dataset {} (data.{}) was tokenized with a vocabulary of "
         "{}; set model.vocab_size = {}, or give a dataset of the model's vocabulary",
-        job.source, job.model.vocab_size, job.data.directory, dataset_vocab_size, dataset_vocab_size);
+        job.source, job.model.vocab_size, directory, job.data.sources.empty() ? "directory" : "sources",
+        dataset_vocab_size, dataset_vocab_size);
   }
-  require_window(job, train_tokens, "training", "prepare a dataset from more text");
-  require_window(job, validation_tokens, "validation",
+  require_window(job, directory, train_tokens, "training", "prepare a dataset from more text");
+  require_window(job, directory, validation_tokens, "validation",
                  "prepare the dataset again with more text or a larger validation fraction");
 }
 

@@ -6,26 +6,11 @@
 
 #include "lib/config/job.h"
 #include "lib/config/pattern_toml.h"
+#include "lib/config/sources_toml.h"
+#include "lib/config/toml_value.h"
 
 namespace ratplus::config {
 namespace {
-
-/// A TOML basic string: quoted, with escapes for what may not stand in it.
-std::string to_toml_value(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      quoted += '\\';
-      quoted += c;
-    } else if (byte < 0x20 || byte == 0x7f) {
-      quoted += fmt::format("\\u{:04X}", byte);
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + '"';
-}
 
 std::string to_toml_value(bool x) {
   return x ? "true" : "false";
@@ -34,12 +19,6 @@ std::string to_toml_value(bool x) {
 template <std::integral Integer>
 std::string to_toml_value(Integer x) {
   return fmt::format("{}", x);
-}
-
-/// The shortest digits that read back as the same number, always with the marks of a float.
-std::string to_toml_value(double x) {
-  std::string digits = fmt::format("{}", x);
-  return digits.find_first_of(".en") == std::string::npos ? digits + ".0" : digits;
 }
 
 template <typename Enum>
@@ -51,6 +30,8 @@ requires std::is_enum_v<Enum> std::string to_toml_value(Enum choice) {
 bool applies(const JobConfig& job, const std::string& path) {
   if (path == "job.from") return job.job.kind == Kind::adapt;
   if (path == "job.joint_pattern") return job.job.recipe == Recipe::joint;
+  if (path == "data.directory") return job.data.sources.empty();
+  if (path == "data.sources") return !job.data.sources.empty();
   if (path == "schedule.steps") return job.schedule.tokens == 0;
   if (path == "schedule.tokens") return job.schedule.tokens != 0;
   if (path == "log.validation_patterns") return !job.log.validation_patterns.empty();

@@ -60,7 +60,7 @@ constexpr auto choices_of(model::Recompute) {
   return std::array{model::Recompute::none, model::Recompute::cheap, model::Recompute::block};
 }
 constexpr auto choices_of(data::Sampling) {
-  return std::array{data::Sampling::ordered, data::Sampling::random};
+  return std::array{data::Sampling::ordered, data::Sampling::random, data::Sampling::shuffled};
 }
 constexpr auto choices_of(parallel::Sharding) {
   return std::array{parallel::Sharding::none, parallel::Sharding::optimizer, parallel::Sharding::full};
@@ -102,6 +102,7 @@ void for_each_key(Job& config, Visit&& visit) {
 
   auto& data = config.data;
   visit("data", "directory", data.directory, Any{});
+  visit("data", "sources", data.sources, Any{});
   visit("data", "window", data.window, IntegerRange{1, 10'000'000});
   visit("data", "batch", data.batch, IntegerRange{1, 1'000'000});
   visit("data", "micro_batch", data.micro_batch, IntegerRange{1, 1'000'000});

@@ -229,8 +229,9 @@ void Document::drop_superseded() {
     const char* dropped;
   };
   constexpr std::array rules{
-      Rule{"schedule.steps", "", "schedule.tokens"}, Rule{"schedule.tokens", "", "schedule.steps"},
-      Rule{"job.recipe", "plain", "job.joint_pattern"}, Rule{"job.kind", "pretrain", "job.from"}};
+      Rule{"schedule.steps", "", "schedule.tokens"},    Rule{"schedule.tokens", "", "schedule.steps"},
+      Rule{"job.recipe", "plain", "job.joint_pattern"}, Rule{"job.kind", "pretrain", "job.from"},
+      Rule{"data.directory", "", "data.sources"},       Rule{"data.sources", "", "data.directory"}};
   for (const Rule& rule : rules) {
     const Value* value = find(rule.override_path);
     if (value == nullptr || !value->override_text) continue;

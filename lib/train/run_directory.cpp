@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -27,6 +28,9 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
   stored.job.recompute = job.job.recompute;
   stored.job.threads = job.job.threads;
   stored.data.directory = job.data.directory;
+  for (std::size_t i = 0; i < std::min(stored.data.sources.size(), job.data.sources.size()); ++i) {
+    stored.data.sources[i].directory = job.data.sources[i].directory;
+  }
   stored.data.micro_batch = job.data.micro_batch;
   stored.data.prefetch = job.data.prefetch;
   stored.schedule.tokens = job.schedule.tokens;  // another way to give the steps, which are compared

@@ -71,21 +71,6 @@ SessionSettings session_settings(const config::JobConfig& job) {
           .threads = job.job.threads};
 }
 
-data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world) {
-  data::Manifest manifest;
-  world.agree([&] {
-    manifest = data::read_manifest(job.data.directory);
-    config::validate_ranks(job, world.size());
-    config::validate_data(job, manifest.vocab_size, manifest.tokens(data::Split::train),
-                          manifest.tokens(data::Split::validation));
-    if (!world.root()) return;
-    for (const auto split : {data::Split::train, data::Split::validation}) {
-      data::TokenStream(job.data.directory, manifest, split).check_all();
-    }
-  });
-  return manifest;
-}
-
 std::vector<Half> halves(const config::JobConfig& job) {
   std::vector<Half> result;
   if (job.job.recipe == config::Recipe::joint) {
@@ -95,8 +80,8 @@ std::vector<Half> halves(const config::JobConfig& job) {
   return result;
 }
 
-StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dataset,
-                         const parallel::World& world, const std::optional<std::filesystem::path>& resume) {
+StartingPoint find_start(const config::JobConfig& job, const TrainingData& data, const parallel::World& world,
+                         const std::optional<std::filesystem::path>& resume) {
   if (!resume && job.job.kind == config::Kind::pretrain) return {};
   const auto directory =
       world.from_root([&] { return (resume ? *resume : weights::resolve(job.job.from)).string(); });
@@ -104,37 +89,31 @@ StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dat
   world.agree([&] {
     const auto info = weights::open_source(directory, job.model)->info();
     check_same_model(info, job.model);
-    if (!info.tokenizer.empty() && info.tokenizer != dataset.tokenizer) {
+    if (!info.tokenizer.empty() && info.tokenizer != data.manifest.tokenizer) {
       fail(
           "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
           "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
-          directory, info.tokenizer, job.data.directory, dataset.tokenizer);
+          directory, info.tokenizer, data.sources.front().directory.string(), data.manifest.tokenizer);
     }
-    if (resume) checkpoint::check_same_data(info, dataset);
+    if (resume) checkpoint::check_same_data(info, data.manifest);
     start.checkpoint = info;
   });
   return start;
 }
 
-Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
+Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
                  const StartingPoint& start, TrainListener& listener)
     : job_(job),
       world_(world),
       listener_(listener),
-      manifest_(std::move(dataset)),
+      data_(std::move(data)),
       halves_(halves(job)),
       session_(session_settings(job), world) {
   load(start);
   world.agree([&] {
-    validator_ = std::make_unique<Validator>(ValidationSettings{.dataset = job.data.directory,
-                                                                .split = data::Split::validation,
-                                                                .window = job.data.window,
-                                                                .sequences = job.log.validation_sequences},
-                                             manifest_, world);
-    data::TokenStream stream(job.data.directory, manifest_, data::Split::train);
-    const data::Sampler sampler(job.data.sampling, stream.tokens(), job.data.window, job.job.seed);
-    loader_ = std::make_unique<data::Loader>(std::move(stream), sampler, batch_shape(job, world),
-                                             static_cast<std::int32_t>(manifest_.end_of_text), step_,
+    HeldOut held_out = validation_samples(job, data_);
+    validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
+    loader_ = std::make_unique<data::Loader>(training_samples(job, data_), batch_shape(job, world), step_,
                                              job.schedule.steps, job.data.prefetch);
     if (world.root()) metrics_.emplace(job.job.directory, step_);
   });
@@ -195,7 +174,7 @@ StepMetrics Trainer::train_step() {
     throw parallel::AgreedError(fmt::format(
         "step {}: no position of its batch counts, since every input is the end-of-text token; look at {} "
         "with `ratplus inspect`",
-        step_ + 1, job_.data.directory));
+        step_ + 1, job_.data.all_sources().front().directory));
   }
   const double lr = optim::learning_rate(schedule_of(job_), step_);
   StepMetrics metrics;
@@ -285,8 +264,8 @@ void Trainer::save() {
                     .updates = session_.optimizer().updates(),
                     .tokens = step_ * job_.tokens_per_step(),
                     .job = config::to_toml(job_),
-                    .tokenizer = manifest_.tokenizer,
-                    .data = checkpoint::counts_of(manifest_)},
+                    .tokenizer = data_.manifest.tokenizer,
+                    .data = checkpoint::counts_of(data_.manifest)},
                    session_.store(), session_.optimizer(), session_.ops());
   if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep, job_.checkpoint.keep_every);
   const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};

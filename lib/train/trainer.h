@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "data/manifest.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/train/metrics.h"
 #include "lib/train/session.h"
+#include "lib/train/training_data.h"
 #include "lib/train/validation.h"
 
 namespace ratplus::train {
@@ -46,10 +46,6 @@ std::vector<Half> halves(const config::JobConfig& job);
 /// What a job asks of its session.
 SessionSettings session_settings(const config::JobConfig& job);
 
-/// The manifest of the job's dataset, once job, ranks and dataset are known to fit each other and all shards to be
-/// there. Throws Error, on all ranks alike; writes nothing.
-data::Manifest open_dataset(const config::JobConfig& job, const parallel::World& world);
-
 /// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
 /// system's, or all of a checkpoint's state.
 struct StartingPoint {
@@ -59,14 +55,14 @@ struct StartingPoint {
 
 /// The start of a job: `resume` if given, else job.from, else initial weights; once it is known to fit the job's model
 /// and its dataset. The root looks, once for all ranks. Throws Error, on all ranks alike; writes nothing.
-StartingPoint find_start(const config::JobConfig& job, const data::Manifest& dataset,
-                         const parallel::World& world, const std::optional<std::filesystem::path>& resume);
+StartingPoint find_start(const config::JobConfig& job, const TrainingData& data, const parallel::World& world,
+                         const std::optional<std::filesystem::path>& resume);
 
 class Trainer {
  public:
   /// Everything up to the first step: memory allocated, weights initialised or loaded, metrics.jsonl opened in the run
   /// directory, which must be there. Throws Error, on all ranks alike.
-  Trainer(const config::JobConfig& job, const parallel::World& world, data::Manifest dataset,
+  Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);
 
   Outcome run();
@@ -89,7 +85,7 @@ class Trainer {
   config::JobConfig job_;
   const parallel::World& world_;
   TrainListener& listener_;
-  data::Manifest manifest_;
+  TrainingData data_;
   std::vector<Half> halves_;
   Session session_;
   std::unique_ptr<Validator> validator_;

@@ -2,32 +2,43 @@
 
 #include <algorithm>
 
-#include "data/window.h"
 #include "kernels/error.h"
 
 namespace ratplus::train {
 namespace {
 
-std::int64_t count_windows(const data::TokenStream& stream, const ValidationSettings& settings) {
-  const auto windows = (stream.tokens() - 1) / settings.window;
+/// Whole windows of the split, at most as many as the settings ask for.
+std::int64_t count_windows(const ValidationSettings& settings, const data::Manifest& manifest) {
+  const auto tokens = manifest.tokens(settings.split);
+  const auto windows = (tokens - 1) / settings.window;
   if (windows < 1) {
     fail("{}: the {} split has {} tokens, a window of {} needs {}; shorten the window or hold out more",
-         settings.dataset.string(), data::to_string(settings.split), stream.tokens(), settings.window,
+         settings.dataset.string(), data::to_string(settings.split), tokens, settings.window,
          settings.window + 1);
   }
   return std::min(windows, settings.sequences);
+}
+
+std::unique_ptr<data::Samples> ordered_windows(const ValidationSettings& settings,
+                                               const data::Manifest& manifest) {
+  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
+  return std::make_unique<data::WindowSamples>(
+      only, data::WindowSamples::Settings{.split = settings.split,
+                                          .sampling = data::Sampling::ordered,
+                                          .window = settings.window,
+                                          .seed = 0});
 }
 
 }  // namespace
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
                      const parallel::World& world)
-    : world_(world),
-      stream_(settings.dataset, manifest, settings.split),
-      end_of_text_(static_cast<std::int32_t>(manifest.end_of_text)),
-      window_(settings.window),
-      sequences_(count_windows(stream_, settings)),
-      tokens_(static_cast<std::size_t>(settings.window + 1)) {}
+    : world_(world), window_(settings.window), sequences_(count_windows(settings, manifest)) {
+  samples_ = ordered_windows(settings, manifest);
+}
+
+Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, const parallel::World& world)
+    : world_(world), samples_(std::move(samples)), window_(samples_->length()), sequences_(count) {}
 
 /// Windows [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
 /// Returns the number of counted positions.
@@ -36,11 +47,10 @@ std::int64_t Validator::fill(std::int64_t first, std::int64_t count) {
   labels_.assign(inputs_.size(), -1);
   std::int64_t counted = 0;
   for (std::int64_t j = 0; j < count && first + j < sequences_; ++j) {
-    stream_.read((first + j) * window_, tokens_);
     const auto at = static_cast<std::size_t>(j * window_);
     const auto window = static_cast<std::size_t>(window_);
-    counted += data::cut_window(tokens_, end_of_text_, std::span(inputs_).subspan(at, window),
-                                std::span(labels_).subspan(at, window));
+    counted += samples_->read(first + j, std::span(inputs_).subspan(at, window),
+                              std::span(labels_).subspan(at, window));
   }
   return counted;
 }

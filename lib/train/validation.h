@@ -4,10 +4,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "data/manifest.h"
-#include "data/token_stream.h"
+#include "data/samples.h"
 #include "lib/model/model.h"
 #include "lib/model/pattern_plan.h"
 #include "parallel/world.h"
@@ -25,6 +26,8 @@ class Validator {
  public:
   /// Throws Error where the split holds no window.
   Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
+  /// The first `count` of these samples.
+  Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, const parallel::World& world);
 
   /// Mean cross-entropy by pattern: every window once under each, over all ranks; the same for any number of ranks
   /// and any micro-batch. `progress` gets windows done and windows in all.
@@ -37,11 +40,9 @@ class Validator {
   std::int64_t fill(std::int64_t first, std::int64_t count);
 
   const parallel::World& world_;
-  data::TokenStream stream_;
-  std::int32_t end_of_text_;
+  std::unique_ptr<data::Samples> samples_;
   std::int64_t window_;
   std::int64_t sequences_;
-  std::vector<std::int32_t> tokens_;  ///< [T + 1]
   std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]
   std::vector<std::int32_t> labels_;
 };

@@ -42,6 +42,10 @@ Column column(const std::vector<model::PatternPlan>&, Any) {
   return {"list of patterns", ""};
 }
 
+Column column(const std::vector<DataSource>&, Any) {
+  return {"list of sources", ""};
+}
+
 template <std::integral Integer>
 Column column(Integer, const IntegerRange& range) {
   return {"integer", describe(range)};
@@ -68,11 +72,15 @@ TEST_CASE("every key is documented with its type, default and range") {
   const std::string text = documentation();
   REQUIRE(!text.empty());
   // Keys without a default, or with one that depends on others: the text of their column.
-  const std::map<std::string, std::string> special = {
-      {"job.directory", "required"},          {"job.from", "required by `adapt`"},
-      {"job.pattern", "`\"dense\"`"},         {"job.joint_pattern", "`\"64,0,0\"`"},
-      {"data.directory", "required"},         {"schedule.steps", "this or `tokens`"},
-      {"schedule.tokens", "this or `steps`"}, {"log.validation_patterns", "the recipe's own"}};
+  const std::map<std::string, std::string> special = {{"job.directory", "required"},
+                                                      {"job.from", "required by `adapt`"},
+                                                      {"job.pattern", "`\"dense\"`"},
+                                                      {"job.joint_pattern", "`\"64,0,0\"`"},
+                                                      {"data.directory", "this or `sources`"},
+                                                      {"data.sources", "this or `directory`"},
+                                                      {"schedule.steps", "this or `tokens`"},
+                                                      {"schedule.tokens", "this or `steps`"},
+                                                      {"log.validation_patterns", "the recipe's own"}};
   const std::string written = to_toml(parse_job(minimal_job, "job.toml"));
   const JobConfig defaults;
   for_each_key(defaults, [&](const std::string& section, const std::string& key, const auto& field,
@@ -122,7 +130,7 @@ TEST_CASE("the documentation quotes true error messages") {
   };
   const JobConfig job = parse_job(minimal_job, "job.toml", {"data.batch=10", "data.micro_batch=2"});
   caught([&] { validate_ranks(job, 4); });
-  caught([&] { validate_data(job, 32000, 2100, 4097); });
+  caught([&] { validate_data(job, "runs/a/data", 32000, 2100, 4097); });
   for (const std::string& message : messages) {
     CHECK_MESSAGE(text.find("\n" + message + "\n") != std::string::npos,
                   "docs/job-files.md lacks: " << message);

@@ -23,7 +23,8 @@ TEST_CASE("the minimal job is accepted") {
 }
 
 TEST_CASE("an unknown key names the nearest one and the keys of its section") {
-  const std::string keys = " Keys of [data]: directory, window, batch, micro_batch, sampling, prefetch";
+  const std::string keys =
+      " Keys of [data]: directory, sources, window, batch, micro_batch, sampling, prefetch";
   check_line("bacth = 8", "job.toml:7: unknown key data.bacth; did you mean data.batch?" + keys);
   check_line("micro_batch_size = 8",
              "job.toml:7: unknown key data.micro_batch_size; did you mean data.micro_batch?" + keys);
@@ -57,8 +58,9 @@ TEST_CASE("a wrong type names the expected and the found one") {
   check_line("batch = [1]", "job.toml:7: data.batch must be an integer, not a list");
   check_line("batch = { a = 1 }", "job.toml:7: data.batch must be an integer, not a table");
   check_line("batch = 2026-01-01", "job.toml:7: data.batch must be an integer, not a date or time");
-  check_line("sampling = 3",
-             "job.toml:7: data.sampling must be \"ordered\" or \"random\", not the integer 3");
+  check_line(
+      "sampling = 3",
+      "job.toml:7: data.sampling must be \"ordered\" or \"random\" or \"shuffled\", not the integer 3");
   check_line("[model]\nrecurrence = 1",
              "job.toml:8: model.recurrence must be a boolean (true or false), not the integer 1");
   check_line("[optimizer]\nbeta1 = \"0.9\"",
@@ -69,8 +71,8 @@ TEST_CASE("a wrong type names the expected and the found one") {
 TEST_CASE("a value out of range names the range") {
   check_line("batch = 0", "job.toml:7: data.batch must be 1 to 1000000, not 0");
   check_line("prefetch = -1", "job.toml:7: data.prefetch must be 1 to 1024, not -1");
-  check_line("sampling = \"shuffled\"",
-             "job.toml:7: data.sampling must be \"ordered\" or \"random\", not \"shuffled\"");
+  check_line("sampling = \"mixed\"",
+             "job.toml:7: data.sampling must be \"ordered\" or \"random\" or \"shuffled\", not \"mixed\"");
   check_line("[schedule.warmup]", "job.toml:7: schedule.warmup must be a number, not a table");
   check_line("[optimizer]\nbeta2 = 1.0",
              "job.toml:8: optimizer.beta2 must be at least 0 and less than 1, not 1");
@@ -213,7 +215,7 @@ TEST_CASE("the dataset") {
   const JobConfig job = parse_job(minimal_job, "job.toml");
   const auto message = [&](std::int64_t vocab, std::int64_t train, std::int64_t validation) -> std::string {
     try {
-      validate_data(job, vocab, train, validation);
+      validate_data(job, "runs/a/data", vocab, train, validation);
     } catch (const Error& error) {
       return error.what();
     }
@@ -244,7 +246,7 @@ TEST_CASE("overrides that are not section.key=value") {
   check_override("=8", "--set =8" + form);
   check_override("data.bacth=8",
                  "--set data.bacth=8: unknown key data.bacth; did you mean data.batch? Keys of [data]: "
-                 "directory, window, batch, micro_batch, sampling, prefetch");
+                 "directory, sources, window, batch, micro_batch, sampling, prefetch");
   CHECK(refusal(minimal_job, {"dat.batch=8"})
             .rfind("--set dat.batch=8: unknown section [dat]; did you mean [data]?", 0) == 0);
   check_override("data.batch=1O",

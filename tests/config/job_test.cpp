@@ -87,7 +87,7 @@ validation_patterns = ["dense", "64,0,4"]
                   model::PatternPlan(Pattern{16, 256, 4}),
                   model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};
   expected.model = {2, 96, 32, 300, false, 500000, 1e-5, 0.01};
-  expected.data = {"d", 128, 24, 6, data::Sampling::random, 5};
+  expected.data = {"d", {}, 128, 24, 6, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
   expected.parallel = {parallel::Sharding::full, 2};
@@ -196,11 +196,47 @@ TEST_CASE("the written job has every key that applies") {
   for (const SectionKeys& section : known_keys()) {
     CHECK(text.find("[" + section.section + "]\n") != std::string::npos);
     for (const std::string& key : section.keys) {
-      const bool expected = !(section.section == "schedule" && key == "tokens");
+      const bool expected = !(section.section == "schedule" && key == "tokens") && key != "sources";
       CHECK_MESSAGE((text.find("\n" + key + " = ") != std::string::npos) == expected,
                     section.section << "." << key);
     }
   }
+}
+
+TEST_CASE("several sources: read, written, set, and taken in the place of the directory") {
+  const std::string text = R"([job]
+directory = "runs/a"
+[data]
+sources = [{ directory = "data/web", weight = 0.7 }, { directory = "data/code" }]
+[schedule]
+steps = 100
+)";
+  const JobConfig job = parse_job(text, "job.toml");
+  const std::vector<DataSource> expected{{"data/web", 0.7}, {"data/code", 1}};
+  CHECK(job.data.sources == expected);
+  CHECK(job.data.all_sources() == expected);
+  CHECK(parse_job(to_toml(job), "again") == job);
+  const JobConfig one = parse_job(text, "job.toml", {"data.directory=data/web"});
+  CHECK(one.data.all_sources() == std::vector<DataSource>{{"data/web", 1}});
+  const JobConfig set =
+      parse_job(minimal_job, "job.toml", {"data.sources=[{ directory = \"x\", weight = 2 }]"});
+  CHECK(set.data.all_sources() == std::vector<DataSource>{{"x", 2}});
+  CHECK(differences(job, set).front() == "data.sources = [x: 2] (was [data/web: 0.7, data/code: 1])");
+}
+
+TEST_CASE("several sources: what is wrong is named") {
+  const auto message = [](const std::string& value) {
+    return refusal("[job]\ndirectory = \"a\"\n[schedule]\nsteps = 1\n[data]\nsources = " + value + "\n");
+  };
+  CHECK(message("[]") ==
+        "job.toml:6: data.sources is an empty list; give at least one source, or data.directory");
+  CHECK(message("[{ directory = \"a\", weight = 0 }]") ==
+        "job.toml:6: data.sources[0].weight must be greater than 0 and finite, not 0");
+  CHECK(message("[{ weight = 1 }]").find("data.sources[0] has no directory") != std::string::npos);
+  CHECK(message("[{ directory = \"a\", wieght = 1 }]").find("did you mean weight?") != std::string::npos);
+  CHECK(message("[{ directory = \"a\" }, { directory = \"a\" }]").find("names a twice") != std::string::npos);
+  CHECK(message("[3]").find("must be a source") != std::string::npos);
+  CHECK(message("[{ directory = \"a\" }]\ndirectory = \"b\"").find("are both given") != std::string::npos);
 }
 
 }  // namespace

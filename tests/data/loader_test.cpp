@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "tests/data/support.h"
@@ -21,11 +22,21 @@ constexpr std::int64_t window = 7;
 struct Dataset {
   Dataset() : manifest(test::write_counting_dataset(scratch.path(), {{30, 40}, {1, 9, 50}, {70}})) {}
 
+  std::unique_ptr<Samples> samples(Sampling sampling) const {
+    const std::vector<Source> source{{scratch.path(), 1, manifest}};
+    return std::make_unique<WindowSamples>(
+        source,
+        WindowSamples::Settings{.split = Split::train, .sampling = sampling, .window = window, .seed = 11});
+  }
+
   Loader loader(Sampling sampling, BatchShape shape, std::int64_t first, std::int64_t last,
                 int depth = 2) const {
-    TokenStream stream(scratch.path(), manifest, Split::train);
-    const Sampler sampler(sampling, stream.tokens(), shape.window, 11);
-    return {std::move(stream), sampler, shape, 2, first, last, depth};
+    return {samples(sampling),
+            shape,
+            first,
+            last,
+            depth,
+            {.times = 2, .first_wait = std::chrono::milliseconds(1)}};
   }
 
   Scratch scratch;
@@ -73,7 +84,7 @@ TEST_CASE("loader: labels are the next tokens, but for those after an end of tex
 
 TEST_CASE("loader: the ranks' shares together are the one rank's batch") {
   const Dataset data;
-  for (const Sampling sampling : {Sampling::ordered, Sampling::random}) {
+  for (const Sampling sampling : {Sampling::ordered, Sampling::random, Sampling::shuffled}) {
     Loader whole = data.loader(sampling, {.batch = 12, .micro_batch = 12, .window = window}, 0, 5);
     std::vector<std::map<std::int64_t, Sequence>> expected(5);
     std::vector<std::int64_t> counted(5);
@@ -143,8 +154,70 @@ TEST_CASE("loader: what the thread meets is thrown by the step that needs it") {
   std::filesystem::remove(data.scratch / "train-1.h5");  // tokens 70 to 129
   Loader loader = data.loader(Sampling::ordered, {.batch = 1, .micro_batch = 1, .window = window}, 0, 20, 4);
   for (int step = 0; step < 9; ++step) CHECK(loader.next().step == step);  // up to token 63
+  CHECK(contains(message_of([&] { loader.next(); }), "train-1.h5: no such file (sample 9 was tried 3 times"));
   CHECK(contains(message_of([&] { loader.next(); }), "train-1.h5: no such file"));
-  CHECK(contains(message_of([&] { loader.next(); }), "train-1.h5: no such file"));
+}
+
+TEST_CASE("loader: a shard that comes back while it is tried again is read") {
+  const Dataset data;
+  const auto shard = data.scratch / "train-1.h5";
+  const auto away = data.scratch / "away.h5";
+  std::filesystem::rename(shard, away);
+  const BatchShape shape{.batch = 1, .micro_batch = 1, .window = window};
+  Loader loader(data.samples(Sampling::ordered), shape, 0, 20, 4,
+                {.times = 8, .first_wait = std::chrono::milliseconds(5)});
+  for (int step = 0; step < 9; ++step) loader.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  std::filesystem::rename(away, shard);
+  for (int step = 9; step < 20; ++step) CHECK(loader.next().step == step);
+}
+
+TEST_CASE("loader: its end cuts the waiting for a shard short") {
+  const Dataset data;
+  std::filesystem::remove(data.scratch / "train-0.h5");
+  const auto began = std::chrono::steady_clock::now();
+  {
+    Loader loader(data.samples(Sampling::ordered), {.batch = 1, .micro_batch = 1, .window = window}, 0, 20, 4,
+                  {.times = 3, .first_wait = std::chrono::seconds(30)});
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(10));
+}
+
+TEST_CASE("loader: several sources, each in its own order, and the same samples for any number of ranks") {
+  const Dataset a;
+  const Dataset b;
+  const auto loader = [&](Sampling sampling, int ranks, int rank) {
+    const std::vector<Source> sources{{a.scratch.path(), 2, a.manifest}, {b.scratch.path(), 1, b.manifest}};
+    auto samples = std::make_unique<WindowSamples>(
+        sources,
+        WindowSamples::Settings{.split = Split::train, .sampling = sampling, .window = window, .seed = 4});
+    return Loader(std::move(samples),
+                  {.batch = 12, .micro_batch = 2, .window = window, .ranks = ranks, .rank = rank}, 0, 10, 2);
+  };
+  for (const Sampling sampling : {Sampling::ordered, Sampling::random, Sampling::shuffled}) {
+    std::vector<std::multiset<std::vector<std::int32_t>>> seen;
+    for (const int ranks : {1, 2, 3}) {
+      std::multiset<std::vector<std::int32_t>> sequences;
+      for (int rank = 0; rank < ranks; ++rank) {
+        Loader one = loader(sampling, ranks, rank);
+        for (int step = 0; step < 10; ++step) {
+          const StepBatch& batch = one.next();
+          for (std::int64_t i = 0; i < std::ssize(batch.inputs) / window; ++i)
+            sequences.insert(sequence(batch, i).first);
+        }
+      }
+      seen.push_back(std::move(sequences));
+    }
+    CHECK(seen[0].size() == 120);
+    CHECK(seen[0] == seen[1]);
+    CHECK(seen[0] == seen[2]);
+  }
+  Manifest other = b.manifest;
+  other.tokenizer = "another";
+  const std::vector<Source> unlike{{"data/a", 1, a.manifest}, {"data/b", 1, other}};
+  CHECK(contains(message_of([&] { WindowSamples(unlike, {.window = window}); }),
+                 "data/a and data/b cannot be mixed: their tokenizers differ"));
 }
 
 TEST_CASE("loader: it can be destroyed at any moment") {

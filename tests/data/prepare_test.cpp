@@ -167,9 +167,11 @@ TEST_CASE("prepare: a file that is no tokenizer is named before anything is writ
   input.options.train_vocab_size = 0;
   input.options.tokenizer = input.scratch / "in/b.txt";
   const std::string message = message_of([&] { prepare(input.options, quiet); });
-  CHECK(message ==
-        input.options.tokenizer->string() +
-            " is not a SentencePiece model; give a tokenizer.model, or train one with --train-tokenizer");
+  CHECK(
+      message ==
+      input.options.tokenizer->string() +
+          " is neither a SentencePiece model nor a tokenizer.json; give a tokenizer.model, or train one with "
+          "--train-tokenizer");
   CHECK_FALSE(std::filesystem::exists(input.options.output));
 }
 

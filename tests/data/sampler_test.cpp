@@ -53,6 +53,29 @@ TEST_CASE("sampler: random offsets are uniform over every window of the stream")
   CHECK(chi_square < 120);  // 5 standard deviations
 }
 
+TEST_CASE("sampler: shuffled takes every window once a pass, in another order each time") {
+  const Sampler sampler(Sampling::shuffled, 1003, 10, 5);
+  const Sampler other(Sampling::shuffled, 1003, 10, 6);
+  REQUIRE(sampler.windows() == 100);
+  std::vector<std::vector<std::int64_t>> passes(3);
+  int same_as_other = 0;
+  for (std::int64_t i = 0; i < 300; ++i) {
+    passes[static_cast<std::size_t>(i / 100)].push_back(sampler.start(i));
+    same_as_other += sampler.start(i) == other.start(i);
+  }
+  for (const auto& pass : passes) {
+    std::set<std::int64_t> windows(pass.begin(), pass.end());
+    REQUIRE(windows.size() == 100);
+    CHECK(*windows.begin() == 0);
+    CHECK(*windows.rbegin() == 990);
+    for (const std::int64_t start : windows) CHECK(start % 10 == 0);
+  }
+  CHECK(passes[0] != passes[1]);
+  CHECK(passes[1] != passes[2]);
+  CHECK(same_as_other < 15);  // 3 on average
+  CHECK(Sampler(Sampling::shuffled, 11, 10, 1).start(7) == 0);
+}
+
 TEST_CASE("sampler: only windows that fit, and no negative index") {
   CHECK(contains(message_of([] { Sampler(Sampling::ordered, 10, 10, 1); }),
                  "one window of 10 inputs needs 11"));

@@ -1,6 +1,8 @@
 #include "data/text_source.h"
 
 #include <doctest/doctest.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include "data/utf8.h"
 #include "tests/data/support.h"
@@ -8,14 +10,42 @@
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;
+using test::prose;
 using test::Scratch;
 using test::write_text;
 
 namespace {
 
+std::string packed_gzip(const std::string& bytes) {
+  z_stream state{};
+  REQUIRE(deflateInit2(&state, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  std::string packed(deflateBound(&state, bytes.size()), '\0');
+  std::string in = bytes;
+  state.next_in = reinterpret_cast<Bytef*>(in.data());
+  state.avail_in = static_cast<uInt>(in.size());
+  state.next_out = reinterpret_cast<Bytef*>(packed.data());
+  state.avail_out = static_cast<uInt>(packed.size());
+  REQUIRE(deflate(&state, Z_FINISH) == Z_STREAM_END);
+  packed.resize(state.total_out);
+  deflateEnd(&state);
+  return packed;
+}
+
+std::string packed_zstd(const std::string& bytes) {
+  std::string packed(ZSTD_compressBound(bytes.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), bytes.data(), bytes.size(), 3));
+  return packed;
+}
+
+/// As the name's end says.
+void write_packed(const std::filesystem::path& file, const std::string& bytes) {
+  write_text(file, file.extension() == ".gz" ? packed_gzip(bytes) : packed_zstd(bytes));
+}
+
 std::vector<std::string> read_all(const std::vector<std::filesystem::path>& inputs,
                                   const std::string& key = "text") {
-  TextSource source(list_text_files(inputs));
+  const std::vector<TextFile> files = list_text_files(inputs);
+  TextSource source(whole_files(files), key);
   std::vector<std::string> texts;
   for (RawDocument raw; source.next(raw);) texts.push_back(parse_document(std::move(raw), key).text);
   CHECK(source.bytes_done() == source.bytes_total());
@@ -62,10 +92,123 @@ TEST_CASE("text: what is wrong with a JSON line is said with file and line") {
 TEST_CASE("text: inputs that cannot be") {
   const Scratch scratch;
   CHECK(contains(message_of([&] { list_text_files({scratch / "none"}); }), "none does not exist"));
-  CHECK(contains(message_of([&] { list_text_files({scratch.path()}); }), "holds no .txt or .jsonl file"));
+  CHECK(contains(message_of([&] { list_text_files({scratch.path()}); }),
+                 "holds no .txt, .jsonl (both also with .gz or .zst) or .parquet file"));
   CHECK(contains(message_of([&] { list_text_files({}); }), "no input"));
-  write_text(scratch / "a.txt.gz", "x");
-  CHECK(contains(message_of([&] { list_text_files({scratch / "a.txt.gz"}); }), "decompress"));
+  write_text(scratch / "a.txt.xz", "x");
+  CHECK(
+      contains(message_of([&] { list_text_files({scratch / "a.txt.xz"}); }), "unpack, convert or rename it"));
+  CHECK(contains(message_of([&] { list_text_files({scratch / "*.md"}); }), "*.md matches nothing"));
+  CHECK(contains(message_of([&] { list_text_files({scratch / "*.xz"}); }),
+                 "a.txt.xz is neither a directory nor"));
+}
+
+TEST_CASE("text: patterns, sorted, and a file whose name looks like one") {
+  const Scratch scratch;
+  write_text(scratch / "b/x.txt", "bx");
+  write_text(scratch / "a/x.txt", "ax");
+  write_text(scratch / "a/y.jsonl", "{\"text\": \"ay\"}");
+  write_text(scratch / "[z].txt", "z");
+  CHECK(read_all({scratch / "*/x.txt"}) == std::vector<std::string>{"ax", "bx"});
+  CHECK(read_all({scratch / "?"}) == std::vector<std::string>{"ax", "ay", "bx"});
+  CHECK(read_all({scratch / "[z].txt"}) == std::vector<std::string>{"z"});
+}
+
+TEST_CASE("text: gzip and zstd, of one member or several, and empty ones") {
+  const Scratch scratch;
+  const std::string text = prose(1, 300'000);  // more than a buffer
+  write_packed(scratch / "a.txt.gz", text);
+  write_packed(scratch / "b.txt.zst", text);
+  write_packed(scratch / "c.jsonl.gz", "{\"text\": \"one\"}\n{\"text\": \"t");
+  write_text(scratch / "c.jsonl.gz", test::read_text(scratch / "c.jsonl.gz") + packed_gzip("wo\"}\n"));
+  write_packed(scratch / "d.jsonl.zst", "{\"text\": \"three\"}");
+  write_packed(scratch / "e.txt.gz", "");
+  CHECK(read_all({scratch.path()}) == std::vector<std::string>{text, text, "one", "two", "three", ""});
+}
+
+TEST_CASE("text: a packed file that is cut off or damaged is named") {
+  const Scratch scratch;
+  const std::string text = prose(2, 20'000);
+  for (const char* name : {"a.txt.gz", "a.txt.zst"}) {
+    const auto file = scratch / name;
+    write_packed(file, text);
+    const std::string packed = test::read_text(file);
+    for (const std::size_t bytes : {std::size_t{0}, std::size_t{5}, packed.size() / 2, packed.size() - 1}) {
+      CAPTURE(bytes);
+      write_text(file, packed.substr(0, bytes));
+      CHECK(contains(message_of([&] { read_all({file}); }), file.string() + ": the "));
+      CHECK(contains(message_of([&] { read_all({file}); }), "data end in the middle: the file is truncated"));
+    }
+    std::string damaged = packed;
+    for (std::size_t at = packed.size() / 2; at < packed.size() / 2 + 40; ++at) damaged[at] = '!';
+    write_text(file, damaged);
+    CHECK(contains(message_of([&] { read_all({file}); }), file.string() + ": not sound"));
+    write_text(file, "plain text");
+    CHECK(contains(message_of([&] { read_all({file}); }), file.string() + ": not sound"));
+  }
+}
+
+TEST_CASE("text: the parts of a file of JSON lines give each line once, wherever it is cut") {
+  const Scratch scratch;
+  const auto path = scratch / "a.jsonl";
+  write_text(path, "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\r\n{\"text\": \"three\"}");
+  const std::vector<TextFile> files = list_text_files({path});
+  for (std::int64_t cut = 0; cut <= files[0].bytes; ++cut) {
+    CAPTURE(cut);
+    std::vector<TextPart> parts{{&files[0], 0, cut, cut},
+                                {&files[0], cut, TextPart::to_the_end, files[0].bytes - cut}};
+    TextSource source(parts, "text");
+    std::vector<std::string> texts;
+    for (RawDocument raw; source.next(raw);) texts.push_back(parse_document(std::move(raw), "text").text);
+    CHECK(texts == std::vector<std::string>{"one", "two", "three"});
+  }
+  write_text(path, "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\n{\"text\": torn\n");
+  TextSource source({{&files[0], 17, TextPart::to_the_end, 1}}, "text");
+  RawDocument raw;
+  REQUIRE(source.next(raw));
+  REQUIRE(source.next(raw));
+  CHECK(contains(message_of([&] { parse_document(std::move(raw), "text"); }), ", line 4: not JSON"));
+}
+
+TEST_CASE("text: one document of 100 MB") {
+  const Scratch scratch;
+  const std::string text(100'000'000, 'x');
+  write_packed(scratch / "a.jsonl.gz", "{\"text\": \"" + text + "\"}\n{\"text\": \"next\"}\n");
+  const auto texts = read_all({scratch / "a.jsonl.gz"});
+  REQUIRE(texts.size() == 2);
+  CHECK(texts[0] == text);
+  CHECK(texts[1] == "next");
+}
+
+TEST_CASE("text: Parquet, with nulls and several row groups") {
+  const auto file = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/texts.parquet";
+  if (!RATPLUS_WITH_PARQUET) {
+    CHECK(contains(message_of([&] { read_all({file}); }),
+                   "was built without Parquet; run `bash jobs/setup.sh --parquet`"));
+    return;
+  }
+  const std::vector<std::string> expected{"first", "", "", "dr\u00f6lf \U0001F680", std::string(5000, 'y'),
+                                          "last"};
+  CHECK(read_all({file}) == expected);
+  const std::vector<TextFile> files = list_text_files({file});
+  TextSource second({{&files[0], 1, 2, 10}}, "text");
+  RawDocument raw;
+  REQUIRE(second.next(raw));
+  CHECK(raw.bytes == "");
+  CHECK(raw.line == 2);
+  REQUIRE(second.next(raw));
+  CHECK(raw.bytes == expected[3]);
+  CHECK_FALSE(second.next(raw));
+  CHECK(read_all({file}, "url").back() == "u5");  // another column, dictionary-encoded
+  CHECK(contains(
+      message_of([&] { read_all({file}, "txt"); }),
+      "texts.parquet: there is no column \"txt\"; name one of these with --text-key: text, url, id"));
+  CHECK(contains(message_of([&] { read_all({file}, "id"); }), "column \"id\" does not hold one text a row"));
+  const Scratch scratch;
+  const std::string bytes = test::read_text(file);
+  write_text(scratch / "a.parquet", bytes.substr(0, bytes.size() / 2));
+  CHECK(contains(message_of([&] { read_all({scratch / "a.parquet"}); }),
+                 "a.parquet: not a sound Parquet file"));
 }
 
 TEST_CASE("UTF-8: each maximal ill-formed part becomes one U+FFFD") {
@@ -94,7 +237,8 @@ TEST_CASE("text: ill-formed UTF-8 in either kind of file is repaired and counted
   const Scratch scratch;
   write_text(scratch / "a.txt", "x\xFFy");
   write_text(scratch / "b.jsonl", "{\"text\": \"x\xFE\xC3y\"}\n");
-  TextSource source(list_text_files({scratch.path()}));
+  const std::vector<TextFile> files = list_text_files({scratch.path()});
+  TextSource source(whole_files(files), "text");
   RawDocument raw;
   REQUIRE(source.next(raw));
   Document document = parse_document(std::move(raw), "text");

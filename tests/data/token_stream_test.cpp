@@ -61,6 +61,21 @@ TEST_CASE("token stream: more shards than are kept open") {
   }
 }
 
+TEST_CASE("token stream: shards of very different sizes") {
+  const Scratch scratch;
+  std::vector<std::vector<int>> lengths(40, {1});
+  lengths[7] = {500};
+  lengths[20] = {};
+  lengths[39] = {300, 2};
+  const auto expected = expected_stream(lengths);
+  TokenStream stream(scratch.path(), test::write_counting_dataset(scratch.path(), lengths), Split::train);
+  for (std::size_t at = 0; at < expected.size(); ++at) {
+    std::vector<std::int32_t> one(1);
+    stream.read(static_cast<std::int64_t>(at), one);
+    REQUIRE(one[0] == expected[at]);
+  }
+}
+
 TEST_CASE("token stream: a shard that is missing, replaced or of another tokenizer is named") {
   const Scratch scratch;
   const Manifest manifest = test::write_counting_dataset(scratch.path(), {{8}, {9}});

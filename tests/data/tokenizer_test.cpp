@@ -119,9 +119,10 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
   };
   CHECK(contains(message("none.model"), "none.model: No such file"));
   test::write_text(fixture.scratch / "text.model", "hello, this is no model");
-  CHECK(contains(message("text.model"), "text.model is not a SentencePiece model; give"));
+  CHECK(contains(message("text.model"),
+                 "text.model is neither a SentencePiece model nor a tokenizer.json; give"));
   test::write_text(fixture.scratch / "empty.model", "");
-  CHECK(contains(message("empty.model"), "empty.model is not a SentencePiece model"));
+  CHECK(contains(message("empty.model"), "empty.model is neither a SentencePiece model"));
 
   const Tokenizer tokenizer(fixture.scratch / "m.model");
   CHECK(contains(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{400}); }), "400 is outside"));

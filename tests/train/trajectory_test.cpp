@@ -114,7 +114,7 @@ void check_trajectory(const std::string& name, std::int64_t micro_batch) {
   std::filesystem::create_directories(job.job.directory);
 
   Silent listener;
-  const auto dataset = train::open_dataset(job, world());
+  const auto dataset = train::open_data(job, world());
   train::Trainer trainer(job, world(), dataset, train::find_start(job, dataset, world(), std::nullopt),
                          listener);
   CHECK(trainer.run() == train::Outcome::finished);

@@ -1,0 +1,35 @@
+# Parquet files as input of `ratplus prepare` (RATPLUS_PARQUET = AUTO, ON, OFF): Apache Arrow, as its own Debian packages
+# install it (libparquet-dev), or as PyPI's pyarrow carries it, which `jobs/setup.sh --parquet` puts into .deps/pyarrow.
+# Sets RATPLUS_WITH_PARQUET.
+set(RATPLUS_WITH_PARQUET OFF)
+if(RATPLUS_PARQUET STREQUAL "OFF")
+  return()
+endif()
+
+find_package(Parquet CONFIG QUIET)
+if(Parquet_FOUND)
+  add_library(ratplus_arrow INTERFACE)
+  target_link_libraries(ratplus_arrow INTERFACE Parquet::parquet_shared)
+  set(RATPLUS_WITH_PARQUET ON)
+  message(STATUS "ratplus: Parquet by Apache Arrow ${Parquet_VERSION}")
+  return()
+endif()
+
+set(RATPLUS_PYARROW ${CMAKE_SOURCE_DIR}/.deps/pyarrow/pyarrow CACHE PATH "A pyarrow package, for its headers and libraries")
+file(GLOB arrow_library ${RATPLUS_PYARROW}/libarrow.so.*)
+file(GLOB parquet_library ${RATPLUS_PYARROW}/libparquet.so.*)
+list(LENGTH parquet_library parquet_count)
+if(EXISTS ${RATPLUS_PYARROW}/include/parquet/file_reader.h AND arrow_library AND parquet_count EQUAL 1)
+  add_library(ratplus_arrow INTERFACE)
+  target_include_directories(ratplus_arrow SYSTEM INTERFACE ${RATPLUS_PYARROW}/include)
+  target_link_libraries(ratplus_arrow INTERFACE ${parquet_library} ${arrow_library})
+  set(RATPLUS_WITH_PARQUET ON)
+  message(STATUS "ratplus: Parquet by the Arrow of ${RATPLUS_PYARROW}")
+  return()
+endif()
+
+set(parquet_missing "Apache Arrow is missing: `bash jobs/setup.sh --parquet` fetches it, or install libparquet-dev")
+if(RATPLUS_PARQUET STREQUAL "ON")
+  message(FATAL_ERROR "RATPLUS_PARQUET=ON, but ${parquet_missing}")
+endif()
+message(STATUS "ratplus: no Parquet (${parquet_missing})")

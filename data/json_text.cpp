@@ -1,0 +1,94 @@
+#include "data/json_text.h"
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/error.h"
+
+namespace ratplus::data {
+namespace {
+
+using nlohmann::json;
+
+/// Takes one string out of an object as it is parsed; a tree of values would cost more than the parsing.
+class TextFinder : public json::json_sax_t {
+ public:
+  explicit TextFinder(const std::string& key) : wanted_(key) {}
+
+  bool null() override { return value("null"); }
+  bool boolean(bool) override { return value("boolean"); }
+  bool number_integer(number_integer_t) override { return value("number"); }
+  bool number_unsigned(number_unsigned_t) override { return value("number"); }
+  bool number_float(number_float_t, const string_t&) override { return value("number"); }
+  bool binary(binary_t&) override { return value("binary"); }
+  bool string(string_t& text) override {
+    if (is_wanted()) text_ = std::move(text);
+    return value("string");
+  }
+  bool start_object(std::size_t) override {
+    value("object");
+    ++depth_;
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    value("array");
+    ++depth_;
+    return true;
+  }
+  bool end_object() override { return end(); }
+  bool end_array() override { return end(); }
+  bool key(string_t& name) override {
+    at_wanted_ = depth_ == 1 && name == wanted_;
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
+    error_ = error.what();
+    return false;
+  }
+
+  const std::string& error() const { return error_; }
+  const char* outermost() const { return outermost_; }
+  /// The type of the value under the key; null if there is none.
+  const char* found() const { return found_; }
+  std::string& text() { return text_; }
+
+ private:
+  bool is_wanted() const { return at_wanted_ && depth_ == 1; }
+  bool value(const char* type) {
+    if (depth_ == 0) outermost_ = type;
+    if (is_wanted()) found_ = type;
+    if (depth_ == 1) at_wanted_ = false;
+    return true;
+  }
+  bool end() {
+    --depth_;
+    return true;
+  }
+
+  const std::string& wanted_;
+  int depth_ = 0;
+  bool at_wanted_ = false;
+  const char* outermost_ = "null";
+  const char* found_ = nullptr;
+  std::string text_;
+  std::string error_;
+};
+
+}  // namespace
+
+std::string json_text(std::string_view line, const std::string& key,
+                      const std::function<std::string()>& where) {
+  TextFinder finder(key);
+  if (!json::sax_parse(line, &finder))
+    fail("{}: not JSON ({}); correct or remove the line", where(), finder.error());
+  const std::string_view outermost = finder.outermost();
+  if (outermost != "object")
+    fail("{}: a JSON {}, not an object; correct or remove the line", where(), outermost);
+  if (finder.found() == nullptr) {
+    fail("{}: the object has no key \"{}\"; name the text's key with --text-key", where(), key);
+  }
+  const std::string_view found = finder.found();
+  if (found != "string") fail("{}: \"{}\" is a JSON {}, not a string", where(), key, found);
+  return std::move(finder.text());
+}
+
+}  // namespace ratplus::data

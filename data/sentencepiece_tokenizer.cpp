@@ -1,0 +1,86 @@
+#include "data/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+
+#include "data/sentencepiece_words.h"
+#include "kernels/error.h"
+
+namespace ratplus::data {
+namespace {
+
+/// Longer texts are encoded in parts of about this many bytes: SentencePiece's merging takes some 100 bytes
+/// of memory for each byte of text, and slows down when that leaves the caches.
+constexpr std::size_t part_bytes = std::size_t{64} << 10;
+
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/// Where the first part of `text` ends: at a single blank between two words at or after `part_bytes`, or at
+/// the end.
+std::size_t part_end(std::string_view text) {
+  for (std::size_t at = part_bytes; at + 1 < text.size(); ++at) {
+    if (text[at] == ' ' && !is_space(text[at - 1]) && !is_space(text[at + 1])) return at;
+  }
+  return text.size();
+}
+
+class SentencePieceTokenizer : public TokenizerModel {
+ public:
+  SentencePieceTokenizer(const std::string& bytes, std::string file) : file_(std::move(file)) {
+    const auto status = model_.LoadFromSerializedProto(bytes);
+    if (!status.ok()) {  // its words are the source line and condition that failed
+      fail(
+          "{} is neither a SentencePiece model nor a tokenizer.json; give a tokenizer.model, or train one "
+          "with "
+          "--train-tokenizer",
+          file_);
+    }
+    std::vector<std::string> pieces;
+    adds_blank_ = model_.Encode("a", &pieces).ok() && !pieces.empty() &&
+                  pieces.front().starts_with("\xE2\x96\x81");  // U+2581, a blank as SentencePiece writes it
+  }
+
+  std::int64_t vocab_size() const override { return model_.GetPieceSize(); }
+  std::int32_t end_of_text() const override { return model_.eos_id(); }
+  std::int32_t id_of(const std::string& piece) const override {
+    const int id = model_.PieceToId(piece);
+    return model_.IdToPiece(id) == piece ? id : -1;
+  }
+
+  void encode(std::string_view text, std::vector<std::int32_t>& out) const override {
+    std::vector<int> ids;
+    while (!text.empty()) {
+      // A piece holds a blank only as its first character (or is made of blanks), so no merge crosses the cut,
+      // and the parts give the tokens of the whole. The blank at the cut is the one that the model puts before
+      // a text, if it does that, and stays with the next part otherwise.
+      const std::size_t end = part_end(text);
+      const auto status = model_.Encode(text.substr(0, end), &ids);
+      if (!status.ok()) fail("{}: cannot encode a text: {}", file_, plain_words(status.message()));
+      out.insert(out.end(), ids.begin(), ids.end());
+      text.remove_prefix(std::min(text.size(), end + (adds_blank_ ? 1 : 0)));
+    }
+  }
+
+  std::string decode(std::span<const std::int32_t> tokens) const override {
+    std::string text;
+    const auto status = model_.Decode(std::vector<int>(tokens.begin(), tokens.end()), &text);
+    if (!status.ok()) fail("{}: cannot decode: {}", file_, plain_words(status.message()));
+    return text;
+  }
+
+ private:
+  sentencepiece::SentencePieceProcessor model_;
+  std::string file_;
+  bool adds_blank_ = false;  ///< the model puts a blank before every text ("dummy prefix")
+};
+
+}  // namespace
+
+std::unique_ptr<TokenizerModel> sentencepiece_tokenizer(const std::string& bytes, const std::string& file) {
+  return std::make_unique<SentencePieceTokenizer>(bytes, file);
+}
+
+}  // namespace ratplus::data

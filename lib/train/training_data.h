@@ -1,0 +1,33 @@
+// What a job trains and validates on: its datasets, and samples of them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "data/samples.h"
+#include "data/source.h"
+#include "lib/config/job.h"
+#include "parallel/world.h"
+
+namespace ratplus::train {
+
+struct TrainingData {
+  std::vector<data::Source> sources;
+  data::Manifest manifest;  ///< of all sources together
+};
+
+/// The job's datasets, once job, ranks and data are known to fit each other and all shards to be there. Throws Error,
+/// on all ranks alike; writes nothing.
+TrainingData open_data(const config::JobConfig& job, const parallel::World& world);
+
+/// What the steps are made of.
+std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data);
+
+/// The held-out part: `samples`, of which `count` are looked at, none of them twice.
+struct HeldOut {
+  std::unique_ptr<data::Samples> samples;
+  std::int64_t count = 0;
+};
+HeldOut validation_samples(const config::JobConfig& job, const TrainingData& data);
+
+}  // namespace ratplus::train
