@@ -11,17 +11,27 @@ usage() {
 tests/run.sh - build everything and run all tests
 
 Usage: tests/run.sh [--sanitize] [-R REGEX] [--help]
+       tests/run.sh --compute-sanitizer
 
-  --sanitize  with AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/
-  -R REGEX    only the tests whose names match
-  --help      this text
+  --sanitize           with AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/
+  -R REGEX             only the tests whose names match
+  --compute-sanitizer  instead of the tests, those of the CUDA backend's operations under NVIDIA's compute-sanitizer:
+                       memcheck of all kernels, then racecheck of ratplus' own alone, because it reports hazards inside
+                       cuDNN's kernels, too. Takes long. Skipped where there is no GPU or no compute-sanitizer
+  --help               this text
 
-Installs the Debian packages that are missing. Its exit status is that of ctest.
+Environment, for the tests of operations (build/tests/kernels/test_kernels):
+  RATPLUS_TEST_BACKENDS  only the backends whose names contain this: cpu, cuda, "cuda bfloat16", ...
+  RATPLUS_TEST_SEED      an unsigned number, in place of the seed of their random inputs; a failing run shows its own
+
+Installs the Debian packages that are missing. Where there is nvcc, fetches the headers that the CUDA backend needs, and
+without a network goes on without that backend. Its exit status is that of ctest or compute-sanitizer.
 END
 }
 
 build=build
 sanitize=false
+compute_sanitizer=false
 configure_options=()
 ctest_options=(--output-on-failure)
 while (($# > 0)); do
@@ -31,6 +41,7 @@ while (($# > 0)); do
       build="build-sanitize"
       configure_options=("-DRATPLUS_SANITIZE=address,undefined" -DRATPLUS_CUDA=OFF)
       ;;
+    --compute-sanitizer) compute_sanitizer=true ;;
     -R)
       [[ -n ${2:-} ]] || die "-R needs a regular expression"
       ctest_options+=(-R "$2")
@@ -41,6 +52,10 @@ while (($# > 0)); do
   esac
   shift
 done
+
+if $compute_sanitizer && { $sanitize || ((${#ctest_options[@]} > 1)); }; then
+  die "--compute-sanitizer goes without other options"
+fi
 
 # What is found in our code fails the test; what OpenMPI keeps until the process ends does not.
 run_tests() {
@@ -54,13 +69,39 @@ run_tests() {
   ctest --test-dir "$build" --no-tests=error "${ctest_options[@]}"
 }
 
+# Failing calls of CUDA's own functions are not reported: the tests of errors make some fail on purpose.
+run_compute_sanitizer() {
+  local program=$build/tests/kernels/test_kernels tool status=0
+  local options=(--error-exitcode 9 --print-limit 20 --report-api-errors no)
+  local -x RATPLUS_TEST_BACKENDS=cuda
+  if ! "$program" --list-test-cases >/dev/null; then # it says what there is
+    echo "skipped: no GPU, or a build without the CUDA backend"
+    return
+  fi
+  if ! tool=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
+    echo "skipped: no compute-sanitizer; it comes with NVIDIA's CUDA Toolkit"
+    return
+  fi
+  echo "memcheck"
+  "$tool" --tool memcheck "${options[@]}" "$program" || status=$?
+  echo "racecheck of the kernels in namespace ratplus"
+  "$tool" --tool racecheck "${options[@]}" --kernel-name kns=ratplus "$program" || status=$?
+  return "$status"
+}
+
 mpi_environment
 
-setup_options=(--tests)
+jobs/setup.sh --tests
 # Where CUDA is, its backend is built, and tested where there is a GPU.
-if ! $sanitize && command -v nvcc >/dev/null; then setup_options+=(--cuda); fi
-jobs/setup.sh "${setup_options[@]}"
+if ! $sanitize && command -v nvcc >/dev/null; then
+  if jobs/setup.sh --cuda; then
+    configure_options+=(-DRATPLUS_CUDA=ON)
+  else
+    echo "warning: what the CUDA backend needs could not be fetched (see above); if it is not there, that backend is" \
+      "neither built nor tested" >&2
+  fi
+fi
 configure "$build" "${configure_options[@]}"
 cmake --build "$build" -j "$(build_jobs)"
 echo "tests in $build/"
-run_tests
+if $compute_sanitizer; then run_compute_sanitizer; else run_tests; fi

@@ -1,5 +1,6 @@
-// Every operation of ops.h, forward, written down plainly in float64: one loop an index, no blocking, no
-// fusing. The backends are compared with these, and their gradients with central differences of these.
+// Every operation of ops.h written down plainly in float64: one loop an index, no blocking, no fusing. The backends
+// are compared with these: their gradients with a gradient from here, which a test compares with central differences
+// of the forward operation, or with such differences themselves.
 #pragma once
 
 #include <algorithm>
@@ -60,6 +61,32 @@ inline RmsNorm rms_norm(const Values& x, const Values& delta, const Values& weig
   return result;
 }
 
+struct RmsNormGradient {
+  Values dx, dweight;
+};
+
+/// Gradient of du . u + dy . y, of a forward's y and rstd = r: with n = y r, dweight = sum over rows of du n, and
+/// dx = dy + r (w du - n mean(w du n)), which is also the gradient of delta.
+inline RmsNormGradient rms_norm_gradient(const Values& du, const Values& dy, const RmsNorm& forward,
+                                         const Values& weight) {
+  const auto d = static_cast<std::int64_t>(weight.size()), n = static_cast<std::int64_t>(du.size()) / d;
+  RmsNormGradient result{dy, Values(weight.size())};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double rstd = at(forward.rstd, i);
+    double mean = 0;
+    for (std::int64_t j = 0; j < d; ++j) {
+      const double normal = at(forward.y, i * d + j) * rstd;
+      at(result.dweight, j) += at(du, i * d + j) * normal;
+      mean += at(weight, j) * at(du, i * d + j) * normal / static_cast<double>(d);
+    }
+    for (std::int64_t j = 0; j < d; ++j) {
+      const double normal = at(forward.y, i * d + j) * rstd;
+      at(result.dx, i * d + j) += rstd * (at(weight, j) * at(du, i * d + j) - normal * mean);
+    }
+  }
+  return result;
+}
+
 /// B, T, H, P.
 struct HeadShape {
   std::int64_t b, t, h, p;
@@ -69,18 +96,21 @@ struct HeadShape {
   std::int64_t count() const { return b * t * h * p; }
 };
 
-/// Rotates [B, T, H, P] by position: pairs (i, i + P/2), frequency base^(-2i/P).
-inline Values rope(const Values& x, const HeadShape& s, double base) {
+/// Rotates [B, T, H, P] by position: pairs (i, i + P/2), frequency base^(-2i/P). Backward turns the other way,
+/// which is also the gradient's way: a rotation's transpose is its inverse.
+enum class Turn { forward, backward };
+inline Values rope(const Values& x, const HeadShape& s, double base, Turn turn = Turn::forward) {
   Values y(x.size());
-  for (std::int64_t b = 0; b < s.b; ++b) {
-    for (std::int64_t t = 0; t < s.t; ++t) {
-      for (std::int64_t h = 0; h < s.h; ++h) {
-        for (std::int64_t i = 0; i < s.p / 2; ++i) {
-          const double angle = static_cast<double>(t) *
-                               std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(s.p));
+  for (std::int64_t t = 0; t < s.t; ++t) {
+    for (std::int64_t i = 0; i < s.p / 2; ++i) {
+      const double angle =
+          static_cast<double>(t) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(s.p));
+      const double cos = std::cos(angle), sin = turn == Turn::forward ? std::sin(angle) : -std::sin(angle);
+      for (std::int64_t b = 0; b < s.b; ++b) {
+        for (std::int64_t h = 0; h < s.h; ++h) {
           const double first = at(x, s.index(b, t, h, i)), second = at(x, s.index(b, t, h, i + s.p / 2));
-          at(y, s.index(b, t, h, i)) = first * std::cos(angle) - second * std::sin(angle);
-          at(y, s.index(b, t, h, i + s.p / 2)) = second * std::cos(angle) + first * std::sin(angle);
+          at(y, s.index(b, t, h, i)) = first * cos - second * sin;
+          at(y, s.index(b, t, h, i + s.p / 2)) = second * cos + first * sin;
         }
       }
     }
@@ -105,24 +135,81 @@ inline Values recurrence(const Values& x, const Values& f, const HeadShape& s) {
   return y;
 }
 
+struct RecurrenceGradient {
+  Values dx, df;
+};
+
+/// Gradient of e . h for h = recurrence(x, f): the reversed scan of spec 1.1, s_t = e_t + g_{t+1} s_{t+1}, then
+/// dx_t = (1 - g_t) s_t and df_t = s_t (h_{t-1} - x_t) g_t (1 - g_t).
+inline RecurrenceGradient recurrence_gradient(const Values& e, const Values& x, const Values& f,
+                                              const HeadShape& s) {
+  RecurrenceGradient result{Values(x.size()), Values(x.size())};
+  const Values y = recurrence(x, f, s);
+  const std::int64_t width = s.h * s.p;
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t c = 0; c < width; ++c) {
+      double carry = 0;  // g_{t+1} s_{t+1}
+      for (std::int64_t t = s.t; t-- > 0;) {
+        const std::int64_t i = (b * s.t + t) * width + c;
+        const double g = sigmoid(at(f, i)), sum = at(e, i) + carry, before = t > 0 ? at(y, i - width) : 0;
+        at(result.dx, i) = (1 - g) * sum;
+        at(result.df, i) = sum * (before - at(x, i)) * g * (1 - g);
+        carry = g * sum;
+      }
+    }
+  }
+  return result;
+}
+
+/// One part, [B, T, H, P], of a projection [B, T, parts, H, P]: o, q, k, v and, of 5, f.
+inline Values part_of(const Values& projection, std::int64_t parts, std::int64_t which, const HeadShape& s) {
+  const std::int64_t d = s.h * s.p;
+  Values x(static_cast<std::size_t>(s.count()));
+  for (std::int64_t row = 0; row < s.b * s.t; ++row) {
+    for (std::int64_t c = 0; c < d; ++c) at(x, row * d + c) = at(projection, (row * parts + which) * d + c);
+  }
+  return x;
+}
+
 struct QKV {
   Values q, k, v;
 };
 
-/// q_rot, k_rot, v_rec of a projection [B, T, parts, H, P] whose parts are o, q, k, v and, of 5, f.
+/// q_rot, k_rot, v_rec of a projection.
 inline QKV recurrence_rope(const Values& projection, std::int64_t parts, const HeadShape& s, double base) {
-  const std::int64_t d = s.h * s.p;
-  const auto part = [&](std::int64_t which) {
-    Values x(static_cast<std::size_t>(s.count()));
-    for (std::int64_t row = 0; row < s.b * s.t; ++row) {
-      for (std::int64_t c = 0; c < d; ++c) at(x, row * d + c) = at(projection, (row * parts + which) * d + c);
-    }
-    return x;
-  };
-  const Values q = part(1), k = part(2), v = part(3);
+  const Values q = part_of(projection, parts, 1, s), k = part_of(projection, parts, 2, s),
+               v = part_of(projection, parts, 3, s);
   if (parts == 4) return {rope(q, s, base), rope(k, s, base), v};
-  const Values f = part(4);
+  const Values f = part_of(projection, parts, 4, s);
   return {rope(q, s, base), rope(recurrence(k, f, s), s, base), recurrence(v, f, s)};
+}
+
+/// Gradient of dout.q . q_rot + dout.k . k_rot + dout.v . v_rec, [B, T, parts, H, P]; zero in the part o.
+inline Values recurrence_rope_gradient(const QKV& dout, const Values& projection, std::int64_t parts,
+                                       const HeadShape& s, double base) {
+  const std::int64_t d = s.h * s.p;
+  Values result(projection.size());
+  const auto put = [&](std::int64_t which, const Values& x) {
+    for (std::int64_t row = 0; row < s.b * s.t; ++row) {
+      for (std::int64_t c = 0; c < d; ++c) at(result, (row * parts + which) * d + c) = at(x, row * d + c);
+    }
+  };
+  put(1, rope(dout.q, s, base, Turn::backward));
+  const Values dk = rope(dout.k, s, base, Turn::backward);
+  if (parts == 4) {
+    put(2, dk);
+    put(3, dout.v);
+    return result;
+  }
+  const Values f = part_of(projection, parts, 4, s);
+  const RecurrenceGradient of_k = recurrence_gradient(dk, part_of(projection, parts, 2, s), f, s);
+  const RecurrenceGradient of_v = recurrence_gradient(dout.v, part_of(projection, parts, 3, s), f, s);
+  put(2, of_k.dx);
+  put(3, of_v.dx);
+  Values df = of_k.df;  // k and v share the gate
+  for (std::size_t i = 0; i < df.size(); ++i) df[i] += of_v.df[i];
+  put(4, df);
+  return result;
 }
 
 struct Attention {
@@ -234,6 +321,25 @@ inline Values cross_entropy(const Values& logits, const std::vector<std::int32_t
     at(losses, i) = std::log(total) + largest - at(logits, i * vocab + label);
   }
   return losses;
+}
+
+/// Gradient of scale (sum of the losses): scale (softmax(logits) - onehot(label)), zero rows where a label is negative.
+inline Values cross_entropy_gradient(const Values& logits, const std::vector<std::int32_t>& labels,
+                                     double scale) {
+  const auto n = static_cast<std::int64_t>(labels.size()),
+             vocab = static_cast<std::int64_t>(logits.size()) / n;
+  const Values losses = cross_entropy(logits, labels);
+  Values gradient(logits.size());
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int32_t label = labels[static_cast<std::size_t>(i)];
+    if (label < 0) continue;
+    const double lse = at(losses, i) + at(logits, i * vocab + label);
+    for (std::int64_t j = 0; j < vocab; ++j) {
+      at(gradient, i * vocab + j) =
+          scale * (std::exp(at(logits, i * vocab + j) - lse) - (j == label ? 1 : 0));
+    }
+  }
+  return gradient;
 }
 
 }  // namespace ratplus::reference

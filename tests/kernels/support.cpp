@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 
+#include "kernels/error.h"
 #include "kernels/random.h"
 
 namespace ratplus::test {
 namespace {
 
-constexpr std::uint64_t seed = 20260218;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 bf16_t round_to_bf16(double value) {
@@ -95,13 +97,32 @@ const std::vector<Backend>& backends() {
       found.push_back({"cuda float32", [] { return make_cuda_ops(0, DType::f32); }, 1e-5});
       found.push_back({"cuda bfloat16", [] { return make_cuda_ops(0, DType::bf16); }, 1e-2});
     }
-    // RATPLUS_TEST_BACKENDS=cuda: those whose names contain it.
-    if (const char* wanted = std::getenv("RATPLUS_TEST_BACKENDS")) {
-      std::erase_if(found, [&](const Backend& b) { return b.name.find(wanted) == std::string::npos; });
+    const char* wanted = std::getenv("RATPLUS_TEST_BACKENDS");
+    if (wanted == nullptr) return found;
+    std::string names;
+    for (const Backend& backend : found) names += (names.empty() ? "\"" : ", \"") + backend.name + '"';
+    std::erase_if(found, [&](const Backend& b) { return b.name.find(wanted) == std::string::npos; });
+    if (found.empty()) {
+      fail("RATPLUS_TEST_BACKENDS=\"{}\" selects nothing; this build on this machine has {}", wanted, names);
     }
     return found;
   }();
   return all;
+}
+
+std::uint64_t seed() {
+  static const std::uint64_t value = [] {
+    std::uint64_t number = 20260218;
+    const char* given = std::getenv("RATPLUS_TEST_SEED");
+    if (given == nullptr) return number;
+    const char* end = given + std::strlen(given);
+    const auto [stop, error] = std::from_chars(given, end, number);
+    if (error != std::errc() || stop != end) {
+      fail("RATPLUS_TEST_SEED=\"{}\" is no unsigned number of 64 bits", given);
+    }
+    return number;
+  }();
+  return value;
 }
 
 std::int64_t count(const Shape& shape) {
@@ -112,13 +133,21 @@ std::int64_t count(const Shape& shape) {
 
 Values normal_values(std::int64_t n, std::uint32_t stream, double sigma) {
   std::vector<float> values(static_cast<std::size_t>(n));
-  fill_normal(values, static_cast<float>(sigma), seed, Purpose::test, stream, 0);
+  fill_normal(values, static_cast<float>(sigma), seed(), Purpose::test, stream, 0);
   return {values.begin(), values.end()};
+}
+
+std::vector<std::int32_t> random_ids(std::int64_t n, std::int64_t below, std::uint32_t stream) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::int32_t>(
+        random_below(static_cast<std::uint64_t>(below), seed(), Purpose::test, stream, i));
+  }
+  return ids;
 }
 
 Bench::Bench(const Backend& backend, const OpShapes& shapes)
     : ops_(backend.make()), tolerance_(backend.tolerance) {
-  INFO("seed " << seed);
   buffers_.emplace_back(ops_->device(), ops_->scratch_bytes(shapes));
   ops_->use_scratch(buffers_.back().as_tensor(DType::u8));
 }
@@ -198,6 +227,10 @@ double dot(const Values& a, const Values& b) {
   return sum;
 }
 
+bool same_bits(const Values& a, const Values& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
 double gradient_error(const Values& gradient, const Values& x,
                       const std::function<double(const Values&)>& loss, std::uint32_t stream) {
   if (gradient.size() != x.size()) return std::numeric_limits<double>::infinity();
@@ -208,7 +241,7 @@ double gradient_error(const Values& gradient, const Values& x,
   const bool all = x.size() <= all_below;
   Values along, expected;
   for (std::size_t i = 0; i < (all ? x.size() : picked); ++i) {
-    const std::size_t at = all ? i : random_below(x.size(), seed, Purpose::test, stream, i);
+    const std::size_t at = all ? i : random_below(x.size(), seed(), Purpose::test, stream, i);
     Values axis(x.size());
     axis[at] = 1;
     along.push_back(gradient[at]);

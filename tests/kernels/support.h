@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -26,12 +27,20 @@ struct Backend {
   double tolerance;  ///< relative error allowed: norm(result - reference) / norm(reference)
 };
 
-/// Every backend that this machine has.
+/// Every backend that this machine has; of them, where the environment has RATPLUS_TEST_BACKENDS, those whose names
+/// contain it. Throws Error where those are none.
 const std::vector<Backend>& backends();
+
+/// Of all random numbers of the tests: RATPLUS_TEST_SEED of the environment, or else always the same. Throws Error
+/// where that is no unsigned number.
+std::uint64_t seed();
 
 std::int64_t count(const Shape& shape);
 /// `n` numbers ~ N(0, sigma^2); another stream gives other numbers.
 Values normal_values(std::int64_t n, std::uint32_t stream, double sigma = 1);
+
+/// `n` numbers in [0, below): tokens or labels.
+std::vector<std::int32_t> random_ids(std::int64_t n, std::int64_t below, std::uint32_t stream);
 
 /// A backend at work: makes tensors on its device, and owns them.
 class Bench {
@@ -67,6 +76,9 @@ class Bench {
 double relative_error(const Values& result, const Values& reference, double least_norm = 0);
 
 double dot(const Values& a, const Values& b);
+
+/// Not only equal numbers: the same zeros and NaN, too.
+bool same_bits(const Values& a, const Values& b);
 
 /// Compares a gradient with central differences of `loss` at x: along every coordinate where x is short, else
 /// along random directions and along coordinates picked at random. Returns the larger relative error.

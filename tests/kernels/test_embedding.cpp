@@ -1,20 +1,7 @@
-#include "kernels/random.h"
 #include "tests/kernels/support.h"
 
 using namespace ratplus;
 using namespace ratplus::test;
-
-namespace {
-
-std::vector<std::int32_t> random_tokens(std::int64_t n, std::uint64_t vocab) {
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<std::int32_t>(random_below(vocab, 1, Purpose::test, 0, i));
-  }
-  return tokens;
-}
-
-}  // namespace
 
 TEST_CASE("embedding takes rows, and its gradient adds them up") {
   FOR_EACH_BACKEND(backend) {
@@ -22,7 +9,7 @@ TEST_CASE("embedding takes rows, and its gradient adds them up") {
     for (const std::int64_t width : {8, 50, 72, 256}) {
       CAPTURE(width);
       constexpr std::int64_t rows = 333, vocab = 11;  // every token occurs often
-      const std::vector<std::int32_t> tokens = random_tokens(rows, vocab);
+      const std::vector<std::int32_t> tokens = random_ids(rows, vocab, 0);
       const Tensor ids = bench.labels(tokens);
       const Tensor table = bench.tensor(bench.compute(), {vocab, width}, normal_values(vocab * width, 1));
       const Values entries = bench.read(table);

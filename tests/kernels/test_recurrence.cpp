@@ -11,7 +11,11 @@ namespace {
 
 constexpr double base = 10000;
 
-void check_recurrence(const Backend& backend, const HeadShape& s, std::int64_t parts) {
+enum class Repeat { no, yes };
+
+/// With Repeat::yes everything is computed once more, and must have the same bits.
+void check_recurrence(const Backend& backend, const HeadShape& s, std::int64_t parts,
+                      Repeat repeat = Repeat::no) {
   CAPTURE(s.b);
   CAPTURE(s.t);
   CAPTURE(s.h);
@@ -23,36 +27,55 @@ void check_recurrence(const Backend& backend, const HeadShape& s, std::int64_t p
   const Tensor rope = bench.poisoned(DType::f32, {s.t + 3, 2, s.p / 2});  // a longer table serves, too
   bench->rope_table(rope, base);
   const Tensor projection = bench.tensor(c, wide, normal_values(count(wide), 1));
-  const Tensor q = bench.poisoned(c, shape), k = bench.poisoned(c, shape),
-               v = bench.strided_poisoned(c, shape);
-  bench->recurrence_rope_forward(q, k, v, projection, rope);
-  const Values x = bench.read(projection);
-  const reference::QKV expected = reference::recurrence_rope(x, parts, s, base);
-  CHECK(relative_error(bench.read(q), expected.q) < bench.tolerance());
-  CHECK(relative_error(bench.read(k), expected.k) < bench.tolerance());
-  CHECK(relative_error(bench.read(v), expected.v) < bench.tolerance());
-
   const Tensor dq = bench.tensor(c, shape, normal_values(s.count(), 2));
   const Tensor dk = bench.strided(c, shape, normal_values(s.count(), 3));
   const Tensor dv = bench.tensor(c, shape, normal_values(s.count(), 4));
-  const Tensor dprojection = bench.poisoned(c, wide);
-  bench->recurrence_rope_backward(dprojection, dq, dk, dv, projection, k, v, rope);
-  const Values dq0 = bench.read(dq), dk0 = bench.read(dk), dv0 = bench.read(dv);
-  Values gradient = bench.read(dprojection);
+
+  struct Result {
+    reference::QKV out;
+    Values gradient;
+  };
+  const auto run = [&] {
+    const Tensor q = bench.poisoned(c, shape), k = bench.poisoned(c, shape),
+                 v = bench.strided_poisoned(c, shape), dprojection = bench.poisoned(c, wide);
+    bench->recurrence_rope_forward(q, k, v, projection, rope);
+    bench->recurrence_rope_backward(dprojection, dq, dk, dv, projection, k, v, rope);
+    return Result{{bench.read(q), bench.read(k), bench.read(v)}, bench.read(dprojection)};
+  };
+  Result result = run();
+  if (repeat == Repeat::yes) {
+    const Result again = run();
+    CHECK(same_bits(again.out.q, result.out.q));
+    CHECK(same_bits(again.out.k, result.out.k));
+    CHECK(same_bits(again.out.v, result.out.v));
+    CHECK(same_bits(again.gradient, result.gradient));
+  }
+
+  const Values x = bench.read(projection);
+  const reference::QKV expected = reference::recurrence_rope(x, parts, s, base);
+  CHECK(relative_error(result.out.q, expected.q) < bench.tolerance());
+  CHECK(relative_error(result.out.k, expected.k) < bench.tolerance());
+  CHECK(relative_error(result.out.v, expected.v) < bench.tolerance());
+
   // The part o is left alone: still NaN, and no input of this operation.
+  std::int64_t touched = 0;
   const std::int64_t d = s.h * s.p;
   for (std::int64_t row = 0; row < s.b * s.t; ++row) {
     for (std::int64_t i = 0; i < d; ++i) {
-      double& untouched = reference::at(gradient, row * parts * d + i);
-      CHECK(std::isnan(untouched));
-      untouched = 0;
+      double& value = reference::at(result.gradient, row * parts * d + i);
+      touched += !std::isnan(value);
+      value = 0;
     }
   }
-  const auto loss = [&](const Values& at) {
-    const reference::QKV out = reference::recurrence_rope(at, parts, s, base);
-    return dot(dq0, out.q) + dot(dk0, out.k) + dot(dv0, out.v);
-  };
-  CHECK(gradient_error(gradient, x, loss, 5) < bench.tolerance());
+  CHECK(touched == 0);
+  const reference::QKV dout{bench.read(dq), bench.read(dk), bench.read(dv)};
+  const Values gradient = reference::recurrence_rope_gradient(dout, x, parts, s, base);
+  CHECK(relative_error(result.gradient, gradient) < bench.tolerance());
+  for (std::int64_t which = 1; which < parts; ++which) {  // each by itself: a small one does not hide
+    CAPTURE(which);
+    CHECK(relative_error(reference::part_of(result.gradient, parts, which, s),
+                         reference::part_of(gradient, parts, which, s)) < bench.tolerance());
+  }
 }
 
 }  // namespace
@@ -73,6 +96,21 @@ TEST_CASE("the rotary table holds cos and sin to float32") {
   }
 }
 
+TEST_CASE("the reference of the recurrence's gradient equals central differences") {
+  for (const std::int64_t parts : {5, 4}) {
+    const HeadShape s{2, 9, 2, 4};
+    const Values x = normal_values(s.count() * parts, 1);
+    const reference::QKV dout{normal_values(s.count(), 2), normal_values(s.count(), 3),
+                              normal_values(s.count(), 4)};
+    const auto loss = [&](const Values& at) {
+      const reference::QKV out = reference::recurrence_rope(at, parts, s, base);
+      return dot(dout.q, out.q) + dot(dout.k, out.k) + dot(dout.v, out.v);
+    };
+    const Values gradient = reference::recurrence_rope_gradient(dout, x, parts, s, base);
+    CHECK(gradient_error(gradient, x, loss, 5) < 1e-6);
+  }
+}
+
 TEST_CASE("recurrence and RoPE, forward and backward") {
   FOR_EACH_BACKEND(backend) {
     for (const std::int64_t parts : {5, 4}) {
@@ -82,6 +120,15 @@ TEST_CASE("recurrence and RoPE, forward and backward") {
       check_recurrence(backend, {2, 67, 3, 8}, parts);
       check_recurrence(backend, {3, 33, 2, 64}, parts);
       check_recurrence(backend, {1, 129, 1, 128}, parts);
+    }
+  }
+}
+
+TEST_CASE("recurrence and RoPE over long sequences") {
+  FOR_EACH_BACKEND(backend) {
+    for (const std::int64_t parts : {5, 4}) {
+      check_recurrence(backend, {1, 4097, 3, 64}, parts, Repeat::yes);
+      check_recurrence(backend, {2, 1030, 1, 128}, parts, Repeat::yes);
     }
   }
 }

@@ -12,7 +12,9 @@
 #include "lib/checkpoint/verify.h"
 #include "lib/train/session.h"
 #include "tests/support/messages.h"
+#include "tests/support/modes.h"
 #include "tests/support/ranks.h"
+#include "tests/support/reference_file.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
@@ -24,19 +26,38 @@ namespace {
 
 const model::ModelConfig config{.layers = 2, .width = 32, .head_dim = 16, .vocab_size = 50};
 
+const test::Mode on_cpu{"cpu", DeviceChoice::cpu, DType::f32, 0};
+
+std::unique_ptr<train::Session> new_session(const test::Mode& mode) {
+  return std::make_unique<train::Session>(train::SessionSettings{.model = config,
+                                                                 .shapes = {1, 16},
+                                                                 .optimizer = {},
+                                                                 .device = mode.device,
+                                                                 .precision = mode.precision,
+                                                                 .threads = 1},
+                                          world());
+}
+
+std::vector<std::int32_t> some_tokens() {
+  std::vector<std::int32_t> tokens(16);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(3 * i % 50);
+  return tokens;
+}
+
+void train_once(train::Session& session) {
+  const auto tokens = some_tokens();
+  session.store().begin_update();
+  session.store().begin_micro_batch(true);
+  session.model().forward_backward(tokens, tokens, model::PatternPlan(), 0.1);
+  session.model().take_loss();
+  session.optimizer().update(1e-3);
+}
+
 /// A session with weights, moments and an update count that are all different from a fresh one's.
-std::unique_ptr<train::Session> trained_session() {
-  auto session = std::make_unique<train::Session>(
-      train::SessionSettings{.model = config, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
+std::unique_ptr<train::Session> trained_session(const test::Mode& mode = on_cpu) {
+  auto session = new_session(mode);
   session->set_initial_weights(7);
-  std::vector<std::int32_t> inputs(16);
-  for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i] = static_cast<std::int32_t>(3 * i % 50);
-  for (int update = 0; update < 3; ++update) {
-    session->store().begin_update();
-    session->store().begin_micro_batch(true);
-    session->model().forward_backward(inputs, inputs, model::PatternPlan(), 0.1);
-    session->optimizer().update(1e-3);
-  }
+  for (int update = 0; update < 3; ++update) train_once(*session);
   return session;
 }
 
@@ -55,7 +76,9 @@ std::vector<float> state_of(train::Session& session) {
   for (std::size_t u = 0; u < session.store().units().size(); ++u) {
     for (const Tensor& x : {session.store().master(u), session.optimizer().first_moment(u),
                             session.optimizer().second_moment(u)}) {
-      all.insert(all.end(), x.as<float>(), x.as<float>() + x.numel());
+      std::vector<float> values(static_cast<std::size_t>(x.numel()));
+      session.ops().download(values.data(), x);
+      all.insert(all.end(), values.begin(), values.end());
     }
   }
   return all;
@@ -147,13 +170,46 @@ TEST_CASE("weights, moments and counts come back bit for bit") {
   CHECK(info.model == config);
   CHECK(info.tokenizer == "t");
 
-  train::Session fresh({.model = config, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
-  fresh.set_initial_weights(8);
-  CHECK(state_of(fresh) != before);
-  checkpoint::load_weights(info, fresh.store(), fresh.ops());
-  checkpoint::load_optimizer(info, fresh.store(), fresh.optimizer(), fresh.ops());
-  CHECK(state_of(fresh) == before);
-  CHECK(fresh.optimizer().updates() == 3);
+  const auto fresh = new_session(on_cpu);
+  fresh->set_initial_weights(8);
+  CHECK(state_of(*fresh) != before);
+  checkpoint::load_weights(info, fresh->store(), fresh->ops());
+  checkpoint::load_optimizer(info, fresh->store(), fresh->optimizer(), fresh->ops());
+  CHECK(state_of(*fresh) == before);
+  CHECK(fresh->optimizer().updates() == 3);
+}
+
+TEST_CASE("a checkpoint saved on one device goes on there, and elsewhere, as if there had been none") {
+  for (const auto& saved_on : test::modes()) {
+    for (const auto& loaded_on : test::modes()) {
+      CAPTURE(saved_on.name);
+      CAPTURE(loaded_on.name);
+      const test::ScratchDirectory run;
+      const auto session = trained_session(saved_on);
+      const auto info = info_of(checkpoint::step_directory(run.path(), 5), 5);
+      checkpoint::save(world(), info, session->store(), session->optimizer(), session->ops());
+
+      const auto fresh = new_session(loaded_on);
+      fresh->set_initial_weights(8);
+      const auto read = checkpoint::read_info(info.directory);
+      checkpoint::load_weights(read, fresh->store(), fresh->ops());
+      checkpoint::load_optimizer(read, fresh->store(), fresh->optimizer(), fresh->ops());
+      CHECK(state_of(*fresh) == state_of(*session));
+      CHECK(fresh->optimizer().updates() == session->optimizer().updates());
+
+      // The next update, by the weights in the products' own type, is the same too.
+      const auto before = state_of(*session);
+      train_once(*session);
+      train_once(*fresh);
+      CHECK(state_of(*session) != before);
+      if (saved_on.name == loaded_on.name) {
+        CHECK(state_of(*fresh) == state_of(*session));
+      } else {
+        CHECK(test::relative_error(state_of(*fresh), state_of(*session)) <
+              std::max(saved_on.tolerance, loaded_on.tolerance));
+      }
+    }
+  }
 }
 
 TEST_CASE("the newest complete checkpoint is found, by its run too; partial ones are not") {

@@ -35,11 +35,11 @@ namespace {
 
 config::JobConfig job_in(const std::filesystem::path& directory,
                          const std::vector<std::string>& overrides = {}) {
-  return config::parse_job(
-      "[job]\ndirectory = \"" + directory.string() +
-          "\"\n[model]\nlayers = 1\nwidth = 32\nhead_dim = 16\nvocab_size = 50\n[data]\ndirectory = \"d\"\n"
-          "window = 16\nbatch = 4\n[schedule]\nsteps = 10\n",
-      "job.toml", overrides);
+  return config::parse_job("[job]\ndirectory = \"" + directory.string() +
+                               "\"\ndevice = \"cpu\"\n[model]\nlayers = 1\nwidth = 32\nhead_dim = "
+                               "16\nvocab_size = 50\n[data]\ndirectory = \"d\"\n"
+                               "window = 16\nbatch = 4\n[schedule]\nsteps = 10\n",
+                           "job.toml", overrides);
 }
 
 train::RunState look_at(const config::JobConfig& job, bool resume) {
