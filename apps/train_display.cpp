@@ -93,7 +93,9 @@ void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
 }
 
 void TrainDisplay::on_checkpoint(const train::CheckpointMetrics& metrics) {
-  say(fmt::format("saved {} ({:.2f} s)", metrics.path, metrics.seconds));
+  say(metrics.background ? fmt::format("saved {} ({:.2f} s, of which steps waited {:.2f} s)", metrics.path,
+                                       metrics.seconds, metrics.stall_seconds)
+                         : fmt::format("saved {} ({:.2f} s)", metrics.path, metrics.seconds));
 }
 
 }  // namespace ratplus::apps

@@ -10,6 +10,7 @@
 
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "lib/checkpoint/pending_directory.h"
 
 namespace ratplus::checkpoint {
 namespace {
@@ -18,18 +19,12 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view step_prefix = "step-";
 constexpr std::string_view partial_suffix = ".partial";
-/// The tensor that holds owned(unit) of one kind: master weights, or a moment.
-Tensor tensor_of(Kind kind, std::size_t unit, const parallel::ParameterStore& store,
-                 const optim::Optimizer* optimizer) {
-  if (kind == Kind::weights) return store.master(unit);
-  return kind == Kind::first_moment ? optimizer->first_moment(unit) : optimizer->second_moment(unit);
-}
-
 /// Reads the state from this rank's device, piece by piece.
 ReadState state_of(const parallel::ParameterStore& store, const optim::Optimizer& optimizer, Ops& ops) {
   return [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
     const auto first = range.begin - store.owned(unit).begin;
-    ops.download(out.data(), tensor_of(kind, unit, store, &optimizer).slice(0, first, first + range.size()));
+    ops.download(out.data(),
+                 state_tensor(kind, unit, store, optimizer).slice(0, first, first + range.size()));
   };
 }
 
@@ -38,7 +33,8 @@ void load_kind(Kind kind, const parallel::ParameterStore& store, optim::Optimize
   std::vector<float> buffer(piece);
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
     const auto owned = store.owned(unit);
-    const Tensor here = tensor_of(kind, unit, store, optimizer);
+    const Tensor here =
+        kind == Kind::weights ? store.master(unit) : state_tensor(kind, unit, store, *optimizer);
     in_pieces(owned.size(), [&](std::int64_t begin, std::int64_t end) {
       reader.read(kind, store.units()[unit], {owned.begin + begin, owned.begin + end}, buffer.data());
       ops.upload(here.slice(0, begin, end), buffer.data());
@@ -155,37 +151,47 @@ std::vector<PartFile> gather(const PartFile& own, const parallel::World& world) 
   return files;
 }
 
+Tensor state_tensor(Kind kind, std::size_t unit, const parallel::ParameterStore& store,
+                    const optim::Optimizer& optimizer) {
+  if (kind == Kind::weights) return store.master(unit);
+  return kind == Kind::first_moment ? optimizer.first_moment(unit) : optimizer.second_moment(unit);
+}
+
+fs::path begin_directory(const fs::path& directory, const parallel::World& world) {
+  const auto partial = PendingDirectory::partial_of(directory);
+  world.agree([&] {
+    if (!world.root()) return;
+    std::error_code reason;
+    fs::remove_all(partial, reason);
+    if (!reason) fs::create_directories(partial, reason);
+    require_written(reason, directory);
+  });
+  return partial;
+}
+
+void publish_directory(const fs::path& partial, const Info& info) {
+  write_manifest(partial, info);
+  data::sync_path(partial, info.directory);
+  std::error_code reason;
+  fs::remove_all(info.directory, reason);
+  if (!reason) fs::rename(partial, info.directory, reason);
+  require_written(reason, info.directory);
+  data::sync_path(info.directory.parent_path(), info.directory);
+}
+
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,
           const optim::Optimizer& optimizer, Ops& ops) {
   info.parts = world.size();
-  fs::path partial = info.directory;
-  partial += partial_suffix;
-  const auto on_root = [&](const std::function<void()>& work) {
-    world.agree([&] {
-      if (world.root()) work();
-    });
-  };
+  const auto partial = begin_directory(info.directory, world);
   try {
-    on_root([&] {
-      std::error_code reason;
-      fs::remove_all(partial, reason);
-      if (!reason) fs::create_directories(partial, reason);
-      require_written(reason, info.directory);
-    });
     PartFile written;
     world.agree([&] {
       write_part(partial, info, world.rank(), store.units(), state_of(store, optimizer, ops));
       written = verify_written(partial, info, world.rank(), store.units());
     });
     info.files = gather(written, world);
-    on_root([&] {
-      write_manifest(partial, info);
-      data::sync_path(partial, info.directory);
-      std::error_code reason;
-      fs::remove_all(info.directory, reason);
-      if (!reason) fs::rename(partial, info.directory, reason);
-      require_written(reason, info.directory);
-      data::sync_path(info.directory.parent_path(), info.directory);
+    world.agree([&] {
+      if (world.root()) publish_directory(partial, info);
     });
   } catch (...) {
     std::error_code ignored;

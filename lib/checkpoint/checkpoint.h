@@ -33,8 +33,16 @@ std::filesystem::path resolve(const std::filesystem::path& given);
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,
           const optim::Optimizer& optimizer, Ops& ops);
 
+// --- the steps of a save, which BackgroundSave takes one by one ---------------------------------------------------
+/// The tensor that holds owned(unit) of one kind: master weights, or a moment.
+Tensor state_tensor(Kind kind, std::size_t unit, const parallel::ParameterStore& store,
+                    const optim::Optimizer& optimizer);
+/// Makes, by the root, the empty directory that is to become this one.
+std::filesystem::path begin_directory(const std::filesystem::path& directory, const parallel::World& world);
 /// Every rank's own file, on all ranks.
 std::vector<PartFile> gather(const PartFile& own, const parallel::World& world);
+/// Writes the manifest and gives the directory its name, once all files are there. Root only.
+void publish_directory(const std::filesystem::path& partial, const Info& info);
 
 /// Loads master weights into the store, whatever number of ranks wrote them; the caller then publishes them. Each
 /// rank reads what it owns only, and talks to no other. The store's units must be those of info.model.

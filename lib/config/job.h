@@ -97,6 +97,7 @@ struct CheckpointSection {
   std::int64_t keep = 2;        ///< newest ones that stay
   std::int64_t keep_every = 0;  ///< those of steps divisible by this stay too; 0 = none
   std::string dir;              ///< where they go; "" = the run directory
+  bool background = true;       ///< written while training goes on, from a copy in host memory
 
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };

@@ -132,6 +132,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("checkpoint", "keep", checkpoint.keep, IntegerRange{1});
   visit("checkpoint", "keep_every", checkpoint.keep_every, IntegerRange{0});
   visit("checkpoint", "dir", checkpoint.dir, Any{});
+  visit("checkpoint", "background", checkpoint.background, Any{});
 
   auto& log = config.log;
   visit("log", "every", log.every, IntegerRange{1});

@@ -70,8 +70,12 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
 }
 
 void MetricsFile::write(const CheckpointMetrics& metrics) {
-  append(Json{
-      {"kind", "checkpoint"}, {"step", metrics.step}, {"path", metrics.path}, {"seconds", metrics.seconds}}
+  append(Json{{"kind", "checkpoint"},
+              {"step", metrics.step},
+              {"path", metrics.path},
+              {"seconds", metrics.seconds},
+              {"stall_seconds", metrics.stall_seconds},
+              {"background", metrics.background}}
              .dump());
 }
 

@@ -44,7 +44,9 @@ struct ValidationMetrics {
 struct CheckpointMetrics {
   std::int64_t step = 0;
   std::string path;
-  double seconds = 0;  ///< that the step was held up
+  double seconds = 0;        ///< from its beginning until it was complete
+  double stall_seconds = 0;  ///< that steps were held up: by the copy, or by a save before it
+  bool background = false;   ///< written while steps went on
 };
 
 /// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line. lib/report reads it.

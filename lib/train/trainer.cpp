@@ -108,7 +108,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       listener_(listener),
       data_(std::move(data)),
       halves_(halves(job)),
-      session_(session_settings(job), world) {
+      session_(session_settings(job), world),
+      background_save_(world) {
   load(start);
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
@@ -147,14 +148,19 @@ Outcome Trainer::run() {
     // What is due after a step comes first: a run that was stopped before it makes up for it when it is resumed.
     if (due(job_.log.validate_every) || step_ == job_.schedule.steps) validate();
     if (due(job_.checkpoint.every) || step_ == job_.schedule.steps) save();
-    if (step_ == job_.schedule.steps) return Outcome::finished;
+    if (step_ == job_.schedule.steps) {
+      go_on_saving(true);
+      return Outcome::finished;
+    }
     const double began = now();
     auto metrics = train_step();
     pace_.training += now() - began;
     ++pace_.steps;
     report(std::move(metrics));
+    go_on_saving(false);
     if (step_ < job_.schedule.steps && stop_requested()) {
       save();
+      go_on_saving(true);
       return Outcome::interrupted;
     }
   }
@@ -253,24 +259,49 @@ void Trainer::validate() {
 void Trainer::save() {
   if (saved_step_ == step_) return;
   saved_step_ = step_;
+  go_on_saving(true);  // one at a time
   const double began = now();
+  saving_since_ = began;
   session_.store().wait_all();  // nothing may be under way in the memory that is saved
+  const checkpoint::Info info{.directory = checkpoint::step_directory(job_.job.directory, step_),
+                              .model = job_.model,
+                              .step = step_,
+                              .updates = session_.optimizer().updates(),
+                              .tokens = step_ * job_.tokens_per_step(),
+                              .job = config::to_toml(job_),
+                              .tokenizer = data_.manifest.tokenizer,
+                              .data = checkpoint::counts_of(data_.manifest)};
+  saving_ = {.step = step_, .path = info.directory.string()};
+  saving_.background = job_.checkpoint.background && background_save_.has_memory(session_.store());
+  if (!saving_.background) return save_now(info);
+  background_save_.start(info, session_.store(), session_.optimizer(), session_.ops(), [job = job_] {
+    checkpoint::prune(job.job.directory, job.checkpoint.keep, job.checkpoint.keep_every);
+  });
+  saving_.stall_seconds = now() - began;
+}
+
+void Trainer::save_now(const checkpoint::Info& info) {
   if (world_.root()) listener_.on_phase("checkpoint");
-  const auto directory = checkpoint::step_directory(job_.job.directory, step_);
-  checkpoint::save(world_,
-                   {.directory = directory,
-                    .model = job_.model,
-                    .step = step_,
-                    .updates = session_.optimizer().updates(),
-                    .tokens = step_ * job_.tokens_per_step(),
-                    .job = config::to_toml(job_),
-                    .tokenizer = data_.manifest.tokenizer,
-                    .data = checkpoint::counts_of(data_.manifest)},
-                   session_.store(), session_.optimizer(), session_.ops());
+  checkpoint::save(world_, info, session_.store(), session_.optimizer(), session_.ops());
   if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep, job_.checkpoint.keep_every);
-  const CheckpointMetrics metrics{.step = step_, .path = directory.string(), .seconds = now() - began};
-  write_metrics(metrics);
-  if (world_.root()) listener_.on_checkpoint(metrics);
+  saving_.stall_seconds = now() - saving_since_;
+  report_saved();
+}
+
+/// Between steps: what the threads of all ranks have done is agreed on, and where it is complete, reported.
+void Trainer::go_on_saving(bool wait) {
+  if (!background_save_.active()) return;
+  const double began = now();
+  if (wait && world_.root()) listener_.on_phase("checkpoint");
+  const bool complete = background_save_.advance(wait);
+  saving_.stall_seconds += now() - began;
+  if (complete) report_saved();
+}
+
+void Trainer::report_saved() {
+  saving_.seconds = now() - saving_since_;
+  write_metrics(saving_);
+  if (world_.root()) listener_.on_checkpoint(saving_);
 }
 
 }  // namespace ratplus::train

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "lib/checkpoint/background_save.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/train/metrics.h"
@@ -80,6 +81,9 @@ class Trainer {
   void write_metrics(const Metrics& metrics);
   void validate();
   void save();
+  void save_now(const checkpoint::Info& info);
+  void go_on_saving(bool wait);
+  void report_saved();
   bool stop_requested() const;
 
   config::JobConfig job_;
@@ -92,8 +96,11 @@ class Trainer {
   std::unique_ptr<data::Loader> loader_;
   std::optional<MetricsFile> metrics_;  ///< root only
 
-  std::int64_t step_ = 0;  ///< steps done
-  std::int64_t saved_step_ = -1;
+  std::int64_t step_ = 0;         ///< steps done
+  std::int64_t saved_step_ = -1;  ///< of the last save, which may be under way
+  checkpoint::BackgroundSave background_save_;
+  CheckpointMetrics saving_;  ///< of the last save
+  double saving_since_ = 0;
 
   /// Clocks of the throughput in reports.
   struct Pace {

@@ -47,12 +47,16 @@ void check_same_result(const fs::path& run, const fs::path& undisturbed) {
   CHECK(test::metrics(run, "validation") == test::metrics(undisturbed, "validation"));
 }
 
-/// Starts a run in the background, sends the signal to every rank once `steps` steps are logged, and waits.
+/// Starts a run in the background, sends the signal to every rank once `steps` steps are logged and, where the signal
+/// leaves no time to save, a checkpoint is there; and waits.
 test::Result interrupt(const fs::path& run, int ranks, const std::string& signal, std::size_t steps,
                        const std::string& more = "") {
   test::Result result;
   std::thread runner([&] { result = test::ratplus(train_arguments(run, more), ranks); });
-  for (int tries = 0; tries < 2000 && test::metrics(run, "step").size() < steps; ++tries) {
+  const auto due = [&] {
+    return test::metrics(run, "step").size() >= steps && (signal != "KILL" || checkpoint::newest(run));
+  };
+  for (int tries = 0; tries < 2000 && !due(); ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   test::shell(fmt::format("pkill -{} -f \"^{} train.*{}\"", signal, RATPLUS_PROGRAM, run.string()));

@@ -4,11 +4,15 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include "data/pending_file.h"
+#include "lib/checkpoint/background_save.h"
+#include "lib/checkpoint/pending_directory.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/train/session.h"
 #include "tests/support/messages.h"
@@ -351,6 +355,63 @@ TEST_CASE("checkpoints are in the order of their steps, and what else is beside 
   for (const auto& note : notes) CHECK(fs::exists(note));
   CHECK(fs::exists(checkpoints / "step-00000007"));
   CHECK(fs::exists(run / "archive" / checkpoint::manifest_name));
+}
+
+TEST_CASE(
+    "written in the background: the state as it was at the start, the same bytes as a save that waits") {
+  Saved saved;
+  const auto before = state_of(*saved.session);
+  const auto directory = checkpoint::step_directory(saved.run.path(), 7);
+  int published = 0;
+  checkpoint::BackgroundSave background(world());
+  CHECK(background.has_memory(saved.session->store()));
+  CHECK(!background.advance(false));
+  background.start(info_of(directory, 7), saved.session->store(), saved.session->optimizer(),
+                   saved.session->ops(), [&] { ++published; });
+  CHECK(background.active());
+  for (std::size_t u = 0; u < saved.session->store().units().size(); ++u)
+    saved.session->ops().fill(saved.session->store().master(u), 3);  // training goes on
+  CHECK(background.advance(true));
+  CHECK(!background.active());
+  CHECK(published == 1);
+  const auto info = checkpoint::read_info(directory);
+  checkpoint::verify(info);
+  checkpoint::load_weights(info, saved.session->store(), saved.session->ops());
+  CHECK(state_of(*saved.session) == before);
+  const auto part = checkpoint::file_name(0);
+  CHECK(data::read_whole_file(directory / part) == data::read_whole_file(saved.directory / part));
+
+  // Between steps: each call does what can be done by then, and the last says so.
+  background.start(info_of(checkpoint::step_directory(saved.run.path(), 9), 9), saved.session->store(),
+                   saved.session->optimizer(), saved.session->ops(), {});
+  int calls = 0;
+  while (!background.advance(false) && ++calls < 5000)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(calls < 5000);
+  CHECK(checkpoint::newest(saved.run.path()) == checkpoint::step_directory(saved.run.path(), 9));
+}
+
+TEST_CASE("a save in the background that fails or is abandoned leaves no checkpoint") {
+  Saved saved;
+  const auto directory = checkpoint::step_directory(saved.run.path(), 7);
+  {
+    checkpoint::BackgroundSave background(world());
+    const auto start = [&] {
+      background.start(info_of(directory, 7), saved.session->store(), saved.session->optimizer(),
+                       saved.session->ops(), {});
+    };
+    {
+      const FileSizeLimit limit(16384);
+      start();
+      const auto message = message_of([&] { background.advance(true); });
+      CHECK(contains(message, (directory / checkpoint::file_name(0)).string()));
+      CHECK(contains(message, "ulimit -f"));
+    }
+    CHECK(!fs::exists(checkpoint::PendingDirectory::partial_of(directory)));
+    CHECK(!background.active());
+    start();  // and is abandoned
+  }
+  CHECK(checkpoint::newest(saved.run.path()) == saved.directory);
 }
 
 TEST_CASE("the newest stay, and those of every so many steps") {

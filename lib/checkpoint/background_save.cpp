@@ -1,0 +1,134 @@
+#include "lib/checkpoint/background_save.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "data/background_thread.h"
+#include "kernels/buffer.h"
+#include "kernels/error.h"
+#include "lib/checkpoint/checkpoint.h"
+
+namespace ratplus::checkpoint {
+namespace {
+
+/// HDF5 has one lock for the process, and whoever has just let it go would have it again before a thread that waits
+/// wakes up. Between pieces the loader, which reads shards, gets its turn.
+constexpr auto turn_of_others = std::chrono::microseconds(50);
+
+template <typename T>
+bool ready(const std::future<T>& result) {
+  return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+}
+
+std::int64_t elements_of_part(const parallel::ParameterStore& store) {
+  std::int64_t elements = 0;
+  for (std::size_t unit = 0; unit < store.units().size(); ++unit) elements += store.saved(unit).size();
+  return elements * static_cast<std::int64_t>(all_kinds.size());
+}
+
+}  // namespace
+
+BackgroundSave::~BackgroundSave() {
+  abandoned_ = true;
+  if (writing_.valid()) writing_.wait();
+  if (publishing_.valid()) publishing_.wait();
+}
+
+bool BackgroundSave::has_memory(const parallel::ParameterStore& store) {
+  const auto wanted = elements_of_part(store) - static_cast<std::int64_t>(host_.size());
+  const auto bytes = wanted * static_cast<std::int64_t>(sizeof(float));
+  const auto available = available_memory(Device{});
+  // Of the host's memory, ranks beside this one take their share at the same moment; a tenth is left to others.
+  const auto needed = bytes * world_.local_size() / 10 * 11;
+  return world_.max(std::int64_t{available >= 0 && needed > available}) == 0;
+}
+
+void BackgroundSave::copy(const parallel::ParameterStore& store, const optim::Optimizer& optimizer,
+                          Ops& ops) {
+  host_.resize(static_cast<std::size_t>(elements_of_part(store)));
+  places_.assign(all_kinds.size(), {});
+  std::int64_t next = 0;
+  for (const Kind kind : all_kinds) {
+    for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
+      const auto saved = store.saved(unit);
+      places_[static_cast<std::size_t>(kind)].push_back(next);
+      if (saved.size() == 0) continue;
+      const auto first = saved.begin - store.owned(unit).begin;
+      ops.download(host_.data() + next,
+                   state_tensor(kind, unit, store, optimizer).slice(0, first, first + saved.size()));
+      next += saved.size();
+    }
+  }
+}
+
+void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
+                           const optim::Optimizer& optimizer, Ops& ops, std::function<void()> published) {
+  require(stage_ == Stage::idle, "a save begins while another is under way");
+  info_ = std::move(info);
+  info_.parts = world_.size();
+  published_ = std::move(published);
+  units_ = store.units();
+  partial_ = begin_directory(info_.directory, world_);
+  world_.agree([&] { copy(store, optimizer, ops); });
+  stage_ = Stage::writing;
+  writing_ = std::async(std::launch::async, [this] { return write(); });
+}
+
+/// On a thread of its own.
+PartFile BackgroundSave::write() {
+  data::leave_signals_to_main_thread();
+  write_part(partial_, info_, world_.rank(), units_,
+             [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
+               if (abandoned_) fail("{}: abandoned", info_.directory.string());
+               std::this_thread::sleep_for(turn_of_others);
+               const auto part = parallel::unit_part(units_[unit], world_.rank(), info_.parts);
+               const auto first = places_[static_cast<std::size_t>(kind)][unit] + range.begin - part.begin;
+               std::copy_n(host_.data() + first, range.size(), out.data());
+             });
+  return verify_written(partial_, info_, world_.rank(), units_);
+}
+
+/// On a thread of the root's.
+void BackgroundSave::publish() {
+  data::leave_signals_to_main_thread();
+  publish_directory(partial_, info_);
+  if (published_) published_();
+}
+
+bool BackgroundSave::all_ranks_have(const std::function<bool()>& come_far_enough, bool wait) const {
+  return wait || world_.max(std::int64_t{!come_far_enough()}) == 0;
+}
+
+bool BackgroundSave::advance(bool wait) {
+  if (stage_ == Stage::idle) return false;
+  try {
+    if (stage_ == Stage::writing) {
+      if (!all_ranks_have([&] { return ready(writing_); }, wait)) return false;
+      PartFile own;
+      world_.agree([&] { own = writing_.get(); });
+      info_.files = gather(own, world_);
+      if (world_.root()) publishing_ = std::async(std::launch::async, [this] { publish(); });
+      stage_ = Stage::publishing;
+    }
+    if (!all_ranks_have([&] { return !world_.root() || ready(publishing_); }, wait)) return false;
+    world_.agree([&] {
+      if (world_.root()) publishing_.get();
+    });
+  } catch (...) {
+    give_up();
+    throw;
+  }
+  stage_ = Stage::idle;
+  return true;
+}
+
+/// All ranks have come to the end of their work, or failed: nobody writes there any more.
+void BackgroundSave::give_up() {
+  stage_ = Stage::idle;
+  std::error_code ignored;
+  if (world_.root()) std::filesystem::remove_all(partial_, ignored);
+}
+
+}  // namespace ratplus::checkpoint
