@@ -404,6 +404,7 @@ Handle make_intermediate_groups() {
 Handle creation_properties(Element element, std::int64_t size, const Layout& layout) {
   Handle create(H5Pcreate(H5P_DATASET_CREATE), &H5Pclose);
   H5Pset_attr_phase_change(create.get(), 8, 6);
+  H5Pset_obj_track_times(create.get(), false);  // the same content is the same file
   // Every element gets written; filling first would write the file twice.
   H5Pset_fill_time(create.get(), H5D_FILL_TIME_NEVER);
   if (!layout.growable && !layout.checksum && layout.compression == 0) return create;
@@ -468,8 +469,10 @@ Dataset Group::dataset(const std::string& name) const {
 File File::create(const std::filesystem::path& file, const std::filesystem::path& shown_as) {
   const Lock lock;
   const Handle access = file_access();
+  const Handle create(H5Pcreate(H5P_FILE_CREATE), &H5Pclose);
+  H5Pset_obj_track_times(create.get(), false);  // of the root group
   File made(std::make_shared<FileState>(FileState{shown_as.empty() ? file : shown_as, {}}),
-            Handle(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), &H5Fclose));
+            Handle(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, create.get(), access.get()), &H5Fclose));
   if (!made.is_open()) made.fail_writing("the file");
   return made;
 }

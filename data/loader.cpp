@@ -1,10 +1,7 @@
 #include "data/loader.h"
 
-#include <pthread.h>
-
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <exception>
 #include <mutex>
@@ -12,20 +9,10 @@
 #include <thread>
 #include <utility>
 
+#include "data/background_thread.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
-namespace {
-
-/// Signals go to the main thread, which knows what an interruption means.
-void leave_signals_to_main_thread() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-}
-
-}  // namespace
-
 struct Loader::Impl {
   Impl(std::unique_ptr<Samples> owned, BatchShape cut, std::int64_t first_step, std::int64_t last_step,
        int depth, Retries again)
