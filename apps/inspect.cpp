@@ -2,8 +2,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
+#include <map>
 #include <string_view>
 #include <vector>
 
@@ -32,8 +35,8 @@ namespace po = boost::program_options;
 
 constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
 
-Tells what PATH holds: a dataset's directory (tokens, documents, tokenizer, shards), a shard (.h5),
-a checkpoint's directory (model, step, files, parameters), weights of another system's (.pth,
+Tells what PATH holds: a dataset's directory (tokens, documents and their lengths, tokenizer, shards), a shard
+(.h5), a checkpoint's directory (model, step, files, parameters), weights of another system's (.pth,
 safetensors), a run's directory (model, length, checkpoints), or a job file (.toml: the whole effective
 job). Of a checkpoint and of weights every byte is read and compared with the checksums that the files
 have (--no-verify leaves that out); what is damaged is named, and the status is then 1.
@@ -176,6 +179,42 @@ void print_text(const fs::path& directory, const data::Manifest& manifest, data:
   fmt::print("\n{}\n", data::Tokenizer(directory / manifest.tokenizer_file).decode(tokens));
 }
 
+/// Lengths of a split's documents: the least, some quantiles and the longest, end-of-text tokens included. One shard's
+/// lengths are in memory at a time: the quantiles are those of a histogram of 64 steps an octave, so to 1 %.
+void print_lengths(const fs::path& directory, const data::Manifest& manifest, data::Split split) {
+  std::map<int, std::int64_t> histogram;
+  std::int64_t documents = 0;
+  std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
+  std::int64_t longest = 0;
+  constexpr double steps = 64;
+  for (const auto& entry : manifest.shards(split)) {
+    const auto offsets = data::ShardReader(directory / entry.file).document_offsets();
+    for (std::size_t i = 0; i + 1 < offsets.size(); ++i, ++documents) {
+      const auto length = offsets[i + 1] - offsets[i];
+      shortest = std::min(shortest, length);
+      longest = std::max(longest, length);
+      ++histogram[static_cast<int>(
+          std::lround(steps * std::log2(static_cast<double>(std::max<std::int64_t>(length, 1)))))];
+    }
+  }
+  if (documents == 0) return;
+  const auto quantile = [&](double share) {
+    std::int64_t seen = 0;
+    for (const auto& [step, count] : histogram) {
+      seen += count;
+      if (static_cast<double>(seen) >= share * static_cast<double>(documents)) {
+        return std::clamp(static_cast<std::int64_t>(std::lround(std::exp2(step / steps))), shortest, longest);
+      }
+    }
+    return longest;
+  };
+  fmt::print(
+      "           lengths {} (least), {} (tenth), {} (median), {} (nine tenths), {} (greatest), mean "
+      "{:.1f}\n",
+      shortest, quantile(0.1), quantile(0.5), quantile(0.9), longest,
+      static_cast<double>(manifest.tokens(split)) / static_cast<double>(documents));
+}
+
 void inspect_dataset(const fs::path& path, data::Split split, const std::string& text) {
   const auto manifest = data::read_manifest(path);
   fmt::print("dataset    {}\n", path.string());
@@ -186,6 +225,7 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
     fmt::print("{:<10} {} tokens, {} documents, {} shard{}\n", data::to_string(each), manifest.tokens(each),
                manifest.documents(each), shards, shards == 1 ? "" : "s");
     data::TokenStream(path, manifest, each).check_all();
+    print_lengths(path, manifest, each);
   }
   if (!text.empty()) print_text(path, manifest, split, text);
 }

@@ -3,15 +3,18 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/progress_line.h"
+#include "apps/with_ranks.h"
 #include "kernels/error.h"
 #include "lib/train/stop_signal.h"
 
@@ -22,56 +25,72 @@ namespace po = boost::program_options;
 
 constexpr const char* introduction =
     R"(usage: ratplus prepare INPUT... --output DIR (--tokenizer MODEL | --train-tokenizer) [options]
+       mpirun -n 8 ratplus prepare ...          (several machines share the work through their file system)
 
-Reads documents, tokenizes them with SentencePiece on all cores, puts an end-of-text token after each, and
-writes them as HDF5 shards. Some documents, chosen by a hash of their text, are held out for validation.
+Reads documents, tokenizes them on all cores, puts an end-of-text token after each, and writes them as HDF5 shards.
+Some documents, chosen by a hash of their text, are held out for validation.
 
-INPUT is a .txt file (one document), a .jsonl file (one JSON object a line, its text under --text-key), or a
-directory, which stands for all such files in it, sorted by path. Ill-formed UTF-8 becomes U+FFFD.
+INPUT is a file, a directory (all such files in it, sorted by path) or a pattern in quotes ('web/*/0*.parquet'):
+  .txt                 one document
+  .jsonl               one JSON object a line, its text under --text-key
+  .parquet             one document a row, its text in the column --text-key
+.txt and .jsonl may be packed (.gz, .zst). Ill-formed UTF-8 becomes U+FFFD and is counted.
 
 examples:
   A small dataset with a tokenizer of its own, a twentieth of the documents held out:
     ratplus prepare texts/ --output data/prose --train-tokenizer --vocab-size 4096 --validation-fraction 0.05
-  Web text with LLaMA-2's tokenizer, in compressed shards:
-    ratplus prepare fineweb/*.jsonl --output data/fineweb --tokenizer tokenizer.model --compression 4
+  FineWeb-Edu with LLaMA-2's tokenizer:
+    ratplus prepare fineweb-edu/data --output data/fineweb --tokenizer tokenizer.model
+  Packed JSON lines with a Hugging Face tokenizer, each text once, on four machines:
+    mpirun -n 4 --map-by node ratplus prepare c4/ --output data/c4 --tokenizer tokenizer.json --deduplicate
 
 What comes out, in DIR:
-  tokenizer.model      the SentencePiece model
+  tokenizer.model      the tokenizer (tokenizer.json if it is a Hugging Face one)
   train-00000.h5 ...   shards; data/README.md describes them and reads them with h5py
   validation-00000.h5  the held-out documents
   dataset.json         the list of the above; written last, so a directory without it is not a dataset
-`ratplus train` takes DIR as data.directory. The same command again finds the dataset and does nothing.
+`ratplus train` takes DIR as data.directory. Interrupted, the same command goes on where it stopped (DIR/.prepare);
+again, it finds the dataset and does nothing. The result depends neither on threads nor on ranks.
 
 options:
 )";
 
 /// Thrown out of a progress report to end the work.
-struct Interrupted {};
+class Interrupted : public Error {
+ public:
+  Interrupted() : Error("interrupted; the same command goes on where it stopped") {}
+};
 
 po::options_description describe_options(data::PrepareOptions& options) {
   po::options_description description("", 110, 70);
   auto add = description.add_options();
   add("output,o", po::value<std::string>()->value_name("DIR"), "where the dataset goes; made if missing");
   add("tokenizer", po::value<std::string>()->value_name("MODEL"),
-      "a SentencePiece model to use (LLaMA-2's tokenizer.model is one); it is copied beside the shards");
+      "a SentencePiece model (LLaMA-2's tokenizer.model is one) or a tokenizer.json (byte-level or "
+      "byte-fallback BPE) "
+      "to use; it is copied beside the shards");
   add("train-tokenizer",
       "train one on the input instead: BPE with byte fallback, so that any text can be spelt; held-out "
       "documents are left out");
   add("vocab-size", po::value<std::int64_t>()->default_value(32000)->value_name("N"),
       "with --train-tokenizer: its number of pieces, among them 3 special ones and 256 bytes");
+  add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
+      "the token that ends a text, where the tokenizer's file does not tell");
   add("text-key", po::value(&options.text_key)->default_value(options.text_key)->value_name("KEY"),
-      "JSON lines: the key of the text");
+      "JSON lines: the key of the text; Parquet: its column");
   add("validation-fraction",
       po::value(&options.validation_fraction)
           ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
           ->value_name("F"),
       "share of the documents that is held out; with 0 the dataset cannot be trained on");
+  add("deduplicate", po::bool_switch(&options.deduplicate),
+      "of documents with the same text, keep the first only (by SHA-256; within each split)");
   add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
       "a shard is closed at the document that reaches this many tokens");
   add("compression", po::value(&options.compression)->default_value(options.compression)->value_name("LEVEL"),
       "gzip level of the shards, 1 to 9; 0 does not compress");
   add("threads", po::value(&options.threads)->default_value(options.threads)->value_name("N"),
-      "threads that tokenize, 0 = one a core; the result does not depend on it");
+      "threads a rank that tokenize, 0 = its share of the cores");
   add("force", "replace another dataset in DIR");
   return description;
 }
@@ -99,16 +118,21 @@ std::optional<data::PrepareOptions> parse(const Arguments& args) {
 }
 
 std::string progress_text(const data::PrepareProgress& progress) {
-  std::string text =
-      fmt::format("{}: {} documents", progress.phase, format_count(double(progress.documents)));
-  if (progress.tokens > 0) {
-    text += fmt::format(", {} tokens, {} tokens/s", format_count(double(progress.tokens)),
-                        format_count(double(progress.tokens) / std::max(progress.seconds, 1e-3)));
+  const double seconds = std::max(progress.seconds, 1e-3);
+  std::string text = progress.phase + ":";
+  if (progress.documents > 0) {
+    text += fmt::format(" {} documents ({}/s)", format_count(double(progress.documents)),
+                        format_count(double(progress.documents) / seconds));
   }
-  if (progress.bytes_total == 0) return text + ", " + format_seconds(progress.seconds);
-  const double share = double(progress.bytes_done) / double(progress.bytes_total);
-  text += fmt::format(", {:.0f} %", 100 * share);
-  if (share > 0) text += fmt::format(", {} left", format_seconds(progress.seconds * (1 - share) / share));
+  if (progress.tokens > 0) {
+    text += fmt::format(", {} tokens ({}/s)", format_count(double(progress.tokens)),
+                        format_count(double(progress.tokens) / seconds));
+  }
+  if (progress.bytes_total == 0) return text + " " + format_seconds(progress.seconds);
+  text += fmt::format(" {:.0f} %", 100 * double(progress.bytes_done) / double(progress.bytes_total));
+  const double done = double(progress.bytes_done - progress.bytes_before);
+  const double left = double(progress.bytes_total - progress.bytes_done);
+  if (done > 0) text += fmt::format(", {} left", format_seconds(seconds * left / done));
   return text;
 }
 
@@ -137,6 +161,9 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   if (result.left_out_empty > 0) {
     fmt::print("{} documents without text were left out\n", result.left_out_empty);
   }
+  if (result.duplicates > 0) {
+    fmt::print("{} documents were left out because another has the same text\n", result.duplicates);
+  }
   if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
   if (manifest.tokens(data::Split::validation) == 0) {
     fmt::print(
@@ -145,31 +172,50 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   }
 }
 
+data::Team team_of(const parallel::World& world) {
+  return {.rank = world.rank(), .size = world.size(), .agree = [&](const std::function<void()>& f) {
+            if (world.size() == 1) {
+              f();
+            } else {
+              world.agree(f);
+            }
+          }};
+}
+
+int prepare(data::PrepareOptions options, const parallel::World& world) {
+  const train::StopSignal signal;
+  options.threads = world.threads(options.threads);
+  std::optional<ProgressLine> line;
+  if (world.root()) line.emplace(5);
+  std::string phase;
+  const auto report = [&](const data::PrepareProgress& progress) {
+    if (train::StopSignal::received() != 0) throw Interrupted();
+    if (line) line->update(progress_text(progress), progress.phase != phase);
+    phase = progress.phase;
+  };
+  try {
+    const data::PrepareResult result = data::prepare(options, report, team_of(world));
+    if (!world.root()) return 0;
+    line->finish();
+    print_result(options.output, result);
+    return 0;
+  } catch (const Interrupted& interrupted) {
+    if (line) line->finish();
+    // All ranks are told to stop as a rule, and the root speaks for them.
+    if (!world.root()) std::this_thread::sleep_for(std::chrono::seconds(2));
+    fmt::print(stderr, "ratplus: {}: {}\n", options.output.string(), interrupted.what());
+    std::fflush(stderr);
+    if (world.size() > 1) world.abort(exit_interrupted);
+    return exit_interrupted;
+  }
+}
+
 }  // namespace
 
 int prepare_command(const Arguments& args) {
   const auto options = parse(args);
   if (!options) return 0;
-  refuse_ranks("prepare");
-  const train::StopSignal signal;
-  ProgressLine line(5);
-  std::string phase;
-  try {
-    const data::PrepareResult result = data::prepare(*options, [&](const data::PrepareProgress& progress) {
-      if (train::StopSignal::received() != 0) throw Interrupted{};
-      line.update(progress_text(progress), progress.phase != phase);
-      phase = progress.phase;
-    });
-    line.finish();
-    print_result(options->output, result);
-    return 0;
-  } catch (const Interrupted&) {
-    line.finish();
-    fmt::print(stderr,
-               "interrupted; {} was not finished and what was written is removed, so run the command again\n",
-               options->output.string());
-    return 128 + train::StopSignal::received();
-  }
+  return with_ranks([&](const parallel::World& world) { return prepare(*options, world); });
 }
 
 }  // namespace ratplus::apps

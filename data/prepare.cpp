@@ -1,13 +1,17 @@
 #include "data/prepare.h"
 
+#include <fcntl.h>
 #include <omp.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
-#include <exception>
+#include <cstring>
 #include <future>
-#include <limits>
+#include <numeric>
 #include <system_error>
 #include <utility>
 
@@ -15,10 +19,14 @@
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "data/shard.h"
+#include "data/shard_plan.h"
 #include "data/text_source.h"
+#include "data/text_units.h"
+#include "data/token_pipeline.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "data/train_tokenizer.h"
+#include "data/unit_file.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
@@ -27,11 +35,10 @@ namespace {
 namespace fs = std::filesystem;
 using Report = std::function<void(const PrepareProgress&)>;
 
-constexpr const char* tokenizer_name = "tokenizer.model";
+/// What is written before there is a dataset; in the output directory.
+constexpr const char* work_name = ".prepare";
 /// Text that the tokenizer is trained on, at most: more changes its pieces little, but costs memory and time.
 constexpr double max_training_bytes = 64.0 * (1 << 20);
-/// Text that a thread tokenizes between two writes: about a second's work.
-constexpr std::int64_t batch_bytes_a_thread = std::int64_t{2} << 20;
 
 class Stopwatch {
  public:
@@ -65,13 +72,10 @@ std::string source_fingerprint(const PrepareOptions& options, const std::vector<
   Sha256 digest;
   const std::string tokenizer = options.tokenizer ? sha256_hex(read_whole_file(*options.tokenizer))
                                                   : fmt::format("train {}", options.train_vocab_size);
-  digest.update(fmt::format("{}\n{}\n{}\n{}\n{}\n", tokenizer, options.text_key, options.validation_fraction,
-                            options.shard_tokens, options.compression));
-  for (const TextFile& file : files) {
-    const auto changed = fs::last_write_time(file.path).time_since_epoch();
-    digest.update(fmt::format("{} {} {}\n", fs::absolute(file.path).lexically_normal().string(), file.bytes,
-                              std::chrono::duration_cast<std::chrono::nanoseconds>(changed).count()));
-  }
+  digest.update(fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n", tokenizer, options.end_of_text, options.text_key,
+                            options.validation_fraction, options.deduplicate, options.shard_tokens,
+                            options.compression));
+  for (const TextFile& file : files) digest.update(file_mark(file) + "\n");
   return "sha256:" + digest.hex();
 }
 
@@ -105,38 +109,12 @@ void remove_dataset(const fs::path& directory, const std::optional<Manifest>& ma
   }
 }
 
-/// What this run writes, removed again unless kept.
-class OutputFiles {
- public:
-  OutputFiles() = default;
-  ~OutputFiles() {
-    std::error_code ignored;  // a directory that something else was put into stays
-    for (const fs::path& file : files_) fs::remove(file, ignored);
-    for (const fs::path& directory : directories_) fs::remove(directory, ignored);
-  }
-  OutputFiles(const OutputFiles&) = delete;
-  OutputFiles& operator=(const OutputFiles&) = delete;
-
-  const fs::path& add(fs::path file) { return files_.emplace_back(std::move(file)); }
-  /// With the directories above it; those that are missing are this run's.
-  void make_directory(const fs::path& directory) {
-    for (fs::path missing = fs::absolute(directory).lexically_normal(); !fs::exists(missing);
-         missing = missing.parent_path()) {
-      if (missing.has_filename()) directories_.push_back(missing);
-    }
-    std::error_code error;
-    fs::create_directories(directory, error);
-    if (error) fail("cannot make directory {}: {}", directory.string(), error.message());
-  }
-  void keep() {
-    files_.clear();
-    directories_.clear();
-  }
-
- private:
-  std::vector<fs::path> files_;
-  std::vector<fs::path> directories_;  ///< the innermost first
-};
+void make_directory(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error)
+    fail("cannot make directory {}: {}{}", directory.string(), error.message(), write_advice(error.value()));
+}
 
 // The tokenizer.
 
@@ -167,7 +145,7 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
   std::future<std::string> model =
       std::async(std::launch::async, [&] { return train_tokenizer(training, next_document); });
   try {
-    while (model.wait_for(std::chrono::milliseconds(200)) != std::future_status::ready) {
+    while (model.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
       const bool reading = bytes_done < bytes_total;
       report({.phase = reading ? "read text for the tokenizer" : "train the tokenizer",
               .documents = documents,
@@ -182,207 +160,360 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
   return model.get();
 }
 
-// Tokens to shards.
-
-/// The shards of one split, each closed at the document that reaches shard_tokens.
-class SplitWriter {
+/// Keeps another `prepare` out, as far as the file system has locks.
+class FileLock {
  public:
-  SplitWriter(const PrepareOptions& options, Split split, ShardInfo shared, OutputFiles& files)
-      : options_(options), split_(split), shared_(std::move(shared)), files_(files) {}
-
-  void add(std::span<const std::int32_t> document) {
-    if (!shard_) begin_shard();
-    shard_->add_document(document);
-    if (shard_->tokens() >= options_.shard_tokens) finish_shard();
+  explicit FileLock(const fs::path& file)
+      : descriptor_(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    if (descriptor_ < 0)
+      fail("cannot write {}: {}{}", file.string(), std::strerror(errno), write_advice(errno));
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+    ::close(descriptor_);
+    fail("{}: another `ratplus prepare` is at work here; wait for it, or choose another --output",
+         file.parent_path().parent_path().string());
   }
-
-  std::vector<ManifestShard> finish() {
-    if (shard_) finish_shard();
-    return std::move(written_);
-  }
+  ~FileLock() { ::close(descriptor_); }
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
 
  private:
-  void begin_shard() {
-    name_ = fmt::format("{}-{:05}.h5", to_string(split_), written_.size());
-    shard_.emplace(files_.add(options_.output / name_), shared_,
-                   ShardWriter::Options{.compression = options_.compression});
-  }
-
-  void finish_shard() {
-    const ShardInfo info = shard_->finish();
-    shard_.reset();
-    written_.push_back({name_, info.tokens, info.documents});
-  }
-
-  const PrepareOptions& options_;
-  const Split split_;
-  const ShardInfo shared_;
-  OutputFiles& files_;
-  std::string name_;
-  std::optional<ShardWriter> shard_;
-  std::vector<ManifestShard> written_;
+  int descriptor_;
 };
 
-/// A document on its way from file to shard.
-struct Work {
-  RawDocument raw;
-  std::vector<std::int32_t> tokens;
-  double position = 0;  ///< held_out_position of its text
-  std::int64_t repaired = 0;
-  bool empty = false;
-  std::exception_ptr error;
-};
-
-/// Reads documents into `batch` until they have `bytes` bytes; returns how many, 0 at the end of the text.
-std::size_t read_batch(TextSource& source, std::vector<Work>& batch, std::int64_t bytes) {
-  std::size_t count = 0;
-  for (std::int64_t read = 0; read < bytes; ++count) {
-    if (count == batch.size()) batch.emplace_back();
-    if (!source.next(batch[count].raw)) break;
-    read += std::ssize(batch[count].raw.bytes) + 64;  // a document's own cost, so that empty ones end, too
+/// Who does which: each piece of work, the largest first, goes to whom has least.
+std::vector<int> share_out(const std::vector<std::int64_t>& sizes, int workers) {
+  std::vector<std::size_t> order(sizes.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
+  std::vector<std::int64_t> load(static_cast<std::size_t>(workers), 0);
+  std::vector<int> owner(sizes.size());
+  for (const std::size_t i : order) {
+    const auto least = std::min_element(load.begin(), load.end());
+    owner[i] = static_cast<int>(least - load.begin());
+    *least += sizes[i] + 1;
   }
-  return count;
+  return owner;
 }
 
-void tokenize(const PrepareOptions& options, const Tokenizer& tokenizer, Work& work) try {
-  const Document document = parse_document(std::move(work.raw), options.text_key);
-  work.error = nullptr;
-  work.repaired = document.repaired;
-  work.empty = document.text.empty();
-  work.position = held_out_position(document.text);
-  tokenizer.encode(document.text, work.tokens);
-} catch (...) {
-  work.error = std::current_exception();
-}
-
-/// Text to shards: batches are read in order, tokenized by all threads, and written in order.
-class Tokenization {
+/// The work between the inputs and the dataset. Each step is done by all processes together, and can be done again.
+class Preparation {
  public:
-  Tokenization(const PrepareOptions& options, const Tokenizer& tokenizer, OutputFiles& files)
-      : options_(options),
-        tokenizer_(tokenizer),
-        shared_{.vocab_size = tokenizer.vocab_size(),
-                .end_of_text = tokenizer.end_of_text(),
-                .tokenizer = tokenizer.identity()},
-        train_(options, Split::train, shared_, files),
-        validation_(options, Split::validation, shared_, files) {}
+  Preparation(const PrepareOptions& options, const Report& report, const Team& team)
+      : options_(options), report_(report), team_(team), work_(options.output / work_name) {}
 
-  PrepareResult run(TextSource& source, const Report& report) {
-    const Stopwatch stopwatch;
-    const int threads = options_.threads > 0 ? options_.threads : omp_get_max_threads();
-    std::vector<Work> batch;
-    while (const std::size_t count = read_batch(source, batch, batch_bytes_a_thread * threads)) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-      for (std::size_t i = 0; i < count; ++i) tokenize(options_, tokenizer_, batch[i]);
-      for (std::size_t i = 0; i < count; ++i) write(batch[i]);
-      report({.phase = "tokenize",
-              .documents = documents_,
-              .tokens = tokens_,
-              .bytes_done = source.bytes_done(),
-              .bytes_total = source.bytes_total(),
-              .seconds = stopwatch.seconds()});
-    }
-    result_.manifest = {.vocab_size = shared_.vocab_size,
-                        .end_of_text = shared_.end_of_text,
-                        .tokenizer = shared_.tokenizer,
-                        .tokenizer_file = tokenizer_name,
-                        .source = {},
-                        .train = train_.finish(),
-                        .validation = validation_.finish()};
-    check_splits();
-    return std::move(result_);
-  }
-
- private:
-  void write(const Work& work) {
-    if (work.error) std::rethrow_exception(work.error);
-    result_.repaired += work.repaired;
-    if (work.empty) {
-      ++result_.left_out_empty;
-      return;
-    }
-    const bool held_out = work.position < options_.validation_fraction;
-    (held_out ? validation_ : train_).add(work.tokens);
-    lowest_position_ = std::min(lowest_position_, work.position);
-    highest_position_ = std::max(highest_position_, work.position);
-    tokens_ += std::ssize(work.tokens) + 1;
-    ++documents_;
-  }
-
-  void check_splits() const {
-    if (documents_ == 0) fail("the input holds no text");
-    if (options_.validation_fraction == 0) return;
-    if (documents_ == 1) {
-      fail(
-          "the input has one document, so none can be held out; give more documents, or "
-          "--validation-fraction 0");
-    }
-    if (result_.manifest.validation.empty()) {
-      fail(
-          "no document fell in the held-out part ({} documents); raise --validation-fraction from {} to "
-          "{:.4f} or more",
-          documents_, options_.validation_fraction, lowest_position_ + 1e-4);
-    }
-    if (result_.manifest.train.empty()) {
-      fail(
-          "every document fell in the held-out part ({} documents); lower --validation-fraction from {} to "
-          "below {:.4f}",
-          documents_, options_.validation_fraction, highest_position_);
-    }
-  }
-
-  const PrepareOptions& options_;
-  const Tokenizer& tokenizer_;
-  const ShardInfo shared_;
-  SplitWriter train_;
-  SplitWriter validation_;
-  PrepareResult result_;
-  std::int64_t documents_ = 0;
-  std::int64_t tokens_ = 0;
-  double lowest_position_ = 1;
-  double highest_position_ = 0;
-};
-
-}  // namespace
-
-PrepareResult prepare(const PrepareOptions& options, const Report& report) {
-  check_options(options);
-  std::optional<Tokenizer> tokenizer;
-  if (options.tokenizer) tokenizer.emplace(*options.tokenizer);
-  const std::vector<TextFile> files = list_text_files(options.inputs);
-  const std::string source_id = source_fingerprint(options, files);
-
-  if (fs::exists(options.output / manifest_name)) {
-    const std::optional<Manifest> existing = existing_manifest(options.output);
-    const bool same = existing && existing->source == source_id;
-    if (same && !options.force && complete(options.output, *existing)) return {*existing, true, 0, 0};
-    if (!same && !options.force) {
+  /// What the directory held already; if that is not the dataset of these inputs and options, nothing.
+  std::optional<Manifest> look() {
+    check_options(options_);
+    if (options_.tokenizer) Tokenizer(*options_.tokenizer, options_.end_of_text).end_of_text();
+    files_ = list_text_files(options_.inputs);
+    source_ = source_fingerprint(options_, files_);
+    if (!fs::exists(options_.output / manifest_name)) return std::nullopt;
+    const std::optional<Manifest> existing = existing_manifest(options_.output);
+    const bool same = existing && existing->source == source_;
+    if (same && !options_.force && complete(options_.output, *existing)) return existing;
+    if (!same && !options_.force) {
       fail(
           "{} already holds a dataset of other inputs or options; replace it with --force, or choose another "
           "--output",
-          options.output.string());
+          options_.output.string());
+    }
+    return std::nullopt;
+  }
+
+  /// The model to use, trained on the first call if it has to be.
+  void find_tokenizer() {
+    if (!options_.tokenizer && team_.rank == 0 && !fs::exists(trained_file())) {
+      write_whole_file(trained_file(), trained_model(options_, files_, report_));
     }
   }
 
-  const std::string model =
-      options.tokenizer ? read_whole_file(*options.tokenizer) : trained_model(options, files, report);
-  OutputFiles written;
-  written.make_directory(options.output);
-  if (fs::exists(options.output / manifest_name)) {
-    remove_dataset(options.output, existing_manifest(options.output));
+  void load_tokenizer() {
+    tokenizer_.emplace(options_.tokenizer ? *options_.tokenizer : trained_file(), options_.end_of_text);
+    shared_ = {.vocab_size = tokenizer_->vocab_size(),
+               .end_of_text = tokenizer_->end_of_text(),
+               .tokenizer = tokenizer_->identity()};
+    const std::int64_t bytes = options_.unit_bytes > 0 ? options_.unit_bytes : unit_bytes_for(files_);
+    units_ =
+        cut_into_units(files_, bytes,
+                       fmt::format("1 {} {} {} {} {}\n", shared_.tokenizer, shared_.end_of_text,
+                                   options_.text_key, options_.validation_fraction, options_.deduplicate));
   }
-  const fs::path model_file = options.output / tokenizer_name;
-  // A model that is used from where it would be copied to stays as it is, whatever happens.
-  if (!options.tokenizer || !fs::exists(model_file) || !fs::equivalent(*options.tokenizer, model_file)) {
-    write_whole_file(written.add(model_file), model);
+
+  /// This process's units that are not done.
+  void tokenize();
+
+  void plan() {
+    if (team_.rank != 0) return;
+    UnitInfo all = total();
+    check_splits(all);
+    if (options_.deduplicate) duplicates_ = find_duplicates(work_, std::ssize(units_));
+    write_plan(work_ / "plan.json",
+               plan_shards(work_, std::ssize(units_), options_.shard_tokens, options_.deduplicate));
+    make_directory(shards_directory());
   }
-  if (!tokenizer) tokenizer.emplace(model_file);
-  TextSource source(whole_files(files), options.text_key);
-  PrepareResult result = Tokenization(options, *tokenizer, written).run(source, report);
-  result.manifest.source = source_id;
-  write_manifest(options.output, result.manifest);
-  written.keep();
-  return result;
+
+  /// This process's shards.
+  void write_shards() {
+    const std::vector<PlannedShard> plan = read_plan(work_ / "plan.json");
+    const Stopwatch stopwatch;
+    std::int64_t tokens = 0;
+    for (const PlannedShard& shard : plan) tokens += shard.entry.tokens;
+    PrepareProgress progress{.phase = "write shards", .bytes_total = tokens};
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      progress.seconds = stopwatch.seconds();
+      report_(progress);
+      progress.bytes_done += plan[i].entry.tokens;
+      if (static_cast<int>(i) % team_.size != team_.rank) continue;
+      write_shard(shards_directory(), work_, plan[i], shared_, options_.compression, options_.deduplicate);
+    }
+    progress.seconds = stopwatch.seconds();
+    report_(progress);
+  }
+
+  /// Puts shards, tokenizer and, last of all, the manifest in their places.
+  void finish() {
+    if (team_.rank != 0) return;
+    Manifest manifest{.vocab_size = shared_.vocab_size,
+                      .end_of_text = shared_.end_of_text,
+                      .tokenizer = shared_.tokenizer,
+                      .tokenizer_file = tokenizer_->file_name(),
+                      .source = source_,
+                      .train = {},
+                      .validation = {}};
+    const std::vector<PlannedShard> plan = read_plan(work_ / "plan.json");
+    if (fs::exists(options_.output / manifest_name))
+      remove_dataset(options_.output, existing_manifest(options_.output));
+    for (const PlannedShard& shard : plan) {
+      fs::rename(shards_directory() / shard.entry.file, options_.output / shard.entry.file);
+      (shard.split == Split::train ? manifest.train : manifest.validation).push_back(shard.entry);
+    }
+    const fs::path model = options_.output / manifest.tokenizer_file;
+    const fs::path from = options_.tokenizer ? *options_.tokenizer : trained_file();
+    // A model that is used from where it would be copied to stays as it is, whatever happens.
+    if (!fs::exists(model) || !fs::equivalent(from, model)) write_whole_file(model, read_whole_file(from));
+    sync_path(options_.output);
+    write_manifest(options_.output, manifest);
+    fs::remove_all(work_);
+  }
+
+  PrepareResult result() const {
+    return {.manifest = read_manifest(options_.output),
+            .already_there = false,
+            .repaired = counted_.repaired,
+            .left_out_empty = counted_.left_out_empty,
+            .duplicates = duplicates_};
+  }
+
+  void make_work_directory() {
+    if (team_.rank != 0) return;
+    make_directory(work_);
+    lock_.emplace(work_ / "lock");
+  }
+
+ private:
+  /// Its name says what it was trained on and how.
+  fs::path trained_file() const {
+    Sha256 digest;
+    digest.update(fmt::format("{} {} {}\n", options_.train_vocab_size, options_.text_key,
+                              options_.validation_fraction));
+    for (const TextFile& file : files_) digest.update(file_mark(file) + "\n");
+    return work_ / fmt::format("tokenizer-{}.model", digest.hex().substr(0, 16));
+  }
+
+  /// Its name says what they are cut from and how: shards of another plan are not taken for those of this one.
+  fs::path shards_directory() const {
+    Sha256 digest;
+    digest.update(fmt::format("{} {} {}\n", options_.shard_tokens, options_.compression, units_.size()));
+    for (const TextUnit& unit : units_) digest.update(unit.source);
+    return work_ / fmt::format("shards-{}", digest.hex().substr(0, 16));
+  }
+
+  std::optional<UnitInfo> info_of(std::size_t unit) const {
+    return read_unit_info(work_, static_cast<std::int64_t>(unit), units_[unit].source);
+  }
+
+  UnitInfo total();
+  void check_splits(const UnitInfo& all) const;
+
+  const PrepareOptions& options_;
+  const Report& report_;
+  const Team& team_;
+  const fs::path work_;
+  std::optional<FileLock> lock_;  ///< root only
+  std::vector<TextFile> files_;
+  std::string source_;
+  std::optional<Tokenizer> tokenizer_;
+  ShardInfo shared_;
+  std::vector<TextUnit> units_;
+  UnitInfo counted_;  ///< root only
+  std::int64_t duplicates_ = 0;
+};
+
+/// How far all processes have come: this one by what it does, the others by the units that they have finished.
+class TeamProgress {
+ public:
+  TeamProgress(const Report& report, std::int64_t bytes_total) {
+    report_ = &report;
+    progress_ = {.phase = "tokenize", .bytes_total = bytes_total};
+  }
+
+  void add_before(std::int64_t bytes) {
+    progress_.bytes_done += bytes;
+    progress_.bytes_before += bytes;
+  }
+  void expect(std::size_t unit) { others_.push_back(unit); }
+  void add_own(std::int64_t tokens) {
+    ++progress_.documents;
+    progress_.tokens += tokens;
+  }
+  void add_own_unit(std::int64_t bytes) { progress_.bytes_done += bytes; }
+
+  /// `info_of` looks for a unit of another process. A few are looked for at a time, every two seconds.
+  template <typename InfoOf>
+  void report(std::int64_t bytes_under_way, const InfoOf& info_of) {
+    if (stopwatch_.seconds() > looked_ + 2) {
+      looked_ = stopwatch_.seconds();
+      for (std::size_t tries = std::min<std::size_t>(others_.size(), 100); tries > 0 && !others_.empty();
+           --tries) {
+        next_ = next_ % others_.size();
+        if (const std::optional<UnitInfo> info = info_of(others_[next_])) {
+          progress_.documents += info->documents[0] + info->documents[1];
+          progress_.tokens += info->tokens[0] + info->tokens[1];
+          progress_.bytes_done += info->bytes;
+          others_[next_] = others_.back();
+          others_.pop_back();
+        } else {
+          ++next_;
+        }
+      }
+    }
+    PrepareProgress now = progress_;
+    now.bytes_done += bytes_under_way;
+    now.seconds = stopwatch_.seconds();
+    (*report_)(now);
+  }
+
+ private:
+  const Report* report_ = nullptr;
+  Stopwatch stopwatch_;
+  PrepareProgress progress_;
+  std::vector<std::size_t> others_;  ///< units that other processes have not finished yet
+  std::size_t next_ = 0;
+  double looked_ = 0;
+};
+
+void Preparation::tokenize() {
+  std::vector<std::int64_t> sizes;
+  for (const TextUnit& unit : units_) sizes.push_back(unit.bytes);
+  const std::vector<int> owner = share_out(sizes, team_.size);
+  TeamProgress progress(report_, std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
+  std::vector<const TextUnit*> mine;
+  for (std::size_t i = 0; i < units_.size(); ++i) {
+    if (info_of(i)) {
+      progress.add_before(sizes[i]);
+    } else if (owner[i] == team_.rank) {
+      mine.push_back(&units_[i]);
+    } else {
+      progress.expect(i);
+    }
+  }
+  const auto info_of_other = [&](std::size_t unit) { return info_of(unit); };
+  std::optional<UnitWriter> writer;
+  UnitInfo info;
+  std::size_t next = 0;
+  const auto begin_unit = [&] {
+    info = {};
+    if (next < mine.size()) writer.emplace(work_, mine[next] - units_.data(), shared_.vocab_size);
+  };
+  const PipelineSink sink{.document =
+                              [&](const TokenizedDocument& document) {
+                                info.repaired += document.repaired;
+                                info.left_out_empty += document.empty ? 1 : 0;
+                                if (document.empty) return;
+                                info.lowest_position = std::min(info.lowest_position, document.position);
+                                info.highest_position = std::max(info.highest_position, document.position);
+                                const bool held_out = document.position < options_.validation_fraction;
+                                writer->add(held_out ? Split::validation : Split::train, document,
+                                            static_cast<std::int32_t>(shared_.end_of_text));
+                                progress.add_own(std::ssize(document.tokens) + 1);
+                              },
+                          .progress = [&](std::int64_t bytes) { progress.report(bytes, info_of_other); },
+                          .unit_done =
+                              [&](const TextUnit& unit) {
+                                info.source = unit.source;
+                                info.bytes = unit.bytes;
+                                writer->finish(info);
+                                progress.add_own_unit(unit.bytes);
+                                ++next;
+                                begin_unit();
+                              }};
+  begin_unit();
+  const int threads = options_.threads > 0 ? options_.threads : omp_get_max_threads();
+  tokenize_units(mine, *tokenizer_,
+                 {.text_key = options_.text_key, .hash_texts = options_.deduplicate, .threads = threads},
+                 sink);
+  progress.report(0, info_of_other);
+}
+
+UnitInfo Preparation::total() {
+  counted_ = {};
+  for (std::size_t i = 0; i < units_.size(); ++i) {
+    const std::optional<UnitInfo> info = info_of(i);
+    if (!info)
+      fail("{}: unit {} is not finished; were the inputs changed meanwhile? Run the command again",
+           work_.string(), i);
+    for (std::size_t s = 0; s < 2; ++s) counted_.documents[s] += info->documents[s];
+    counted_.repaired += info->repaired;
+    counted_.left_out_empty += info->left_out_empty;
+    counted_.lowest_position = std::min(counted_.lowest_position, info->lowest_position);
+    counted_.highest_position = std::max(counted_.highest_position, info->highest_position);
+  }
+  return counted_;
+}
+
+void Preparation::check_splits(const UnitInfo& all) const {
+  const std::int64_t documents = all.documents[0] + all.documents[1];
+  if (documents == 0) fail("the input holds no text");
+  if (options_.validation_fraction == 0) return;
+  if (documents == 1) {
+    fail(
+        "the input has one document, so none can be held out; give more documents, or "
+        "--validation-fraction 0");
+  }
+  if (all.documents[1] == 0) {
+    fail(
+        "no document fell in the held-out part ({} documents); raise --validation-fraction from {} to "
+        "{:.4f} or more",
+        documents, options_.validation_fraction, all.lowest_position + 1e-4);
+  }
+  if (all.documents[0] == 0) {
+    fail(
+        "every document fell in the held-out part ({} documents); lower --validation-fraction from {} to "
+        "below {:.4f}",
+        documents, options_.validation_fraction, all.highest_position);
+  }
+}
+
+}  // namespace
+
+PrepareResult prepare(const PrepareOptions& options, const Report& report, const Team& team) {
+  Preparation preparation(options, report, team);
+  std::optional<Manifest> existing;
+  team.agree([&] { existing = preparation.look(); });
+  if (existing) return {.manifest = *existing, .already_there = true};
+  team.agree([&] { preparation.make_work_directory(); });
+  team.agree([&] { preparation.find_tokenizer(); });
+  team.agree([&] { preparation.load_tokenizer(); });
+  // The long steps are not agreed on: what fails on one process ends it at once, and does not wait for the others.
+  const auto wait_for_all = [&] { team.agree([] {}); };
+  preparation.tokenize();
+  wait_for_all();
+  team.agree([&] { preparation.plan(); });
+  preparation.write_shards();
+  wait_for_all();
+  team.agree([&] { preparation.finish(); });
+  return preparation.result();
 }
 
 }  // namespace ratplus::data

@@ -134,19 +134,30 @@ struct ShardWriter::Impl {
                                     .growable = true})) {
     info.tokens = 0;
     info.documents = 0;
-    buffer.reserve(static_cast<std::size_t>(options.chunk_tokens));
+    buffer.reserve(static_cast<std::size_t>(chunks_at_once * options.chunk_tokens));
   }
 
-  void add(std::int32_t id) {
-    buffer.push_back(id);
-    if (std::ssize(buffer) == options.chunk_tokens) flush();
+  void add(std::span<const std::int32_t> ids) {
+    const auto full = static_cast<std::size_t>(chunks_at_once * options.chunk_tokens);
+    while (!ids.empty()) {
+      const std::size_t part = std::min(ids.size(), full - buffer.size());
+      buffer.insert(buffer.end(), ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(part));
+      ids = ids.subspan(part);
+      if (buffer.size() == full) flush();
+    }
   }
 
-  /// Appends the buffer to the dataset: whole chunks at a time, but for the last.
+  /// Appends the buffer to the dataset: whole chunks, but for the last.
   void flush() {
     const std::int64_t written = tokens.size();
     tokens.resize(written + std::ssize(buffer));
-    tokens.write(written, std::span<const std::int32_t>(buffer));
+    if (token_element(info.vocab_size) ==
+        hdf5::Element::uint16) {  // narrowed here, which is faster than HDF5's way
+      narrow.assign(buffer.begin(), buffer.end());
+      tokens.write(written, std::span<const std::uint16_t>(narrow));
+    } else {
+      tokens.write(written, std::span<const std::int32_t>(buffer));
+    }
     buffer.clear();
   }
 
@@ -165,7 +176,9 @@ struct ShardWriter::Impl {
   ShardInfo info;
   hdf5::File file;
   hdf5::Dataset tokens;
-  std::vector<std::int32_t> buffer;      ///< tokens of the chunk being filled
+  static constexpr std::int64_t chunks_at_once = 4;  ///< written
+  std::vector<std::int32_t> buffer;                  ///< tokens that are not written yet
+  std::vector<std::uint16_t> narrow;
   std::vector<std::int64_t> offsets{0};  ///< of the documents added, and the end
 };
 
@@ -186,9 +199,10 @@ void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
   for (const std::int32_t id : tokens) {
     require(id >= 0 && id < info.vocab_size, "token id {} is outside the vocabulary of {}", id,
             info.vocab_size);
-    impl_->add(id);
   }
-  impl_->add(static_cast<std::int32_t>(info.end_of_text));
+  impl_->add(tokens);
+  const auto end_of_text = static_cast<std::int32_t>(info.end_of_text);
+  impl_->add({&end_of_text, 1});
   info.tokens += std::ssize(tokens) + 1;
   info.documents += 1;
   impl_->offsets.push_back(info.tokens);

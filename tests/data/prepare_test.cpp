@@ -2,9 +2,15 @@
 
 #include <doctest/doctest.h>
 
+#include <barrier>
+#include <mutex>
+#include <thread>
+
 #include "data/held_out.h"
+#include "data/shard_plan.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
+#include "data/unit_file.h"
 #include "tests/data/support.h"
 
 using namespace ratplus::data;
@@ -160,6 +166,7 @@ TEST_CASE("prepare: a given tokenizer is copied beside the shards, or stays if i
   const auto interrupt = [](const PrepareProgress&) { throw std::runtime_error("interrupted"); };
   CHECK_THROWS_AS(prepare(options, interrupt), std::runtime_error);
   CHECK(std::filesystem::exists(*options.tokenizer));
+  CHECK(prepare(options, quiet).manifest.tokenizer == trained.tokenizer);
 }
 
 TEST_CASE("prepare: a file that is no tokenizer is named before anything is written") {
@@ -175,32 +182,193 @@ TEST_CASE("prepare: a file that is no tokenizer is named before anything is writ
   CHECK_FALSE(std::filesystem::exists(input.options.output));
 }
 
-TEST_CASE("prepare: an interruption or an error leaves nothing") {
+TEST_CASE("prepare: interrupted anywhere and called again, it goes on and gives the same dataset") {
   Input input;
   input.options.shard_tokens = 300;
-  const auto interrupt = [](const PrepareProgress& progress) {
-    if (progress.phase == "tokenize") throw std::runtime_error("interrupted");
-  };
-  input.options.output = input.scratch / "new/out";
-  CHECK_THROWS_AS(prepare(input.options, interrupt), std::runtime_error);
-  CHECK_FALSE(std::filesystem::exists(input.scratch / "new"));
-  input.options.output = input.scratch / "out";
+  input.options.unit_bytes = 2000;
+  input.options.threads = 1;
+  const Manifest whole = prepare(input.options, quiet).manifest;
+  for (int stop_at = 0; stop_at < 36; stop_at += 5) {
+    CAPTURE(stop_at);
+    PrepareOptions options = input.options;
+    options.output = input.scratch / ("new/out" + std::to_string(stop_at));
+    int reports = 0;
+    std::int64_t documents = 0;
+    bool interrupted = false;
+    try {
+      prepare(options, [&](const PrepareProgress& progress) {
+        if (++reports > stop_at) throw std::runtime_error("interrupted");
+        documents = progress.documents;
+      });
+    } catch (const std::runtime_error&) {
+      interrupted = true;
+      CHECK_FALSE(std::filesystem::exists(options.output / "dataset.json"));
+    }
+    std::int64_t bytes_before = 0;
+    const PrepareResult result = prepare(options, [&](const PrepareProgress& progress) {
+      if (progress.phase == "tokenize") bytes_before = progress.bytes_before;
+    });
+    CHECK(result.already_there == !interrupted);
+    if (documents > 10 && interrupted) CHECK(bytes_before > 0);  // finished units are not done again
+    REQUIRE(result.manifest.train.size() == whole.train.size());
+    for (const Split split : {Split::train, Split::validation}) {
+      CHECK(decoded(options.output, result.manifest, split) == decoded(input.options.output, whole, split));
+    }
+    CHECK_FALSE(std::filesystem::exists(options.output / ".prepare"));
+  }
+}
 
+TEST_CASE(
+    "prepare: an error leaves no dataset, and an older one as it was; what was done is used when it is "
+    "mended") {
+  Input input;
   const auto torn = input.scratch / "in/c.jsonl";
   write_text(torn, "{\"text\": \"fine\"}\n{\"text\": \"torn\n");
   CHECK(contains(message_of([&] { prepare(input.options, quiet); }), torn.string() + ", line 2: not JSON"));
-  CHECK(input.output_files().empty());
+  CHECK(input.output_files() == std::vector<std::string>{".prepare"});
 
   std::filesystem::remove(torn);
   const Manifest trained = prepare(input.options, quiet).manifest;
+  CHECK(input.output_files() ==
+        std::vector<std::string>{"dataset.json", "tokenizer.model", "train-00000.h5", "validation-00000.h5"});
   write_text(torn, "{\"text\": \"fine\"}\n{\"text\": \"torn\n");
-  PrepareOptions options = input.options;  // the error comes while tokenizing, after some shards
+  PrepareOptions options = input.options;  // the error comes while tokenizing
   options.train_vocab_size = 0;
   std::filesystem::copy_file(input.options.output / "tokenizer.model", input.scratch / "m.model");
   options.tokenizer = input.scratch / "m.model";
   options.force = true;
+  options.unit_bytes = 500;
   CHECK(contains(message_of([&] { prepare(options, quiet); }), torn.string() + ", line 2: not JSON"));
-  CHECK(input.output_files().empty());
+  CHECK(read_manifest(options.output).source == trained.source);
+  TokenStream(options.output, trained, Split::train).check_all();
+
+  write_text(torn, "{\"text\": \"fine\"}\n{\"text\": \"mended\"}\n");
+  std::int64_t bytes_before = 0;
+  const Manifest mended = prepare(options, [&](const PrepareProgress& progress) {
+                            if (progress.phase == "tokenize") bytes_before = progress.bytes_before;
+                          }).manifest;
+  CHECK(bytes_before > 2000);  // of 15 kB: the units before the torn line
+  CHECK(mended.documents(Split::train) + mended.documents(Split::validation) == 22);
+}
+
+namespace {
+
+/// Processes of a team, played by threads.
+class ThreadTeam {
+ public:
+  explicit ThreadTeam(int size) : size_(size), barrier_(size) {}
+
+  Team member(int rank) {
+    return {.rank = rank, .size = size_, .agree = [this](const std::function<void()>& f) {
+              try {
+                f();
+              } catch (const std::exception& error) {
+                const std::lock_guard lock(mutex_);
+                failure_ = error.what();
+              }
+              barrier_.arrive_and_wait();
+              if (!failure_.empty()) throw ratplus::Error(failure_);
+            }};
+  }
+
+ private:
+  int size_;
+  std::barrier<> barrier_;
+  std::mutex mutex_;
+  std::string failure_;
+};
+
+}  // namespace
+
+TEST_CASE("prepare: any number of processes and any size of units give the same shards") {
+  Input input;
+  input.options.shard_tokens = 700;
+  const Manifest whole = prepare(input.options, quiet).manifest;
+  for (const int ranks : {1, 2, 3}) {
+    PrepareOptions options = input.options;
+    options.output = input.scratch / ("out" + std::to_string(ranks));
+    options.unit_bytes = 1000 * ranks;
+    options.threads = ranks;
+    ThreadTeam team(ranks);
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < ranks; ++rank) {
+      threads.emplace_back([&, rank] { prepare(options, quiet, team.member(rank)); });
+    }
+    for (auto& thread : threads) thread.join();
+    const Manifest manifest = read_manifest(options.output);
+    for (const Split split : {Split::train, Split::validation}) {
+      REQUIRE(manifest.shards(split).size() == whole.shards(split).size());
+      for (std::size_t i = 0; i < whole.shards(split).size(); ++i) {
+        CHECK(manifest.shards(split)[i].tokens == whole.shards(split)[i].tokens);
+        CHECK(test::read_text(options.output / manifest.shards(split)[i].file) ==
+              test::read_text(input.options.output / whole.shards(split)[i].file));
+      }
+    }
+    CHECK(test::read_text(options.output / "tokenizer.model") ==
+          test::read_text(input.options.output / "tokenizer.model"));
+  }
+}
+
+TEST_CASE("prepare: documents with the same text are left out but for the first, if asked for") {
+  Input input;
+  write_text(input.scratch / "in/c.jsonl", "{\"text\": \"" + Input::line(3) +
+                                               "\"}\n{\"text\": \"new\"}\n{\"text\": \"" + Input::line(7) +
+                                               "\"}\n{\"text\": \"new\"}\n");
+  input.options.unit_bytes = 3000;
+  CHECK(prepare(input.options, quiet).duplicates == 0);
+  PrepareOptions options = input.options;
+  options.deduplicate = true;
+  options.output = input.scratch / "unique";
+  const PrepareResult result = prepare(options, quiet);
+  CHECK(result.duplicates == 3);
+  std::vector<std::string> train;
+  std::vector<std::string> validation;
+  auto texts = Input::texts();
+  texts.push_back("new");
+  for (const std::string& text : texts) (held_out_position(text) < 0.3 ? validation : train).push_back(text);
+  CHECK(decoded(options.output, result.manifest, Split::train) == train);
+  CHECK(decoded(options.output, result.manifest, Split::validation) == validation);
+}
+
+TEST_CASE("duplicates: a bound on the memory changes nothing") {
+  const Scratch scratch;
+  for (std::int64_t unit = 0; unit < 5; ++unit) {
+    UnitWriter writer(scratch.path(), unit, 100);
+    for (std::uint64_t i = 0; i < 20; ++i) {
+      writer.add(Split::train,
+                 {.tokens = {1, 2}, .text_hash = {i % 7 * 1'000'003, static_cast<std::uint64_t>(unit) / 3}},
+                 0);
+    }
+    writer.finish({.source = "s"});
+  }
+  for (const std::int64_t at_once : {1000, 30, 1}) {
+    CHECK(find_duplicates(scratch.path(), 5, at_once) == 100 - 14);
+    const auto plan = plan_shards(scratch.path(), 5, 10, true);
+    REQUIRE(plan.size() == 4);  // 14 documents of 3 tokens, 4 a shard
+    CHECK(plan[0].entry.documents == 4);
+    CHECK(plan[1].spans.front().begin == 4);
+    CHECK(plan[1].spans.back().unit == 3);
+  }
+}
+
+TEST_CASE("prepare: while one is at work, another is refused") {
+  Input input;
+  std::string message;
+  prepare(input.options, [&](const PrepareProgress& progress) {
+    if (progress.phase == "tokenize" && message.empty())
+      message = message_of([&] { prepare(input.options, quiet); });
+  });
+  CHECK(contains(message, "another `ratplus prepare` is at work here"));
+}
+
+TEST_CASE("prepare: a full disk is named, and what was done is used when there is room") {
+  if (!std::filesystem::exists("/dev/full")) return;
+  CHECK(contains(message_of([] {
+                   OutputFile file("/dev/full");
+                   file.write(std::vector<std::byte>(100));
+                   file.close();
+                 }),
+                 "cannot write /dev/full: No space left on device; free some space"));
 }
 
 TEST_CASE("prepare: the held-out part is never silently empty") {
@@ -209,7 +377,7 @@ TEST_CASE("prepare: the held-out part is never silently empty") {
   const std::string message = message_of([&] { prepare(input.options, quiet); });
   CHECK(
       contains(message, "no document fell in the held-out part (20 documents); raise --validation-fraction"));
-  CHECK(input.output_files().empty());
+  CHECK(input.output_files() == std::vector<std::string>{".prepare"});
   // The fraction that the message names is enough.
   const std::size_t to = message.find(" to ");
   REQUIRE(to != std::string::npos);
@@ -239,8 +407,12 @@ TEST_CASE("prepare: empty documents and ill-formed text are counted") {
 TEST_CASE("prepare: progress reaches the end, and options that cannot be are refused") {
   Input input;
   PrepareProgress last;
-  prepare(input.options, [&](const PrepareProgress& progress) { last = progress; });
+  PrepareProgress writing;
+  prepare(input.options, [&](const PrepareProgress& progress) {
+    (progress.phase == "write shards" ? writing : last) = progress;
+  });
   CHECK(last.phase == "tokenize");
+  CHECK(writing.bytes_done == writing.bytes_total);
   CHECK(last.documents == 20);
   CHECK(last.bytes_done == last.bytes_total);
   CHECK(last.bytes_total > 0);
