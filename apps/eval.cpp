@@ -94,10 +94,20 @@ struct Evaluation {
   train::ValidationSettings settings;
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;
-  parallel::Sharding sharding = parallel::Sharding::none;  ///< as in training
+  parallel::Settings parallel;  ///< as in training
   DeviceChoice device = DeviceChoice::automatic;
   DType precision = DType::bf16;
 };
+
+/// The checkpoint's own, unless its groups do not fit the ranks of this evaluation: then all ranks are one.
+parallel::Settings fitting(parallel::Settings settings, const parallel::World& world) {
+  try {
+    parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group);
+  } catch (const Error&) {
+    settings.shard_group = parallel::all_ranks;
+  }
+  return settings;
+}
 
 void check_dataset(const Evaluation& e) {
   const auto& directory = e.settings.dataset;
@@ -124,7 +134,7 @@ Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   e.settings.window = args.window > 0 ? args.window : job.data.window;
   e.settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
   e.micro_batch = args.micro_batch > 0 ? args.micro_batch : job.data.micro_batch;
-  e.sharding = job.parallel.shard;
+  e.parallel = job.parallel;
   e.device = args.device.empty() ? job.job.device : parse_device(args.device);
   e.precision = args.precision.empty() ? job.job.precision : parse_precision(args.precision);
   e.manifest = data::read_manifest(e.settings.dataset);
@@ -160,7 +170,7 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   train::Session session({.model = e.info.model,
                           .shapes = {e.micro_batch, e.settings.window},
                           .use = parallel::Use::evaluation,
-                          .sharding = e.sharding,
+                          .parallel = fitting(e.parallel, world),
                           .optimizer = {},
                           .device = e.device,
                           .precision = e.precision,

@@ -2,7 +2,9 @@
 
 #include <nccl.h>
 
+#include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cuda/checks.h"
@@ -30,19 +32,19 @@ ncclDataType_t nccl_type(DType dtype) {
   return ncclUint8;
 }
 
+bool summed(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16;
+}
+
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(const Ops& ops, const World& world)
-      : compute_(cuda::stream_of(ops)), rank_(world.rank()), size_(world.size()), host_(world.host()) {
-    const std::string id = world.from_root([] {
-      ncclUniqueId fresh;
-      if (ncclGetUniqueId(&fresh) != ncclSuccess) fail("NCCL: cannot start ({})", ncclGetLastError(nullptr));
-      return std::string(fresh.internal, sizeof(fresh.internal));
-    });
-    ncclUniqueId unique;
-    require(id.size() == sizeof(unique.internal), "an NCCL id of {} bytes", id.size());
-    std::memcpy(unique.internal, id.data(), id.size());
-    check(ncclCommInitRank(&comm_, size_, unique, rank_), "connecting the ranks");
+  NcclCommunicator(const Ops& ops, const World& world, const std::vector<int>& ranks)
+      : compute_(cuda::stream_of(ops)), size_(static_cast<int>(ranks.size())), world_(world) {
+    const auto place = std::find(ranks.begin(), ranks.end(), world.rank());
+    require(place != ranks.end(), "rank {} connects a group that it is not in", world.rank());
+    rank_ = static_cast<int>(place - ranks.begin());
+    const ncclUniqueId id = id_of_group(world, ranks.front());
+    check(ncclCommInitRank(&comm_, size_, id, rank_), "connecting the ranks");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "creating an event");
   }
@@ -63,7 +65,7 @@ class NcclCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  Request all_gather(Tensor full, Tensor part) override {
+  Request all_gather(Tensor full, Tensor part, std::string_view) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype(), "all_gather of {} from {}",
             full.describe(), part.describe());
     return start("all_gather", [&] {
@@ -71,22 +73,37 @@ class NcclCommunicator final : public Communicator {
     });
   }
 
-  Request reduce_scatter(Tensor part, Tensor full) override {
-    require(full.numel() == part.numel() * size_ && full.dtype() == DType::f32, "reduce_scatter of {} to {}",
-            full.describe(), part.describe());
+  Request reduce_scatter(Tensor part, Tensor full, std::string_view) override {
+    require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
+            "reduce_scatter of {} to {}", full.describe(), part.describe());
     return start("reduce_scatter", [&] {
-      return ncclReduceScatter(full.raw(), part.raw(), count(part), ncclFloat32, ncclSum, comm_, stream_);
+      return ncclReduceScatter(full.raw(), part.raw(), count(part), nccl_type(part.dtype()), ncclSum, comm_,
+                               stream_);
     });
   }
 
-  Request all_reduce(Tensor x) override {
-    require(x.dtype() == DType::f32, "all_reduce of {}", x.describe());
+  Request all_reduce(Tensor x, std::string_view) override {
+    require(summed(x.dtype()), "all_reduce of {}", x.describe());
     return start("all_reduce", [&] {
-      return ncclAllReduce(x.raw(), x.raw(), count(x), ncclFloat32, ncclSum, comm_, stream_);
+      return ncclAllReduce(x.raw(), x.raw(), count(x), nccl_type(x.dtype()), ncclSum, comm_, stream_);
     });
   }
 
  private:
+  /// The id by which a group finds itself; its first rank makes it.
+  static ncclUniqueId id_of_group(const World& world, int first) {
+    ncclUniqueId id{};
+    world.agree([&] {
+      if (world.rank() == first && ncclGetUniqueId(&id) != ncclSuccess) {
+        fail("NCCL: cannot start on {} ({})", world.host(), ncclGetLastError(nullptr));
+      }
+    });
+    const auto ids = world.exchange(std::string(id.internal, sizeof(id.internal)));
+    const std::string& chosen = ids[static_cast<std::size_t>(first)];
+    std::memcpy(id.internal, chosen.data(), sizeof(id.internal));
+    return id;
+  }
+
   /// A collective that somebody holds a Request for.
   struct Operation {
     cudaEvent_t done = nullptr;
@@ -95,8 +112,8 @@ class NcclCommunicator final : public Communicator {
 
   void check(ncclResult_t result, const char* what) const {
     if (result == ncclSuccess) return;
-    fail("NCCL: {} failed on rank {} ({}): {}; {}", what, rank_, host_, ncclGetErrorString(result),
-         ncclGetLastError(comm_));
+    fail("NCCL: {} failed on rank {} ({}): {}; {}", what, world_.rank(), world_.host(),
+         ncclGetErrorString(result), ncclGetLastError(comm_));
   }
 
   static std::size_t count(const Tensor& x) {
@@ -140,14 +157,15 @@ class NcclCommunicator final : public Communicator {
   ncclComm_t comm_ = nullptr;
   int rank_ = 0;
   int size_ = 1;
-  std::string host_;
+  const World& world_;
   std::vector<Operation> operations_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world) {
-  return std::make_unique<NcclCommunicator>(ops, world);
+std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world,
+                                                     const std::vector<int>& ranks) {
+  return std::make_unique<NcclCommunicator>(ops, world, ranks);
 }
 
 }  // namespace ratplus::parallel

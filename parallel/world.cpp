@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdlib>
 #include <exception>
+#include <map>
+#include <sstream>
 #include <vector>
 
 namespace ratplus::parallel {
@@ -37,6 +39,35 @@ int count_core_sharers(int local_size, MPI_Comm node) {
   return std::max(1, sharers);
 }
 
+/// Numbers nodes from 0 in the order of their lowest ranks, whatever they were called.
+std::vector<int> number_nodes(const std::vector<int>& names) {
+  std::map<int, int> numbers;
+  std::vector<int> nodes;
+  for (const int name : names) nodes.push_back(numbers.emplace(name, numbers.size()).first->second);
+  return nodes;
+}
+
+/// Each rank's node, called by the lowest rank on it.
+std::vector<int> find_nodes(int rank, int size, MPI_Comm node) {
+  int lowest = rank;
+  MPI_Bcast(&lowest, 1, MPI_INT, 0, node);
+  std::vector<int> names(static_cast<std::size_t>(size));
+  MPI_Allgather(&lowest, 1, MPI_INT, names.data(), 1, MPI_INT, MPI_COMM_WORLD);
+  return names;
+}
+
+/// The layout that a test makes up.
+std::vector<int> made_up_nodes(const std::string& text, int size) {
+  std::istringstream words(text);
+  std::vector<int> names;
+  for (std::string word; std::getline(words, word, ',');) names.push_back(std::atoi(word.c_str()));
+  if (names.size() != static_cast<std::size_t>(size)) {
+    throw AgreedError(fmt::format("RATPLUS_TEST_NODES={} names the nodes of {} ranks, but there are {}", text,
+                                  names.size(), size));
+  }
+  return names;
+}
+
 }  // namespace
 
 World::World() {
@@ -51,11 +82,14 @@ World::World() {
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
   core_sharers_ = count_core_sharers(local_size_, node);
+  nodes_ = number_nodes(find_nodes(rank_, size_, node));
   MPI_Comm_free(&node);
   std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
   int length = 0;
   MPI_Get_processor_name(name.data(), &length);
   host_.assign(name.data(), static_cast<std::size_t>(length));
+  if (const char* layout = std::getenv("RATPLUS_TEST_NODES"))
+    nodes_ = number_nodes(made_up_nodes(layout, size_));
 }
 
 World::~World() {
@@ -90,6 +124,17 @@ std::string World::broadcast(const std::string& text) const {
   result.resize(static_cast<std::size_t>(length));
   MPI_Bcast(result.data(), static_cast<int>(length), MPI_CHAR, 0, MPI_COMM_WORLD);
   return result;
+}
+
+std::vector<std::string> World::exchange(const std::string& text) const {
+  const auto length = static_cast<int>(text.size());
+  std::string all(text.size() * static_cast<std::size_t>(size_), '\0');
+  MPI_Allgather(text.data(), length, MPI_CHAR, all.data(), length, MPI_CHAR, MPI_COMM_WORLD);
+  std::vector<std::string> texts;
+  for (std::size_t at = 0; texts.size() < static_cast<std::size_t>(size_); at += text.size()) {
+    texts.push_back(all.substr(at, text.size()));
+  }
+  return texts;
 }
 
 void World::agree(const std::function<void()>& f) const {

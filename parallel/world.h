@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -31,6 +32,9 @@ class World {
   int local_rank() const { return local_rank_; }  ///< among the ranks of this host
   int local_size() const { return local_size_; }
   const std::string& host() const { return host_; }
+  /// The node of every rank, numbered from 0 in the order of their lowest ranks. For tests of layouts on one machine,
+  /// RATPLUS_TEST_NODES=0,0,1,1 names another node for each rank than its own; local_rank() and host() stay true.
+  const std::vector<int>& nodes() const { return nodes_; }
   bool root() const { return rank_ == 0; }
 
   /// Sums and maxima over all ranks; the same bits on every rank.
@@ -39,6 +43,9 @@ class World {
   std::int64_t max(std::int64_t value) const;
   /// The root's text, on every rank.
   std::string broadcast(const std::string& text) const;
+
+  /// The texts of all ranks, by rank; they must have the same length.
+  std::vector<std::string> exchange(const std::string& text) const;
 
   /// Runs f on every rank. If it throws on some, every rank throws AgreedError with the message of the lowest of them
   /// (naming the rank where only some failed), so that a bad input ends the job everywhere, once and together.
@@ -63,6 +70,7 @@ class World {
   int local_size_ = 1;
   int core_sharers_ = 1;  ///< ranks of this host, this one included, that may run on some of this one's cores
   std::string host_;
+  std::vector<int> nodes_;
 };
 
 }  // namespace ratplus::parallel

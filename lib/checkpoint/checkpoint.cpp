@@ -246,7 +246,7 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
       if (!reason) fs::create_directories(partial, reason);
       require_written(reason, info.directory);
     });
-    world.agree([&] { write_part(partial, info, world.rank(), store, optimizer, ops); });
+    world.agree([&] { write_part(partial, info, store.saved_part(), store, optimizer, ops); });
     on_root([&] {
       write_manifest(partial, info);
       data::sync_path(partial, info.directory);

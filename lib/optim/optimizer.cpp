@@ -23,7 +23,7 @@ double Optimizer::gradient_norm() {
   }
   double squares = 0;
   ops_.download(&squares, squares_);
-  if (store_.optimizer_is_sharded()) squares = world_.sum(squares);
+  if (store_.mesh().shards > 1) squares = world_.sum(store_.counts() ? squares : 0.0);
   return std::sqrt(squares);
 }
 

@@ -44,6 +44,13 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
   return ops;
 }
 
+parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel::World& world) {
+  parallel::Mesh mesh;
+  world.agree(
+      [&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group); });
+  return mesh;
+}
+
 double gib(std::int64_t bytes) {
   return static_cast<double>(bytes) / (1 << 30);
 }
@@ -75,10 +82,10 @@ std::string describe(const Arena& arena) {
 
 }  // namespace
 
-SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, parallel::Communicator& communicator,
+SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
                            const parallel::World& world, Arena& arena) {
-  store = std::make_unique<parallel::ParameterStore>(ops, communicator, model::unit_layouts(settings.model),
-                                                     settings.sharding, settings.use, arena);
+  store = std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
+                                                     settings.parallel, settings.use, arena);
   if (settings.use == parallel::Use::training) {
     optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
   }
@@ -96,17 +103,17 @@ Session::Session(const SessionSettings& settings, const parallel::World& world, 
       threads_(world.threads(settings.threads)),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
-      communicator_(parallel::make_communicator(*ops_, world)),
+      groups_(parallel::make_mesh_groups(*ops_, world, agree_on_mesh(settings.parallel, world))),
       available_(available_memory(ops_->device())) {
   ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
   world_.agree([&] {
     check_memory();
     arena_.commit();
   });
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
   ops_->use_scratch(parts_->scratch);
   model().prepare();
 }
@@ -128,7 +135,7 @@ void Session::check_memory() const {
       "use more ranks with parallel.shard = \"full\", a shorter data.window or a smaller model";
   for (const auto& candidate : smaller(settings_)) {
     Arena counted(ops_->device());
-    const SessionParts parts(candidate, *ops_, *communicator_, world_, counted);
+    const SessionParts parts(candidate, *ops_, groups_, world_, counted);
     if (counted.total_bytes() > available_) continue;
     way_out = fmt::format("these fit: data.micro_batch = {}{} ({:.1f} GiB)", candidate.shapes.batch,
                           settings_.use == parallel::Use::training

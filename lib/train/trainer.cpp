@@ -58,7 +58,7 @@ SessionSettings session_settings(const config::JobConfig& job) {
   return {.model = job.model,
           .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
           .use = parallel::Use::training,
-          .sharding = job.parallel.shard,
+          .parallel = job.parallel,
           .optimizer = {.beta1 = job.optimizer.beta1,
                         .beta2 = job.optimizer.beta2,
                         .eps = job.optimizer.eps,
@@ -75,6 +75,7 @@ data::Manifest open_dataset(const config::JobConfig& job, const parallel::World&
   world.agree([&] {
     manifest = data::read_manifest(job.data.directory);
     config::validate_ranks(job, world.size());
+    parallel::make_mesh(world.nodes(), world.rank(), job.parallel.shard, job.parallel.shard_group);
     config::validate_data(job, manifest.vocab_size, manifest.tokens(data::Split::train),
                           manifest.tokens(data::Split::validation));
     if (!world.root()) return;

@@ -74,3 +74,11 @@ TEST_CASE("ranks of this host are counted") {
   CHECK(world().local_rank() == world().rank());
   CHECK(!world().host().empty());
 }
+
+TEST_CASE("texts of equal length are exchanged, by rank") {
+  const auto all = world().exchange(fmt::format("rank {:04}", world().rank()));
+  REQUIRE(all.size() == static_cast<std::size_t>(world().size()));
+  for (int rank = 0; rank < world().size(); ++rank) {
+    CHECK(all[static_cast<std::size_t>(rank)] == fmt::format("rank {:04}", rank));
+  }
+}
