@@ -9,6 +9,7 @@
 #include "kernels/cpu/bf16.h"
 #include "kernels/error.h"
 #include "parallel/communicator.h"
+#include "parallel/mpi_wait.h"
 #include "parallel/world.h"
 
 namespace ratplus::parallel {
@@ -49,9 +50,10 @@ bool summed(DType dtype) {
 
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(const World& world, const std::vector<int>& ranks) {
+  MpiCommunicator(const World& world, const std::vector<int>& ranks) : watchdog_(world.watchdog()) {
     const auto place = std::find(ranks.begin(), ranks.end(), world.rank());
     require(place != ranks.end(), "rank {} connects a group that it is not in", world.rank());
+    const Watchdog::Waiting waiting(watchdog_, "connecting the ranks");
     MPI_Comm_split(MPI_COMM_WORLD, ranks.front(), static_cast<int>(place - ranks.begin()), &comm_);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
@@ -68,30 +70,30 @@ class MpiCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  Request all_gather(Tensor full, Tensor part, std::string_view) override {
+  Request all_gather(Tensor full, Tensor part, std::string_view subject) override {
     require(full.numel() == part.numel() * size_, "all_gather of {} from {}", full.describe(),
             part.describe());
     if (size_ == 1 && full.raw() == part.raw()) return {};
     const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
-    const int ticket = new_ticket();
+    const int ticket = new_ticket("all_gather", subject);
     MPI_Iallgather(in_place ? MPI_IN_PLACE : part.raw(), mpi_count(part), mpi_type(part.dtype()), full.raw(),
                    mpi_count(part), mpi_type(full.dtype()), comm_, request(ticket));
     return {*this, ticket};
   }
 
-  Request reduce_scatter(Tensor part, Tensor full, std::string_view) override {
+  Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
             "reduce_scatter of {} to {}", full.describe(), part.describe());
-    const int ticket = new_ticket();
+    const int ticket = new_ticket("reduce_scatter", subject);
     MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), mpi_type(part.dtype()),
                               sum_of(part.dtype()), comm_, request(ticket));
     return {*this, ticket};
   }
 
-  Request all_reduce(Tensor x, std::string_view) override {
+  Request all_reduce(Tensor x, std::string_view subject) override {
     require(summed(x.dtype()), "all_reduce of {}", x.describe());
     if (size_ == 1) return {};
-    const int ticket = new_ticket();
+    const int ticket = new_ticket("all_reduce", subject);
     MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), mpi_type(x.dtype()), sum_of(x.dtype()), comm_,
                    request(ticket));
     return {*this, ticket};
@@ -111,11 +113,13 @@ class MpiCommunicator final : public Communicator {
   struct Operation {
     MPI_Request request = MPI_REQUEST_NULL;
     bool under_way = false;
+    std::string_view kind;
+    std::string_view subject;
   };
 
   void wait(int ticket) override {
     auto& operation = operations_[static_cast<std::size_t>(ticket)];
-    MPI_Wait(&operation.request, MPI_STATUS_IGNORE);
+    wait_for(operation.request, watchdog_, operation.kind, operation.subject);
     operation.under_way = false;
   }
 
@@ -123,14 +127,15 @@ class MpiCommunicator final : public Communicator {
   MPI_Request* request(int ticket) { return &operations_[static_cast<std::size_t>(ticket)].request; }
 
   /// A free place; places are reused, so that the steady state allocates none.
-  int new_ticket() {
+  int new_ticket(std::string_view kind, std::string_view subject) {
     std::size_t i = 0;
     while (i < operations_.size() && operations_[i].under_way) ++i;
     if (i == operations_.size()) operations_.emplace_back();
-    operations_[i].under_way = true;
+    operations_[i] = {MPI_REQUEST_NULL, true, kind, subject};
     return static_cast<int>(i);
   }
 
+  Watchdog& watchdog_;
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Op add_bf16_ = MPI_OP_NULL;
   int rank_ = 0;

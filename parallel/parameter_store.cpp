@@ -8,9 +8,10 @@
 namespace ratplus::parallel {
 
 ParameterStore::ParameterStore(Ops& ops, const MeshGroups& groups, std::vector<UnitLayout> units,
-                               const Settings& settings, Use use, Arena& arena)
+                               const Settings& settings, Use use, Watchdog& watchdog, Arena& arena)
     : ops_(ops),
       groups_(groups),
+      watchdog_(watchdog),
       units_(std::move(units)),
       settings_(settings),
       use_(use),
@@ -151,7 +152,9 @@ void ParameterStore::prefetch(std::size_t unit) {
   if (!kept_whole(unit)) fetch(unit);
 }
 
+/// Tells the watchdog the pass's place: a backward asks for a unit's weights first, and then for its gradient.
 Tensor ParameterStore::weights(std::size_t unit) {
+  watchdog_.at("forward", units_[unit].name);
   if (kept_whole(unit)) {
     state_[unit].gathering.wait();
     return state_[unit].weights;
@@ -172,25 +175,24 @@ void ParameterStore::release(std::size_t unit) {
   buffer->in_use = false;
 }
 
-void ParameterStore::publish() {
-  for (std::size_t u = 0; u < units_.size(); ++u) {
-    if (mesh().shards == 1 || !kept_whole(u)) continue;
-    state_[u].gathering.wait();
-    state_[u].gathering =
-        groups_.shards->all_gather(state_[u].weights, state_[u].weights_own, units_[u].name);
-  }
-  for (auto& buffer : weight_buffers_) {  // what they hold is out of date
-    buffer.request.wait();
-    buffer.unit = -1;
+void ParameterStore::publish(std::size_t unit) {
+  if (mesh().shards == 1) return;
+  auto& state = state_[unit];
+  if (kept_whole(unit)) {
+    state.gathering.wait();
+    state.gathering = groups_.shards->all_gather(state.weights, state.weights_own, units_[unit].name);
+  } else if (PassingBuffer* buffer = weight_buffer(unit)) {  // what it holds is out of date
+    buffer->request.wait();
+    buffer->unit = -1;
   }
 }
 
 void ParameterStore::publish_masters() {
-  for (auto& unit : state_) {
-    unit.gathering.wait();
-    if (ops_.compute_type() != DType::f32) ops_.copy(unit.weights_own, unit.master);
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    state_[u].gathering.wait();
+    if (ops_.compute_type() != DType::f32) ops_.copy(state_[u].weights_own, state_[u].master);
+    publish(u);
   }
-  publish();
 }
 
 // --- gradients ------------------------------------------------------------------------------------------------
@@ -236,6 +238,7 @@ ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size
 }
 
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
+  watchdog_.at("backward", units_[unit].name);
   auto& state = state_[unit];
   if (kept_whole(unit)) return {state.gradient, std::exchange(state.gradient_fresh, false)};
   if (PassingBuffer* buffer = gradient_buffer(unit)) return {buffer->whole, false};

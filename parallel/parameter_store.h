@@ -11,6 +11,7 @@
 #include "parallel/communicator.h"
 #include "parallel/sharding.h"
 #include "parallel/unit.h"
+#include "parallel/watchdog.h"
 
 namespace ratplus::parallel {
 
@@ -33,7 +34,7 @@ enum class Use { training, evaluation };
 /// over the replicas. Both go on beside the computation.
 ///
 /// One update: begin_update(); for each micro-batch begin_micro_batch(last), then the model's calls; then
-/// finish_gradients(), changes to master(u) by gradient_part(u), and publish().
+/// finish_gradients(), and for each unit a change to master(u) by gradient_part(u), and publish(u).
 class ParameterStore {
  public:
   /// A unit's gradient, flat f32. Where it is fresh, what is there means nothing (but zeros in the gaps between
@@ -44,7 +45,7 @@ class ParameterStore {
   };
 
   ParameterStore(Ops& ops, const MeshGroups& groups, std::vector<UnitLayout> units, const Settings& settings,
-                 Use use, Arena& arena);
+                 Use use, Watchdog& watchdog, Arena& arena);
 
   const std::vector<UnitLayout>& units() const { return units_; }
   const Mesh& mesh() const { return groups_.mesh; }
@@ -86,8 +87,9 @@ class ParameterStore {
   Tensor gradient_part(std::size_t unit) const;
   /// Where the optimizer puts the new weights in the compute type; empty where they are the master itself.
   Tensor weights_part(std::size_t unit) const;
-  /// The masters have changed: sends the new weights where they are needed.
-  void publish();
+  /// The unit's master has changed: sends the new weights where they are needed. In the order of the units, all of them
+  /// before the next pass.
+  void publish(std::size_t unit);
   /// Fills weights_part from master (after loading; the optimizer does so by itself) and publishes.
   void publish_masters();
 
@@ -137,6 +139,7 @@ class ParameterStore {
 
   Ops& ops_;
   const MeshGroups& groups_;
+  Watchdog& watchdog_;
   std::vector<UnitLayout> units_;
   Settings settings_;
   Use use_;

@@ -32,6 +32,7 @@ struct Settings {
   int prefetch = 1;                   ///< full: units on their way while one is computed with
   bool keep_weights = false;          ///< full: gathered weights stay until they change
   DType reduce = DType::f32;          ///< in which gradients are summed over ranks: f32 or bf16
+  double timeout = 600;               ///< seconds that a rank may wait for others
 
   friend bool operator==(const Settings&, const Settings&) = default;
 };

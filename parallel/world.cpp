@@ -2,6 +2,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +11,8 @@
 #include <map>
 #include <sstream>
 #include <vector>
+
+#include "parallel/mpi_wait.h"
 
 namespace ratplus::parallel {
 namespace {
@@ -37,6 +40,19 @@ int count_core_sharers(int local_size, MPI_Comm node) {
     if (CPU_COUNT(&common) > 0) ++sharers;
   }
   return std::max(1, sharers);
+}
+
+/// The board of this host's ranks, on which each has entered itself.
+std::unique_ptr<NodeBoard> open_board(int rank, int local_rank, int local_size, MPI_Comm node) {
+  std::array<char, 64> name{};
+  if (local_rank == 0) NodeBoard::create(local_size).copy(name.data(), name.size() - 1);
+  MPI_Bcast(name.data(), static_cast<int>(name.size()), MPI_CHAR, 0, node);
+  auto board = std::make_unique<NodeBoard>(name.data(), local_size, local_rank);
+  board->own().rank = rank;
+  board->own().process = static_cast<std::int32_t>(getpid());
+  MPI_Barrier(node);
+  if (local_rank == 0) NodeBoard::remove_name(name.data());
+  return board;
 }
 
 /// Numbers nodes from 0 in the order of their lowest ranks, whatever they were called.
@@ -83,23 +99,30 @@ World::World() {
   MPI_Comm_size(node, &local_size_);
   core_sharers_ = count_core_sharers(local_size_, node);
   nodes_ = number_nodes(find_nodes(rank_, size_, node));
+  board_ = open_board(rank_, local_rank_, local_size_, node);
   MPI_Comm_free(&node);
   std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
   int length = 0;
   MPI_Get_processor_name(name.data(), &length);
   host_.assign(name.data(), static_cast<std::size_t>(length));
+  const bool first_host = nodes_[static_cast<std::size_t>(rank_)] == 0;
+  watchdog_ = std::make_unique<Watchdog>(Watchdog::Rank{rank_, host_, first_host}, size_, *board_);
   if (const char* layout = std::getenv("RATPLUS_TEST_NODES"))
     nodes_ = number_nodes(made_up_nodes(layout, size_));
 }
 
 World::~World() {
+  watchdog_->leave();
+  const Watchdog::Waiting waiting(*watchdog_, "the end of all ranks");
   MPI_Finalize();
 }
 
 double World::sum(double value) const {
   // Every rank adds all values in rank order: the same bits everywhere, whatever algorithm MPI would choose.
   std::vector<double> all(static_cast<std::size_t>(size_));
-  MPI_Allgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a sum over all ranks");
   double total = 0;
   for (const double part : all) total += part;
   return total;
@@ -107,29 +130,42 @@ double World::sum(double value) const {
 
 std::int64_t World::sum(std::int64_t value) const {
   std::int64_t total = 0;
-  MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a sum over all ranks");
   return total;
 }
 
 std::int64_t World::max(std::int64_t value) const {
   std::int64_t largest = 0;
-  MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a maximum over all ranks");
   return largest;
 }
 
 std::string World::broadcast(const std::string& text) const {
-  std::int64_t length = static_cast<std::int64_t>(text.size());
-  MPI_Bcast(&length, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+  return broadcast(text, 0);
+}
+
+std::string World::broadcast(const std::string& text, int from) const {
+  auto length = static_cast<std::int64_t>(text.size());
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ibcast(&length, 1, MPI_INT64_T, from, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a message to all ranks");
   std::string result = text;
   result.resize(static_cast<std::size_t>(length));
-  MPI_Bcast(result.data(), static_cast<int>(length), MPI_CHAR, 0, MPI_COMM_WORLD);
+  MPI_Ibcast(result.data(), static_cast<int>(length), MPI_CHAR, from, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a message to all ranks");
   return result;
 }
 
 std::vector<std::string> World::exchange(const std::string& text) const {
   const auto length = static_cast<int>(text.size());
   std::string all(text.size() * static_cast<std::size_t>(size_), '\0');
-  MPI_Allgather(text.data(), length, MPI_CHAR, all.data(), length, MPI_CHAR, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(text.data(), length, MPI_CHAR, all.data(), length, MPI_CHAR, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "an exchange among all ranks");
   std::vector<std::string> texts;
   for (std::size_t at = 0; texts.size() < static_cast<std::size_t>(size_); at += text.size()) {
     texts.push_back(all.substr(at, text.size()));
@@ -149,10 +185,7 @@ void World::agree(const std::function<void()>& f) const {
   const auto failures = sum(static_cast<std::int64_t>(failed));
   if (failures == 0) return;
   const auto first = size_ - max(failed ? size_ - rank_ : 0);  // the lowest failing rank
-  auto length = static_cast<std::int64_t>(message.size());
-  MPI_Bcast(&length, 1, MPI_INT64_T, static_cast<int>(first), MPI_COMM_WORLD);
-  message.resize(static_cast<std::size_t>(length));
-  MPI_Bcast(message.data(), static_cast<int>(length), MPI_CHAR, static_cast<int>(first), MPI_COMM_WORLD);
+  message = broadcast(message, static_cast<int>(first));
   if (failures < size_) message = fmt::format("rank {}: {}", first, message);
   throw AgreedError(message);
 }
@@ -166,6 +199,8 @@ std::string World::from_root(const std::function<std::string()>& f) const {
 }
 
 void World::abort(int status) const {
+  board_->may_report();  // it has been said
+  watchdog_->leave();
   MPI_Abort(MPI_COMM_WORLD, status);
   std::abort();
 }

@@ -246,7 +246,9 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
       if (!reason) fs::create_directories(partial, reason);
       require_written(reason, info.directory);
     });
+    world.watchdog().at("saving", file_name(store.saved_part()));
     world.agree([&] { write_part(partial, info, store.saved_part(), store, optimizer, ops); });
+    world.watchdog().at("saving", manifest_name);
     on_root([&] {
       write_manifest(partial, info);
       data::sync_path(partial, info.directory);

@@ -128,6 +128,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("parallel", "prefetch", parallel.prefetch, IntegerRange{1, 64});
   visit("parallel", "keep_weights", parallel.keep_weights, Any{});
   visit("parallel", "reduce", parallel.reduce, Any{});
+  visit("parallel", "timeout", parallel.timeout, positive);
   visit("parallel", "ranks", parallel.ranks, IntegerRange{0, 1'000'000});
 
   auto& checkpoint = config.checkpoint;

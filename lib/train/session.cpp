@@ -44,7 +44,9 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
   return ops;
 }
 
+/// From here on the job's own timeout holds.
 parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel::World& world) {
+  world.watchdog().set_timeout(settings.timeout);
   parallel::Mesh mesh;
   world.agree(
       [&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group); });
@@ -84,8 +86,9 @@ std::string describe(const Arena& arena) {
 
 SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
                            const parallel::World& world, Arena& arena) {
-  store = std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
-                                                     settings.parallel, settings.use, arena);
+  store =
+      std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
+                                                 settings.parallel, settings.use, world.watchdog(), arena);
   if (settings.use == parallel::Use::training) {
     optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
   }

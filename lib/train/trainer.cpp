@@ -185,6 +185,7 @@ bool Trainer::stop_requested() const {
 
 StepMetrics Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
+  world_.watchdog().at("reading the batch");
   // A shard that one rank cannot read ends all, with one message.
   world_.agree([&] { batch = &loader_->next(); });
   const auto counted = world_.sum(batch->counted);

@@ -53,7 +53,7 @@ struct Fixture {
       : ops(make_cpu_ops(1)), groups(groups_of(*ops, settings)), arena(ops->device()) {
     const auto build = [&] {
       store = std::make_unique<ParameterStore>(*ops, groups, uneven_units(blocks), settings,
-                                               parallel::Use::training, arena);
+                                               parallel::Use::training, world().watchdog(), arena);
     };
     build();
     arena.commit();
@@ -167,15 +167,20 @@ TEST_CASE("weights and summed gradients are right on every mesh, over updates an
 }
 
 TEST_CASE("they are with any number of buffers, with weights that are kept, and with sums in bf16") {
+  struct Variant {
+    int prefetch;
+    bool keep_weights;
+    DType reduce;
+  };
   for (auto settings : all_settings()) {
-    for (settings.prefetch = 1; settings.prefetch <= 4; ++settings.prefetch) {
-      for (const bool keep : {false, true}) {
-        for (const auto reduce : {DType::f32, DType::bf16}) {
-          settings.keep_weights = keep;
-          settings.reduce = reduce;
-          for (const int micro_batches : {1, 2}) check_updates(settings, 4, micro_batches);
-        }
-      }
+    for (const auto& [prefetch, keep_weights, reduce] : {Variant{2, false, DType::f32},
+                                                         {6, true, DType::f32},
+                                                         {1, false, DType::bf16},
+                                                         {2, true, DType::bf16}}) {
+      settings.prefetch = prefetch;
+      settings.keep_weights = keep_weights;
+      settings.reduce = reduce;
+      check_updates(settings, 4, 2);
     }
   }
 }
@@ -218,7 +223,8 @@ std::int64_t planned(const Settings& settings, int ranks, int blocks) {
     units.push_back({.name = "blocks." + std::to_string(b), .resident = false, .slots = {}});
     units.back().add("matrix", {256, 512});
   }
-  const ParameterStore store(*ops, groups, units, settings, parallel::Use::training, arena);
+  const ParameterStore store(*ops, groups, units, settings, parallel::Use::training, world().watchdog(),
+                             arena);
   return arena.total_bytes();
 }
 
