@@ -35,7 +35,6 @@ void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& aren
   } else {
     unit.weights_own = arena.allocate(ops_.compute_type(), {part});
   }
-  if (!same_type) arena.category("masters");
   unit.master = same_type ? unit.weights_own : arena.allocate(DType::f32, {part});
 }
 

@@ -61,9 +61,12 @@ double gib(std::int64_t bytes) {
 std::vector<SessionSettings> smaller(const SessionSettings& settings) {
   using model::Recompute;
   std::vector<SessionSettings> result;
+  auto base = settings;
+  base.parallel.keep_weights = false;
+  if (settings.parallel.keep_weights) result.push_back(base);
   for (auto batch = settings.shapes.batch; batch >= 1; batch /= 2) {
     for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
-      auto next = settings;
+      auto next = base;
       next.shapes.batch = batch;
       next.shapes.recompute = recompute;
       const bool less = batch < settings.shapes.batch || recompute > settings.shapes.recompute;
@@ -135,15 +138,18 @@ Session::~Session() {
 void Session::check_memory() const {
   if (available_ < 0 || arena_.total_bytes() <= available_) return;
   std::string way_out =
-      "use more ranks with parallel.shard = \"full\", a shorter data.window or a smaller model";
+      "use more ranks with parallel.shard = \"full\" (parallel.shard_group = 0 cuts over all of them), a "
+      "shorter "
+      "data.window or a smaller model";
   for (const auto& candidate : smaller(settings_)) {
     Arena counted(ops_->device());
     const SessionParts parts(candidate, *ops_, groups_, world_, counted);
     if (counted.total_bytes() > available_) continue;
-    way_out = fmt::format("these fit: data.micro_batch = {}{} ({:.1f} GiB)", candidate.shapes.batch,
+    way_out = fmt::format("these fit: data.micro_batch = {}{}{} ({:.1f} GiB)", candidate.shapes.batch,
                           settings_.use == parallel::Use::training
                               ? fmt::format(", job.recompute = \"{}\"", to_string(candidate.shapes.recompute))
                               : "",
+                          settings_.parallel.keep_weights ? ", parallel.keep_weights = false" : "",
                           gib(counted.total_bytes()));
     break;
   }
