@@ -269,8 +269,8 @@ int bench_command(const Arguments& args) {
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
-  if (const auto parent = std::filesystem::absolute(parsed.json).parent_path();
-      !parsed.json.empty() && !std::filesystem::exists(parent)) {
+  const auto parent = std::filesystem::path(parsed.json).parent_path();
+  if (!parent.empty() && !std::filesystem::exists(parent)) {
     fail("--json {}: there is no directory {}", parsed.json, parent.string());
   }
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);

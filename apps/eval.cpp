@@ -139,11 +139,22 @@ Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   return e;
 }
 
-train::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads) {
+/// The checkpoint's own, unless its groups do not fit the ranks of this evaluation: then all ranks are one.
+parallel::Settings fitting(parallel::Settings settings, const parallel::World& world) {
+  try {
+    parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group);
+  } catch (const Error&) {
+    settings.shard_group = parallel::all_ranks;
+  }
+  return settings;
+}
+
+train::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads,
+                                        const parallel::World& world) {
   return {.model = e.info().model,
           .shapes = shapes,
           .use = parallel::Use::evaluation,
-          .sharding = e.job.parallel.shard,  // as in training
+          .parallel = fitting(e.job.parallel, world),  // as in training
           .optimizer = {},
           .device = e.device,
           .precision = e.precision,
@@ -220,7 +231,7 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   HeldOut held_out;
   world.agree([&] { held_out = find_data(args, e); });
   const auto& settings = held_out.settings;
-  train::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads), world);
+  train::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
   std::optional<train::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
@@ -256,7 +267,7 @@ int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::
     require_directory_of("--dump-logits", args.dump_logits);
     tokens = train::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
-  train::Session session(session_settings(e, {1, tokens.length}, args.threads), world);
+  train::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);
   world.agree([&] { weights::load(*e.source, session.store(), session.ops()); });
   session.store().publish_masters();
   std::vector<double> losses;

@@ -29,6 +29,18 @@ std::string full_step(const config::JobConfig& job, const train::StepMetrics& me
                      format_count(metrics.tokens_per_second), format_seconds(metrics.seconds_left));
 }
 
+/// How parameters lie over the ranks, and what is held to hide their travel.
+std::string describe(const parallel::Mesh& mesh, const parallel::Settings& p) {
+  const bool full = p.shard == parallel::Sharding::full && mesh.shards > 1;
+  const std::string overlap =
+      !full ? ""
+            : fmt::format(", weights {}", p.keep_weights ? "gathered once an update and kept"
+                                                         : fmt::format("gathered {} ahead", p.prefetch));
+  return fmt::format("mesh: {} replica{} x {} shard{}; gradients summed in {}{}", mesh.replicas,
+                     mesh.replicas == 1 ? "" : "s", mesh.shards, mesh.shards == 1 ? "" : "s",
+                     to_string(p.reduce), overlap);
+}
+
 }  // namespace
 
 TrainDisplay::TrainDisplay(const config::JobConfig& job, const parallel::World& world,
@@ -56,6 +68,9 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
                   world_.size(), session.threads(), to_string(job_.parallel.shard), job_.data.batch,
                   job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
                   job_.data.micro_batch));
+  if (const auto& mesh = session.store().mesh(); mesh.ranks() > 1) {
+    say(describe(mesh, job_.parallel));
+  }
   print_memory_plan(session.memory(), session.memory_available());
   say(fmt::format("{} {} of {} in {}", first_step > 0 ? "resumed at step" : "starting at step", first_step,
                   job_.schedule.steps, job_.job.directory));

@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kernels/tensor.h"
+#include "parallel/mesh.h"
 
 namespace ratplus {
 class Ops;
@@ -44,7 +47,9 @@ class Request {
 
 /// A group of ranks that exchange tensors. Every rank calls the same operations with the same sizes in the same
 /// order. Operations are asynchronous: they return at once, and their tensors, contiguous and of rank 1, belong to
-/// the operation until its Request has been waited for. Sums are float32. The same group gives the same bits.
+/// the operation until its Request has been waited for. Sums are of f32 or bf16 (then every partial sum is rounded to
+/// it); the same group gives the same bits, on every rank. `subject` is what the tensors are, "blocks.3", for messages;
+/// its text must outlive the operation.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -53,11 +58,11 @@ class Communicator {
   virtual int size() const = 0;
 
   /// full [size * n] = the parts [n] of all ranks in rank order. part may be this rank's own place in full.
-  virtual Request all_gather(Tensor full, Tensor part) = 0;
+  virtual Request all_gather(Tensor full, Tensor part, std::string_view subject) = 0;
   /// part [n] = this rank's place of the sum over ranks of full [size * n]; full is left alone.
-  virtual Request reduce_scatter(Tensor part, Tensor full) = 0;
+  virtual Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) = 0;
   /// x [n] = its sum over ranks.
-  virtual Request all_reduce(Tensor x) = 0;
+  virtual Request all_reduce(Tensor x, std::string_view subject) = 0;
   /// Lets what is under way move on, where that takes the host's help (MPI's collectives do). Call it now and then.
   virtual void progress() {}
 
@@ -70,10 +75,19 @@ inline void Request::wait() {
   if (pending()) std::exchange(communicator_, nullptr)->wait(ticket_);
 }
 
-/// The ranks of the world on tensors where `ops` keeps its own: by MPI on CPUs, by NCCL on GPUs.
-std::unique_ptr<Communicator> make_communicator(const Ops& ops, const World& world);
+/// The groups of a mesh that this rank is in.
+struct MeshGroups {
+  Mesh mesh;
+  std::unique_ptr<Communicator> shards;    ///< mesh.shard_ranks: gather weights, reduce-scatter gradients
+  std::unique_ptr<Communicator> replicas;  ///< mesh.replica_ranks: all-reduce what the shards have summed
+};
 
-/// Tensors in host memory, by MPI's non-blocking collectives over all ranks. MPI must be initialised (World).
-std::unique_ptr<Communicator> make_mpi_communicator();
+/// Tensors are where `ops` keeps its own: they travel by MPI on CPUs, by NCCL on GPUs. Every rank of the world calls
+/// this with its own place in one mesh.
+MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh);
+
+/// Tensors in host memory, by MPI's non-blocking collectives among these ranks of the world, of which this is one;
+/// every rank of the world calls this with its own group.
+std::unique_ptr<Communicator> make_mpi_communicator(const World& world, const std::vector<int>& ranks);
 
 }  // namespace ratplus::parallel

@@ -1,11 +1,16 @@
 #include <mpi.h>
 
+#include <algorithm>
 #include <climits>
 #include <exception>
+#include <string_view>
 #include <vector>
 
+#include "kernels/cpu/bf16.h"
 #include "kernels/error.h"
 #include "parallel/communicator.h"
+#include "parallel/mpi_wait.h"
+#include "parallel/world.h"
 
 namespace ratplus::parallel {
 namespace {
@@ -15,7 +20,7 @@ MPI_Datatype mpi_type(DType dtype) {
     case DType::f32:
       return MPI_FLOAT;
     case DType::bf16:
-      return MPI_UINT16_T;  // moved, never summed
+      return MPI_UINT16_T;
     case DType::i32:
       return MPI_INT32_T;
     case DType::u8:
@@ -32,16 +37,32 @@ int mpi_count(const Tensor& x) {
   return static_cast<int>(x.numel());
 }
 
+/// Sums of bf16, which MPI does not know: each in f32, rounded to bf16, as NCCL's are.
+void add_bf16(void* in, void* in_out, int* count, MPI_Datatype*) {
+  const auto* x = static_cast<const bf16_t*>(in);
+  auto* y = static_cast<bf16_t*>(in_out);
+  for (int i = 0; i < *count; ++i) y[i] = cpu::to_bf16(cpu::to_float(x[i]) + cpu::to_float(y[i]));
+}
+
+bool summed(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16;
+}
+
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator() {
-    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
+  MpiCommunicator(const World& world, const std::vector<int>& ranks) : watchdog_(world.watchdog()) {
+    const auto place = std::find(ranks.begin(), ranks.end(), world.rank());
+    require(place != ranks.end(), "rank {} connects a group that it is not in", world.rank());
+    const Watchdog::Waiting waiting(watchdog_, "connecting the ranks");
+    MPI_Comm_split(MPI_COMM_WORLD, ranks.front(), static_cast<int>(place - ranks.begin()), &comm_);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
+    MPI_Op_create(&add_bf16, 1, &add_bf16_);
   }
   ~MpiCommunicator() override {
     // Collective, so not where this rank is on its way out alone.
     if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
+    MPI_Op_free(&add_bf16_);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -49,31 +70,32 @@ class MpiCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  Request all_gather(Tensor full, Tensor part) override {
+  Request all_gather(Tensor full, Tensor part, std::string_view subject) override {
     require(full.numel() == part.numel() * size_, "all_gather of {} from {}", full.describe(),
             part.describe());
     if (size_ == 1 && full.raw() == part.raw()) return {};
     const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
-    const int ticket = new_ticket();
+    const int ticket = new_ticket("all_gather", subject);
     MPI_Iallgather(in_place ? MPI_IN_PLACE : part.raw(), mpi_count(part), mpi_type(part.dtype()), full.raw(),
                    mpi_count(part), mpi_type(full.dtype()), comm_, request(ticket));
     return {*this, ticket};
   }
 
-  Request reduce_scatter(Tensor part, Tensor full) override {
-    require(full.numel() == part.numel() * size_ && full.dtype() == DType::f32, "reduce_scatter of {} to {}",
-            full.describe(), part.describe());
-    const int ticket = new_ticket();
-    MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), MPI_FLOAT, MPI_SUM, comm_,
-                              request(ticket));
+  Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
+    require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
+            "reduce_scatter of {} to {}", full.describe(), part.describe());
+    const int ticket = new_ticket("reduce_scatter", subject);
+    MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), mpi_type(part.dtype()),
+                              sum_of(part.dtype()), comm_, request(ticket));
     return {*this, ticket};
   }
 
-  Request all_reduce(Tensor x) override {
-    require(x.dtype() == DType::f32, "all_reduce of {}", x.describe());
+  Request all_reduce(Tensor x, std::string_view subject) override {
+    require(summed(x.dtype()), "all_reduce of {}", x.describe());
     if (size_ == 1) return {};
-    const int ticket = new_ticket();
-    MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), MPI_FLOAT, MPI_SUM, comm_, request(ticket));
+    const int ticket = new_ticket("all_reduce", subject);
+    MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), mpi_type(x.dtype()), sum_of(x.dtype()), comm_,
+                   request(ticket));
     return {*this, ticket};
   }
 
@@ -91,26 +113,31 @@ class MpiCommunicator final : public Communicator {
   struct Operation {
     MPI_Request request = MPI_REQUEST_NULL;
     bool under_way = false;
+    std::string_view kind;
+    std::string_view subject;
   };
 
   void wait(int ticket) override {
     auto& operation = operations_[static_cast<std::size_t>(ticket)];
-    MPI_Wait(&operation.request, MPI_STATUS_IGNORE);
+    wait_for(operation.request, watchdog_, operation.kind, operation.subject);
     operation.under_way = false;
   }
 
+  MPI_Op sum_of(DType dtype) const { return dtype == DType::bf16 ? add_bf16_ : MPI_SUM; }
   MPI_Request* request(int ticket) { return &operations_[static_cast<std::size_t>(ticket)].request; }
 
   /// A free place; places are reused, so that the steady state allocates none.
-  int new_ticket() {
+  int new_ticket(std::string_view kind, std::string_view subject) {
     std::size_t i = 0;
     while (i < operations_.size() && operations_[i].under_way) ++i;
     if (i == operations_.size()) operations_.emplace_back();
-    operations_[i].under_way = true;
+    operations_[i] = {MPI_REQUEST_NULL, true, kind, subject};
     return static_cast<int>(i);
   }
 
+  Watchdog& watchdog_;
   MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Op add_bf16_ = MPI_OP_NULL;
   int rank_ = 0;
   int size_ = 1;
   std::vector<Operation> operations_;
@@ -118,8 +145,8 @@ class MpiCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_communicator() {
-  return std::make_unique<MpiCommunicator>();
+std::unique_ptr<Communicator> make_mpi_communicator(const World& world, const std::vector<int>& ranks) {
+  return std::make_unique<MpiCommunicator>(world, ranks);
 }
 
 }  // namespace ratplus::parallel

@@ -2,7 +2,13 @@
 
 #include <nccl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cuda/checks.h"
@@ -30,25 +36,108 @@ ncclDataType_t nccl_type(DType dtype) {
   return ncclUint8;
 }
 
+bool summed(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16;
+}
+
+/// The collectives of a stream that the GPU has not finished yet, for the watchdog. The host runs ahead of the GPU, so the
+/// time of a collective counts from when the GPU comes to it.
+class CollectiveWatch {
+ public:
+  explicit CollectiveWatch(int device) : device_(device) {}
+  ~CollectiveWatch() {
+    for (auto& collective : under_way_) spare_.push_back(std::move(collective));
+    for (const auto& collective : spare_) {
+      cudaEventDestroy(collective.begun);
+      cudaEventDestroy(collective.done);
+    }
+  }
+  CollectiveWatch(const CollectiveWatch&) = delete;
+  CollectiveWatch& operator=(const CollectiveWatch&) = delete;
+
+  /// Calls launch, which gives a collective to the stream.
+  template <typename Launch>
+  void launch(cudaStream_t stream, const char* kind, std::string_view subject, Launch&& give) {
+    const std::lock_guard lock(mutex_);
+    if (spare_.empty()) {
+      Collective fresh;
+      check_cuda(cudaEventCreateWithFlags(&fresh.begun, cudaEventDisableTiming), "creating an event");
+      check_cuda(cudaEventCreateWithFlags(&fresh.done, cudaEventDisableTiming), "creating an event");
+      spare_.push_back(std::move(fresh));
+    }
+    Collective next = std::move(spare_.back());
+    spare_.pop_back();
+    next.kind = kind;
+    next.subject = subject;
+    check_cuda(cudaEventRecord(next.begun, stream), kind);
+    give();
+    check_cuda(cudaEventRecord(next.done, stream), kind);
+    under_way_.push_back(std::move(next));
+  }
+
+  /// On the watching thread: what has gone wrong, if anything.
+  std::string look(double timeout) {
+    const auto now = std::chrono::steady_clock::now();
+    const double passed = std::min(std::chrono::duration<double>(now - looked_).count(), 1.0);
+    looked_ = now;
+    // Not while the host gives collectives: that may take long, and is watched by itself.
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return "";
+    cudaSetDevice(device_);  // of this thread: else it would open another GPU
+    bool same = true;
+    while (!under_way_.empty() && cudaEventQuery(under_way_.front().done) == cudaSuccess) {
+      spare_.push_back(std::move(under_way_.front()));
+      under_way_.pop_front();
+      same = false;
+    }
+    const bool running = !under_way_.empty() && cudaEventQuery(under_way_.front().begun) == cudaSuccess;
+    seconds_ = running && same ? seconds_ + passed : 0;
+    if (seconds_ < timeout) return "";
+    return fmt::format("{} of {} has not ended in {:.0f} s (parallel.timeout)", under_way_.front().kind,
+                       under_way_.front().subject, seconds_);
+  }
+
+ private:
+  struct Collective {
+    cudaEvent_t begun = nullptr;
+    cudaEvent_t done = nullptr;
+    const char* kind = "";
+    std::string subject;
+  };
+
+  int device_;
+  std::mutex mutex_;
+  std::deque<Collective> under_way_;  ///< in the order of the stream
+  std::vector<Collective> spare_;
+  double seconds_ = 0;  ///< that the first of them has run
+  std::chrono::steady_clock::time_point looked_ = std::chrono::steady_clock::now();
+};
+
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(const Ops& ops, const World& world)
-      : compute_(cuda::stream_of(ops)), rank_(world.rank()), size_(world.size()), host_(world.host()) {
-    const std::string id = world.from_root([] {
-      ncclUniqueId fresh;
-      if (ncclGetUniqueId(&fresh) != ncclSuccess) fail("NCCL: cannot start ({})", ncclGetLastError(nullptr));
-      return std::string(fresh.internal, sizeof(fresh.internal));
-    });
-    ncclUniqueId unique;
-    require(id.size() == sizeof(unique.internal), "an NCCL id of {} bytes", id.size());
-    std::memcpy(unique.internal, id.data(), id.size());
-    check(ncclCommInitRank(&comm_, size_, unique, rank_), "connecting the ranks");
+  NcclCommunicator(const Ops& ops, const World& world, const std::vector<int>& ranks)
+      : compute_(cuda::stream_of(ops)),
+        size_(static_cast<int>(ranks.size())),
+        world_(world),
+        watch_(ops.device().index) {
+    const auto place = std::find(ranks.begin(), ranks.end(), world.rank());
+    require(place != ranks.end(), "rank {} connects a group that it is not in", world.rank());
+    rank_ = static_cast<int>(place - ranks.begin());
+    const ncclUniqueId id = id_of_group(world, ranks.front());
+    {
+      const Watchdog::Waiting waiting(world.watchdog(), "connecting the GPUs");
+      check(ncclCommInitRank(&comm_, size_, id, rank_), "connecting the GPUs");
+    }
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "creating an event");
+    check_ = world.watchdog().add_check([this] { return look(); });
   }
   ~NcclCommunicator() override {
-    if (std::uncaught_exceptions() == 0) {
-      cudaStreamSynchronize(stream_);
+    const bool in_order = std::uncaught_exceptions() == 0;
+    if (in_order) cudaStreamSynchronize(stream_);
+    world_.watchdog().remove_check(check_);
+    if (in_order) {
+      const Watchdog::Waiting waiting(world_.watchdog(), "disconnecting the GPUs");
       ncclCommDestroy(comm_);
     } else {
       ncclCommAbort(comm_);  // the other ranks may never join in what is under way
@@ -63,30 +152,45 @@ class NcclCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  Request all_gather(Tensor full, Tensor part) override {
+  Request all_gather(Tensor full, Tensor part, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype(), "all_gather of {} from {}",
             full.describe(), part.describe());
-    return start("all_gather", [&] {
+    return start("all_gather", subject, [&] {
       return ncclAllGather(part.raw(), full.raw(), count(part), nccl_type(part.dtype()), comm_, stream_);
     });
   }
 
-  Request reduce_scatter(Tensor part, Tensor full) override {
-    require(full.numel() == part.numel() * size_ && full.dtype() == DType::f32, "reduce_scatter of {} to {}",
-            full.describe(), part.describe());
-    return start("reduce_scatter", [&] {
-      return ncclReduceScatter(full.raw(), part.raw(), count(part), ncclFloat32, ncclSum, comm_, stream_);
+  Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
+    require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
+            "reduce_scatter of {} to {}", full.describe(), part.describe());
+    return start("reduce_scatter", subject, [&] {
+      return ncclReduceScatter(full.raw(), part.raw(), count(part), nccl_type(part.dtype()), ncclSum, comm_,
+                               stream_);
     });
   }
 
-  Request all_reduce(Tensor x) override {
-    require(x.dtype() == DType::f32, "all_reduce of {}", x.describe());
-    return start("all_reduce", [&] {
-      return ncclAllReduce(x.raw(), x.raw(), count(x), ncclFloat32, ncclSum, comm_, stream_);
+  Request all_reduce(Tensor x, std::string_view subject) override {
+    require(summed(x.dtype()), "all_reduce of {}", x.describe());
+    return start("all_reduce", subject, [&] {
+      return ncclAllReduce(x.raw(), x.raw(), count(x), nccl_type(x.dtype()), ncclSum, comm_, stream_);
     });
   }
 
  private:
+  /// The id by which a group finds itself; its first rank makes it.
+  static ncclUniqueId id_of_group(const World& world, int first) {
+    ncclUniqueId id{};
+    world.agree([&] {
+      if (world.rank() == first && ncclGetUniqueId(&id) != ncclSuccess) {
+        fail("NCCL: cannot start on {} ({})", world.host(), ncclGetLastError(nullptr));
+      }
+    });
+    const auto ids = world.all(std::string(id.internal, sizeof(id.internal)));
+    const std::string& chosen = ids[static_cast<std::size_t>(first)];
+    std::memcpy(id.internal, chosen.data(), sizeof(id.internal));
+    return id;
+  }
+
   /// A collective that somebody holds a Request for.
   struct Operation {
     cudaEvent_t done = nullptr;
@@ -95,8 +199,18 @@ class NcclCommunicator final : public Communicator {
 
   void check(ncclResult_t result, const char* what) const {
     if (result == ncclSuccess) return;
-    fail("NCCL: {} failed on rank {} ({}): {}; {}", what, rank_, host_, ncclGetErrorString(result),
-         ncclGetLastError(comm_));
+    fail("NCCL: {} failed on rank {} ({}): {}; {}", what, world_.rank(), world_.host(),
+         ncclGetErrorString(result), ncclGetLastError(comm_));
+  }
+
+  /// For the watchdog, on its thread.
+  std::string look() {
+    ncclResult_t state = ncclSuccess;
+    ncclCommGetAsyncError(comm_, &state);
+    if (state != ncclSuccess && state != ncclInProgress) {
+      return fmt::format("NCCL: {}; {}", ncclGetErrorString(state), ncclGetLastError(comm_));
+    }
+    return watch_.look(world_.watchdog().timeout());
   }
 
   static std::size_t count(const Tensor& x) {
@@ -106,10 +220,13 @@ class NcclCommunicator final : public Communicator {
 
   /// Orders a collective after all compute work given so far, and gives it.
   template <typename Launch>
-  Request start(const char* what, Launch&& launch) {
+  Request start(const char* what, std::string_view subject, Launch&& launch) {
     check_cuda(cudaEventRecord(ready_, compute_), what);
     check_cuda(cudaStreamWaitEvent(stream_, ready_, 0), what);
-    check(launch(), what);
+    watch_.launch(stream_, what, subject, [&] {
+      const Watchdog::Waiting waiting(world_.watchdog(), what, subject);  // the first ones connect the GPUs
+      check(launch(), what);
+    });
     const int ticket = new_ticket();
     check_cuda(cudaEventRecord(operations_[static_cast<std::size_t>(ticket)].done, stream_), what);
     return {*this, ticket};
@@ -140,14 +257,17 @@ class NcclCommunicator final : public Communicator {
   ncclComm_t comm_ = nullptr;
   int rank_ = 0;
   int size_ = 1;
-  std::string host_;
+  const World& world_;
+  CollectiveWatch watch_;
+  int check_ = 0;  ///< of the watchdog
   std::vector<Operation> operations_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world) {
-  return std::make_unique<NcclCommunicator>(ops, world);
+std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world,
+                                                     const std::vector<int>& ranks) {
+  return std::make_unique<NcclCommunicator>(ops, world, ranks);
 }
 
 }  // namespace ratplus::parallel

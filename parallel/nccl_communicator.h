@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "parallel/communicator.h"
@@ -9,9 +10,10 @@
 
 namespace ratplus::parallel {
 
-/// All ranks of the world, one GPU each; `ops` is this rank's backend on that GPU. Collectives run on a stream of their
-/// own, after what was given to the backend before them and beside what comes after. Throws Error in a build without
-/// NCCL.
-std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world);
+/// These ranks of the world, one GPU each, of which this is one; every rank of the world calls this with its own group.
+/// `ops` is this rank's backend on its GPU. Collectives run on a stream of their own, after what was given to the backend
+/// before them and beside what comes after, collectives of other groups included. Throws Error in a build without NCCL.
+std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world,
+                                                     const std::vector<int>& ranks);
 
 }  // namespace ratplus::parallel

@@ -4,11 +4,10 @@
 
 namespace ratplus::parallel {
 
-std::unique_ptr<Communicator> make_nccl_communicator(const Ops&, const World&) {
+std::unique_ptr<Communicator> make_nccl_communicator(const Ops&, const World&, const std::vector<int>&) {
   fail(
       "this ratplus was built without NCCL, which several GPUs need; install it (nccl.h, libnccl) and build "
-      "again, "
-      "start a single rank, or set job.device = \"cpu\"");
+      "again, start a single rank, or set job.device = \"cpu\"");
 }
 
 }  // namespace ratplus::parallel

@@ -7,45 +7,30 @@
 
 namespace ratplus::parallel {
 
-ParameterStore::ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units,
-                               Sharding sharding, Use use, Arena& arena)
+ParameterStore::ParameterStore(Ops& ops, const MeshGroups& groups, std::vector<UnitLayout> units,
+                               const Settings& settings, Use use, Watchdog& watchdog, Arena& arena)
     : ops_(ops),
-      communicator_(communicator),
+      groups_(groups),
+      watchdog_(watchdog),
       units_(std::move(units)),
-      sharding_(communicator.size() == 1 ? Sharding::none : sharding),
+      settings_(settings),
       use_(use),
       state_(units_.size()) {
-  std::int64_t largest_part = 0;
+  if (mesh().shards == 1) settings_.shard = Sharding::none;
   for (std::size_t u = 0; u < units_.size(); ++u) {
     allocate_weights(state_[u], u, arena);
     if (use_ == Use::training) allocate_gradient(state_[u], u, arena);
-    if (!kept_whole(u)) largest_part = std::max(largest_part, unit_part_size(units_[u], parts()));
   }
-  if (largest_part == 0) return;
-  weight_buffers_.resize(buffers_each);
-  gradient_buffers_.resize(use_ == Use::training ? buffers_each : 0);
-  arena.category("weights");
-  for (auto& buffer : weight_buffers_)
-    buffer.whole = arena.allocate(ops_.compute_type(), {largest_part * parts()});
-  arena.category("gradients");
-  for (auto& buffer : gradient_buffers_) {
-    buffer.whole = arena.allocate(DType::f32, {largest_part * parts()});
-    buffer.part = arena.allocate(DType::f32, {largest_part});
-  }
+  allocate_buffers(arena);
 }
 
 void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& arena) {
-  const auto part = unit_part_size(units_[index], parts());
-  const auto place = communicator_.rank() * part;
+  const auto part = part_size(index);
+  const auto place = mesh().shard * part;
   const bool same_type = ops_.compute_type() == DType::f32;
   arena.category("weights");
-  if (kept_whole(index)) unit.weights = arena.allocate(ops_.compute_type(), {part * parts()});
-  if (sharding_ == Sharding::none) {
-    unit.weights_own = unit.weights;
-    unit.master = same_type ? unit.weights : arena.allocate(DType::f32, {part * parts()});
-    return;
-  }
   if (kept_whole(index)) {
+    unit.weights = arena.allocate(ops_.compute_type(), {whole_size(index)});
     unit.weights_own = unit.weights.slice(0, place, place + part);
   } else {
     unit.weights_own = arena.allocate(ops_.compute_type(), {part});
@@ -54,22 +39,65 @@ void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& aren
 }
 
 void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& arena) {
-  const auto part = unit_part_size(units_[index], parts());
+  const auto part = part_size(index);
   arena.category("gradients");
-  if (kept_whole(index)) unit.gradient = arena.allocate(DType::f32, {part * parts()});
-  unit.gradient_part = sharding_ == Sharding::none ? unit.gradient : arena.allocate(DType::f32, {part});
+  if (kept_whole(index)) unit.gradient = arena.allocate(DType::f32, {whole_size(index)});
+  unit.gradient_part = mesh().shards == 1 ? unit.gradient : arena.allocate(DType::f32, {part});
+  if (rounds() && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
+}
+
+/// Weights: one in use, the others on their way; or one for each unit, where they are kept. Gradients: one forming, the
+/// others on their way.
+void ParameterStore::allocate_buffers(Arena& arena) {
+  if (mesh().shards == 1) return;
+  std::int64_t passing = 0;         // units that are gathered when they are needed
+  std::int64_t largest = 0;         // part of one of them
+  std::int64_t largest_of_all = 0;  // part of any unit
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    largest_of_all = std::max(largest_of_all, part_size(u));
+    if (kept_whole(u)) continue;
+    ++passing;
+    largest = std::max(largest, part_size(u));
+  }
+  const std::int64_t several = settings_.prefetch + 1;
+  arena.category("gathered weights");
+  weight_buffers_.resize(
+      static_cast<std::size_t>(settings_.keep_weights ? passing : std::min(several, passing)));
+  for (auto& buffer : weight_buffers_) {
+    buffer.whole = arena.allocate(ops_.compute_type(), {largest * mesh().shards});
+  }
+  if (use_ == Use::evaluation) return;
+  arena.category("passing gradients");
+  const std::int64_t travelling = rounds() ? largest_of_all : largest;
+  if (travelling == 0) return;
+  // In bf16 the one that forms is a buffer of its own.
+  gradient_buffers_.resize(static_cast<std::size_t>(rounds() ? settings_.prefetch : several));
+  for (auto& buffer : gradient_buffers_) {
+    buffer.whole = arena.allocate(settings_.reduce, {travelling * mesh().shards});
+    buffer.part = arena.allocate(settings_.reduce, {travelling});
+  }
+  if (!rounds() || largest == 0) return;
+  forming_.whole = arena.allocate(DType::f32, {largest * mesh().shards});
+  unrounded_part_ = arena.allocate(DType::f32, {largest});
 }
 
 bool ParameterStore::kept_whole(std::size_t unit) const {
-  return sharding_ != Sharding::full || units_[unit].resident;
+  return settings_.shard != Sharding::full || units_[unit].resident;
+}
+
+/// Of whole checkpoint parts, so that what a rank saves is its own.
+std::int64_t ParameterStore::part_size(std::size_t unit) const {
+  return unit_part_size(units_[unit], mesh().ranks()) * mesh().replicas;
 }
 
 UnitRange ParameterStore::owned(std::size_t unit) const {
-  return sharding_ == Sharding::none ? UnitRange{0, units_[unit].numel} : saved(unit);
+  const auto numel = units_[unit].numel;
+  const auto begin = mesh().shard * part_size(unit);
+  return {std::min(begin, numel), std::min(begin + part_size(unit), numel)};
 }
 
 UnitRange ParameterStore::saved(std::size_t unit) const {
-  return unit_part(units_[unit], communicator_.rank(), communicator_.size());
+  return unit_part(units_[unit], saved_part(), mesh().ranks());
 }
 
 Tensor ParameterStore::master(std::size_t unit) const {
@@ -95,15 +123,6 @@ ParameterStore::PassingBuffer* ParameterStore::weight_buffer(std::size_t unit) {
   return nullptr;
 }
 
-/// The buffer in which the unit's gradient is being added up; an earlier micro-batch's may still be on its way in
-/// another buffer.
-ParameterStore::PassingBuffer* ParameterStore::gradient_buffer(std::size_t unit) {
-  for (auto& buffer : gradient_buffers_) {
-    if (buffer.in_use && buffer.unit == static_cast<std::int64_t>(unit)) return &buffer;
-  }
-  return nullptr;
-}
-
 /// The buffer that has been out of use for longest; null if all are in use.
 ParameterStore::PassingBuffer* ParameterStore::free_buffer(std::vector<PassingBuffer>& buffers) {
   PassingBuffer* oldest = nullptr;
@@ -121,8 +140,8 @@ ParameterStore::PassingBuffer* ParameterStore::fetch(std::size_t unit) {
     if (buffer == nullptr) return nullptr;
     buffer->request.wait();
     buffer->unit = static_cast<std::int64_t>(unit);
-    const auto& own = state_[unit].weights_own;
-    buffer->request = communicator_.all_gather(buffer->whole.slice(0, 0, own.numel() * parts()), own);
+    buffer->request = groups_.shards->all_gather(buffer->whole.slice(0, 0, whole_size(unit)),
+                                                 state_[unit].weights_own, units_[unit].name);
   }
   buffer->last_use = ++clock_;
   return buffer;
@@ -132,45 +151,47 @@ void ParameterStore::prefetch(std::size_t unit) {
   if (!kept_whole(unit)) fetch(unit);
 }
 
+/// Tells the watchdog the pass's place: a backward asks for a unit's weights first, and then for its gradient.
 Tensor ParameterStore::weights(std::size_t unit) {
+  watchdog_.at("forward", units_[unit].name);
   if (kept_whole(unit)) {
     state_[unit].gathering.wait();
     return state_[unit].weights;
   }
   PassingBuffer* buffer = fetch(unit);
   require(buffer != nullptr, "weights of {} asked for while {} others are in use", units_[unit].name,
-          buffers_each);
+          weight_buffers_.size());
   buffer->request.wait();
   buffer->in_use = true;
   return buffer->whole;
 }
 
 void ParameterStore::release(std::size_t unit) {
-  communicator_.progress();
+  groups_.shards->progress();
   if (kept_whole(unit)) return;
   PassingBuffer* buffer = weight_buffer(unit);
   require(buffer != nullptr && buffer->in_use, "release of {}, which is not in use", units_[unit].name);
   buffer->in_use = false;
 }
 
-void ParameterStore::publish() {
-  for (std::size_t u = 0; u < units_.size(); ++u) {
-    if (sharding_ == Sharding::none || !kept_whole(u)) continue;
-    state_[u].gathering.wait();
-    state_[u].gathering = communicator_.all_gather(state_[u].weights, state_[u].weights_own);
-  }
-  for (auto& buffer : weight_buffers_) {  // what they hold is out of date
-    buffer.request.wait();
-    buffer.unit = -1;
+void ParameterStore::publish(std::size_t unit) {
+  if (mesh().shards == 1) return;
+  auto& state = state_[unit];
+  if (kept_whole(unit)) {
+    state.gathering.wait();
+    state.gathering = groups_.shards->all_gather(state.weights, state.weights_own, units_[unit].name);
+  } else if (PassingBuffer* buffer = weight_buffer(unit)) {  // what it holds is out of date
+    buffer->request.wait();
+    buffer->unit = -1;
   }
 }
 
 void ParameterStore::publish_masters() {
-  for (auto& unit : state_) {
-    unit.gathering.wait();
-    if (ops_.compute_type() != DType::f32) ops_.copy(unit.weights_own, unit.master);
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    state_[u].gathering.wait();
+    if (ops_.compute_type() != DType::f32) ops_.copy(state_[u].weights_own, state_[u].master);
+    publish(u);
   }
-  publish();
 }
 
 // --- gradients ------------------------------------------------------------------------------------------------
@@ -195,57 +216,127 @@ void ParameterStore::begin_micro_batch(bool last) {
   started_ = true;
 }
 
+/// The buffer in which the unit's gradient is forming; an earlier micro-batch's may still be on its way in another.
+ParameterStore::PassingBuffer* ParameterStore::gradient_buffer(std::size_t unit) {
+  const auto forms_here = [&](const PassingBuffer& buffer) {
+    return buffer.in_use && buffer.unit == static_cast<std::int64_t>(unit);
+  };
+  if (rounds()) return forms_here(forming_) ? &forming_ : nullptr;
+  const auto found = std::find_if(gradient_buffers_.begin(), gradient_buffers_.end(), forms_here);
+  return found == gradient_buffers_.end() ? nullptr : &*found;
+}
+
+/// A buffer for the unit's gradient; what it carried before has arrived.
+ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size_t unit) {
+  PassingBuffer* buffer = free_buffer(gradient_buffers_);
+  require(buffer != nullptr, "gradient of {} asked for while {} others are in use", units_[unit].name,
+          gradient_buffers_.size());
+  settle_gradient(*buffer);
+  buffer->unit = static_cast<std::int64_t>(unit);
+  return buffer;
+}
+
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
+  watchdog_.at("backward", units_[unit].name);
   auto& state = state_[unit];
   if (kept_whole(unit)) return {state.gradient, std::exchange(state.gradient_fresh, false)};
-  PassingBuffer* buffer = gradient_buffer(unit);
-  if (buffer == nullptr) {
-    buffer = free_buffer(gradient_buffers_);
-    require(buffer != nullptr, "gradient of {} asked for while {} others are in use", units_[unit].name,
-            buffers_each);
-    settle_gradient(*buffer);
-    buffer->unit = static_cast<std::int64_t>(unit);
-    buffer->in_use = true;
-    return {buffer->whole, true};
-  }
-  return {buffer->whole, false};
+  if (PassingBuffer* buffer = gradient_buffer(unit)) return {buffer->whole, false};
+  PassingBuffer* buffer = rounds() ? &forming_ : settled_gradient_buffer(unit);
+  require(!buffer->in_use, "gradient of {} asked for while another one forms", units_[unit].name);
+  buffer->unit = static_cast<std::int64_t>(unit);
+  buffer->in_use = true;
+  return {buffer->whole, true};
 }
 
 void ParameterStore::gradient_ready(std::size_t unit) {
-  communicator_.progress();
-  auto& state = state_[unit];
+  groups_.shards->progress();
   if (kept_whole(unit)) {  // kept and added to over the micro-batches: it travels once
-    if (!last_micro_batch_ || parts() == 1) return;
-    state.reducing = sharding_ == Sharding::none
-                         ? communicator_.all_reduce(state.gradient)
-                         : communicator_.reduce_scatter(state.gradient_part, state.gradient);
+    if (last_micro_batch_) scatter_in_place(unit);
     return;
   }
-  PassingBuffer* buffer = gradient_buffer(unit);
-  require(buffer != nullptr, "gradient of {} is not in use", units_[unit].name);
-  const auto part = unit_part_size(units_[unit], parts());
-  buffer->add_part = !first_micro_batch_;
-  buffer->request =
-      communicator_.reduce_scatter(buffer->add_part ? buffer->part.slice(0, 0, part) : state.gradient_part,
-                                   buffer->whole.slice(0, 0, part * parts()));
-  buffer->in_use = false;
-  buffer->last_use = ++clock_;
+  PassingBuffer* formed = gradient_buffer(unit);
+  require(formed != nullptr, "gradient of {} is not in use", units_[unit].name);
+  formed->in_use = false;
+  if (!rounds()) return scatter(unit, *formed);
+  PassingBuffer* buffer = settled_gradient_buffer(unit);
+  ops_.copy(buffer->whole.slice(0, 0, whole_size(unit)), formed->whole.slice(0, 0, whole_size(unit)));
+  scatter(unit, *buffer);
 }
 
-/// Waits for the sum that a buffer carries and adds it to its unit's part.
+/// A whole gradient that is kept: starts its sum over the ranks.
+void ParameterStore::scatter_in_place(std::size_t unit) {
+  auto& state = state_[unit];
+  if (mesh().shards == 1) return sum_over_replicas(unit);
+  if (rounds()) {
+    PassingBuffer* buffer = settled_gradient_buffer(unit);
+    ops_.copy(buffer->whole.slice(0, 0, whole_size(unit)), state.gradient);
+    return scatter(unit, *buffer);
+  }
+  state.reducing = groups_.shards->reduce_scatter(state.gradient_part, state.gradient, units_[unit].name);
+  scattered_.push_back(unit);
+  settle_scattered(static_cast<std::size_t>(settings_.prefetch));
+}
+
+/// The sum over the shard group, from a buffer that holds the whole gradient in the type it travels in.
+void ParameterStore::scatter(std::size_t unit, PassingBuffer& buffer) {
+  buffer.adds = !kept_whole(unit) && !first_micro_batch_;
+  buffer.complete = last_micro_batch_;
+  const bool direct = !buffer.adds && !rounds();
+  buffer.request = groups_.shards->reduce_scatter(
+      direct ? state_[unit].gradient_part : buffer.part.slice(0, 0, part_size(unit)),
+      buffer.whole.slice(0, 0, whole_size(unit)), units_[unit].name);
+  buffer.last_use = ++clock_;
+}
+
+/// Waits for the group's sum that a buffer carries, and brings it into its unit's part.
 void ParameterStore::settle_gradient(PassingBuffer& buffer) {
   buffer.request.wait();
-  if (buffer.unit >= 0 && buffer.add_part) {
-    const auto unit = static_cast<std::size_t>(buffer.unit);
-    ops_.add(state_[unit].gradient_part, buffer.part.slice(0, 0, unit_part_size(units_[unit], parts())));
+  if (buffer.unit < 0) return;
+  const auto unit = static_cast<std::size_t>(std::exchange(buffer.unit, -1));
+  const Tensor part = buffer.part.slice(0, 0, part_size(unit));
+  const Tensor& sum = state_[unit].gradient_part;
+  if (rounds() && buffer.adds) {
+    const Tensor unrounded = unrounded_part_.slice(0, 0, part_size(unit));
+    ops_.copy(unrounded, part);
+    ops_.add(sum, unrounded);
+  } else if (rounds()) {
+    ops_.copy(sum, part);
+  } else if (buffer.adds) {
+    ops_.add(sum, part);
   }
-  buffer.unit = -1;
-  buffer.add_part = false;
+  if (buffer.complete) sum_over_replicas(unit);
+}
+
+/// Passes on the oldest of the sums that form in place, until `left` of them are.
+void ParameterStore::settle_scattered(std::size_t left) {
+  while (scattered_.size() > left) {
+    const auto unit = scattered_.front();
+    scattered_.pop_front();
+    state_[unit].reducing.wait();
+    sum_over_replicas(unit);
+  }
+}
+
+/// The group's sum is there, of all micro-batches: starts that over the groups.
+void ParameterStore::sum_over_replicas(std::size_t unit) {
+  if (mesh().replicas == 1) return;
+  auto& state = state_[unit];
+  if (rounds()) ops_.copy(state.rounded_part, state.gradient_part);
+  state.reducing =
+      groups_.replicas->all_reduce(rounds() ? state.rounded_part : state.gradient_part, units_[unit].name);
 }
 
 void ParameterStore::finish_gradients() {
-  for (auto& unit : state_) unit.reducing.wait();
-  for (auto& buffer : gradient_buffers_) settle_gradient(buffer);
+  settle_scattered(0);
+  // In the order in which they were sent: several may be a unit's, of one micro-batch after another.
+  std::vector<PassingBuffer*> sent;
+  for (auto& buffer : gradient_buffers_) sent.push_back(&buffer);
+  std::sort(sent.begin(), sent.end(), [](auto* a, auto* b) { return a->last_use < b->last_use; });
+  for (auto* buffer : sent) settle_gradient(*buffer);
+  for (auto& unit : state_) {
+    unit.reducing.wait();
+    if (rounds() && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
+  }
 }
 
 }  // namespace ratplus::parallel

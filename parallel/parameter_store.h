@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -10,25 +11,30 @@
 #include "parallel/communicator.h"
 #include "parallel/sharding.h"
 #include "parallel/unit.h"
+#include "parallel/watchdog.h"
 
 namespace ratplus::parallel {
 
 /// What parameters and activations are held for: evaluation keeps no gradients, and one layer's activations.
 enum class Use { training, evaluation };
 
-/// Parameters in flat units, kept as Sharding says:
+/// Parameters in flat units, kept as Sharding says; "part" is a rank's part in its shard group:
 ///
 ///     sharding    weights (compute type)            master (f32), optimizer state    gradient (f32)
 ///     none        whole                             whole                            whole, summed over ranks
-///     optimizer   whole                             this rank's part                 whole; the sum's part
-///     full        resident units whole, the others  this rank's part                 resident units whole, the
-///                 in a few buffers in turn                                           others in a few buffers; parts
+///     optimizer   whole                             part                             whole; the sum's part
+///     full        part; whole while in use, in a    part                             the sum's part; whole while it
+///                 few buffers in turn                                                forms, in a few buffers in turn
 ///
-/// With one rank, or none, nothing travels. Where the compute type is f32, weights and master are the same memory
-/// as far as both are kept.
+/// A resident unit (the embedding, which is used at both ends of a pass) is whole in `full` too, as to weights and the
+/// forming gradient. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
+/// same memory as far as both are kept.
+///
+/// Gradients are summed in two steps: over the shard group, of which each rank gets its part, then, once an update,
+/// over the replicas. Both go on beside the computation.
 ///
 /// One update: begin_update(); for each micro-batch begin_micro_batch(last), then the model's calls; then
-/// finish_gradients(), changes to master(u) by gradient_part(u), and publish().
+/// finish_gradients(), and for each unit a change to master(u) by gradient_part(u), and publish(u).
 class ParameterStore {
  public:
   /// A unit's gradient, flat f32. Where it is fresh, what is there means nothing (but zeros in the gaps between
@@ -38,16 +44,17 @@ class ParameterStore {
     bool fresh = true;
   };
 
-  ParameterStore(Ops& ops, Communicator& communicator, std::vector<UnitLayout> units, Sharding sharding,
-                 Use use, Arena& arena);
+  ParameterStore(Ops& ops, const MeshGroups& groups, std::vector<UnitLayout> units, const Settings& settings,
+                 Use use, Watchdog& watchdog, Arena& arena);
 
   const std::vector<UnitLayout>& units() const { return units_; }
-  int parts() const { return communicator_.size(); }
-  /// Whether a rank holds a part of the optimizer's state only (then norms are summed over ranks).
-  bool optimizer_is_sharded() const { return sharding_ != Sharding::none; }
+  const Mesh& mesh() const { return groups_.mesh; }
 
   // --- for the model, in a pass -------------------------------------------------------------------------------
-  /// Starts to bring a unit's weights here, if there is room; what weights() will wait for.
+  /// Units that it is worth to prefetch while one is computed with.
+  int prefetch_depth() const { return settings_.prefetch; }
+  /// Starts to bring a unit's weights here, if there is room; what weights() will wait for. To be called for the units
+  /// to come in their order, nearest first: those that are here already stay.
   void prefetch(std::size_t unit);
   /// The unit's weights, flat [>= numel] in the compute type, until release().
   Tensor weights(std::size_t unit);
@@ -69,60 +76,79 @@ class ParameterStore {
   // --- for the optimizer, initial values and checkpoints ------------------------------------------------------
   /// The part of the unit whose master and optimizer state are here.
   UnitRange owned(std::size_t unit) const;
-  /// The part of the unit that this rank writes to a checkpoint: together all ranks' parts are the unit.
+  /// Whether sums over all ranks of something owned count this rank's: one rank for each part.
+  bool counts() const { return mesh().replica == 0; }
+  /// The part of the unit that this rank writes to a checkpoint, within owned(unit): all ranks' are the unit.
   UnitRange saved(std::size_t unit) const;
+  /// Its number: saved(u) is unit_part(u, saved_part(), mesh().ranks()).
+  int saved_part() const { return mesh().shard * mesh().replicas + mesh().replica; }
   /// Master weights and the summed gradient of owned(unit), f32.
   Tensor master(std::size_t unit) const;
   Tensor gradient_part(std::size_t unit) const;
   /// Where the optimizer puts the new weights in the compute type; empty where they are the master itself.
   Tensor weights_part(std::size_t unit) const;
-  /// The masters have changed: sends the new weights where they are needed.
-  void publish();
+  /// The unit's master has changed: sends the new weights where they are needed. In the order of the units, all of them
+  /// before the next pass.
+  void publish(std::size_t unit);
   /// Fills weights_part from master (after loading; the optimizer does so by itself) and publishes.
   void publish_masters();
 
  private:
   struct Unit {
-    Tensor master;         // [owned]
+    Tensor master;         // [part]
     Tensor weights;        // [whole], where kept whole
     Tensor weights_own;    // [part], place of this rank's part in weights, or own memory
     Tensor gradient;       // [whole], where kept whole
-    Tensor gradient_part;  // [owned]
+    Tensor gradient_part;  // [part]
+    Tensor rounded_part;   // [part] bf16, on its way over the replicas, where settings_.reduce is bf16
     bool gradient_fresh = true;
     Request gathering;
     Request reducing;
   };
-  /// A buffer that units pass through in turn (sharding full), whole.
+  /// A buffer that units pass through in turn, whole.
   struct PassingBuffer {
     Tensor whole;  // [largest unit]
-    Tensor part;   // gradients: [largest part], the sum on its way into gradient_part
+    Tensor part;   // gradients: [largest part], the group's sum on its way into gradient_part
     std::int64_t unit = -1;
     bool in_use = false;
-    bool add_part = false;
     std::int64_t last_use = 0;
+    bool adds = false;      // gradients: the sum is added to those of earlier micro-batches
+    bool complete = false;  // gradients: the last micro-batch's
     Request request;
   };
 
   bool kept_whole(std::size_t unit) const;
-  PassingBuffer* weight_buffer(std::size_t unit);
-  PassingBuffer* gradient_buffer(std::size_t unit);
-  PassingBuffer* free_buffer(std::vector<PassingBuffer>& buffers);
-  PassingBuffer* fetch(std::size_t unit);
-  void settle_gradient(PassingBuffer& buffer);
+  std::int64_t part_size(std::size_t unit) const;
+  std::int64_t whole_size(std::size_t unit) const { return part_size(unit) * mesh().shards; }
+  bool rounds() const { return settings_.reduce == DType::bf16; }
   void allocate_weights(Unit& unit, std::size_t index, Arena& arena);
   void allocate_gradient(Unit& unit, std::size_t index, Arena& arena);
+  void allocate_buffers(Arena& arena);
 
-  /// Buffers that blocks pass through: one in use, one on its way.
-  static constexpr int buffers_each = 2;
+  PassingBuffer* weight_buffer(std::size_t unit);
+  PassingBuffer* free_buffer(std::vector<PassingBuffer>& buffers);
+  PassingBuffer* fetch(std::size_t unit);
+
+  PassingBuffer* gradient_buffer(std::size_t unit);
+  PassingBuffer* settled_gradient_buffer(std::size_t unit);
+  void scatter(std::size_t unit, PassingBuffer& buffer);
+  void scatter_in_place(std::size_t unit);
+  void settle_gradient(PassingBuffer& buffer);
+  void settle_scattered(std::size_t left);
+  void sum_over_replicas(std::size_t unit);
 
   Ops& ops_;
-  Communicator& communicator_;
+  const MeshGroups& groups_;
+  Watchdog& watchdog_;
   std::vector<UnitLayout> units_;
-  Sharding sharding_;
+  Settings settings_;
   Use use_;
   std::vector<Unit> state_;
   std::vector<PassingBuffer> weight_buffers_;
   std::vector<PassingBuffer> gradient_buffers_;
+  PassingBuffer forming_;  ///< where gradients travel in bf16: f32, the one that is being computed
+  Tensor unrounded_part_;  ///< f32 [largest part], of a bf16 sum that is to be added
+  std::deque<std::size_t> scattered_;  ///< kept whole, reduce-scattering from where they are
   std::int64_t clock_ = 0;
   bool started_ = false;  ///< a micro-batch of this update has begun
   bool first_micro_batch_ = true;

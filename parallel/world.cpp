@@ -2,12 +2,17 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <exception>
+#include <map>
+#include <sstream>
 #include <vector>
+
+#include "parallel/mpi_wait.h"
 
 namespace ratplus::parallel {
 namespace {
@@ -37,6 +42,48 @@ int count_core_sharers(int local_size, MPI_Comm node) {
   return std::max(1, sharers);
 }
 
+/// The board of this host's ranks, on which each has entered itself.
+std::unique_ptr<NodeBoard> open_board(int rank, int local_rank, int local_size, MPI_Comm node) {
+  std::array<char, 64> name{};
+  if (local_rank == 0) NodeBoard::create(local_size).copy(name.data(), name.size() - 1);
+  MPI_Bcast(name.data(), static_cast<int>(name.size()), MPI_CHAR, 0, node);
+  auto board = std::make_unique<NodeBoard>(name.data(), local_size, local_rank);
+  board->own().rank = rank;
+  board->own().process = static_cast<std::int32_t>(getpid());
+  MPI_Barrier(node);
+  if (local_rank == 0) NodeBoard::remove_name(name.data());
+  return board;
+}
+
+/// Numbers nodes from 0 in the order of their lowest ranks, whatever they were called.
+std::vector<int> number_nodes(const std::vector<int>& names) {
+  std::map<int, int> numbers;
+  std::vector<int> nodes;
+  for (const int name : names) nodes.push_back(numbers.emplace(name, numbers.size()).first->second);
+  return nodes;
+}
+
+/// Each rank's node, called by the lowest rank on it.
+std::vector<int> find_nodes(int rank, int size, MPI_Comm node) {
+  int lowest = rank;
+  MPI_Bcast(&lowest, 1, MPI_INT, 0, node);
+  std::vector<int> names(static_cast<std::size_t>(size));
+  MPI_Allgather(&lowest, 1, MPI_INT, names.data(), 1, MPI_INT, MPI_COMM_WORLD);
+  return names;
+}
+
+/// The layout that a test makes up.
+std::vector<int> made_up_nodes(const std::string& text, int size) {
+  std::istringstream words(text);
+  std::vector<int> names;
+  for (std::string word; std::getline(words, word, ',');) names.push_back(std::atoi(word.c_str()));
+  if (names.size() != static_cast<std::size_t>(size)) {
+    throw AgreedError(fmt::format("RATPLUS_TEST_NODES={} names the nodes of {} ranks, but there are {}", text,
+                                  names.size(), size));
+  }
+  return names;
+}
+
 }  // namespace
 
 World::World() {
@@ -51,21 +98,31 @@ World::World() {
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
   core_sharers_ = count_core_sharers(local_size_, node);
+  nodes_ = number_nodes(find_nodes(rank_, size_, node));
+  board_ = open_board(rank_, local_rank_, local_size_, node);
   MPI_Comm_free(&node);
   std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
   int length = 0;
   MPI_Get_processor_name(name.data(), &length);
   host_.assign(name.data(), static_cast<std::size_t>(length));
+  const bool first_host = nodes_[static_cast<std::size_t>(rank_)] == 0;
+  watchdog_ = std::make_unique<Watchdog>(Watchdog::Rank{rank_, host_, first_host}, size_, *board_);
+  if (const char* layout = std::getenv("RATPLUS_TEST_NODES"))
+    nodes_ = number_nodes(made_up_nodes(layout, size_));
 }
 
 World::~World() {
+  watchdog_->leave();
+  const Watchdog::Waiting waiting(*watchdog_, "the end of all ranks");
   MPI_Finalize();
 }
 
 double World::sum(double value) const {
   // Every rank adds all values in rank order: the same bits everywhere, whatever algorithm MPI would choose.
   std::vector<double> all(static_cast<std::size_t>(size_));
-  MPI_Allgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a sum over all ranks");
   double total = 0;
   for (const double part : all) total += part;
   return total;
@@ -73,47 +130,62 @@ double World::sum(double value) const {
 
 std::int64_t World::sum(std::int64_t value) const {
   std::int64_t total = 0;
-  MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a sum over all ranks");
   return total;
 }
 
 std::int64_t World::max(std::int64_t value) const {
   std::int64_t largest = 0;
-  MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a maximum over all ranks");
   return largest;
-}
-
-std::vector<std::string> World::all(const std::string& text) const {
-  int length = static_cast<int>(text.size());
-  std::vector<int> lengths(static_cast<std::size_t>(size_)), places(lengths.size());
-  MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, MPI_COMM_WORLD);
-  int total = 0;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    places[i] = total;
-    total += lengths[i];
-  }
-  std::string all(static_cast<std::size_t>(total), ' ');
-  MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), places.data(), MPI_CHAR,
-                 MPI_COMM_WORLD);
-  std::vector<std::string> texts;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    texts.push_back(all.substr(static_cast<std::size_t>(places[i]), static_cast<std::size_t>(lengths[i])));
-  }
-  return texts;
 }
 
 std::vector<std::int64_t> World::all(std::int64_t value) const {
   std::vector<std::int64_t> values(static_cast<std::size_t>(size_));
-  MPI_Allgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "an exchange among all ranks");
   return values;
 }
 
+std::vector<std::string> World::all(const std::string& text) const {
+  const auto lengths = all(static_cast<std::int64_t>(text.size()));
+  std::vector<int> counts, places;
+  int total = 0;
+  for (const auto length : lengths) {
+    counts.push_back(static_cast<int>(length));
+    places.push_back(total);
+    total += counts.back();
+  }
+  std::string joined(static_cast<std::size_t>(total), '\0');
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgatherv(text.data(), static_cast<int>(text.size()), MPI_CHAR, joined.data(), counts.data(),
+                  places.data(), MPI_CHAR, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "an exchange among all ranks");
+  std::vector<std::string> texts;
+  for (std::size_t r = 0; r < counts.size(); ++r) {
+    texts.push_back(joined.substr(static_cast<std::size_t>(places[r]), static_cast<std::size_t>(counts[r])));
+  }
+  return texts;
+}
+
 std::string World::broadcast(const std::string& text) const {
-  std::int64_t length = static_cast<std::int64_t>(text.size());
-  MPI_Bcast(&length, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+  return broadcast(text, 0);
+}
+
+std::string World::broadcast(const std::string& text, int from) const {
+  auto length = static_cast<std::int64_t>(text.size());
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ibcast(&length, 1, MPI_INT64_T, from, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a message to all ranks");
   std::string result = text;
   result.resize(static_cast<std::size_t>(length));
-  MPI_Bcast(result.data(), static_cast<int>(length), MPI_CHAR, 0, MPI_COMM_WORLD);
+  MPI_Ibcast(result.data(), static_cast<int>(length), MPI_CHAR, from, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, "a message to all ranks");
   return result;
 }
 
@@ -129,10 +201,7 @@ void World::agree(const std::function<void()>& f) const {
   const auto failures = sum(static_cast<std::int64_t>(failed));
   if (failures == 0) return;
   const auto first = size_ - max(failed ? size_ - rank_ : 0);  // the lowest failing rank
-  auto length = static_cast<std::int64_t>(message.size());
-  MPI_Bcast(&length, 1, MPI_INT64_T, static_cast<int>(first), MPI_COMM_WORLD);
-  message.resize(static_cast<std::size_t>(length));
-  MPI_Bcast(message.data(), static_cast<int>(length), MPI_CHAR, static_cast<int>(first), MPI_COMM_WORLD);
+  message = broadcast(message, static_cast<int>(first));
   if (failures < size_) message = fmt::format("rank {}: {}", first, message);
   throw AgreedError(message);
 }
@@ -146,6 +215,8 @@ std::string World::from_root(const std::function<std::string()>& f) const {
 }
 
 void World::abort(int status) const {
+  board_->may_report();  // it has been said
+  watchdog_->leave();
   MPI_Abort(MPI_COMM_WORLD, status);
   std::abort();
 }

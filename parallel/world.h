@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/error.h"
+#include "parallel/watchdog.h"
 
 namespace ratplus::parallel {
 
@@ -19,7 +21,8 @@ class AgreedError : public Error {
 /// All ranks of the job. Initialises MPI in its constructor and ends it in its destructor; one object, made by the
 /// commands that need ranks, used by the main thread alone. Started without mpirun or srun, it is one rank.
 ///
-/// Tensors travel through a Communicator; what is here are host values: counts, norms, flags, messages.
+/// Tensors travel through a Communicator; what is here are host values: counts, norms, flags, messages. Its watchdog sees
+/// to it that none of this waits for ever.
 class World {
  public:
   World();
@@ -32,7 +35,12 @@ class World {
   int local_rank() const { return local_rank_; }  ///< among the ranks of this host
   int local_size() const { return local_size_; }
   const std::string& host() const { return host_; }
+  /// The node of every rank, numbered from 0 in the order of their lowest ranks. For tests of layouts on one machine,
+  /// RATPLUS_TEST_NODES=0,0,1,1 names another node for each rank than its own; local_rank() and host() stay true.
+  const std::vector<int>& nodes() const { return nodes_; }
   bool root() const { return rank_ == 0; }
+
+  Watchdog& watchdog() const { return *watchdog_; }
 
   /// Sums and maxima over all ranks; the same bits on every rank.
   double sum(double value) const;
@@ -61,12 +69,17 @@ class World {
   int threads(int wanted) const;
 
  private:
+  std::string broadcast(const std::string& text, int from) const;
+
   int rank_ = 0;
   int size_ = 1;
   int local_rank_ = 0;
   int local_size_ = 1;
   int core_sharers_ = 1;  ///< ranks of this host, this one included, that may run on some of this one's cores
   std::string host_;
+  std::vector<int> nodes_;
+  std::unique_ptr<NodeBoard> board_;
+  std::unique_ptr<Watchdog> watchdog_;
 };
 
 }  // namespace ratplus::parallel

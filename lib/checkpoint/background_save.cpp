@@ -70,7 +70,9 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
   info_.parts = world_.size();
   published_ = std::move(published);
   units_ = store.units();
+  part_ = store.saved_part();
   partial_ = begin_directory(info_.directory, world_);
+  world_.watchdog().at("saving", file_name(part_));
   world_.agree([&] { copy(store, optimizer, ops); });
   stage_ = Stage::writing;
   writing_ = std::async(std::launch::async, [this] { return write(); });
@@ -79,15 +81,15 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
 /// On a thread of its own.
 PartFile BackgroundSave::write() {
   data::leave_signals_to_main_thread();
-  write_part(partial_, info_, world_.rank(), units_,
+  write_part(partial_, info_, part_, units_,
              [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
                if (abandoned_) fail("{}: abandoned", info_.directory.string());
                std::this_thread::sleep_for(turn_of_others);
-               const auto part = parallel::unit_part(units_[unit], world_.rank(), info_.parts);
+               const auto part = parallel::unit_part(units_[unit], part_, info_.parts);
                const auto first = places_[static_cast<std::size_t>(kind)][unit] + range.begin - part.begin;
                std::copy_n(host_.data() + first, range.size(), out.data());
              });
-  return verify_written(partial_, info_, world_.rank(), units_);
+  return verify_written(partial_, info_, part_, units_);
 }
 
 /// On a thread of the root's.
@@ -108,7 +110,7 @@ bool BackgroundSave::advance(bool wait) {
       if (!all_ranks_have([&] { return ready(writing_); }, wait)) return false;
       PartFile own;
       world_.agree([&] { own = writing_.get(); });
-      info_.files = gather(own, world_);
+      info_.files = gather(own, part_, world_);
       if (world_.root()) publishing_ = std::async(std::launch::async, [this] { publish(); });
       stage_ = Stage::publishing;
     }

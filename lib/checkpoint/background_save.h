@@ -55,6 +55,7 @@ class BackgroundSave {
   Info info_;
   std::filesystem::path partial_;
   std::vector<parallel::UnitLayout> units_;
+  int part_ = 0;  ///< this rank's
   std::function<void()> published_;
 
   /// This rank's part: for each kind, of every unit the range that it saves, one after another. Kept from save to save.

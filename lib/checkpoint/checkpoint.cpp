@@ -142,12 +142,15 @@ fs::path resolve(const fs::path& given) {
        manifest_name);
 }
 
-std::vector<PartFile> gather(const PartFile& own, const parallel::World& world) {
+std::vector<PartFile> gather(const PartFile& own, int part, const parallel::World& world) {
+  const auto parts = world.all(std::int64_t{part});
   const auto bytes = world.all(own.bytes);
   const auto sums = world.all(std::int64_t{own.crc32});
-  std::vector<PartFile> files;
-  for (std::size_t r = 0; r < bytes.size(); ++r)
-    files.push_back({.bytes = bytes[r], .crc32 = static_cast<std::uint32_t>(sums[r])});
+  std::vector<PartFile> files(parts.size());
+  for (std::size_t r = 0; r < parts.size(); ++r) {
+    files[static_cast<std::size_t>(parts[r])] = {.bytes = bytes[r],
+                                                 .crc32 = static_cast<std::uint32_t>(sums[r])};
+  }
   return files;
 }
 
@@ -184,12 +187,15 @@ void save(const parallel::World& world, Info info, const parallel::ParameterStor
   info.parts = world.size();
   const auto partial = begin_directory(info.directory, world);
   try {
+    const int part = store.saved_part();
+    world.watchdog().at("saving", file_name(part));
     PartFile written;
     world.agree([&] {
-      write_part(partial, info, world.rank(), store.units(), state_of(store, optimizer, ops));
-      written = verify_written(partial, info, world.rank(), store.units());
+      write_part(partial, info, part, store.units(), state_of(store, optimizer, ops));
+      written = verify_written(partial, info, part, store.units());
     });
-    info.files = gather(written, world);
+    info.files = gather(written, part, world);
+    world.watchdog().at("saving", manifest_name);
     world.agree([&] {
       if (world.root()) publish_directory(partial, info);
     });

@@ -40,7 +40,7 @@ Tensor state_tensor(Kind kind, std::size_t unit, const parallel::ParameterStore&
 /// Makes, by the root, the empty directory that is to become this one.
 std::filesystem::path begin_directory(const std::filesystem::path& directory, const parallel::World& world);
 /// Every rank's own file, on all ranks.
-std::vector<PartFile> gather(const PartFile& own, const parallel::World& world);
+std::vector<PartFile> gather(const PartFile& own, int part, const parallel::World& world);
 /// Writes the manifest and gives the directory its name, once all files are there. Root only.
 void publish_directory(const std::filesystem::path& partial, const Info& info);
 

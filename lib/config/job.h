@@ -85,8 +85,7 @@ struct ScheduleSection {
   friend bool operator==(const ScheduleSection&, const ScheduleSection&) = default;
 };
 
-struct ParallelSection {
-  parallel::Sharding shard = parallel::Sharding::none;
+struct ParallelSection : parallel::Settings {
   int ranks = 0;  ///< ranks that the job must have; 0 = any
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;

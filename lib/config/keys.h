@@ -52,7 +52,7 @@ constexpr auto choices_of(Recipe) {
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
 }
-/// Of job.precision.
+/// Of job.precision and parallel.reduce.
 constexpr auto choices_of(DType) {
   return std::array{DType::bf16, DType::f32};
 }
@@ -125,6 +125,11 @@ void for_each_key(Job& config, Visit&& visit) {
 
   auto& parallel = config.parallel;
   visit("parallel", "shard", parallel.shard, Any{});
+  visit("parallel", "shard_group", parallel.shard_group, IntegerRange{-1, 1'000'000});
+  visit("parallel", "prefetch", parallel.prefetch, IntegerRange{1, 64});
+  visit("parallel", "keep_weights", parallel.keep_weights, Any{});
+  visit("parallel", "reduce", parallel.reduce, Any{});
+  visit("parallel", "timeout", parallel.timeout, positive);
   visit("parallel", "ranks", parallel.ranks, IntegerRange{0, 1'000'000});
 
   auto& checkpoint = config.checkpoint;

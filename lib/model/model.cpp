@@ -77,16 +77,25 @@ void Model::upload(std::span<const std::int32_t> inputs, std::span<const std::in
   ops_.upload(labels_, labels.data());
 }
 
+/// Starts to bring the weights of this layer and of those that come after it in this direction, as far ahead as the store
+/// has room for.
+void Model::prefetch(std::int64_t layer, int direction) {
+  for (int ahead = 0; ahead < store_.prefetch_depth() && layer >= 0 && layer < config_.layers; ++ahead) {
+    store_.prefetch(block_unit(layer));
+    layer += direction;
+  }
+}
+
 /// Embedding and all blocks; returns x of the stream x + work_.delta.
 Tensor Model::run_blocks(const PatternPlan& plan) {
-  store_.prefetch(block_unit(0));
+  prefetch(0, +1);
   ops_.embedding_forward(embedded_, inputs_, root_weights().embedding);
   Tensor x = embedded_;
   Tensor delta;  // the first layer has nothing to add
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
     const auto unit = block_unit(layer);
     const auto weights = store_.weights(unit);
-    if (layer + 1 < config_.layers) store_.prefetch(block_unit(layer + 1));
+    prefetch(layer + 1, +1);
     Block& here = block(layer);
     here.forward(ops_, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
     store_.release(unit);
@@ -100,7 +109,7 @@ void Model::back_through_blocks(const PatternPlan& plan) {
   for (std::int64_t layer = config_.layers - 1; layer >= 0; --layer) {
     const auto unit = block_unit(layer);
     const auto weights = store_.weights(unit);
-    if (layer > 0) store_.prefetch(block_unit(layer - 1));
+    prefetch(layer - 1, -1);
     Block& here = block(layer);
     if (shapes_.recompute == Recompute::block) {
       here.recompute(ops_, store_.units()[unit], weights, plan.layer(layer), work_);

@@ -41,6 +41,7 @@ class Model {
   RootParameters root_weights();
   Block& block(std::int64_t layer);
   void upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels);
+  void prefetch(std::int64_t layer, int direction);
   Tensor run_blocks(const PatternPlan& plan);
   void back_through_blocks(const PatternPlan& plan);
 

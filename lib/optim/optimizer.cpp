@@ -23,11 +23,12 @@ double Optimizer::gradient_norm() {
   }
   double squares = 0;
   ops_.download(&squares, squares_);
-  if (store_.optimizer_is_sharded()) squares = world_.sum(squares);
+  if (store_.mesh().shards > 1) squares = world_.sum(store_.counts() ? squares : 0.0);
   return std::sqrt(squares);
 }
 
 double Optimizer::update(double learning_rate) {
+  world_.watchdog().at("the optimizer's update");
   store_.finish_gradients();
   const double norm = gradient_norm();
   if (!std::isfinite(norm)) return norm;
@@ -41,8 +42,8 @@ double Optimizer::update(double learning_rate) {
   for (std::size_t unit = 0; unit < moments_.size(); ++unit) {
     ops_.adamw(store_.master(unit), moments_[unit].first, moments_[unit].second, store_.weights_part(unit),
                store_.gradient_part(unit), step);
+    store_.publish(unit);  // travels while the next ones are updated
   }
-  store_.publish();
   return norm;
 }
 

@@ -71,6 +71,15 @@ std::int64_t memory_for_rank(const Device& device, const parallel::World& world)
   return std::max<std::int64_t>(available - gpu_reserve, 0);
 }
 
+/// From here on the job's own timeout holds.
+parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel::World& world) {
+  world.watchdog().set_timeout(settings.timeout);
+  parallel::Mesh mesh;
+  world.agree(
+      [&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group); });
+  return mesh;
+}
+
 double gib(std::int64_t bytes) {
   return static_cast<double>(bytes) / (1 << 30);
 }
@@ -79,10 +88,13 @@ double gib(std::int64_t bytes) {
 std::vector<SessionSettings> smaller(const SessionSettings& settings) {
   using model::Recompute;
   std::vector<SessionSettings> result;
+  auto base = settings;
+  base.parallel.keep_weights = false;
+  if (settings.parallel.keep_weights) result.push_back(base);
   for (auto batch = settings.shapes.batch; batch >= 1; --batch) {
     if (settings.shapes.batch % batch != 0) continue;  // what divides the batch still does
     for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
-      auto next = settings;
+      auto next = base;
       next.shapes.batch = batch;
       next.shapes.recompute = recompute;
       const bool less = batch < settings.shapes.batch || recompute > settings.shapes.recompute;
@@ -103,10 +115,11 @@ std::string describe(const Arena& arena) {
 
 }  // namespace
 
-SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, parallel::Communicator& communicator,
+SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
                            const parallel::World& world, Arena& arena) {
-  store = std::make_unique<parallel::ParameterStore>(ops, communicator, model::unit_layouts(settings.model),
-                                                     settings.sharding, settings.use, arena);
+  store =
+      std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
+                                                 settings.parallel, settings.use, world.watchdog(), arena);
   if (settings.use == parallel::Use::training) {
     optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
   }
@@ -124,18 +137,18 @@ Session::Session(const SessionSettings& settings, const parallel::World& world, 
       threads_(world.threads(settings.threads)),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
-      communicator_(
-          parallel::make_communicator(*ops_, world)),  // of the device's own backend, before it is wrapped
+      groups_(parallel::make_mesh_groups(*ops_, world,  // of the device's own backend, before it is wrapped
+                                         agree_on_mesh(settings.parallel, world))),
       available_(memory_for_rank(ops_->device(), world)) {
   ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
   world_.agree([&] {
     check_memory();
     arena_.commit();
   });
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, *communicator_, world_, arena_);
+  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
   ops_->use_scratch(parts_->scratch);
   model().prepare();
 }
@@ -154,15 +167,20 @@ Session::~Session() {
 void Session::check_memory() const {
   if (available_ < 0 || arena_.total_bytes() <= available_) return;
   const bool training = settings_.use == parallel::Use::training;
-  std::string way_out = "use more ranks with parallel.shard = \"full\", a shorter window or a smaller model";
+  std::string way_out =
+      "use more ranks with parallel.shard = \"full\" (parallel.shard_group = 0 cuts over all of them), a "
+      "shorter window "
+      "or a smaller model";
   for (const auto& candidate : smaller(settings_)) {
     Arena counted(ops_->device());
-    const SessionParts parts(candidate, *ops_, *communicator_, world_, counted);
+    const SessionParts parts(candidate, *ops_, groups_, world_, counted);
     if (counted.total_bytes() > available_) continue;
     const auto batch = candidate.shapes.batch;
-    way_out = training ? fmt::format("data.micro_batch = {} with job.recompute = \"{}\" fits", batch,
-                                     to_string(candidate.shapes.recompute))
-                       : fmt::format("a micro-batch of {} (--micro-batch) fits", batch);
+    way_out = training
+                  ? fmt::format("data.micro_batch = {} with job.recompute = \"{}\"{} fits", batch,
+                                to_string(candidate.shapes.recompute),
+                                settings_.parallel.keep_weights ? " and parallel.keep_weights = false" : "")
+                  : fmt::format("a micro-batch of {} (--micro-batch) fits", batch);
     way_out += fmt::format(" ({:.1f} GiB)", gib(counted.total_bytes()));
     break;
   }

@@ -19,7 +19,7 @@ struct SessionSettings {
   model::ModelConfig model;
   model::PassShapes shapes;
   parallel::Use use = parallel::Use::training;
-  parallel::Sharding sharding = parallel::Sharding::none;
+  parallel::Settings parallel = {};
   optim::OptimizerSettings optimizer;  ///< training only
   DeviceChoice device = DeviceChoice::cpu;
   DType precision = DType::bf16;  ///< of a GPU's products
@@ -29,7 +29,7 @@ struct SessionSettings {
 
 /// The objects of a session, in memory of one arena: made once to count it and once more to take it.
 struct SessionParts {
-  SessionParts(const SessionSettings& settings, Ops& ops, parallel::Communicator& communicator,
+  SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
                const parallel::World& world, Arena& arena);
 
   std::unique_ptr<parallel::ParameterStore> store;
@@ -73,8 +73,8 @@ class Session {
   const parallel::World& world_;
   int threads_;
   std::unique_ptr<Ops> ops_;
-  Arena arena_;  // freed after the communicator, whose collectives may use it
-  std::unique_ptr<parallel::Communicator> communicator_;
+  Arena arena_;  // freed after the communicators, whose collectives may use it
+  parallel::MeshGroups groups_;
   std::int64_t available_;
   std::unique_ptr<SessionParts> parts_;
 };

@@ -59,7 +59,7 @@ SessionSettings session_settings(const config::JobConfig& job) {
   return {.model = job.model,
           .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
           .use = parallel::Use::training,
-          .sharding = job.parallel.shard,
+          .parallel = job.parallel,
           .optimizer = {.beta1 = job.optimizer.beta1,
                         .beta2 = job.optimizer.beta2,
                         .eps = job.optimizer.eps,
@@ -173,6 +173,7 @@ bool Trainer::stop_requested() const {
 
 StepMetrics Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
+  world_.watchdog().at("reading the batch");
   // A shard that one rank cannot read ends all, with one message.
   world_.agree([&] { batch = &loader_->next(); });
   const auto counted = world_.sum(batch->counted);

@@ -1,5 +1,7 @@
 #include "lib/train/training_data.h"
 
+#include "parallel/mesh.h"
+
 namespace ratplus::train {
 namespace {
 
@@ -38,6 +40,7 @@ TrainingData open_data(const config::JobConfig& job, const parallel::World& worl
   TrainingData data;
   world.agree([&] {
     config::validate_ranks(job, world.size());
+    parallel::make_mesh(world.nodes(), world.rank(), job.parallel.shard, job.parallel.shard_group);
     data.sources = read_sources(job);
     data.manifest = data::combined_manifest(data.sources);
     if (world.root()) check_shards(data);

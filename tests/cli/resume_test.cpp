@@ -169,6 +169,24 @@ TEST_CASE("resuming on another number of ranks and another sharding goes on with
     CHECK(here[i] == doctest::Approx(expected[i]).epsilon(1e-6));
 }
 
+TEST_CASE("a run on one mesh goes on with the same losses on another") {
+  const test::ScratchDirectory scratch;
+  REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(train_arguments(run, "parallel.shard=full parallel.shard_group=2"), 6).status == 0);
+  fs::remove_all(checkpoint::step_directory(run, 20));  // written by six ranks, each its part, at step 15 too
+  CHECK(fs::exists(checkpoint::step_directory(run, 15) / "part-00005.h5"));
+  const auto resumed =
+      test::ratplus(train_arguments(run, "parallel.shard=optimizer parallel.shard_group=2") + " --resume", 4);
+  CAPTURE(resumed.output);
+  REQUIRE(resumed.status == 0);
+  const auto here = test::losses(run);
+  const auto expected = test::losses(scratch / "undisturbed");
+  REQUIRE(here.size() == expected.size());
+  for (std::size_t i = 0; i < here.size(); i += 2)
+    CHECK(here[i] == doctest::Approx(expected[i]).epsilon(1e-6));
+}
+
 TEST_CASE("a finished run says so, and an existing one is not overwritten") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";

@@ -60,6 +60,11 @@ floor_lr = 0
 warmup = 0
 [parallel]
 shard = "full"
+shard_group = 2
+prefetch = 3
+keep_weights = true
+reduce = "bf16"
+timeout = 7.5
 ranks = 2
 [checkpoint]
 every = 50
@@ -91,7 +96,7 @@ validation_patterns = ["dense", "64,0,4"]
   expected.data = {"d", {}, 128, 24, 6, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
-  expected.parallel = {parallel::Sharding::full, 2};
+  expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2};
   expected.checkpoint = {50, 7, 200, "/scratch/b", false};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
   CHECK(job == expected);

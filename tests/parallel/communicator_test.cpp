@@ -2,15 +2,27 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <numeric>
 #include <vector>
 
+#include "kernels/cpu/bf16.h"
 #include "tests/support/ranks.h"
 
 using namespace ratplus;
-using parallel::make_mpi_communicator;
 
 namespace {
+
+/// All ranks, in the order of their numbers.
+std::unique_ptr<parallel::Communicator> all_ranks() {
+  std::vector<int> ranks(static_cast<std::size_t>(world().size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return parallel::make_mpi_communicator(world(), ranks);
+}
+
+Tensor tensor_of(std::vector<bf16_t>& values) {
+  return {values.data(), DType::bf16, {static_cast<std::int64_t>(values.size())}};
+}
 
 Tensor tensor_of(std::vector<float>& values) {
   return {values.data(), DType::f32, {static_cast<std::int64_t>(values.size())}};
@@ -36,7 +48,7 @@ float sum_over_ranks(std::size_t i) {
 }  // namespace
 
 TEST_CASE("all_gather puts every rank's part in its place, from elsewhere or in place") {
-  const auto ranks = make_mpi_communicator();
+  const auto ranks = all_ranks();
   const std::size_t n = 37;
   for (const bool in_place : {false, true}) {
     CAPTURE(in_place);
@@ -48,7 +60,7 @@ TEST_CASE("all_gather puts every rank's part in its place, from elsewhere or in 
       part = tensor_of(full).slice(0, begin, begin + static_cast<std::int64_t>(n));
       std::copy(mine.begin(), mine.end(), part.as<float>());
     }
-    auto request = ranks->all_gather(tensor_of(full), part);
+    auto request = ranks->all_gather(tensor_of(full), part, "x");
     request.wait();
     CHECK(!request.pending());
     for (std::size_t i = 0; i < full.size(); ++i) {
@@ -58,12 +70,12 @@ TEST_CASE("all_gather puts every rank's part in its place, from elsewhere or in 
 }
 
 TEST_CASE("reduce_scatter leaves each rank its place of the sum and the input as it was") {
-  const auto ranks = make_mpi_communicator();
+  const auto ranks = all_ranks();
   const std::size_t n = 50;
   auto full = values_of(world().rank(), n * static_cast<std::size_t>(world().size()));
   const auto before = full;
   std::vector<float> part(n, -1);
-  ranks->reduce_scatter(tensor_of(part), tensor_of(full)).wait();
+  ranks->reduce_scatter(tensor_of(part), tensor_of(full), "x").wait();
   for (std::size_t i = 0; i < n; ++i) {
     REQUIRE(part[i] == sum_over_ranks(static_cast<std::size_t>(world().rank()) * n + i));
   }
@@ -71,11 +83,11 @@ TEST_CASE("reduce_scatter leaves each rank its place of the sum and the input as
 }
 
 TEST_CASE("several operations may be under way at once, and may be waited for in any order") {
-  const auto ranks = make_mpi_communicator();
+  const auto ranks = all_ranks();
   std::vector<std::vector<float>> values;
   std::vector<parallel::Request> requests;
   for (std::size_t k = 0; k < 6; ++k) values.push_back(values_of(world().rank(), 100 + k));
-  for (auto& x : values) requests.push_back(ranks->all_reduce(tensor_of(x)));
+  for (auto& x : values) requests.push_back(ranks->all_reduce(tensor_of(x), "x"));
   for (const std::size_t k : {4, 0, 5, 1, 3, 2}) {
     requests[k].wait();
     for (std::size_t i = 0; i < values[k].size(); ++i) REQUIRE(values[k][i] == sum_over_ranks(i));
@@ -83,9 +95,47 @@ TEST_CASE("several operations may be under way at once, and may be waited for in
 }
 
 TEST_CASE("sizes that do not fit each other are refused") {
-  const auto ranks = make_mpi_communicator();
+  const auto ranks = all_ranks();
   std::vector<float> full(static_cast<std::size_t>(world().size()) * 4 + 1);
   std::vector<float> part(4);
-  CHECK_THROWS_AS(ranks->all_gather(tensor_of(full), tensor_of(part)), std::logic_error);
-  CHECK_THROWS_AS(ranks->reduce_scatter(tensor_of(part), tensor_of(full)), std::logic_error);
+  CHECK_THROWS_AS(ranks->all_gather(tensor_of(full), tensor_of(part), "x"), std::logic_error);
+  CHECK_THROWS_AS(ranks->reduce_scatter(tensor_of(part), tensor_of(full), "x"), std::logic_error);
+}
+
+TEST_CASE("sums of bf16 are those of the values, rounded to bf16") {
+  const auto ranks = all_ranks();
+  const std::size_t n = 33;
+  std::vector<bf16_t> full(n * static_cast<std::size_t>(world().size()));
+  std::vector<bf16_t> part(n);
+  // Small integers and their sums are exact in bf16.
+  const auto value_of = [](int rank, std::size_t i) {
+    return static_cast<float>(rank + 1 + static_cast<int>(i % 3));
+  };
+  for (std::size_t i = 0; i < full.size(); ++i) full[i] = cpu::to_bf16(value_of(world().rank(), i));
+  const auto expected = [&](std::size_t i) {
+    float total = 0;
+    for (int rank = 0; rank < world().size(); ++rank) total += value_of(rank, i);
+    return total;
+  };
+  ranks->reduce_scatter(tensor_of(part), tensor_of(full), "x").wait();
+  for (std::size_t i = 0; i < n; ++i) {
+    REQUIRE(cpu::to_float(part[i]) == expected(static_cast<std::size_t>(world().rank()) * n + i));
+  }
+  ranks->all_reduce(tensor_of(full), "x").wait();
+  for (std::size_t i = 0; i < full.size(); ++i) REQUIRE(cpu::to_float(full[i]) == expected(i));
+}
+
+TEST_CASE("groups of ranks exchange among themselves, in the order that was given") {
+  // Even and odd ranks, each from the highest to the lowest.
+  std::vector<int> group;
+  for (int rank = world().size() - 1; rank >= 0; --rank) {
+    if (rank % 2 == world().rank() % 2) group.push_back(rank);
+  }
+  const auto ranks = parallel::make_mpi_communicator(world(), group);
+  REQUIRE(ranks->size() == static_cast<int>(group.size()));
+  CHECK(group[static_cast<std::size_t>(ranks->rank())] == world().rank());
+  std::vector<float> mine = {static_cast<float>(world().rank())};
+  std::vector<float> all(group.size());
+  ranks->all_gather(tensor_of(all), tensor_of(mine), "x").wait();
+  for (std::size_t i = 0; i < group.size(); ++i) CHECK(all[i] == static_cast<float>(group[i]));
 }

@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tests/support/ranks.h"
@@ -28,13 +31,29 @@ std::vector<UnitLayout> uneven_units(int blocks) {
   return units;
 }
 
+MeshGroups groups_of(const Ops& ops, const Settings& settings) {
+  return make_mesh_groups(ops, world(),
+                          make_mesh(world().nodes(), world().rank(), settings.shard, settings.shard_group));
+}
+
+/// Every sharding, on every mesh of the ranks that there are.
+std::vector<Settings> all_settings() {
+  std::vector<Settings> all = {{.shard = Sharding::none}};
+  for (const auto shard : {Sharding::optimizer, Sharding::full}) {
+    for (int group = 1; group <= world().size(); ++group) {
+      if (world().size() % group == 0) all.push_back({.shard = shard, .shard_group = group});
+    }
+  }
+  return all;
+}
+
 /// A store with memory of its own.
 struct Fixture {
-  Fixture(Sharding sharding, int blocks)
-      : ops(make_cpu_ops(1)), communicator(make_mpi_communicator()), arena(ops->device()) {
+  Fixture(const Settings& settings, int blocks)
+      : ops(make_cpu_ops(1)), groups(groups_of(*ops, settings)), arena(ops->device()) {
     const auto build = [&] {
-      store = std::make_unique<ParameterStore>(*ops, *communicator, uneven_units(blocks), sharding,
-                                               parallel::Use::training, arena);
+      store = std::make_unique<ParameterStore>(*ops, groups, uneven_units(blocks), settings,
+                                               parallel::Use::training, world().watchdog(), arena);
     };
     build();
     arena.commit();
@@ -58,10 +77,10 @@ struct Fixture {
   /// A pass as a model makes it: all units' weights in order, then their gradients in reverse.
   void pass(int version, float gradient_value) {
     const auto& units = store->units();
-    store->prefetch(1);
     for (std::size_t u = 0; u < units.size(); ++u) {
       const Tensor weights = store->weights(u);
-      if (u + 1 < units.size()) store->prefetch(u + 1);
+      const auto last = std::min(u + static_cast<std::size_t>(store->prefetch_depth()), units.size() - 1);
+      for (auto next = u + 1; next <= last; ++next) store->prefetch(next);
       for (std::int64_t i = 0; i < units[u].numel; ++i) {
         REQUIRE(weights.as<float>()[i] == weight(u, i, version));
       }
@@ -80,7 +99,7 @@ struct Fixture {
   }
 
   std::unique_ptr<Ops> ops;
-  std::unique_ptr<Communicator> communicator;
+  MeshGroups groups;
   Arena arena;
   std::unique_ptr<ParameterStore> store;
 };
@@ -102,67 +121,156 @@ TEST_CASE("parts cover a unit without overlap, for any number of ranks") {
   }
 }
 
-TEST_CASE("weights and summed gradients are right in every sharding, over updates and micro-batches") {
-  for (const auto sharding : {Sharding::none, Sharding::optimizer, Sharding::full}) {
-    for (const int blocks : {1, 2, 5}) {
-      for (const int micro_batches : {1, 2, 3}) {
-        CAPTURE(to_string(sharding));
-        CAPTURE(blocks);
-        CAPTURE(micro_batches);
-        Fixture f(sharding, blocks);
-        for (int version = 0; version < 3; ++version) {
-          f.set_masters(version);
-          f.store->publish_masters();
-          f.store->begin_update();
-          float expected = 0;
-          for (int m = 0; m < micro_batches; ++m) {
-            f.store->begin_micro_batch(m + 1 == micro_batches);
-            f.pass(version, static_cast<float>(world().rank() + 1 + m));
-            for (int rank = 0; rank < world().size(); ++rank) expected += static_cast<float>(rank + 1 + m);
-          }
-          f.store->finish_gradients();
-          for (std::size_t u = 0; u < f.store->units().size(); ++u) {
-            const auto owned = f.store->owned(u);
-            const Tensor gradient = f.store->gradient_part(u);
-            REQUIRE(gradient.numel() == owned.size());
-            for (auto i = owned.begin; i < owned.end; ++i) {
-              REQUIRE(gradient.as<float>()[i - owned.begin] == expected * static_cast<float>(i % 7 + 1));
-            }
-          }
-        }
+namespace {
+
+/// Three updates; every rank's and micro-batch's gradient is a small integer at each element, so that sums are exact
+/// in f32, and in bf16 with what the tests have of both.
+void check_updates(const Settings& settings, int blocks, int micro_batches) {
+  CAPTURE(to_string(settings.shard));
+  CAPTURE(settings.shard_group);
+  CAPTURE(settings.prefetch);
+  CAPTURE(settings.keep_weights);
+  CAPTURE(to_string(settings.reduce));
+  CAPTURE(blocks);
+  CAPTURE(micro_batches);
+  Fixture f(settings, blocks);
+  for (int version = 0; version < 3; ++version) {
+    f.set_masters(version);
+    f.store->publish_masters();
+    f.store->begin_update();
+    float expected = 0;
+    for (int m = 0; m < micro_batches; ++m) {
+      f.store->begin_micro_batch(m + 1 == micro_batches);
+      f.pass(version, static_cast<float>((world().rank() + m) % 2 + 1));
+      for (int rank = 0; rank < world().size(); ++rank) expected += static_cast<float>((rank + m) % 2 + 1);
+    }
+    f.store->finish_gradients();
+    for (std::size_t u = 0; u < f.store->units().size(); ++u) {
+      const auto owned = f.store->owned(u);
+      const Tensor gradient = f.store->gradient_part(u);
+      REQUIRE(gradient.numel() == owned.size());
+      for (auto i = owned.begin; i < owned.end; ++i) {
+        REQUIRE(gradient.as<float>()[i - owned.begin] == expected * static_cast<float>(i % 7 + 1));
       }
     }
   }
 }
 
-TEST_CASE("what is saved by all ranks is the unit, and is owned where it is saved") {
-  for (const auto sharding : {Sharding::none, Sharding::optimizer, Sharding::full}) {
-    Fixture f(sharding, 2);
-    for (std::size_t u = 0; u < f.store->units().size(); ++u) {
-      const auto saved = f.store->saved(u);
-      const auto owned = f.store->owned(u);
-      CHECK(owned.begin <= saved.begin);
-      CHECK(saved.end <= owned.end);
-      CHECK(world().sum(saved.size()) == f.store->units()[u].numel);
+}  // namespace
+
+TEST_CASE("weights and summed gradients are right on every mesh, over updates and micro-batches") {
+  for (const auto& settings : all_settings()) {
+    for (const int blocks : {1, 2, 5}) {
+      for (const int micro_batches : {1, 2, 3}) check_updates(settings, blocks, micro_batches);
     }
   }
 }
 
-TEST_CASE("sharding lowers a rank's memory") {
-  if (world().size() < 2) return;
-  const auto bytes = [](Sharding sharding) {
-    Fixture f(sharding, 12);
-    return f.arena.total_bytes();
+TEST_CASE("they are with any number of buffers, with weights that are kept, and with sums in bf16") {
+  struct Variant {
+    int prefetch;
+    bool keep_weights;
+    DType reduce;
   };
-  CHECK(bytes(Sharding::full) < bytes(Sharding::none));
+  for (auto settings : all_settings()) {
+    for (const auto& [prefetch, keep_weights, reduce] : {Variant{2, false, DType::f32},
+                                                         {6, true, DType::f32},
+                                                         {1, false, DType::bf16},
+                                                         {2, true, DType::bf16}}) {
+      settings.prefetch = prefetch;
+      settings.keep_weights = keep_weights;
+      settings.reduce = reduce;
+      check_updates(settings, 4, 2);
+    }
+  }
+}
+
+TEST_CASE("what is saved by all ranks is the unit, and is owned where it is saved") {
+  for (const auto& settings : all_settings()) {
+    CAPTURE(settings.shard_group);
+    Fixture f(settings, 2);
+    for (std::size_t u = 0; u < f.store->units().size(); ++u) {
+      const auto saved = f.store->saved(u);
+      const auto owned = f.store->owned(u);
+      const auto named = unit_part(f.store->units()[u], f.store->saved_part(), world().size());
+      CHECK(saved.begin == named.begin);
+      CHECK(saved.end == named.end);
+      if (saved.size() > 0) {
+        CHECK(owned.begin <= saved.begin);
+        CHECK(saved.end <= owned.end);
+      }
+      CHECK(world().sum(saved.size()) == f.store->units()[u].numel);
+      CHECK(world().sum(f.store->counts() ? owned.size() : 0) == f.store->units()[u].numel);
+    }
+  }
+}
+
+namespace {
+
+/// Bytes that a rank of so many would plan for, whatever number of ranks there is now.
+std::int64_t planned(const Settings& settings, int ranks, int blocks) {
+  const auto ops = make_cpu_ops(1);
+  const std::vector<int> nodes(static_cast<std::size_t>(ranks));
+  const MeshGroups groups = {.mesh = make_mesh(nodes, 0, settings.shard, settings.shard_group),
+                             .shards = nullptr,
+                             .replicas = nullptr};
+  Arena arena(ops->device());
+  std::vector<UnitLayout> units(1);
+  units[0].name = "root";
+  units[0].resident = true;
+  units[0].add("embedding", {1000, 64});
+  for (int b = 0; b < blocks; ++b) {
+    units.push_back({.name = "blocks." + std::to_string(b), .resident = false, .slots = {}});
+    units.back().add("matrix", {256, 512});
+  }
+  const ParameterStore store(*ops, groups, units, settings, parallel::Use::training, world().watchdog(),
+                             arena);
+  return arena.total_bytes();
+}
+
+}  // namespace
+
+TEST_CASE("a rank's memory falls as the ranks of a group grow, towards what passes through") {
+  for (const auto reduce : {DType::f32, DType::bf16}) {
+    std::int64_t before = planned({.shard = Sharding::none}, 1, 24);
+    for (const int ranks : {2, 4, 8, 16, 32, 64}) {
+      const auto full = planned({.shard = Sharding::full, .reduce = reduce}, ranks, 24);
+      CAPTURE(ranks);
+      CHECK(full < before);
+      CHECK(full < planned({.shard = Sharding::optimizer, .reduce = reduce}, ranks, 24));
+      before = full;
+    }
+    // The embedding's weights and gradient, and two blocks' weights, gradients and parts of them (f32).
+    constexpr std::int64_t whole = (2 * 64'000 + 2 * 2 * 131'072 + 2 * 131'072) * 4;
+    CHECK(before < whole);
+  }
+  // Replicas of a group do not change it, but for the rounding of parts.
+  const auto one_group = planned({.shard = Sharding::full, .shard_group = 4}, 4, 24);
+  const auto four_groups = planned({.shard = Sharding::full, .shard_group = 4}, 16, 24);
+  CHECK(std::abs(one_group - four_groups) < one_group / 100);
+}
+
+TEST_CASE("weights that are kept and deeper prefetching take the memory that the plan says") {
+  const Settings full = {.shard = Sharding::full};
+  constexpr std::int64_t block = 131'072 * 4;
+  const auto least = planned(full, 8, 24);
+  auto more = full;
+  more.keep_weights = true;
+  CHECK(planned(more, 8, 24) == least + 22 * block);
+  more = full;
+  more.prefetch = 3;
+  CHECK(planned(more, 8, 24) == least + 2 * (2 * block + block / 8));
 }
 
 TEST_CASE("asking for more units at once than there are buffers is a bug that is named") {
-  Fixture f(Sharding::full, 5);
-  if (world().size() == 1) return;
-  f.set_masters(0);
-  f.store->publish_masters();
-  f.store->weights(1);
-  f.store->weights(2);
-  CHECK_THROWS_AS(f.store->weights(3), std::logic_error);
+  for (const int depth : {1, 2}) {
+    Fixture f({.shard = Sharding::full, .shard_group = all_ranks, .prefetch = depth}, 5);
+    if (world().size() == 1) return;
+    f.set_masters(0);
+    f.store->publish_masters();
+    std::size_t unit = 1;
+    for (; unit <= static_cast<std::size_t>(depth) + 1; ++unit) f.store->weights(unit);
+    CHECK_THROWS_AS(f.store->weights(unit), std::logic_error);
+    f.store->wait_all();
+  }
 }

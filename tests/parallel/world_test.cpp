@@ -74,3 +74,12 @@ TEST_CASE("ranks of this host are counted") {
   CHECK(world().local_rank() == world().rank());
   CHECK(!world().host().empty());
 }
+
+TEST_CASE("texts and values of all ranks, by rank") {
+  CHECK(world().all(std::int64_t{7} * world().rank()).back() == 7 * (world().size() - 1));
+  const auto all = world().all(std::string(static_cast<std::size_t>(world().rank()), 'x'));
+  REQUIRE(all.size() == static_cast<std::size_t>(world().size()));
+  for (int rank = 0; rank < world().size(); ++rank) {
+    CHECK(all[static_cast<std::size_t>(rank)] == std::string(static_cast<std::size_t>(rank), 'x'));
+  }
+}

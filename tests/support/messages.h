@@ -18,6 +18,13 @@ inline std::string message_of(const std::function<void()>& f) {
   return "";
 }
 
+/// How often `part` occurs in `text`.
+inline int count(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++found;
+  return found;
+}
+
 inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }

@@ -1,0 +1,80 @@
+#include "parallel/mesh.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "kernels/error.h"
+
+namespace ratplus::parallel {
+namespace {
+
+std::vector<int> divisors(int n) {
+  std::vector<int> found;
+  for (int d = 1; d <= n; ++d) {
+    if (n % d == 0) found.push_back(d);
+  }
+  return found;
+}
+
+/// Ranks of a node, which must be as many on each.
+int equal_node_size(const std::vector<int>& nodes) {
+  std::map<int, int> sizes;
+  for (const int node : nodes) ++sizes[node];
+  const int size = sizes.begin()->second;
+  for (const auto& [node, other] : sizes) {
+    if (other == size) continue;
+    fail(
+        "parallel.shard_group = {} cuts the parameters over the ranks of a node, but node {} has {} ranks "
+        "and "
+        "node {} has {}; start as many on each, or set parallel.shard_group = {} to cut over all ranks, or "
+        "to "
+        "one of {}",
+        ranks_of_a_node, sizes.begin()->first, size, node, other, all_ranks,
+        fmt::join(divisors(static_cast<int>(nodes.size())), ", "));
+  }
+  return size;
+}
+
+int group_size(const std::vector<int>& nodes, Sharding sharding, int shard_group) {
+  const int ranks = static_cast<int>(nodes.size());
+  if (sharding == Sharding::none) return 1;
+  if (shard_group == all_ranks) return ranks;
+  if (shard_group == ranks_of_a_node) return equal_node_size(nodes);
+  if (ranks % shard_group != 0) {
+    fail(
+        "parallel.shard_group = {} cannot cut {} ranks into equal groups; use one of {}, {} for all ranks, "
+        "or "
+        "{} for the ranks of a node",
+        shard_group, ranks, fmt::join(divisors(ranks), ", "), all_ranks, ranks_of_a_node);
+  }
+  return shard_group;
+}
+
+}  // namespace
+
+Mesh make_mesh(const std::vector<int>& nodes, int rank, Sharding sharding, int shard_group) {
+  Mesh mesh;
+  mesh.shards = group_size(nodes, sharding, shard_group);
+  mesh.replicas = static_cast<int>(nodes.size()) / mesh.shards;
+  std::vector<int> order(nodes.size());  // node by node
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return nodes[static_cast<std::size_t>(a)] < nodes[static_cast<std::size_t>(b)];
+  });
+  const auto place = static_cast<int>(std::find(order.begin(), order.end(), rank) - order.begin());
+  mesh.replica = place / mesh.shards;
+  mesh.shard = place % mesh.shards;
+  const auto at = [&](int replica, int shard) {
+    return order[static_cast<std::size_t>(replica * mesh.shards + shard)];
+  };
+  for (int shard = 0; shard < mesh.shards; ++shard) mesh.shard_ranks.push_back(at(mesh.replica, shard));
+  for (int replica = 0; replica < mesh.replicas; ++replica) {
+    mesh.replica_ranks.push_back(at(replica, mesh.shard));
+  }
+  return mesh;
+}
+
+}  // namespace ratplus::parallel

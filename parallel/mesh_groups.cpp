@@ -1,0 +1,23 @@
+#include <utility>
+
+#include "kernels/ops.h"
+#include "parallel/communicator.h"
+#include "parallel/nccl_communicator.h"
+#include "parallel/world.h"
+
+namespace ratplus::parallel {
+
+MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh) {
+  const auto connect = [&](const std::vector<int>& ranks, bool exchanges) {
+    // Groups of a single rank exchange nothing; MPI connects them, too, on whatever device.
+    if (!exchanges || ops.device().kind == DeviceKind::cpu) return make_mpi_communicator(world, ranks);
+    return make_nccl_communicator(ops, world, ranks);
+  };
+  MeshGroups groups;
+  groups.shards = connect(mesh.shard_ranks, mesh.shards > 1);
+  groups.replicas = connect(mesh.replica_ranks, mesh.replicas > 1);
+  groups.mesh = std::move(mesh);
+  return groups;
+}
+
+}  // namespace ratplus::parallel

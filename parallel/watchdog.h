@@ -1,0 +1,111 @@
+// Watchdog: ends every rank of the job when one has died, or waits for others for too long.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "parallel/node_board.h"
+
+namespace ratplus::parallel {
+
+/// A thread beside the rank's own, that looks several times a second
+///   - whether the other ranks of this host are alive,
+///   - whether this rank waits in a collective for longer than the timeout,
+///   - at what was added: NCCL's errors, and collectives that a GPU does not finish.
+/// At a failure one rank of the host prints one message that names rank, host and operation, and ends the job. So no
+/// rank outlives another by more than the timeout: a collective that a dead or stuck rank never joins ends there, even
+/// if this host shares nothing with that rank's.
+///
+/// Time counts while this process runs: a job that was stopped (SIGSTOP, a debugger) and goes on has waited no longer.
+class Watchdog {
+ public:
+  struct Rank {
+    int rank = 0;
+    std::string host;
+    bool first_host = true;  ///< is it rank 0's
+  };
+
+  /// Starts to watch. Every rank of the host has the board open. Without other ranks there is no thread.
+  Watchdog(Rank self, int ranks, NodeBoard& board);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  /// Seconds that a collective may take.
+  void set_timeout(double seconds) { timeout_ = seconds; }
+  double timeout() const { return timeout_; }
+
+  /// What this rank does now, "forward of blocks.3": for messages. For tests, RATPLUS_TEST_FAILURE makes a rank fail
+  /// here or in a wait, "1:kill:forward of blocks.3:2": rank 1 kills itself (or with `stall`, sleeps for ever) at the
+  /// second time that it does this.
+  void at(std::string_view kind, std::string_view subject = {});
+
+  /// This rank waits for others as long as one lives.
+  class Waiting {
+   public:
+    Waiting(Watchdog& watchdog, std::string_view kind, std::string_view subject = {});
+    ~Waiting();
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    Watchdog& watchdog_;
+  };
+
+  /// Something else to look at: returns what is wrong, or nothing. Called on the watching thread until it is removed.
+  using Check = std::function<std::string()>;
+  int add_check(Check check);
+  void remove_check(int number);
+
+  /// From here on this rank's end is no failure: it ends in order, or has said why.
+  void leave();
+
+ private:
+  /// Another rank of this host.
+  struct Peer {
+    int place = 0;
+    std::string identity;  ///< of its process: a later one may get the same number
+    int misses = 0;
+  };
+
+  void watch();
+  void look_for_peers();
+  std::string dead_peer();
+  std::string overdue(double seconds);
+  std::string failed_check();
+  std::string others_at() const;
+  [[noreturn]] void end_job(const std::string& message);
+  void fail_for_test(const SharedText& place);
+
+  Rank self_;
+  NodeBoard& board_;
+  std::atomic<double> timeout_ = 600;
+  std::atomic<std::int64_t> waits_ = 0;  ///< number of waits begun
+  std::atomic<bool> left_ = false;
+  std::int64_t watched_wait_ = -1;  ///< the wait whose time is waited_
+  double waited_ = 0;
+  std::vector<Peer> peers_;
+
+  std::mutex mutex_;  ///< of checks_ and stop_
+  std::map<int, Check> checks_;
+  int next_check_ = 0;
+  bool stop_ = false;
+  std::condition_variable wake_;
+
+  struct TestFailure {
+    std::string place;
+    bool stall = false;
+    int times = 0;  ///< that are left until it fails; 0: never
+  } test_;
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace ratplus::parallel
