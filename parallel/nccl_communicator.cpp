@@ -128,7 +128,12 @@ class NcclCommunicator final : public Communicator {
       const Watchdog::Waiting waiting(world.watchdog(), "connecting the GPUs");
       check(ncclCommInitRank(&comm_, size_, id, rank_), "connecting the GPUs");
     }
-    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    // Of the highest priority: a collective that is given beside a large product gets the next processors that are free,
+    // and not those that are left when the product has ended.
+    int lowest = 0;
+    int highest = 0;
+    check_cuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "looking up the priorities of streams");
+    check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest), "creating a stream");
     check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "creating an event");
     check_ = world.watchdog().add_check([this] { return look(); });
   }
@@ -136,11 +141,10 @@ class NcclCommunicator final : public Communicator {
     const bool in_order = std::uncaught_exceptions() == 0;
     if (in_order) cudaStreamSynchronize(stream_);
     world_.watchdog().remove_check(check_);
-    if (in_order) {
+    {
       const Watchdog::Waiting waiting(world_.watchdog(), "disconnecting the GPUs");
-      ncclCommDestroy(comm_);
-    } else {
-      ncclCommAbort(comm_);  // the other ranks may never join in what is under way
+      if (in_order) ncclCommDestroy(comm_);
+      if (!in_order) ncclCommAbort(comm_);  // the other ranks may never join in what is under way
     }
     for (const auto& operation : operations_) cudaEventDestroy(operation.done);
     cudaEventDestroy(ready_);
