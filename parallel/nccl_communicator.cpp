@@ -180,6 +180,18 @@ class NcclCommunicator final : public Communicator {
     });
   }
 
+  /// The streams wait for each other, and the computation for neither.
+  Request all_reduce_after(Request before, Tensor x, std::string_view subject) override {
+    if (auto* other = dynamic_cast<NcclCommunicator*>(communicator_of(before))) {
+      auto& operation = other->operations_[static_cast<std::size_t>(ticket_of(before))];
+      check_cuda(cudaStreamWaitEvent(stream_, operation.done, 0), "waiting for a collective");
+      operation.under_way = false;
+      drop(before);
+    }
+    before.wait();
+    return all_reduce(x, subject);
+  }
+
  private:
   /// The id by which a group finds itself; its first rank makes it.
   static ncclUniqueId id_of_group(const World& world, int first) {
