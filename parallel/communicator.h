@@ -41,6 +41,7 @@ class Request {
   bool pending() const { return communicator_ != nullptr; }
 
  private:
+  friend class Communicator;
   Communicator* communicator_ = nullptr;
   int ticket_ = 0;
 };
@@ -63,12 +64,23 @@ class Communicator {
   virtual Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) = 0;
   /// x [n] = its sum over ranks.
   virtual Request all_reduce(Tensor x, std::string_view subject) = 0;
+  /// The same for an x that `before`, perhaps of another group, is about to fill; waits for that, too.
+  virtual Request all_reduce_after(Request before, Tensor x, std::string_view subject) {
+    before.wait();
+    return all_reduce(x, subject);
+  }
   /// Lets what is under way move on, where that takes the host's help (MPI's collectives do). Call it now and then.
   virtual void progress() {}
 
  protected:
   friend class Request;
   virtual void wait(int ticket) = 0;
+
+  /// Who carries out a request, and its ticket there.
+  static Communicator* communicator_of(const Request& request) { return request.communicator_; }
+  static int ticket_of(const Request& request) { return request.ticket_; }
+  /// The request has been waited for in the communicator's own way.
+  static void drop(Request& request) { request.communicator_ = nullptr; }
 };
 
 inline void Request::wait() {

@@ -128,7 +128,12 @@ class NcclCommunicator final : public Communicator {
       const Watchdog::Waiting waiting(world.watchdog(), "connecting the GPUs");
       check(ncclCommInitRank(&comm_, size_, id, rank_), "connecting the GPUs");
     }
-    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    // Of the highest priority: a collective that is given beside a large product gets the next processors that are free,
+    // and not those that are left when the product has ended.
+    int lowest = 0;
+    int highest = 0;
+    check_cuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "looking up the priorities of streams");
+    check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest), "creating a stream");
     check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "creating an event");
     check_ = world.watchdog().add_check([this] { return look(); });
   }
@@ -136,11 +141,10 @@ class NcclCommunicator final : public Communicator {
     const bool in_order = std::uncaught_exceptions() == 0;
     if (in_order) cudaStreamSynchronize(stream_);
     world_.watchdog().remove_check(check_);
-    if (in_order) {
+    {
       const Watchdog::Waiting waiting(world_.watchdog(), "disconnecting the GPUs");
-      ncclCommDestroy(comm_);
-    } else {
-      ncclCommAbort(comm_);  // the other ranks may never join in what is under way
+      if (in_order) ncclCommDestroy(comm_);
+      if (!in_order) ncclCommAbort(comm_);  // the other ranks may never join in what is under way
     }
     for (const auto& operation : operations_) cudaEventDestroy(operation.done);
     cudaEventDestroy(ready_);
@@ -174,6 +178,18 @@ class NcclCommunicator final : public Communicator {
     return start("all_reduce", subject, [&] {
       return ncclAllReduce(x.raw(), x.raw(), count(x), nccl_type(x.dtype()), ncclSum, comm_, stream_);
     });
+  }
+
+  /// The streams wait for each other, and the computation for neither.
+  Request all_reduce_after(Request before, Tensor x, std::string_view subject) override {
+    if (auto* other = dynamic_cast<NcclCommunicator*>(communicator_of(before))) {
+      auto& operation = other->operations_[static_cast<std::size_t>(ticket_of(before))];
+      check_cuda(cudaStreamWaitEvent(stream_, operation.done, 0), "waiting for a collective");
+      operation.under_way = false;
+      drop(before);
+    }
+    before.wait();
+    return all_reduce(x, subject);
   }
 
  private:

@@ -273,6 +273,7 @@ void ParameterStore::scatter_in_place(std::size_t unit) {
     return scatter(unit, *buffer);
   }
   state.reducing = groups_.shards->reduce_scatter(state.gradient_part, state.gradient, units_[unit].name);
+  if (mesh().replicas == 1) return;
   scattered_.push_back(unit);
   settle_scattered(static_cast<std::size_t>(settings_.prefetch));
 }
@@ -307,13 +308,16 @@ void ParameterStore::settle_gradient(PassingBuffer& buffer) {
   if (buffer.complete) sum_over_replicas(unit);
 }
 
-/// Passes on the oldest of the sums that form in place, until `left` of them are.
+/// Passes on the oldest of the groups' sums that form in place to the sum over the groups, until `left` of them are. Not
+/// at once: a transport that has to wait for the one to start the other should have had time for it.
 void ParameterStore::settle_scattered(std::size_t left) {
   while (scattered_.size() > left) {
     const auto unit = scattered_.front();
     scattered_.pop_front();
-    state_[unit].reducing.wait();
-    sum_over_replicas(unit);
+    auto& state = state_[unit];
+    Request scatter = std::move(state.reducing);
+    state.reducing =
+        groups_.replicas->all_reduce_after(std::move(scatter), state.gradient_part, units_[unit].name);
   }
 }
 

@@ -123,7 +123,7 @@ TEST_CASE("parts cover a unit without overlap, for any number of ranks") {
 
 namespace {
 
-/// Three updates; every rank's and micro-batch's gradient is a small integer at each element, so that sums are exact
+/// Two updates; every rank's and micro-batch's gradient is a small integer at each element, so that sums are exact
 /// in f32, and in bf16 with what the tests have of both.
 void check_updates(const Settings& settings, int blocks, int micro_batches) {
   CAPTURE(to_string(settings.shard));
@@ -134,7 +134,7 @@ void check_updates(const Settings& settings, int blocks, int micro_batches) {
   CAPTURE(blocks);
   CAPTURE(micro_batches);
   Fixture f(settings, blocks);
-  for (int version = 0; version < 3; ++version) {
+  for (int version = 0; version < 2; ++version) {
     f.set_masters(version);
     f.store->publish_masters();
     f.store->begin_update();
@@ -160,8 +160,8 @@ void check_updates(const Settings& settings, int blocks, int micro_batches) {
 
 TEST_CASE("weights and summed gradients are right on every mesh, over updates and micro-batches") {
   for (const auto& settings : all_settings()) {
-    for (const int blocks : {1, 2, 5}) {
-      for (const int micro_batches : {1, 2, 3}) check_updates(settings, blocks, micro_batches);
+    for (const int blocks : {1, 5}) {
+      for (const int micro_batches : {1, 3}) check_updates(settings, blocks, micro_batches);
     }
   }
 }
@@ -181,6 +181,98 @@ TEST_CASE("they are with any number of buffers, with weights that are kept, and 
       settings.keep_weights = keep_weights;
       settings.reduce = reduce;
       check_updates(settings, 4, 2);
+    }
+  }
+}
+
+namespace {
+
+/// Passes everything on, and counts it.
+class Counting final : public Communicator {
+ public:
+  struct Counts {
+    int gathers = 0;
+    int scatters = 0;
+    int reductions = 0;
+  };
+  Counting(std::unique_ptr<Communicator> inner, Counts& counts) : inner_(std::move(inner)), counts_(counts) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  Request all_gather(Tensor full, Tensor part, std::string_view subject) override {
+    ++counts_.gathers;
+    return inner_->all_gather(full, part, subject);
+  }
+  Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
+    ++counts_.scatters;
+    return inner_->reduce_scatter(part, full, subject);
+  }
+  Request all_reduce(Tensor x, std::string_view subject) override {
+    ++counts_.reductions;
+    return inner_->all_reduce(x, subject);
+  }
+
+ private:
+  void wait(int) override {}  // requests are the inner one's
+
+  std::unique_ptr<Communicator> inner_;
+  Counts& counts_;
+};
+
+struct Traffic {
+  Counting::Counts shards;
+  Counting::Counts replicas;
+};
+
+/// What one update of 6 blocks and a root unit sends, in steady state.
+Traffic traffic_of(const Settings& settings, int micro_batches) {
+  Traffic traffic;
+  Fixture f(settings, 6);
+  f.groups.shards = std::make_unique<Counting>(std::move(f.groups.shards), traffic.shards);
+  f.groups.replicas = std::make_unique<Counting>(std::move(f.groups.replicas), traffic.replicas);
+  for (int version = 0; version < 2; ++version) {
+    traffic = {};
+    f.set_masters(version);
+    f.store->publish_masters();
+    f.store->begin_update();
+    for (int m = 0; m < micro_batches; ++m) {
+      f.store->begin_micro_batch(m + 1 == micro_batches);
+      f.pass(version, 1);
+    }
+    f.store->finish_gradients();
+  }
+  f.store->wait_all();
+  return traffic;
+}
+
+}  // namespace
+
+TEST_CASE("nothing is sent that need not be") {
+  if (world().size() < 2) return;
+  constexpr int units = 7;
+  constexpr int blocks = 6;
+  const int group = world().size() % 2 == 0 ? world().size() / 2 : world().size();
+  const int over_groups = group < world().size() ? units : 0;
+  for (const int micro_batches : {1, 3}) {
+    CAPTURE(micro_batches);
+    const auto none = traffic_of({.shard = Sharding::none}, micro_batches);
+    CHECK(none.replicas.reductions == units);
+    CHECK(none.shards.gathers + none.shards.scatters + none.shards.reductions == 0);
+    if (group == 1) continue;
+    const auto optimizer = traffic_of({.shard = Sharding::optimizer, .shard_group = group}, micro_batches);
+    CHECK(optimizer.shards.gathers == units);
+    CHECK(optimizer.shards.scatters == units);
+    CHECK(optimizer.replicas.reductions == over_groups);
+    for (const bool keep : {false, true}) {
+      CAPTURE(keep);
+      const auto full =
+          traffic_of({.shard = Sharding::full, .shard_group = group, .keep_weights = keep}, micro_batches);
+      // The tests' passes use weights forward only. Of a pass's blocks the last two are there at the next one's
+      // beginning, which begins with others.
+      CHECK(full.shards.gathers == 1 + blocks * (keep ? 1 : micro_batches));
+      CHECK(full.shards.scatters == 1 + blocks * micro_batches);
+      CHECK(full.replicas.reductions == over_groups);
+      CHECK(full.replicas.gathers + full.replicas.scatters + full.shards.reductions == 0);
     }
   }
 }
