@@ -81,8 +81,7 @@ class Ops {
   virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
 
   // --- scratch -------------------------------------------------------------------------------------------
-  /// Bytes of scratch that the operations below may use at these sizes. Throws Error for sizes that this backend does
-  /// not take (a GPU: P > 256).
+  /// Bytes of scratch that the operations below may use at these sizes.
   virtual std::int64_t scratch_bytes(const OpShapes& shapes) const = 0;
   /// Lends scratch: u8 [bytes], at least scratch_bytes of the largest sizes to come. All operations share it.
   virtual void use_scratch(Tensor scratch) = 0;
@@ -136,7 +135,8 @@ class Ops {
                                         Tensor projection, Tensor k_rot, Tensor v_rec, Tensor rope) = 0;
   /// out_t = sum over s in A(t) of softmax_s(q_t . k_s / sqrt(P)) v_s, per sequence and head.
   /// q, k, v, out [B, T, H, P] C; lse [B, H, T] f32 = log sum exp of the scaled scores; patterns: 1 or H of
-  /// them. Never holds T x T; its cost follows the number of attended keys. Throws Error where a query has no
+  /// them. Never holds T x T; its cost follows the number of attended keys. A GPU takes
+  /// P <= 256. Throws Error where a query has no
   /// key (cannot happen: every query attends to itself).
   virtual void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                  HeadPatterns patterns) = 0;

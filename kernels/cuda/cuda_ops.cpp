@@ -122,11 +122,6 @@ void CudaOps::synchronize() {
 }
 
 std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
-  constexpr std::int64_t most_channels = 256;
-  if (shapes.head_dim > most_channels) {
-    fail("model.head_dim = {}: heads have at most {} channels on a GPU; use more heads, or the CPU",
-         shapes.head_dim, most_channels);
-  }
   const std::int64_t width = shapes.heads * shapes.head_dim;
   std::int64_t bytes =
       std::max({Matmul::workspace_bytes, pattern_attention_scratch(shapes), recurrence_scratch(shapes),

@@ -151,19 +151,9 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
 
 // --- keys ----------------------------------------------------------------------------------------------
 
-// Two warps share 32 keys: one computes the weights w, as keys times queries, and sums dv; it hands the
-// weights to the other, which computes dout . v, from both the scores' gradients, and sums dk. So each query
-// that a warp loads meets two tensor core tiles of keys, and a warp holds the sums of but one gradient.
-
-/// Keys and values; two stages of a tile of q and dout; lse and delta for each stage; and the weights that
-/// the pairs of warps hand over, two tiles of 32 x 32 each.
+/// Keys and values, two stages of a tile of q and dout, and lse and delta for each stage.
 template <int DP>
-constexpr int keys_statistics_offset = 6 * tile_elements<DP> * 2;
-template <int DP>
-constexpr int keys_exchange_offset = keys_statistics_offset<DP> + 4 * tile_rows * 4;
-constexpr int exchange_fragments = 4 * 32;
-template <int DP>
-constexpr int keys_shared_bytes = keys_exchange_offset<DP> + 2 * 2 * exchange_fragments * 16;
+constexpr int keys_shared_bytes = 6 * tile_elements<DP> * 2 + 4 * tile_rows * 4;
 
 /// The keys of a block, and the queries that it walks over.
 struct KeyBlock {
@@ -198,10 +188,10 @@ struct KeyBlock {
                            lists.dilated_base}
                 : TileRows{column, 0, keys};
   }
-  /// The queries that count for the keys in the 32 rows from first_row on.
-  __device__ RowRanges<2> ranges(int first_row) const {
-    return row_ranges<2>([&](int row) {
-      const int s = position(first_row + row);
+  /// The queries that count for the key in this row of the warp.
+  __device__ RowRanges<1> ranges() const {
+    return row_ranges<1>([&](int row) {
+      const int s = position(warp_row() + row);
       if (s < 0) return Range{INT_MAX, INT_MAX};
       return Range{s, kept ? INT_MAX : s + lists.window + 1};
     });
@@ -214,71 +204,31 @@ struct KeyBlock {
   int begin, end;    ///< the queries
 };
 
-/// A warp's 32 rows of dk or dv, float32, times a factor, into the sums of a block's split.
+template <int DP>
+struct KeyGradients {
+  float dk[1][DP / 8][4] = {};
+  float dv[1][DP / 8][4] = {};
+};
+
+/// A warp's rows of dk and dv, float32, into the sums of a block's split.
 template <int DP>
 __device__ __forceinline__ void store_partials(const Backward& x, const KeyBlock& block, int sequence_head,
-                                               int first_row, bool of_values,
-                                               const float (&sums)[2][DP / 8][4], float factor) {
+                                               const KeyGradients<DP>& sums) {
   const std::int64_t rows =
       (static_cast<std::int64_t>(sequence_head) * x.splits.splits + block.split) * x.splits.kept;
+  const int first = block.column + warp_row() + upper_row();
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int j = block.column + first_row + upper_row() + 8 * i;
+  for (int i = 0; i < 2; ++i) {
+    const int j = first + 8 * i;
     if (j >= x.splits.kept) continue;
-    float* to = x.partials + (rows + j) * 2 * x.p + (of_values ? x.p : 0) + first_column();
+    float* to = x.partials + (rows + j) * 2 * x.p + first_column();
 #pragma unroll
     for (int n = 0; n < DP / 8; ++n) {
       if (n * 8 >= x.p) break;
-      const float(&sum)[4] = sums[i / 2][n];
-      *reinterpret_cast<float2*>(to + n * 8) = {sum[i % 2 * 2] * factor, sum[i % 2 * 2 + 1] * factor};
+      *reinterpret_cast<float2*>(to + n * 8) = {sums.dk[0][n][2 * i] * x.scale,
+                                                     sums.dk[0][n][2 * i + 1] * x.scale};
+      *reinterpret_cast<float2*>(to + x.p + n * 8) = {sums.dv[0][n][2 * i], sums.dv[0][n][2 * i + 1]};
     }
-  }
-}
-
-/// Scores [32, 16 N], in powers of two once times `factor`, become weights, and left factors. lse: of this
-/// lane's columns.
-template <int N>
-__device__ __forceinline__ void weights_of(Fragment (&rounded_weights)[2][N], float (&scores)[2][2 * N][4],
-                                           const float* lse, float factor) {
-#pragma unroll
-  for (int n = 0; n < 2 * N; ++n) {
-    const float2 pair = *reinterpret_cast<const float2*>(lse + n * 8);
-    const float of_column[2] = {-log2_e * pair.x, -log2_e * pair.y};
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        scores[m][n][e] = exp2_fast(fmaf(scores[m][n][e], factor, of_column[e % 2]));
-      }
-    }
-  }
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) rounded_weights[m][n] = rounded<N>(scores[m], n);
-  }
-}
-/// Weights times (dout . v - delta), as left factors in the weights' place.
-template <int N>
-__device__ __forceinline__ void gradients_of(Fragment (&weights)[2][N], float (&products)[2][2 * N][4],
-                                             const float* delta) {
-#pragma unroll
-  for (int n = 0; n < 2 * N; ++n) {
-    const float2 pair = *reinterpret_cast<const float2*>(delta + n * 8);
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const float2 weight = unpack(weights[m][n / 2].x[n % 2 * 2 + i]);
-        products[m][n][2 * i] = weight.x * (products[m][n][2 * i] - pair.x);
-        products[m][n][2 * i + 1] = weight.y * (products[m][n][2 * i + 1] - pair.y);
-      }
-    }
-  }
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) weights[m][n] = rounded<N>(products[m], n);
   }
 }
 
@@ -298,9 +248,7 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
   const HeadRows<bf16> q(x.q, b, h), dout(x.dout, b, h);
   const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
   const auto stage = [&](int tile) { return shared + (2 + tile % 2 * 2) * tile_bytes; };
-  const auto stage_statistics = [&](int tile) {
-    return keys_statistics_offset<DP> + tile % 2 * (2 * tile_rows * 4);
-  };
+  const auto stage_statistics = [&](int tile) { return 6 * tile_bytes + tile % 2 * (2 * tile_rows * 4); };
   const auto load_queries = [&](int tile) {
     const int t0 = block.begin + tile * tile_rows;
     load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p, {t0, block.begin, block.end});
@@ -313,73 +261,54 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
   load_rows<DP>(shared, HeadRows<bf16>(x.k, b, h), shared + tile_bytes, HeadRows<bf16>(x.v, b, h), x.p,
                 block.own());
   load_queries(0);
-  const int query_tiles = (block.end - block.begin + tile_rows - 1) / tile_rows;
-  commit_copies();
-  if (query_tiles > 1) load_queries(1);
 
-  const int warp = warp_row() / 16, pair = warp / 2, first_row = 32 * pair;
-  const bool of_values = warp % 2 == 0;
-  // This warp's left factor, k or v, is its own, and what it gathers dout or q.
-  const std::uint32_t left = shared + (of_values ? 0 : tile_bytes) + first_row * pitch<DP> * 2;
-  const std::uint32_t scored = of_values ? 0 : tile_bytes, gathered = tile_bytes - scored;
-  char* const bytes = reinterpret_cast<char*>(memory);
-  Fragment* const exchange = reinterpret_cast<Fragment*>(bytes + keys_exchange_offset<DP>) +
-                             pair * 2 * exchange_fragments + threadIdx.x % 32;
-  const RowRanges<2> ranges = block.ranges(first_row);
+  const int first_row = warp_row();
+  const std::uint32_t k_rows = shared + first_row * pitch<DP> * 2, v_rows = k_rows + tile_bytes;
+  const RowRanges<1> ranges = block.ranges();
   const float factor = x.scale * log2_e;
-  float sums[2][DP / 8][4] = {};
-  int step = 0;
+  KeyGradients<DP> sums;
+  const int query_tiles = (block.end - block.begin + tile_rows - 1) / tile_rows;
   for (int tile = 0; tile < query_tiles; ++tile) {
-    if (tile == 0) {
-      wait_for_committed_copies();
-      __syncthreads();
-    } else {
-      wait_for_copies();
-      __syncthreads();  // the tile is there, and the one before is done with
-      if (tile + 1 < query_tiles) load_queries(tile + 1);
-    }
+    wait_for_copies();
+    __syncthreads();  // the tile is there, and the one before is done with
+    if (tile + 1 < query_tiles) load_queries(tile + 1);
     const int t0 = block.begin + tile * tile_rows;
     for_sub_tiles(ranges, t0, [&](auto size, int row) {
       constexpr int n_sub = decltype(size)::value;
       const std::uint32_t rows = stage(tile) + row * pitch<DP> * 2;
-      const float* statistics_row = reinterpret_cast<const float*>(bytes + stage_statistics(tile)) +
-                                    (of_values ? 0 : tile_rows) + row + first_column();
-      // Of two places one is written while the other is read: the pair meets once a step.
-      Fragment* const place = exchange + step++ % 2 * exchange_fragments;
-      float products[2][2 * n_sub][4] = {};  // a row is a key, a column a query
-      Fragment factors[2][n_sub];
-      multiply_transposed<DP, 2, n_sub>(products, left, rows + scored);
-      if (of_values) {
-        mask<n_sub>(products, ranges, t0 + row);
-        weights_of<n_sub>(factors, products, statistics_row, factor);
+      float scores[1][2 * n_sub][4] = {}, dscores[1][2 * n_sub][4] = {};  // a row is a key, a column a query
+      multiply_transposed<DP, n_sub>(scores[0], k_rows, rows, dscores[0], v_rows, rows + tile_bytes);
+      mask<n_sub>(scores, ranges, t0 + row);
+      const float* statistics_row =
+          reinterpret_cast<const float*>(reinterpret_cast<const char*>(memory) + stage_statistics(tile)) +
+          row + first_column();
 #pragma unroll
-        for (int i = 0; i < 2 * n_sub; ++i) place[i * 32] = factors[i / n_sub][i % n_sub];
-        sync_pair(pair);
-      } else {
-        sync_pair(pair);
+      for (int n = 0; n < 2 * n_sub; ++n) {
+        const float2 lse = *reinterpret_cast<const float2*>(statistics_row + n * 8);
+        const float2 delta = *reinterpret_cast<const float2*>(statistics_row + tile_rows + n * 8);
 #pragma unroll
-        for (int i = 0; i < 2 * n_sub; ++i) factors[i / n_sub][i % n_sub] = place[i * 32];
-        gradients_of<n_sub>(factors, products, statistics_row);
+        for (int e = 0; e < 4; ++e) {
+          float &score = scores[0][n][e], &dscore = dscores[0][n][e];
+          score = exp2_fast(fmaf(score, factor, -log2_e * (e % 2 == 0 ? lse.x : lse.y)));
+          dscore = score * (dscore - (e % 2 == 0 ? delta.x : delta.y));
+        }
       }
-      multiply<DP, 2, n_sub>(sums, factors, rows + gathered);
+      multiply<DP, 1, n_sub>(sums.dv, scores, rows + tile_bytes);
+      multiply<DP, 1, n_sub>(sums.dk, dscores, rows);
     });
   }
 
-  const float sums_factor = of_values ? 1.0f : x.scale;
-  if (block.kept && x.splits.splits > 1) {
-    return store_partials<DP>(x, block, sequence_head, first_row, of_values, sums, sums_factor);
-  }
-  bf16* staging = memory + (of_values ? 0 : tile_elements<DP>)+first_row * pitch<DP>;
-  const HeadRows<bf16> to(of_values ? x.dv : x.dk, b, h);
+  if (block.kept && x.splits.splits > 1) return store_partials<DP>(x, block, sequence_head, sums);
+  // A warp's rows of the keys are its own, and done with.
+  const auto position = [&](int r) { return block.position(first_row + r); };
+  const unsigned wanted =
+      rows_where([&](int r) { return position(r) >= 0 && (block.kept || !lists.keeps(position(r))); });
+  bf16* staging = memory + first_row * pitch<DP>;
   __syncwarp();
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    const auto position = [&](int r) { return block.position(first_row + 16 * m + r); };
-    const unsigned wanted =
-        rows_where([&](int r) { return position(r) >= 0 && (block.kept || !lists.keeps(position(r))); });
-    stage_rows<DP>(staging, sums[m], sums_factor, sums_factor);
-    store_rows<DP>(staging, to, x.p, wanted, position);
-  }
+  stage_rows<DP>(staging, sums.dk[0], x.scale, x.scale);
+  store_rows<DP>(staging, HeadRows<bf16>(x.dk, b, h), x.p, wanted, position);
+  stage_rows<DP>(staging, sums.dv[0], 1.0f, 1.0f);
+  store_rows<DP>(staging, HeadRows<bf16>(x.dv, b, h), x.p, wanted, position);
 }
 
 // --- sums ----------------------------------------------------------------------------------------------

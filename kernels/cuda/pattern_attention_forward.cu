@@ -106,21 +106,14 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
 
   load_rows<DP, row_tiles>(shared, HeadRows<bf16>(x.q, b, h), x.p, block.own());
   load_keys(0);
-  commit_copies();
-  if (block.tiles > 1) load_keys(1);  // at once: of short lists the time is that of the first tiles
   RowRanges<row_tiles> ranges = block.is_window(0) ? block.window_ranges() : block.kept_ranges();
   const std::uint32_t q_rows = shared + first_row * pitch<DP> * 2;
   const float factor = x.scale * log2_e;
   OnlineSoftmax<DP> state;
   for (int tile = 0; tile < block.tiles; ++tile) {
-    if (tile == 0) {
-      wait_for_committed_copies();
-      __syncthreads();
-    } else {
-      wait_for_copies();
-      __syncthreads();  // the tile is there, and the one before is done with
-      if (tile + 1 < block.tiles) load_keys(tile + 1);
-    }
+    wait_for_copies();
+    __syncthreads();  // the tile is there, and the one before is done with
+    if (tile + 1 < block.tiles) load_keys(tile + 1);
     if (tile == block.window_tiles) ranges = block.kept_ranges();
     const int column = block.column(tile);
     for_sub_tiles(ranges, column, [&](auto size, int row) {

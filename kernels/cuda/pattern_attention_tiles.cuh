@@ -89,7 +89,7 @@ void with_padded_dim(std::int64_t p, F&& f) {
 // --- instructions --------------------------------------------------------------------------------------
 
 /// A 16 x 16 factor, or two 16 x 8 ones (registers 0, 1 and 2, 3), as the tensor cores take them.
-struct alignas(16) Fragment {
+struct Fragment {
   std::uint32_t x[4];
 };
 
@@ -106,25 +106,9 @@ __device__ __forceinline__ void copy_async_4(std::uint32_t to, const void* from,
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to), "l"(from), "r"(valid ? 4 : 0)
                : "memory");
 }
-/// Divides this thread's copies: wait_for_committed_copies() waits for those begun before this only.
-__device__ __forceinline__ void commit_copies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-__device__ __forceinline__ void wait_for_committed_copies() {
-  asm volatile("cp.async.wait_group 0;\n" ::: "memory");
-}
 /// Waits for all of this thread's copies.
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_all;\n" ::: "memory");
-}
-
-/// Waits for the other warp of a pair, 0 or 1, and for what it wrote.
-__device__ __forceinline__ void sync_pair(int pair) {
-  if (pair == 0) {
-    asm volatile("bar.sync 1, 64;\n" ::: "memory");
-  } else {
-    asm volatile("bar.sync 2, 64;\n" ::: "memory");
-  }
 }
 
 __device__ __forceinline__ Fragment load_matrices(std::uint32_t address) {
@@ -346,60 +330,59 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[2 * N][4], const 
     }
   }
 }
+/// Channels 16 k .. of a left factor in registers, or of the 16 rows in shared memory.
+template <int DP>
+__device__ __forceinline__ Fragment left_fragment(const Fragment (&a)[DP / 16], int k) {
+  return a[k];
+}
+template <int DP>
+__device__ __forceinline__ Fragment left_fragment(std::uint32_t rows, int k) {
+  return load_matrices(rows + lane_of_rows<DP>() + k * 32);
+}
 /// Two such products at once, so that twice as many chains of sums are under way.
-template <int DP, int N>
-__device__ __forceinline__ void multiply_transposed(float (&c)[2 * N][4], const Fragment (&a)[DP / 16],
-                                                    std::uint32_t rows, float (&c2)[2 * N][4],
-                                                    const Fragment (&a2)[DP / 16], std::uint32_t rows2) {
+template <int DP, int N, typename Left>
+__device__ __forceinline__ void multiply_transposed(float (&c)[2 * N][4], const Left& a, std::uint32_t rows,
+                                                    float (&c2)[2 * N][4], const Left& a2,
+                                                    std::uint32_t rows2) {
   rows += lane_of_columns<DP>(), rows2 += lane_of_columns<DP>();
 #pragma unroll
   for (int k = 0; k < DP / 16; ++k) {
+    const Fragment left = left_fragment<DP>(a, k), left2 = left_fragment<DP>(a2, k);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
       const int offset = (n * 16 * pitch<DP> + k * 16) * 2;
       const Fragment b = load_matrices(rows + offset), b2 = load_matrices(rows2 + offset);
-      multiply_add(c[2 * n], a[k], b.x[0], b.x[1]);
-      multiply_add(c2[2 * n], a2[k], b2.x[0], b2.x[1]);
-      multiply_add(c[2 * n + 1], a[k], b.x[2], b.x[3]);
-      multiply_add(c2[2 * n + 1], a2[k], b2.x[2], b2.x[3]);
+      multiply_add(c[2 * n], left, b.x[0], b.x[1]);
+      multiply_add(c2[2 * n], left2, b2.x[0], b2.x[1]);
+      multiply_add(c[2 * n + 1], left, b.x[2], b.x[3]);
+      multiply_add(c2[2 * n + 1], left2, b2.x[2], b2.x[3]);
     }
   }
 }
-/// Columns 16 n .. of accumulators [16, 16 N], rounded to a left factor.
-template <int N>
-__device__ __forceinline__ Fragment rounded(const float (&a)[2 * N][4], int n) {
-  return {{pack(a[2 * n][0], a[2 * n][1]), pack(a[2 * n][2], a[2 * n][3]),
-           pack(a[2 * n + 1][0], a[2 * n + 1][1]), pack(a[2 * n + 1][2], a[2 * n + 1][3])}};
-}
-/// c [16 M, DP] += (M times N left factors) (16 N rows at `rows`).
+/// c [16 M, DP] += a [16 M, 16 N] (16 N rows at `rows`). a: accumulators, rounded here.
 template <int DP, int M, int N>
-__device__ __forceinline__ void multiply(float (&c)[M][DP / 8][4], const Fragment (&a)[M][N],
+__device__ __forceinline__ void multiply(float (&c)[M][DP / 8][4], const float (&a)[M][2 * N][4],
                                          std::uint32_t rows) {
   rows += lane_of_rows<DP>();
 #pragma unroll
   for (int n = 0; n < N; ++n) {
+    Fragment left[M];
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      left[m] = {{pack(a[m][2 * n][0], a[m][2 * n][1]), pack(a[m][2 * n][2], a[m][2 * n][3]),
+                  pack(a[m][2 * n + 1][0], a[m][2 * n + 1][1]),
+                  pack(a[m][2 * n + 1][2], a[m][2 * n + 1][3])}};
+    }
 #pragma unroll
     for (int d = 0; d < DP / 16; ++d) {
       const Fragment b = load_matrices_transposed(rows + (n * 16 * pitch<DP> + d * 16) * 2);
 #pragma unroll
       for (int m = 0; m < M; ++m) {
-        multiply_add(c[m][2 * d], a[m][n], b.x[0], b.x[1]);
-        multiply_add(c[m][2 * d + 1], a[m][n], b.x[2], b.x[3]);
+        multiply_add(c[m][2 * d], left[m], b.x[0], b.x[1]);
+        multiply_add(c[m][2 * d + 1], left[m], b.x[2], b.x[3]);
       }
     }
   }
-}
-/// The same with accumulators, rounded here.
-template <int DP, int M, int N>
-__device__ __forceinline__ void multiply(float (&c)[M][DP / 8][4], const float (&a)[M][2 * N][4],
-                                         std::uint32_t rows) {
-  Fragment left[M][N];
-#pragma unroll
-  for (int m = 0; m < M; ++m) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) left[m][n] = rounded<N>(a[m], n);
-  }
-  multiply<DP, M, N>(c, left, rows);
 }
 
 // --- which columns count -------------------------------------------------------------------------------
@@ -493,7 +476,11 @@ struct QueryBlock {
     const TileRows rows =
         is_window(tile)
             ? TileRows{column(tile), window_begin, end}
-            : TileRows{column(tile),      0, kept, lists.sinks, static_cast<unsigned>(lists.dilation),
+            : TileRows{column(tile),
+                       0,
+                       kept,
+                       lists.sinks,
+                       static_cast<unsigned>(lists.dilation),
                        lists.dilated_base};
     load_rows<DP>(to_k, k, to_v, v, p, rows);
   }

@@ -52,6 +52,13 @@ int choose_gpu(const parallel::World& world) {
 std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world) {
   const bool gpus = use_gpus(settings.device, world);
   const int index = gpus ? choose_gpu(world) : 0;
+  constexpr std::int64_t most_channels = 256;  // that a GPU's kernels of attention take
+  if (gpus && settings.model.head_dim > most_channels) {
+    throw parallel::AgreedError(
+        fmt::format("model.head_dim = {}: heads have at most {} channels on a GPU; use more heads, or "
+                    "job.device = \"cpu\"",
+                    settings.model.head_dim, most_channels));
+  }
   std::unique_ptr<Ops> ops;
   world.agree([&] {
     ops = gpus ? make_cuda_ops(index, settings.precision, settings.deterministic) : make_cpu_ops(threads);

@@ -198,6 +198,7 @@ TEST_CASE("a checkpoint saved on one device goes on there, and elsewhere, as if 
       const auto read = checkpoint::read_info(info.directory);
       checkpoint::load_weights(read, fresh->store(), fresh->ops());
       checkpoint::load_optimizer(read, fresh->store(), fresh->optimizer(), fresh->ops());
+      fresh->store().publish_masters();
       CHECK(state_of(*fresh) == state_of(*session));
       CHECK(fresh->optimizer().updates() == session->optimizer().updates());
 
