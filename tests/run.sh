@@ -16,8 +16,8 @@ Usage: tests/run.sh [--sanitize] [-R REGEX] [--help]
   --sanitize           with AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/
   -R REGEX             only the tests whose names match
   --compute-sanitizer  instead of the tests, those of the CUDA backend's operations under NVIDIA's compute-sanitizer:
-                       memcheck of all kernels, then racecheck of ratplus' own alone, because it reports hazards inside
-                       cuDNN's kernels, too. Takes long. Skipped where there is no GPU or no compute-sanitizer
+                       memcheck, then racecheck, of which only what is in ratplus' own kernels counts: it reports
+                       hazards inside cuDNN's and cuBLAS's, too. Some minutes. Skipped where there is no GPU or no compute-sanitizer
   --help               this text
 
 Environment, for the tests of operations (build/tests/kernels/test_kernels):
@@ -84,8 +84,17 @@ run_compute_sanitizer() {
   fi
   echo "memcheck"
   "$tool" --tool memcheck "${options[@]}" "$program" || status=$?
-  echo "racecheck of the kernels in namespace ratplus"
-  "$tool" --tool racecheck "${options[@]}" --kernel-name kns=ratplus "$program" || status=$?
+  # What it reports of cuDNN's and cuBLAS's kernels does not count. (Told to look at ours alone, compute-sanitizer 2025.3
+  # breaks inside theirs.)
+  echo "racecheck"
+  local log=$build/racecheck.log
+  "$tool" --tool racecheck --print-limit 100000 --report-api-errors no "$program" >"$log" || status=$?
+  grep 'SUMMARY\|\[doctest\]' "$log" || true
+  if grep -A 40 'Race reported' "$log" | grep 'ratplus::'; then
+    echo "hazards in our own kernels stand above; all of them are in $log"
+    return 9
+  fi
+  echo "no hazard in a kernel of ratplus"
   return "$status"
 }
 

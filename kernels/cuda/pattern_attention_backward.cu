@@ -226,7 +226,7 @@ __device__ __forceinline__ void store_partials(const Backward& x, const KeyBlock
     for (int n = 0; n < DP / 8; ++n) {
       if (n * 8 >= x.p) break;
       *reinterpret_cast<float2*>(to + n * 8) = {sums.dk[0][n][2 * i] * x.scale,
-                                                     sums.dk[0][n][2 * i + 1] * x.scale};
+                                                sums.dk[0][n][2 * i + 1] * x.scale};
       *reinterpret_cast<float2*>(to + x.p + n * 8) = {sums.dv[0][n][2 * i], sums.dv[0][n][2 * i + 1]};
     }
   }
