@@ -226,8 +226,9 @@ HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, 
 }
 
 /// The optimizer has made no update from a gradient that is not finite, so what was saved last is still good.
-void Trainer::check_finite(const HalfMetrics& half) const {
+void Trainer::check_finite(const HalfMetrics& half) {
   if (std::isfinite(half.loss) && std::isfinite(half.gradient_norm)) return;
+  go_on_saving(true);  // what is being saved is from before
   world_.agree([&] {
     fail(
         "step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at "

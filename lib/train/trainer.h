@@ -79,7 +79,7 @@ class Trainer {
   void load(const StartingPoint& start);
   StepMetrics train_step();
   HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
-  void check_finite(const HalfMetrics& half) const;
+  void check_finite(const HalfMetrics& half);
   void report(StepMetrics metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
