@@ -29,8 +29,9 @@ class BackgroundSave {
   BackgroundSave(const BackgroundSave&) = delete;
   BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-  /// Whether every rank's host has memory for a copy of its part, now or from an earlier save.
-  bool has_memory(const parallel::ParameterStore& store);
+  /// Takes the host memory for a copy of each rank's part, once for all saves. False, on all ranks, where one of them
+  /// has not enough: then this object is of no use.
+  bool prepare(const parallel::ParameterStore& store);
 
   /// Copies the state and begins to write info.directory; none may be under way. `published` runs on the root's
   /// thread once it has its name.

@@ -145,15 +145,20 @@ std::size_t after_string(std::string_view text, std::size_t at) {
 /// behaviour for some of them is undefined (toml++ 3.3: U+03E3 where a value is expected), so it does not see them.
 std::optional<std::size_t> find_bare_non_ascii(std::string_view text) {
   constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+  constexpr std::string_view before_a_string = "\n=[,{.";
   std::size_t at = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
+  char before =
+      '\n';  // the last character but for spaces: after most, quotes are a mistake and begin no string
   while (at < text.size()) {
     const char c = text[at];
     if (static_cast<unsigned char>(c) >= 0x80) return at;
     if (c == '#') {
-      at = text.find('\n', at);
-    } else if (c == '"' || c == '\'') {
+      at = std::min(text.find('\n', at), text.size());
+    } else if ((c == '"' || c == '\'') && before_a_string.find(before) != std::string_view::npos) {
       at = after_string(text, at);
+      before = c;
     } else {
+      if (c != ' ' && c != '\t' && c != '\r') before = c;
       ++at;
     }
   }
@@ -180,8 +185,9 @@ toml::table parse_file(std::string_view text, const std::string& name) {
 /// unless it begins like a list, a table or a quoted string, where the writer meant TOML.
 toml::table parse_override_value(const std::string& text, const std::string& origin) {
   try {
-    if (!find_bare_non_ascii(text)) {  // else a bare word, as a path may be
-      toml::table parsed = toml::parse("value = " + text);
+    const std::string line = "value = " + text;
+    if (!find_bare_non_ascii(line)) {  // else a bare word, as a path may be
+      toml::table parsed = toml::parse(line);
       if (parsed.size() == 1) return parsed;  // more where the text holds a line break
     }
   } catch (const toml::parse_error& error) {

@@ -124,7 +124,10 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, dat
       manifest_(std::move(dataset)),
       halves_(halves(job)),
       session_(session_settings(job), world),
-      background_save_(world) {
+      background_save_(world),
+      // Where the only save is the last, nothing goes on beside it.
+      save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
+                          background_save_.prepare(session_.store())) {
   load(start);
   world.agree([&] {
     validator_ = std::make_unique<Validator>(ValidationSettings{.dataset = job.data.directory,
@@ -293,9 +296,8 @@ void Trainer::save() {
                               .job = config::to_toml(job_),
                               .tokenizer = manifest_.tokenizer,
                               .data = checkpoint::counts_of(manifest_)};
-  saving_ = {.step = step_, .path = info.directory.string()};
-  saving_.background = job_.checkpoint.background && background_save_.has_memory(session_.store());
-  if (!saving_.background) return save_now(info);
+  saving_ = {.step = step_, .path = info.directory.string(), .background = save_in_background_};
+  if (!save_in_background_) return save_now(info);
   background_save_.start(info, session_.store(), session_.optimizer(), session_.ops(), [job = job_] {
     checkpoint::prune(job.job.directory, job.checkpoint.keep, job.checkpoint.keep_every);
   });

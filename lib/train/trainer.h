@@ -103,6 +103,7 @@ class Trainer {
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;
+  bool save_in_background_;
   CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
 

@@ -289,6 +289,7 @@ TEST_CASE("characters beyond ASCII belong in strings and comments") {
   using ratplus::test::contains;
   CHECK(contains(refusal(head + "seed = \u03e3\n" + rest),
                  "job.toml:4: not valid TOML: a character that is not ASCII"));
+  CHECK(contains(refusal(head + "threads = +r\"\u03e3\"\n" + rest), "not ASCII"));  // no string begins there
   CHECK(contains(refusal(head + "threads = \"a\\\\\" \u03e3\n" + rest), "job.toml:4: not valid TOML"));
 }
 
