@@ -72,7 +72,9 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
   published_ = std::move(published);
   units_ = store.units();
   partial_ = begin_directory(info_.directory, world_);
+  const auto began = std::chrono::steady_clock::now();
   world_.agree([&] { copy(store, optimizer, ops); });
+  copy_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   stage_ = Stage::writing;
   writing_ = std::async(std::launch::async, [this] { return write(); });
 }

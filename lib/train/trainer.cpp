@@ -301,6 +301,8 @@ void Trainer::save() {
   background_save_.start(info, session_.store(), session_.optimizer(), session_.ops(), [job = job_] {
     checkpoint::prune(job.job.directory, job.checkpoint.keep, job.checkpoint.keep_every);
   });
+  saving_.copy_seconds = background_save_.copy_seconds();
+  saving_.copied_bytes = background_save_.copied_bytes();
   saving_.stall_seconds = now() - began;
 }
 
