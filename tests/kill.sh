@@ -92,6 +92,19 @@ train() { # RUN [option]...
   mpirun -n "$ranks" "$program" train "$work/job.toml" --set job.directory="$work/$1" "${@:2}"
 }
 
+# Kills one rank of the run within two seconds of its start: before the first step, in one, while a checkpoint is
+# written. The ranks are this run's alone, by the names of its files.
+kill_one() { # LAUNCHER
+  local processes=()
+  while ((${#processes[@]} < ranks)); do
+    kill -0 "$1" 2>/dev/null || return 1
+    sleep 0.05
+    mapfile -t processes < <(pgrep -f "^$program train $work/job.toml .*$work/run" || true)
+  done
+  sleep "$(printf '%d.%03d' $((RANDOM % 2)) $((RANDOM % 1000)))"
+  kill -KILL "${processes[RANDOM % ${#processes[@]}]}" 2>/dev/null
+}
+
 echo "the undisturbed run: $steps steps"
 train undisturbed >"$work/undisturbed.log" 2>&1 || die "it failed: $(tail -n 3 "$work/undisturbed.log")"
 last=$(printf 'checkpoints/step-%08d' "$steps")
@@ -102,12 +115,7 @@ started=$SECONDS
 while [[ ! -e $work/run/$last/manifest.json ]]; do
   train run --resume >"$work/run.log" 2>&1 &
   launcher=$!
-  # Between 0.3 and 2.3 seconds after the start, of which the ranks need the first half second to find each other: before the first step, in one, while a checkpoint is written.
-  sleep "$(printf '%d.%03d' $((RANDOM % 2)) $((300 + RANDOM % 1000)))"
-  mapfile -t processes < <(pgrep -f "^$program train $work/job.toml .*$work/run" || true)
-  if ((killed < kills && ${#processes[@]} > 0)); then
-    kill -KILL "${processes[RANDOM % ${#processes[@]}]}" 2>/dev/null && ((killed += 1))
-  fi
+  if ((killed < kills)) && kill_one "$launcher"; then ((killed += 1)); fi
   wait "$launcher" 2>/dev/null || true
   if grep -q "is not whole" "$work/run.log"; then ((passed_over += 1)); fi
   if grep "^ratplus: " "$work/run.log"; then die "after $killed kills it could not go on"; fi
