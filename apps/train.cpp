@@ -12,7 +12,9 @@
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/verify.h"
+#include "lib/model/parameters.h"
 #include "lib/report/chart.h"
+#include "lib/weights/convert.h"
 
 namespace ratplus::apps {
 namespace {
@@ -122,6 +124,30 @@ void draw_losses(const std::filesystem::path& run, TrainDisplay& display) {
   }
 }
 
+/// The last weights as safetensors (checkpoint.dtype), by the root.
+void export_weights(const config::JobConfig& job, const parallel::World& world) {
+  if (job.checkpoint.dtype == config::Export::none) return;
+  world.agree([&] {
+    if (!world.root()) return;
+    const std::filesystem::path run = job.job.directory;
+    const auto file = run / "weights.safetensors";
+    const auto source = weights::open_source(run);
+    ProgressLine progress;
+    std::int64_t done = 0;
+    const weights::ExportOptions options{
+        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
+        .force = true,
+        .progress = [&](std::int64_t bytes) {
+          done += bytes;
+          progress.update(fmt::format("exporting {}: {} of {}", file.string(), format_bytes(done),
+                                      format_bytes(4 * model::parameter_count(job.model))));
+        }};
+    weights::convert(*source, file, options);
+    progress.finish();
+    fmt::print("weights: {} ({})\n", file.string(), to_string(job.checkpoint.dtype));
+  });
+}
+
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides); });
@@ -136,6 +162,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
       fmt::print("{}: finished already, {} of {} steps ({})\n", job.job.directory, found.step,
                  job.schedule.steps, found.checkpoint->string());
     }
+    export_weights(job, world);
     return 0;
   }
   const auto dataset = train::open_data(job, world);  // before anything is written
@@ -159,6 +186,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
     display.say(fmt::format("stopped by a signal after step {}; go on with --resume", trainer.step()));
     return exit_interrupted;
   }
+  export_weights(job, world);
   if (world.root()) draw_losses(job.job.directory, display);
   display.say(fmt::format("done: {}", job.job.directory));
   return 0;

@@ -23,7 +23,7 @@ END
 }
 
 seconds=20
-build=build-fuzz
+build="build-fuzz"
 targets=()
 while (($# > 0)); do
   case $1 in

@@ -36,18 +36,18 @@ BackgroundSave::~BackgroundSave() {
   if (publishing_.valid()) publishing_.wait();
 }
 
-bool BackgroundSave::has_memory(const parallel::ParameterStore& store) {
-  const auto wanted = elements_of_part(store) - static_cast<std::int64_t>(host_.size());
-  const auto bytes = wanted * static_cast<std::int64_t>(sizeof(float));
+bool BackgroundSave::prepare(const parallel::ParameterStore& store) {
+  const auto elements = elements_of_part(store);
   const auto available = available_memory(Device{});
-  // Of the host's memory, ranks beside this one take their share at the same moment; a tenth is left to others.
-  const auto needed = bytes * world_.local_size() / 10 * 11;
-  return world_.max(std::int64_t{available >= 0 && needed > available}) == 0;
+  // The other ranks of this host take as much at the same moment; a tenth is left to whatever else needs some.
+  const auto needed = elements * static_cast<std::int64_t>(sizeof(float)) * world_.local_size() / 10 * 11;
+  if (world_.max(std::int64_t{available >= 0 && needed > available}) != 0) return false;
+  host_.resize(static_cast<std::size_t>(elements));  // and touches it: a copy is then a copy alone
+  return true;
 }
 
 void BackgroundSave::copy(const parallel::ParameterStore& store, const optim::Optimizer& optimizer,
                           Ops& ops) {
-  host_.resize(static_cast<std::size_t>(elements_of_part(store)));
   places_.assign(all_kinds.size(), {});
   std::int64_t next = 0;
   for (const Kind kind : all_kinds) {
@@ -66,6 +66,7 @@ void BackgroundSave::copy(const parallel::ParameterStore& store, const optim::Op
 void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
                            const optim::Optimizer& optimizer, Ops& ops, std::function<void()> published) {
   require(stage_ == Stage::idle, "a save begins while another is under way");
+  require(static_cast<std::int64_t>(host_.size()) == elements_of_part(store), "a save without its memory");
   info_ = std::move(info);
   info_.parts = world_.size();
   published_ = std::move(published);
@@ -73,7 +74,9 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
   part_ = store.saved_part();
   partial_ = begin_directory(info_.directory, world_);
   world_.watchdog().at("saving", file_name(part_));
+  const auto began = std::chrono::steady_clock::now();
   world_.agree([&] { copy(store, optimizer, ops); });
+  copy_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   stage_ = Stage::writing;
   writing_ = std::async(std::launch::async, [this] { return write(); });
 }

@@ -29,13 +29,17 @@ class BackgroundSave {
   BackgroundSave(const BackgroundSave&) = delete;
   BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-  /// Whether every rank's host has memory for a copy of its part, now or from an earlier save.
-  bool has_memory(const parallel::ParameterStore& store);
+  /// Takes the host memory for a copy of each rank's part, once for all saves. False, on all ranks, where one of them
+  /// has not enough: then this object is of no use.
+  bool prepare(const parallel::ParameterStore& store);
 
   /// Copies the state and begins to write info.directory; none may be under way. `published` runs on the root's
   /// thread once it has its name.
   void start(Info info, const parallel::ParameterStore& store, const optim::Optimizer& optimizer, Ops& ops,
              std::function<void()> published);
+  /// Of the last copy, this rank's: what it took, and how much it was.
+  double copy_seconds() const { return copy_seconds_; }
+  std::int64_t copied_bytes() const { return static_cast<std::int64_t>(host_.size() * sizeof(float)); }
   bool active() const { return stage_ != Stage::idle; }
   /// Goes on with what is under way where all ranks have come far enough, or, with `wait`, to its end. True when that
   /// was its end. Throws Error, on all ranks alike, where one of them could not write; then nothing is left of it.
@@ -62,6 +66,7 @@ class BackgroundSave {
   std::vector<float> host_;
   std::vector<std::vector<std::int64_t>> places_;  ///< first element of [kind][unit] in host_
 
+  double copy_seconds_ = 0;
   std::atomic<bool> abandoned_ = false;
   std::future<PartFile> writing_;
   std::future<void> publishing_;

@@ -23,8 +23,11 @@ enum class Kind { pretrain, adapt };
 /// plain: one update a step with job.pattern. joint: two updates a step on the same batch, first with
 /// job.joint_pattern, then with job.pattern (spec 2.1, active recurrence learning).
 enum class Recipe { plain, joint };
+/// The type of the weights that a finished run writes as safetensors.
+enum class Export { none, float32, bfloat16, float16 };
 const char* to_string(Kind kind);
 const char* to_string(Recipe recipe);
+const char* to_string(Export type);
 
 struct JobSection {
   Kind kind = Kind::pretrain;
@@ -97,6 +100,7 @@ struct CheckpointSection {
   std::int64_t keep_every = 0;  ///< those of steps divisible by this stay too; 0 = none
   std::string dir;              ///< where they go; "" = the run directory
   bool background = true;       ///< written while training goes on, from a copy in host memory
+  Export dtype = Export::none;  ///< of an export: the last weights as safetensors, in the run directory
 
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };

@@ -87,6 +87,19 @@ const char* to_string(Kind kind) {
 const char* to_string(Recipe recipe) {
   return recipe == Recipe::plain ? "plain" : "joint";
 }
+const char* to_string(Export type) {
+  switch (type) {
+    case Export::none:
+      return "none";
+    case Export::float32:
+      return "float32";
+    case Export::bfloat16:
+      return "bfloat16";
+    case Export::float16:
+      return "float16";
+  }
+  return "";
+}
 
 JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides) {

@@ -49,6 +49,9 @@ constexpr auto choices_of(Kind) {
 constexpr auto choices_of(Recipe) {
   return std::array{Recipe::plain, Recipe::joint};
 }
+constexpr auto choices_of(Export) {
+  return std::array{Export::none, Export::float32, Export::bfloat16, Export::float16};
+}
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
 }
@@ -138,6 +141,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("checkpoint", "keep_every", checkpoint.keep_every, IntegerRange{0});
   visit("checkpoint", "dir", checkpoint.dir, Any{});
   visit("checkpoint", "background", checkpoint.background, Any{});
+  visit("checkpoint", "dtype", checkpoint.dtype, Any{});
 
   auto& log = config.log;
   visit("log", "every", log.every, IntegerRange{1});

@@ -127,7 +127,51 @@ std::string_view line_of(std::string_view text, toml::source_index line) {
   return text.substr(0, text.find_first_of("\r\n"));
 }
 
+/// The place after the string that begins at `at`, or after its line where a string of one line does not end there.
+std::size_t after_string(std::string_view text, std::size_t at) {
+  const char quote = text[at];
+  std::string quotes(3, quote);
+  if (!text.substr(at).starts_with(quotes)) quotes.resize(1);
+  const bool one_line = quotes.size() == 1;
+  at += quotes.size();
+  while (at < text.size() && !text.substr(at).starts_with(quotes)) {
+    if (one_line && text[at] == '\n') return at;
+    at += quote == '"' && text[at] == '\\' ? 2 : 1;
+  }
+  return at + quotes.size();
+}
+
+/// The first character beyond ASCII that is neither in a string nor in a comment, where TOML has none. The parser's
+/// behaviour for some of them is undefined (toml++ 3.3: U+03E3 where a value is expected), so it does not see them.
+std::optional<std::size_t> find_bare_non_ascii(std::string_view text) {
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+  constexpr std::string_view before_a_string = "\n=[,{.";
+  std::size_t at = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
+  char before =
+      '\n';  // the last character but for spaces: after most, quotes are a mistake and begin no string
+  while (at < text.size()) {
+    const char c = text[at];
+    if (static_cast<unsigned char>(c) >= 0x80) return at;
+    if (c == '#') {
+      at = std::min(text.find('\n', at), text.size());
+    } else if ((c == '"' || c == '\'') && before_a_string.find(before) != std::string_view::npos) {
+      at = after_string(text, at);
+      before = c;
+    } else {
+      if (c != ' ' && c != '\t' && c != '\r') before = c;
+      ++at;
+    }
+  }
+  return std::nullopt;
+}
+
 toml::table parse_file(std::string_view text, const std::string& name) {
+  if (const auto at = find_bare_non_ascii(text)) {
+    const auto before = text.substr(0, *at);
+    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+    fail("{}:{}: not valid TOML: a character that is not ASCII outside quotes and comments (in: {})", name,
+         line, line_of(text, static_cast<toml::source_index>(line)));
+  }
   try {
     return toml::parse(text, name);
   } catch (const toml::parse_error& error) {
@@ -141,8 +185,11 @@ toml::table parse_file(std::string_view text, const std::string& name) {
 /// unless it begins like a list, a table or a quoted string, where the writer meant TOML.
 toml::table parse_override_value(const std::string& text, const std::string& origin) {
   try {
-    toml::table parsed = toml::parse("value = " + text);
-    if (parsed.size() == 1) return parsed;  // more where the text holds a line break
+    const std::string line = "value = " + text;
+    if (!find_bare_non_ascii(line)) {  // else a bare word, as a path may be
+      toml::table parsed = toml::parse(line);
+      if (parsed.size() == 1) return parsed;  // more where the text holds a line break
+    }
   } catch (const toml::parse_error& error) {
     const bool meant_as_toml =
         !text.empty() && std::string_view("[{\"'").find(text.front()) != std::string::npos;

@@ -122,7 +122,7 @@ Legend collect_patterns(const std::vector<RunMetrics>& runs) {
   };
   for (const auto& run : runs) add(run.steps);
   for (const auto& run : runs) add(run.validations);
-  std::ranges::stable_partition(legend, [](const auto& pattern) { return pattern == "dense"; });
+  std::stable_partition(legend.begin(), legend.end(), [](const auto& pattern) { return pattern == "dense"; });
   return legend;
 }
 

@@ -75,7 +75,9 @@ void MetricsFile::write(const CheckpointMetrics& metrics) {
               {"path", metrics.path},
               {"seconds", metrics.seconds},
               {"stall_seconds", metrics.stall_seconds},
-              {"background", metrics.background}}
+              {"background", metrics.background},
+              {"copy_seconds", metrics.copy_seconds},
+              {"copied_bytes", metrics.copied_bytes}}
              .dump());
 }
 

@@ -44,9 +44,11 @@ struct ValidationMetrics {
 struct CheckpointMetrics {
   std::int64_t step = 0;
   std::string path;
-  double seconds = 0;        ///< from its beginning until it was complete
-  double stall_seconds = 0;  ///< that steps were held up: by the copy, or by a save before it
-  bool background = false;   ///< written while steps went on
+  double seconds = 0;             ///< from its beginning until it was complete
+  double stall_seconds = 0;       ///< that steps were held up: by the copy, or by a save before it
+  bool background = false;        ///< written while steps went on
+  double copy_seconds = 0;        ///< of the stall, in the background: the copy to host memory
+  std::int64_t copied_bytes = 0;  ///< by it, the root's
 };
 
 /// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line. lib/report reads it.

@@ -109,7 +109,10 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       data_(std::move(data)),
       halves_(halves(job)),
       session_(session_settings(job), world),
-      background_save_(world) {
+      background_save_(world),
+      // Where the only save is the last, nothing goes on beside it.
+      save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
+                          background_save_.prepare(session_.store())) {
   load(start);
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
@@ -206,8 +209,9 @@ HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, 
 }
 
 /// The optimizer has made no update from a gradient that is not finite, so what was saved last is still good.
-void Trainer::check_finite(const HalfMetrics& half) const {
+void Trainer::check_finite(const HalfMetrics& half) {
   if (std::isfinite(half.loss) && std::isfinite(half.gradient_norm)) return;
+  go_on_saving(true);  // what is being saved is from before
   world_.agree([&] {
     fail(
         "step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at "
@@ -272,12 +276,13 @@ void Trainer::save() {
                               .job = config::to_toml(job_),
                               .tokenizer = data_.manifest.tokenizer,
                               .data = checkpoint::counts_of(data_.manifest)};
-  saving_ = {.step = step_, .path = info.directory.string()};
-  saving_.background = job_.checkpoint.background && background_save_.has_memory(session_.store());
-  if (!saving_.background) return save_now(info);
+  saving_ = {.step = step_, .path = info.directory.string(), .background = save_in_background_};
+  if (!save_in_background_) return save_now(info);
   background_save_.start(info, session_.store(), session_.optimizer(), session_.ops(), [job = job_] {
     checkpoint::prune(job.job.directory, job.checkpoint.keep, job.checkpoint.keep_every);
   });
+  saving_.copy_seconds = background_save_.copy_seconds();
+  saving_.copied_bytes = background_save_.copied_bytes();
   saving_.stall_seconds = now() - began;
 }
 

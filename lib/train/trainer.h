@@ -75,7 +75,7 @@ class Trainer {
   void load(const StartingPoint& start);
   StepMetrics train_step();
   HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
-  void check_finite(const HalfMetrics& half) const;
+  void check_finite(const HalfMetrics& half);
   void report(StepMetrics metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
@@ -99,6 +99,7 @@ class Trainer {
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;
+  bool save_in_background_;
   CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
 

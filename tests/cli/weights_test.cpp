@@ -104,13 +104,32 @@ TEST_CASE(
   };
   CHECK(json(scratch / "a.pth") == json(trained.run()));
 
+  // A checkpoint without the optimizer's state in the place of the run's own, before the last step.
   const auto last = checkpoint::step_directory(trained.run(), 2);
+  auto info = checkpoint::read_info(scratch / "native");
+  info.step = 1;
+  checkpoint::write_manifest(scratch / "native", info);
   fs::remove_all(last);
-  fs::copy(scratch / "native", last);
+  fs::copy(scratch / "native", checkpoint::step_directory(trained.run(), 1));
   const auto resumed =
       test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=2 --resume",
                                 playground.job.string(), trained.run().string(), playground.data.string()));
-  CHECK(contains(resumed.output, "finished already"));
+  CHECK(resumed.status == 1);
+  CHECK(contains(resumed.output, "weights alone"));
+}
+
+TEST_CASE("checkpoint.dtype: a finished run writes its weights, again if they are gone") {
+  const Trained trained;
+  const auto& playground = test::Playground::get();
+  const auto train = fmt::format(
+      "train {} --resume --set job.directory={} data.directory={} schedule.steps=2 checkpoint.dtype=bfloat16",
+      playground.job.string(), trained.run().string(), playground.data.string());
+  trained.ok(train);
+  const auto exported = (trained.run() / "weights.safetensors").string();
+  const auto listed = test::ratplus("inspect " + exported);
+  CHECK(listed.status == 0);
+  CHECK(contains(listed.output, "bfloat16 weights"));
+  CHECK(contains(listed.output, "step       2"));
 }
 
 TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {

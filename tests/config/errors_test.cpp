@@ -5,6 +5,7 @@
 
 #include "lib/config/suggest.h"
 #include "tests/config/cases.h"
+#include "tests/support/messages.h"
 
 namespace ratplus::config {
 namespace {
@@ -281,4 +282,17 @@ TEST_CASE("edit distance counts a swap of neighbours as one") {
 }
 
 }  // namespace
+
+TEST_CASE("characters beyond ASCII belong in strings and comments") {
+  const std::string head = "# \u03e3\n[job]\ndirectory = \"r\u03e3\" # \u03e3\n";
+  const std::string rest = "[data]\ndirectory = '''\u03e3\n'''\n[schedule]\nsteps = 1\n";
+  CHECK(parse_job(head + rest, "job.toml").job.directory == "r\u03e3");
+  CHECK(parse_job(head + rest, "job.toml", {"job.directory=runs/\u03e3"}).job.directory == "runs/\u03e3");
+  using ratplus::test::contains;
+  CHECK(contains(refusal(head + "seed = \u03e3\n" + rest),
+                 "job.toml:4: not valid TOML: a character that is not ASCII"));
+  CHECK(contains(refusal(head + "threads = +r\"\u03e3\"\n" + rest), "not ASCII"));  // no string begins there
+  CHECK(contains(refusal(head + "threads = \"a\\\\\" \u03e3\n" + rest), "job.toml:4: not valid TOML"));
+}
+
 }  // namespace ratplus::config

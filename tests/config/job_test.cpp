@@ -72,6 +72,7 @@ keep = 7
 keep_every = 200
 dir = "/scratch/b"
 background = false
+dtype = "bfloat16"
 [log]
 every = 1
 validate_every = 25
@@ -97,7 +98,7 @@ validation_patterns = ["dense", "64,0,4"]
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
   expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2};
-  expected.checkpoint = {50, 7, 200, "/scratch/b", false};
+  expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
   CHECK(job == expected);
   CHECK(job.source == "job.toml");
