@@ -10,6 +10,8 @@ namespace ratplus::apps {
 using Arguments = std::vector<std::string>;
 
 int prepare_command(const Arguments& args);
+int samples_command(const Arguments& args);
+int import_command(const Arguments& args);
 int train_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int inspect_command(const Arguments& args);

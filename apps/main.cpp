@@ -22,7 +22,10 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
-    Command{"train", "pretrain or adapt a model, as a job file says", train_command},
+    Command{"samples", "prompts and completions to samples with labels, for fine-tuning", samples_command},
+    Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
+            import_command},
+    Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"report", "loss curves and tables of one or several runs", report_command},
