@@ -17,6 +17,7 @@ int eval_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int report_command(const Arguments& args);
 int bench_command(const Arguments& args);
+int data_bench_command(const Arguments& args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
 inline constexpr int exit_usage = 2;  ///< the command line is wrong

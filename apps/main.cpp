@@ -30,6 +30,7 @@ constexpr std::array commands = {
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"report", "loss curves and tables of one or several runs", report_command},
     Command{"bench", "times of a layer's operations beside their floors", bench_command},
+    Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command},
 };
 
 void print_overview(std::FILE* out) {
@@ -37,7 +38,7 @@ void print_overview(std::FILE* out) {
       out,
       "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
       "adapted to sparse attention patterns.\n\ncommands:\n");
-  for (const auto& command : commands) fmt::print(out, "  {:<9} {}\n", command.name, command.summary);
+  for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
   fmt::print(
       out,
       "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"
