@@ -33,6 +33,10 @@ The first tells what `ratplus prepare` could reach a thread if reading and writi
 of B samples, from a cold page cache (dropped for the dataset's files) and a warm one, beside a plain read of the same
 files; with --pace it takes the steps at that rate, as training would, and tells how long they waited.
 
+examples:
+  ratplus data-bench web.jsonl --tokenizer tokenizer.json
+  ratplus data-bench data/web --window 4096 --pace 2e6
+
 )";
 
 class Stopwatch {
