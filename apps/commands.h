@@ -10,12 +10,15 @@ namespace ratplus::apps {
 using Arguments = std::vector<std::string>;
 
 int prepare_command(const Arguments& args);
+int samples_command(const Arguments& args);
+int import_command(const Arguments& args);
 int train_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int report_command(const Arguments& args);
 int bench_command(const Arguments& args);
+int data_bench_command(const Arguments& args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
 inline constexpr int exit_usage = 2;  ///< the command line is wrong

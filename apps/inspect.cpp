@@ -15,6 +15,7 @@
 #include "apps/progress_line.h"
 #include "data/manifest.h"
 #include "data/shard.h"
+#include "data/supervised_samples.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
@@ -222,12 +223,21 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
   fmt::print("tokenizer  {} ({})\n", manifest.tokenizer_file, manifest.tokenizer);
   for (const auto each : {data::Split::train, data::Split::validation}) {
     const auto shards = manifest.shards(each).size();
+    if (manifest.sample_length > 0) {
+      fmt::print("{:<10} {} samples of {} inputs with labels, {} shard{}\n", data::to_string(each),
+                 manifest.documents(each), manifest.sample_length, shards, shards == 1 ? "" : "s");
+      continue;
+    }
     fmt::print("{:<10} {} tokens, {} documents, {} shard{}\n", data::to_string(each), manifest.tokens(each),
                manifest.documents(each), shards, shards == 1 ? "" : "s");
     data::TokenStream(path, manifest, each).check_all();
     print_lengths(path, manifest, each);
   }
-  if (!text.empty()) print_text(path, manifest, split, text);
+  if (manifest.sample_length > 0) data::SupervisedSamples::check_all({path, 1, manifest});
+  if (text.empty()) return;
+  if (manifest.sample_length > 0)
+    fail("--text is for a stream of tokens, and {} holds samples", path.string());
+  print_text(path, manifest, split, text);
 }
 
 void inspect_shard(const fs::path& path) {

@@ -22,13 +22,17 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
-    Command{"train", "pretrain or adapt a model, as a job file says", train_command},
+    Command{"samples", "prompts and completions to samples with labels, for fine-tuning", samples_command},
+    Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
+            import_command},
+    Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"report", "loss curves and tables of one or several runs", report_command},
     Command{"bench", "times of a layer's operations beside their floors", bench_command},
+    Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command},
 };
 
 void print_overview(std::FILE* out) {
@@ -36,7 +40,7 @@ void print_overview(std::FILE* out) {
       out,
       "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
       "adapted to sparse attention patterns.\n\ncommands:\n");
-  for (const auto& command : commands) fmt::print(out, "  {:<9} {}\n", command.name, command.summary);
+  for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
   fmt::print(
       out,
       "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"

@@ -29,6 +29,7 @@ Trains the model that a job file describes, on as many MPI ranks as it is starte
                       a sparse one (job.joint_pattern) and one with job.pattern; "plain" one
   kind = "adapt"      from the weights of job.from (a checkpoint, a run, a .pth file, safetensors),
                       with job.pattern, a fresh optimizer
+  kind = "finetune"   the same on samples with labels of their own (made by `ratplus samples`)
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg. Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
 with status 75; the same command with --resume goes on from the newest checkpoint, bit for bit.
@@ -155,6 +156,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
   }
+  job = train::complete_schedule(std::move(job), world);
   const auto found_run = find_run(job, args.resume, world);
   const auto& found = found_run.state;
   if (found.finished) {

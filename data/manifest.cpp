@@ -110,20 +110,22 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
           .tokenizer = place.text("tokenizer"),
           .tokenizer_file = place.text("tokenizer_file"),
           .source = place.text("source"),
+          .sample_length = json.contains("sample_length") ? place.integer("sample_length") : 0,
           .train = parse_shards(place, "train"),
           .validation = parse_shards(place, "validation")};
 }
 
 void write_manifest(const std::filesystem::path& dataset_directory, const Manifest& manifest) {
-  const Json json{{"format", manifest_format},
-                  {"version", manifest_version},
-                  {"vocab_size", manifest.vocab_size},
-                  {"end_of_text", manifest.end_of_text},
-                  {"tokenizer", manifest.tokenizer},
-                  {"tokenizer_file", manifest.tokenizer_file},
-                  {"source", manifest.source},
-                  {"train", shards_json(manifest.train)},
-                  {"validation", shards_json(manifest.validation)}};
+  Json json{{"format", manifest_format},
+            {"version", manifest_version},
+            {"vocab_size", manifest.vocab_size},
+            {"end_of_text", manifest.end_of_text},
+            {"tokenizer", manifest.tokenizer},
+            {"tokenizer_file", manifest.tokenizer_file},
+            {"source", manifest.source},
+            {"train", shards_json(manifest.train)},
+            {"validation", shards_json(manifest.validation)}};
+  if (manifest.sample_length > 0) json["sample_length"] = manifest.sample_length;
   write_whole_file(dataset_directory / manifest_name, json.dump(2) + "\n");
 }
 

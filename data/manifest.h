@@ -28,8 +28,10 @@ struct Manifest {
   std::string tokenizer;       ///< identity, as in ShardInfo
   std::string tokenizer_file;  ///< the model beside the shards, relative; empty if unknown
   std::string source;          ///< fingerprint of the inputs and options it was prepared from
-  std::vector<ManifestShard> train;
-  std::vector<ManifestShard> validation;
+  std::int64_t sample_length =
+      0;  ///< of samples with labels (`documents` counts samples); 0: streams of tokens
+  std::vector<ManifestShard> train = {};
+  std::vector<ManifestShard> validation = {};
 
   const std::vector<ManifestShard>& shards(Split split) const {
     return split == Split::train ? train : validation;

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "data/held_out.h"
+#include "data/output_files.h"
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "data/shard.h"
@@ -97,15 +98,6 @@ std::optional<Manifest> existing_manifest(const fs::path& directory) {
     return read_manifest(directory);
   } catch (const Error&) {
     return std::nullopt;
-  }
-}
-
-/// Shards and manifest, the latter first: from then on the directory is no dataset.
-void remove_dataset(const fs::path& directory, const std::optional<Manifest>& manifest) {
-  fs::remove(directory / manifest_name);
-  if (!manifest) return;
-  for (const Split split : {Split::train, Split::validation}) {
-    for (const ManifestShard& shard : manifest->shards(split)) fs::remove(directory / shard.file);
   }
 }
 
@@ -279,11 +271,11 @@ class Preparation {
                       .tokenizer = shared_.tokenizer,
                       .tokenizer_file = tokenizer_->file_name(),
                       .source = source_,
+                      .sample_length = 0,
                       .train = {},
                       .validation = {}};
     const std::vector<PlannedShard> plan = read_plan(work_ / "plan.json");
-    if (fs::exists(options_.output / manifest_name))
-      remove_dataset(options_.output, existing_manifest(options_.output));
+    remove_dataset(options_.output);
     for (const PlannedShard& shard : plan) {
       fs::rename(shards_directory() / shard.entry.file, options_.output / shard.entry.file);
       (shard.split == Split::train ? manifest.train : manifest.validation).push_back(shard.entry);

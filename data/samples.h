@@ -24,6 +24,8 @@ class Samples {
   /// Error naming the file that cannot be read; another call may succeed then.
   virtual std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                             std::span<std::int32_t> labels) = 0;
+  /// How many samples from the first on, `most` at most, hold none twice (ordered and shuffled samplings).
+  virtual std::int64_t samples_before_repeat(std::int64_t most) = 0;
 };
 
 /// Windows of T + 1 tokens of one split of one or several sources, mixed by their weights.
@@ -42,8 +44,7 @@ class WindowSamples : public Samples {
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
 
-  /// How many samples from the first on, `most` at most, hold no window twice (ordered and shuffled samplings).
-  std::int64_t samples_before_repeat(std::int64_t most);
+  std::int64_t samples_before_repeat(std::int64_t most) override;
 
  private:
   Settings settings_;

@@ -18,8 +18,8 @@
 namespace ratplus::config {
 
 /// pretrain starts from initial weights, adapt from the weights of a checkpoint (job.from) with a fresh
-/// optimizer.
-enum class Kind { pretrain, adapt };
+/// optimizer, finetune too, on samples with labels of their own (spec 2.3).
+enum class Kind { pretrain, adapt, finetune };
 /// plain: one update a step with job.pattern. joint: two updates a step on the same batch, first with
 /// job.joint_pattern, then with job.pattern (spec 2.1, active recurrence learning).
 enum class Recipe { plain, joint };
@@ -33,7 +33,7 @@ struct JobSection {
   Kind kind = Kind::pretrain;
   Recipe recipe = Recipe::plain;
   std::string directory;  ///< the run directory; all output goes there
-  std::string from;       ///< adapt: a checkpoint, or a run directory (its newest)
+  std::string from;       ///< adapt, finetune: a checkpoint, or a run directory (its newest)
   std::uint64_t seed = 1;
   DeviceChoice device = DeviceChoice::automatic;
   DType precision = DType::bf16;  ///< of a GPU's products: bf16, or f32 for checking; the CPU computes in f32
@@ -84,6 +84,9 @@ struct ScheduleSection {
   double peak_lr = 8e-4;
   double floor_lr = 1e-6;
   double warmup = 0.05;  ///< m, share of the steps
+  /// Instead of steps: passes over the training samples, rounded up to whole steps; 0 = not given. The steps follow
+  /// once the data are known (train::complete_schedule).
+  std::int64_t epochs = 0;
 
   friend bool operator==(const ScheduleSection&, const ScheduleSection&) = default;
 };

@@ -24,7 +24,7 @@ void check_required(const JobConfig& job, const Document& document) {
     require_given(document, job.data.directory, "data.directory",
                   "directory = \"runs/first/data\" in [data]");
   }
-  if (job.job.kind == Kind::adapt) {
+  if (job.job.kind != Kind::pretrain) {
     require_given(document, job.job.from, "job.from", "from = \"runs/pretrain\" in [job]");
   }
 }
@@ -48,19 +48,35 @@ void check_unneeded(const JobConfig& job, const Document& document) {
   }
 }
 
-/// Exactly one of steps and tokens is given; steps follows from tokens, in whole steps.
+/// What fine-tuning has where the job does not say otherwise (spec 2.3).
+void set_finetune_defaults(JobConfig& job) {
+  job.data.batch = 32;
+  job.data.sampling = data::Sampling::shuffled;
+  job.optimizer.weight_decay = 0.01;
+  job.schedule.peak_lr = 1e-5;
+  job.schedule.warmup = 0.05;
+}
+constexpr std::int64_t finetune_epochs = 4;
+
+/// Exactly one of steps, tokens and epochs is given; steps follows from tokens, in whole steps.
 void complete_schedule(JobConfig& job, const Document& document) {
-  const Value* steps = document.find("schedule.steps");
-  const Value* tokens = document.find("schedule.tokens");
-  if (steps != nullptr && tokens != nullptr) {
-    fail("{}: schedule.steps and schedule.tokens (at {}) are both given; remove one of them", steps->where(),
-         tokens->where());
+  const Value* first = nullptr;
+  for (const char* key : {"schedule.steps", "schedule.tokens", "schedule.epochs"}) {
+    const Value* value = document.find(key);
+    if (value == nullptr) continue;
+    if (first != nullptr) {
+      fail("{}: {} and {} (at {}) are both given; remove one of them", first->where(), first->path, key,
+           value->where());
+    }
+    first = value;
   }
-  if (steps == nullptr && tokens == nullptr) {
+  if (first == nullptr && job.job.kind == Kind::finetune) {
+    job.schedule.epochs = finetune_epochs;
+  } else if (first == nullptr) {
     fail("{}: the length of the job is missing; give steps or tokens in [schedule], for example tokens = 1e9",
          document.name());
   }
-  if (tokens != nullptr) {
+  if (job.schedule.tokens > 0) {
     const std::int64_t a_step = job.tokens_per_step();
     job.schedule.steps = job.schedule.tokens / a_step + (job.schedule.tokens % a_step != 0 ? 1 : 0);
   }
@@ -82,7 +98,15 @@ std::vector<DataSource> DataSection::all_sources() const {
 }
 
 const char* to_string(Kind kind) {
-  return kind == Kind::pretrain ? "pretrain" : "adapt";
+  switch (kind) {
+    case Kind::pretrain:
+      return "pretrain";
+    case Kind::adapt:
+      return "adapt";
+    case Kind::finetune:
+      return "finetune";
+  }
+  return "";
 }
 const char* to_string(Recipe recipe) {
   return recipe == Recipe::plain ? "plain" : "joint";
@@ -106,6 +130,8 @@ JobConfig parse_job(std::string_view text, const std::string& name,
   const Document document(text, name, overrides);
   JobConfig job;
   job.source = name;
+  const Value* kind = document.find("job.kind");
+  if (kind != nullptr && kind->node->value<std::string_view>() == "finetune") set_finetune_defaults(job);
   for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
     if (const Value* value = document.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
   });

@@ -28,12 +28,13 @@ requires std::is_enum_v<Enum> std::string to_toml_value(Enum choice) {
 
 /// Keys that this job does not have: a job file with them would be refused, or mean something else.
 bool applies(const JobConfig& job, const std::string& path) {
-  if (path == "job.from") return job.job.kind == Kind::adapt;
+  if (path == "job.from") return job.job.kind != Kind::pretrain;
   if (path == "job.joint_pattern") return job.job.recipe == Recipe::joint;
   if (path == "data.directory") return job.data.sources.empty();
   if (path == "data.sources") return !job.data.sources.empty();
-  if (path == "schedule.steps") return job.schedule.tokens == 0;
+  if (path == "schedule.steps") return job.schedule.tokens == 0 && job.schedule.epochs == 0;
   if (path == "schedule.tokens") return job.schedule.tokens != 0;
+  if (path == "schedule.epochs") return job.schedule.epochs != 0;
   if (path == "log.validation_patterns") return !job.log.validation_patterns.empty();
   return true;
 }

@@ -44,7 +44,7 @@ std::string describe(const RealRange& range);
 
 /// All values of an enumeration, in the order of the documentation.
 constexpr auto choices_of(Kind) {
-  return std::array{Kind::pretrain, Kind::adapt};
+  return std::array{Kind::pretrain, Kind::adapt, Kind::finetune};
 }
 constexpr auto choices_of(Recipe) {
   return std::array{Recipe::plain, Recipe::joint};
@@ -122,6 +122,7 @@ void for_each_key(Job& config, Visit&& visit) {
   auto& schedule = config.schedule;
   visit("schedule", "steps", schedule.steps, IntegerRange{1, 1'000'000'000'000});
   visit("schedule", "tokens", schedule.tokens, IntegerRange{1, 1'000'000'000'000'000'000});
+  visit("schedule", "epochs", schedule.epochs, IntegerRange{1, 1'000'000});
   visit("schedule", "peak_lr", schedule.peak_lr, positive);
   visit("schedule", "floor_lr", schedule.floor_lr, not_negative);
   visit("schedule", "warmup", schedule.warmup, below_one);

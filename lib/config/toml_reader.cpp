@@ -277,6 +277,8 @@ void Document::drop_superseded() {
   };
   constexpr std::array rules{
       Rule{"schedule.steps", "", "schedule.tokens"},    Rule{"schedule.tokens", "", "schedule.steps"},
+      Rule{"schedule.steps", "", "schedule.epochs"},    Rule{"schedule.tokens", "", "schedule.epochs"},
+      Rule{"schedule.epochs", "", "schedule.steps"},    Rule{"schedule.epochs", "", "schedule.tokens"},
       Rule{"job.recipe", "plain", "job.joint_pattern"}, Rule{"job.kind", "pretrain", "job.from"},
       Rule{"data.directory", "", "data.sources"},       Rule{"data.sources", "", "data.directory"}};
   for (const Rule& rule : rules) {

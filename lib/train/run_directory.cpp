@@ -34,6 +34,9 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
   stored.data.micro_batch = job.data.micro_batch;
   stored.data.prefetch = job.data.prefetch;
   stored.schedule.tokens = job.schedule.tokens;  // another way to give the steps, which are compared
+  if (stored.schedule.epochs > 0 && stored.schedule.epochs == job.schedule.epochs) {
+    stored.schedule.steps = job.schedule.steps;  // follows from the data, which are compared
+  }
   stored.parallel = job.parallel;
   stored.checkpoint = job.checkpoint;
   stored.log = job.log;

@@ -1,5 +1,7 @@
 #include "lib/train/training_data.h"
 
+#include "data/supervised_samples.h"
+#include "kernels/error.h"
 #include "parallel/mesh.h"
 
 namespace ratplus::train {
@@ -7,31 +9,71 @@ namespace {
 
 constexpr auto both_splits = {data::Split::train, data::Split::validation};
 
+bool is_supervised(const config::JobConfig& job) {
+  return job.job.kind == config::Kind::finetune;
+}
+
+/// A dataset of samples with labels is for fine-tuning, and nothing else is.
+void check_kind(const config::JobConfig& job, const std::string& directory, const data::Manifest& manifest) {
+  const std::int64_t length = manifest.sample_length;
+  if (!is_supervised(job) && length > 0) {
+    fail(
+        "{}: {} holds samples with labels, which are for job.kind = \"finetune\", not \"{}\"; give a dataset "
+        "made by "
+        "`ratplus prepare`",
+        job.source, directory, to_string(job.job.kind));
+  }
+  if (is_supervised(job) && length == 0) {
+    fail(
+        "{}: {} holds a stream of tokens, but job.kind = \"finetune\" takes samples with labels; make them "
+        "with "
+        "`ratplus samples`",
+        job.source, directory);
+  }
+  if (is_supervised(job) && length != job.data.window) {
+    fail("{}: data.window = {}, but {} has samples of {} inputs; set data.window = {}", job.source,
+         job.data.window, directory, length, length);
+  }
+}
+
 std::vector<data::Source> read_sources(const config::JobConfig& job) {
   std::vector<data::Source> sources;
   for (const config::DataSource& source : job.data.all_sources()) {
     sources.push_back({source.directory, source.weight, data::read_manifest(source.directory)});
     const data::Manifest& manifest = sources.back().manifest;
-    config::validate_data(job, source.directory, manifest.vocab_size, manifest.tokens(data::Split::train),
-                          manifest.tokens(data::Split::validation));
+    check_kind(job, source.directory, manifest);
+    const std::int64_t labels = is_supervised(job) ? 1 : 0;  // of samples, each holds its last label, too
+    config::validate_data(job, source.directory, manifest.vocab_size,
+                          manifest.tokens(data::Split::train) + labels,
+                          manifest.tokens(data::Split::validation) + labels);
   }
   return sources;
 }
 
 void check_shards(const TrainingData& data) {
   for (const data::Source& source : data.sources) {
+    if (source.manifest.sample_length > 0) {
+      data::SupervisedSamples::check_all(source);
+      continue;
+    }
     for (const auto split : both_splits) {
       data::TokenStream(source.directory, source.manifest, split).check_all();
     }
   }
 }
 
-std::unique_ptr<data::WindowSamples> windows(const config::JobConfig& job, const TrainingData& data,
-                                             data::Split split, data::Sampling sampling) {
-  return std::make_unique<data::WindowSamples>(
-      data.sources,
-      data::WindowSamples::Settings{
-          .split = split, .sampling = sampling, .window = job.data.window, .seed = job.job.seed});
+std::unique_ptr<data::Samples> samples_of(const config::JobConfig& job, const TrainingData& data,
+                                          data::Split split, data::Sampling sampling) {
+  const data::WindowSamples::Settings settings{
+      .split = split, .sampling = sampling, .window = job.data.window, .seed = job.job.seed};
+  if (is_supervised(job)) return std::make_unique<data::SupervisedSamples>(data.sources, settings);
+  return std::make_unique<data::WindowSamples>(data.sources, settings);
+}
+
+/// Of one pass.
+std::int64_t training_samples_of(const data::Manifest& manifest, std::int64_t window) {
+  if (manifest.sample_length > 0) return manifest.documents(data::Split::train);
+  return (manifest.tokens(data::Split::train) - 1) / window;
 }
 
 }  // namespace
@@ -48,12 +90,23 @@ TrainingData open_data(const config::JobConfig& job, const parallel::World& worl
   return data;
 }
 
+config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world) {
+  if (job.schedule.epochs == 0) return job;
+  std::int64_t samples = 0;
+  world.agree([&] {
+    for (const data::Source& source : read_sources(job))
+      samples += training_samples_of(source.manifest, job.data.window);
+  });
+  job.schedule.steps = (job.schedule.epochs * samples + job.data.batch - 1) / job.data.batch;
+  return job;
+}
+
 std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data) {
-  return windows(job, data, data::Split::train, job.data.sampling);
+  return samples_of(job, data, data::Split::train, job.data.sampling);
 }
 
 HeldOut validation_samples(const config::JobConfig& job, const TrainingData& data) {
-  auto samples = windows(job, data, data::Split::validation, data::Sampling::ordered);
+  auto samples = samples_of(job, data, data::Split::validation, data::Sampling::ordered);
   const std::int64_t count = samples->samples_before_repeat(job.log.validation_sequences);
   return {std::move(samples), count};
 }

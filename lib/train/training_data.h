@@ -20,6 +20,9 @@ struct TrainingData {
 /// on all ranks alike; writes nothing.
 TrainingData open_data(const config::JobConfig& job, const parallel::World& world);
 
+/// The job with the number of steps that its epochs are; reads the manifests of its data. Throws as open_data does.
+config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world);
+
 /// What the steps are made of.
 std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data);
 

@@ -86,8 +86,9 @@ TEST_CASE("a value out of range names the range") {
                  "--set schedule.warmup=1: schedule.warmup must be at least 0 and less than 1, not 1");
   check_override("schedule.steps=0",
                  "--set schedule.steps=0: schedule.steps must be 1 to 1000000000000, not 0");
-  check_override("job.kind=finetune",
-                 "--set job.kind=finetune: job.kind must be \"pretrain\" or \"adapt\", not \"finetune\"");
+  check_override("job.kind=tune",
+                 "--set job.kind=tune: job.kind must be \"pretrain\" or \"adapt\" or \"finetune\", not "
+                 "\"tune\"");
 }
 
 TEST_CASE("no clipping is written as inf, and no other key takes it") {

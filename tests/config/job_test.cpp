@@ -203,11 +203,33 @@ TEST_CASE("the written job has every key that applies") {
   for (const SectionKeys& section : known_keys()) {
     CHECK(text.find("[" + section.section + "]\n") != std::string::npos);
     for (const std::string& key : section.keys) {
-      const bool expected = !(section.section == "schedule" && key == "tokens") && key != "sources";
+      const bool expected =
+          !(section.section == "schedule" && key == "tokens") && key != "sources" && key != "epochs";
       CHECK_MESSAGE((text.find("\n" + key + " = ") != std::string::npos) == expected,
                     section.section << "." << key);
     }
   }
+}
+
+TEST_CASE("fine-tuning has its own defaults, and epochs") {
+  const std::string text =
+      "[job]\nkind = \"finetune\"\nfrom = \"runs/adapt\"\ndirectory = \"a\"\n[data]\ndirectory = \"d\"\n";
+  const JobConfig job = parse_job(text, "job.toml");
+  CHECK(job.data.batch == 32);
+  CHECK(job.data.sampling == data::Sampling::shuffled);
+  CHECK(job.optimizer.weight_decay == 0.01);
+  CHECK(job.schedule.peak_lr == 1e-5);
+  CHECK(job.schedule.warmup == 0.05);
+  CHECK(job.schedule.epochs == 4);
+  CHECK(job.schedule.steps == 0);
+  CHECK(parse_job(to_toml(job), "again") == job);
+  const JobConfig other = parse_job(text, "job.toml", {"schedule.epochs=2", "data.batch=8"});
+  CHECK(other.schedule.epochs == 2);
+  CHECK(other.data.batch == 8);
+  CHECK(parse_job(text, "job.toml", {"schedule.steps=7"}).schedule.epochs == 0);
+  CHECK(parse_job(minimal_job, "job.toml", {"schedule.epochs=3"}).schedule.steps == 0);
+  CHECK(refusal(text + "[schedule]\nsteps = 1\nepochs = 2\n").find("are both given") != std::string::npos);
+  CHECK(refusal(minimal_job, {"job.kind=finetune"}).find("job.from is missing") != std::string::npos);
 }
 
 TEST_CASE("several sources: read, written, set, and taken in the place of the directory") {

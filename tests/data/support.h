@@ -66,6 +66,7 @@ inline Manifest write_counting_dataset(const std::filesystem::path& directory,
                     .tokenizer = "test",
                     .tokenizer_file = {},
                     .source = {},
+                    .sample_length = 0,
                     .train = {},
                     .validation = {}};
   const ShardInfo shared{.vocab_size = 60000, .end_of_text = 2, .tokenizer = "test"};

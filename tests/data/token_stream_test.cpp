@@ -113,6 +113,7 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
                          .tokenizer = "sentencepiece:sha256:x",
                          .tokenizer_file = "tokenizer.model",
                          .source = "sha256:y",
+                         .sample_length = 0,
                          .train = {{"train-00000.h5", 10, 2}, {"train-00001.h5", 5, 1}},
                          .validation = {{"validation-00000.h5", 3, 1}}};
   write_manifest(scratch.path(), written);

@@ -1,0 +1,189 @@
+// ratplus data-bench: how fast texts are tokenized and samples are loaded.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "apps/command_line.h"
+#include "apps/format.h"
+#include "data/byte_stream.h"
+#include "data/loader.h"
+#include "data/samples.h"
+#include "data/text_source.h"
+#include "data/tokenizer.h"
+#include "kernels/error.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+
+constexpr const char* help_text =
+    R"(usage: ratplus data-bench FILE... --tokenizer MODEL        (one thread's tokenizing of .txt, .jsonl, .parquet)
+       ratplus data-bench DATASET [--window T] [--batch B] [--sampling NAME] [--pace TOKENS/S]
+
+The first tells what `ratplus prepare` could reach a thread if reading and writing took no time. The second loads steps
+of B samples, from a cold page cache (dropped for the dataset's files) and a warm one, beside a plain read of the same
+files; with --pace it takes the steps at that rate, as training would, and tells how long they waited.
+
+examples:
+  ratplus data-bench web.jsonl --tokenizer tokenizer.json
+  ratplus data-bench data/web --window 4096 --pace 2e6
+
+)";
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+struct Settings {
+  std::vector<std::string> inputs;
+  std::string tokenizer;
+  std::string text_key = "text";
+  std::string sampling = "shuffled";
+  std::int64_t window = 4096;
+  std::int64_t batch = 64;
+  double seconds = 5;
+  double pace = 0;
+};
+
+void bench_tokenizer(const Settings& settings) {
+  const data::Tokenizer tokenizer(settings.tokenizer);
+  const auto files = data::list_text_files({settings.inputs.begin(), settings.inputs.end()});
+  data::TextSource source(data::whole_files(files), settings.text_key);
+  std::vector<std::string> texts;
+  std::size_t bytes = 0;
+  for (data::RawDocument raw; bytes < std::size_t{256} << 20 && source.next(raw);) {
+    texts.push_back(data::parse_document(std::move(raw), settings.text_key).text);
+    bytes += texts.back().size();
+  }
+  std::vector<std::int32_t> ids;
+  std::int64_t tokens = 0;
+  const Stopwatch watch;
+  for (const std::string& text : texts) {
+    tokenizer.encode(text, ids);
+    tokens += std::ssize(ids);
+  }
+  const double seconds = watch.seconds();
+  fmt::print("tokenize: {} documents, {} bytes, {} tokens in {:.3f} s: {:.2f} MB/s, {} tokens/s a thread\n",
+             texts.size(), bytes, tokens, seconds, double(bytes) / seconds / 1e6,
+             format_count(double(tokens) / seconds));
+}
+
+/// The training split's files, read from the beginning to the end.
+double read_plainly(const fs::path& directory, const data::Manifest& manifest, std::int64_t& bytes) {
+  std::vector<char> buffer(std::size_t{1} << 20);
+  bytes = 0;
+  const Stopwatch watch;
+  for (const auto& shard : manifest.train) {
+    const auto stream = data::open_bytes(directory / shard.file, data::Packing::none);
+    while (const std::size_t got = stream->read(buffer)) bytes += static_cast<std::int64_t>(got);
+  }
+  return watch.seconds();
+}
+
+void drop_from_cache(const fs::path& directory, const data::Manifest& manifest) {
+  for (const auto& shard : manifest.train) {
+    const int file = ::open((directory / shard.file).c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) continue;
+    ::fdatasync(file);
+    ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    ::close(file);
+  }
+}
+
+data::Loader make_loader(const Settings& settings, const fs::path& directory,
+                         const data::Manifest& manifest) {
+  data::Sampling sampling = data::Sampling::shuffled;
+  if (settings.sampling == "ordered") sampling = data::Sampling::ordered;
+  if (settings.sampling == "random") sampling = data::Sampling::random;
+  const std::vector<data::Source> source{{directory, 1, manifest}};
+  auto samples = std::make_unique<data::WindowSamples>(
+      source, data::WindowSamples::Settings{
+                  .split = data::Split::train, .sampling = sampling, .window = settings.window, .seed = 1});
+  return {std::move(samples),
+          {.batch = settings.batch, .micro_batch = settings.batch, .window = settings.window},
+          0,
+          std::int64_t{1} << 40,
+          2};
+}
+
+void load_for_a_while(const Settings& settings, const fs::path& directory, const data::Manifest& manifest,
+                      const char* cache) {
+  auto loader = make_loader(settings, directory, manifest);
+  const double step_seconds =
+      settings.pace > 0 ? static_cast<double>(settings.batch * settings.window) / settings.pace : 0;
+  std::int64_t steps = 0;
+  const Stopwatch watch;
+  for (; watch.seconds() < settings.seconds; ++steps) {
+    loader.next();
+    const double ahead = static_cast<double>(steps + 1) * step_seconds - watch.seconds();
+    if (ahead > 0) std::this_thread::sleep_for(std::chrono::duration<double>(ahead));
+  }
+  const double seconds = watch.seconds();
+  const auto samples = static_cast<double>(steps * settings.batch);
+  const double bytes =
+      samples * static_cast<double>(settings.window + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
+  fmt::print("load, {}: {:.0f} samples/s, {} tokens/s, {:.3f} GB/s of tokens; waited {:.3f} of {:.1f} s\n",
+             cache, samples / seconds, format_count(samples * static_cast<double>(settings.window) / seconds),
+             bytes / seconds / 1e9, loader.wait_seconds(), seconds);
+}
+
+void bench_loader(const Settings& settings) {
+  const fs::path directory = settings.inputs.front();
+  const auto manifest = data::read_manifest(directory);
+  fmt::print("{}: {} tokens in {} shards; windows of {}, {}\n", directory.string(),
+             manifest.tokens(data::Split::train), manifest.train.size(), settings.window, settings.sampling);
+  std::int64_t bytes = 0;
+  drop_from_cache(directory, manifest);
+  const double cold = read_plainly(directory, manifest, bytes);
+  const double warm = read_plainly(directory, manifest, bytes);
+  fmt::print("plain read: {:.3f} GB/s cold, {:.3f} GB/s warm\n", double(bytes) / cold / 1e9,
+             double(bytes) / warm / 1e9);
+  drop_from_cache(directory, manifest);
+  load_for_a_while(settings, directory, manifest, "cold");
+  read_plainly(directory, manifest, bytes);
+  load_for_a_while(settings, directory, manifest, "warm");
+}
+
+}  // namespace
+
+int data_bench_command(const Arguments& args) {
+  Settings settings;
+  po::options_description options("options");
+  auto add = options.add_options();
+  add("tokenizer", po::value(&settings.tokenizer)->value_name("MODEL"), "tokenize with this");
+  add("text-key", po::value(&settings.text_key)->value_name("KEY"), "as for prepare");
+  add("window", po::value(&settings.window)->value_name("T"), "inputs a sample (4096)");
+  add("batch", po::value(&settings.batch)->value_name("B"), "samples a step (64)");
+  add("sampling", po::value(&settings.sampling)->value_name("NAME"),
+      "ordered, random or shuffled (the default)");
+  add("seconds", po::value(&settings.seconds)->value_name("S"),
+      "for each of the cold and the warm cache (5)");
+  add("pace", po::value(&settings.pace)->value_name("TOKENS/S"),
+      "take steps at this rate; 0 is as fast as can be");
+  const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
+  if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
+  if (settings.window < 1 || settings.batch < 1) fail("--window and --batch must be positive");
+  if (settings.tokenizer.empty()) {
+    bench_loader(settings);
+  } else {
+    bench_tokenizer(settings);
+  }
+  return 0;
+}
+
+}  // namespace ratplus::apps

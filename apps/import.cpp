@@ -1,0 +1,101 @@
+// ratplus import: token streams that are there already, to token shards.
+#include <fmt/format.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/command_line.h"
+#include "apps/format.h"
+#include "apps/progress_line.h"
+#include "data/import_tokens.h"
+#include "kernels/error.h"
+#include "lib/train/stop_signal.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* help_text =
+    R"(usage: ratplus import FILE... --output DIR (--tokenizer MODEL | --vocab-size N --end-of-text-id ID) [options]
+
+Makes a dataset of token streams that are there already, token for token: raw .bin files of unsigned 16-bit (or 32-bit)
+integers, or one-dimensional integer datasets of HDF5 files (.h5), as h5py writes them. A document ends with each
+end-of-text token. The held-out part is that of --validation, or documents chosen by a hash of their tokens.
+
+)";
+
+constexpr const char* help_end = R"(
+examples:
+  ratplus import train.bin --validation val.bin --output data/web --tokenizer tokenizer.model
+  ratplus import stream.h5 --dataset tokens --output data/web --vocab-size 50257 --end-of-text-id 50256
+)";
+
+class Interrupted : public Error {
+ public:
+  Interrupted() : Error("interrupted; nothing was written") {}
+};
+
+std::optional<data::ImportOptions> parse(const Arguments& args) {
+  data::ImportOptions options;
+  std::vector<std::string> inputs;
+  std::vector<std::string> validation;
+  std::string output;
+  std::string tokenizer;
+  po::options_description description("options", 110, 70);
+  auto add = description.add_options();
+  add("output,o", po::value(&output)->value_name("DIR"), "where the dataset goes; made if missing");
+  add("validation", po::value(&validation)->composing()->value_name("FILE"),
+      "the held-out tokens; may be given again");
+  add("validation-fraction",
+      po::value(&options.validation_fraction)
+          ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
+          ->value_name("F"),
+      "without --validation: share of the documents that is held out");
+  add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
+      "what the tokens were made with (it is copied)");
+  add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
+      "its token that ends a text, where its file does not tell");
+  add("vocab-size", po::value(&options.vocab_size)->value_name("N"),
+      "without --tokenizer: all tokens are below it");
+  add("end-of-text-id", po::value(&options.end_of_text_id)->value_name("ID"),
+      "without --tokenizer: ends a document");
+  add("bin-bytes", po::value(&options.bin_bytes)->default_value(2)->value_name("2|4"),
+      "of a token in .bin files");
+  add("dataset", po::value(&options.dataset)->value_name("NAME"), "in HDF5 files; the only one if left out");
+  add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
+      "a shard is closed at the document that reaches this many tokens");
+  add("force", po::bool_switch(&options.force), "replace another dataset in DIR");
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
+  options.train.assign(inputs.begin(), inputs.end());
+  options.validation.assign(validation.begin(), validation.end());
+  options.output = output;
+  options.tokenizer = tokenizer;
+  return options;
+}
+
+}  // namespace
+
+int import_command(const Arguments& args) {
+  const auto options = parse(args);
+  if (!options) return 0;
+  if (launched() && !first_of_job()) return 0;  // one process does it
+  const train::StopSignal signal;
+  ProgressLine line(5);
+  const auto manifest = data::import_tokens(*options, [&](const data::ImportProgress& progress) {
+    if (train::StopSignal::received() != 0) throw Interrupted();
+    line.update(fmt::format("import: {} of {} tokens", format_count(double(progress.tokens)),
+                            format_count(double(progress.tokens_total))));
+  });
+  line.finish();
+  fmt::print("Wrote {}\n", options->output.string());
+  for (const auto split : {data::Split::train, data::Split::validation}) {
+    fmt::print("{:<10} {} tokens in {} documents, {} shards\n", data::to_string(split),
+               manifest.tokens(split), manifest.documents(split), manifest.shards(split).size());
+  }
+  return 0;
+}
+
+}  // namespace ratplus::apps

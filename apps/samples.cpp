@@ -1,0 +1,100 @@
+// ratplus samples: prompts and completions to samples with labels, for fine-tuning.
+#include <fmt/format.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/command_line.h"
+#include "apps/progress_line.h"
+#include "data/supervised.h"
+#include "kernels/error.h"
+#include "lib/train/stop_signal.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* help_text =
+    R"(usage: ratplus samples INPUT... --output DIR --tokenizer MODEL --length T [options]
+
+Makes a dataset of samples of T inputs with labels, which `ratplus train` takes with job.kind = "finetune" and
+data.window = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patterns in quotes), each
+  {"prompt": "...", "completion": "..."}   labels are the completion and an end-of-text token, or
+  {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
+Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
+
+)";
+
+constexpr const char* help_end = R"(
+example:
+  ratplus samples qa.jsonl --output data/qa --tokenizer runs/adapt/data/tokenizer.model --length 4096
+)";
+
+class Interrupted : public Error {
+ public:
+  Interrupted() : Error("interrupted; nothing was written") {}
+};
+
+std::optional<data::SupervisedOptions> parse(const Arguments& args) {
+  data::SupervisedOptions options;
+  std::vector<std::string> inputs;
+  std::string output;
+  std::string tokenizer;
+  bool pad = false;
+  po::options_description description("options", 110, 70);
+  auto add = description.add_options();
+  add("output,o", po::value(&output)->value_name("DIR"), "where the dataset goes; made if missing");
+  add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
+      "the tokenizer of the model to be tuned (it is copied)");
+  add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
+      "the token that ends a text, where the tokenizer's file does not tell");
+  add("length", po::value(&options.length)->value_name("T"), "inputs a sample; longer lines are cut");
+  add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
+  add("validation-fraction",
+      po::value(&options.validation_fraction)
+          ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
+          ->value_name("F"),
+      "share of the lines that is held out, chosen by a hash of the line");
+  add("force", po::bool_switch(&options.force), "replace another dataset in DIR");
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
+  options.inputs.assign(inputs.begin(), inputs.end());
+  options.output = output;
+  options.tokenizer = tokenizer;
+  options.pack = !pad;
+  return options;
+}
+
+void print_result(const data::SupervisedOptions& options, const data::SupervisedResult& result) {
+  const data::Manifest& manifest = result.manifest;
+  fmt::print("Wrote {}: {} lines as {} training and {} held-out samples of {} inputs\n",
+             options.output.string(), result.lines, manifest.documents(data::Split::train),
+             manifest.documents(data::Split::validation), manifest.sample_length);
+  if (result.cut > 0)
+    fmt::print("{} lines were cut to {} inputs; raise --length to keep them whole\n", result.cut,
+               options.length);
+  if (result.left_out > 0)
+    fmt::print("{} lines without a label that counts were left out\n", result.left_out);
+  if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
+}
+
+}  // namespace
+
+int samples_command(const Arguments& args) {
+  const auto options = parse(args);
+  if (!options) return 0;
+  if (launched() && !first_of_job()) return 0;  // one process does it
+  const train::StopSignal signal;
+  ProgressLine line(5);
+  const auto result = data::prepare_supervised(*options, [&](std::int64_t lines) {
+    if (train::StopSignal::received() != 0) throw Interrupted();
+    line.update(fmt::format("samples: {} lines", lines));
+  });
+  line.finish();
+  print_result(*options, result);
+  return 0;
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,229 @@
+#include "data/supervised.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "data/held_out.h"
+#include "data/output_files.h"
+#include "data/pending_file.h"
+#include "data/sample_shard.h"
+#include "data/text_source.h"
+#include "data/tokenizer.h"
+#include "data/utf8.h"
+#include "kernels/error.h"
+
+namespace ratplus::data {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+/// One line: tokens, and for each whether it is to be predicted.
+struct Example {
+  std::vector<std::int32_t> tokens;
+  std::vector<bool> counts;
+};
+
+std::vector<std::int32_t> integers(const Json& json, const char* key, const std::string& where) {
+  if (!json.at(key).is_array()) fail("{}: \"{}\" is no list", where, key);
+  std::vector<std::int32_t> values;
+  for (const Json& value : json.at(key)) {
+    if (!value.is_number_integer())
+      fail("{}: \"{}\" holds {}, which is no integer", where, key, value.dump());
+    values.push_back(value.get<std::int32_t>());
+  }
+  return values;
+}
+
+Example example_of_tokens(const Json& json, std::int64_t vocab_size, const std::string& where) {
+  Example example{.tokens = integers(json, "tokens", where), .counts = {}};
+  const std::vector<std::int32_t> labels = integers(json, "labels", where);
+  if (labels.size() != example.tokens.size()) {
+    fail("{}: {} tokens and {} labels; give one label a token, {} where it does not count", where,
+         example.tokens.size(), labels.size(), ignored_label);
+  }
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const std::int32_t token = example.tokens[i];
+    if (token < 0 || token >= vocab_size)
+      fail("{}: token {} is outside the vocabulary of {}", where, token, vocab_size);
+    if (labels[i] != token && labels[i] != ignored_label) {
+      fail("{}: label {} is {}, which is neither its token {} nor {}", where, i, labels[i], token,
+           ignored_label);
+    }
+    example.counts.push_back(labels[i] != ignored_label);
+  }
+  return example;
+}
+
+Example example_of_text(const Json& json, const Tokenizer& tokenizer, const std::string& where) {
+  Example example;
+  std::vector<std::int32_t> ids;
+  for (const char* key : {"prompt", "completion"}) {
+    if (!json.contains(key) || !json[key].is_string()) {
+      fail("{}: has no text \"{}\"; give \"prompt\" and \"completion\", or \"tokens\" and \"labels\"", where,
+           key);
+    }
+    tokenizer.encode(json[key].get_ref<const std::string&>(), ids);
+    example.tokens.insert(example.tokens.end(), ids.begin(), ids.end());
+    example.counts.resize(example.tokens.size(), std::string_view(key) == "completion");
+  }
+  example.tokens.push_back(tokenizer.end_of_text());
+  example.counts.push_back(true);
+  return example;
+}
+
+Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer) {
+  const std::string where = fmt::format("{}, line {}", raw.file->path.string(), raw.line);
+  Json json;
+  try {
+    json = Json::parse(raw.bytes);
+  } catch (const Json::exception& error) {
+    fail("{}: not JSON ({}); correct or remove the line", where, error.what());
+  }
+  if (!json.is_object()) fail("{}: a JSON {}, not an object", where, json.type_name());
+  return json.contains("tokens") && json.contains("labels")
+             ? example_of_tokens(json, tokenizer.vocab_size(), where)
+             : example_of_text(json, tokenizer, where);
+}
+
+/// Puts examples into the samples of one split, and these into shards.
+class SampleWriter {
+ public:
+  SampleWriter(const SupervisedOptions& options, Split split, SampleShardInfo shared, OutputFiles& files)
+      : options_(options), split_(split), shared_(std::move(shared)), files_(files) {
+    begin_sample();
+  }
+
+  /// False if no position of the example counts within a sample's length.
+  bool add(const Example& example) {
+    // The last token is no input of its own, but stays as one that predicts nothing, so that examples stand apart.
+    const std::size_t length = std::min<std::size_t>(example.tokens.size(), inputs_.size());
+    const std::size_t predicting = std::min(length, example.tokens.size() - 1);
+    const auto first = example.counts.begin() + 1;
+    if (std::find(first, first + static_cast<std::ptrdiff_t>(predicting), true) ==
+        first + static_cast<std::ptrdiff_t>(predicting)) {
+      return false;
+    }
+    if (at_ > 0 && (!options_.pack || at_ + length > inputs_.size())) write_sample();
+    for (std::size_t t = 0; t < length; ++t, ++at_) {
+      inputs_[at_] = example.tokens[t];
+      if (t < predicting && example.counts[t + 1]) labels_[at_] = example.tokens[t + 1];
+    }
+    return true;
+  }
+
+  std::vector<ManifestShard> finish() {
+    if (at_ > 0) write_sample();
+    if (shard_) finish_shard();
+    return std::move(written_);
+  }
+
+ private:
+  void begin_sample() {
+    inputs_.assign(static_cast<std::size_t>(shared_.length), static_cast<std::int32_t>(shared_.end_of_text));
+    labels_.assign(inputs_.size(), ignored_label);
+    at_ = 0;
+  }
+
+  void write_sample() {
+    if (!shard_) {
+      name_ = fmt::format("{}-{:05}.h5", to_string(split_), written_.size());
+      shard_.emplace(files_.add(options_.output / name_), shared_);
+    }
+    shard_->add(inputs_, labels_);
+    begin_sample();
+    if (shard_->samples() >= options_.shard_samples) finish_shard();
+  }
+
+  void finish_shard() {
+    const SampleShardInfo info = shard_->finish();
+    shard_.reset();
+    written_.push_back({name_, info.samples * info.length, info.samples});
+  }
+
+  const SupervisedOptions& options_;
+  const Split split_;
+  const SampleShardInfo shared_;
+  OutputFiles& files_;
+  std::string name_;
+  std::optional<SampleShardWriter> shard_;
+  std::vector<ManifestShard> written_;
+  std::vector<std::int32_t> inputs_;
+  std::vector<std::int32_t> labels_;
+  std::size_t at_ = 0;  ///< positions of the sample that are filled
+};
+
+void check_options(const SupervisedOptions& options) {
+  if (options.output.empty()) fail("no output; name the dataset's directory with --output");
+  if (options.tokenizer.empty()) fail("no tokenizer; give the model's with --tokenizer");
+  if (options.length < 1)
+    fail("--length {} is not positive; give the inputs a sample (data.window of the job)", options.length);
+  if (!(options.validation_fraction > 0 && options.validation_fraction < 1)) {
+    fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
+  }
+  if (fs::exists(options.output / manifest_name) && !options.force) {
+    fail("{} already holds a dataset; replace it with --force, or choose another --output",
+         options.output.string());
+  }
+}
+
+void check_splits(const Manifest& manifest) {
+  for (const Split split : {Split::train, Split::validation}) {
+    if (manifest.documents(split) > 0) continue;
+    fail("no sample fell in the {} split; give more lines, or another --validation-fraction",
+         to_string(split));
+  }
+}
+
+}  // namespace
+
+SupervisedResult prepare_supervised(const SupervisedOptions& options,
+                                    const std::function<void(std::int64_t)>& report) {
+  check_options(options);
+  const Tokenizer tokenizer(options.tokenizer, options.end_of_text);
+  const std::vector<TextFile> files = list_text_files(options.inputs);
+  for (const TextFile& file : files) {
+    if (file.kind != TextFile::Kind::json_lines)
+      fail("{}: supervised samples come from .jsonl files", file.path.string());
+  }
+  const SampleShardInfo shared{.length = options.length,
+                               .vocab_size = tokenizer.vocab_size(),
+                               .end_of_text = tokenizer.end_of_text(),
+                               .tokenizer = tokenizer.identity()};
+  OutputFiles written;
+  written.make_directory(options.output);
+  remove_dataset(options.output);
+  SampleWriter train(options, Split::train, shared, written);
+  SampleWriter validation(options, Split::validation, shared, written);
+  SupervisedResult result;
+  TextSource source(whole_files(files), "");
+  for (RawDocument raw; source.next(raw); ++result.lines) {
+    if (result.lines % 64 == 0) report(result.lines);
+    result.repaired += repair_utf8(raw.bytes);
+    const double position = held_out_position(raw.bytes);
+    const Example example = parse_example(raw, tokenizer);
+    if (std::ssize(example.tokens) > options.length + 1) ++result.cut;
+    SampleWriter& writer = position < options.validation_fraction ? validation : train;
+    if (example.tokens.size() < 2 || !writer.add(example)) ++result.left_out;
+  }
+  report(result.lines);
+  result.manifest = {.vocab_size = shared.vocab_size,
+                     .end_of_text = shared.end_of_text,
+                     .tokenizer = shared.tokenizer,
+                     .tokenizer_file = tokenizer.file_name(),
+                     .source = "samples",
+                     .sample_length = options.length,
+                     .train = train.finish(),
+                     .validation = validation.finish()};
+  check_splits(result.manifest);
+  const fs::path model = options.output / tokenizer.file_name();
+  if (!fs::exists(model) || !fs::equivalent(options.tokenizer, model)) {
+    write_whole_file(written.add(model), read_whole_file(options.tokenizer));
+  }
+  write_manifest(options.output, result.manifest);
+  written.keep();
+  return result;
+}
+
+}  // namespace ratplus::data

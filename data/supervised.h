@@ -1,0 +1,42 @@
+// Supervised samples: prompts and completions to a dataset of fixed-length samples with labels.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/manifest.h"
+
+namespace ratplus::data {
+
+struct SupervisedOptions {
+  std::vector<std::filesystem::path> inputs;  ///< JSON lines (list_text_files)
+  std::filesystem::path output;
+  std::filesystem::path tokenizer;
+  std::string end_of_text;  ///< as in PrepareOptions
+  std::int64_t length = 0;  ///< T, inputs a sample
+  bool pack = true;         ///< several lines a sample where they fit, in order; else one, padded
+  double validation_fraction = 0.05;
+  std::int64_t shard_samples = 100'000;
+  bool force = false;
+};
+
+struct SupervisedResult {
+  Manifest manifest;
+  std::int64_t lines = 0;
+  std::int64_t cut = 0;       ///< lines longer than T, of which the first T positions stay
+  std::int64_t left_out = 0;  ///< lines without a label that counts within T
+  std::int64_t repaired = 0;
+};
+
+/// A line is {"prompt": "...", "completion": "..."}: its tokens are those of the prompt, of the completion and the
+/// end-of-text token, and the latter two count. Or {"tokens": [...], "labels": [...]}, of one length: labels[i] is
+/// tokens[i] where it counts and -100 where it does not. Position t of a sample has token t as input and, if it counts,
+/// token t + 1 as its label. `report` gets lines done; what it throws ends the work, and leaves nothing. Throws Error
+/// naming file and line.
+SupervisedResult prepare_supervised(const SupervisedOptions& options,
+                                    const std::function<void(std::int64_t lines)>& report);
+
+}  // namespace ratplus::data
