@@ -40,7 +40,18 @@ void release(void* memory) noexcept {
 void* operator new(std::size_t size) {
   return allocate(size);
 }
+// The library's own calls operator new; a sanitizer's, which would stand in its place, does not.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return allocate(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* memory) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, const std::nothrow_t&) noexcept {
   release(memory);
 }
 void operator delete(void* memory, std::size_t) noexcept {
