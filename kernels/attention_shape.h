@@ -26,6 +26,22 @@ struct AttentionShape {
     check_tensor(lse, kind, DType::f32, {batch, heads, tokens}, op, "lse");
     check_contiguous(lse, op, "lse");
   }
+  /// The other tensors of Ops::attention_forward.
+  void check_forward(const Tensor& out, const Tensor& lse, const Tensor& k, const Tensor& v,
+                     const char* op) const {
+    check_rows(k, op, "k");
+    check_rows(v, op, "v");
+    check_rows(out, op, "out");
+    check_lse(lse, op);
+  }
+  /// Those that Ops::attention_backward has beside them.
+  void check_gradients(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout,
+                       const char* op) const {
+    check_rows(dout, op, "dout");
+    check_rows(dq, op, "dq");
+    check_rows(dk, op, "dk");
+    check_rows(dv, op, "dv");
+  }
   const Pattern& pattern(HeadPatterns patterns, std::int64_t h) const {
     return patterns.size() == 1 ? patterns.front() : patterns[static_cast<std::size_t>(h)];
   }

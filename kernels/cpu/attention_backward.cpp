@@ -194,14 +194,8 @@ void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Te
                                 Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
   const char* op = "attention_backward";
   const AttentionSizes sizes(q, patterns, op);
-  sizes.check_rows(k, op, "k");
-  sizes.check_rows(v, op, "v");
-  sizes.check_rows(out, op, "out");
-  sizes.check_rows(dout, op, "dout");
-  sizes.check_rows(dq, op, "dq");
-  sizes.check_rows(dk, op, "dk");
-  sizes.check_rows(dv, op, "dv");
-  sizes.check_lse(lse, op);
+  sizes.check_forward(out, lse, k, v, op);
+  sizes.check_gradients(dq, dk, dv, dout, op);
   const std::int64_t per_thread = attention_backward_floats(sizes);
   float* memory = scratch(per_thread * threads_, op);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)

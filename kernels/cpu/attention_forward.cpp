@@ -172,10 +172,7 @@ std::int64_t attention_forward_floats(const AttentionSizes& sizes) {
 void CpuOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
   const char* op = "attention_forward";
   const AttentionSizes sizes(q, patterns, op);
-  sizes.check_rows(k, op, "k");
-  sizes.check_rows(v, op, "v");
-  sizes.check_rows(out, op, "out");
-  sizes.check_lse(lse, op);
+  sizes.check_forward(out, lse, k, v, op);
   const std::int64_t per_thread = attention_forward_floats(sizes);
   float* memory = scratch(per_thread * threads_, op);
   // Where there are few heads, several tasks share one, each with every parts-th block (late blocks have more

@@ -19,10 +19,7 @@ void CudaOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tens
   const char* op = "attention_forward";
   const AttentionShape sizes(q, compute_, patterns, op);
   require(sizes.kind == DeviceKind::cuda, "{}: q is on {}, not on a GPU", op, to_string(q.device()));
-  sizes.check_rows(k, op, "k");
-  sizes.check_rows(v, op, "v");
-  sizes.check_rows(out, op, "out");
-  sizes.check_lse(lse, op);
+  sizes.check_forward(out, lse, k, v, op);
   if (q.numel() == 0) return;
   if (compute_ == DType::bf16 && all_dense(patterns)) {
     const std::int64_t workspace = dense_attention_->forward_workspace(out, q, k, v);
@@ -36,14 +33,8 @@ void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, T
   const char* op = "attention_backward";
   const AttentionShape sizes(q, compute_, patterns, op);
   require(sizes.kind == DeviceKind::cuda, "{}: q is on {}, not on a GPU", op, to_string(q.device()));
-  sizes.check_rows(k, op, "k");
-  sizes.check_rows(v, op, "v");
-  sizes.check_rows(out, op, "out");
-  sizes.check_rows(dout, op, "dout");
-  sizes.check_rows(dq, op, "dq");
-  sizes.check_rows(dk, op, "dk");
-  sizes.check_rows(dv, op, "dv");
-  sizes.check_lse(lse, op);
+  sizes.check_forward(out, lse, k, v, op);
+  sizes.check_gradients(dq, dk, dv, dout, op);
   if (q.numel() == 0) return;
   if (compute_ == DType::bf16 && all_dense(patterns)) {
     const std::int64_t workspace = dense_attention_->backward_workspace(dq, dk, dv, dout, out, q, k, v);

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "kernels/buffer.h"
 #include "kernels/random.h"
 #include "lib/bench/attended_pairs.h"
+#include "lib/bench/median.h"
 
 namespace ratplus::bench {
 namespace {
@@ -34,9 +36,7 @@ double median_seconds(Ops& ops, const std::function<void()>& call) {
     times.push_back(time(calls));
     total += times.back() * calls;
   }
-  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-  std::nth_element(times.begin(), middle, times.end());
-  return *middle;
+  return median(std::move(times));
 }
 
 /// Makes tensors of normal values in an arena; not zeros, on which some operations are faster.

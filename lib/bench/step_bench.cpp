@@ -5,6 +5,7 @@
 
 #include "kernels/random.h"
 #include "lib/bench/attended_pairs.h"
+#include "lib/bench/median.h"
 #include "lib/train/half.h"
 #include "lib/train/trainer.h"
 
@@ -13,12 +14,6 @@ namespace {
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_size, std::uint32_t stream) {
