@@ -5,8 +5,12 @@ find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
 
-# zlib: checksums of files, and zip archives.
-find_package(ZLIB REQUIRED)
+# Checksums of files and of zip archives' records.
+find_path(LIBDEFLATE_INCLUDE libdeflate.h REQUIRED)
+find_library(LIBDEFLATE_LIBRARY NAMES deflate REQUIRED)
+add_library(ratplus_deflate INTERFACE)
+target_include_directories(ratplus_deflate SYSTEM INTERFACE ${LIBDEFLATE_INCLUDE})
+target_link_libraries(ratplus_deflate INTERFACE ${LIBDEFLATE_LIBRARY})
 
 # MPI: the C interface only.
 find_package(MPI REQUIRED COMPONENTS C)
@@ -34,7 +38,7 @@ if(RATPLUS_STATIC_BOOST)
 endif()
 find_package(Boost REQUIRED COMPONENTS program_options)
 
-# Packed input.
+# Packed input, and zip archives.
 find_package(ZLIB REQUIRED)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 

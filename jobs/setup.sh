@@ -29,7 +29,7 @@ packages=(
   g++ cmake ninja-build pkg-config
   libopenmpi-dev openmpi-bin
   libopenblas-openmp-dev libopenblas0-openmp
-  libhdf5-dev zlib1g-dev
+  libhdf5-dev libdeflate-dev
   libboost-program-options-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   libsentencepiece-dev
   zlib1g-dev libzstd-dev libpcre2-dev libicu-dev

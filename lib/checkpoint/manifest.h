@@ -31,7 +31,7 @@ DataCounts counts_of(const data::Manifest& dataset);
 /// A part's file, as it lies on the disk.
 struct PartFile {
   std::int64_t bytes = 0;
-  std::uint32_t crc32 = 0;  ///< of all bytes, as zlib computes it
+  std::uint32_t crc32 = 0;  ///< of all bytes (data/crc32.h)
 
   friend bool operator==(const PartFile&, const PartFile&) = default;
 };

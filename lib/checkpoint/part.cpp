@@ -1,12 +1,12 @@
 #include "lib/checkpoint/part.h"
 
 #include <fcntl.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <system_error>
 
 #include "data/byte_file.h"
+#include "data/crc32.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -164,8 +164,7 @@ PartFile measure(const fs::path& file, const std::function<void(std::int64_t)>& 
   for (std::int64_t at = 0; at < bytes.size(); at += piece) {
     const auto read = std::span(buffer).first(static_cast<std::size_t>(std::min(piece, bytes.size() - at)));
     bytes.read(at, read);
-    measured.crc32 = static_cast<std::uint32_t>(
-        crc32_z(measured.crc32, reinterpret_cast<const Bytef*>(read.data()), read.size()));
+    measured.crc32 = data::crc32(measured.crc32, read);
     if (progress) progress(static_cast<std::int64_t>(read.size()));
   }
   return measured;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "data/crc32.h"
 #include "kernels/error.h"
 
 namespace ratplus::weights {
@@ -204,8 +205,7 @@ void ZipReader::check(const ZipEntry& entry, std::int64_t offset, std::span<cons
   auto& progress = progress_of(entry);
   if (offset == 0) progress = {};
   if (entry.crc == 0 || progress.next != offset) return;
-  progress.crc = static_cast<std::uint32_t>(
-      crc32_z(progress.crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+  progress.crc = data::crc32(progress.crc, bytes);
   progress.next += static_cast<std::int64_t>(bytes.size());
   if (progress.next == entry.size && progress.crc != entry.crc) {
     fail("{}: record \"{}\" is damaged: its checksum is not that of its bytes; copy the file again",

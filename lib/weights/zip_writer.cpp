@@ -1,7 +1,6 @@
 #include "lib/weights/zip_writer.h"
 
-#include <zlib.h>
-
+#include "data/crc32.h"
 #include "kernels/error.h"
 
 namespace ratplus::weights {
@@ -100,8 +99,7 @@ void ZipWriter::begin(const std::string& name, std::int64_t size) {
 
 void ZipWriter::write(std::string_view bytes) {
   auto& record = records_.back();
-  record.crc = static_cast<std::uint32_t>(
-      crc32_z(record.crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+  record.crc = data::crc32(record.crc, bytes);
   written_ += static_cast<std::int64_t>(bytes.size());
   out_.write(bytes);
 }
