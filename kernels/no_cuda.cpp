@@ -40,6 +40,10 @@ void release(Device, void*) noexcept {}
 std::int64_t available_memory(Device) {
   fail_without_cuda();
 }
+bool lock_pages(Device, void*, std::int64_t) {
+  return false;
+}
+void unlock_pages(Device, void*) noexcept {}
 
 }  // namespace cuda
 }  // namespace ratplus

@@ -35,4 +35,18 @@ std::int64_t available_memory(Device device) {
   return static_cast<std::int64_t>(free);
 }
 
+bool lock_pages(Device device, void* host, std::int64_t bytes) {
+  check_cuda(cudaSetDevice(device.index), "choosing the GPU");
+  if (cudaHostRegister(host, static_cast<std::size_t>(bytes), cudaHostRegisterDefault) == cudaSuccess) {
+    return true;
+  }
+  cudaGetLastError();  // an answer, not a fault
+  return false;
+}
+
+void unlock_pages(Device device, void* host) noexcept {
+  cudaSetDevice(device.index);
+  cudaHostUnregister(host);
+}
+
 }  // namespace ratplus::cuda

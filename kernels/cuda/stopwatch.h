@@ -19,11 +19,14 @@ class EventStopwatch final : public Stopwatch {
   EventStopwatch(const EventStopwatch&) = delete;
   EventStopwatch& operator=(const EventStopwatch&) = delete;
 
-  int mark() override {
+  int mark() override { return mark(stream_); }
+
+  /// A point in the order of another stream's work.
+  int mark(cudaStream_t stream) {
     cudaEvent_t event = nullptr;
     check_cuda(cudaEventCreate(&event), "creating an event");
     events_.push_back(event);
-    check_cuda(cudaEventRecord(event, stream_), "recording an event");
+    check_cuda(cudaEventRecord(event, stream), "recording an event");
     return static_cast<int>(events_.size()) - 1;
   }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/host_memory.h"
 #include "kernels/random.h"
 #include "lib/bench/attended_pairs.h"
 #include "lib/bench/median.h"
@@ -151,9 +152,16 @@ Ceilings measure_ceilings(Ops& ops) {
   ops.use_scratch(scratch);
   const double product = median_seconds(ops, [&] { ops.matmul(c, a, b, {.transpose_b = true}); });
   const double copy = median_seconds(ops, [&] { ops.copy(to, from); });
+  double to_host = 0;
+  if (gpu) {
+    const HostMemory host(ops.device(), from.bytes());
+    const double download = median_seconds(ops, [&] { ops.download(host.as<char>().data(), from); });
+    to_host = static_cast<double>(from.bytes()) / download;
+  }
   return {.product_rate =
               2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / product,
-          .bandwidth = 2.0 * static_cast<double>(from.bytes()) / copy};
+          .bandwidth = 2.0 * static_cast<double>(from.bytes()) / copy,
+          .to_host = to_host};
 }
 
 std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {

@@ -22,6 +22,7 @@ struct OpsBenchSettings {
 struct Ceilings {
   double product_rate = 0;  ///< operations a second of a large matrix product
   double bandwidth = 0;     ///< bytes a second, read and written, of a large copy
+  double to_host = 0;       ///< bytes a second from a GPU to locked pages of the host; 0 on a CPU
 };
 
 struct OpTime {

@@ -36,13 +36,13 @@ BackgroundSave::~BackgroundSave() {
   if (publishing_.valid()) publishing_.wait();
 }
 
-bool BackgroundSave::prepare(const parallel::ParameterStore& store) {
-  const auto elements = elements_of_part(store);
+bool BackgroundSave::prepare(const parallel::ParameterStore& store, Device device) {
+  const auto bytes = elements_of_part(store) * static_cast<std::int64_t>(sizeof(float));
   const auto available = available_memory(Device{});
   // The other ranks of this host take as much at the same moment; a tenth is left to whatever else needs some.
-  const auto needed = elements * static_cast<std::int64_t>(sizeof(float)) * world_.local_size() / 10 * 11;
+  const auto needed = bytes * world_.local_size() / 10 * 11;
   if (world_.max(std::int64_t{available >= 0 && needed > available}) != 0) return false;
-  host_.resize(static_cast<std::size_t>(elements));  // and touches it: a copy is then a copy alone
+  world_.agree([&] { host_ = HostMemory(device, bytes); });
   return true;
 }
 
@@ -56,7 +56,7 @@ void BackgroundSave::copy(const parallel::ParameterStore& store, const optim::Op
       places_[static_cast<std::size_t>(kind)].push_back(next);
       if (saved.size() == 0) continue;
       const auto first = saved.begin - store.owned(unit).begin;
-      ops.download(host_.data() + next,
+      ops.download(host_.as<float>().data() + next,
                    state_tensor(kind, unit, store, optimizer).slice(0, first, first + saved.size()));
       next += saved.size();
     }
@@ -66,7 +66,8 @@ void BackgroundSave::copy(const parallel::ParameterStore& store, const optim::Op
 void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
                            const optim::Optimizer& optimizer, Ops& ops, std::function<void()> published) {
   require(stage_ == Stage::idle, "a save begins while another is under way");
-  require(static_cast<std::int64_t>(host_.size()) == elements_of_part(store), "a save without its memory");
+  require(host_.bytes() == elements_of_part(store) * static_cast<std::int64_t>(sizeof(float)),
+          "a save without its memory");
   info_ = std::move(info);
   info_.parts = world_.size();
   published_ = std::move(published);
@@ -90,7 +91,7 @@ PartFile BackgroundSave::write() {
                std::this_thread::sleep_for(turn_of_others);
                const auto part = parallel::unit_part(units_[unit], part_, info_.parts);
                const auto first = places_[static_cast<std::size_t>(kind)][unit] + range.begin - part.begin;
-               std::copy_n(host_.data() + first, range.size(), out.data());
+               std::copy_n(host_.as<float>().data() + first, range.size(), out.data());
              });
   return verify_written(partial_, info_, part_, units_);
 }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/host_memory.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/checkpoint/part.h"
 #include "lib/optim/optimizer.h"
@@ -30,8 +31,8 @@ class BackgroundSave {
   BackgroundSave& operator=(const BackgroundSave&) = delete;
 
   /// Takes the host memory for a copy of each rank's part, once for all saves. False, on all ranks, where one of them
-  /// has not enough: then this object is of no use.
-  bool prepare(const parallel::ParameterStore& store);
+  /// has not enough: then this object is of no use. `device`: where the state is.
+  bool prepare(const parallel::ParameterStore& store, Device device);
 
   /// Copies the state and begins to write info.directory; none may be under way. `published` runs on the root's
   /// thread once it has its name.
@@ -39,7 +40,7 @@ class BackgroundSave {
              std::function<void()> published);
   /// Of the last copy, this rank's: what it took, and how much it was.
   double copy_seconds() const { return copy_seconds_; }
-  std::int64_t copied_bytes() const { return static_cast<std::int64_t>(host_.size() * sizeof(float)); }
+  std::int64_t copied_bytes() const { return host_.bytes(); }
   bool active() const { return stage_ != Stage::idle; }
   /// Goes on with what is under way where all ranks have come far enough, or, with `wait`, to its end. True when that
   /// was its end. Throws Error, on all ranks alike, where one of them could not write; then nothing is left of it.
@@ -63,7 +64,7 @@ class BackgroundSave {
   std::function<void()> published_;
 
   /// This rank's part: for each kind, of every unit the range that it saves, one after another. Kept from save to save.
-  std::vector<float> host_;
+  HostMemory host_;
   std::vector<std::vector<std::int64_t>> places_;  ///< first element of [kind][unit] in host_
 
   double copy_seconds_ = 0;

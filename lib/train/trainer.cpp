@@ -112,7 +112,7 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       background_save_(world),
       // Where the only save is the last, nothing goes on beside it.
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
-                          background_save_.prepare(session_.store())) {
+                          background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);

@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "kernels/error.h"
+#include "kernels/host_memory.h"
 #include "tests/kernels/support.h"
 
 using namespace ratplus;
@@ -65,4 +68,22 @@ TEST_CASE("fill and add") {
     for (std::size_t i = 0; i < a.size(); ++i) expected[i] += b[i];
     CHECK(relative_error(bench.read(y), expected) < 1e-7);
   }
+}
+
+TEST_CASE("memory of the host is zeroed, and takes what a device copies there") {
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    const Values x = normal_values(100000, 3);
+    HostMemory memory(bench->device(), static_cast<std::int64_t>(x.size() * sizeof(float)));
+    const auto values = memory.as<float>();
+    REQUIRE(values.size() == x.size());
+    CHECK(std::ranges::all_of(values, [](float value) { return value == 0; }));
+    CHECK((bench->device().kind == DeviceKind::cuda || !memory.locked()));
+    bench->download(values.data(), bench.tensor(DType::f32, {100000}, x));
+    for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(values[i] == static_cast<float>(x[i]));
+    HostMemory moved = std::move(memory);
+    CHECK(moved.as<float>().data() == values.data());
+    CHECK(memory.bytes() == 0);
+  }
+  CHECK_THROWS_AS(HostMemory(Device{}, std::int64_t{1} << 60), Error);
 }

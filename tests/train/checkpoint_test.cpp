@@ -365,7 +365,7 @@ TEST_CASE(
   const auto directory = checkpoint::step_directory(saved.run.path(), 7);
   int published = 0;
   checkpoint::BackgroundSave background(world());
-  REQUIRE(background.prepare(saved.session->store()));
+  REQUIRE(background.prepare(saved.session->store(), Device{}));
   CHECK(!background.advance(false));
   background.start(info_of(directory, 7), saved.session->store(), saved.session->optimizer(),
                    saved.session->ops(), [&] { ++published; });
@@ -397,7 +397,7 @@ TEST_CASE("a save in the background that fails or is abandoned leaves no checkpo
   const auto directory = checkpoint::step_directory(saved.run.path(), 7);
   {
     checkpoint::BackgroundSave background(world());
-    REQUIRE(background.prepare(saved.session->store()));
+    REQUIRE(background.prepare(saved.session->store(), Device{}));
     const auto start = [&] {
       background.start(info_of(directory, 7), saved.session->store(), saved.session->optimizer(),
                        saved.session->ops(), {});
