@@ -13,6 +13,7 @@
 #include "kernels/error.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
+#include "lib/report/timeline_chart.h"
 
 namespace ratplus::apps {
 namespace {
@@ -30,7 +31,8 @@ matrix product, and the bytes that it must move (each tensor once) over the band
 copy; both ceilings are measured first. What is far above its floor can be made faster.
 
 step: times training steps of a job on random tokens (no dataset is needed; nothing is written):
-tokens/s, each half's time and its share of the processor's peak, memory, and where the time goes.
+tokens/s, each half's time and its share of the processor's peak, memory, where the time goes, and with
+several ranks what the collectives take and how much of that is not hidden behind computation.
 
 )";
 
@@ -49,6 +51,7 @@ struct BenchArguments {
   bool any_order = false;
   int threads = 0;
   std::string json;
+  std::string timeline;
   std::vector<std::string> overrides;
   std::int64_t micro_batches = 4;
   int steps = 5;
@@ -65,6 +68,13 @@ double datasheet_peak(const std::string& device, DType compute) {
   return device.find("A100") != std::string::npos ? 312e12 : 0;
 }
 
+void check_directory_of(const char* option, const std::string& file) {
+  const auto parent = std::filesystem::path(file).parent_path();
+  if (!parent.empty() && !std::filesystem::exists(parent)) {
+    fail("{} {}: there is no directory {}", option, file, parent.string());
+  }
+}
+
 void write_json(const std::string& file, const Json& json) {
   if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
 }
@@ -72,8 +82,9 @@ void write_json(const std::string& file, const Json& json) {
 // --- ops ------------------------------------------------------------------------------------------------------
 
 void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings& ceilings) {
-  fmt::print("ceilings: products {:.0f} GFLOP/s, copies {:.1f} GB/s\n\n", ceilings.product_rate / 1e9,
-             ceilings.bandwidth / 1e9);
+  fmt::print("ceilings: products {:.0f} GFLOP/s, copies {:.1f} GB/s{}\n\n", ceilings.product_rate / 1e9,
+             ceilings.bandwidth / 1e9,
+             ceilings.to_host > 0 ? fmt::format(", to the host {:.1f} GB/s", ceilings.to_host / 1e9) : "");
   fmt::print("{:<28}{:>12}{:>14}{:>12}{:>8}{:>12}{:>10}\n", "operation", "forward ms", "backward ms",
              "floor ms", "ratio", "GFLOP/s", "GB/s");
   for (const auto& time : times) {
@@ -102,7 +113,10 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
           {"width", s.width},
           {"head_dim", s.head_dim},
           {"vocab_size", s.vocab_size},
-          {"ceilings", {{"product_rate", ceilings.product_rate}, {"bandwidth", ceilings.bandwidth}}},
+          {"ceilings",
+           {{"product_rate", ceilings.product_rate},
+            {"bandwidth", ceilings.bandwidth},
+            {"to_host", ceilings.to_host}}},
           {"operations", std::move(operations)}};
 }
 
@@ -150,6 +164,24 @@ void print_profile(const bench::StepTimes& times) {
              rest / times.profiled_seconds * 100);
 }
 
+/// What the collectives of the timeline's step took, and how much of it the computation waited for.
+void print_communication(const bench::StepTimes& times) {
+  const auto totals = parallel::totals(times.timeline);
+  if (totals.empty()) return;
+  fmt::print("\n{:<36}{:>8}{:>12}{:>10}{:>12}{:>9}\n", "communication of a step", "calls", "ms", "GB/s",
+             "waited ms", "share");
+  double waited = 0;
+  for (const auto& total : totals) {
+    fmt::print("{:<36}{:>8}{:>12.3f}{:>10.0f}{:>12.3f}{:>8.1f}%\n",
+               fmt::format("{} ({})", total.kind, to_string(total.lane)), total.calls, total.seconds * 1e3,
+               static_cast<double>(total.bytes) / total.seconds / 1e9, total.waited * 1e3,
+               total.waited / times.timeline_seconds * 100);
+    waited += total.waited;
+  }
+  fmt::print("{:<36}{:>8}{:>12}{:>10}{:>12.3f}{:>8.1f}%\n", "not hidden", "", "", "", waited * 1e3,
+             waited / times.timeline_seconds * 100);
+}
+
 void print_step(const bench::StepTimes& times, double peak) {
   const auto rate = [&](double seconds) { return static_cast<double>(times.tokens) / seconds; };
   std::string memory;
@@ -170,7 +202,7 @@ void print_step(const bench::StepTimes& times, double peak) {
 
 Json to_json(const BenchArguments& args, const config::JobConfig& job, const bench::StepTimes& times,
              double peak) {
-  Json halves = Json::array(), profile = Json::array(), memory = Json::object();
+  Json halves = Json::array(), profile = Json::array(), memory = Json::object(), timeline = Json::array();
   for (std::size_t h = 0; h < times.halves.size(); ++h) {
     const auto& half = times.halves[h];
     halves.push_back({{"pattern", half.pattern},
@@ -182,6 +214,14 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
   }
   for (const auto& kind : times.profile) {
     profile.push_back({{"kind", kind.kind}, {"seconds", kind.seconds}, {"calls", kind.calls}});
+  }
+  for (const auto& span : times.timeline) {
+    timeline.push_back({{"lane", to_string(span.lane)},
+                        {"kind", span.kind},
+                        {"subject", span.subject},
+                        {"begin", span.begin},
+                        {"end", span.end},
+                        {"bytes", span.bytes}});
   }
   for (const auto& entry : times.memory) memory[entry.category] = entry.bytes;
   return {{"device", times.device},
@@ -201,7 +241,17 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
           {"memory_bytes", times.memory_bytes},
           {"memory", std::move(memory)},
           {"profiled_step_seconds", times.profiled_seconds},
-          {"profile", std::move(profile)}};
+          {"profile", std::move(profile)},
+          {"timeline_step_seconds", times.timeline_seconds},
+          {"timeline", std::move(timeline)}};
+}
+
+std::string timeline_title(const BenchArguments& args, const config::JobConfig& job,
+                           const bench::StepTimes& times) {
+  return fmt::format("{}: {} ranks of {}, shard = {}, micro-batch {} x {} tokens: {:.0f} tokens/s a rank",
+                     args.subject[1], times.ranks, times.device, to_string(job.parallel.shard),
+                     job.data.micro_batch, job.data.window,
+                     static_cast<double>(times.tokens) / times.seconds / times.ranks);
 }
 
 int bench_step(const BenchArguments& args, const parallel::World& world) {
@@ -230,6 +280,11 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   fmt::print("{}, {}; {} parameters\n", times.device, to_string(times.compute_type), times.parameters);
   print_step(times, peak);
   print_profile(times);
+  print_communication(times);
+  if (!args.timeline.empty()) {
+    data::write_whole_file(args.timeline,
+                           report::draw_timeline(times.timeline, timeline_title(args, job, times)));
+  }
   write_json(args.json, to_json(args, job, times, peak));
   return 0;
 }
@@ -263,16 +318,16 @@ int bench_command(const Arguments& args) {
       "any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false")(
       "threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default")("json", po::value(&parsed.json)->value_name("FILE"),
-                                          "write the results there too");
+                                          "write the results there too")(
+      "timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
+      "step: draw what rank 0 computes and communicates in a step");
   const Positional subject{"what", 2, po::value(&parsed.subject),
                            "say what to time: ops, or step and a job file"};
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
-  const auto parent = std::filesystem::path(parsed.json).parent_path();
-  if (!parent.empty() && !std::filesystem::exists(parent)) {
-    fail("--json {}: there is no directory {}", parsed.json, parent.string());
-  }
+  check_directory_of("--json", parsed.json);
+  check_directory_of("--timeline", parsed.timeline);
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {

@@ -10,6 +10,7 @@
 
 #include "kernels/tensor.h"
 #include "parallel/mesh.h"
+#include "parallel/timeline.h"
 
 namespace ratplus {
 class Ops;
@@ -72,9 +73,18 @@ class Communicator {
   /// Lets what is under way move on, where that takes the host's help (MPI's collectives do). Call it now and then.
   virtual void progress() {}
 
+  /// Notes what it does as this lane's, until it is told to follow none.
+  void follow(Timeline* timeline, Timeline::Lane lane) {
+    timeline_ = timeline;
+    lane_ = lane;
+  }
+
  protected:
   friend class Request;
   virtual void wait(int ticket) = 0;
+
+  Timeline* timeline_ = nullptr;
+  Timeline::Lane lane_ = Timeline::Lane::shards;
 
   /// Who carries out a request, and its ticket there.
   static Communicator* communicator_of(const Request& request) { return request.communicator_; }

@@ -75,7 +75,7 @@ class MpiCommunicator final : public Communicator {
             part.describe());
     if (size_ == 1 && full.raw() == part.raw()) return {};
     const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
-    const int ticket = new_ticket("all_gather", subject);
+    const int ticket = new_ticket("all_gather", subject, full);
     MPI_Iallgather(in_place ? MPI_IN_PLACE : part.raw(), mpi_count(part), mpi_type(part.dtype()), full.raw(),
                    mpi_count(part), mpi_type(full.dtype()), comm_, request(ticket));
     return {*this, ticket};
@@ -84,7 +84,7 @@ class MpiCommunicator final : public Communicator {
   Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
             "reduce_scatter of {} to {}", full.describe(), part.describe());
-    const int ticket = new_ticket("reduce_scatter", subject);
+    const int ticket = new_ticket("reduce_scatter", subject, full);
     MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), mpi_type(part.dtype()),
                               sum_of(part.dtype()), comm_, request(ticket));
     return {*this, ticket};
@@ -93,7 +93,7 @@ class MpiCommunicator final : public Communicator {
   Request all_reduce(Tensor x, std::string_view subject) override {
     require(summed(x.dtype()), "all_reduce of {}", x.describe());
     if (size_ == 1) return {};
-    const int ticket = new_ticket("all_reduce", subject);
+    const int ticket = new_ticket("all_reduce", subject, x);
     MPI_Iallreduce(MPI_IN_PLACE, x.raw(), mpi_count(x), mpi_type(x.dtype()), sum_of(x.dtype()), comm_,
                    request(ticket));
     return {*this, ticket};
@@ -115,23 +115,31 @@ class MpiCommunicator final : public Communicator {
     bool under_way = false;
     std::string_view kind;
     std::string_view subject;
+    std::int64_t bytes = 0;
+    int begun = -1;  ///< on the timeline, where one follows
   };
 
   void wait(int ticket) override {
     auto& operation = operations_[static_cast<std::size_t>(ticket)];
+    const int waiting = timeline_ == nullptr ? -1 : timeline_->stopwatch().mark();
     wait_for(operation.request, watchdog_, operation.kind, operation.subject);
     operation.under_way = false;
+    if (timeline_ == nullptr || operation.begun < 0) return;
+    const int done = timeline_->stopwatch().mark();
+    timeline_->add(lane_, operation.kind, operation.subject, operation.begun, done, operation.bytes);
+    timeline_->add(Timeline::Lane::waiting, operation.kind, operation.subject, waiting, done);
   }
 
   MPI_Op sum_of(DType dtype) const { return dtype == DType::bf16 ? add_bf16_ : MPI_SUM; }
   MPI_Request* request(int ticket) { return &operations_[static_cast<std::size_t>(ticket)].request; }
 
   /// A free place; places are reused, so that the steady state allocates none.
-  int new_ticket(std::string_view kind, std::string_view subject) {
+  int new_ticket(std::string_view kind, std::string_view subject, const Tensor& whole) {
     std::size_t i = 0;
     while (i < operations_.size() && operations_[i].under_way) ++i;
     if (i == operations_.size()) operations_.emplace_back();
-    operations_[i] = {MPI_REQUEST_NULL, true, kind, subject};
+    const int begun = timeline_ == nullptr ? -1 : timeline_->stopwatch().mark();
+    operations_[i] = {MPI_REQUEST_NULL, true, kind, subject, whole.bytes(), begun};
     return static_cast<int>(i);
   }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cuda/checks.h"
+#include "kernels/cuda/stopwatch.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/error.h"
 
@@ -159,7 +160,7 @@ class NcclCommunicator final : public Communicator {
   Request all_gather(Tensor full, Tensor part, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype(), "all_gather of {} from {}",
             full.describe(), part.describe());
-    return start("all_gather", subject, [&] {
+    return start("all_gather", subject, full, [&] {
       return ncclAllGather(part.raw(), full.raw(), count(part), nccl_type(part.dtype()), comm_, stream_);
     });
   }
@@ -167,7 +168,7 @@ class NcclCommunicator final : public Communicator {
   Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
             "reduce_scatter of {} to {}", full.describe(), part.describe());
-    return start("reduce_scatter", subject, [&] {
+    return start("reduce_scatter", subject, full, [&] {
       return ncclReduceScatter(full.raw(), part.raw(), count(part), nccl_type(part.dtype()), ncclSum, comm_,
                                stream_);
     });
@@ -175,7 +176,7 @@ class NcclCommunicator final : public Communicator {
 
   Request all_reduce(Tensor x, std::string_view subject) override {
     require(summed(x.dtype()), "all_reduce of {}", x.describe());
-    return start("all_reduce", subject, [&] {
+    return start("all_reduce", subject, x, [&] {
       return ncclAllReduce(x.raw(), x.raw(), count(x), nccl_type(x.dtype()), ncclSum, comm_, stream_);
     });
   }
@@ -211,6 +212,8 @@ class NcclCommunicator final : public Communicator {
   struct Operation {
     cudaEvent_t done = nullptr;
     bool under_way = false;
+    const char* kind = "";
+    std::string_view subject;
   };
 
   void check(ncclResult_t result, const char* what) const {
@@ -234,25 +237,39 @@ class NcclCommunicator final : public Communicator {
     return static_cast<std::size_t>(x.numel());
   }
 
-  /// Orders a collective after all compute work given so far, and gives it.
+  /// Orders a collective of `whole` after all compute work given so far, and gives it.
   template <typename Launch>
-  Request start(const char* what, std::string_view subject, Launch&& launch) {
+  Request start(const char* what, std::string_view subject, const Tensor& whole, Launch&& launch) {
     check_cuda(cudaEventRecord(ready_, compute_), what);
     check_cuda(cudaStreamWaitEvent(stream_, ready_, 0), what);
+    const int begun = timeline_ == nullptr ? 0 : mark(stream_);
     watch_.launch(stream_, what, subject, [&] {
       const Watchdog::Waiting waiting(world_.watchdog(), what, subject);  // the first ones connect the GPUs
       check(launch(), what);
     });
+    if (timeline_ != nullptr) timeline_->add(lane_, what, subject, begun, mark(stream_), whole.bytes());
     const int ticket = new_ticket();
-    check_cuda(cudaEventRecord(operations_[static_cast<std::size_t>(ticket)].done, stream_), what);
+    auto& operation = operations_[static_cast<std::size_t>(ticket)];
+    operation.kind = what;
+    operation.subject = subject;
+    check_cuda(cudaEventRecord(operation.done, stream_), what);
     return {*this, ticket};
   }
 
   /// Compute work given from now on comes after the collective; the host does not wait.
   void wait(int ticket) override {
     auto& operation = operations_[static_cast<std::size_t>(ticket)];
+    const int begun = timeline_ == nullptr ? 0 : mark(compute_);
     check_cuda(cudaStreamWaitEvent(compute_, operation.done, 0), "waiting for a collective");
+    if (timeline_ != nullptr) {
+      timeline_->add(Timeline::Lane::waiting, operation.kind, operation.subject, begun, mark(compute_));
+    }
     operation.under_way = false;
+  }
+
+  /// A point on a stream for the timeline, whose stopwatch is this GPU's.
+  int mark(cudaStream_t stream) const {
+    return dynamic_cast<cuda::EventStopwatch&>(timeline_->stopwatch()).mark(stream);
   }
 
   /// A free place; places are reused, so that the steady state allocates none.

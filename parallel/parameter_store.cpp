@@ -151,11 +151,23 @@ void ParameterStore::prefetch(std::size_t unit) {
   if (!kept_whole(unit)) fetch(unit);
 }
 
-/// Tells the watchdog the pass's place: a backward asks for a unit's weights first, and then for its gradient.
+void ParameterStore::follow(Timeline* timeline) {
+  timeline_ = timeline;
+  groups_.shards->follow(timeline, Timeline::Lane::shards);
+  groups_.replicas->follow(timeline, Timeline::Lane::replicas);
+}
+
+/// For the timeline: the pass comes to a unit.
+void ParameterStore::note(std::string_view kind, std::size_t unit) {
+  if (timeline_ != nullptr) timeline_->at(kind, units_[unit].name);
+}
+
+/// Tells the pass's place: a backward asks for a unit's weights first, and then for its gradient.
 Tensor ParameterStore::weights(std::size_t unit) {
   watchdog_.at("forward", units_[unit].name);
   if (kept_whole(unit)) {
     state_[unit].gathering.wait();
+    note("forward", unit);
     return state_[unit].weights;
   }
   PassingBuffer* buffer = fetch(unit);
@@ -163,6 +175,7 @@ Tensor ParameterStore::weights(std::size_t unit) {
           weight_buffers_.size());
   buffer->request.wait();
   buffer->in_use = true;
+  note("forward", unit);
   return buffer->whole;
 }
 
@@ -238,6 +251,7 @@ ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size
 
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   watchdog_.at("backward", units_[unit].name);
+  note("backward", unit);
   auto& state = state_[unit];
   if (kept_whole(unit)) return {state.gradient, std::exchange(state.gradient_fresh, false)};
   if (PassingBuffer* buffer = gradient_buffer(unit)) return {buffer->whole, false};
@@ -331,6 +345,7 @@ void ParameterStore::sum_over_replicas(std::size_t unit) {
 }
 
 void ParameterStore::finish_gradients() {
+  if (timeline_ != nullptr) timeline_->at("sums of gradients");
   settle_scattered(0);
   // In the order in which they were sent: several may be a unit's, of one micro-batch after another.
   std::vector<PassingBuffer*> sent;
@@ -341,6 +356,7 @@ void ParameterStore::finish_gradients() {
     unit.reducing.wait();
     if (rounds() && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
   }
+  if (timeline_ != nullptr) timeline_->at("update");
 }
 
 }  // namespace ratplus::parallel

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <string_view>
 #include <vector>
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "parallel/communicator.h"
 #include "parallel/sharding.h"
+#include "parallel/timeline.h"
 #include "parallel/unit.h"
 #include "parallel/watchdog.h"
 
@@ -72,6 +74,8 @@ class ParameterStore {
   void wait_all();
   /// Waits for all gradients.
   void finish_gradients();
+  /// Notes what the passes, the update and the collectives take there, until it is told to follow none.
+  void follow(Timeline* timeline);
 
   // --- for the optimizer, initial values and checkpoints ------------------------------------------------------
   /// The part of the unit whose master and optimizer state are here.
@@ -117,6 +121,7 @@ class ParameterStore {
     Request request;
   };
 
+  void note(std::string_view kind, std::size_t unit);
   bool kept_whole(std::size_t unit) const;
   std::int64_t part_size(std::size_t unit) const;
   std::int64_t whole_size(std::size_t unit) const { return part_size(unit) * mesh().shards; }
@@ -150,6 +155,7 @@ class ParameterStore {
   Tensor unrounded_part_;  ///< f32 [largest part], of a bf16 sum that is to be added
   std::deque<std::size_t> scattered_;  ///< kept whole, reduce-scattering from where they are
   std::int64_t clock_ = 0;
+  Timeline* timeline_ = nullptr;
   bool started_ = false;  ///< a micro-batch of this update has begun
   bool first_micro_batch_ = true;
   bool last_micro_batch_ = true;

@@ -100,6 +100,11 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   profiler->start();
   result.profiled_seconds = step(false);
   result.profile = profiler->stop();
+  parallel::Timeline timeline(session.ops().make_stopwatch());
+  session.store().follow(&timeline);
+  result.timeline_seconds = step(false);
+  session.store().follow(nullptr);
+  result.timeline = timeline.finish();
   return result;
 }
 

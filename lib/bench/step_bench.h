@@ -8,6 +8,7 @@
 #include "kernels/buffer.h"
 #include "kernels/profiled_ops.h"
 #include "lib/config/job.h"
+#include "parallel/timeline.h"
 #include "parallel/world.h"
 
 namespace ratplus::bench {
@@ -33,12 +34,14 @@ struct StepTimes {
   std::int64_t parameters = 0;
   std::int64_t tokens = 0;  ///< a step, over all ranks
   std::vector<HalfTime> halves;
-  double seconds = 0;                  ///< a step: its halves together, median
-  std::vector<Arena::Entry> memory;    ///< the plan
-  std::int64_t memory_bytes = 0;       ///< a rank
-  std::int64_t memory_available = -1;  ///< a rank's device, before
-  std::vector<OpProfile> profile;      ///< of one more step, this rank's
-  double profiled_seconds = 0;         ///< what that step took
+  double seconds = 0;                              ///< a step: its halves together, median
+  std::vector<Arena::Entry> memory;                ///< the plan
+  std::int64_t memory_bytes = 0;                   ///< a rank
+  std::int64_t memory_available = -1;              ///< a rank's device, before
+  std::vector<OpProfile> profile;                  ///< of one more step, this rank's
+  double profiled_seconds = 0;                     ///< what that step took
+  std::vector<parallel::Timeline::Span> timeline;  ///< of one more step, this rank's
+  double timeline_seconds = 0;                     ///< what that step took
   std::vector<double> losses;  ///< of each half of the last step, a position: random tokens, so near ln V
 };
 

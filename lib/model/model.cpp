@@ -134,9 +134,10 @@ void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<con
   upload(inputs, labels);
   const auto x = run_blocks(plan);
   std::size_t next = 0;
+  const auto weights = root_weights();
   const auto room = store_.gradient(root_unit);
   const auto gradient = bind<RootParameters>(store_.units()[root_unit], room.flat, next, config_);
-  head_.forward_backward(ops_, root_weights(), gradient, room.fresh, x, labels_, scale, loss_, work_);
+  head_.forward_backward(ops_, weights, gradient, room.fresh, x, labels_, scale, loss_, work_);
   back_through_blocks(plan);
   ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);
   store_.release(root_unit);

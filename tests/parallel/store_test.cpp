@@ -366,3 +366,58 @@ TEST_CASE("asking for more units at once than there are buffers is a bug that is
     f.store->wait_all();
   }
 }
+
+TEST_CASE("a timeline has the passes, the collectives with their bytes, and the waits for them") {
+  constexpr int blocks = 5;
+  constexpr int micro_batches = 3;
+  for (auto settings : all_settings()) {
+    Fixture f(settings, blocks);
+    f.set_masters(0);
+    f.store->publish_masters();
+    f.store->wait_all();
+    Timeline timeline(f.ops->make_stopwatch());
+    f.store->follow(&timeline);
+    f.store->begin_update();
+    for (int micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+      f.store->begin_micro_batch(micro_batch + 1 == micro_batches);
+      f.pass(0, 1);
+    }
+    f.store->finish_gradients();
+    f.store->follow(nullptr);
+    f.store->publish_masters();  // of which the timeline hears no more
+    f.store->wait_all();
+
+    const auto& mesh = f.store->mesh();
+    std::int64_t root = 0;  // elements of the padded unit
+    std::int64_t cut = 0;   // of all blocks
+    for (std::size_t u = 0; u < f.store->units().size(); ++u) {
+      const auto whole = unit_part_size(f.store->units()[u], mesh.ranks()) * mesh.ranks();
+      (f.store->units()[u].resident ? root : cut) += whole;
+    }
+    const bool full = settings.shard == Sharding::full && mesh.shards > 1;
+    const auto spans = timeline.finish();
+    std::int64_t gathered = 0, scattered = 0, reduced = 0;
+    for (const auto& total : totals(spans)) {
+      CHECK(total.waited <= total.seconds + 1e-3);
+      if (total.kind == "all_gather") gathered = total.bytes / 4;
+      if (total.kind == "reduce_scatter") scattered = total.bytes / 4;
+      if (total.kind == "all_reduce") reduced = total.bytes / 4;
+    }
+    CHECK(gathered == (full ? micro_batches * cut : 0));
+    CHECK(scattered == (mesh.shards == 1 ? 0 : full ? micro_batches * cut + root : cut + root));
+    CHECK(reduced == (mesh.replicas == 1 ? 0 : (cut + root) / mesh.shards));
+
+    int forward = 0, backward = 0;
+    double end = 0;
+    for (const auto& span : spans) {
+      CHECK(span.begin <= span.end);
+      if (span.lane != Timeline::Lane::compute) continue;
+      CHECK(span.begin >= end);  // one after another
+      end = span.end;
+      forward += span.kind == "forward";
+      backward += span.kind == "backward";
+    }
+    CHECK(forward == micro_batches * (blocks + 1));
+    CHECK(backward == 2 * micro_batches * (blocks + 1));  // the fixture asks twice
+  }
+}
