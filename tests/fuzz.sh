@@ -16,7 +16,7 @@ Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
   --seconds N  for each target (20)
   --build DIR  where to build (build-fuzz)
 
-Needs clang, its runtime libraries and OpenMP (Debian: clang libclang-rt-14-dev libomp-dev). What was found lies in
+Installs the Debian packages that are missing (clang among them). What was found lies in
 DIRECTORY/corpus, and is where the next run begins; an input that fails is written to DIRECTORY/TARGET-crash-... and
 ends the script with an error.
 END
@@ -36,13 +36,13 @@ while (($# > 0)); do
   shift
 done
 ((${#targets[@]} > 0)) || targets=(unpickler weights safetensors manifest job)
-command -v clang++ >/dev/null || die "clang++ is missing: apt-get install clang libclang-rt-14-dev libomp-dev"
+jobs/setup.sh --tests --fuzz
 
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_CUDA=OFF \
   -DRATPLUS_NATIVE=OFF -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined "${launcher[@]}" >/dev/null
-cmake --build "$build" --target fuzz
+cmake --build "$build" -j "$(build_jobs)" --target fuzz
 
 export ASAN_OPTIONS=detect_leaks=0 # what OpenMPI and HDF5 keep until the end is not of interest here
 for target in "${targets[@]}"; do

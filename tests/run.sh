@@ -25,7 +25,7 @@ Environment, for the tests of operations (build/tests/kernels/test_kernels):
   RATPLUS_TEST_SEED      an unsigned number, in place of the seed of their random inputs; a failing run shows its own
 
 Installs the Debian packages that are missing. Where there is nvcc, fetches the headers that the CUDA backend needs, and
-without a network goes on without that backend. Its exit status is that of ctest or compute-sanitizer.
+Apache Arrow for Parquet files; without a network goes on without them. Its exit status is that of ctest or compute-sanitizer.
 END
 }
 
@@ -109,6 +109,10 @@ if ! $sanitize && command -v nvcc >/dev/null; then
     echo "warning: what the CUDA backend needs could not be fetched (see above); if it is not there, that backend is" \
       "neither built nor tested" >&2
   fi
+fi
+# And Parquet files are read where Apache Arrow can be had.
+if ! $sanitize; then
+  jobs/setup.sh --parquet || echo "warning: without Apache Arrow, Parquet files are neither read nor tested" >&2
 fi
 configure "$build" "${configure_options[@]}"
 cmake --build "$build" -j "$(build_jobs)"
