@@ -60,7 +60,7 @@ std::string translate(std::string_view expression, const std::string& where) {
 
 struct TextPattern::Impl {
   struct FreeCode {
-    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+    void operator()(pcre2_code* compiled) const { pcre2_code_free(compiled); }
   };
   std::unique_ptr<pcre2_code, FreeCode> code;
   std::string where;
