@@ -39,9 +39,9 @@ std::vector<SessionSettings> smaller(const SessionSettings& settings) {
   auto base = settings;
   base.parallel.keep_weights = false;
   if (settings.parallel.keep_weights) result.push_back(base);
-  for (auto batch = settings.shapes.batch; batch >= 1; --batch) {
-    if (settings.shapes.batch % batch != 0) continue;  // what divides the batch still does
-    for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
+  for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
+    for (auto batch = settings.shapes.batch; batch >= 1; --batch) {
+      if (settings.shapes.batch % batch != 0) continue;  // what divides the batch still does
       auto next = base;
       next.shapes.batch = batch;
       next.shapes.recompute = recompute;
