@@ -118,7 +118,11 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   parsed.cluster.network *= 1e9;
   if (values->contains("table")) parsed.table = parse_nodes(table);
   check_cluster(parsed);
-  parsed.cluster.gpu = &plan::find_gpu(gpu);
+  try {
+    parsed.cluster.gpu = &plan::find_gpu(gpu);
+  } catch (const Error& error) {
+    throw po::error(fmt::format("--gpu: {}", error.what()));
+  }
   const auto parent = std::filesystem::path(parsed.json).parent_path();
   if (!parent.empty() && !std::filesystem::exists(parent)) {
     fail("--json {}: there is no directory {}", parsed.json, parent.string());
@@ -169,6 +173,14 @@ void print_work(const plan::StepPlan& step) {
   line("waiting for communication", step.waiting);
   fmt::print("\n");
   line("slower beside it", step.slowing);
+  double operations = 0, bytes = 0;
+  for (const auto& work : step.work) {
+    operations += work.operations;
+    bytes += work.bytes;
+  }
+  fmt::print("\n");
+  line("in all", step.seconds);
+  fmt::print("{:>12.1f}{:>12.1f}", operations / 1e12, bytes / 1e9);
   fmt::print(
       "\n\na GPU sends, a step: {:.1f} GB within its node in {:.0f} ms, {:.1f} GB between nodes in {:.0f} "
       "ms\n",
