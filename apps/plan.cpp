@@ -78,7 +78,6 @@ void check_cluster(const PlanArguments& args) {
           fmt::format("{} nodes of {} GPUs are more than {} GPUs", n, cluster.gpus_per_node, most_ranks));
     }
   }
-  if (cluster.link < 0 || cluster.network < 0) throw po::error("--link and --network are positive");
 }
 
 std::string known_names() {
@@ -111,8 +110,9 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   if (!values) return std::nullopt;
   for (const auto& [key, value] :
        {std::pair{"link", parsed.cluster.link}, {"network", parsed.cluster.network}}) {
-    if (values->contains(key) && !(value > 0))
-      throw po::error(fmt::format("--{} is a positive number of GB/s", key));
+    constexpr double least = 0.01, most = 1e5;  // GB/s
+    if (!values->contains(key) || (value >= least && value <= most)) continue;
+    throw po::error(fmt::format("--{} is in GB/s, from {} to {}", key, least, most));
   }
   parsed.cluster.link *= 1e9;
   parsed.cluster.network *= 1e9;

@@ -79,7 +79,7 @@ TEST_CASE("mistakes in a plan's command line") {
   check_says(job + " --nodes 0", 2, {"--nodes and --gpus-per-node are at least 1"});
   check_says(job + " --nodes 1000000", 2, {"more than 1048576 GPUs"});
   check_says(job + " --table 1,,2", 2, {"--table 1,,2 is no list"});
-  check_says(job + " --network 0", 2, {"--network is a positive number"});
+  check_says(job + " --network 0", 2, {"--network is in GB/s, from 0.01 to 100000"});
   check_says(job + " --json nosuch/plan.json", 1, {"there is no directory nosuch"});
   check_says(job + " --set parallel.shard=fll", 1, {"parallel.shard must be"});
   check_says(config("quickstart/pretrain"), 1, {"job.device = \"cpu\"", "--set job.device=cuda"});
