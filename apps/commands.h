@@ -16,6 +16,7 @@ int train_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
+int plan_command(const Arguments& args);
 int report_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int data_bench_command(const Arguments& args);

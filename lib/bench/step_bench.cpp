@@ -4,8 +4,8 @@
 #include <chrono>
 
 #include "kernels/random.h"
-#include "lib/bench/attended_pairs.h"
 #include "lib/bench/median.h"
+#include "lib/bench/step_operations.h"
 #include "lib/train/half.h"
 #include "lib/train/trainer.h"
 
@@ -23,25 +23,6 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_s
         random_below(static_cast<std::uint64_t>(vocab_size), 7, Purpose::test, stream, i));
   }
   return tokens;
-}
-
-/// Operations of a half on one rank: forward and backward of all products, and of attention over the attended pairs.
-double operations_of(const train::Half& half, const config::JobConfig& job, std::int64_t sequences,
-                     std::int64_t parameters) {
-  const auto& model = job.model;
-  const auto T = job.data.window;
-  double operations = 6.0 * static_cast<double>(parameters) * static_cast<double>(sequences * T);
-  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
-    const auto patterns = half.pattern.layer(layer);
-    const double heads_each = static_cast<double>(model.heads()) / static_cast<double>(patterns.size());
-    for (const auto& pattern : patterns) {
-      // Two products forward and four backward, 2 P operations a pair each (what a fused kernel makes again beyond
-      // them is not counted).
-      operations +=
-          12.0 * heads_each * static_cast<double>(model.head_dim * sequences) * attended_pairs(pattern, T);
-    }
-  }
-  return operations;
 }
 
 }  // namespace
@@ -73,7 +54,9 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.memory_bytes = session.memory().total_bytes();
   result.memory_available = session.memory_available();
   for (const auto& half : halves) {
-    result.halves.push_back({half.name, 0, operations_of(half, job, sequences, result.parameters)});
+    result.halves.push_back(
+        {half.name, 0,
+         half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
   }
   std::vector<std::vector<double>> times(halves.size());
   std::vector<double> steps;
@@ -83,7 +66,8 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
     for (std::size_t h = 0; h < halves.size(); ++h) {
       session.ops().synchronize();
       const double began = now();
-      const auto made = train::run_half(session, halves[h].pattern, {inputs, labels}, result.tokens, 1e-5);
+      const auto made =
+          train::run_half(session.parts(), halves[h].pattern, {inputs, labels}, result.tokens, 1e-5);
       session.ops().synchronize();
       const double seconds = now() - began;
       if (timed) times[h].push_back(seconds);

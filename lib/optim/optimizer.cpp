@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ratplus::optim {
 
-Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel::World& world,
-                     parallel::ParameterStore& store, Arena& arena)
-    : settings_(settings), ops_(ops), world_(world), store_(store) {
+Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, SumOverRanks sum,
+                     parallel::Watchdog& watchdog, parallel::ParameterStore& store, Arena& arena)
+    : settings_(settings), ops_(ops), sum_(std::move(sum)), watchdog_(watchdog), store_(store) {
   arena.category("optimizer");
   squares_ = arena.allocate(DType::f64, {1});
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
@@ -23,12 +24,12 @@ double Optimizer::gradient_norm() {
   }
   double squares = 0;
   ops_.download(&squares, squares_);
-  if (store_.mesh().shards > 1) squares = world_.sum(store_.counts() ? squares : 0.0);
+  if (store_.mesh().shards > 1) squares = sum_(store_.counts() ? squares : 0.0);
   return std::sqrt(squares);
 }
 
 double Optimizer::update(double learning_rate) {
-  world_.watchdog().at("the optimizer's update");
+  watchdog_.at("the optimizer's update");
   store_.finish_gradients();
   const double norm = gradient_norm();
   if (!std::isfinite(norm)) return norm;

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "parallel/parameter_store.h"
-#include "parallel/world.h"
+#include "parallel/watchdog.h"
 
 namespace ratplus::optim {
 
@@ -19,9 +20,12 @@ struct OptimizerSettings {
   double clip = 1.0;          ///< largest global gradient norm
 };
 
+/// The sum of a value over all ranks, the same bits on each.
+using SumOverRanks = std::function<double(double)>;
+
 class Optimizer {
  public:
-  Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel::World& world,
+  Optimizer(const OptimizerSettings& settings, Ops& ops, SumOverRanks sum, parallel::Watchdog& watchdog,
             parallel::ParameterStore& store, Arena& arena);
 
   /// One update with the store's summed gradients: clip by min(1, clip / (norm + 1e-6)), AdamW, publish. Returns the
@@ -45,7 +49,8 @@ class Optimizer {
 
   OptimizerSettings settings_;
   Ops& ops_;
-  const parallel::World& world_;
+  SumOverRanks sum_;
+  parallel::Watchdog& watchdog_;
   parallel::ParameterStore& store_;
   std::vector<Moments> moments_;
   Tensor squares_;  ///< f64 [1]

@@ -4,13 +4,13 @@
 
 namespace ratplus::train {
 
-HalfResult run_half(Session& session, const model::PatternPlan& pattern, const RankBatch& batch,
+HalfResult run_half(SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
                     std::int64_t counted, double learning_rate) {
-  const auto rows = static_cast<std::size_t>(session.settings().shapes.rows());
+  const auto rows = static_cast<std::size_t>(parts.model->shapes().rows());
   require(!batch.inputs.empty() && batch.inputs.size() % rows == 0,
           "a batch of {} tokens in micro-batches of {}", batch.inputs.size(), rows);
-  auto& store = session.store();
-  auto& model = session.model();
+  auto& store = *parts.store;
+  auto& model = *parts.model;
   store.begin_update();
   for (std::size_t at = 0; at < batch.inputs.size(); at += rows) {
     store.begin_micro_batch(at + rows == batch.inputs.size());
@@ -19,7 +19,7 @@ HalfResult run_half(Session& session, const model::PatternPlan& pattern, const R
   }
   HalfResult result;
   result.loss_sum = model.take_loss();
-  result.gradient_norm = session.optimizer().update(learning_rate);
+  result.gradient_norm = parts.optimizer->update(learning_rate);
   return result;
 }
 

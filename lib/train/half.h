@@ -5,7 +5,7 @@
 #include <span>
 
 #include "lib/model/pattern_plan.h"
-#include "lib/train/session.h"
+#include "lib/train/session_parts.h"
 
 namespace ratplus::train {
 
@@ -22,7 +22,7 @@ struct HalfResult {
 
 /// Forward and backward over all micro-batches, then one update with this learning rate. `counted`: positions of the
 /// global batch that count; the gradient is that of the mean over them, so it does not depend on how the batch is cut.
-HalfResult run_half(Session& session, const model::PatternPlan& pattern, const RankBatch& batch,
+HalfResult run_half(SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
                     std::int64_t counted, double learning_rate);
 
 }  // namespace ratplus::train

@@ -66,9 +66,6 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
   return ops;
 }
 
-/// What a GPU's libraries take beside the plan, when their kernels are loaded.
-constexpr std::int64_t gpu_reserve = std::int64_t{1} << 30;
-
 /// Bytes that a rank may plan with, or -1 where it cannot be told. The ranks of a host share its memory; GPUs they do
 /// not share.
 std::int64_t memory_for_rank(const Device& device, const parallel::World& world) {
@@ -91,49 +88,7 @@ double gib(std::int64_t bytes) {
   return static_cast<double>(bytes) / (1 << 30);
 }
 
-/// Settings that need less memory, the cheapest in time first.
-std::vector<SessionSettings> smaller(const SessionSettings& settings) {
-  using model::Recompute;
-  std::vector<SessionSettings> result;
-  auto base = settings;
-  base.parallel.keep_weights = false;
-  if (settings.parallel.keep_weights) result.push_back(base);
-  for (auto batch = settings.shapes.batch; batch >= 1; --batch) {
-    if (settings.shapes.batch % batch != 0) continue;  // what divides the batch still does
-    for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::block}) {
-      auto next = base;
-      next.shapes.batch = batch;
-      next.shapes.recompute = recompute;
-      const bool less = batch < settings.shapes.batch || recompute > settings.shapes.recompute;
-      const bool useful = settings.use == parallel::Use::training || recompute == Recompute::none;
-      if (less && useful) result.push_back(next);
-    }
-  }
-  return result;
-}
-
-std::string describe(const Arena& arena) {
-  std::string parts;
-  for (const auto& entry : arena.plan()) {
-    parts += fmt::format("{}{} {:.1f}", parts.empty() ? "" : ", ", entry.category, gib(entry.bytes));
-  }
-  return parts;
-}
-
 }  // namespace
-
-SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
-                           const parallel::World& world, Arena& arena) {
-  store =
-      std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
-                                                 settings.parallel, settings.use, world.watchdog(), arena);
-  if (settings.use == parallel::Use::training) {
-    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
-  }
-  model = std::make_unique<model::Model>(settings.model, settings.shapes, settings.use, ops, *store, arena);
-  arena.category("scratch");
-  scratch = arena.allocate(DType::u8, {ops.scratch_bytes(settings.shapes.ops(settings.model))});
-}
 
 Session::Session(const SessionSettings& settings, const parallel::World& world)
     : Session(settings, world, [](std::unique_ptr<Ops> ops) { return ops; }) {}
@@ -150,12 +105,12 @@ Session::Session(const SessionSettings& settings, const parallel::World& world, 
   ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
+  parts_ = make_parts(settings_, arena_);
   world_.agree([&] {
     check_memory();
     arena_.commit();
   });
-  parts_ = std::make_unique<SessionParts>(settings_, *ops_, groups_, world_, arena_);
+  parts_ = make_parts(settings_, arena_);
   ops_->use_scratch(parts_->scratch);
   model().prepare();
 }
@@ -170,33 +125,30 @@ Session::~Session() {
   }
 }
 
+std::unique_ptr<SessionParts> Session::make_parts(const SessionSettings& settings, Arena& arena) const {
+  const auto sum = [this](double value) { return world_.sum(value); };
+  return std::make_unique<SessionParts>(settings, *ops_, groups_, sum, world_.watchdog(), arena);
+}
+
 /// Before anything is allocated: a job that cannot fit ends with its plan, and with settings that do fit.
 void Session::check_memory() const {
   if (available_ < 0 || arena_.total_bytes() <= available_) return;
-  const bool training = settings_.use == parallel::Use::training;
-  std::string way_out =
-      "use more ranks with parallel.shard = \"full\" (parallel.shard_group = 0 cuts over all of them), a "
-      "shorter window "
-      "or a smaller model";
-  for (const auto& candidate : smaller(settings_)) {
+  auto way_out = way_to_fit(settings_, available_, [&](const SessionSettings& candidate) {
     Arena counted(ops_->device());
-    const SessionParts parts(candidate, *ops_, groups_, world_, counted);
-    if (counted.total_bytes() > available_) continue;
-    const auto batch = candidate.shapes.batch;
-    way_out = training
-                  ? fmt::format("data.micro_batch = {} with job.recompute = \"{}\"{} fits", batch,
-                                to_string(candidate.shapes.recompute),
-                                settings_.parallel.keep_weights ? " and parallel.keep_weights = false" : "")
-                  : fmt::format("a micro-batch of {} (--micro-batch) fits", batch);
-    way_out += fmt::format(" ({:.1f} GiB)", gib(counted.total_bytes()));
-    break;
+    make_parts(candidate, counted);
+    return counted.total_bytes();
+  });
+  if (way_out.empty()) {
+    way_out =
+        "use more ranks with parallel.shard = \"full\" (parallel.shard_group = 0 cuts over all of them), a "
+        "shorter window or a smaller model";
   }
   const std::string sharers =
       world_.local_size() > 1 && ops_->device().kind == DeviceKind::cpu
           ? fmt::format(" for each of the {} ranks of {}", world_.local_size(), world_.host())
           : "";
   fail("{}: the job needs {:.1f} GiB a rank ({}), and there are {:.1f} GiB{}; {}", to_string(ops_->device()),
-       gib(arena_.total_bytes()), describe(arena_), gib(available_), sharers, way_out);
+       gib(arena_.total_bytes()), describe_memory(arena_), gib(available_), sharers, way_out);
 }
 
 void Session::set_initial_weights(std::uint64_t seed) {

@@ -5,38 +5,10 @@
 #include <functional>
 #include <memory>
 
-#include "kernels/buffer.h"
-#include "kernels/ops.h"
-#include "lib/model/model.h"
-#include "lib/optim/optimizer.h"
-#include "parallel/communicator.h"
-#include "parallel/parameter_store.h"
+#include "lib/train/session_parts.h"
 #include "parallel/world.h"
 
 namespace ratplus::train {
-
-struct SessionSettings {
-  model::ModelConfig model;
-  model::PassShapes shapes;
-  parallel::Use use = parallel::Use::training;
-  parallel::Settings parallel = {};
-  optim::OptimizerSettings optimizer;  ///< training only
-  DeviceChoice device = DeviceChoice::cpu;
-  DType precision = DType::bf16;  ///< of a GPU's products
-  bool deterministic = true;
-  int threads = 0;  ///< CPU threads a rank, 0 = its share of the cores
-};
-
-/// The objects of a session, in memory of one arena: made once to count it and once more to take it.
-struct SessionParts {
-  SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
-               const parallel::World& world, Arena& arena);
-
-  std::unique_ptr<parallel::ParameterStore> store;
-  std::unique_ptr<optim::Optimizer> optimizer;  ///< training only
-  std::unique_ptr<model::Model> model;
-  Tensor scratch;
-};
 
 /// All memory is planned and allocated in the constructor. The weights are zero until set_initial_weights() or a
 /// checkpoint fills them. Throws Error where there is no such device, or where it has not enough memory: then the
@@ -53,6 +25,7 @@ class Session {
 
   const parallel::World& world() const { return world_; }
   Ops& ops() { return *ops_; }
+  SessionParts& parts() { return *parts_; }
   parallel::ParameterStore& store() { return *parts_->store; }
   model::Model& model() { return *parts_->model; }
   optim::Optimizer& optimizer() { return *parts_->optimizer; }  ///< training only
@@ -67,6 +40,7 @@ class Session {
   void set_initial_weights(std::uint64_t seed);
 
  private:
+  std::unique_ptr<SessionParts> make_parts(const SessionSettings& settings, Arena& arena) const;
   void check_memory() const;
 
   SessionSettings settings_;

@@ -55,31 +55,6 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
 
 }  // namespace
 
-SessionSettings session_settings(const config::JobConfig& job) {
-  return {.model = job.model,
-          .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
-          .use = parallel::Use::training,
-          .parallel = job.parallel,
-          .optimizer = {.beta1 = job.optimizer.beta1,
-                        .beta2 = job.optimizer.beta2,
-                        .eps = job.optimizer.eps,
-                        .weight_decay = job.optimizer.weight_decay,
-                        .clip = job.optimizer.clip},
-          .device = job.job.device,
-          .precision = job.job.precision,
-          .deterministic = job.job.deterministic,
-          .threads = job.job.threads};
-}
-
-std::vector<Half> halves(const config::JobConfig& job) {
-  std::vector<Half> result;
-  if (job.job.recipe == config::Recipe::joint) {
-    result.push_back({job.job.joint_pattern.describe(), job.job.joint_pattern});
-  }
-  result.push_back({job.job.pattern.describe(), job.job.pattern});
-  return result;
-}
-
 StartingPoint find_start(const config::JobConfig& job, const TrainingData& data, const parallel::World& world,
                          const std::optional<std::filesystem::path>& resume) {
   if (!resume && job.job.kind == config::Kind::pretrain) return {};
@@ -200,7 +175,7 @@ StepMetrics Trainer::train_step() {
 
 HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted,
                                 double lr) {
-  const auto result = run_half(session_, half.pattern, {batch.inputs, batch.labels}, counted, lr);
+  const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr);
   HalfMetrics metrics{.pattern = half.name,
                       .loss = world_.sum(result.loss_sum) / static_cast<double>(counted),
                       .gradient_norm = result.gradient_norm};

@@ -12,6 +12,7 @@
 #include "lib/checkpoint/background_save.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
+#include "lib/train/job_settings.h"
 #include "lib/train/metrics.h"
 #include "lib/train/session.h"
 #include "lib/train/training_data.h"
@@ -36,16 +37,6 @@ enum class Outcome {
   finished,     ///< the last step is done and saved
   interrupted,  ///< a signal asked to stop: the step was finished and saved
 };
-
-/// One update of a step: what it attends with.
-struct Half {
-  std::string name;
-  model::PatternPlan pattern;
-};
-/// The updates that a job's recipe makes on each batch, in order.
-std::vector<Half> halves(const config::JobConfig& job);
-/// What a job asks of its session.
-SessionSettings session_settings(const config::JobConfig& job);
 
 /// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
 /// system's, or all of a checkpoint's state.

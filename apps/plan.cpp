@@ -1,0 +1,350 @@
+// ratplus plan: what a job would take on a cluster, before a GPU is asked for.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "apps/command_line.h"
+#include "apps/format.h"
+#include "data/pending_file.h"
+#include "kernels/error.h"
+#include "lib/plan/plan.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* help_text =
+    R"(usage: ratplus plan JOB.toml [--nodes N] [--gpus-per-node G] [--gpu KIND] [options]
+
+Tells, before a GPU is asked for, what a job would take on a cluster: memory of a GPU by part, operations
+and traffic of a step, its expected time and where it goes, tokens/s, share of peak, hours and GPU hours to
+the end of the job, and the size of its checkpoints. No GPU, no data and no MPI are needed.
+
+The memory is counted by the program's own objects. The time comes from a model, which
+docs/performance.md explains and compares with measured steps; "cautions" say where a plan goes beyond
+what was measured. Where the job does not fit, settings are named that do, and the status is 1.
+
+)";
+
+constexpr const char* help_end = R"(
+examples:
+  ratplus plan configs/pretrain/1b.toml --gpu h100
+  ratplus plan configs/pretrain/7b.toml --gpu h200 --nodes 8 --set parallel.keep_weights=true
+  ratplus plan configs/pretrain/3b.toml --gpu a100 --table 1,2,4,8 --network 20
+)";
+
+struct PlanArguments {
+  std::string job;
+  std::vector<std::string> overrides;
+  plan::Cluster cluster;
+  std::vector<int> table;  ///< numbers of nodes; empty: only cluster.nodes
+  std::string json;
+};
+
+/// "1,2,4,8".
+std::vector<int> parse_nodes(const std::string& text) {
+  std::vector<int> result;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const auto end = std::min(text.find(',', begin), text.size());
+    int nodes = 0;
+    const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, nodes);
+    if (error != std::errc() || stop != text.data() + end || nodes < 1) {
+      throw po::error(fmt::format("--table {} is no list of numbers of nodes, as 1,2,4,8", text));
+    }
+    result.push_back(nodes);
+    begin = end + 1;
+  }
+  return result;
+}
+
+/// What a plan of more ranks than any machine has would only waste time on.
+void check_cluster(const PlanArguments& args) {
+  constexpr int most_ranks = 1 << 20;
+  const auto& cluster = args.cluster;
+  if (cluster.nodes < 1 || cluster.gpus_per_node < 1) {
+    throw po::error("--nodes and --gpus-per-node are at least 1");
+  }
+  auto nodes = args.table;
+  nodes.push_back(cluster.nodes);
+  for (const int n : nodes) {
+    if (std::int64_t{n} * cluster.gpus_per_node > most_ranks) {
+      throw po::error(
+          fmt::format("{} nodes of {} GPUs are more than {} GPUs", n, cluster.gpus_per_node, most_ranks));
+    }
+  }
+}
+
+std::string known_names() {
+  std::vector<std::string_view> names;
+  for (const auto& gpu : plan::known_gpus()) names.push_back(gpu.name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// Empty when help was asked for and given.
+std::optional<PlanArguments> parse(const Arguments& args) {
+  PlanArguments parsed;
+  std::string gpu, table;
+  const auto gpu_help = fmt::format("kind of GPU: {}", known_names());
+  po::options_description options("options");
+  options.add_options()("nodes", po::value(&parsed.cluster.nodes)->default_value(1)->value_name("N"),
+                        "nodes")("gpus-per-node",
+                                 po::value(&parsed.cluster.gpus_per_node)->default_value(8)->value_name("G"),
+                                 "GPUs of a node, a rank each")(
+      "gpu", po::value(&gpu)->default_value("h100")->value_name("KIND"), gpu_help.c_str())(
+      "table", po::value(&table)->value_name("N,N,..."), "a line for each of these numbers of nodes")(
+      "network", po::value(&parsed.cluster.network)->value_name("GB/s"),
+      "what collectives reach between nodes, a GPU; default: 40 (400 Gbit/s a GPU)")(
+      "link", po::value(&parsed.cluster.link)->value_name("GB/s"),
+      "what they reach within a node, a GPU; default: 60 % of NVLink's rate in one direction")(
+      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "override a key of the job file")("json", po::value(&parsed.json)->value_name("FILE"),
+                                        "write the plan there too");
+  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)"};
+  const auto values = parse_command_line(args, options, job, {help_text, help_end});
+  if (!values) return std::nullopt;
+  for (const auto& [key, value] :
+       {std::pair{"link", parsed.cluster.link}, {"network", parsed.cluster.network}}) {
+    constexpr double least = 0.01, most = 1e5;  // GB/s
+    if (!values->contains(key) || (value >= least && value <= most)) continue;
+    throw po::error(fmt::format("--{} is in GB/s, from {} to {}", key, least, most));
+  }
+  parsed.cluster.link *= 1e9;
+  parsed.cluster.network *= 1e9;
+  if (values->contains("table")) parsed.table = parse_nodes(table);
+  check_cluster(parsed);
+  try {
+    parsed.cluster.gpu = &plan::find_gpu(gpu);
+  } catch (const Error& error) {
+    throw po::error(fmt::format("--gpu: {}", error.what()));
+  }
+  const auto parent = std::filesystem::path(parsed.json).parent_path();
+  if (!parent.empty() && !std::filesystem::exists(parent)) {
+    fail("--json {}: there is no directory {}", parsed.json, parent.string());
+  }
+  return parsed;
+}
+
+// --- one cluster ----------------------------------------------------------------------------------------------
+
+double gib(std::int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 30);
+}
+
+std::string describe(const plan::Cluster& cluster) {
+  return fmt::format("{} node{} of {} x {}", cluster.nodes, cluster.nodes == 1 ? "" : "s",
+                     cluster.gpus_per_node, cluster.gpu->title);
+}
+
+void print_memory(const plan::MemoryPlan& memory) {
+  fmt::print("\n{:<36}{:>10}\n", "memory of a GPU", "GiB");
+  for (const auto& part : memory.parts) fmt::print("{:<36}{:>10.1f}\n", part.category, gib(part.bytes));
+  fmt::print("{:<36}{:>10.1f}   of {:.1f}\n", "in all", gib(memory.bytes), gib(memory.available));
+}
+
+void print_halves(const plan::StepPlan& step, const plan::Cluster& cluster) {
+  fmt::print("\n{:<28}{:>10}{:>16}{:>12}{:>10}\n", "half", "ms", "tokens/s a GPU", "TFLOP/s", "of peak");
+  const auto line = [&](const std::string& name, double seconds, double operations) {
+    fmt::print("{:<28}{:>10.1f}{:>16.0f}{:>12.1f}{:>9.1f}%\n", name, seconds * 1e3,
+               static_cast<double>(step.tokens) / seconds / cluster.ranks(), operations / seconds / 1e12,
+               operations / seconds / cluster.gpu->bf16_rate * 100);
+  };
+  for (const auto& half : step.halves) line(half.pattern, half.seconds, half.operations);
+  line("step", step.seconds, step.operations());
+  fmt::print("{:<28}{:>10}{:>16.0f}\n", "all GPUs", "", step.tokens_per_second());
+}
+
+void print_work(const plan::StepPlan& step) {
+  fmt::print("\n{:<28}{:>10}{:>8}{:>12}{:>12}\n", "where a step's time goes", "ms", "share", "TFLOP", "GB");
+  const auto line = [&](const char* name, double seconds) {
+    fmt::print("{:<28}{:>10.1f}{:>7.1f}%", name, seconds * 1e3, seconds / step.seconds * 100);
+  };
+  for (std::size_t part = 0; part < step.work.size(); ++part) {
+    const auto& work = step.work[part];
+    if (work.seconds == 0) continue;
+    line(to_string(static_cast<plan::Part>(part)), work.seconds);
+    fmt::print("{:>12.1f}{:>12.1f}\n", work.operations / 1e12, work.bytes / 1e9);
+  }
+  line("waiting for communication", step.waiting);
+  fmt::print("\n");
+  line("slower beside it", step.slowing);
+  double operations = 0, bytes = 0;
+  for (const auto& work : step.work) {
+    operations += work.operations;
+    bytes += work.bytes;
+  }
+  fmt::print("\n");
+  line("in all", step.seconds);
+  fmt::print("{:>12.1f}{:>12.1f}", operations / 1e12, bytes / 1e9);
+  fmt::print(
+      "\n\na GPU sends, a step: {:.1f} GB within its node in {:.0f} ms, {:.1f} GB between nodes in {:.0f} "
+      "ms\n",
+      step.in_nodes.bytes / 1e9, step.in_nodes.seconds * 1e3, step.between_nodes.bytes / 1e9,
+      step.between_nodes.seconds * 1e3);
+}
+
+void print_length(const plan::Plan& plan, const plan::Cluster& cluster, const config::JobConfig& job) {
+  if (plan.steps == 0) {
+    fmt::print("to the end: schedule.epochs is of data, which a plan does not read\n");
+  } else {
+    fmt::print(
+        "to the end: {} steps, {} tokens: {}, {:.0f} GPU hours, {} validation{} of {:.1f} s included\n",
+        plan.steps, format_count(static_cast<double>(plan.steps * job.tokens_per_step())),
+        format_seconds(plan.seconds), plan.gpu_hours(cluster), plan.validations,
+        plan.validations == 1 ? "" : "s", plan.step.validation_seconds);
+  }
+  fmt::print("checkpoints: {} each, at most {} at a time: {}", format_bytes(plan.checkpoint_bytes),
+             plan.checkpoints, format_bytes(plan.checkpoint_bytes * plan.checkpoints));
+  if (plan.export_bytes > 0) fmt::print("; last weights as safetensors: {}", format_bytes(plan.export_bytes));
+  fmt::print("\n");
+}
+
+void print_plan(const plan::Plan& plan, const PlanArguments& args, const config::JobConfig& job) {
+  const auto& cluster = args.cluster;
+  fmt::print("{} on {}\n{} parameters\n", args.job, describe(cluster), plan.parameters);
+  if (plan.memory.fits()) {
+    fmt::print(
+        "shard = \"{}\": {} replica{} x {} shard{}; {} micro-batch{} of {} x {} tokens a GPU and half\n",
+        to_string(job.parallel.shard), plan.step.replicas, plan.step.replicas == 1 ? "" : "s",
+        plan.step.shards, plan.step.shards == 1 ? "" : "s", plan.step.micro_batches,
+        plan.step.micro_batches == 1 ? "" : "es", job.data.micro_batch, job.data.window);
+  }
+  print_memory(plan.memory);
+  if (plan.memory.fits()) {
+    print_halves(plan.step, cluster);
+    print_work(plan.step);
+    fmt::print("\n");
+    print_length(plan, cluster, job);
+  }
+  fmt::print("\ncautions\n");
+  for (const auto& caution : plan.cautions) fmt::print("- {}\n", caution);
+}
+
+Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
+  const auto& step = plan.step;
+  Json memory = Json::object(), work = Json::array(), halves = Json::array();
+  for (const auto& part : plan.memory.parts) memory[part.category] = part.bytes;
+  Json json = {{"gpu", cluster.gpu->name},
+               {"nodes", cluster.nodes},
+               {"gpus_per_node", cluster.gpus_per_node},
+               {"link_bytes_per_second", cluster.link_bandwidth()},
+               {"network_bytes_per_second", cluster.network_bandwidth()},
+               {"parameters", plan.parameters},
+               {"memory", std::move(memory)},
+               {"memory_bytes", plan.memory.bytes},
+               {"memory_available", plan.memory.available},
+               {"fits", plan.memory.fits()},
+               {"checkpoint_bytes", plan.checkpoint_bytes},
+               {"checkpoints", plan.checkpoints},
+               {"export_bytes", plan.export_bytes},
+               {"cautions", plan.cautions}};
+  if (!plan.memory.fits()) {
+    json["way_to_fit"] = plan.memory.way_to_fit;
+    return json;
+  }
+  for (const auto& half : step.halves) {
+    halves.push_back({{"pattern", half.pattern}, {"seconds", half.seconds}, {"operations", half.operations}});
+  }
+  for (std::size_t part = 0; part < step.work.size(); ++part) {
+    const auto& w = step.work[part];
+    work.push_back({{"part", to_string(static_cast<plan::Part>(part))},
+                    {"seconds", w.seconds},
+                    {"operations", w.operations},
+                    {"bytes", w.bytes}});
+  }
+  json.update({{"replicas", step.replicas},
+               {"shards", step.shards},
+               {"micro_batches", step.micro_batches},
+               {"tokens", step.tokens},
+               {"halves", std::move(halves)},
+               {"work", std::move(work)},
+               {"step_seconds", step.seconds},
+               {"waiting_seconds", step.waiting},
+               {"slowing_seconds", step.slowing},
+               {"bytes_in_nodes", step.in_nodes.bytes},
+               {"bytes_between_nodes", step.between_nodes.bytes},
+               {"tokens_per_second", step.tokens_per_second()},
+               {"last_half_share_of_peak", step.last_half_share(*cluster.gpu)},
+               {"share_of_peak", step.share(*cluster.gpu)},
+               {"steps", plan.steps},
+               {"validations", plan.validations},
+               {"validation_seconds", step.validation_seconds},
+               {"seconds", plan.seconds},
+               {"gpu_hours", plan.gpu_hours(cluster)}});
+  return json;
+}
+
+void write_json(const std::string& file, const Json& json) {
+  if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
+}
+
+int plan_one(const PlanArguments& args, const config::JobConfig& job) {
+  const auto plan = plan::plan_job(job, args.cluster);
+  print_plan(plan, args, job);
+  std::fflush(stdout);
+  write_json(args.json, to_json(plan, args.cluster));
+  require_fit(plan.memory, job, args.cluster);
+  return 0;
+}
+
+// --- a table of several -----------------------------------------------------------------------------------------
+
+/// Numbers of nodes on which the job cannot run are told below the table. Status 1 where it can on none.
+int plan_table(const PlanArguments& args, const config::JobConfig& job) {
+  fmt::print("{} on nodes of {} x {}\n\n", args.job, args.cluster.gpus_per_node, args.cluster.gpu->title);
+  fmt::print("{:>6}{:>6}{:>9}{:>10}{:>10}{:>12}{:>10}{:>10}{:>9}{:>11}{:>9}{:>11}\n", "nodes", "GPUs",
+             "batches", "GiB/GPU", "s/step", "tokens/s", "a GPU", "of first", "of peak", "not hidden",
+             "hours", "GPU hours");
+  Json rows = Json::array();
+  std::vector<std::string> problems, cautions;
+  double first = 0;  // tokens/s a GPU of the first line
+  auto cluster = args.cluster;
+  for (const int nodes : args.table) {
+    cluster.nodes = nodes;
+    try {
+      const auto plan = plan::plan_job(job, cluster);
+      require_fit(plan.memory, job, cluster);
+      const auto& step = plan.step;
+      const double rate = step.tokens_per_second() / cluster.ranks();
+      if (first == 0) first = rate;
+      fmt::print(
+          "{:>6}{:>6}{:>9}{:>10.1f}{:>10.3f}{:>12.0f}{:>10.0f}{:>9.1f}%{:>8.1f}%{:>10.1f}%{:>9.1f}{:>11.0f}"
+          "\n",
+          nodes, cluster.ranks(), step.micro_batches, gib(plan.memory.bytes), step.seconds,
+          step.tokens_per_second(), rate, rate / first * 100, step.last_half_share(*cluster.gpu) * 100,
+          (step.waiting + step.slowing) / step.seconds * 100, plan.seconds / 3600, plan.gpu_hours(cluster));
+      rows.push_back(to_json(plan, cluster));
+      cautions = plan.cautions;
+    } catch (const Error& error) {
+      fmt::print("{:>6}{:>6}   cannot run, see below\n", nodes, cluster.ranks());
+      problems.push_back(fmt::format("{} node{}: {}", nodes, nodes == 1 ? "" : "s", error.what()));
+    }
+  }
+  fmt::print(
+      "\nbatches: micro-batches a GPU and half. of peak: the last half. not hidden: what communication adds "
+      "to "
+      "the step.\n");
+  for (const auto& problem : problems) fmt::print("- {}\n", problem);
+  for (const auto& caution : cautions) fmt::print("- {}\n", caution);
+  std::fflush(stdout);
+  write_json(args.json, rows);
+  if (rows.empty()) fail("{}: runs on none of these numbers of nodes", job.source);
+  return 0;
+}
+
+}  // namespace
+
+int plan_command(const Arguments& args) {
+  const auto parsed = parse(args);
+  if (!parsed) return 0;
+  refuse_ranks("plan");
+  const auto job = config::load_job(parsed->job, parsed->overrides);
+  return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
+}
+
+}  // namespace ratplus::apps

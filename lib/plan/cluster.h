@@ -1,0 +1,46 @@
+// Gpu, Cluster: the machine that a plan is made for.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ratplus::plan {
+
+/// What the maker says of a kind of GPU. What of it a job reaches is in speeds.h, the same share for all kinds.
+struct Gpu {
+  std::string_view name;   ///< "h100", as --gpu takes it
+  std::string_view title;  ///< "NVIDIA H100 80GB SXM"
+  std::int64_t memory;     ///< bytes that a program finds free, driver and context taken off
+  double bandwidth;        ///< of its memory, bytes a second
+  double bf16_rate;        ///< of dense bfloat16 products, operations a second: the peak of "share of peak"
+  double f32_rate;         ///< of float32 without tensor cores
+  double link;             ///< of NVLink in one direction, bytes a second
+  std::string_view evidence;  ///< what the plan's times on it rest on
+};
+
+/// All kinds that are known.
+std::span<const Gpu> known_gpus();
+/// The one of this name, in any case. Throws Error that lists the names.
+const Gpu& find_gpu(std::string_view name);
+
+/// Equal nodes of one kind of GPU, a rank a GPU.
+struct Cluster {
+  const Gpu* gpu = nullptr;
+  int nodes = 1;
+  int gpus_per_node = 8;
+  /// Bytes a second that collectives reach (their "bus bandwidth"), a GPU: 0 for what is expected of the kind, or of a
+  /// network of 400 Gbit/s a GPU.
+  double link = 0;     ///< within a node
+  double network = 0;  ///< between nodes
+
+  int ranks() const { return nodes * gpus_per_node; }
+  /// The node of each rank, as a launcher would place them.
+  std::vector<int> rank_nodes() const;
+  double link_bandwidth() const;
+  double network_bandwidth() const;
+};
+
+}  // namespace ratplus::plan

@@ -1,0 +1,27 @@
+#include "lib/plan/modelled_rank.h"
+
+#include <utility>
+
+#include "lib/plan/speeds.h"
+
+namespace ratplus::plan {
+
+ModelledRank::ModelledRank(const train::SessionSettings& settings, const Cluster& cluster)
+    : ops_(*cluster.gpu, settings.precision, settings.deterministic,
+           cluster.ranks() > 1 ? speeds::slowest : 1, timeline_),
+      arena_(ops_.device()),
+      board_("", 1, 0),
+      watchdog_({}, 1, board_) {
+  const auto& parallel = settings.parallel;
+  groups_.mesh = parallel::make_mesh(cluster.rank_nodes(), 0, parallel.shard, parallel.shard_group);
+  auto shards = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.shard_ranks);
+  auto replicas = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.replica_ranks);
+  shards_ = shards.get();
+  replicas_ = replicas.get();
+  groups_.shards = std::move(shards);
+  groups_.replicas = std::move(replicas);
+  const auto sum = [](double value) { return value; };
+  parts_ = std::make_unique<train::SessionParts>(settings, ops_, groups_, sum, watchdog_, arena_);
+}
+
+}  // namespace ratplus::plan

@@ -1,0 +1,42 @@
+// ModelledRank: rank 0 of a cluster that is only counted: a job's own objects, as Session makes them, on a backend and on
+// collectives that take their time on a Timeline.
+#pragma once
+
+#include <memory>
+
+#include "lib/plan/cluster.h"
+#include "lib/plan/modelled_communicator.h"
+#include "lib/plan/modelled_ops.h"
+#include "lib/plan/timeline.h"
+#include "lib/train/session_parts.h"
+#include "parallel/node_board.h"
+#include "parallel/watchdog.h"
+
+namespace ratplus::plan {
+
+class ModelledRank {
+ public:
+  /// Throws Error where the mesh cannot be.
+  ModelledRank(const train::SessionSettings& settings, const Cluster& cluster);
+
+  train::SessionParts& parts() { return *parts_; }
+  const Arena& memory() const { return arena_; }
+  const parallel::Mesh& mesh() const { return groups_.mesh; }
+  const Timeline& timeline() const { return timeline_; }
+  const ModelledOps& ops() const { return ops_; }
+  const ModelledCommunicator& shards() const { return *shards_; }
+  const ModelledCommunicator& replicas() const { return *replicas_; }
+
+ private:
+  Timeline timeline_;
+  ModelledOps ops_;
+  Arena arena_;  // counts, and is never committed: its tensors are looked at, not touched
+  parallel::NodeBoard board_;
+  parallel::Watchdog watchdog_;
+  ModelledCommunicator* shards_;
+  ModelledCommunicator* replicas_;
+  parallel::MeshGroups groups_;
+  std::unique_ptr<train::SessionParts> parts_;
+};
+
+}  // namespace ratplus::plan

@@ -1,0 +1,62 @@
+// Every constant of the model of a step's time, in one place. docs/performance.md, "What many GPUs are expected to do",
+// explains the model; tests/plan compares it with measured runs.
+//
+// An operation takes the larger of its bytes over the bandwidth that it reaches and its operations over the rate that it
+// reaches (patterns' attention: their sum). What is reached is a share of the datasheet's figure, measured on an H100
+// (docs/performance.md, "Operations of a layer") and taken to be the same on every kind.
+#pragma once
+
+namespace ratplus::plan::speeds {
+
+// --- shares of the memory's bandwidth ---------------------------------------------------------------------------
+/// A large copy: 3.00 of 3.35 TB/s. What follows are shares of that.
+inline constexpr double copy_share = 3.00 / 3.35;
+inline constexpr double norm_share = 0.156 / 0.178;        ///< residual + RMSNorm
+inline constexpr double recurrence_share = 0.212 / 0.255;  ///< gate, recurrence, RoPE
+inline constexpr double gate_share = 0.089 / 0.099;
+inline constexpr double gelu_share = 0.223 / 0.229;
+inline constexpr double loss_share = 0.175 / 0.181;
+inline constexpr double adamw_share = 0.209 / 0.213;
+inline constexpr double sum_share = 0.028 / 0.034;  ///< sums of squares
+/// Attention under a pattern, apart from its products: 1.23 and 1.40 of its tensors' floor.
+inline constexpr double pattern_forward_bytes = 1 / 1.23;
+inline constexpr double pattern_backward_bytes = 1 / 1.40;
+
+// --- shares of the rate of bfloat16 products --------------------------------------------------------------------
+// Of 989 TFLOP/s, in a step of 1b at micro-batch 4, whose power limits the clock.
+inline constexpr double product_share = 687e12 / 989e12;
+/// Dense attention by cuDNN, forward (4 d a pair) and backward (10 d): 0.263 and 0.927 ms by themselves, a tenth more in
+/// a step. Not deterministic: 0.791.
+inline constexpr double dense_forward_share = 477e12 / 989e12;
+inline constexpr double dense_backward_share = 338e12 / 989e12;
+inline constexpr double dense_backward_any_order_share = dense_backward_share * 0.927 / 0.791;
+/// Attention under a pattern: how its time grows with the pairs, from (64, 0, 0), (16, 0, 4) and (16, 256, 4).
+inline constexpr double pattern_forward_share = 320e12 / 989e12;
+inline constexpr double pattern_backward_share = 198e12 / 989e12;
+
+// --- shares of the rate of float32 without tensor cores; not measured -------------------------------------------
+inline constexpr double f32_product_share = 0.75;
+/// Attention's plain kernels: float32, heads above 128 channels or of no multiple of 8.
+inline constexpr double plain_attention_share = 0.15;
+
+/// Seconds from the end of an operation to the begin of the next: 0.4 % of a step of 1b, of some 7000 operations.
+inline constexpr double between_operations = 1.3e-6;
+
+// --- collectives ------------------------------------------------------------------------------------------------
+/// Of NVLink's rate in one direction, by NCCL's all-gathers and reduce-scatters of a block; not measured here.
+inline constexpr double link_share = 0.6;
+/// Bytes a second and GPU between nodes: 400 Gbit/s, of which large messages reach 80 %; not measured here.
+inline constexpr double network = 40e9;
+/// Seconds that a collective takes for each rank that its data pass through, within a node and between nodes; not
+/// measured here.
+inline constexpr double link_latency = 2e-6;
+inline constexpr double network_latency = 8e-6;
+/// By how much computation slows down while a collective runs at the full rate of the link; in proportion where it
+/// runs at less. NCCL's kernels take processors and bandwidth that products would have. From 1b with shard = "full" on
+/// two H200.
+inline constexpr double interference = 0.54;
+/// Several GPUs wait for the slowest, which is this share as fast as one alone is on average: from one machine to the
+/// next, steps differ by 2 %.
+inline constexpr double slowest = 0.99;
+
+}  // namespace ratplus::plan::speeds

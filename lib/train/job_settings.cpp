@@ -1,0 +1,30 @@
+#include "lib/train/job_settings.h"
+
+namespace ratplus::train {
+
+SessionSettings session_settings(const config::JobConfig& job) {
+  return {.model = job.model,
+          .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
+          .use = parallel::Use::training,
+          .parallel = job.parallel,
+          .optimizer = {.beta1 = job.optimizer.beta1,
+                        .beta2 = job.optimizer.beta2,
+                        .eps = job.optimizer.eps,
+                        .weight_decay = job.optimizer.weight_decay,
+                        .clip = job.optimizer.clip},
+          .device = job.job.device,
+          .precision = job.job.precision,
+          .deterministic = job.job.deterministic,
+          .threads = job.job.threads};
+}
+
+std::vector<Half> halves(const config::JobConfig& job) {
+  std::vector<Half> result;
+  if (job.job.recipe == config::Recipe::joint) {
+    result.push_back({job.job.joint_pattern.describe(), job.job.joint_pattern});
+  }
+  result.push_back({job.job.pattern.describe(), job.job.pattern});
+  return result;
+}
+
+}  // namespace ratplus::train

@@ -1,0 +1,93 @@
+// Plans beside the runs of docs/performance.md. A run that is measured is added as a line of the table below.
+#include <doctest/doctest.h>
+#include <fmt/core.h>
+
+#include <cmath>
+
+#include "lib/plan/plan.h"
+#include "tests/plan/jobs.h"
+
+namespace ratplus::plan {
+namespace {
+
+/// One run of `ratplus bench step`, or of `ratplus train`. 0: was not told.
+struct MeasuredRun {
+  const char* gpu;
+  int nodes, gpus_per_node;
+  const char* config;
+  int micro_batches;  ///< a GPU and half
+  std::vector<std::string> settings;
+  double tokens_per_second;  ///< a GPU, both halves
+  double dense_share;        ///< of peak, of the last half, in percent
+  double memory;             ///< GiB a GPU
+};
+
+const MeasuredRun runs[] = {
+    // "One GPU"
+    {"h100", 1, 1, "pretrain/1b", 4, {"data.micro_batch=2"}, 27200, 51.0, 44.5},
+    {"h100", 1, 1, "pretrain/1b", 4, {}, 28200, 52.9, 64.1},
+    {"h100", 1, 1, "pretrain/1b", 4, {"job.deterministic=false"}, 28300, 53.4, 62.4},
+    {"h100", 1, 1, "pretrain/1b", 4, {"job.recompute=cheap"}, 26900, 50.8, 49.7},
+    {"h100", 1, 1, "pretrain/1b", 4, {"job.recompute=block"}, 22600, 42.5, 32.5},
+    {"h100", 1, 1, "pretrain/1b", 4, {"model.vocab_size=2048"}, 28700, 0, 0},
+    {"h100", 1, 1, "pretrain/1b", 4, {"data.micro_batch=2"}, 26503, 0, 0},  // "Against PyTorch"
+    // "Two GPUs"
+    {"h200", 1, 1, "pretrain/1b", 4, {"parallel.shard=none"}, 28762, 53.9, 64.1},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=optimizer"}, 28559, 53.6, 58.6},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full"}, 27424, 51.6, 52.9},
+};
+
+/// The job as that run had it: its batch is what its micro-batches make.
+config::JobConfig job_of(const MeasuredRun& run) {
+  const auto load = [&](std::int64_t batch) {
+    auto settings = run.settings;
+    settings.push_back(fmt::format("data.batch={}", batch));
+    return shipped_job(run.config, settings);
+  };
+  const auto micro_batch = shipped_job(run.config, run.settings).data.micro_batch;
+  return load(micro_batch * run.micro_batches * run.nodes * run.gpus_per_node);
+}
+
+TEST_CASE("plans are within 15 % of what was measured, and memory is what the program took") {
+  for (const auto& run : runs) {
+    const auto job = job_of(run);
+    const auto cluster = cluster_of(run.gpu, run.nodes, run.gpus_per_node);
+    const auto plan = plan_job(job, cluster);
+    const double rate = plan.step.tokens_per_second() / cluster.ranks();
+    const double share = plan.step.last_half_share(*cluster.gpu) * 100;
+    const double memory = static_cast<double>(plan.memory.bytes) / (1 << 30);
+    std::string settings;
+    for (const auto& setting : run.settings) settings += " " + setting;
+    const auto line = fmt::format(
+        "{} x {}, {}{}: {:.0f} tokens/s a GPU, measured {:.0f} ({:+.1f} %); dense half {:.1f} % of peak, "
+        "measured {:.1f}; {:.1f} GiB, measured {:.1f}",
+        cluster.ranks(), run.gpu, run.config, settings, rate, run.tokens_per_second,
+        (rate / run.tokens_per_second - 1) * 100, share, run.dense_share, memory, run.memory);
+    CAPTURE(line);
+    MESSAGE(line);
+    CHECK(plan.memory.fits());
+    CHECK(std::abs(rate / run.tokens_per_second - 1) < 0.15);
+    if (run.dense_share > 0) CHECK(std::abs(share / run.dense_share - 1) < 0.15);
+    if (run.memory > 0) CHECK(std::abs(memory - run.memory) < 0.1);
+  }
+}
+
+/// "Where a step at micro-batch 4 goes": the shares of the parts, and the rate of the products.
+TEST_CASE("the parts of a step are those of the profile") {
+  const auto job = shipped_job("pretrain/1b", {"data.batch=16"});
+  const auto step = plan_step(job, cluster_of("h100", 1, 1));
+  const auto share = [&](Part part) {
+    return step.work[static_cast<std::size_t>(part)].seconds / step.seconds * 100;
+  };
+  CHECK(share(Part::products) == doctest::Approx(71).epsilon(0.05));
+  CHECK(share(Part::dense_attention) == doctest::Approx(10.6).epsilon(0.05));
+  CHECK(share(Part::norms) == doctest::Approx(5.4).epsilon(0.15));
+  CHECK(share(Part::recurrence) == doctest::Approx(4.1).epsilon(0.1));
+  CHECK(share(Part::gelu) == doctest::Approx(3.7).epsilon(0.1));
+  CHECK(share(Part::pattern_attention) == doctest::Approx(1.7).epsilon(0.1));
+  CHECK(share(Part::gate) == doctest::Approx(1.5).epsilon(0.1));
+  CHECK(share(Part::update) == doctest::Approx(1.4).epsilon(0.1));
+}
+
+}  // namespace
+}  // namespace ratplus::plan

@@ -1,0 +1,44 @@
+// The memory of a plan beside that of the program itself, on ranks that there are: the same to the byte, in each part but
+// the scratch, which is the backend's own.
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "lib/plan/memory_plan.h"
+#include "lib/train/job_settings.h"
+#include "lib/train/session.h"
+#include "tests/plan/jobs.h"
+#include "tests/support/ranks.h"
+
+namespace ratplus::plan {
+namespace {
+
+std::map<std::string, std::int64_t> by_name(const std::vector<Arena::Entry>& entries) {
+  std::map<std::string, std::int64_t> result;
+  for (const auto& entry : entries) {
+    if (entry.category != "scratch") result[entry.category] += entry.bytes;
+  }
+  return result;
+}
+
+TEST_CASE("a plan's memory is what a session takes") {
+  for (const char* shard : {"none", "optimizer", "full"}) {
+    for (const char* more : {"parallel.prefetch=2", "parallel.keep_weights=true", "parallel.reduce=bf16",
+                             "job.recompute=cheap", "job.recompute=block"}) {
+      CAPTURE(shard);
+      CAPTURE(more);
+      // In f32, as on the CPU: only there the weights are their own masters.
+      const auto job = shipped_job("quickstart/pretrain",
+                                   {std::string("parallel.shard=") + shard, more, "job.precision=f32",
+                                    "data.micro_batch=1", "parallel.shard_group=0"});
+      const train::Session session(train::session_settings(job), world());
+      auto on_gpus = job;
+      on_gpus.job.device = DeviceChoice::cuda;
+      const auto plan = plan_memory(on_gpus, cluster_of("h100", 1, world().size()));
+      CHECK(by_name(plan.parts) == by_name(session.memory().plan()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ratplus::plan

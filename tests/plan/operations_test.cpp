@@ -1,0 +1,115 @@
+// The times of single operations beside the table "Operations of a layer" of docs/performance.md (an H100).
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "kernels/buffer.h"
+#include "lib/plan/modelled_ops.h"
+#include "tests/plan/jobs.h"
+
+namespace ratplus::plan {
+namespace {
+
+constexpr std::int64_t B = 2, T = 4096, N = B * T, d = 2048, P = 128, H = d / P, V = 32000;
+
+/// Tensors that nobody touches.
+struct Layer {
+  Tensor make(DType dtype, std::initializer_list<std::int64_t> shape) { return arena.allocate(dtype, shape); }
+  Tensor heads() { return make(DType::bf16, {B, T, H, P}); }
+
+  Arena arena{{DeviceKind::cuda, 0}};
+  Tensor stream = make(DType::f32, {N, d}), row = make(DType::bf16, {N, d}),
+         wide = make(DType::bf16, {N, 4 * d});
+  Tensor projection = make(DType::bf16, {B, T, 5, H, P}), statistics = make(DType::f32, {N});
+  Tensor norm = make(DType::bf16, {d}), dnorm = make(DType::f32, {d}), rope = make(DType::f32, {T, 2, P / 2});
+  Tensor q = heads(), lse = make(DType::f32, {B, H, T});
+};
+
+/// The milliseconds of what f does.
+double milliseconds(const std::function<void(ModelledOps&)>& f, bool deterministic = true) {
+  Timeline timeline;
+  ModelledOps ops(find_gpu("h100"), DType::bf16, deterministic, 1, timeline);
+  f(ops);
+  return timeline.now() * 1e3;
+}
+
+/// The plan of a training step takes products and dense attention to be as slow as in one, where power limits the clock.
+void check_near(double planned, double measured) {
+  CAPTURE(planned);
+  CAPTURE(measured);
+  CHECK(std::abs(planned / measured - 1) < 0.15);
+}
+
+TEST_CASE("operations of one pass over memory") {
+  Layer l;
+  check_near(milliseconds([&](Ops& ops) {
+               ops.residual_rms_norm_forward(l.stream, l.row, l.statistics, l.stream, l.row, l.norm, 1e-6);
+               ops.residual_rms_norm_backward(l.stream, l.row, l.dnorm, l.row, l.stream, l.stream,
+                                              l.statistics, l.norm);
+             }),
+             0.178);
+  check_near(milliseconds([&](Ops& ops) {
+               ops.recurrence_rope_forward(l.q, l.q, l.q, l.projection, l.rope);
+               ops.recurrence_rope_backward(l.projection, l.q, l.q, l.q, l.projection, l.q, l.q, l.rope);
+             }),
+             0.255);
+  check_near(milliseconds([&](Ops& ops) {
+               ops.output_gate_forward(l.row, l.row, l.row);
+               ops.output_gate_backward(l.row, l.row, l.row, l.row, l.row);
+             }),
+             0.099);
+  check_near(milliseconds([&](Ops& ops) {
+               ops.gelu_forward(l.wide, l.wide);
+               ops.gelu_backward(l.wide, l.wide, l.wide);
+             }),
+             0.229);
+  const Tensor logits = l.make(DType::bf16, {4096, V}), rows = l.make(DType::f32, {4096});
+  check_near(milliseconds([&](Ops& ops) { ops.cross_entropy(rows, logits, rows, 1, true); }), 0.181);
+  const Tensor state = l.make(DType::f32, {5 * d * d}), weights = l.make(DType::bf16, {5 * d * d});
+  check_near(milliseconds([&](Ops& ops) { ops.adamw(state, state, state, weights, state, {}); }), 0.213);
+  check_near(milliseconds([&](Ops& ops) { ops.add_sum_of_squares(l.statistics, state); }), 0.034);
+}
+
+TEST_CASE("products") {
+  Layer l;
+  const auto product = [&](std::int64_t in, std::int64_t out) {
+    const Tensor x = l.make(DType::bf16, {N, in}), y = l.make(DType::bf16, {N, out});
+    const Tensor w = l.make(DType::bf16, {out, in}), dw = l.make(DType::f32, {out, in});
+    return milliseconds([&](Ops& ops) {
+      ops.matmul(y, x, w, {.transpose_b = true});
+      ops.matmul(x, y, w, {});
+      ops.matmul(dw, y, x, {.transpose_a = true, .accumulate = true});
+    });
+  };
+  check_near(product(d, 5 * d), 0.486 + 1.029);
+  check_near(product(d, d), 0.104 + 0.222);
+  check_near(product(d, 4 * d), 0.399 + 0.809);
+  check_near(product(4 * d, d), 0.451 + 0.848);
+}
+
+TEST_CASE("attention") {
+  Layer l;
+  struct Row {
+    Pattern pattern;
+    double forward, backward;
+    bool deterministic = true;
+  };
+  for (const Row& row :
+       {Row{{1, 0, 0}, 0.263, 0.927}, Row{{1, 0, 0}, 0.260, 0.791, false}, Row{{64, 0, 0}, 0.062, 0.153},
+        Row{{16, 0, 4}, 0.080, 0.236}, Row{{16, 256, 4}, 0.136, 0.451}}) {
+    CAPTURE(row.pattern.dilation);
+    const std::vector<Pattern> patterns = {row.pattern};
+    check_near(milliseconds([&](Ops& ops) { ops.attention_forward(l.q, l.lse, l.q, l.q, l.q, patterns); }),
+               row.forward);
+    check_near(milliseconds(
+                   [&](Ops& ops) {
+                     ops.attention_backward(l.q, l.q, l.q, l.q, l.q, l.lse, l.q, l.q, l.q, patterns);
+                   },
+                   row.deterministic),
+               row.backward);
+  }
+}
+
+}  // namespace
+}  // namespace ratplus::plan
