@@ -32,9 +32,14 @@ const MeasuredRun runs[] = {
     {"h100", 1, 1, "pretrain/1b", 4, {"model.vocab_size=2048"}, 28700, 0, 0},
     {"h100", 1, 1, "pretrain/1b", 4, {"data.micro_batch=2"}, 26503, 0, 0},  // "Against PyTorch"
     // "Two GPUs"
-    {"h200", 1, 1, "pretrain/1b", 4, {"parallel.shard=none"}, 28762, 53.9, 64.1},
-    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=optimizer"}, 28559, 53.6, 58.6},
-    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full"}, 27424, 51.6, 52.9},
+    {"h200", 1, 1, "pretrain/1b", 4, {"parallel.shard=none"}, 28548, 53.5, 64.1},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=optimizer"}, 28137, 52.8, 58.6},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full"}, 26959, 50.7, 52.9},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full", "parallel.keep_weights=true"}, 27379, 51.5, 55.3},
+    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full", "parallel.reduce=bf16"}, 26719, 50.2, 52.8},
+    {"h200", 1, 2, "pretrain/3b", 2, {"parallel.shard=full", "data.micro_batch=4"}, 15753, 52.6, 80.7},
+    {"h200", 1, 2, "pretrain/7b", 2, {"data.micro_batch=2"}, 5594, 53.0, 119.6},
+    {"h200", 1, 2, "pretrain/7b", 2, {}, 5109, 48.7, 94.0},
 };
 
 /// The job as that run had it: its batch is what its micro-batches make.

@@ -35,7 +35,14 @@ TEST_CASE("a plan's memory is what a session takes") {
       auto on_gpus = job;
       on_gpus.job.device = DeviceChoice::cuda;
       const auto plan = plan_memory(on_gpus, cluster_of("h100", 1, world().size()));
-      CHECK(by_name(plan.parts) == by_name(session.memory().plan()));
+      const auto taken = by_name(session.memory().plan());
+      const auto planned = by_name(plan.parts);
+      CHECK(planned.size() == taken.size());
+      for (const auto& [name, bytes] : taken) {
+        CAPTURE(name);
+        // The last rank's part of a unit may be shorter than the others', which the plan is for.
+        CHECK((planned.contains(name) ? planned.at(name) : 0) == world().max(bytes));
+      }
     }
   }
 }
