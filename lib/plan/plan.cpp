@@ -55,8 +55,10 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
                     "take longer",
                     model.width, job.data.micro_batch * job.data.window));
   }
-  if (cluster.ranks() > 2 || model.width != 2048)
-    result.emplace_back("the model was compared with runs of 1b on one and two GPUs (docs/performance.md)");
+  if (cluster.ranks() > 2) {
+    result.emplace_back(
+        "the model was compared with runs of 1b, 3b and 7b on one and two GPUs (docs/performance.md)");
+  }
   if (cluster.nodes > 1) {
     result.push_back(fmt::format(
         "no run over several nodes has been measured; the network is taken to carry {:.3g} GB/s a "
