@@ -3,7 +3,7 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/adamw_factors.h"
+#include "kernels/adamw_update.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -65,15 +65,8 @@ void CpuOps::add_sum_of_squares(Tensor total, Tensor x) {
 }
 
 void CpuOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
-  check_rank(master, DType::f32, 1, "adamw", "master");
+  const bool copies = check_adamw(master, m, v, weights, gradient, update, DeviceKind::cpu);
   const std::int64_t n = master.size(0);
-  check(m, DType::f32, {n}, "adamw", "m");
-  check(v, DType::f32, {n}, "adamw", "v");
-  check(gradient, DType::f32, {n}, "adamw", "gradient");
-  const bool copies = weights && weights.raw() != master.raw();
-  if (copies)
-    check(weights, weights.dtype() == DType::bf16 ? DType::bf16 : DType::f32, {n}, "adamw", "weights");
-  require(update.step >= 1, "adamw: step {} is not counted from 1", update.step);
   const AdamWFactors factors(update);
   for_pieces(1, n, threads_, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const float* master_data = master.as<float>();

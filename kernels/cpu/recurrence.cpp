@@ -9,41 +9,22 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/recurrence_shape.h"
 
 namespace ratplus::cpu {
 namespace {
 
-// The parts of a projection [B, T, 5 or 4, H, P], in order.
-enum Part { part_o, part_q, part_k, part_v, part_f };
-
 /// Checked sizes of a call, and the split of its work. The scan runs in t; sequences and channels are
 /// independent, so a task is a sequence and a range of heads: as wide as the threads allow, for long runs of
 /// memory.
-struct Sizes {
-  Sizes(const Tensor& projection, const Tensor& rope, int threads, const char* op) {
-    check_rank(projection, DType::f32, 5, op, "projection");
-    batch = projection.size(0);
-    tokens = projection.size(1);
-    heads = projection.size(3);
-    head_dim = projection.size(4);
-    gated = projection.size(2) == 5;
-    require(gated || projection.size(2) == 4, "{}: a projection has 4 or 5 parts, not {}", op,
-            projection.size(2));
-    require(head_dim % 2 == 0, "{}: the head dimension {} is odd", op, head_dim);
-    require(rope.rank() == 3 && rope.size(0) >= tokens, "{}: the rotary table has too few positions", op);
-    check(rope, DType::f32, {rope.size(0), 2, head_dim / 2}, op, "rope");
-    check_contiguous(rope, op, "rope");
+struct Sizes : RecurrenceShape {
+  Sizes(const Tensor& projection, const Tensor& rope, int threads, const char* op)
+      : RecurrenceShape(projection, rope, DType::f32, op) {
     const std::int64_t ranges = std::min(heads, (2 * threads + batch - 1) / std::max<std::int64_t>(batch, 1));
     heads_per_task = (heads + ranges - 1) / std::max<std::int64_t>(ranges, 1);
     tasks_per_sequence = (heads + heads_per_task - 1) / heads_per_task;
   }
 
-  void check_output(const Tensor& tensor, const char* op, const char* name) const {
-    check(tensor, DType::f32, {batch, tokens, heads, head_dim}, op, name);
-  }
-
-  std::int64_t batch, tokens, heads, head_dim;
-  bool gated;
   std::int64_t heads_per_task, tasks_per_sequence;
 };
 
@@ -51,7 +32,7 @@ struct Sizes {
 float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, std::int64_t h) {
   return tensor.as<float>() + b * tensor.stride(0) + t * tensor.stride(1) + h * tensor.stride(2);
 }
-float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, Part part, std::int64_t h) {
+float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, ProjectionPart part, std::int64_t h) {
   return tensor.as<float>() + b * tensor.stride(0) + t * tensor.stride(1) + part * tensor.stride(2) +
          h * tensor.stride(3);
 }
@@ -186,7 +167,8 @@ void forward_heads(const Forward& f, std::int64_t b, std::int64_t begin, std::in
     const float* cos = f.rope.as<float>() + t * p;
     for (std::int64_t h = begin; h < end; ++h) {
       if (t + ahead < sizes.tokens) {
-        for (const Part part : {part_q, part_k, part_v}) prefetch(at(f.projection, b, t + ahead, part, h), p);
+        for (const ProjectionPart part : {part_q, part_k, part_v})
+          prefetch(at(f.projection, b, t + ahead, part, h), p);
         if (gated) prefetch(at(f.projection, b, t + ahead, part_f, h), p);
         for (const Tensor* output : {&f.q_rot, &f.k_rot, &f.v_rec}) prefetch(at(*output, b, t + ahead, h), p);
       }
@@ -224,10 +206,12 @@ void backward_heads(const Backward& g, std::int64_t b, std::int64_t begin, std::
     for (std::int64_t h = begin; h < end; ++h) {
       if (t > ahead) {
         const std::int64_t next = t - ahead;
-        for (const Part part : {part_q, part_k, part_v}) prefetch(at(g.dprojection, b, next, part, h), p);
+        for (const ProjectionPart part : {part_q, part_k, part_v})
+          prefetch(at(g.dprojection, b, next, part, h), p);
         for (const Tensor* input : {&g.dq_rot, &g.dk_rot, &g.dv_rec}) prefetch(at(*input, b, next, h), p);
         if (gated) {
-          for (const Part part : {part_k, part_v, part_f}) prefetch(at(g.projection, b, next, part, h), p);
+          for (const ProjectionPart part : {part_k, part_v, part_f})
+            prefetch(at(g.projection, b, next, part, h), p);
           prefetch(at(g.dprojection, b, next, part_f, h), p);
           for (const Tensor* output : {&g.k_rot, &g.v_rec}) prefetch(at(*output, b, next - 1, h), p);
         }
@@ -282,10 +266,8 @@ std::int64_t recurrence_scratch(const OpShapes& shapes, int threads) {
 }
 
 void CpuOps::rope_table(Tensor table, double base) {
-  require(table.rank() == 3, "rope_table: the table has {} dimensions, not 3", table.rank());
+  check_rope_table(table, DeviceKind::cpu);
   const std::int64_t tokens = table.size(0), half = table.size(2);
-  check(table, DType::f32, {tokens, 2, half}, "rope_table", "table");
-  check_contiguous(table, "rope_table", "table");
   float* out = table.as<float>();
 #pragma omp parallel for schedule(static) num_threads(threads_)
   for (std::int64_t t = 0; t < tokens; ++t) {
@@ -302,9 +284,7 @@ void CpuOps::recurrence_rope_forward(Tensor q_rot, Tensor k_rot, Tensor v_rec, T
                                      Tensor rope) {
   const char* op = "recurrence_rope_forward";
   const Sizes sizes(projection, rope, threads_, op);
-  sizes.check_output(q_rot, op, "q_rot");
-  sizes.check_output(k_rot, op, "k_rot");
-  sizes.check_output(v_rec, op, "v_rec");
+  sizes.check_forward(q_rot, k_rot, v_rec, op);
   const Forward forward{q_rot, k_rot, v_rec, projection, rope};
   const auto heads = sizes.gated ? forward_heads<true> : forward_heads<false>;
   float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), op);
@@ -317,13 +297,7 @@ void CpuOps::recurrence_rope_backward(Tensor dprojection, Tensor dq_rot, Tensor 
                                       Tensor projection, Tensor k_rot, Tensor v_rec, Tensor rope) {
   const char* op = "recurrence_rope_backward";
   const Sizes sizes(projection, rope, threads_, op);
-  check(dprojection, DType::f32,
-        {sizes.batch, sizes.tokens, sizes.gated ? 5 : 4, sizes.heads, sizes.head_dim}, op, "dprojection");
-  sizes.check_output(dq_rot, op, "dq_rot");
-  sizes.check_output(dk_rot, op, "dk_rot");
-  sizes.check_output(dv_rec, op, "dv_rec");
-  sizes.check_output(k_rot, op, "k_rot");
-  sizes.check_output(v_rec, op, "v_rec");
+  sizes.check_backward(dprojection, dq_rot, dk_rot, dv_rec, k_rot, v_rec, op);
   const Backward backward{dprojection, dq_rot, dk_rot, dv_rec, projection, k_rot, v_rec, rope};
   const auto heads = sizes.gated ? backward_heads<true> : backward_heads<false>;
   float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), op);

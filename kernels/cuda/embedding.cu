@@ -9,6 +9,7 @@
 #include <cub/device/device_radix_sort.cuh>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/vector.cuh"
 
 namespace ratplus::cuda {
@@ -171,10 +172,6 @@ __global__ void __launch_bounds__(threads) long_runs_kernel(const __grid_constan
 }
 
 // --- host --------------------------------------------------------------------------------------------------------
-
-std::int64_t blocks_of(std::int64_t count, std::int64_t block) {
-  return (count + block - 1) / block;
-}
 
 /// Whether vectors of V elements can be loaded from every row.
 template <int V>

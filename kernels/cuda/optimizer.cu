@@ -2,7 +2,7 @@
 // v 8 each; bf16 weight 2), sums 4 bytes an element.
 #include <cmath>
 
-#include "kernels/adamw_factors.h"
+#include "kernels/adamw_update.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/vector.cuh"
 
@@ -177,16 +177,8 @@ void CudaOps::add_sum_of_squares(Tensor total, Tensor x) {
 }
 
 void CudaOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
-  check_rank(master, DType::f32, 1, "adamw", "master");
-  const std::int64_t n = master.size(0);
-  check(m, DType::f32, {n}, "adamw", "m");
-  check(v, DType::f32, {n}, "adamw", "v");
-  check(gradient, DType::f32, {n}, "adamw", "gradient");
-  const bool copies = weights && weights.raw() != master.raw();
-  if (copies)
-    check(weights, weights.dtype() == DType::bf16 ? DType::bf16 : DType::f32, {n}, "adamw", "weights");
-  require(update.step >= 1, "adamw: step {} is not counted from 1", update.step);
-  if (n == 0) return;
+  const bool copies = check_adamw(master, m, v, weights, gradient, update, DeviceKind::cuda);
+  if (master.size(0) == 0) return;
   const AdamWFactors factors(update);
   if (copies && weights.dtype() == DType::bf16) {
     launch_adamw(master, m, v, elements<bf16>(weights), gradient, factors, stream_);
