@@ -11,6 +11,7 @@
 #include "apps/format.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/plan/plan.h"
 
 namespace ratplus::apps {
@@ -131,10 +132,6 @@ std::optional<PlanArguments> parse(const Arguments& args) {
 }
 
 // --- one cluster ----------------------------------------------------------------------------------------------
-
-double gib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / (1 << 30);
-}
 
 std::string describe(const plan::Cluster& cluster) {
   return fmt::format("{} node{} of {} x {}", cluster.nodes, cluster.nodes == 1 ? "" : "s",

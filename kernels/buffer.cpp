@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/device_memory.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus {
 namespace {
@@ -43,10 +44,6 @@ std::int64_t available_host_memory() {
     if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10) << 10;  // in kB
   }
   return -1;
-}
-
-double gib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / (1 << 30);
 }
 
 constexpr const char* memory_advice =

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/device_memory.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus {
 namespace {
@@ -38,7 +39,7 @@ HostMemory::HostMemory(Device device, std::int64_t bytes) : device_(device), byt
   data_ = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
-    fail("{:.1f} GiB of host memory were not to be had: {}", static_cast<double>(bytes) / (1 << 30),
+    fail("{:.1f} GiB of host memory were not to be had: {}", gib(bytes),
          std::strerror(errno));
   }
   madvise(data_, size, MADV_HUGEPAGE);  // quicker to map and to lock; without it all works as well

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/plan/modelled_rank.h"
 #include "lib/train/job_settings.h"
 
@@ -10,10 +11,6 @@ namespace ratplus::plan {
 namespace {
 
 using parallel::Sharding;
-
-double gib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / (1 << 30);
-}
 
 std::int64_t bytes_of(const train::SessionSettings& settings, const Cluster& cluster) {
   return ModelledRank(settings, cluster).memory().total_bytes();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
@@ -82,10 +83,6 @@ parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel:
   world.agree(
       [&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group); });
   return mesh;
-}
-
-double gib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / (1 << 30);
 }
 
 }  // namespace

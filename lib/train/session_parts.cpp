@@ -2,14 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "kernels/units.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
 namespace {
-
-double gib(std::int64_t bytes) {
-  return static_cast<double>(bytes) / (1 << 30);
-}
 
 }  // namespace
 
