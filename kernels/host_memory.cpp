@@ -39,8 +39,7 @@ HostMemory::HostMemory(Device device, std::int64_t bytes) : device_(device), byt
   data_ = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
-    fail("{:.1f} GiB of host memory were not to be had: {}", gib(bytes),
-         std::strerror(errno));
+    fail("{:.1f} GiB of host memory were not to be had: {}", gib(bytes), std::strerror(errno));
   }
   madvise(data_, size, MADV_HUGEPAGE);  // quicker to map and to lock; without it all works as well
   touch(data_, bytes);

@@ -6,9 +6,7 @@
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
                            const optim::SumOverRanks& sum, parallel::Watchdog& watchdog, Arena& arena) {
