@@ -1,6 +1,7 @@
 // ratplus data-bench: how fast texts are tokenized and samples are loaded.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -49,6 +50,13 @@ class Stopwatch {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+/// Of this thread; on a shared machine it tells more than the time that passed.
+double cpu_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
 struct Settings {
   std::vector<std::string> inputs;
   std::string tokenizer;
@@ -73,14 +81,18 @@ void bench_tokenizer(const Settings& settings) {
   std::vector<std::int32_t> ids;
   std::int64_t tokens = 0;
   const Stopwatch watch;
+  const double cpu_before = cpu_seconds();
   for (const std::string& text : texts) {
     tokenizer.encode(text, ids);
     tokens += std::ssize(ids);
   }
   const double seconds = watch.seconds();
-  fmt::print("tokenize: {} documents, {} bytes, {} tokens in {:.3f} s: {:.2f} MB/s, {} tokens/s a thread\n",
-             texts.size(), bytes, tokens, seconds, double(bytes) / seconds / 1e6,
-             format_count(double(tokens) / seconds));
+  const double cpu = cpu_seconds() - cpu_before;
+  fmt::print(
+      "tokenize: {} documents, {} bytes, {} tokens in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
+      "thread\n",
+      texts.size(), bytes, tokens, seconds, cpu, double(bytes) / seconds / 1e6,
+      format_count(double(tokens) / seconds));
 }
 
 /// The training split's files, read from the beginning to the end.
@@ -105,11 +117,16 @@ void drop_from_cache(const fs::path& directory, const data::Manifest& manifest) 
   }
 }
 
+data::Sampling parse_sampling(const std::string& name) {
+  for (const auto one : {data::Sampling::ordered, data::Sampling::random, data::Sampling::shuffled}) {
+    if (name == to_string(one)) return one;
+  }
+  fail("--sampling {} is neither ordered nor random nor shuffled", name);
+}
+
 data::Loader make_loader(const Settings& settings, const fs::path& directory,
                          const data::Manifest& manifest) {
-  data::Sampling sampling = data::Sampling::shuffled;
-  if (settings.sampling == "ordered") sampling = data::Sampling::ordered;
-  if (settings.sampling == "random") sampling = data::Sampling::random;
+  const data::Sampling sampling = parse_sampling(settings.sampling);
   const std::vector<data::Source> source{{directory, 1, manifest}};
   auto samples = std::make_unique<data::WindowSamples>(
       source, data::WindowSamples::Settings{
@@ -127,9 +144,11 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
   const double step_seconds =
       settings.pace > 0 ? static_cast<double>(settings.batch * settings.window) / settings.pace : 0;
   std::int64_t steps = 0;
+  double first_wait = 0;  // for which nothing could be read ahead
   const Stopwatch watch;
   for (; watch.seconds() < settings.seconds; ++steps) {
     loader.next();
+    if (steps == 0) first_wait = loader.wait_seconds();
     const double ahead = static_cast<double>(steps + 1) * step_seconds - watch.seconds();
     if (ahead > 0) std::this_thread::sleep_for(std::chrono::duration<double>(ahead));
   }
@@ -137,9 +156,11 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
   const auto samples = static_cast<double>(steps * settings.batch);
   const double bytes =
       samples * static_cast<double>(settings.window + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
-  fmt::print("load, {}: {:.0f} samples/s, {} tokens/s, {:.3f} GB/s of tokens; waited {:.3f} of {:.1f} s\n",
-             cache, samples / seconds, format_count(samples * static_cast<double>(settings.window) / seconds),
-             bytes / seconds / 1e9, loader.wait_seconds(), seconds);
+  fmt::print(
+      "load, {}: {:.0f} samples/s, {} tokens/s, {:.3f} GB/s of tokens; in {:.1f} s the first step waited "
+      "{:.1f} ms, the others {:.1f} ms\n",
+      cache, samples / seconds, format_count(samples * static_cast<double>(settings.window) / seconds),
+      bytes / seconds / 1e9, seconds, 1e3 * first_wait, 1e3 * (loader.wait_seconds() - first_wait));
 }
 
 void bench_loader(const Settings& settings) {
@@ -178,6 +199,9 @@ int data_bench_command(const Arguments& args) {
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
   if (settings.window < 1 || settings.batch < 1) fail("--window and --batch must be positive");
+  if (!(settings.seconds > 0) || !(settings.pace >= 0))
+    fail("--seconds must be positive, and --pace not negative");
+  parse_sampling(settings.sampling);
   if (settings.tokenizer.empty()) {
     bench_loader(settings);
   } else {

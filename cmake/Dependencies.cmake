@@ -42,6 +42,9 @@ find_package(Boost REQUIRED COMPONENTS program_options)
 find_package(ZLIB REQUIRED)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 
+# JSON lines.
+pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson)
+
 # Regular expressions and Unicode normalization of tokenizer.json files.
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc)

@@ -70,56 +70,55 @@ void Merges::apply_short(std::vector<std::int32_t>& symbols) const {
   symbols.resize(count);
 }
 
+// A word may be as long as a document: what is kept of a symbol is small (20 bytes, its id and one candidate included).
 void Merges::apply_long(std::vector<std::int32_t>& symbols) const {
-  struct Symbol {
-    std::int32_t id;
-    std::int32_t previous;  ///< -1: none
-    std::int32_t next;      ///< -1: none
+  constexpr std::int32_t none = -1;
+  constexpr std::int32_t gone = -1;  // the id of a symbol that was merged into the one before it
+  struct Links {
+    std::int32_t previous;
+    std::int32_t next;
   };
-  struct Candidate {
+  struct
+      Candidate {  // the merge of the symbol at `left` with the next; stale if that one's rank is another by now
     std::uint32_t rank;
-    std::int32_t left;    ///< place of the left symbol
-    std::int32_t merged;  ///< by which a candidate that has become stale is known
-    std::int32_t left_id;
-    std::int32_t right_id;
+    std::int32_t left;
     bool operator<(const Candidate& other) const {  // the queue's top is its greatest
       return rank != other.rank ? rank > other.rank : left > other.left;
     }
   };
   const auto count = static_cast<std::int32_t>(symbols.size());
-  std::vector<Symbol> chain(symbols.size());
-  for (std::int32_t i = 0; i < count; ++i) {
-    chain[static_cast<std::size_t>(i)] = {symbols[static_cast<std::size_t>(i)], i - 1,
-                                          i + 1 < count ? i + 1 : -1};
-  }
-  const auto at = [&](std::int32_t place) -> Symbol& { return chain[static_cast<std::size_t>(place)]; };
-  std::vector<Candidate> first;
-  const auto candidate = [&](std::int32_t left, auto&& add) {
-    if (left < 0 || at(left).next < 0) return;
-    const std::int32_t left_id = at(left).id;
-    const std::int32_t right_id = at(at(left).next).id;
-    const Merge merge = find(left_id, right_id);
-    if (merge.rank != Merge::none) add(Candidate{merge.rank, left, merge.merged, left_id, right_id});
+  std::vector<Links> chain(symbols.size());
+  const auto links = [&](std::int32_t place) -> Links& { return chain[static_cast<std::size_t>(place)]; };
+  const auto id = [&](std::int32_t place) -> std::int32_t& {
+    return symbols[static_cast<std::size_t>(place)];
   };
-  for (std::int32_t i = 0; i + 1 < count; ++i) candidate(i, [&](const Candidate& c) { first.push_back(c); });
+  for (std::int32_t i = 0; i < count; ++i) links(i) = {i - 1, i + 1 < count ? i + 1 : none};
+  const auto merge_at = [&](std::int32_t left) {
+    if (left == none || id(left) == gone || links(left).next == none) return Merge{};
+    return find(id(left), id(links(left).next));
+  };
+
+  std::vector<Candidate> first;
+  first.reserve(symbols.size());
+  for (std::int32_t i = 0; i < count; ++i) {
+    if (const Merge merge = merge_at(i); merge.rank != Merge::none) first.push_back({merge.rank, i});
+  }
   std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(first));
   while (!queue.empty()) {
     const Candidate top = queue.top();
     queue.pop();
-    Symbol& left = at(top.left);
-    if (left.id != top.left_id || left.next < 0 || at(left.next).id != top.right_id) continue;
-    Symbol& right = at(left.next);
-    left.id = top.merged;
-    right.id = -1;  // gone
-    left.next = right.next;
-    if (left.next >= 0) at(left.next).previous = top.left;
-    const auto push = [&](const Candidate& c) { queue.push(c); };
-    candidate(left.previous, push);
-    candidate(top.left, push);
+    const Merge merge = merge_at(top.left);
+    if (merge.rank != top.rank) continue;
+    const std::int32_t right = links(top.left).next;
+    id(top.left) = merge.merged;
+    id(right) = gone;
+    links(top.left).next = links(right).next;
+    if (links(right).next != none) links(links(right).next).previous = top.left;
+    for (const std::int32_t changed : {links(top.left).previous, top.left}) {
+      if (const Merge next = merge_at(changed); next.rank != Merge::none) queue.push({next.rank, changed});
+    }
   }
-  std::size_t kept = 0;
-  for (std::int32_t place = 0; place >= 0; place = at(place).next) symbols[kept++] = at(place).id;
-  symbols.resize(kept);
+  std::erase(symbols, gone);
 }
 
 WordCache::WordCache() : table_(slots) {}

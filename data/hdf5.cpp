@@ -316,7 +316,8 @@ Dataset::Dataset(State state, Handle handle, std::string name)
   const Handle space(H5Dget_space(handle_.get()), &H5Sclose);
   if (!space.open()) fail_reading(state_->name, fmt::format("dataset \"{}\"", name_));
   const int rank = H5Sget_simple_extent_ndims(space.get());
-  if (rank != 1) fail("{}: dataset \"{}\" has {} dimensions, not one", state_->name.string(), name_, rank);
+  if (rank != 1)
+    fail("{}: dataset \"{}\" has {} dimensions, not one; store it flat", state_->name.string(), name_, rank);
   size_ = H5Sget_simple_extent_npoints(space.get());
 }
 

@@ -51,7 +51,8 @@ std::size_t character_bytes(char first) {
 }
 
 /// The names that tokenizers give to the end of a text, the usual ones first.
-constexpr std::array end_of_text_names = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"};
+constexpr std::array end_of_text_names = {"<|endoftext|>", "<|end_of_text|>",       "</s>", "<eos>",
+                                          "<|eos|>",       "<｜end▁of▁sentence｜>", "<EOT>"};
 
 class HuggingFaceTokenizer : public TokenizerModel {
  public:
@@ -92,7 +93,7 @@ class HuggingFaceTokenizer : public TokenizerModel {
   std::vector<std::string> pieces_;  ///< by id
   std::vector<bool> is_added_;       ///< by id: spelt as it is, in text and in pieces
   std::unique_ptr<Merges> merges_;
-  std::array<std::int32_t, 256> byte_ids_{};             ///< of the byte's own piece
+  std::array<std::int32_t, 256> byte_ids_{};             ///< of the byte's own piece; -1: there is none
   std::unordered_map<std::string, std::int32_t> words_;  ///< whole_words_: pieces by their bytes
 };
 
@@ -181,8 +182,11 @@ void HuggingFaceTokenizer::read_symbols(const Json& model) {
     std::unordered_map<std::string, char> bytes;
     for (std::size_t byte = 0; byte < 256; ++byte) {
       byte_ids_[byte] = id_of(alphabet[byte]);
-      if (byte_ids_[byte] < 0)
-        refuse(file_, fmt::format("its vocabulary has no piece \"{}\" for byte {}", alphabet[byte], byte));
+      // GPT-NeoX's lacks those that no UTF-8 has; a byte without a piece is left out, as the library does.
+      if (byte_ids_[byte] < 0 && !model.value("unk_token", Json()).is_null()) {
+        refuse(file_, fmt::format("its vocabulary has no piece \"{}\" for byte {}, but an \"unk_token\"",
+                                  alphabet[byte], byte));
+      }
       bytes[alphabet[byte]] = static_cast<char>(byte);
     }
     for (std::string& name : pieces_) {  // from here on pieces are kept as the bytes they stand for
@@ -286,7 +290,9 @@ void HuggingFaceTokenizer::encode_word(std::string_view word, std::vector<std::i
 
 void HuggingFaceTokenizer::spell(std::string_view word, std::vector<std::int32_t>& symbols) const {
   if (byte_level_) {
-    for (const char c : word) symbols.push_back(byte_ids_[static_cast<unsigned char>(c)]);
+    for (const char c : word) {
+      if (const std::int32_t id = byte_ids_[static_cast<unsigned char>(c)]; id >= 0) symbols.push_back(id);
+    }
     return;
   }
   for (std::size_t at = 0; at < word.size();) {

@@ -433,6 +433,7 @@ void Preparation::tokenize() {
                           .progress = [&](std::int64_t bytes) { progress.report(bytes, info_of_other); },
                           .unit_done =
                               [&](const TextUnit& unit) {
+                                check_unchanged(unit);
                                 info.source = unit.source;
                                 info.bytes = unit.bytes;
                                 writer->finish(info);

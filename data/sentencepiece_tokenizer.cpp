@@ -14,6 +14,10 @@ namespace {
 /// of memory for each byte of text, and slows down when that leaves the caches.
 constexpr std::size_t part_bytes = std::size_t{64} << 10;
 
+/// A part without such an end takes up to 150 bytes of memory for each of its own: beyond this, there is a message
+/// rather than a process that is killed.
+constexpr std::size_t most_bytes = std::size_t{128} << 20;
+
 bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
@@ -57,6 +61,10 @@ class SentencePieceTokenizer : public TokenizerModel {
       // and the parts give the tokens of the whole. The blank at the cut is the one that the model puts before
       // a text, if it does that, and stays with the next part otherwise.
       const std::size_t end = part_end(text);
+      if (end > most_bytes) {
+        fail("{} MB of a text have no single blank between two words; cut it into documents, or leave it out",
+             end >> 20);
+      }
       const auto status = model_.Encode(text.substr(0, end), &ids);
       if (!status.ok()) fail("{}: cannot encode a text: {}", file_, plain_words(status.message()));
       out.insert(out.end(), ids.begin(), ids.end());

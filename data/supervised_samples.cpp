@@ -53,8 +53,12 @@ SupervisedSamples::SupervisedSamples(const std::vector<Source>& sources,
     if (starts.back() == 0)
       fail("{}: the {} split has no samples", source.directory.string(), to_string(settings.split));
     const auto number = static_cast<std::uint32_t>(parts_.size());
-    parts_.push_back(
-        {source, starts, Permutation(starts.back(), settings.seed, Purpose::shuffling, number), {}});
+    std::vector<FileWatch> watches(starts.size() - 1);
+    parts_.push_back({source,
+                      starts,
+                      Permutation(starts.back(), settings.seed, Purpose::shuffling, number),
+                      {},
+                      std::move(watches)});
   }
 }
 
@@ -89,10 +93,15 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
   const std::int64_t sample = place(part, from.index, static_cast<std::uint32_t>(from.source));
   const auto after = std::upper_bound(part.starts.begin(), part.starts.end(), sample);
   const auto number = static_cast<std::size_t>(after - part.starts.begin()) - 1;
+  const auto file = part.source.directory / part.source.manifest.shards(settings_.split)[number].file;
+  FileWatch& watch = part.watches[number];
   try {
+    if (!part.open.contains(number)) watch.check(file);
     shard(part, number).read(sample - part.starts[number], inputs, labels);
+    watch.check(file);
   } catch (const Error&) {
     part.open.erase(number);  // opened anew by the next call
+    watch.check(file);        // a change says more than what it led to
     throw;
   }
   return std::count_if(labels.begin(), labels.end(), [](std::int32_t label) { return label >= 0; });

@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "data/file_watch.h"
 #include "data/mixture.h"
 #include "data/permutation.h"
 #include "data/sample_shard.h"
@@ -33,6 +34,7 @@ class SupervisedSamples : public Samples {
     std::vector<std::int64_t> starts;  ///< first sample of each shard, and the number of all
     Permutation order;
     std::map<std::size_t, SampleShardReader> open;
+    std::vector<FileWatch> watches;  ///< of all shards
   };
   std::int64_t place(const Part& part, std::int64_t index, std::uint32_t number) const;
   SampleShardReader& shard(Part& part, std::size_t index) const;

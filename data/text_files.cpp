@@ -54,7 +54,8 @@ void append_directory(const fs::path& directory, std::vector<TextFile>& files) {
 void append_input(const fs::path& input, std::vector<TextFile>& files) {
   std::error_code error;
   const fs::file_status status = fs::status(input, error);
-  if (!fs::exists(status)) fail("input {} does not exist", input.string());
+  if (status.type() == fs::file_type::not_found) fail("input {} does not exist", input.string());
+  if (status.type() == fs::file_type::none) fail("input {}: {}", input.string(), error.message());
   if (fs::is_directory(status)) {
     append_directory(input, files);
     return;

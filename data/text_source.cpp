@@ -208,14 +208,23 @@ std::int64_t lines_before(const TextFile& file, std::int64_t offset) {
 
 }  // namespace
 
+std::string place_of(const RawDocument& raw) {
+  const std::string file = raw.file->path.string();
+  switch (raw.file->kind) {
+    case TextFile::Kind::json_lines:
+      return fmt::format("{}, line {}", file, raw.line + lines_before(*raw.file, raw.offset));
+    case TextFile::Kind::parquet:
+      return fmt::format("{}, row {}", file, raw.line);
+    case TextFile::Kind::text:
+      break;
+  }
+  return file;
+}
+
 Document parse_document(RawDocument&& raw, const std::string& text_key) {
   std::int64_t repaired = repair_utf8(raw.bytes);
   if (raw.file->kind != TextFile::Kind::json_lines) return {std::move(raw.bytes), repaired};
-  const auto where = [&] {
-    return fmt::format("{}, line {}", raw.file->path.string(),
-                       raw.line + lines_before(*raw.file, raw.offset));
-  };
-  return {json_text(raw.bytes, text_key, where), repaired};
+  return {json_text(raw.bytes, text_key, [&] { return place_of(raw); }), repaired};
 }
 
 }  // namespace ratplus::data

@@ -87,6 +87,9 @@ class TextSource {
 /// Each file as one part.
 std::vector<TextPart> whole_files(const std::vector<TextFile>& files);
 
+/// "web.jsonl, line 12": where it lies, for messages. Of `raw` the bytes are not needed.
+std::string place_of(const RawDocument& raw);
+
 /// The text of a raw document: the file's text, the row's, or the string under `text_key` of the JSON object. Throws
 /// Error naming file and line. Thread-safe.
 Document parse_document(RawDocument&& raw, const std::string& text_key);

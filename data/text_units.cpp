@@ -78,8 +78,21 @@ std::vector<TextUnit> cut_into_units(const std::vector<TextFile>& files, std::in
     units.back().parts.push_back(part);
     units.back().bytes += part.bytes;
   }
-  for (TextUnit& unit : units) unit.source = source_of(unit, settings);
+  for (TextUnit& unit : units) {
+    unit.source = source_of(unit, settings);
+    for (const TextPart& part : unit.parts) unit.marks.push_back(file_mark(*part.file));
+  }
   return units;
+}
+
+void check_unchanged(const TextUnit& unit) {
+  for (std::size_t i = 0; i < unit.parts.size(); ++i) {
+    const TextFile& file = *unit.parts[i].file;
+    std::error_code gone;
+    if (fs::exists(file.path, gone) && file_mark(file) == unit.marks[i]) continue;
+    fail("{}: was changed or removed while it was read; when it is complete, run the command again",
+         file.path.string());
+  }
 }
 
 }  // namespace ratplus::data

@@ -154,12 +154,21 @@ class Pipeline {
         if (out.empty) continue;
         out.position = held_out_position(document.text);
         if (settings_.hash_texts) out.text_hash = hash_of(document.text);
-        tokenizer_.encode(document.text, out.tokens);
+        out.tokens.reserve(document.text.size() / 3);  // more than most texts have
+        encode(raw, document.text, out.tokens);
       }
     } catch (...) {
       if (!block.error) block.error = std::current_exception();
     }
     block.raw.clear();
+  }
+
+  void encode(const RawDocument& raw, std::string_view text, std::vector<std::int32_t>& tokens) const {
+    try {
+      tokenizer_.encode(text, tokens);
+    } catch (const Error& error) {
+      fail("{}: {}", place_of(raw), error.what());
+    }
   }
 
   const std::vector<const TextUnit*>& units_;

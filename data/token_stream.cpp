@@ -36,6 +36,7 @@ TokenStream::TokenStream(std::filesystem::path dataset_directory, const Manifest
     : directory_(std::move(dataset_directory)), manifest_(manifest), split_(split), starts_{0} {
   for (const ManifestShard& entry : manifest_.shards(split_))
     starts_.push_back(starts_.back() + entry.tokens);
+  watches_.resize(manifest_.shards(split_).size());
   const auto parts = std::max<std::int64_t>(std::ssize(starts_) - 1, 1);
   part_tokens_ = tokens() / parts + 1;
   std::size_t shard = 0;
@@ -68,10 +69,15 @@ ShardReader& TokenStream::shard(std::size_t index) {
 }
 
 void TokenStream::read_shard(std::size_t index, std::int64_t begin, std::span<std::int32_t> out) {
+  const std::filesystem::path file = directory_ / manifest_.shards(split_)[index].file;
+  FileWatch& watch = watches_[index];
   try {
+    if (!open_.contains(index)) watch.check(file);
     shard(index).read(begin, out);
+    watch.check(file);
   } catch (const Error&) {
     open_.erase(index);
+    watch.check(file);  // a change says more than what it led to
     throw;
   }
 }

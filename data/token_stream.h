@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "data/file_watch.h"
 #include "data/manifest.h"
 #include "data/shard.h"
 
@@ -19,8 +20,8 @@ class TokenStream {
   TokenStream(std::filesystem::path dataset_directory, const Manifest& manifest, Split split);
 
   std::int64_t tokens() const { return starts_.back(); }
-  /// Tokens [begin, begin + out.size()). Throws Error naming the shard that is missing, short or damaged; that one is
-  /// opened anew by the next call.
+  /// Tokens [begin, begin + out.size()). Throws Error naming the shard that is missing, short, damaged, or was changed
+  /// since it was first read; that one is opened anew by the next call.
   void read(std::int64_t begin, std::span<std::int32_t> out);
   /// Opens every shard's header, so that a missing or short file is found before the first step.
   void check_all() const;
@@ -44,6 +45,7 @@ class TokenStream {
   std::vector<std::size_t> first_in_part_;
   std::int64_t part_tokens_ = 1;
   std::map<std::size_t, OpenShard> open_;
+  std::vector<FileWatch> watches_;  ///< of all shards, closed ones too
   std::uint64_t uses_ = 0;
 };
 

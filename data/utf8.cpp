@@ -1,6 +1,7 @@
 #include "data/utf8.h"
 
 #include <cstddef>
+#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -30,6 +31,17 @@ Scan scan(std::string_view text) {
   return {length, true};
 }
 
+/// Bytes below 0x80 that `text` begins with: most text is nothing else, and eight are looked at in one step.
+std::size_t ascii_run(std::string_view text) {
+  std::size_t at = 0;
+  for (std::uint64_t eight = 0; at + sizeof eight <= text.size(); at += sizeof eight) {
+    std::memcpy(&eight, text.data() + at, sizeof eight);
+    if ((eight & 0x8080808080808080) != 0) break;
+  }
+  while (at < text.size() && static_cast<unsigned char>(text[at]) < 0x80) ++at;
+  return at;
+}
+
 }  // namespace
 
 std::int64_t repair_utf8(std::string& text) {
@@ -38,6 +50,7 @@ std::int64_t repair_utf8(std::string& text) {
   std::int64_t count = 0;
   std::size_t copied = 0;
   for (std::size_t at = 0; at < text.size();) {
+    if (at += ascii_run(std::string_view(text).substr(at)); at == text.size()) break;
     const Scan character = scan(std::string_view(text).substr(at));
     if (!character.well_formed) {
       repaired.append(text, copied, at - copied).append(replacement);

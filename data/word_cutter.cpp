@@ -1,6 +1,7 @@
 #include "data/word_cutter.h"
 
 #include <unicode/unorm2.h>
+#include <unicode/uset.h>
 #include <unicode/ustring.h>
 
 #include <algorithm>
@@ -68,30 +69,56 @@ class Replace : public Normalizer {
   std::string to_;
 };
 
-/// Unicode's form NFC, by ICU.
-class Composed : public Normalizer {
+/// One of Unicode's normal forms, by ICU. Characters that are younger than Unicode 9 stay as they are: that is what the
+/// library `tokenizers` knows of them.
+class NormalForm : public Normalizer {
  public:
+  using Instance = const UNormalizer2*(UErrorCode*);
+  explicit NormalForm(Instance* form) {
+    UErrorCode error = U_ZERO_ERROR;
+    constexpr std::u16string_view known = u"[:age=9.0:]";
+    characters_.reset(uset_openPattern(known.data(), static_cast<int32_t>(known.size()), &error));
+    require(U_SUCCESS(error), "ICU: {}", u_errorName(error));
+    uset_freeze(characters_.get());
+    filtered_.reset(unorm2_openFiltered(form(&error), characters_.get(), &error));
+    require(U_SUCCESS(error), "ICU: {}", u_errorName(error));
+  }
+
   void apply(std::string& text) const override {
     if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
       return;
     UErrorCode error = U_ZERO_ERROR;
-    const UNormalizer2* nfc = unorm2_getNFCInstance(&error);
     std::u16string wide(text.size(), u'\0');  // never more units than bytes
     int32_t units = 0;
     u_strFromUTF8(wide.data(), static_cast<int32_t>(wide.size()), &units, text.data(),
                   static_cast<int32_t>(text.size()), &error);
     wide.resize(static_cast<std::size_t>(units));
-    if (unorm2_isNormalized(nfc, wide.data(), units, &error) != 0 && U_SUCCESS(error)) return;
-    std::u16string composed(3 * wide.size() + 1, u'\0');  // NFC makes no text more than three times as long
-    units = unorm2_normalize(nfc, wide.data(), units, composed.data(), static_cast<int32_t>(composed.size()),
-                             &error);
-    composed.resize(static_cast<std::size_t>(units));
-    text.resize(3 * composed.size());
+    const UNormalizer2* form = filtered_.get();
+    if (unorm2_isNormalized(form, wide.data(), units, &error) != 0 && U_SUCCESS(error)) return;
+    std::u16string normal(2 * wide.size(), u'\0');
+    units = unorm2_normalize(form, wide.data(), static_cast<int32_t>(wide.size()), normal.data(),
+                             static_cast<int32_t>(normal.size()), &error);
+    if (error == U_BUFFER_OVERFLOW_ERROR) {  // rare: one character of U+FDFA becomes 18 in NFKC
+      error = U_ZERO_ERROR;
+      normal.resize(static_cast<std::size_t>(units));
+      units = unorm2_normalize(form, wide.data(), static_cast<int32_t>(wide.size()), normal.data(),
+                               static_cast<int32_t>(normal.size()), &error);
+    }
+    normal.resize(static_cast<std::size_t>(units));
+    text.resize(std::min<std::size_t>(3 * normal.size(), INT32_MAX));
     int32_t bytes = 0;
-    u_strToUTF8(text.data(), static_cast<int32_t>(text.size()), &bytes, composed.data(), units, &error);
+    u_strToUTF8(text.data(), static_cast<int32_t>(text.size()), &bytes, normal.data(), units, &error);
     require(U_SUCCESS(error), "ICU: {}", u_errorName(error));
     text.resize(static_cast<std::size_t>(bytes));
   }
+
+ private:
+  struct Close {
+    void operator()(USet* set) const { uset_close(set); }
+    void operator()(UNormalizer2* form) const { unorm2_close(form); }
+  };
+  std::unique_ptr<USet, Close> characters_;
+  std::unique_ptr<UNormalizer2, Close> filtered_;
 };
 
 class NormalizerSequence : public Normalizer {
@@ -273,7 +300,10 @@ std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string&
     for (const Json& step : json.at("normalizers")) steps.push_back(make_normalizer(step, file));
     return std::make_unique<NormalizerSequence>(std::move(steps));
   }
-  if (type == "NFC") return std::make_unique<Composed>();
+  if (type == "NFC") return std::make_unique<NormalForm>(&unorm2_getNFCInstance);
+  if (type == "NFD") return std::make_unique<NormalForm>(&unorm2_getNFDInstance);
+  if (type == "NFKC") return std::make_unique<NormalForm>(&unorm2_getNFKCInstance);
+  if (type == "NFKD") return std::make_unique<NormalForm>(&unorm2_getNFKDInstance);
   if (type == "Prepend") return std::make_unique<Prepend>(json.at("prepend").get<std::string>());
   if (type == "Replace") {
     const Json pattern = json.value("pattern", Json());

@@ -33,7 +33,7 @@ packages=(
   libhdf5-dev libdeflate-dev
   libboost-program-options-dev libtomlplusplus-dev libfmt-dev nlohmann-json3-dev
   libsentencepiece-dev
-  zlib1g-dev libzstd-dev libpcre2-dev libicu-dev
+  zlib1g-dev libzstd-dev libpcre2-dev libicu-dev libsimdjson-dev
   doctest-dev
 )
 # The shards' README is read with h5py; ccache makes the second of two builds (with sanitizers) cheap to repeat.

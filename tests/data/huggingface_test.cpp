@@ -87,7 +87,7 @@ TEST_CASE("tokenizer.json: the library's ids and decoded text, of every kind") {
 }
 
 TEST_CASE("tokenizer.json: every code point of Unicode") {
-  for (const char* kind : {"llama2", "llama3", "qwen"}) {
+  for (const char* kind : {"llama2", "llama3", "qwen", "nfkc", "nfd"}) {
     const Tokenizer tokenizer(directory / (std::string(kind) + ".json"));
     const auto expected = references()["kinds"][kind]["blocks"].get<std::string>();
     REQUIRE(expected.size() == 1088 * 8);

@@ -76,6 +76,44 @@ TEST_CASE("import: 32-bit .bin, and HDF5 files as h5py writes them") {
   CHECK(stream_of(options.output, Split::validation) == std::vector<std::int32_t>{99'999, 0});
 }
 
+TEST_CASE("import: files that h5py made (tests/reference/make_tokens.py), of every layout and type in use") {
+  const auto made = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data";
+  std::vector<std::int32_t> expected;
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    const std::int64_t square = i * i % 50'000;
+    expected.push_back(i % 37 == 0 ? 0 : square == 0 ? 1 : static_cast<std::int32_t>(square));
+  }
+  REQUIRE(expected.back() == 0);
+  const Scratch scratch;
+  ImportOptions options = options_for(scratch);
+  write_bin<std::uint16_t>(scratch / "v.bin", {9, 0});
+  options.force = true;
+  options.train = {made / "tokens_one.h5"};
+  import_tokens(options, quiet);  // the file's only dataset needs no name
+  CHECK(stream_of(options.output, Split::train) == expected);
+  options.train = {made / "tokens_many.h5"};
+  for (const char* name : {"plain", "big_endian", "nested/deep/int64", "checked"}) {
+    CAPTURE(name);
+    options.dataset = name;
+    import_tokens(options, quiet);
+    CHECK(stream_of(options.output, Split::train) == expected);
+  }
+  const auto message = [&](const char* name) {
+    options.dataset = name;
+    return message_of([&] { import_tokens(options, quiet); });
+  };
+  CHECK(contains(message(""), "tokens_many.h5: name the dataset with --dataset; there are: "));
+  CHECK(contains(message("rows"), "dataset \"rows\" has 2 dimensions, not one; store it flat"));
+  CHECK(contains(message("one"), "dataset \"one\" has 0 dimensions, not one"));
+  CHECK(contains(message("real"), "dataset \"real\" does not hold integers"));
+  CHECK(contains(message("text"), "dataset \"text\" does not hold integers"));
+  CHECK(contains(message("ragged"), "dataset \"ragged\" does not hold integers"));
+  CHECK(contains(message("signed"), "token 0 is -1, outside the vocabulary of 60000"));
+  CHECK(contains(message("empty"), "the train split is empty"));
+  CHECK(contains(message("missing"), "tokens_many.h5"));
+  CHECK(contains(message("nested"), "tokens_many.h5"));
+}
+
 TEST_CASE("import: documents held out by a hash of their tokens") {
   const Scratch scratch;
   ImportOptions options = options_for(scratch);

@@ -430,6 +430,32 @@ TEST_CASE("prepare: progress reaches the end, and options that cannot be are ref
   CHECK(contains(message([](auto& o) { o.inputs = {"/nowhere.txt"}; }), "/nowhere.txt does not exist"));
 }
 
+TEST_CASE("prepare: a document stays in its split when data is added, whatever the order") {
+  Input input;
+  input.options.train_vocab_size = 0;
+  input.options.tokenizer =
+      std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers/gpt2.json";
+  const Manifest before = prepare(input.options, quiet).manifest;
+  std::string lines;  // to stand before the others, some of which they repeat
+  for (unsigned i = 0; i < 60; ++i) lines += "{\"text\": \"" + Input::line(10 + i) + "\"}\n";
+  write_text(input.scratch / "in/0.jsonl", lines);
+  PrepareOptions more = input.options;
+  more.output = input.scratch / "more";
+  more.deduplicate = true;
+  const Manifest after = prepare(more, quiet).manifest;
+  for (const auto& [split, other] :
+       {std::pair{Split::train, Split::validation}, std::pair{Split::validation, Split::train}}) {
+    const auto old = decoded(input.options.output, before, split);
+    const auto all = decoded(more.output, after, split);
+    const auto others = decoded(more.output, after, other);
+    CHECK(all.size() > old.size());
+    for (const std::string& text : old) {
+      CHECK(std::count(all.begin(), all.end(), text) == 1);
+      CHECK(std::count(others.begin(), others.end(), text) == 0);
+    }
+  }
+}
+
 TEST_CASE("held-out part: uniform over texts, and the same for the same text") {
   std::vector<int> counts(20, 0);
   for (int i = 0; i < 20'000; ++i) {

@@ -76,6 +76,30 @@ TEST_CASE("sampler: shuffled takes every window once a pass, in another order ea
   CHECK(Sampler(Sampling::shuffled, 11, 10, 1).start(7) == 0);
 }
 
+TEST_CASE("sampler: shuffled, at awkward sizes, takes every window once in each pass") {
+  // Tokens and window: one window, few, just below and above powers of two, primes, a last token to spare or none.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> sizes{
+      {2, 1},   {3, 1},   {11, 10},  {20, 10},  {21, 10},    {128, 1},
+      {129, 1}, {130, 1}, {1025, 4}, {4099, 2}, {65'537, 7}, {99'991, 3}};
+  for (const auto& [tokens, window] : sizes) {
+    CAPTURE(tokens);
+    CAPTURE(window);
+    const Sampler sampler(Sampling::shuffled, tokens, window, 12);
+    const std::int64_t windows = (tokens - 1) / window;
+    REQUIRE(sampler.windows() == windows);
+    for (std::int64_t pass = 0; pass < 3; ++pass) {
+      std::vector<int> taken(static_cast<std::size_t>(windows), 0);
+      for (std::int64_t i = 0; i < windows; ++i) {
+        const std::int64_t start = sampler.start(pass * windows + i);
+        REQUIRE(start % window == 0);
+        REQUIRE(start + window < tokens);
+        ++taken[static_cast<std::size_t>(start / window)];
+      }
+      CHECK(std::count(taken.begin(), taken.end(), 1) == windows);
+    }
+  }
+}
+
 TEST_CASE("sampler: only windows that fit, and no negative index") {
   CHECK(contains(message_of([] { Sampler(Sampling::ordered, 10, 10, 1); }),
                  "one window of 10 inputs needs 11"));

@@ -1,41 +1,107 @@
 #!/usr/bin/env python3
-"""Tokens/s a core of `ratplus prepare` beside SentencePiece's own command and Hugging Face's `tokenizers`, in one run.
+"""MB/s and tokens/s a core of `ratplus prepare` beside SentencePiece's own command and Hugging Face's `tokenizers`.
 
-    compare_tokenizers.py RATPLUS TEXT.jsonl [--sentencepiece tokenizer.model] [--huggingface tokenizer.json]
+    compare_tokenizers.py RATPLUS TEXT.jsonl [--sentencepiece tokenizer.model] [--huggingface tokenizer.json] [--rounds N]
 
 TEXT.jsonl has its texts under "text"; some tens of MB give steady figures. spm_encode comes with Debian's package
-`sentencepiece`, the rest with `pip install tokenizers`. Every line is one thread's. Ids are compared, too.
+`sentencepiece`, the rest with `pip install tokenizers`. The contenders take turns, round after round. Each uses one
+thread, and what is compared is the CPU time of all its threads and of the kernel for it (getrusage), so that other
+work on the machine does not count: of prepare and spm_encode that of the whole process, from its start to its end; of
+the tokenizers alone that of encoding. The median over the rounds is shown. Counts of tokens are compared, too.
 """
 import argparse
 import json
 import os
 import pathlib
+import resource
 import shutil
+import statistics
 import subprocess
 import tempfile
-import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
 
 
-def report(name, seconds, size, tokens):
-    print(f"{name:<44}{size / seconds / 1e6:8.2f} MB/s {tokens / seconds / 1e6:8.3f} M tokens/s  ({tokens} tokens)")
+def cpu(usage):
+    return usage.ru_utime + usage.ru_stime
 
 
-def ratplus(program, text, tokenizer, size):
-    out = subprocess.run(
-        [program, "data-bench", text, "--tokenizer", tokenizer], check=True, capture_output=True, text=True
-    ).stdout
-    words = out.split()
-    tokens = int(words[words.index("tokens") - 1])
-    report("ratplus, tokenizing alone", float(words[words.index("s:") - 1]), size, tokens)
-    with tempfile.TemporaryDirectory() as scratch:
-        begin = time.perf_counter()
-        command = [program, "prepare", text, "--output", scratch + "/d", "--tokenizer", tokenizer, "--threads", "1"]
-        subprocess.run(command, check=True, capture_output=True)
-        report("ratplus prepare, end to end", time.perf_counter() - begin, size, tokens)
-    return tokens
+def run(command, stdin=None):
+    """CPU seconds of a process and of those that it waited for, and what it printed."""
+    before = cpu(resource.getrusage(resource.RUSAGE_CHILDREN))
+    out = subprocess.run(command, stdin=stdin, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    return cpu(resource.getrusage(resource.RUSAGE_CHILDREN)) - before, out
+
+
+class Alone:
+    """This program's tokenizer, without reading and writing."""
+
+    def __init__(self, args, tokenizer):
+        self.command = [args.ratplus, "data-bench", args.text, "--tokenizer", tokenizer]
+
+    def __call__(self):
+        words = run(self.command)[1].decode().split()
+        return float(words[words.index("of") - 2].lstrip("(")), int(words[words.index("tokens") - 1])
+
+
+class Prepare:
+    def __init__(self, args, tokenizer):
+        self.command = [args.ratplus, "prepare", args.text, "--tokenizer", tokenizer, "--threads", "1"]
+        self.command += ["--validation-fraction", "0", *(["--end-of-text", args.end] if args.end else []), "--output"]
+
+    def __call__(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            seconds = run([*self.command, scratch + "/d"])[0]
+            shards = json.loads((pathlib.Path(scratch) / "d/dataset.json").read_text())["train"]
+        return seconds, sum(s["tokens"] - s["documents"] for s in shards)
+
+
+class SpmEncode:
+    """A line is a text to this command: newlines are no tokens, and each line begins with a blank."""
+
+    def __init__(self, args, texts):
+        self.command = ["spm_encode", f"--model={args.sentencepiece}", "--output_format=id"]
+        self.plain = tempfile.NamedTemporaryFile("w+")
+        self.plain.write("\n".join(texts))
+        self.plain.flush()
+
+    def __call__(self):
+        with open(self.plain.name) as stdin:
+            seconds, out = run(self.command, stdin)
+        return seconds, len(out.split())
+
+
+class Tokenizers:
+    def __init__(self, args, texts):
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(args.huggingface)
+        self.texts = texts
+
+    def __call__(self):
+        before = cpu(resource.getrusage(resource.RUSAGE_SELF))
+        tokens = sum(len(self.tokenizer.encode(t, add_special_tokens=False).ids) for t in self.texts)
+        return cpu(resource.getrusage(resource.RUSAGE_SELF)) - before, tokens
+
+
+def compare(title, contenders, rounds, size, same_counts):
+    """`contenders`: {name: function of (CPU seconds, tokens)}, the first the tokenizer alone, the second prepare."""
+    seconds = {name: [] for name in contenders}
+    tokens = {}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            spent, tokens[name] = contender()
+            seconds[name].append(spent)
+    median = {name: statistics.median(s) for name, s in seconds.items()}
+    print(f"\n{title}")
+    for name, s in median.items():
+        print(f"  {name:<34}{s:8.2f} s {size / s / 1e6:8.2f} MB/s {tokens[name] / s / 1e6:8.3f} M tokens/s")
+    alone, prepare, *others = contenders
+    print(f"  prepare has {median[alone] / median[prepare]:.0%} of the rate of the tokenizer alone", end="")
+    print("".join(f", {median[o] / median[prepare]:.1f} times that of {o}" for o in others))
+    if same_counts and len(set(tokens.values())) > 1:
+        raise SystemExit(f"the counts of tokens differ: {tokens}")
 
 
 def main():
@@ -44,34 +110,24 @@ def main():
     parser.add_argument("text")
     parser.add_argument("--sentencepiece")
     parser.add_argument("--huggingface")
+    parser.add_argument("--end", help="the token that ends a text, where the tokenizer does not tell")
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     with open(args.text) as lines:
         texts = [json.loads(line)["text"] for line in lines]
     size = sum(len(t.encode()) for t in texts)
-    print(f"{len(texts)} documents, {size / 1e6:.1f} MB")
+    print(f"{len(texts)} documents, {size / 1e6:.1f} MB of text; CPU time of one thread, median of {args.rounds} rounds")
     if args.sentencepiece:
-        ours = ratplus(args.ratplus, args.text, args.sentencepiece, size)
+        contenders = {"tokenizing alone": Alone(args, args.sentencepiece)}
+        contenders["prepare, end to end"] = Prepare(args, args.sentencepiece)
         if shutil.which("spm_encode"):
-            with tempfile.TemporaryDirectory() as scratch:
-                plain = pathlib.Path(scratch) / "plain.txt"
-                plain.write_text("\n".join(texts))
-                with open(plain) as stdin:
-                    begin = time.perf_counter()
-                    command = ["spm_encode", f"--model={args.sentencepiece}", "--output_format=id"]
-                    out = subprocess.run(command, stdin=stdin, check=True, capture_output=True).stdout
-                    seconds = time.perf_counter() - begin
-                # A line is a text to this command: newlines are no tokens, and each line begins with a blank.
-                report("spm_encode, line by line", seconds, size, len(out.split()))
+            contenders["spm_encode"] = SpmEncode(args, texts)
+        compare(args.sentencepiece, contenders, args.rounds, size, same_counts=False)
     if args.huggingface:
-        from tokenizers import Tokenizer
-
-        ours = ratplus(args.ratplus, args.text, args.huggingface, size)
-        tokenizer = Tokenizer.from_file(args.huggingface)
-        begin = time.perf_counter()
-        tokens = sum(len(tokenizer.encode(t, add_special_tokens=False).ids) for t in texts)
-        report("tokenizers, encode", time.perf_counter() - begin, size, tokens)
-        if tokens != ours:
-            raise SystemExit(f"the counts differ: {ours} and {tokens}")
+        contenders = {"tokenizing alone": Alone(args, args.huggingface)}
+        contenders["prepare, end to end"] = Prepare(args, args.huggingface)
+        contenders["tokenizers"] = Tokenizers(args, texts)
+        compare(args.huggingface, contenders, args.rounds, size, same_counts=True)
 
 
 if __name__ == "__main__":

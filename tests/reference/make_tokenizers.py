@@ -2,6 +2,8 @@
 """Makes data/tokenizers: small tokenizer.json files of the kinds that are in use, and what the library `tokenizers` makes
 of hard text with them. Needs `pip install tokenizers`.
 
+    make_tokenizers.py [KIND...]      all, or these alone: training text comes from the repository's own pages
+
     KIND.json         a tokenizer
     references.json   {"texts": [...], "kinds": {KIND: {"ids": [...], "decoded": [...], "blocks": "..."}}}
 
@@ -13,6 +15,7 @@ import hashlib
 import json
 import pathlib
 import random
+import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -33,7 +36,8 @@ def training_text():
     return [*words.splitlines(), *(other * 20).splitlines()]
 
 
-def byte_level(pre_tokenizer, special, normalizer=None, whole_words=False):
+def byte_level(pre_tokenizer, special, normalizer=None, whole_words=False, left_out=""):
+    """`left_out`: bytes, as the alphabet's characters, that get no piece."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=whole_words))
     if normalizer:
         tokenizer.normalizer = normalizer
@@ -42,7 +46,7 @@ def byte_level(pre_tokenizer, special, normalizer=None, whole_words=False):
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=[c for c in pre_tokenizers.ByteLevel.alphabet() if c not in left_out],
         show_progress=False,
     )
     tokenizer.train_from_iterator(training_text(), trainer)
@@ -97,6 +101,13 @@ def kinds():
             pre_tokenizers.Sequence([split(QWEN), bytes_alone]), ["<|endoftext|>", "<|im_end|>"], normalizers.NFC()
         ),
         "mixed": mixed,
+        # As GPT-NeoX's and Pythia's: the bytes that no UTF-8 has, and some more, have no piece.
+        "neox": byte_level(
+            pre_tokenizers.ByteLevel(add_prefix_space=False), ["<|endoftext|>"], normalizers.NFC(), left_out="ÀÁõö÷øùúûüýþÿòó"
+        ),
+        # As Claude 2's.
+        "nfkc": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<EOT>"], normalizers.NFKC()),
+        "nfd": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<EOT>"], normalizers.NFD()),
         "llama2": byte_fallback(metaspace=False),
         "mistral": byte_fallback(metaspace=True),
     }
@@ -133,15 +144,18 @@ def digest(ids):
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     hard = texts()
-    references = {}
+    wanted = sys.argv[1:]
+    references = json.loads((OUT / "references.json").read_text())["kinds"] if wanted else {}
     for name, tokenizer in kinds().items():
+        if wanted and name not in wanted:
+            continue
         text = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
         (OUT / f"{name}.json").write_text(text + "\n")
         tokenizer = Tokenizer.from_file(str(OUT / f"{name}.json"))
         ids = [tokenizer.encode(t, add_special_tokens=False).ids for t in hard]
         decoded = [tokenizer.decode(i, skip_special_tokens=False) for i in ids]
         blocks = []
-        if name in ("llama3", "llama2", "qwen"):
+        if name in ("llama3", "llama2", "qwen", "nfkc", "nfd"):
             for block in range(0x110000 // 1024):
                 of_block = tokenizer.encode(block_text(block), add_special_tokens=False).ids
                 blocks.append(digest(of_block)[:8])

@@ -1,11 +1,13 @@
 // Fine-tuning (spec 2.3) on a small made task that can be learnt: a digit's successor, whatever stands before it.
 #include <doctest/doctest.h>
 
+#include <csignal>
 #include <fstream>
 #include <random>
 
 #include "data/supervised.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/train/stop_signal.h"
 #include "lib/train/trainer.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
@@ -54,31 +56,59 @@ config::JobConfig finetune_job(const test::ScratchDirectory& scratch) {
   return config::parse_job(text, "job.toml");
 }
 
-}  // namespace
-
-TEST_CASE("fine-tuning learns a small task, from a checkpoint, over epochs in random order") {
-  const test::ScratchDirectory scratch;
-  write_task(scratch / "task.jsonl", 1200);
+/// The task as samples with labels, and the checkpoint that fine-tuning begins with.
+data::Manifest make_task(const test::ScratchDirectory& scratch, const config::JobConfig& job, int lines) {
+  write_task(scratch / "task.jsonl", lines);
   data::SupervisedOptions options;
   options.inputs = {scratch / "task.jsonl"};
   options.output = scratch / "data";
   options.tokenizer = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers/gpt2.json";
   options.length = 16;
-  const auto made = data::prepare_supervised(options, [](std::int64_t) {});
-  config::JobConfig job = finetune_job(scratch);
-  {
-    train::Session session(
-        {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
-    session.set_initial_weights(1);
-    checkpoint::save(world(),
-                     {.directory = job.job.from,
-                      .model = job.model,
-                      .job = config::to_toml(job),
-                      .tokenizer = made.manifest.tokenizer},
-                     session.store(), session.optimizer(), session.ops());
+  const data::Manifest manifest = data::prepare_supervised(options, [](std::int64_t) {}).manifest;
+  train::Session session({.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1},
+                         world());
+  session.set_initial_weights(1);
+  checkpoint::save(world(),
+                   {.directory = job.job.from,
+                    .model = job.model,
+                    .job = config::to_toml(job),
+                    .tokenizer = manifest.tokenizer},
+                   session.store(), session.optimizer(), session.ops());
+  return manifest;
+}
+
+/// Asks the run to end after a step, as Ctrl-C would.
+class Stopping : public Losses {
+ public:
+  explicit Stopping(std::int64_t after) : after_(after) {}
+  void on_step(const train::StepMetrics& metrics, bool logged) override {
+    Losses::on_step(metrics, logged);
+    if (std::ssize(steps) == after_) std::raise(SIGTERM);
   }
+
+ private:
+  std::int64_t after_;
+};
+
+/// Every weight and moment of a run's last checkpoint, as the files have them.
+std::vector<std::string> state_of(const std::filesystem::path& run) {
+  std::vector<std::string> parts;
+  const auto info = checkpoint::read_info(checkpoint::resolve(run));
+  for (int part = 0; part < info.parts; ++part) {
+    std::ifstream in(info.directory / checkpoint::file_name(part), std::ios::binary);
+    parts.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+  }
+  return parts;
+}
+
+}  // namespace
+
+TEST_CASE("fine-tuning learns a small task, from a checkpoint, over epochs in random order") {
+  const test::ScratchDirectory scratch;
+  config::JobConfig job = finetune_job(scratch);
+  const data::Manifest manifest = make_task(scratch, job, 1200);
   job = train::complete_schedule(job, world());
-  const std::int64_t samples = made.manifest.documents(data::Split::train);
+  const std::int64_t samples = manifest.documents(data::Split::train);
   CHECK(job.schedule.steps == (14 * samples + 15) / 16);
   std::filesystem::create_directories(job.job.directory);
   const auto data = train::open_data(job, world());
@@ -89,6 +119,39 @@ TEST_CASE("fine-tuning learns a small task, from a checkpoint, over epochs in ra
   CHECK(losses.steps.front() > 6);
   CHECK(losses.steps.back() < 0.1);
   CHECK(losses.validation < 0.1);
+}
+
+TEST_CASE("fine-tuning that is stopped half-way and resumed gives the same weights, bit for bit") {
+  const test::ScratchDirectory scratch;
+  config::JobConfig job = finetune_job(scratch);
+  job.schedule.epochs = 2;
+  make_task(scratch, job, 400);
+  job = train::complete_schedule(job, world());
+  const auto run = [&](train::TrainListener& listener, bool resume) {
+    std::filesystem::create_directories(job.job.directory);
+    const auto data = train::open_data(job, world());
+    const auto from = resume ? std::optional(checkpoint::resolve(job.job.directory)) : std::nullopt;
+    const train::StopSignal signal;
+    return train::Trainer(job, world(), data, train::find_start(job, data, world(), from), listener).run();
+  };
+  const std::int64_t steps = job.schedule.steps;
+  REQUIRE(steps > 20);
+  Losses undisturbed;
+  CHECK(run(undisturbed, false) == train::Outcome::finished);
+  const std::string whole = job.job.directory;
+
+  job.job.directory = (scratch / "stopped").string();
+  Stopping first(steps / 2 + 1);  // in the second epoch
+  CHECK(run(first, false) == train::Outcome::interrupted);
+  CHECK(std::ssize(first.steps) == steps / 2 + 1);
+  CHECK(state_of(job.job.directory) != state_of(whole));
+  Losses second;
+  CHECK(run(second, true) == train::Outcome::finished);
+  std::vector<double> all = first.steps;
+  all.insert(all.end(), second.steps.begin(), second.steps.end());
+  CHECK(all == undisturbed.steps);
+  CHECK(second.validation == undisturbed.validation);
+  CHECK(state_of(job.job.directory) == state_of(whole));
 }
 
 TEST_CASE("fine-tuning takes samples with labels, and other kinds do not") {

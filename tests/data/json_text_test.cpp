@@ -1,0 +1,135 @@
+// The text of a JSON line: two parsers must decide alike, and nlohmann's is the measure.
+#include "data/json_text.h"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+
+#include "data/utf8.h"
+#include "tests/data/support.h"
+
+using namespace ratplus::data;
+using test::contains;
+using test::message_of;
+using Json = nlohmann::json;
+
+namespace {
+
+std::string here() {
+  return "a.jsonl, line 1";
+}
+
+/// Nothing where the line is refused.
+std::optional<std::string> ours(const std::string& line) {
+  try {
+    return json_text(line, "text", here);
+  } catch (const ratplus::Error&) {
+    return std::nullopt;
+  }
+}
+
+std::optional<std::string> by_definition(const std::string& line) {
+  const Json json = Json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) return std::nullopt;
+  return json["text"].get<std::string>();
+}
+
+const std::vector<std::string>& odd_lines() {
+  static const std::vector<std::string> lines{
+      R"({"text": "plain"})",
+      R"(  {"a": [1, {"text": "inner"}], "text": "outer", "b": {"text": 5}}  )",
+      R"({"text": "first", "text": "second"})",
+      R"({"text": "first", "text": 5})",
+      R"({"text": 5, "text": "second"})",
+      R"({"te\u0078t": "escaped key"})",
+      R"({"text": "\u00e9 \ud83d\ude80 \u0000 \/ \b\f\n\r\t\" \\"})",
+      R"({"text": "half \ud83d pair"})",
+      R"({"text": "half \ude80 pair"})",
+      R"({"text": "\ud83d\ud83d"})",
+      R"({"text": "\uD83Dx"})",
+      R"({"text": "big", "n": 123456789012345678901234567890})",
+      R"({"text": "huge", "n": 1e999})",
+      R"({"text": "tiny", "n": -1e-999, "z": -0, "y": 0.5E+3})",
+      R"({"text": "zeros", "n": 007})",
+      R"({"text": "a"} {})",
+      R"({"text": "a"}x)",
+      R"({"text": "a",})",
+      R"({"text": "a", "n": +1})",
+      R"({"text": 'a'})",
+      R"({"text": "a" /* comment */})",
+      R"({"text": "\x41"})",
+      R"({"text": "cut)",
+      R"({"text")",
+      R"({"text": nul})",
+      R"({"text": null})",
+      R"(["text"])",
+      R"("text")",
+      R"({})",
+      "",
+      "   ",
+      "{\"text\": \"raw\ttab\"}",
+      "{\"text\": \"raw \x01 control\"}",
+      "{\"text\": \"日本 \U0001F680 \x7F\"}",
+      "\xEF\xBB\xBF{\"text\": \"after a byte order mark\"}",
+      "{\"text\": \"" + std::string(2'000'000, 'y') + "\", \"n\": 1}",  // more than the quick parser takes
+      "{\"text\": \"deep\", \"n\": " + std::string(3000, '[') + std::string(3000, ']') + "}",
+  };
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("JSON text: odd lines are read or refused as nlohmann's parser does") {
+  int read = 0;
+  for (const std::string& line : odd_lines()) {
+    CAPTURE(line.substr(0, 100));
+    CHECK(ours(line) == by_definition(line));
+    read += ours(line).has_value();
+  }
+  CHECK(read > 10);
+}
+
+TEST_CASE("JSON text: damaged lines are read or refused as nlohmann's parser does") {
+  std::mt19937 random(5);
+  const std::string bytes = "{}[]\",:\\u0dDeE.-+ntf \t\x01\x7F";
+  int read = 0;
+  int refused = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string line = odd_lines()[random() % 30];
+    for (auto changes = random() % 3; changes > 0 && !line.empty(); --changes) {
+      const std::size_t at = random() % line.size();
+      const char byte = bytes[random() % bytes.size()];
+      switch (random() % 3) {
+        case 0:
+          line[at] = byte;
+          break;
+        case 1:
+          line.insert(at, 1, byte);
+          break;
+        default:
+          line.erase(at, 1 + random() % 4);
+      }
+    }
+    repair_utf8(line);  // as the lines of a file are before they are parsed
+    const auto expected = by_definition(line);
+    if (ours(line) != expected) FAIL_CHECK(line);
+    ++(expected ? read : refused);
+  }
+  CHECK(read > 2000);
+  CHECK(refused > 2000);
+}
+
+TEST_CASE("UTF-8: what is ill-formed is found wherever it stands among ASCII") {
+  for (std::size_t before = 0; before < 20; ++before) {
+    for (std::size_t after = 0; after < 20; ++after) {
+      std::string text =
+          std::string(before, 'a') + "\xE2\x82" + std::string(after, 'b') + "é" + std::string(after, 'c');
+      CHECK(repair_utf8(text) == 1);
+      CHECK(text ==
+            std::string(before, 'a') + "\uFFFD" + std::string(after, 'b') + "é" + std::string(after, 'c'));
+      CHECK(repair_utf8(text) == 0);
+    }
+  }
+}
