@@ -57,7 +57,7 @@ std::string ByteReader::read(std::int64_t offset, std::int64_t count) const {
 }
 
 ByteWriter::ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as)
-    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC) {
+    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC), behind_(file) {
   if (!file_.ok()) fail_writing(shown_);
   buffer_.reserve(buffer_bytes);
 }
@@ -84,6 +84,7 @@ void ByteWriter::flush() {
     if (written < 0) fail_writing(shown_);
     rest.remove_prefix(static_cast<std::size_t>(written));
   }
+  behind_.wrote(static_cast<std::int64_t>(buffer_.size()));
   buffer_.clear();
 }
 

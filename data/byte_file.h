@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/descriptor.h"
+#include "data/write_behind.h"
 
 namespace ratplus::data {
 
@@ -51,6 +52,7 @@ class ByteWriter {
 
   std::filesystem::path shown_;
   Descriptor file_;
+  WriteBehind behind_;
   std::vector<char> buffer_;
   std::int64_t size_ = 0;
 };

@@ -8,6 +8,7 @@
 #include "data/byte_file.h"
 #include "data/crc32.h"
 #include "data/pending_file.h"
+#include "data/write_behind.h"
 #include "kernels/error.h"
 
 namespace ratplus::checkpoint {
@@ -109,6 +110,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
   out.set_attribute("version", std::int64_t{format_version});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
+  data::WriteBehind behind(directory / file_name(part));
   std::vector<float> buffer(piece);
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;
@@ -122,6 +124,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
         const auto host = std::span(buffer).first(static_cast<std::size_t>(end - begin));
         state(kind, unit, {range.begin + begin, range.begin + end}, host);
         write_elements(dataset, type, begin, host);
+        behind.wrote((end - begin) * bytes_of(type));
       });
     }
   }
