@@ -13,6 +13,7 @@
 #include "kernels/error.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
+#include "lib/train/operations.h"
 
 namespace ratplus::apps {
 namespace {
@@ -55,15 +56,6 @@ struct BenchArguments {
   int warmup = 2;
   double peak = 0;  ///< TFLOP/s; 0: known chips' own
 };
-
-/// Operations a second of dense bfloat16 products by the maker's datasheet, or 0 where it is not known.
-double datasheet_peak(const std::string& device, DType compute) {
-  if (compute != DType::bf16) return 0;
-  if (device.find("H100") != std::string::npos || device.find("H200") != std::string::npos) {
-    return device.find("PCIe") != std::string::npos ? 756e12 : 989e12;
-  }
-  return device.find("A100") != std::string::npos ? 312e12 : 0;
-}
 
 void write_json(const std::string& file, const Json& json) {
   if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
@@ -226,7 +218,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   const auto times = bench::time_steps(
       {.job = job, .micro_batches = args.micro_batches, .warmup = args.warmup, .steps = args.steps}, world);
   if (!world.root()) return 0;
-  const double peak = args.peak > 0 ? args.peak * 1e12 : datasheet_peak(times.device, times.compute_type);
+  const double peak = args.peak > 0 ? args.peak * 1e12 : train::datasheet_peak(times.device, times.compute_type);
   fmt::print("{}, {}; {} parameters\n", times.device, to_string(times.compute_type), times.parameters);
   print_step(times, peak);
   print_profile(times);

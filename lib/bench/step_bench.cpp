@@ -4,9 +4,9 @@
 #include <chrono>
 
 #include "kernels/random.h"
-#include "lib/bench/attended_pairs.h"
 #include "lib/bench/median.h"
 #include "lib/train/half.h"
+#include "lib/train/operations.h"
 #include "lib/train/trainer.h"
 
 namespace ratplus::bench {
@@ -23,25 +23,6 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_s
         random_below(static_cast<std::uint64_t>(vocab_size), 7, Purpose::test, stream, i));
   }
   return tokens;
-}
-
-/// Operations of a half on one rank: forward and backward of all products, and of attention over the attended pairs.
-double operations_of(const train::Half& half, const config::JobConfig& job, std::int64_t sequences,
-                     std::int64_t parameters) {
-  const auto& model = job.model;
-  const auto T = job.data.window;
-  double operations = 6.0 * static_cast<double>(parameters) * static_cast<double>(sequences * T);
-  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
-    const auto patterns = half.pattern.layer(layer);
-    const double heads_each = static_cast<double>(model.heads()) / static_cast<double>(patterns.size());
-    for (const auto& pattern : patterns) {
-      // Two products forward and four backward, 2 P operations a pair each (what a fused kernel makes again beyond
-      // them is not counted).
-      operations +=
-          12.0 * heads_each * static_cast<double>(model.head_dim * sequences) * attended_pairs(pattern, T);
-    }
-  }
-  return operations;
 }
 
 }  // namespace
@@ -73,7 +54,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.memory_bytes = session.memory().total_bytes();
   result.memory_available = session.memory_available();
   for (const auto& half : halves) {
-    result.halves.push_back({half.name, 0, operations_of(half, job, sequences, result.parameters)});
+    result.halves.push_back({half.name, 0, train::half_operations(half, job, sequences, result.parameters)});
   }
   std::vector<std::vector<double>> times(halves.size());
   std::vector<double> steps;
