@@ -31,7 +31,7 @@ void widen(double& low, double& high) {
 
 Axis make_axis(double low, double high, int ticks) {
   widen(low, high);
-  Axis axis{low, high, {}};
+  Axis axis{low, high, {}, false};
   const double step = round_step(high - low, ticks);
   // The tolerance takes in an end that is a tick but for rounding.
   const auto first = static_cast<std::int64_t>(std::ceil(low / step - 1e-9));
@@ -46,6 +46,15 @@ Axis make_round_axis(double low, double high, int ticks) {
   widen(low, high);
   const double step = round_step(high - low, ticks);
   return make_axis(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), ticks);
+}
+
+Axis make_log_axis(double low, double high) {
+  const auto first = static_cast<int>(std::floor(std::log10(low) + 1e-9));
+  const auto last = std::max(first + 1, static_cast<int>(std::ceil(std::log10(high) - 1e-9)));
+  Axis axis{std::pow(10.0, first), std::pow(10.0, last), {}, true};
+  const int every = (last - first + 5) / 6;  // some six labels, however many powers
+  for (int power = first; power <= last; power += every) axis.ticks.push_back(std::pow(10.0, power));
+  return axis;
 }
 
 std::vector<std::string> tick_labels(const Axis& axis) {

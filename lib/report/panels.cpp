@@ -1,0 +1,167 @@
+#include "lib/report/panels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+namespace ratplus::report {
+namespace {
+
+struct Field {
+  std::string name;   ///< as in Series
+  std::string label;  ///< among a panel's fields; empty where it is the only one
+};
+
+struct PanelPlan {
+  std::string title;
+  Unit unit;
+  std::vector<Field> fields;
+  bool noisy = false;  ///< averaged, what was logged stands faintly behind
+  bool marks = false;
+  bool may_be_logarithmic = false;
+};
+
+const std::vector<PanelPlan>& known_panels() {
+  static const std::vector<PanelPlan> plans = {
+      {"Training loss (nats a token)", Unit::nats, {{"loss", ""}}, true},
+      {"Validation loss (nats a token)", Unit::nats, {{"validation_loss", ""}}, false, true},
+      {"Learning rate", Unit::factor, {{"learning_rate", ""}}},
+      {"Gradient norm", Unit::plain, {{"gradient_norm", ""}}, true, false, true},
+      {"Tokens a second", Unit::count, {{"tokens_per_second", ""}}, true},
+      {"Share of peak", Unit::share, {{"share_of_peak", ""}}, true},
+      {"Memory of the first rank",
+       Unit::bytes,
+       {{"memory_bytes", "device, planned"}, {"host_memory_bytes", "process, on the host"}}},
+      {"Wait for data, share of the steps' time", Unit::share, {{"data_wait_share", ""}}, true},
+      {"Checkpoints",
+       Unit::seconds,
+       {{"checkpoint_stall_seconds", "steps held up"}, {"checkpoint_seconds", "until complete"}},
+       false,
+       true},
+  };
+  return plans;
+}
+
+/// Told by another field, or of no use as a curve.
+bool is_left_out(const std::string& field) {
+  for (const char* known : {"seconds", "step_seconds", "data_wait_seconds", "memory_available_bytes"}) {
+    if (field == known) return true;
+  }
+  return field.starts_with("validation_") || field.starts_with("checkpoint_");
+}
+
+bool is_known(const std::string& field) {
+  return std::ranges::any_of(known_panels(), [&](const PanelPlan& plan) {
+    return std::ranges::find(plan.fields, field, &Field::name) != plan.fields.end();
+  });
+}
+
+Unit unit_of(const std::string& field) {
+  if (field.ends_with("bytes")) return Unit::bytes;
+  if (field.ends_with("seconds")) return Unit::seconds;
+  if (field.ends_with("share")) return Unit::share;
+  return Unit::plain;
+}
+
+std::string title_of(std::string field) {
+  std::ranges::replace(field, '_', ' ');
+  field.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(field.front())));
+  return field;
+}
+
+std::vector<PanelPlan> all_panels(const std::vector<RunMetrics>& runs) {
+  std::vector<PanelPlan> plans = known_panels();
+  for (const RunMetrics& run : runs) {
+    for (const Series& series : run.series) {
+      const bool planned = std::ranges::any_of(plans, [&](const PanelPlan& plan) {
+        return std::ranges::find(plan.fields, series.field, &Field::name) != plan.fields.end();
+      });
+      if (planned || is_known(series.field) || is_left_out(series.field)) continue;
+      plans.push_back({title_of(series.field), unit_of(series.field), {{series.field, ""}}});
+    }
+  }
+  return plans;
+}
+
+Curve over_tokens(Curve curve, const RunMetrics& run) {
+  for (Point& point : curve) point.x *= run.tokens_per_step > 0 ? run.tokens_per_step : 1;
+  return curve;
+}
+
+constexpr std::size_t fewest_to_average = 40;
+
+PanelLine make_line(const RunMetrics& run, const History& history, const PanelPlan& plan,
+                    std::size_t points) {
+  PanelLine line;
+  line.last = history.last();
+  const Curve means = history.means();
+  const Curve logged = over_tokens(thin(history.extremes(), points), run);
+  if (plan.noisy && means.size() >= fewest_to_average) {
+    line.curve = over_tokens(thin(smooth(means, means.size() / 40), points), run);
+    line.as_logged = logged;
+  } else {
+    line.curve = logged;
+  }
+  return line;
+}
+
+/// "run, D = 64" where both tell lines apart.
+std::string join_label(const std::string& run, const std::string& kind) {
+  if (run.empty() || kind.empty()) return run + kind;
+  return run + ", " + kind;
+}
+
+Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs, std::size_t points) {
+  Panel panel{.title = plan.title, .unit = plan.unit, .marks = plan.marks, .lines = {}};
+  std::vector<std::string> kinds;  // labels; the index is a line's kind
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    for (const Field& field : plan.fields) {
+      for (const std::string& pattern : runs[r].patterns_of(field.name)) {
+        const History& history = *runs[r].find(field.name, pattern);
+        if (history.empty()) continue;
+        const std::string kind = pattern.empty() ? field.label : pattern_label(pattern);
+        if (std::ranges::find(kinds, kind) == kinds.end()) kinds.push_back(kind);
+        auto line = make_line(runs[r], history, plan, points);
+        line.run = r;
+        line.kind = static_cast<std::size_t>(std::ranges::find(kinds, kind) - kinds.begin());
+        panel.lines.push_back(std::move(line));
+      }
+    }
+  }
+  for (PanelLine& line : panel.lines) {
+    const bool kind_tells = kinds.size() > 1 || runs.size() == 1;
+    line.label = join_label(runs.size() > 1 ? runs[line.run].name : "", kind_tells ? kinds[line.kind] : "");
+  }
+  if (plan.may_be_logarithmic && !panel.lines.empty()) {
+    const ValueRange range = range_of(panel);
+    panel.logarithmic = range.low > 0 && range.high > 20 * range.low;
+  }
+  return panel;
+}
+
+}  // namespace
+
+std::vector<Panel> make_panels(const std::vector<RunMetrics>& runs, std::size_t points) {
+  std::vector<Panel> panels;
+  for (const PanelPlan& plan : all_panels(runs)) {
+    Panel panel = make_panel(plan, runs, points);
+    if (!panel.lines.empty()) panels.push_back(std::move(panel));
+  }
+  return panels;
+}
+
+ValueRange range_of(const Panel& panel) {
+  ValueRange range{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  for (const PanelLine& line : panel.lines) {
+    for (const Curve* curve : {&line.curve, &line.as_logged}) {
+      for (const Point& point : *curve) {
+        range.low = std::min(range.low, point.y);
+        range.high = std::max(range.high, point.y);
+      }
+    }
+  }
+  return range;
+}
+
+}  // namespace ratplus::report
