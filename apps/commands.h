@@ -17,6 +17,7 @@ int eval_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int report_command(const Arguments& args);
+int watch_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int data_bench_command(const Arguments& args);
 

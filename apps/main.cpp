@@ -30,7 +30,8 @@ constexpr std::array commands = {
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
-    Command{"report", "loss curves and tables of one or several runs", report_command},
+    Command{"report", "curves and tables of one or several runs, as a page", report_command},
+    Command{"watch", "a run in the terminal, live", watch_command},
     Command{"bench", "times of a layer's operations beside their floors", bench_command},
     Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command},
 };

@@ -22,8 +22,9 @@ using Json = nlohmann::json;
 
 constexpr std::size_t points_of_a_curve = 400;  // about a phone's pixels, and twice those of the plot's units
 
-std::string utc(std::time_t time) {
-  return fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(time));
+/// Of UTC.
+std::string minute(std::time_t time) {
+  return fmt::format("{:%Y-%m-%d %H:%M}", fmt::gmtime(time));
 }
 
 // --- How the runs stand ---------------------------------------------------------------------------------------
@@ -50,6 +51,16 @@ std::string table(const std::string& corner, const std::vector<std::string>& col
     html += "</tr>\n";
   }
   return html + "</table></div>\n";
+}
+
+/// A pattern's label for the head of a row, broken only after commas.
+std::string row_label(const std::string& pattern) {
+  std::string label;
+  for (const char c : pattern_label(pattern)) {
+    const bool glue = c == ' ' && !label.empty() && label.back() != ',';
+    label += glue ? std::string("\u00a0") : std::string(1, c);
+  }
+  return label;
 }
 
 std::vector<std::string> names_of(const std::vector<RunMetrics>& runs) {
@@ -116,14 +127,14 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
   add("time left, as last said", [](const RunMetrics& run) {
     return run.finished() || !(run.seconds_left >= 0) ? "-" : format_seconds(run.seconds_left);
   });
-  add("last line written", [](const RunMetrics& run) {
-    return run.time > 0 ? utc(static_cast<std::time_t>(run.time)) : std::string("-");
+  add("last line (UTC)", [](const RunMetrics& run) {
+    return run.time > 0 ? minute(static_cast<std::time_t>(run.time)) : std::string("-");
   });
   add("times resumed", [](const RunMetrics& run) {
     return run.previous_starts > 0 ? fmt::format("{}", run.previous_starts) : "-";
   });
   for (const auto& pattern : patterns_of(runs, false)) {
-    add("training loss, " + pattern_label(pattern), [&](const RunMetrics& run) {
+    add("training loss, " + row_label(pattern), [&](const RunMetrics& run) {
       return loss_cell(loss_of(run.last_step ? &*run.last_step : nullptr, pattern));
     });
   }
@@ -135,7 +146,7 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
       [](const RunMetrics& run) { return format_value(Unit::bytes, last_of(run, "memory_bytes")); });
   add("wait for data (median)",
       [](const RunMetrics& run) { return format_value(Unit::share, median_of(run, "data_wait_share")); });
-  add("a checkpoint holds steps up (median)", [](const RunMetrics& run) {
+  add("checkpoint holds steps up (median)", [](const RunMetrics& run) {
     return format_value(Unit::seconds, median_of(run, "checkpoint_stall_seconds"));
   });
   return table("", names_of(runs), rows, false);
@@ -147,7 +158,7 @@ std::string final_results(const std::vector<RunMetrics>& runs) {
   if (patterns.empty()) return "";
   std::vector<Row> rows;
   for (const auto& pattern : patterns) {
-    Row row{pattern_label(pattern), {}};
+    Row row{row_label(pattern), {}};
     for (const RunMetrics& run : runs) {
       const auto loss = loss_of(run.final_result(), pattern);
       row.cells.push_back(loss_cell(loss) + " / " + perplexity_cell(loss));
@@ -266,12 +277,13 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
       "content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light "
       "dark\"/>\n"
       "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<main>\n<h1>{0}</h1>\n"
-      "<p class=\"faint\">ratplus report, made {2}</p>\n",
-      title, page_style, utc(made));
+      "<p class=\"faint\">ratplus report, made {2} UTC</p>\n",
+      title, page_style, minute(made));
   html += "<h2>How the " + std::string(several ? "runs stand" : "run stands") + "</h2>\n" + state_table(runs);
   html += final_results(runs);
   html +=
-      "<h2>Curves</h2>\n<p class=\"faint\">Over tokens. Faint lines are as logged, strong ones averaged; a "
+      "<h2>Curves</h2>\n<p class=\"faint\">Over tokens; losses in nats a token. Faint lines are as logged, "
+      "strong ones averaged; a "
       "number is "
       "the last value logged, or that under the pointer.</p>\n<div class=\"panels\">\n";
   for (const Panel& panel : panels) html += figure(panel, tokens, several);

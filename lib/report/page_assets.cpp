@@ -21,6 +21,9 @@ p { margin: 4px 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { padding: 3px 22px 3px 0; text-align: right; white-space: nowrap; font-weight: normal; vertical-align: top; }
 th:first-child, td.text { text-align: left; }
+th:first-child { white-space: normal; min-width: min(17em, 38vw); position: sticky; left: 0;
+  background: var(--card); }
+td:last-child, th:last-child { padding-right: 0; }
 th[scope=col] { color: var(--ink); font-weight: 600; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 .panels { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }

@@ -20,7 +20,7 @@ Axis value_axis(const Panel& panel) {
   // Where zero is near, it belongs to the picture; a loss has no use for it.
   if (panel.unit != Unit::nats && low > 0 && low < 0.4 * high) low = 0;
   if (panel.unit != Unit::nats && high == 0) high = 1e-3;
-  return make_round_axis(low, high, 5);
+  return make_value_axis(panel.unit, low, high);
 }
 
 }  // namespace

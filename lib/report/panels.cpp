@@ -24,8 +24,8 @@ struct PanelPlan {
 
 const std::vector<PanelPlan>& known_panels() {
   static const std::vector<PanelPlan> plans = {
-      {"Training loss (nats a token)", Unit::nats, {{"loss", ""}}, true},
-      {"Validation loss (nats a token)", Unit::nats, {{"validation_loss", ""}}, false, true},
+      {"Training loss", Unit::nats, {{"loss", ""}}, true},
+      {"Validation loss", Unit::nats, {{"validation_loss", ""}}, false, true},
       {"Learning rate", Unit::factor, {{"learning_rate", ""}}},
       {"Gradient norm", Unit::plain, {{"gradient_norm", ""}}, true, false, true},
       {"Tokens a second", Unit::count, {{"tokens_per_second", ""}}, true},
@@ -112,26 +112,46 @@ std::string join_label(const std::string& run, const std::string& kind) {
   return run + ", " + kind;
 }
 
-Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs, std::size_t points) {
+/// Every pattern of the runs, dense first, the others as they come: a pattern's index is its look in all panels.
+std::vector<std::string> pattern_labels(const std::vector<RunMetrics>& runs) {
+  std::vector<std::string> labels;
+  for (const char* field : {"loss", "validation_loss"}) {
+    for (const RunMetrics& run : runs) {
+      for (const std::string& pattern : run.patterns_of(field)) {
+        const std::string label = pattern_label(pattern);
+        if (std::ranges::find(labels, label) == labels.end()) labels.push_back(label);
+      }
+    }
+  }
+  std::ranges::stable_partition(labels, [](const auto& label) { return label == "dense"; });
+  return labels;
+}
+
+Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs,
+                 const std::vector<std::string>& patterns, std::size_t points) {
   Panel panel{.title = plan.title, .unit = plan.unit, .marks = plan.marks, .lines = {}};
-  std::vector<std::string> kinds;  // labels; the index is a line's kind
+  std::vector<std::string> fields;  // labels; the index is a line's kind
+  for (const Field& field : plan.fields) fields.push_back(field.label);
   for (std::size_t r = 0; r < runs.size(); ++r) {
     for (const Field& field : plan.fields) {
       for (const std::string& pattern : runs[r].patterns_of(field.name)) {
         const History& history = *runs[r].find(field.name, pattern);
         if (history.empty()) continue;
         const std::string kind = pattern.empty() ? field.label : pattern_label(pattern);
-        if (std::ranges::find(kinds, kind) == kinds.end()) kinds.push_back(kind);
+        const auto& kinds = pattern.empty() ? fields : patterns;
         auto line = make_line(runs[r], history, plan, points);
         line.run = r;
         line.kind = static_cast<std::size_t>(std::ranges::find(kinds, kind) - kinds.begin());
+        line.label = kind;
         panel.lines.push_back(std::move(line));
       }
     }
   }
+  const bool kind_tells = runs.size() == 1 || std::ranges::any_of(panel.lines, [&](const PanelLine& line) {
+                            return line.kind != panel.lines.front().kind;
+                          });
   for (PanelLine& line : panel.lines) {
-    const bool kind_tells = kinds.size() > 1 || runs.size() == 1;
-    line.label = join_label(runs.size() > 1 ? runs[line.run].name : "", kind_tells ? kinds[line.kind] : "");
+    line.label = join_label(runs.size() > 1 ? runs[line.run].name : "", kind_tells ? line.label : "");
   }
   if (plan.may_be_logarithmic && !panel.lines.empty()) {
     const ValueRange range = range_of(panel);
@@ -140,13 +160,43 @@ Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs, std
   return panel;
 }
 
+/// Of many lines for the same patterns, a panel for each pattern: runs are compared pattern by pattern.
+std::vector<Panel> split_by_pattern(Panel panel, const std::vector<std::string>& patterns) {
+  constexpr std::size_t readable = 6;
+  std::vector<std::size_t> kinds;
+  for (const PanelLine& line : panel.lines) {
+    if (std::ranges::find(kinds, line.kind) == kinds.end()) kinds.push_back(line.kind);
+  }
+  const bool shared = panel.lines.size() >= 2 * kinds.size();
+  if (panel.lines.size() <= readable || kinds.size() < 2 || !shared) return {std::move(panel)};
+  std::ranges::sort(kinds);
+  std::vector<Panel> panels;
+  for (const std::size_t kind : kinds) {
+    Panel one = panel;
+    one.title += ", " + patterns[kind];
+    std::erase_if(one.lines, [&](const PanelLine& line) { return line.kind != kind; });
+    for (PanelLine& line : one.lines) {
+      line.label.erase(line.label.size() - patterns[kind].size() - 2);  // ", D = 64"
+      line.kind = 0;
+    }
+    panels.push_back(std::move(one));
+  }
+  return panels;
+}
+
 }  // namespace
 
 std::vector<Panel> make_panels(const std::vector<RunMetrics>& runs, std::size_t points) {
   std::vector<Panel> panels;
+  const auto patterns = pattern_labels(runs);
   for (const PanelPlan& plan : all_panels(runs)) {
-    Panel panel = make_panel(plan, runs, points);
-    if (!panel.lines.empty()) panels.push_back(std::move(panel));
+    Panel panel = make_panel(plan, runs, patterns, points);
+    if (panel.lines.empty()) continue;
+    const bool by_pattern = runs.size() > 1 && plan.fields.front().label.empty();
+    for (Panel& one :
+         by_pattern ? split_by_pattern(std::move(panel), patterns) : std::vector{std::move(panel)}) {
+      panels.push_back(std::move(one));
+    }
   }
   return panels;
 }

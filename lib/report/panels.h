@@ -13,7 +13,7 @@ namespace ratplus::report {
 
 struct PanelLine {
   std::size_t run = 0;   ///< whose it is
-  std::size_t kind = 0;  ///< which of the panel's patterns or fields
+  std::size_t kind = 0;  ///< which of the patterns (the same in all panels) or of the panel's fields
   std::string label;     ///< what tells it from the panel's other lines
   Curve curve;           ///< over tokens; averaged, where the quantity is noisy
   Curve as_logged;       ///< what was averaged; else empty

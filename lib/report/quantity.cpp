@@ -91,6 +91,16 @@ std::string format_value(Unit unit, double value) {
   return "";
 }
 
+Axis make_value_axis(Unit unit, double low, double high) {
+  if (unit != Unit::bytes) return make_round_axis(low, high, 5);
+  const double factor = scale_of_bytes(high).factor;
+  Axis axis = make_round_axis(low / factor, high / factor, 5);
+  axis.low *= factor;
+  axis.high *= factor;
+  for (double& tick : axis.ticks) tick *= factor;
+  return axis;
+}
+
 std::vector<std::string> token_labels(const Axis& axis) {
   return scaled_labels(axis, scale_of_count(axis.high));
 }

@@ -22,6 +22,8 @@ const char* to_string(Unit unit);
 /// "-" for what is not finite.
 std::string format_value(Unit unit, double value);
 
+/// A round axis of the unit's values, with about five ticks: bytes at round numbers of GiB.
+Axis make_value_axis(Unit unit, double low, double high);
 /// Tokens as the axes of charts have them: "0", "500k", "1.5M".
 std::vector<std::string> token_labels(const Axis& axis);
 /// The labels of an axis with values of this unit: short, all alike.
