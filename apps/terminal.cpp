@@ -87,8 +87,8 @@ void Terminal::enter() {
 }
 
 void Terminal::leave() {
-  write_out("\x1b[?25h\x1b[?1049l");
   if (keyboard_) ::tcsetattr(STDIN_FILENO, TCSANOW, &old_input_);
+  write_out("\x1b[?25h\x1b[?1049l");
 }
 
 void Terminal::show(const std::string& text) {
