@@ -4,7 +4,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -119,11 +118,9 @@ Terminal::Event Terminal::wait(double seconds) {
   const auto until = Clock::now() + std::chrono::duration<double>(seconds);
   sigset_t open = old_mask_;
   for (const int signal : signals_) sigdelset(&open, signal);
-  while (true) {
-    const double left = std::chrono::duration<double>(until - Clock::now()).count();
-    if (left <= 0 && !ended && !stopped && !resized) return Event::time_passed;
-    const double wait = std::max(left, 0.0);
-    const timespec timeout{static_cast<time_t>(wait), static_cast<long>(std::fmod(wait, 1.0) * 1e9)};
+  double left = seconds;
+  do {  // once at least: signals come nowhere else
+    const timespec timeout{static_cast<time_t>(left), static_cast<long>(std::fmod(left, 1.0) * 1e9)};
     pollfd input{STDIN_FILENO, POLLIN, 0};
     const int ready = ::ppoll(&input, keyboard_ ? 1 : 0, &timeout, &open);
     if (ended) return Event::quit;
@@ -133,7 +130,9 @@ Terminal::Event Terminal::wait(double seconds) {
       return Event::resized;
     }
     if (ready > 0 && quit_pressed()) return Event::quit;
-  }
+    left = std::chrono::duration<double>(until - Clock::now()).count();
+  } while (left > 0);
+  return Event::time_passed;
 }
 
 }  // namespace ratplus::apps

@@ -8,9 +8,11 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <optional>
 
 #include "apps/command_line.h"
+#include "apps/format.h"
 #include "apps/terminal.h"
 #include "kernels/error.h"
 #include "lib/report/job_settings.h"
@@ -97,10 +99,15 @@ class Watch {
  public:
   explicit Watch(const WatchArguments& args) : args_(args), reader_(args.run) {}
 
-  void look() {
-    const bool changed = reader_.update();
+  void look(std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+    const bool changed = reader_.update(most);
     // A resumed run's job may have been changed.
     if (changed || summary_.empty()) summary_ = summary_of(report::read_job_settings(args_.run));
+  }
+  bool behind() const { return reader_.behind(); }
+  std::string reading() const {
+    return fmt::format("reading {}: {} of {}\n", reader_.file().string(), format_bytes(reader_.offset()),
+                       format_bytes(reader_.size()));
   }
   bool finished() const { return reader_.metrics().finished(); }
 
@@ -139,13 +146,17 @@ int show_once(Watch& watch) {
 }
 
 int show_live(Watch& watch, double every) {
-  watch.look();
-  if (watch.finished()) return show_once(watch);
+  constexpr std::int64_t at_once = 16 << 20;  // bytes: a fraction of a second, so that Ctrl-C is heeded
   std::string last;
   {
     Terminal terminal;
     while (true) {
-      watch.look();
+      watch.look(at_once);
+      if (watch.behind()) {
+        terminal.show(watch.reading());
+        if (terminal.wait(0) == Terminal::Event::quit) break;
+        continue;
+      }
       last = watch.frame(terminal_size(), true);
       terminal.show(last);
       if (watch.finished() || terminal.wait(every) == Terminal::Event::quit) break;

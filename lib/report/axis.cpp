@@ -27,12 +27,8 @@ void widen(double& low, double& high) {
   high += half;
 }
 
-}  // namespace
-
-Axis make_axis(double low, double high, int ticks) {
-  widen(low, high);
+Axis axis_of_step(double low, double high, double step) {
   Axis axis{low, high, {}, false};
-  const double step = round_step(high - low, ticks);
   // The tolerance takes in an end that is a tick but for rounding.
   const auto first = static_cast<std::int64_t>(std::ceil(low / step - 1e-9));
   const auto last = static_cast<std::int64_t>(std::floor(high / step + 1e-9));
@@ -42,10 +38,17 @@ Axis make_axis(double low, double high, int ticks) {
   return axis;
 }
 
+}  // namespace
+
+Axis make_axis(double low, double high, int ticks) {
+  widen(low, high);
+  return axis_of_step(low, high, round_step(high - low, ticks));
+}
+
 Axis make_round_axis(double low, double high, int ticks) {
   widen(low, high);
   const double step = round_step(high - low, ticks);
-  return make_axis(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), ticks);
+  return axis_of_step(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), step);
 }
 
 Axis make_log_axis(double low, double high) {

@@ -166,17 +166,19 @@ void MetricsReader::begin_again() {
   rest_.clear();
 }
 
-bool MetricsReader::update() {
+bool MetricsReader::update(std::int64_t most) {
   struct stat status {};
   if (::stat(file_.c_str(), &status) != 0) return false;
   if (status.st_ino != inode_ || status.st_size < offset_) begin_again();
   inode_ = status.st_ino;
+  size_ = status.st_size;
+  const std::int64_t until = most < size_ - offset_ ? offset_ + most : size_;
   std::ifstream in(file_, std::ios::binary);
   if (!in) fail("{}: cannot be read; are you allowed to?", file_.string());
   in.seekg(offset_);
   const auto lines_before = lines_;
   std::string block(std::size_t{1} << 20, '\0');
-  while (true) {
+  while (offset_ < until) {
     in.read(block.data(), static_cast<std::streamsize>(block.size()));
     std::string_view bytes(block.data(), static_cast<std::size_t>(in.gcount()));
     if (bytes.empty()) break;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -73,8 +74,13 @@ class MetricsReader {
 
   /// Takes in the lines that are complete by now; whether there were any. A file that was replaced, as a resumed run
   /// does, is read again from its beginning; one that is not there is a run without a line. Throws Error naming file
-  /// and line for one that is no line of metrics.
-  bool update();
+  /// and line for one that is no line of metrics. Of a long file a part at a time may be taken, of about `most` bytes.
+  bool update(std::int64_t most = std::numeric_limits<std::int64_t>::max());
+  /// The last update() has left something.
+  bool behind() const { return offset_ < size_; }
+  /// Bytes taken in, and there.
+  std::int64_t offset() const { return offset_; }
+  std::int64_t size() const { return size_; }
   /// Takes in a last line without newline, if it is one but for that: after a crash it may be cut short.
   void finish();
 
@@ -89,6 +95,7 @@ class MetricsReader {
   RunMetrics metrics_;
   std::uint64_t inode_ = 0;
   std::int64_t offset_ = 0;  ///< bytes read
+  std::int64_t size_ = 0;    ///< of the file, when it was last looked at
   std::int64_t lines_ = 0;   ///< taken in
   std::string rest_;         ///< the beginning of a line, without its end
 };

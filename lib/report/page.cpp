@@ -198,7 +198,9 @@ std::string legend(const Panel& panel, bool several_runs) {
 
 std::string figure(const Panel& panel, double tokens, bool several_runs) {
   return fmt::format(
-      "<figure>\n<figcaption><span>{}</span> <span class=\"at\"></span></figcaption>\n{}{}</figure>\n",
+      "<figure>\n<figcaption><span>{}</span> <span class=\"at\">last "
+      "logged</span></figcaption>\n{}{}</figure>"
+      "\n",
       escape(panel.title), legend(panel, several_runs), draw_panel(panel, tokens, several_runs));
 }
 
@@ -283,9 +285,8 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
   html += final_results(runs);
   html +=
       "<h2>Curves</h2>\n<p class=\"faint\">Over tokens; losses in nats a token. Faint lines are as logged, "
-      "strong ones averaged; a "
-      "number is "
-      "the last value logged, or that under the pointer.</p>\n<div class=\"panels\">\n";
+      "strong ones averaged. Under the pointer all panels show their values there.</p>\n<div "
+      "class=\"panels\">\n";
   for (const Panel& panel : panels) html += figure(panel, tokens, several);
   html += "</div>\n" + settings(runs, jobs);
   // The JSON holds numbers and names of units alone, so that nothing in it can end the element.

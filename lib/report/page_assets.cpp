@@ -29,8 +29,8 @@ td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 .panels { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px 10px 4px; min-width: 0; display: flex;
   flex-direction: column; }
-figcaption { font-weight: 600; display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: 12px; }
-figcaption .at { font-weight: normal; font-size: 14px; font-variant-numeric: tabular-nums; }
+figcaption { font-weight: 600; }
+figcaption .at { display: block; font-weight: normal; font-size: 13px; font-variant-numeric: tabular-nums; }
 .lines { list-style: none; margin: 4px 0 6px; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 14px; }
 .lines li { display: flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
 .lines b { font-variant-numeric: tabular-nums; font-weight: 600; }
@@ -45,6 +45,7 @@ const std::string_view page_script = R"js(
 const data = JSON.parse(document.getElementById("curves").textContent);
 const figures = [...document.querySelectorAll("figure")].map((figure, i) => ({
   panel: data.panels[i], svg: figure.querySelector(":scope > svg"), at: figure.querySelector(".at"),
+  before: figure.querySelector(".at").textContent,
   cursor: figure.querySelector(":scope > svg > line:last-of-type"),
   values: [...figure.querySelectorAll("li b")].map(b => ({ b, last: b.textContent })) }));
 
@@ -88,7 +89,7 @@ function leave() {
   for (const f of figures) {
     f.cursor.setAttribute("x1", -1);
     f.cursor.setAttribute("x2", -1);
-    f.at.textContent = "";
+    f.at.textContent = f.before;
     for (const value of f.values) value.b.textContent = value.last;
   }
 }

@@ -112,6 +112,12 @@ std::string join_label(const std::string& run, const std::string& kind) {
   return run + ", " + kind;
 }
 
+std::vector<std::string> labels_of(const std::vector<Field>& fields) {
+  std::vector<std::string> labels;
+  for (const Field& field : fields) labels.push_back(field.label);
+  return labels;
+}
+
 /// Every pattern of the runs, dense first, the others as they come: a pattern's index is its look in all panels.
 std::vector<std::string> pattern_labels(const std::vector<RunMetrics>& runs) {
   std::vector<std::string> labels;
@@ -130,8 +136,7 @@ std::vector<std::string> pattern_labels(const std::vector<RunMetrics>& runs) {
 Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs,
                  const std::vector<std::string>& patterns, std::size_t points) {
   Panel panel{.title = plan.title, .unit = plan.unit, .marks = plan.marks, .lines = {}};
-  std::vector<std::string> fields;  // labels; the index is a line's kind
-  for (const Field& field : plan.fields) fields.push_back(field.label);
+  const auto fields = labels_of(plan.fields);
   for (std::size_t r = 0; r < runs.size(); ++r) {
     for (const Field& field : plan.fields) {
       for (const std::string& pattern : runs[r].patterns_of(field.name)) {
@@ -160,8 +165,8 @@ Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs,
   return panel;
 }
 
-/// Of many lines for the same patterns, a panel for each pattern: runs are compared pattern by pattern.
-std::vector<Panel> split_by_pattern(Panel panel, const std::vector<std::string>& patterns) {
+/// Of many runs' lines for the same patterns (or fields), a panel for each: runs are compared in one at a time.
+std::vector<Panel> split_by_kind(Panel panel, const std::vector<std::string>& labels) {
   constexpr std::size_t readable = 6;
   std::vector<std::size_t> kinds;
   for (const PanelLine& line : panel.lines) {
@@ -173,10 +178,10 @@ std::vector<Panel> split_by_pattern(Panel panel, const std::vector<std::string>&
   std::vector<Panel> panels;
   for (const std::size_t kind : kinds) {
     Panel one = panel;
-    one.title += ", " + patterns[kind];
+    one.title += ", " + labels[kind];
     std::erase_if(one.lines, [&](const PanelLine& line) { return line.kind != kind; });
     for (PanelLine& line : one.lines) {
-      line.label.erase(line.label.size() - patterns[kind].size() - 2);  // ", D = 64"
+      line.label.erase(line.label.size() - labels[kind].size() - 2);  // ", D = 64"
       line.kind = 0;
     }
     panels.push_back(std::move(one));
@@ -192,9 +197,12 @@ std::vector<Panel> make_panels(const std::vector<RunMetrics>& runs, std::size_t 
   for (const PanelPlan& plan : all_panels(runs)) {
     Panel panel = make_panel(plan, runs, patterns, points);
     if (panel.lines.empty()) continue;
-    const bool by_pattern = runs.size() > 1 && plan.fields.front().label.empty();
-    for (Panel& one :
-         by_pattern ? split_by_pattern(std::move(panel), patterns) : std::vector{std::move(panel)}) {
+    if (runs.size() == 1) {
+      panels.push_back(std::move(panel));
+      continue;
+    }
+    const auto fields = labels_of(plan.fields);
+    for (Panel& one : split_by_kind(std::move(panel), plan.fields.size() > 1 ? fields : patterns)) {
       panels.push_back(std::move(one));
     }
   }

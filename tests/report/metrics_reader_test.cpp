@@ -115,6 +115,22 @@ TEST_CASE("a file that grows: whole lines are taken in as they come, half a line
   CHECK(reader.metrics().find("loss", "dense")->extremes().size() == 2);
 }
 
+TEST_CASE("a long file may be taken in part by part") {
+  const RunFixture run("parts");
+  std::string text;
+  for (int step = 1; step <= 20'000; ++step) text += step_line(step, joint_half);  // some megabytes
+  run.metrics(text);
+  MetricsReader reader(run.directory());
+  int parts = 0;
+  do {
+    CHECK(reader.update(1));
+    ++parts;
+  } while (reader.behind());
+  CHECK(parts >= 3);
+  CHECK(reader.metrics().last_step->step == 20'000);
+  CHECK_FALSE(reader.update(1));
+}
+
 TEST_CASE("a file that a resumed run has put in its place is read from its beginning") {
   const RunFixture run("replaced");
   run.metrics(step_line(10, joint_half) + step_line(20, joint_half) + step_line(30, joint_half));
