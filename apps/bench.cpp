@@ -10,6 +10,7 @@
 #include "apps/format.h"
 #include "apps/with_ranks.h"
 #include "data/pending_file.h"
+#include "kernels/datasheet.h"
 #include "kernels/error.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
@@ -58,15 +59,6 @@ struct BenchArguments {
   int warmup = 2;
   double peak = 0;  ///< TFLOP/s; 0: known chips' own
 };
-
-/// Operations a second of dense bfloat16 products by the maker's datasheet, or 0 where it is not known.
-double datasheet_peak(const std::string& device, DType compute) {
-  if (compute != DType::bf16) return 0;
-  if (device.find("H100") != std::string::npos || device.find("H200") != std::string::npos) {
-    return device.find("PCIe") != std::string::npos ? 756e12 : 989e12;
-  }
-  return device.find("A100") != std::string::npos ? 312e12 : 0;
-}
 
 void check_directory_of(const char* option, const std::string& file) {
   const auto parent = std::filesystem::path(file).parent_path();

@@ -18,6 +18,7 @@ int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int plan_command(const Arguments& args);
 int report_command(const Arguments& args);
+int watch_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int data_bench_command(const Arguments& args);
 

@@ -31,7 +31,8 @@ constexpr std::array commands = {
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, a run or a job file holds", inspect_command},
     Command{"plan", "memory, time and GPU hours of a job on a cluster, without a GPU", plan_command},
-    Command{"report", "loss curves and tables of one or several runs", report_command},
+    Command{"report", "curves and tables of one or several runs, as a page", report_command},
+    Command{"watch", "a run in the terminal, live", watch_command},
     Command{"bench", "times of a layer's operations beside their floors", bench_command},
     Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command},
 };

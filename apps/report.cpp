@@ -1,24 +1,32 @@
-// ratplus report: loss curves and tables of one or several runs.
+// ratplus report: one or several runs as a page of curves, a picture of their losses, and tables.
 #include <fmt/core.h>
 
+#include <ctime>
 #include <filesystem>
 #include <optional>
 
 #include "apps/command_line.h"
 #include "data/pending_file.h"
+#include "kernels/error.h"
 #include "lib/report/chart.h"
+#include "lib/report/page.h"
 #include "lib/report/table.h"
 
 namespace ratplus::apps {
 namespace {
 
+namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus report RUN... [--output FILE.svg] [--adaptation]
+constexpr const char* help_text = R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg] [--adaptation]
 
-Reads what runs have written into their directories and shows it: a picture of the loss curves (one
-panel a run), a table of each run's final validation, and with several runs one table of all. Works
-while a run is going on.
+Reads what runs have written into their directories and shows it:
+  report.html  a page with all curves (losses, validations, learning rate, gradient norms, throughput,
+               memory, waits), how the runs stand, their settings and in what these differ; one file
+               that needs no network, for a screen or a phone
+  loss.svg     a picture of the loss curves alone, one panel a run
+  and in the terminal a table of each run's final validation, and with several runs one table of all.
+Works while a run is going on (`ratplus watch RUN` shows one in the terminal).
 
 A run's final result is its last validation, or its evaluation over more held-out text, if
   ratplus eval RUN --pattern dense 16,0,4 --json RUN/evaluation.json
@@ -29,9 +37,9 @@ wrote one for its last step.
 constexpr const char* help_end = R"(
 examples:
   ratplus report runs/1b
-    writes runs/1b/loss.svg
-  ratplus report runs/1b runs/1b-baseline --output compare.svg
-    compares two runs; without --output the picture lies beside the first run's directory
+    writes runs/1b/report.html and runs/1b/loss.svg
+  ratplus report runs/1b runs/1b-baseline --output compare.html
+    compares two runs; without --output the files lie beside the first run's directory
   ratplus report --adaptation runs/1b runs/1b-d16 runs/1b-d64
     the first run is the pretrained model, the others were adapted from it: perplexity before and after
 )";
@@ -46,22 +54,28 @@ struct ReportArguments {
 std::optional<ReportArguments> parse(const Arguments& args) {
   ReportArguments parsed;
   po::options_description options("options");
-  options.add_options()("output,o", po::value(&parsed.output)->value_name("FILE.svg"),
-                        "where the picture goes; default: RUN/loss.svg, or loss.svg beside several RUNs")(
+  options.add_options()(
+      "output,o", po::value(&parsed.output)->value_name("FILE"),
+      "write only the page (FILE.html) or only the picture (FILE.svg), to this file; default: "
+      "both, in RUN, or beside several RUNs")(
       "adaptation", po::bool_switch(&parsed.adaptation),
       "print only the table of perplexity before and after adaptation");
   const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
   if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
+  const auto extension = fs::path(parsed.output).extension();
+  if (!parsed.output.empty() && extension != ".html" && extension != ".svg")
+    throw po::error("--output " + parsed.output +
+                    ": ends neither in .html (the page) nor in .svg (the picture)");
   return parsed;
 }
 
-std::filesystem::path picture_path(const ReportArguments& args) {
-  if (!args.output.empty()) return args.output;
-  const auto first = std::filesystem::absolute(args.runs.front()).lexically_normal();
-  if (args.runs.size() == 1) return std::filesystem::path(args.runs.front()) / "loss.svg";
-  return (first.has_filename() ? first : first.parent_path()).parent_path() / "loss.svg";
+/// Where files go that no option names.
+fs::path output_directory(const ReportArguments& args) {
+  if (args.runs.size() == 1) return args.runs.front();
+  const auto first = fs::absolute(args.runs.front()).lexically_normal();
+  return (first.has_filename() ? first : first.parent_path()).parent_path();
 }
 
 void print_tables(const ReportArguments& args, const std::vector<report::RunMetrics>& runs) {
@@ -73,16 +87,29 @@ void print_tables(const ReportArguments& args, const std::vector<report::RunMetr
   if (runs.size() > 1) fmt::print("{}", report::joint_table(runs));
 }
 
+std::vector<report::JobSettings> read_settings(const ReportArguments& args) {
+  std::vector<report::JobSettings> jobs;
+  for (const auto& run : args.runs) jobs.push_back(report::read_job_settings(run));
+  return jobs;
+}
+
 }  // namespace
 
 int report_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
-  const auto picture = picture_path(*parsed);
-  data::write_whole_file(picture, report::draw_loss_chart(runs));
+  const fs::path output = parsed->output;
+  const bool picture = output.extension() != ".html", page = output.extension() != ".svg";
+  const auto picture_file = output.empty() ? output_directory(*parsed) / "loss.svg" : output;
+  const auto page_file = output.empty() ? output_directory(*parsed) / "report.html" : output;
+  if (picture) data::write_whole_file(picture_file, report::draw_loss_chart(runs));
+  if (page)
+    data::write_whole_file(page_file, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
   print_tables(*parsed, runs);
-  fmt::print("\nloss curves: {}\n", std::filesystem::proximate(picture).string());
+  fmt::print("\n");
+  if (picture) fmt::print("loss curves: {}\n", fs::proximate(picture_file).string());
+  if (page) fmt::print("report: {}\n", fs::proximate(page_file).string());
   return 0;
 }
 

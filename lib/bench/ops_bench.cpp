@@ -10,8 +10,8 @@
 #include "kernels/buffer.h"
 #include "kernels/host_memory.h"
 #include "kernels/random.h"
-#include "lib/bench/attended_pairs.h"
 #include "lib/bench/median.h"
+#include "lib/model/attended_pairs.h"
 
 namespace ratplus::bench {
 namespace {
@@ -122,7 +122,7 @@ OpTime time_attention(Ops& ops, const Layer& l, const OpsBenchSettings& s, const
   time.backward = median_seconds(
       ops, [&] { ops.attention_backward(l.dq, l.dk, l.dv, l.da, l.a, l.lse, l.q, l.k, l.v, patterns); });
   // Two products forward and five backward (the scores again), each 2 P operations a pair; H P is the width.
-  time.operations = 14.0 * static_cast<double>(s.batch * s.width) * attended_pairs(pattern, s.tokens);
+  time.operations = 14.0 * static_cast<double>(s.batch * s.width) * model::attended_pairs(pattern, s.tokens);
   time.bytes = bytes_of({l.q, l.k, l.v, l.a}) + bytes_of({l.q, l.k, l.v, l.a, l.da, l.dq, l.dk, l.dv});
   return time;
 }

@@ -5,7 +5,7 @@
 
 #include "kernels/random.h"
 #include "lib/bench/median.h"
-#include "lib/bench/step_operations.h"
+#include "lib/model/operations.h"
 #include "lib/train/half.h"
 #include "lib/train/trainer.h"
 
@@ -56,7 +56,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   for (const auto& half : halves) {
     result.halves.push_back(
         {half.name, 0,
-         half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
+         model::half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
   }
   std::vector<std::vector<double>> times(halves.size());
   std::vector<double> steps;

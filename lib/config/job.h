@@ -113,6 +113,8 @@ struct LogSection {
   std::int64_t validate_every = 0;                      ///< steps between validations, 0 = only at the end
   std::int64_t validation_sequences = 64;               ///< windows of the held-out part, at most
   std::vector<model::PatternPlan> validation_patterns;  ///< default: pattern, and joint_pattern if joint
+  bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl
+  double peak = 0;           ///< TFLOP/s of a rank's processor, for share_of_peak; 0 = by the datasheet, where known
 
   friend bool operator==(const LogSection&, const LogSection&) = default;
 };

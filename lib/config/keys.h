@@ -149,6 +149,8 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("log", "validate_every", log.validate_every, IntegerRange{0});
   visit("log", "validation_sequences", log.validation_sequences, IntegerRange{1, 1'000'000'000});
   visit("log", "validation_patterns", log.validation_patterns, Any{});
+  visit("log", "tensorboard", log.tensorboard, Any{});
+  visit("log", "peak", log.peak, not_negative);
 }
 
 /// A section of a job file and the names of its keys.

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/error.h"
-#include "lib/bench/attended_pairs.h"
+#include "lib/model/attended_pairs.h"
 #include "lib/plan/speeds.h"
 
 namespace ratplus::plan {
@@ -76,7 +76,7 @@ void ModelledOps::pass(Part part, double share, double bytes) {
 double ModelledOps::pairs(const Pattern& pattern, std::int64_t tokens) {
   const auto [place, fresh] =
       pairs_.try_emplace({pattern.dilation, pattern.window, pattern.sinks, tokens}, 0);
-  if (fresh) place->second = bench::attended_pairs(pattern, tokens);
+  if (fresh) place->second = model::attended_pairs(pattern, tokens);
   return place->second;
 }
 

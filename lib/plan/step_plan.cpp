@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "lib/bench/step_operations.h"
+#include "lib/model/operations.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/modelled_rank.h"
 #include "lib/train/half.h"
@@ -143,7 +143,7 @@ StepPlan plan_step(const config::JobConfig& job, const Cluster& cluster, std::in
     halves[h].add_to(plan);
     plan.halves.push_back(
         {names[h].name, halves[h].seconds(),
-         bench::half_operations(job.model, names[h].pattern, parameters, sequences, job.data.window)});
+         model::half_operations(job.model, names[h].pattern, parameters, sequences, job.data.window)});
   }
   plan.validation_seconds = validation_seconds(job, cluster);
   return plan;

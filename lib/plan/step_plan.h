@@ -21,7 +21,7 @@ struct SentIn {
 struct HalfPlan {
   std::string pattern;
   double seconds = 0;     ///< its update included
-  double operations = 0;  ///< of one GPU, as share of peak counts them (lib/bench/step_operations.h)
+  double operations = 0;  ///< of one GPU, as share of peak counts them (lib/model/operations.h)
 };
 
 struct StepPlan {

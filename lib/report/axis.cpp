@@ -27,12 +27,8 @@ void widen(double& low, double& high) {
   high += half;
 }
 
-}  // namespace
-
-Axis make_axis(double low, double high, int ticks) {
-  widen(low, high);
-  Axis axis{low, high, {}};
-  const double step = round_step(high - low, ticks);
+Axis axis_of_step(double low, double high, double step) {
+  Axis axis{low, high, {}, false};
   // The tolerance takes in an end that is a tick but for rounding.
   const auto first = static_cast<std::int64_t>(std::ceil(low / step - 1e-9));
   const auto last = static_cast<std::int64_t>(std::floor(high / step + 1e-9));
@@ -42,10 +38,26 @@ Axis make_axis(double low, double high, int ticks) {
   return axis;
 }
 
+}  // namespace
+
+Axis make_axis(double low, double high, int ticks) {
+  widen(low, high);
+  return axis_of_step(low, high, round_step(high - low, ticks));
+}
+
 Axis make_round_axis(double low, double high, int ticks) {
   widen(low, high);
   const double step = round_step(high - low, ticks);
-  return make_axis(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), ticks);
+  return axis_of_step(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), step);
+}
+
+Axis make_log_axis(double low, double high) {
+  const auto first = static_cast<int>(std::floor(std::log10(low) + 1e-9));
+  const auto last = std::max(first + 1, static_cast<int>(std::ceil(std::log10(high) - 1e-9)));
+  Axis axis{std::pow(10.0, first), std::pow(10.0, last), {}, true};
+  const int every = (last - first + 5) / 6;  // some six labels, however many powers
+  for (int power = first; power <= last; power += every) axis.ticks.push_back(std::pow(10.0, power));
+  return axis;
 }
 
 std::vector<std::string> tick_labels(const Axis& axis) {

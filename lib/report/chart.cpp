@@ -32,6 +32,7 @@ constexpr double line_of_text = 24;
 constexpr double mark_radius = 5;
 
 constexpr std::size_t most_points = 800;  ///< of a curve: more than the plot has pixels
+constexpr std::size_t most_marks = 100;   ///< validations of a pattern
 
 constexpr std::string_view ink = "#222222";
 constexpr std::string_view faint_ink = "#5c5c5c";
@@ -66,7 +67,7 @@ struct Range {
 };
 
 /// The curves of one run, in tokens and nats.
-struct Series {
+struct Curves {
   std::string pattern;
   Curve every_step;  ///< training loss as logged
   Curve averaged;    ///< the same, smoothed
@@ -75,7 +76,7 @@ struct Series {
 
 struct Panel {
   std::string name;
-  std::vector<Series> series;  ///< in the order of the legend
+  std::vector<Curves> series;  ///< in the order of the legend
   double tokens = 0;           ///< the last of all curves
   Range losses;                ///< of what must be seen: averages and validations
 };
@@ -113,38 +114,41 @@ const Look& look_of(const Legend& legend, const std::string& pattern) {
 /// Every pattern of the runs, dense first, the others as they come.
 Legend collect_patterns(const std::vector<RunMetrics>& runs) {
   Legend legend;
-  auto add = [&](const std::vector<Measurement>& history) {
-    for (const auto& measurement : history) {
-      for (const auto& loss : measurement.losses) {
-        if (std::ranges::find(legend, loss.pattern) == legend.end()) legend.push_back(loss.pattern);
+  for (const char* field : {"loss", "validation_loss"}) {
+    for (const auto& run : runs) {
+      for (const auto& pattern : run.patterns_of(field)) {
+        if (std::ranges::find(legend, pattern) == legend.end()) legend.push_back(pattern);
       }
     }
-  };
-  for (const auto& run : runs) add(run.steps);
-  for (const auto& run : runs) add(run.validations);
+  }
   std::stable_partition(legend.begin(), legend.end(), [](const auto& pattern) { return pattern == "dense"; });
   return legend;
 }
 
-/// One pattern's losses; a diverged run's NaN is left out.
-Curve curve_of(const std::vector<Measurement>& history, const std::string& pattern) {
-  Curve curve;
-  for (const auto& measurement : history) {
-    const auto loss = loss_of(&measurement, pattern);
-    if (loss && std::isfinite(*loss)) curve.push_back({static_cast<double>(measurement.tokens), *loss});
-  }
+/// Over tokens.
+Curve over_tokens(const RunMetrics& run, Curve curve) {
+  for (Point& point : curve) point.x *= run.tokens_per_step;
   return curve;
+}
+
+Curves curves_of(const RunMetrics& run, const std::string& pattern) {
+  Curves curves{.pattern = pattern, .every_step = {}, .averaged = {}, .validations = {}};
+  if (const History* losses = run.find("loss", pattern)) {
+    const Curve means = losses->means();
+    curves.every_step = over_tokens(run, thin(losses->extremes(), most_points));
+    curves.averaged = over_tokens(run, thin(smooth(means, means.size() / 20), most_points));
+  }
+  if (const History* losses = run.find("validation_loss", pattern)) {
+    curves.validations = over_tokens(run, thin(losses->extremes(), most_marks));
+  }
+  return curves;
 }
 
 Panel make_panel(const RunMetrics& run, const Legend& legend) {
   Panel panel;
   panel.name = run.name;
   for (const auto& pattern : legend) {
-    const Curve steps = curve_of(run.steps, pattern);
-    Series series{.pattern = pattern,
-                  .every_step = thin(steps, most_points),
-                  .averaged = thin(smooth(steps, steps.size() / 20), most_points),
-                  .validations = curve_of(run.validations, pattern)};
+    Curves series = curves_of(run, pattern);
     for (const Curve* curve : {&series.averaged, &series.validations}) {
       for (const Point& point : *curve) {
         panel.losses.include(point.y);
@@ -204,16 +208,16 @@ void draw_loss_axis(Svg& svg, const Plot& plot) {
 
 void draw_curves(Svg& svg, const Plot& plot, const Panel& panel, const Legend& legend) {
   svg.begin_clip(plot.area.corner, plot.area.width, plot.area.height);
-  for (const Series& series : panel.series) {
+  for (const Curves& series : panel.series) {
     svg.polyline(plot.place(series.every_step),
                  {.colour = look_of(legend, series.pattern).colour, .width = 1, .opacity = 0.3});
   }
-  for (const Series& series : panel.series) {
+  for (const Curves& series : panel.series) {
     svg.polyline(plot.place(series.averaged),
                  {.colour = look_of(legend, series.pattern).colour, .width = 2.2});
   }
   svg.end_clip();
-  for (const Series& series : panel.series) {
+  for (const Curves& series : panel.series) {
     const Look& look = look_of(legend, series.pattern);
     const Curve marks = plot.place(series.validations);
     svg.polyline(marks, {.colour = look.colour, .width = 1.2, .dashes = "2 3"});
@@ -225,10 +229,10 @@ void draw_curves(Svg& svg, const Plot& plot, const Panel& panel, const Legend& l
 void draw_last_values(Svg& svg, const Plot& plot, const Panel& panel, const Legend& legend) {
   struct Label {
     double y;
-    const Series* series;
+    const Curves* series;
   };
   std::vector<Label> labels;
-  for (const Series& series : panel.series) {
+  for (const Curves& series : panel.series) {
     if (!series.validations.empty()) labels.push_back({plot.y(series.validations.back().y), &series});
   }
   std::ranges::sort(labels, {}, &Label::y);
@@ -366,9 +370,9 @@ std::string chart_title(const std::vector<RunMetrics>& runs) {
 std::string chart_description(const std::vector<RunMetrics>& runs) {
   std::string text = "Training and validation loss over tokens.";
   for (const auto& run : runs) {
-    if (run.validations.empty()) continue;
+    if (!run.last_validation) continue;
     text += fmt::format(" {}: last validation", run.name);
-    for (const auto& [pattern, loss] : run.validations.back().losses) {
+    for (const auto& [pattern, loss] : run.last_validation->losses) {
       text += fmt::format(" {} {:.3f};", pattern_label(pattern), loss);
     }
   }
@@ -384,8 +388,8 @@ std::string draw_loss_chart(const std::vector<RunMetrics>& runs) {
   for (const auto& run : runs) panels.push_back(make_panel(run, legend));
 
   std::optional<double> reference;  // what the adapted runs are compared with
-  if (runs.size() > 1 && !runs.front().validations.empty()) {
-    reference = loss_of(&runs.front().validations.back(), "dense");
+  if (runs.size() > 1 && runs.front().last_validation) {
+    reference = loss_of(&*runs.front().last_validation, "dense");
     if (reference && !std::isfinite(*reference)) reference.reset();
   }
   const auto entries = legend_entries(legend, reference.has_value(), runs.front().name);

@@ -1,6 +1,9 @@
 #include "lib/report/metrics_reader.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -13,6 +16,8 @@ namespace ratplus::report {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr std::size_t longest_line = 16 << 20;  ///< bytes; a line of metrics has some hundreds
 
 double number_or_nan(const Json& value) {
   return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
@@ -28,36 +33,54 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
   return measurement;
 }
 
-/// Appends; a step that was reached again after a crash replaces what followed it the first time.
-void append(std::vector<Measurement>& history, Measurement next) {
-  while (!history.empty() && history.back().step >= next.step) history.pop_back();
-  history.push_back(std::move(next));
+/// What is not a measured quantity, but says when and where it was measured.
+bool is_place(const std::string& field) {
+  constexpr std::array places = {"kind", "time", "step", "steps", "tokens", "seconds_left"};
+  return std::ranges::find(places, field) != places.end();
 }
 
-void parse_line(const std::string& line, RunMetrics& run) {
-  const Json entry = Json::parse(line);
-  const auto kind = entry.at("kind").get<std::string>();
-  if (kind == "step") append(run.steps, parse_measurement(entry, "halves"));
-  if (kind == "validation") append(run.validations, parse_measurement(entry, "results"));
-}
-
-void read_lines(const std::filesystem::path& file, RunMetrics& run) {
-  std::ifstream in(file);
-  if (!in) {
-    fail("{}: cannot be read; a run directory is the job.directory of a `ratplus train` that has begun",
-         file.string());
+/// Every number of an entry that has one value, under the field's name with `prefix` before it.
+void add_numbers(const Json& entry, const std::string& prefix, std::int64_t step, RunMetrics& run) {
+  for (const auto& [field, value] : entry.items()) {
+    if (is_place(field) || !(value.is_number() || value.is_null())) continue;
+    run.add(prefix + field, "", step, number_or_nan(value));
   }
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    const bool cut_short = in.eof();  // no newline after it
-    try {
-      parse_line(line, run);
-    } catch (const Json::exception& error) {
-      if (cut_short) return;
-      fail("{}:{}: not a line of metrics ({}); remove the line to read the rest", file.string(), number,
-           error.what());
+}
+
+/// Every number of each half but its loss. Halves of the same pattern are told apart as add_step() does it.
+void add_half_numbers(const Json& halves, const Measurement& measured, RunMetrics& run) {
+  for (std::size_t h = 0; h < halves.size(); ++h) {
+    for (const auto& [field, value] : halves[h].items()) {
+      if (field == "loss" || !(value.is_number() || value.is_null())) continue;
+      run.add(field, measured.losses[h].pattern, measured.step, number_or_nan(value));
     }
   }
+}
+
+void parse_step(const Json& entry, RunMetrics& run) {
+  auto step = parse_measurement(entry, "halves");
+  const std::int64_t before = run.last_step ? run.last_step->step : 0;
+  const History* seconds = run.find("seconds");
+  if (seconds != nullptr && entry.contains("seconds") && number_or_nan(entry["seconds"]) < seconds->last()) {
+    ++run.previous_starts;
+  }
+  run.steps_a_line = step.step > before ? step.step - before : run.steps_a_line;
+  run.steps = entry.value("steps", run.steps);
+  run.seconds_left = entry.contains("seconds_left") ? number_or_nan(entry["seconds_left"]) : -1;
+  run.add_step(std::move(step));
+  add_half_numbers(entry.at("halves"), *run.last_step, run);
+  add_numbers(entry, "", run.last_step->step, run);
+}
+
+void parse_line(std::string_view line, RunMetrics& run) {
+  const Json entry = Json::parse(line);
+  const auto kind = entry.at("kind").get<std::string>();
+  run.time = entry.value("time", run.time);
+  if (kind == "step") return parse_step(entry, run);
+  const auto step = entry.at("step").get<std::int64_t>();
+  if (kind == "validation") run.add_validation(parse_measurement(entry, "results"));
+  if (kind == "checkpoint") run.saved_step = step;
+  add_numbers(entry, kind + "_", step, run);
 }
 
 std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
@@ -77,21 +100,131 @@ std::string directory_name(const std::filesystem::path& directory) {
 
 }  // namespace
 
+void RunMetrics::add(std::string_view field, std::string_view pattern, std::int64_t step, double value) {
+  auto found =
+      std::ranges::find_if(series, [&](const Series& s) { return s.field == field && s.pattern == pattern; });
+  if (found == series.end()) {
+    series.push_back({std::string(field), std::string(pattern), History()});
+    found = series.end() - 1;
+  }
+  found->history.add(step, value);
+}
+
+void RunMetrics::add_step(Measurement step) {
+  for (std::size_t h = 1; h < step.losses.size(); ++h) {
+    if (step.losses[h].pattern == step.losses[0].pattern) step.losses[h].pattern += ", second half";
+  }
+  for (const auto& [pattern, loss] : step.losses) add("loss", pattern, step.step, loss);
+  if (step.step > 0 && step.tokens > 0) {
+    tokens_per_step = static_cast<double>(step.tokens) / static_cast<double>(step.step);
+  }
+  last_step = std::move(step);
+}
+
+void RunMetrics::add_validation(Measurement validation) {
+  for (const auto& [pattern, loss] : validation.losses)
+    add("validation_loss", pattern, validation.step, loss);
+  if (validation.step > 0 && validation.tokens > 0) {
+    tokens_per_step = static_cast<double>(validation.tokens) / static_cast<double>(validation.step);
+  }
+  last_validation = std::move(validation);
+}
+
+const History* RunMetrics::find(std::string_view field, std::string_view pattern) const {
+  for (const Series& one : series) {
+    if (one.field == field && one.pattern == pattern) return &one.history;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> RunMetrics::patterns_of(std::string_view field) const {
+  std::vector<std::string> patterns;
+  for (const Series& one : series) {
+    if (one.field == field) patterns.push_back(one.pattern);
+  }
+  return patterns;
+}
+
 const Measurement* RunMetrics::final_result() const {
-  const bool evaluated = evaluation && (validations.empty() || evaluation->step >= validations.back().step);
+  const bool evaluated = evaluation && (!last_validation || evaluation->step >= last_validation->step);
   if (evaluated) return &*evaluation;
-  return validations.empty() ? nullptr : &validations.back();
+  return last_validation ? &*last_validation : nullptr;
+}
+
+MetricsReader::MetricsReader(std::filesystem::path run) : file_(run / "metrics.jsonl") {
+  metrics_.name = directory_name(run);
+  metrics_.directory = std::move(run);
+}
+
+void MetricsReader::begin_again() {
+  RunMetrics fresh;
+  fresh.directory = metrics_.directory;
+  fresh.name = metrics_.name;
+  metrics_ = std::move(fresh);
+  offset_ = 0;
+  lines_ = 0;
+  rest_.clear();
+}
+
+bool MetricsReader::update(std::int64_t most) {
+  struct stat status {};
+  if (::stat(file_.c_str(), &status) != 0) return false;
+  if (status.st_ino != inode_ || status.st_size < offset_) begin_again();
+  inode_ = status.st_ino;
+  size_ = status.st_size;
+  const std::int64_t until = most < size_ - offset_ ? offset_ + most : size_;
+  std::ifstream in(file_, std::ios::binary);
+  if (!in) fail("{}: cannot be read; are you allowed to?", file_.string());
+  in.seekg(offset_);
+  const auto lines_before = lines_;
+  std::string block(std::size_t{1} << 20, '\0');
+  while (offset_ < until) {
+    in.read(block.data(), static_cast<std::streamsize>(block.size()));
+    std::string_view bytes(block.data(), static_cast<std::size_t>(in.gcount()));
+    if (bytes.empty()) break;
+    offset_ += static_cast<std::int64_t>(bytes.size());
+    for (auto end = bytes.find('\n'); end != std::string_view::npos; end = bytes.find('\n')) {
+      rest_ += bytes.substr(0, end);
+      bytes.remove_prefix(end + 1);
+      take(rest_);
+      rest_.clear();
+    }
+    rest_ += bytes;
+    if (rest_.size() > longest_line) {
+      fail("{}:{}: a line of more than {} bytes, so this is no file of metrics", file_.string(), lines_ + 1,
+           longest_line);
+    }
+  }
+  return lines_ > lines_before;
+}
+
+void MetricsReader::take(std::string_view line) {
+  try {
+    parse_line(line, metrics_);
+  } catch (const Json::exception& error) {
+    fail("{}:{}: not a line of metrics ({}); remove the line to read the rest", file_.string(), lines_ + 1,
+         error.what());
+  }
+  ++lines_;
+}
+
+void MetricsReader::finish() {
+  if (!rest_.empty() && Json::accept(rest_)) take(rest_);
+  rest_.clear();
 }
 
 RunMetrics read_metrics(const std::filesystem::path& run) {
-  RunMetrics metrics;
-  metrics.directory = run;
-  metrics.name = directory_name(run);
-  const auto file = run / "metrics.jsonl";
-  read_lines(file, metrics);
-  if (metrics.steps.empty() && metrics.validations.empty()) {
+  MetricsReader reader(run);
+  if (!std::filesystem::exists(reader.file())) {
+    fail("{}: cannot be read; a run directory is the job.directory of a `ratplus train` that has begun",
+         reader.file().string());
+  }
+  reader.update();
+  reader.finish();
+  RunMetrics metrics = reader.metrics();
+  if (!metrics.last_step && !metrics.last_validation) {
     fail("{}: has no step and no validation yet; let the run reach its first log line (log.every)",
-         file.string());
+         reader.file().string());
   }
   metrics.evaluation = read_evaluation(run / "evaluation.json");
   return metrics;

@@ -1,11 +1,15 @@
-// What a run directory says about its losses: metrics.jsonl, and evaluation.json where there is one.
+// What a run directory says about a run: metrics.jsonl, and evaluation.json where there is one.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "lib/report/history.h"
 
 namespace ratplus::report {
 
@@ -23,17 +27,77 @@ struct Measurement {
   std::vector<PatternLoss> losses;  ///< a step: one for each half, in order; a validation: one a pattern
 };
 
+/// One quantity of a run over its steps.
+struct Series {
+  std::string
+      field;  ///< as in metrics.jsonl: "learning_rate", "loss"; with the kind before it if that is not
+              ///< "step": "validation_loss", "checkpoint_stall_seconds"
+  std::string pattern;  ///< of what is measured for each half or each pattern; else empty
+  History history;
+};
+
 struct RunMetrics {
   std::filesystem::path directory;
-  std::string name;  ///< of the directory
-  std::vector<Measurement> steps;
-  std::vector<Measurement> validations;
+  std::string name;            ///< of the directory
+  std::vector<Series> series;  ///< in the order in which they came
+  std::optional<Measurement> last_step;
+  std::optional<Measurement> last_validation;
   std::optional<Measurement>
       evaluation;  ///< `ratplus eval --json RUN/evaluation.json`; its tokens are unknown
+
+  std::int64_t steps = 0;            ///< of the whole run; 0: not known
+  std::int64_t saved_step = -1;      ///< of the last complete checkpoint; -1: none
+  double tokens_per_step = 0;        ///< the same for all steps
+  double time = 0;                   ///< of the last line, in seconds since 1970; 0: not known
+  std::int64_t steps_a_line = 0;     ///< between the last two lines of steps
+  double seconds_left = -1;          ///< said by the last step; -1: not known
+  std::int64_t previous_starts = 0;  ///< times that `seconds` began anew: the run was resumed
+
+  void add_step(Measurement step);
+  void add_validation(Measurement validation);
+  void add(std::string_view field, std::string_view pattern, std::int64_t step, double value);
+  /// Null where nothing of that name was measured.
+  const History* find(std::string_view field, std::string_view pattern = "") const;
+  /// The patterns for which a field was measured, in the order in which they came.
+  std::vector<std::string> patterns_of(std::string_view field) const;
 
   /// What the run is judged by: its evaluation unless a later validation outdates it, else the last
   /// validation. Null where there is neither.
   const Measurement* final_result() const;
+  bool finished() const { return steps > 0 && saved_step >= steps; }
+};
+
+/// Reads a run's metrics.jsonl, and goes on reading it while it grows. Memory is bounded, however long the file is.
+class MetricsReader {
+ public:
+  explicit MetricsReader(std::filesystem::path run);
+
+  /// Takes in the lines that are complete by now; whether there were any. A file that was replaced, as a resumed run
+  /// does, is read again from its beginning; one that is not there is a run without a line. Throws Error naming file
+  /// and line for one that is no line of metrics. Of a long file a part at a time may be taken, of about `most` bytes.
+  bool update(std::int64_t most = std::numeric_limits<std::int64_t>::max());
+  /// The last update() has left something.
+  bool behind() const { return offset_ < size_; }
+  /// Bytes taken in, and there.
+  std::int64_t offset() const { return offset_; }
+  std::int64_t size() const { return size_; }
+  /// Takes in a last line without newline, if it is one but for that: after a crash it may be cut short.
+  void finish();
+
+  const RunMetrics& metrics() const { return metrics_; }
+  const std::filesystem::path& file() const { return file_; }
+
+ private:
+  void begin_again();
+  void take(std::string_view line);
+
+  std::filesystem::path file_;
+  RunMetrics metrics_;
+  std::uint64_t inode_ = 0;
+  std::int64_t offset_ = 0;  ///< bytes read
+  std::int64_t size_ = 0;    ///< of the file, when it was last looked at
+  std::int64_t lines_ = 0;   ///< taken in
+  std::string rest_;         ///< the beginning of a line, without its end
 };
 
 /// Reads a run directory. A last line of metrics.jsonl that a crash has cut short is left out, and so is what

@@ -5,31 +5,10 @@
 #include <algorithm>
 #include <iterator>
 
+#include "data/utf8.h"
+
 namespace ratplus::report {
 namespace {
-
-std::string escape(std::string_view text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
-}
 
 const char* to_string(Anchor anchor) {
   switch (anchor) {
@@ -52,6 +31,33 @@ std::string stroke(const LineStyle& style) {
 
 }  // namespace
 
+std::string escape(std::string_view text) {
+  std::string repaired(text);
+  data::repair_utf8(repaired);
+  std::string escaped;
+  for (const char c : repaired) {
+    switch (c) {
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      default: {
+        const bool control = (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == '\x7f';
+        escaped += control ? '?' : c;
+      }
+    }
+  }
+  return escaped;
+}
+
 Svg::Svg(double width, double height, std::string_view title, std::string_view description) {
   out_ = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.4g} {1:.4g}\" width=\"{0:.4g}\" "
@@ -59,6 +65,13 @@ Svg::Svg(double width, double height, std::string_view title, std::string_view d
       "font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n"
       "<title>{2}</title>\n<desc>{3}</desc>\n",
       width, height, escape(title), escape(description));
+}
+
+Svg Svg::in_page(double width, double height, std::string_view name) {
+  Svg svg;
+  svg.out_ = fmt::format("<svg viewBox=\"0 0 {:.4g} {:.4g}\" role=\"img\" aria-label=\"{}\">\n", width,
+                         height, escape(name));
+  return svg;
 }
 
 void Svg::rectangle(Point corner, double width, double height, std::string_view fill) {
@@ -81,8 +94,8 @@ void Svg::polyline(const Curve& points, const LineStyle& style) {
   out_ += fmt::format(" {}/>\n", stroke(style));
 }
 
-void Svg::mark(Mark shape, Point c, double r, std::string_view colour) {
-  // Each shape covers about the area of the circle; a white rim sets it off from the lines.
+void Svg::mark(Mark shape, Point c, double r, std::string_view colour, std::string_view rim) {
+  // Each shape covers about the area of the circle; a rim sets it off from the lines.
   std::string body;
   switch (shape) {
     case Mark::circle:
@@ -105,7 +118,7 @@ void Svg::mark(Mark shape, Point c, double r, std::string_view colour) {
       break;
     }
   }
-  out_ += fmt::format("<{} fill=\"{}\" stroke=\"#ffffff\" stroke-width=\"1.2\"/>\n", body, colour);
+  out_ += fmt::format("<{} fill=\"{}\" stroke=\"{}\" stroke-width=\"1.2\"/>\n", body, colour, rim);
 }
 
 void Svg::text(Point at, std::string_view text, const TextStyle& style) {

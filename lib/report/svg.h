@@ -34,11 +34,15 @@ class Svg {
  public:
   /// `title` and `description` are for those who hear the picture instead of seeing it.
   Svg(double width, double height, std::string_view title, std::string_view description);
+  /// A picture within a page, which gives it its fonts and, as CSS variables, its colours. `name` is for those who hear
+  /// the page.
+  static Svg in_page(double width, double height, std::string_view name);
 
   void rectangle(Point corner, double width, double height, std::string_view fill);
   void line(Point from, Point to, const LineStyle& style);
   void polyline(const Curve& points, const LineStyle& style);
-  void mark(Mark shape, Point centre, double radius, std::string_view colour);
+  void mark(Mark shape, Point centre, double radius, std::string_view colour,
+            std::string_view rim = "#ffffff");
   void text(Point at, std::string_view text, const TextStyle& style);
   /// What is drawn until end_clip() is cut off outside of this rectangle.
   void begin_clip(Point corner, double width, double height);
@@ -48,9 +52,14 @@ class Svg {
   std::string finish() &&;
 
  private:
+  Svg() = default;
+
   std::string out_;
   int clips_ = 0;
 };
+
+/// Text as XML and HTML have it: markup escaped, what cannot stand there (control characters, broken UTF-8) replaced.
+std::string escape(std::string_view text);
 
 /// Width of a text in a common sans-serif font, estimated.
 double text_width(std::string_view text, double size);

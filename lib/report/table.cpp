@@ -19,14 +19,14 @@ std::string perplexity_cell(std::optional<double> loss) {
 
 /// The pattern that a plain run was trained with: its only half.
 std::string trained_pattern(const RunMetrics& run) {
-  if (run.steps.empty() || run.steps.back().losses.size() != 1) {
+  if (!run.last_step || run.last_step->losses.size() != 1) {
     fail(
         "{}: no run of the plain recipe, so it was not adapted to a pattern; give the pretrained run first "
         "and then "
         "the runs adapted from it",
         run.directory.string());
   }
-  return run.steps.back().losses.front().pattern;
+  return run.last_step->losses.front().pattern;
 }
 
 double required_loss(const RunMetrics& run, const std::string& pattern) {

@@ -1,5 +1,6 @@
 #include "lib/train/metrics.h"
 
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -11,24 +12,39 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Seconds since 1970, to the millisecond.
+double wall_time() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
+}
+
+/// Null where it is not known.
+Json bytes_or_null(std::int64_t bytes) {
+  return bytes < 0 ? Json() : Json(bytes);
+}
+
 }  // namespace
 
-/// The file's lines up to a step; a last line cut short by a crash is dropped.
-std::string MetricsFile::lines_until(std::int64_t step) {
-  std::ifstream in(file_);
-  std::string kept;
+/// Leaves the file's lines up to a step; a last line cut short by a crash is dropped. Line by line: a long run's file
+/// may be larger than memory.
+void MetricsFile::keep_until(std::int64_t step) {
+  data::PendingFile pending(file_);
+  std::ofstream kept(pending.path());
+  std::ifstream in(file_);  // none: a new run
   std::string line;
   while (std::getline(in, line)) {
     const auto entry = Json::parse(line, nullptr, false);
     if (entry.is_discarded() || entry.value("step", std::int64_t{0}) > step) continue;
     if (entry.value("kind", "") == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
-    kept += line + '\n';
+    kept << line << '\n';
   }
-  return kept;
+  kept.close();
+  if (!kept) fail("{}: cannot be written; is there space left on the device?", file_.string());
+  pending.commit();
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step) : file_(run / "metrics.jsonl") {
-  data::write_whole_file(file_, std::filesystem::exists(file_) ? lines_until(step) : "");
+  keep_until(step);
   out_.open(file_, std::ios::app);
   if (!out_) fail("{}: cannot be opened for writing", file_.string());
 }
@@ -44,13 +60,22 @@ void MetricsFile::write(const StepMetrics& metrics) {
     halves.push_back({{"pattern", half.pattern}, {"loss", half.loss}, {"gradient_norm", half.gradient_norm}});
   }
   append(Json{{"kind", "step"},
+              {"time", wall_time()},
               {"step", metrics.step},
+              {"steps", metrics.steps},
               {"tokens", metrics.tokens},
               {"learning_rate", metrics.learning_rate},
               {"halves", std::move(halves)},
               {"tokens_per_second", metrics.tokens_per_second},
               {"seconds", metrics.seconds},
-              {"data_wait_seconds", metrics.data_wait_seconds}}
+              {"seconds_left", metrics.seconds_left},
+              {"step_seconds", metrics.step_seconds},
+              {"data_wait_seconds", metrics.data_wait_seconds},
+              {"data_wait_share", metrics.data_wait_share},
+              {"share_of_peak", metrics.share_of_peak},
+              {"memory_bytes", metrics.memory_bytes},
+              {"memory_available_bytes", bytes_or_null(metrics.memory_available_bytes)},
+              {"host_memory_bytes", bytes_or_null(metrics.host_memory_bytes)}}
              .dump());
 }
 
@@ -62,6 +87,7 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
   }
   last_validation_ = metrics.step;
   append(Json{{"kind", "validation"},
+              {"time", wall_time()},
               {"step", metrics.step},
               {"tokens", metrics.tokens},
               {"results", std::move(results)},
@@ -71,6 +97,7 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
 
 void MetricsFile::write(const CheckpointMetrics& metrics) {
   append(Json{{"kind", "checkpoint"},
+              {"time", wall_time()},
               {"step", metrics.step},
               {"path", metrics.path},
               {"seconds", metrics.seconds},

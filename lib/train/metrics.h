@@ -27,6 +27,13 @@ struct StepMetrics {
   double seconds_left = 0;       ///< to the last step, at the present rate
   double data_wait_seconds =
       0;  ///< that the steps have waited for the loader, this rank, since the last report
+  double data_wait_share = 0;  ///< of the steps' time since the last report
+  double step_seconds = 0;     ///< of a step, mean since the last report; validation and saving left out
+  double share_of_peak =
+      0;  ///< operations of the step (half_operations) over what all processors could do meanwhile; NaN: peak unknown
+  std::int64_t memory_bytes = 0;             ///< the plan's, on the root's device
+  std::int64_t memory_available_bytes = -1;  ///< of the root's device, now; -1: not known
+  std::int64_t host_memory_bytes = -1;       ///< of the root's process, now; -1: not known
 };
 
 struct ValidationResult {
@@ -51,7 +58,8 @@ struct CheckpointMetrics {
   std::int64_t copied_bytes = 0;  ///< by it, the root's
 };
 
-/// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line. lib/report reads it.
+/// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line; `time` in each is when, in seconds since
+/// 1970. lib/report reads it, docs/watching.md lists the fields.
 class MetricsFile {
  public:
   /// Opens the file for a run that stands at `step`: what a run that is resumed wrote after that is taken out.
@@ -66,8 +74,7 @@ class MetricsFile {
 
  private:
   void append(const std::string& line);
-
-  std::string lines_until(std::int64_t step);
+  void keep_until(std::int64_t step);
 
   std::filesystem::path file_;
   std::ofstream out_;

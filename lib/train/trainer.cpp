@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
+#include "kernels/datasheet.h"
 #include "kernels/error.h"
+#include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
 #include "lib/train/half.h"
+#include "lib/train/resident_memory.h"
 #include "lib/train/stop_signal.h"
 #include "lib/weights/source.h"
 
@@ -89,12 +93,18 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
                           background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
+  for (const auto& half : halves_) {
+    operations_ +=
+        model::half_operations(job.model, half.pattern, parallel::parameter_count(session_.store().units()),
+                               job.data.batch, job.data.window);
+  }
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
     validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
     loader_ = std::make_unique<data::Loader>(training_samples(job, data_), batch_shape(job, world), step_,
                                              job.schedule.steps, job.data.prefetch);
     if (world.root()) metrics_.emplace(job.job.directory, step_);
+    if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
   });
 }
 
@@ -203,6 +213,9 @@ void Trainer::report(StepMetrics metrics) {
   metrics.seconds = now() - pace_.started;
   metrics.seconds_left = static_cast<double>(job_.schedule.steps - step_) * pace_.seconds_a_step;
   metrics.data_wait_seconds = loader_->wait_seconds() - pace_.waited;
+  metrics.data_wait_share = metrics.data_wait_seconds / pace_.training;
+  metrics.step_seconds = pace;
+  if (world_.root() && logged) measure_resources(metrics);
   if (world_.root()) listener_.on_step(metrics, logged);
   if (!logged) return;
   write_metrics(metrics);
@@ -211,11 +224,24 @@ void Trainer::report(StepMetrics metrics) {
   pace_.waited = loader_->wait_seconds();
 }
 
+/// What the root's processor and memory are used for; the others' are alike.
+void Trainer::measure_resources(StepMetrics& metrics) {
+  const auto& ops = session_.ops();
+  const double peak =
+      job_.log.peak > 0 ? job_.log.peak * 1e12 : datasheet_peak(ops.device_name(), ops.compute_type());
+  metrics.share_of_peak = peak > 0 ? operations_ / metrics.step_seconds / (peak * world_.size())
+                                   : std::numeric_limits<double>::quiet_NaN();
+  metrics.memory_bytes = session_.memory().total_bytes();
+  metrics.memory_available_bytes = available_memory(ops.device());
+  metrics.host_memory_bytes = resident_bytes();
+}
+
 /// Appends to metrics.jsonl on the root; if it cannot be written, all ranks end with one message.
 template <typename Metrics>
 void Trainer::write_metrics(const Metrics& metrics) {
   world_.agree([&] {
     if (world_.root()) metrics_->write(metrics);
+    if (tensorboard_) tensorboard_->write(metrics);
   });
 }
 

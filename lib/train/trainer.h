@@ -15,6 +15,7 @@
 #include "lib/train/job_settings.h"
 #include "lib/train/metrics.h"
 #include "lib/train/session.h"
+#include "lib/train/tensorboard_log.h"
 #include "lib/train/training_data.h"
 #include "lib/train/validation.h"
 
@@ -68,6 +69,7 @@ class Trainer {
   HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
   void check_finite(const HalfMetrics& half);
   void report(StepMetrics metrics);
+  void measure_resources(StepMetrics& metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
   void validate();
@@ -85,7 +87,8 @@ class Trainer {
   Session session_;
   std::unique_ptr<Validator> validator_;
   std::unique_ptr<data::Loader> loader_;
-  std::optional<MetricsFile> metrics_;  ///< root only
+  std::optional<MetricsFile> metrics_;         ///< root only
+  std::optional<TensorboardLog> tensorboard_;  ///< root only, where the job asks for it
 
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the last save, which may be under way
@@ -93,6 +96,7 @@ class Trainer {
   bool save_in_background_;
   CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
+  double operations_ = 0;  ///< of a step, all halves and ranks
 
   /// Clocks of the throughput in reports.
   struct Pace {

@@ -110,7 +110,8 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
   for (std::string line; std::getline(in, line);) {
     auto entry = nlohmann::json::parse(line);
     if (entry["kind"] != kind) continue;
-    for (const char* clock : {"seconds", "tokens_per_second", "data_wait_seconds", "path"})
+    for (const char* clock : {"time", "seconds", "seconds_left", "step_seconds", "data_wait_share", "tokens_per_second", "data_wait_seconds",
+                              "share_of_peak", "memory_available_bytes", "host_memory_bytes", "path"})
       entry.erase(clock);
     found.push_back(entry.dump());
   }

@@ -73,6 +73,11 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   CAPTURE(report.output);
   CHECK(report.status == 0);
   CHECK(test::contains(data::read_whole_file(svg), "<svg"));
+  const auto page = scratch / "report.html";  // beside several runs
+  REQUIRE(test::ratplus("report " + pretrained + " " + adapted).status == 0);
+  CHECK(test::contains(data::read_whole_file(page), "job.recipe"));  // in which the two differ
+  CHECK(test::contains(test::ratplus("watch " + pretrained).output, "step 20 of 20"));
+  CHECK(test::ratplus("report " + pretrained + " --output curves.png").status == 2);
 }
 
 TEST_CASE("--print-config prints a job file that gives the same job") {
@@ -99,7 +104,7 @@ TEST_CASE("bench times every operation") {
 
 TEST_CASE("every command explains itself") {
   CHECK(test::ratplus("--help").status == 0);
-  for (const std::string name : {"prepare", "samples", "import", "train", "eval", "inspect", "report", "bench", "data-bench"}) {
+  for (const std::string name : {"prepare", "samples", "import", "train", "eval", "inspect", "report", "watch", "bench", "data-bench"}) {
     CAPTURE(name);
     CHECK(test::contains(test::ratplus("--help").output, "  " + name));
     const auto help = test::ratplus(name + " --help");

@@ -19,6 +19,26 @@ TEST_CASE("a round axis ends at ticks") {
   CHECK(tick_labels(axis) == std::vector<std::string>{"4", "5", "6", "7", "8", "9"});
 }
 
+TEST_CASE("both ends of a round axis are ticks, however the values lie") {
+  for (const double high : {6.135, 5.2, 5.16, 6.9, 11.0, 1e6}) {
+    const Axis axis = make_round_axis(5.15, high, 5);
+    CHECK(axis.ticks.front() == doctest::Approx(axis.low));
+    CHECK(axis.ticks.back() == doctest::Approx(axis.high));
+    CHECK(axis.low <= 5.15);
+    CHECK(axis.high >= high);
+    CHECK(axis.ticks.size() <= 7);
+  }
+}
+
+TEST_CASE("a logarithmic axis has powers of ten, some six at most") {
+  const Axis axis = make_log_axis(0.3, 45);
+  CHECK(tick_labels(make_axis(0, 1, 2)).size() == 3);
+  CHECK(axis.ticks == std::vector<double>{0.1, 1, 10, 100});
+  CHECK(axis.position(1) == doctest::Approx(1.0 / 3));
+  CHECK(make_log_axis(1e-20, 1e20).ticks.size() <= 7);
+  CHECK(make_log_axis(1, 1).high == 10);
+}
+
 TEST_CASE("labels have the digits that the step needs") {
   CHECK(tick_labels(make_axis(4.2, 4.3, 5)) ==
         std::vector<std::string>{"4.20", "4.22", "4.24", "4.26", "4.28", "4.30"});

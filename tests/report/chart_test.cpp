@@ -21,9 +21,9 @@ RunMetrics falling_run(const std::string& name, const std::string& pattern, doub
   run.name = name;
   for (int step = 1; step <= steps; ++step) {
     const double loss = last + (first - last) * std::exp(-5.0 * step / steps);
-    run.steps.push_back({step, step * 1000, {{pattern, loss + 0.05 * std::sin(11.0 * step)}}});
+    run.add_step({step, step * 1000, {{pattern, loss + 0.05 * std::sin(11.0 * step)}}});
     if (step % std::max(steps / 10, 1) == 0) {
-      run.validations.push_back({step, step * 1000, {{pattern, loss}, {"dense", loss - 0.1}}});
+      run.add_validation({step, step * 1000, {{pattern, loss}, {"dense", loss - 0.1}}});
     }
   }
   return run;
@@ -113,15 +113,15 @@ TEST_CASE("several runs: a panel each, and the first one's dense loss for compar
 TEST_CASE("losses that are not finite are left out") {
   RunMetrics run = falling_run("diverged", "dense", 8, 4, 20);
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  run.steps.push_back({21, 21'000, {{"dense", nan}}});
-  run.validations.push_back({21, 21'000, {{"dense", nan}}});
+  run.add_step({21, 21'000, {{"dense", nan}}});
+  run.add_validation({21, 21'000, {{"dense", nan}}});
   const std::string svg = draw_loss_chart({run});
   const std::string drawing = svg.substr(svg.find("</desc>"));
   CHECK(drawing.find("nan") == std::string::npos);
   CHECK(drawing.find("inf") == std::string::npos);
 
-  run.steps = {{1, 1000, {{"dense", nan}}}};
-  run.validations.clear();
+  run.series.clear();
+  run.add_step({1, 1000, {{"dense", nan}}});
   CHECK(fails_saying([&] { draw_loss_chart({run}); }, "runs/diverged", "diverged"));
 }
 

@@ -21,13 +21,19 @@ TEST_CASE("steps and validations are read, other kinds passed over") {
               validation_line(10, dense_result));
   const RunMetrics metrics = read_metrics(run.directory());
   CHECK(metrics.name == "plain");
-  REQUIRE(metrics.steps.size() == 1);
-  CHECK(metrics.steps[0].step == 10);
-  CHECK(metrics.steps[0].tokens == 10'000);
-  REQUIRE(metrics.steps[0].losses.size() == 2);
-  CHECK(metrics.steps[0].losses[0].pattern == "64,0,0");
-  CHECK(metrics.steps[0].losses[1].loss == 5.0);
-  REQUIRE(metrics.validations.size() == 1);
+  REQUIRE(metrics.last_step);
+  CHECK(metrics.last_step->step == 10);
+  CHECK(metrics.last_step->tokens == 10'000);
+  CHECK(metrics.tokens_per_step == 1000);
+  CHECK(metrics.patterns_of("loss") == std::vector<std::string>{"64,0,0", "dense"});
+  CHECK(metrics.find("loss", "dense")->extremes() == Curve{{10, 5.0}});
+  CHECK(metrics.find("gradient_norm", "64,0,0")->last() == 1);
+  CHECK(metrics.find("gradient_norm", "dense") == nullptr);
+  CHECK(metrics.find("learning_rate")->last() == 8e-4);
+  CHECK(metrics.find("tokens_per_second")->last() == 1234.5);
+  CHECK(metrics.find("tokens") == nullptr);  // where, not what
+  CHECK(metrics.find("validation_loss", "dense")->extremes() == Curve{{10, 4.5}});
+  CHECK(metrics.saved_step == 10);
   CHECK(loss_of(metrics.final_result(), "dense") == 4.5);
   CHECK_FALSE(loss_of(metrics.final_result(), "64,0,0").has_value());
 }
@@ -36,10 +42,11 @@ TEST_CASE("a last line that a crash cut short is left out") {
   const RunFixture run("crashed");
   const std::string second = step_line(20, joint_half);
   run.metrics(step_line(10, joint_half) + second.substr(0, 40));
-  CHECK(read_metrics(run.directory()).steps.size() == 1);
+  const auto steps = [&] { return read_metrics(run.directory()).find("loss", "dense")->extremes().size(); };
+  CHECK(steps() == 1);
   run.metrics(step_line(10, joint_half) +
               second.substr(0, second.size() - 1));  // only the newline is missing
-  CHECK(read_metrics(run.directory()).steps.size() == 2);
+  CHECK(steps() == 2);
 }
 
 TEST_CASE("any other malformed line is an error with file and line") {
@@ -69,15 +76,16 @@ TEST_CASE("what a resumed run does again replaces what it did the first time") {
   run.metrics(step_line(10, joint_half) + step_line(20, joint_half) + step_line(30, joint_half) +
               step_line(20, again));
   const RunMetrics metrics = read_metrics(run.directory());
-  REQUIRE(metrics.steps.size() == 2);
-  CHECK(metrics.steps[1].step == 20);
-  CHECK(metrics.steps[1].losses[0].loss == 2.0);
+  CHECK(metrics.find("loss", "dense")->extremes() == Curve{{10, 5.0}, {20, 2.0}});
 }
 
 TEST_CASE("null stands for the NaN of a diverged run") {
   const RunFixture run("diverged");
   run.metrics(step_line(10, R"([{"pattern":"dense","loss":null}])"));
-  CHECK(std::isnan(read_metrics(run.directory()).steps[0].losses[0].loss));
+  const RunMetrics metrics = read_metrics(run.directory());
+  CHECK(std::isnan(metrics.last_step->losses[0].loss));
+  CHECK(std::isnan(metrics.find("loss", "dense")->last()));
+  CHECK(metrics.find("loss", "dense")->not_finite() == 1);
 }
 
 TEST_CASE("an evaluation is the final result until a later validation") {
@@ -89,6 +97,66 @@ TEST_CASE("an evaluation is the final result until a later validation") {
   CHECK(loss_of(read_metrics(run.directory()).final_result(), "dense") == 4.5);
   run.write("evaluation.json", "{");
   CHECK(fails_saying([&] { read_metrics(run.directory()); }, "evaluation.json", "ratplus eval"));
+}
+
+TEST_CASE("a file that grows: whole lines are taken in as they come, half a line when it is whole") {
+  const RunFixture run("growing");
+  MetricsReader reader(run.directory());
+  CHECK_FALSE(reader.update());  // not there yet
+  const std::string first = step_line(10, joint_half), second = step_line(20, joint_half);
+  run.metrics(first + second.substr(0, 40));
+  CHECK(reader.update());
+  CHECK(reader.metrics().last_step->step == 10);
+  CHECK_FALSE(reader.update());
+  run.append(second.substr(40, second.size() - 41));  // all but the newline
+  CHECK_FALSE(reader.update());
+  run.append("\n");
+  CHECK(reader.update());
+  CHECK(reader.metrics().find("loss", "dense")->extremes().size() == 2);
+}
+
+TEST_CASE("a long file may be taken in part by part") {
+  const RunFixture run("parts");
+  std::string text;
+  for (int step = 1; step <= 20'000; ++step) text += step_line(step, joint_half);  // some megabytes
+  run.metrics(text);
+  MetricsReader reader(run.directory());
+  int parts = 0;
+  do {
+    CHECK(reader.update(1));
+    ++parts;
+  } while (reader.behind());
+  CHECK(parts >= 3);
+  CHECK(reader.metrics().last_step->step == 20'000);
+  CHECK_FALSE(reader.update(1));
+}
+
+TEST_CASE("a file that a resumed run has put in its place is read from its beginning") {
+  const RunFixture run("replaced");
+  run.metrics(step_line(10, joint_half) + step_line(20, joint_half) + step_line(30, joint_half));
+  MetricsReader reader(run.directory());
+  reader.update();
+  CHECK(reader.metrics().last_step->step == 30);
+  run.write("new", step_line(10, joint_half));
+  std::filesystem::rename(run.directory() / "new", run.directory() / "metrics.jsonl");
+  CHECK(reader.update());
+  CHECK(reader.metrics().last_step->step == 10);
+  CHECK(reader.metrics().name == "replaced");
+}
+
+TEST_CASE("halves of the same pattern are kept apart") {
+  const RunFixture run("same");
+  const std::string half = R"({"pattern":"dense","loss":5,"gradient_norm":1})";
+  run.metrics(step_line(10, "[" + half + "," + half + "]"));
+  CHECK(read_metrics(run.directory()).patterns_of("loss") ==
+        std::vector<std::string>{"dense", "dense, second half"});
+  CHECK(read_metrics(run.directory()).patterns_of("gradient_norm").size() == 2);
+}
+
+TEST_CASE("a line without end is no line of metrics, and is not kept in memory") {
+  const RunFixture run("endless");
+  run.metrics(std::string(20 << 20, 'x'));
+  CHECK(fails_saying([&] { read_metrics(run.directory()); }, "metrics.jsonl:1", "more than"));
 }
 
 TEST_CASE("labels of patterns") {

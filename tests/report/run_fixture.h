@@ -31,6 +31,9 @@ class RunFixture {
     std::ofstream(directory_ / file) << text;
   }
   void metrics(const std::string& text) const { write("metrics.jsonl", text); }
+  void append(const std::string& text) const {
+    std::ofstream(directory_ / "metrics.jsonl", std::ios::app) << text;
+  }
 
  private:
   std::filesystem::path root_;

@@ -15,11 +15,11 @@ RunMetrics make_run(const std::string& name, const std::string& trained, std::ve
   run.directory = "runs/" + name;
   run.name = name;
   if (trained.empty()) {
-    run.steps = {{10, 1000, {{"64,0,0", 5}, {"dense", 5}}}};
+    run.add_step({10, 1000, {{"64,0,0", 5}, {"dense", 5}}});
   } else {
-    run.steps = {{10, 1000, {{trained, 5}}}};
+    run.add_step({10, 1000, {{trained, 5}}});
   }
-  run.validations = {{10, 1000, std::move(losses)}};
+  run.add_validation({10, 1000, std::move(losses)});
   return run;
 }
 
@@ -55,7 +55,7 @@ TEST_CASE("adaptation: a run without its result, or that was not adapted, is nam
 
 TEST_CASE("joint table: a row a run, a column a pattern, a dash where nothing was measured") {
   RunMetrics no_validation = make_run("young", "dense", {});
-  no_validation.validations.clear();
+  no_validation.last_validation.reset();
   const RunMetrics baseline = make_run("baseline", "dense", {{"dense", std::log(41)}});
   CHECK(joint_table({pretrained, baseline, no_validation}) ==
         "Validation perplexity\n"

@@ -1,11 +1,11 @@
-#include "lib/bench/step_operations.h"
+#include "lib/model/operations.h"
 
-#include "lib/bench/attended_pairs.h"
+#include "lib/model/attended_pairs.h"
 
-namespace ratplus::bench {
+namespace ratplus::model {
 
-double half_operations(const model::ModelConfig& model, const model::PatternPlan& pattern,
-                       std::int64_t parameters, std::int64_t sequences, std::int64_t tokens) {
+double half_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
+                       std::int64_t sequences, std::int64_t tokens) {
   double operations = 6.0 * static_cast<double>(parameters) * static_cast<double>(sequences * tokens);
   for (std::int64_t layer = 0; layer < model.layers; ++layer) {
     const auto heads = pattern.layer(layer);
@@ -19,4 +19,4 @@ double half_operations(const model::ModelConfig& model, const model::PatternPlan
   return operations;
 }
 
-}  // namespace ratplus::bench
+}  // namespace ratplus::model

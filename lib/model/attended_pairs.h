@@ -6,7 +6,7 @@
 
 #include "kernels/pattern.h"
 
-namespace ratplus::bench {
+namespace ratplus::model {
 
 /// Pairs that one head attends to in a sequence of `tokens`.
 inline double attended_pairs(const Pattern& pattern, std::int64_t tokens) {
@@ -20,4 +20,4 @@ inline double attended_pairs(const Pattern& pattern, std::int64_t tokens) {
   return pairs;
 }
 
-}  // namespace ratplus::bench
+}  // namespace ratplus::model

@@ -1,0 +1,88 @@
+#include "lib/report/panel_chart.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "lib/report/svg.h"
+
+namespace ratplus::report {
+namespace {
+
+constexpr double text_size = 12.5;  // at a phone's width some 11 pixels
+constexpr std::size_t colours = 8;
+
+Axis value_axis(const Panel& panel) {
+  const ValueRange range = range_of(panel);
+  if (panel.logarithmic) return make_log_axis(range.low, range.high);
+  double low = range.low, high = range.high;
+  // Where zero is near, it belongs to the picture; a loss has no use for it.
+  if (panel.unit != Unit::nats && low > 0 && low < 0.4 * high) low = 0;
+  if (panel.unit != Unit::nats && high == 0) high = 1e-3;
+  return make_value_axis(panel.unit, low, high);
+}
+
+}  // namespace
+
+std::string line_colour(const PanelLine& line, bool several_runs) {
+  return fmt::format("var(--c{})", (several_runs ? line.run : line.kind) % colours);
+}
+
+std::string line_dashes(const PanelLine& line, bool several_runs) {
+  constexpr std::array dashes = {"", "6 3", "2 2.5", "9 3 2 3"};
+  return several_runs ? dashes[line.kind % dashes.size()] : "";
+}
+
+std::string draw_panel(const Panel& panel, double tokens, bool several_runs) {
+  const PanelGeometry g;
+  const Axis values = value_axis(panel);
+  const Axis across = make_axis(0, std::max(tokens, 1.0), 5);
+  const double bottom = g.height - g.bottom, right = g.width - g.right;
+  const auto x_of = [&](double x) { return g.left + g.plot_width() * across.position(x); };
+  const auto y_of = [&](double y) { return bottom - (bottom - g.top) * values.position(y); };
+  const auto place = [&](const Curve& curve) {
+    Curve placed;
+    for (const Point& point : curve) placed.push_back({x_of(point.x), y_of(point.y)});
+    return placed;
+  };
+
+  Svg svg = Svg::in_page(g.width, g.height, panel.title);
+  const auto y_labels = value_labels(panel.unit, values);
+  for (std::size_t i = 0; i < y_labels.size(); ++i) {
+    const double y = y_of(values.ticks[i]);
+    svg.line({g.left, y}, {right, y}, {.colour = "var(--grid)"});
+    svg.text({g.left - 6, y + 4}, y_labels[i],
+             {.size = text_size, .colour = "var(--faint)", .anchor = Anchor::end});
+  }
+  const auto x_labels = token_labels(across);
+  for (std::size_t i = 0; i < x_labels.size(); ++i) {
+    const double x = x_of(across.ticks[i]);
+    const Anchor anchor = x > right - 16 ? Anchor::end : Anchor::middle;
+    svg.text({anchor == Anchor::end ? right : x, bottom + 17}, x_labels[i],
+             {.size = text_size, .colour = "var(--faint)", .anchor = anchor});
+  }
+  svg.line({g.left, bottom}, {right, bottom}, {.colour = "var(--faint)"});
+  for (const PanelLine& line : panel.lines) {
+    const auto colour = line_colour(line, several_runs);
+    svg.polyline(place(line.as_logged), {.colour = colour, .width = 1, .opacity = 0.3});
+  }
+  for (const PanelLine& line : panel.lines) {
+    const auto colour = line_colour(line, several_runs);
+    const auto dashes = line_dashes(line, several_runs);
+    const Curve placed = place(line.curve);
+    svg.polyline(placed, {.colour = colour, .width = panel.marks ? 1.2 : 1.8, .dashes = dashes});
+    const bool sparse = panel.marks || placed.size() == 1;
+    if (sparse && placed.size() <= 40) {
+      constexpr std::array marks = {Mark::circle, Mark::square, Mark::triangle, Mark::diamond};
+      for (const Point& point : placed) {
+        svg.mark(marks[line.kind % marks.size()], point, 4, colour, "var(--card)");
+      }
+    }
+  }
+  // Moved by the page's script.
+  svg.line({-1, g.top}, {-1, bottom}, {.colour = "var(--cursor)"});
+  return std::move(svg).finish();
+}
+
+}  // namespace ratplus::report

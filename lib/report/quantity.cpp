@@ -1,0 +1,121 @@
+#include "lib/report/quantity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lib/report/format.h"
+
+namespace ratplus::report {
+namespace {
+
+struct Scale {
+  double factor = 1;
+  const char* suffix = "";
+};
+
+/// Thousands, millions or billions.
+Scale scale_of_count(double most) {
+  if (most >= 2e12) return {1e12, "T"};
+  if (most >= 2e9) return {1e9, "B"};
+  if (most >= 2e6) return {1e6, "M"};
+  if (most >= 2e3) return {1e3, "k"};
+  return {};
+}
+
+Scale scale_of_bytes(double most) {
+  if (most >= 0x1p40) return {0x1p40, " TiB"};
+  if (most >= 0x1p30) return {0x1p30, " GiB"};
+  if (most >= 0x1p20) return {0x1p20, " MiB"};
+  return {0x1p10, " KiB"};
+}
+
+std::vector<std::string> scaled_labels(Axis axis, const Scale& scale) {
+  for (double& tick : axis.ticks) tick /= scale.factor;
+  axis.low /= scale.factor;
+  axis.high /= scale.factor;
+  auto labels = tick_labels(axis);
+  for (auto& label : labels) label += label == "0" ? "" : scale.suffix;
+  return labels;
+}
+
+/// "2e-4" rather than "2e-04", "0.5" rather than "5e-1".
+std::string shortest(double value) {
+  std::string text = fmt::format("{:.3g}", value);
+  const auto exponent = text.find("e-0");
+  if (exponent != std::string::npos) text.erase(exponent + 2, 1);
+  return text;
+}
+
+}  // namespace
+
+const char* to_string(Unit unit) {
+  switch (unit) {
+    case Unit::nats:
+      return "nats";
+    case Unit::factor:
+      return "factor";
+    case Unit::count:
+      return "count";
+    case Unit::share:
+      return "share";
+    case Unit::bytes:
+      return "bytes";
+    case Unit::seconds:
+      return "seconds";
+    case Unit::plain:
+      return "plain";
+  }
+  return "";
+}
+
+std::string format_value(Unit unit, double value) {
+  if (!std::isfinite(value)) return "-";
+  switch (unit) {
+    case Unit::nats:
+      return fmt::format("{:.4f}", value);
+    case Unit::factor:
+      return fmt::format("{:.2e}", value);
+    case Unit::count:
+      return format_count(value);
+    case Unit::share:
+      return fmt::format("{:.1f}%", 100 * value);
+    case Unit::bytes:
+      return format_bytes(static_cast<std::int64_t>(value));
+    case Unit::seconds:
+      return fmt::format("{:.{}f} s", value, value < 10 ? 3 : 1);
+    case Unit::plain:
+      return fmt::format("{:.4g}", value);
+  }
+  return "";
+}
+
+Axis make_value_axis(Unit unit, double low, double high) {
+  if (unit != Unit::bytes) return make_round_axis(low, high, 5);
+  const double factor = scale_of_bytes(high).factor;
+  Axis axis = make_round_axis(low / factor, high / factor, 5);
+  axis.low *= factor;
+  axis.high *= factor;
+  for (double& tick : axis.ticks) tick *= factor;
+  return axis;
+}
+
+std::vector<std::string> token_labels(const Axis& axis) {
+  return scaled_labels(axis, scale_of_count(axis.high));
+}
+
+std::vector<std::string> value_labels(Unit unit, const Axis& axis) {
+  if (axis.logarithmic || unit == Unit::factor) {
+    std::vector<std::string> labels;
+    for (const double tick : axis.ticks) labels.push_back(shortest(tick));
+    return labels;
+  }
+  if (unit == Unit::count) return scaled_labels(axis, scale_of_count(axis.high));
+  if (unit == Unit::bytes) return scaled_labels(axis, scale_of_bytes(axis.high));
+  if (unit == Unit::share) return scaled_labels(axis, {0.01, "%"});
+  if (unit == Unit::seconds) return scaled_labels(axis, {1, " s"});
+  return tick_labels(axis);
+}
+
+}  // namespace ratplus::report

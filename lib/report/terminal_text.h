@@ -1,0 +1,37 @@
+// Text for a terminal: widths in columns, colours that take none.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ratplus::report {
+
+struct TerminalStyle {
+  bool colour = true;
+  bool braille = true;  ///< or else characters of ASCII
+};
+
+/// The 8 colours of lines, by number modulo 8; warnings; what is less important.
+enum class Ink { line0, line1, line2, line3, line4, line5, line6, line7, plain, bold, warning, faint };
+Ink line_ink(std::size_t number);
+
+struct Span {
+  std::string text;
+  Ink ink = Ink::plain;
+};
+using TerminalLine = std::vector<Span>;
+
+/// Columns that UTF-8 text takes: one a code point (wide ones of other scripts are not thought of).
+std::size_t columns_of(std::string_view text);
+std::size_t columns_of(const TerminalLine& line);
+
+/// Cut, or filled with blanks, to exactly this many columns. Control characters of the text become '?', so that what a
+/// log holds cannot command the terminal.
+TerminalLine fit(TerminalLine line, std::size_t columns);
+
+/// With escape sequences, if there is colour.
+std::string to_text(const TerminalLine& line, const TerminalStyle& style);
+
+}  // namespace ratplus::report

@@ -1,0 +1,41 @@
+// EventFile: scalars in the form that TensorBoard reads (TFRecords of protobuf Events).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace ratplus::tensorboard {
+
+struct Scalar {
+  std::string tag;  ///< "loss/dense"; what stands before the slash is a group
+  double value = 0;
+};
+
+/// Every call appends one record in one write, so that a reader meanwhile, or a crash, meets at most one that is cut
+/// short, which TensorBoard waits for or passes over. Throws Error naming the file.
+class EventFile {
+ public:
+  /// A new file in `directory`, which is made. TensorBoard reads the files of a directory in the order of their names,
+  /// so its name comes after all that are there. `first_step` is the next step of the run: what earlier files have of
+  /// it and of later ones belongs to work that was lost, and TensorBoard drops it.
+  EventFile(const std::filesystem::path& directory, std::int64_t first_step);
+  ~EventFile();
+  EventFile(const EventFile&) = delete;
+  EventFile& operator=(const EventFile&) = delete;
+
+  /// One event; the time is now.
+  void write(std::int64_t step, std::span<const Scalar> scalars);
+
+  const std::filesystem::path& path() const { return file_; }
+
+ private:
+  void append(std::string_view event);
+
+  std::filesystem::path file_;
+  int descriptor_ = -1;
+};
+
+}  // namespace ratplus::tensorboard

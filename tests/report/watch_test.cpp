@@ -1,0 +1,147 @@
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lib/report/terminal_chart.h"
+#include "lib/report/watch_frame.h"
+#include "tests/report/run_fixture.h"
+
+namespace ratplus::report {
+namespace {
+
+constexpr TerminalStyle plain{.colour = false, .braille = true};
+
+RunMetrics running(int steps, double now) {
+  RunMetrics run;
+  run.directory = "runs/a";
+  run.name = "a";
+  run.steps = 400;
+  run.steps_a_line = 10;
+  run.time = now;
+  run.seconds_left = 600;
+  for (int step = 10; step <= steps; step += 10) {
+    run.add_step({step, step * 1000, {{"64,0,0", 5 + 10.0 / step}, {"dense", 4 + 10.0 / step}}});
+    run.add("gradient_norm", "dense", step, 0.5);
+    run.add("tokens_per_second", "", step, 12'345);
+    run.add("step_seconds", "", step, 0.5);
+    run.add("data_wait_share", "", step, 0.01);
+  }
+  return run;
+}
+
+std::string text_of(const std::vector<TerminalLine>& lines, const TerminalStyle& style = plain) {
+  std::string text;
+  for (const auto& line : lines) text += to_text(line, style) + "\n";
+  return text;
+}
+
+bool says(const std::vector<std::string>& warnings, const std::string& part) {
+  for (const auto& warning : warnings) {
+    if (warning.find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("every frame is as large as the terminal, at most, whatever its size") {
+  const RunMetrics run = running(200, 1000);
+  const WatchedRun watched{
+      run, "pretrain, joint", {"one", "two", "a very " + std::string(300, 'l') + "ong line"}, 1003};
+  for (std::size_t columns : {1, 7, 29, 30, 41, 80, 100, 131, 300}) {
+    for (std::size_t rows : {1, 2, 3, 6, 9, 13, 14, 20, 24, 50, 100}) {
+      CAPTURE(columns);
+      CAPTURE(rows);
+      const auto frame = make_watch_frame(watched, columns, rows, plain);
+      CHECK(frame.size() <= rows);
+      for (const auto& line : frame) CHECK(columns_of(line) == columns);
+    }
+  }
+}
+
+TEST_CASE("a frame says how far the run is, its values and when it ends") {
+  const RunMetrics run = running(200, 1000);
+  const std::string text =
+      text_of(make_watch_frame({run, "pretrain, joint", {"saved it"}, 1003}, 100, 40, plain));
+  for (const char* part :
+       {"runs/a", "pretrain, joint", "step 200 of 400", "50%", "9 min 57 s left", "3 s ago", "12.3k tokens/s",
+        "Training loss", "Tokens a second", "saved it", "dense 4.0500"}) {
+    CAPTURE(part);
+    CHECK(text.find(part) != std::string::npos);
+  }
+  CHECK(text.find("warning") == std::string::npos);
+  CHECK(text.find('\x1b') == std::string::npos);
+}
+
+TEST_CASE("a run without a line yet, and one that has finished") {
+  RunMetrics none;
+  none.directory = "runs/young";
+  CHECK(text_of(make_watch_frame({none, "", {}, 0}, 80, 24, plain)).find("waiting for the run") !=
+        std::string::npos);
+  RunMetrics done = running(400, 1000);
+  done.saved_step = 400;
+  CHECK(done.finished());
+  const std::string text = text_of(make_watch_frame({done, "", {}, 99'000}, 80, 24, plain));
+  CHECK(text.find("finished") != std::string::npos);
+  CHECK(text.find("warning") == std::string::npos);  // a finished run may be silent
+  CHECK(text.find(" left") == std::string::npos);
+}
+
+TEST_CASE("warnings") {
+  CHECK(find_warnings(running(200, 1000), 1010).empty());
+  CHECK(find_warnings(running(200, 1000), 900).empty());  // a clock that is behind
+  CHECK(says(find_warnings(running(200, 1000), 1200), "no line for 3 min 20 s, and there was one every 5 s"));
+
+  RunMetrics diverged = running(200, 1000);
+  diverged.add_step({210, 210'000, {{"dense", std::numeric_limits<double>::quiet_NaN()}}});
+  CHECK(says(find_warnings(diverged, 1001), "loss of dense is not finite at step 210"));
+
+  RunMetrics slow = running(200, 1000);
+  for (int step = 210; step <= 240; step += 10) slow.add("tokens_per_second", "", step, 5000);
+  for (int step = 210; step <= 240; step += 10) slow.add("data_wait_share", "", step, 0.6);
+  CHECK(says(find_warnings(slow, 1001), "throughput has fallen to 5.00k tokens/s, 41% of its median"));
+  CHECK(says(find_warnings(slow, 1001), "wait for data 60.0%"));
+}
+
+TEST_CASE("a chart's dots stand where the values are") {
+  PanelLine line;
+  line.curve = {{0, 0}, {100, 4}};
+  line.last = 4;
+  const Panel panel{.title = "A line", .unit = Unit::plain, .lines = {line}};
+  const auto lines = draw_terminal_chart(panel, 30, 7, plain);  // 20 x 5 characters: 40 x 20 dots
+  REQUIRE(lines.size() == 7);
+  const std::string top = to_text(lines[1], plain), bottom = to_text(lines[5], plain);
+  CHECK(top.find("4 ") != std::string::npos);
+  CHECK(to_text(lines[1], plain).ends_with(" ") == false);
+  CHECK(bottom.ends_with(" "));  // the line is at the left there
+  CHECK(bottom.find("0 ") != std::string::npos);
+  for (const auto& drawn : lines) CHECK(columns_of(drawn) == 30);
+  const auto ascii = text_of(draw_terminal_chart(panel, 30, 7, {.colour = false, .braille = false}));
+  for (const char c : ascii) CHECK(static_cast<unsigned char>(c) < 0x80);
+  CHECK(std::ranges::count(ascii, '*') >= 20 + 1);
+}
+
+TEST_CASE("what a log or a name holds cannot command the terminal") {
+  const RunMetrics run = running(200, 1000);
+  const std::string bad =
+      "\x1b]0;title\x07 \xc2\x9b"
+      "31m \xff\r\n";
+  const std::string text = text_of(make_watch_frame({run, bad, {bad}, 1003}, 120, 40, plain));
+  for (const char* part : {"\x1b", "\x07", "\r", "\xff", "\xc2\x9b"})
+    CHECK(text.find(part) == std::string::npos);
+}
+
+TEST_CASE("colours are balanced, and leave the text as it is") {
+  const TerminalLine line = {{"loss", Ink::line1}, {" 4"}};
+  CHECK(to_text(line, plain) == "loss 4");
+  CHECK(to_text(line, {.colour = true}) == "\x1b[33mloss\x1b[0m 4");
+  CHECK(columns_of("\u2801\u00e9a") == 3);
+  CHECK(to_text(fit({{"\u2801\u00e9abc"}}, 3), plain) ==
+        "\u2801\u00e9"
+        "a");
+}
+
+}  // namespace ratplus::report
