@@ -7,7 +7,7 @@
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "parallel/parameter_store.h"
-#include "parallel/world.h"
+#include "parallel/watchdog.h"
 
 namespace ratplus::optim {
 
@@ -21,12 +21,15 @@ struct OptimizerSettings {
 
 class Optimizer {
  public:
-  Optimizer(const OptimizerSettings& settings, Ops& ops, const parallel::World& world,
+  Optimizer(const OptimizerSettings& settings, Ops& ops, parallel::Watchdog& watchdog,
             parallel::ParameterStore& store, Arena& arena);
 
-  /// One update with the store's summed gradients: clip by min(1, clip / (norm + 1e-6)), AdamW, publish. Returns the
-  /// gradient's global norm before clipping. If it is not finite, changes nothing.
-  double update(double learning_rate);
+  /// This rank's share of the squared norm of the store's summed gradients, for which it waits: the sum of the shares
+  /// over all ranks is the square of the global norm.
+  double squared_norm();
+  /// One update with those gradients, whose global norm is `norm`, finite: clip by min(1, clip / (norm + 1e-6)), AdamW,
+  /// publish.
+  void update(double learning_rate, double norm);
 
   /// Updates made so far: Adam's own step count.
   std::int64_t updates() const { return updates_; }
@@ -36,8 +39,6 @@ class Optimizer {
   Tensor second_moment(std::size_t unit) const { return moments_[unit].second; }
 
  private:
-  double gradient_norm();
-
   struct Moments {
     Tensor first;
     Tensor second;
@@ -45,7 +46,7 @@ class Optimizer {
 
   OptimizerSettings settings_;
   Ops& ops_;
-  const parallel::World& world_;
+  parallel::Watchdog& watchdog_;
   parallel::ParameterStore& store_;
   std::vector<Moments> moments_;
   Tensor squares_;  ///< f64 [1]

@@ -128,7 +128,7 @@ SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const para
       std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
                                                  settings.parallel, settings.use, world.watchdog(), arena);
   if (settings.use == parallel::Use::training) {
-    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world, *store, arena);
+    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, world.watchdog(), *store, arena);
   }
   model = std::make_unique<model::Model>(settings.model, settings.shapes, settings.use, ops, *store, arena);
   arena.category("scratch");
