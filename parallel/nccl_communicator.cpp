@@ -298,4 +298,10 @@ std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World
   return std::make_unique<NcclCommunicator>(ops, world, ranks);
 }
 
+std::string nccl_version() {
+  int version = 0;
+  if (ncclGetVersion(&version) != ncclSuccess) return "";
+  return fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
+}
+
 }  // namespace ratplus::parallel
