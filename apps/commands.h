@@ -24,6 +24,8 @@ int data_bench_command(const Arguments& args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
 inline constexpr int exit_usage = 2;  ///< the command line is wrong
+inline constexpr int exit_not_finite =
+    3;  ///< a loss or a gradient norm was not finite: the state before that update is saved
 inline constexpr int exit_interrupted =
     75;  ///< stopped by a signal, saved, can go on with --resume (EX_TEMPFAIL)
 

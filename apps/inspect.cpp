@@ -92,6 +92,9 @@ class VerifyLine {
 void print_training(const checkpoint::Info& info) {
   fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates,
              format_count(static_cast<double>(info.tokens)));
+  if (!info.begun.empty())
+    fmt::print("           and {} update{} of step {}\n", info.begun.size(),
+               info.begun.size() == 1 ? "" : "s", info.step + 1);
   fmt::print("tokenizer  {}\n", info.tokenizer.empty() ? "not known" : info.tokenizer);
 }
 

@@ -9,6 +9,7 @@
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
+#include "apps/version.h"
 #include "apps/with_ranks.h"
 
 namespace ratplus::apps {
@@ -45,7 +46,8 @@ void print_overview(std::FILE* out) {
   for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
   fmt::print(
       out,
-      "\n`ratplus COMMAND --help` explains a command. Begin with jobs/quickstart.sh, or:\n"
+      "\n`ratplus COMMAND --help` explains a command, `ratplus --version` names the program and its "
+      "libraries.\nBegin with jobs/quickstart.sh, or:\n"
       "  ratplus prepare books/ --train-tokenizer --vocab-size 2048 --validation-fraction 0.05 --output "
       "data/books\n"
       "  mpirun -n 2 ratplus train configs/quickstart/pretrain.toml --set data.directory=data/books\n");
@@ -55,6 +57,10 @@ int run(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "";
   if (name == "--help" || name == "-h" || name == "help") {
     print_overview(stdout);
+    return 0;
+  }
+  if (name == "--version" || name == "version") {
+    print_version();
     return 0;
   }
   for (const auto& command : commands) {

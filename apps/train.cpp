@@ -8,12 +8,14 @@
 #include "apps/format.h"
 #include "apps/progress_line.h"
 #include "apps/train_display.h"
+#include "apps/version.h"
 #include "apps/with_ranks.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
+#include "lib/train/run_record.h"
 #include "lib/weights/convert.h"
 
 namespace ratplus::apps {
@@ -31,8 +33,11 @@ Trains the model that a job file describes, on as many MPI ranks as it is starte
                       with job.pattern, a fresh optimizer
   kind = "finetune"   the same on samples with labels of their own (made by `ratplus samples`)
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
-checkpoints/, loss.svg. Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
+checkpoints/, loss.svg, and starts/ (program, libraries, hosts and environment of every start).
+Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
 with status 75; the same command with --resume goes on from the newest checkpoint, bit for bit.
+A loss or a gradient norm that is not finite stops the job with status 3, the state before that
+update saved (health.not_finite; docs/health.md).
 mpirun kills its ranks a second after its own Ctrl-C or SIGTERM, but passes SIGUSR1 on: stop a
 job by `kill -USR1` of mpirun, and set checkpoint.every for all else that may happen.
 
@@ -184,7 +189,19 @@ int train(const TrainArguments& args, const parallel::World& world) {
         start.checkpoint->directory.string(), job.data.directory));
   }
   train::Trainer trainer(job, world, dataset, start, display);
-  if (trainer.run() == train::Outcome::interrupted) {
+  std::optional<std::filesystem::path> weights_from;
+  if (start.checkpoint) weights_from = start.checkpoint->directory;
+  train::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
+  const auto outcome = trainer.run();
+  if (outcome == train::Outcome::not_finite) {
+    display.fail(fmt::format(
+        "{}. The last good state is in {}: --resume goes on from there, and with --set "
+        "health.not_finite=skip without such updates; or begin a run from it with a lower schedule.peak_lr "
+        "(job.kind=adapt job.from=...)",
+        trainer.stop_reason(), checkpoint::step_directory(job.job.directory, trainer.step()).string()));
+    return exit_not_finite;
+  }
+  if (outcome == train::Outcome::interrupted) {
     display.say(fmt::format("stopped by a signal after step {}; go on with --resume", trainer.step()));
     return exit_interrupted;
   }

@@ -24,6 +24,7 @@ std::string brief_step(const config::JobConfig& job, const train::StepMetrics& m
 std::string full_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
   std::string losses;
   for (const auto& half : metrics.halves) losses += fmt::format("  loss[{}] {:.4f}", half.pattern, half.loss);
+  if (metrics.skipped_updates > 0) losses += fmt::format("  updates left out {}", metrics.skipped_updates);
   return fmt::format("{} step {}/{}{}  lr {:.2e}  {} tokens/s  {} left", to_string(job.job.kind),
                      metrics.step, metrics.steps, losses, metrics.learning_rate,
                      format_count(metrics.tokens_per_second), format_seconds(metrics.seconds_left));
@@ -51,6 +52,13 @@ void TrainDisplay::say(const std::string& line) {
   if (run_ == nullptr) return;
   progress_.print(line);
   run_->log(line);
+}
+
+void TrainDisplay::fail(const std::string& message) {
+  if (run_ == nullptr) return;
+  progress_.finish();
+  run_->log(message);
+  fmt::print(stderr, "ratplus: {}\n", message);
 }
 
 void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
@@ -111,6 +119,10 @@ void TrainDisplay::on_checkpoint(const train::CheckpointMetrics& metrics) {
   say(metrics.background ? fmt::format("saved {} ({:.2f} s, of which steps waited {:.2f} s)", metrics.path,
                                        metrics.seconds, metrics.stall_seconds)
                          : fmt::format("saved {} ({:.2f} s)", metrics.path, metrics.seconds));
+}
+
+void TrainDisplay::on_warning(const std::string& text) {
+  say("warning: " + text);
 }
 
 }  // namespace ratplus::apps

@@ -21,8 +21,11 @@ class TrainDisplay final : public train::TrainListener {
   void on_step(const train::StepMetrics& metrics, bool logged) override;
   void on_validation(const train::ValidationMetrics& metrics) override;
   void on_checkpoint(const train::CheckpointMetrics& metrics) override;
+  void on_warning(const std::string& text) override;
   /// A line that stays.
   void say(const std::string& line);
+  /// Why the command ends without being done: to the log, and as all errors to standard error.
+  void fail(const std::string& message);
 
  private:
   void print_memory_plan(const Arena& memory, std::int64_t available);

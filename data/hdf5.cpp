@@ -551,4 +551,13 @@ void File::close() {
   if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0 || !handle_.close()) fail_writing("the end of the file");
 }
 
+std::string version() {
+  const Lock lock;
+  unsigned major = 0;
+  unsigned minor = 0;
+  unsigned release = 0;
+  if (H5get_libversion(&major, &minor, &release) < 0) return "unknown";
+  return fmt::format("{}.{}.{}", major, minor, release);
+}
+
 }  // namespace ratplus::data::hdf5

@@ -202,4 +202,7 @@ class File : public Group {
   using Group::Group;
 };
 
+/// Of the library that runs: "1.10.8".
+std::string version();
+
 }  // namespace ratplus::data::hdf5

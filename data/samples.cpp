@@ -21,6 +21,7 @@ WindowSamples::WindowSamples(const std::vector<Source>& sources, const Settings&
       tokens_(static_cast<std::size_t>(settings.window + 1)) {
   for (const Source& source : sources) {
     const auto number = static_cast<std::uint32_t>(streams_.size());
+    directories_.push_back(source.directory);
     streams_.emplace_back(source.directory, source.manifest, settings.split);
     try {
       samplers_.emplace_back(settings.sampling, streams_.back().tokens(), settings.window, settings.seed,
@@ -37,6 +38,12 @@ std::int64_t WindowSamples::read(std::int64_t index, std::span<std::int32_t> inp
   const auto source = static_cast<std::size_t>(place.source);
   streams_[source].read(samplers_[source].start(place.index), tokens_);
   return cut_window(tokens_, end_of_text_, inputs, labels);
+}
+
+Samples::Place WindowSamples::place(std::int64_t index) {
+  const Mixture::Place from = mixture_.at(index);
+  const auto source = static_cast<std::size_t>(from.source);
+  return {directories_[source], samplers_[source].start(from.index)};
 }
 
 std::int64_t WindowSamples::samples_before_repeat(std::int64_t most) {

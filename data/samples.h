@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,12 @@ class Samples {
   /// Error naming the file that cannot be read; another call may succeed then.
   virtual std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                             std::span<std::int32_t> labels) = 0;
+  /// Where sample `index` lies, for messages.
+  struct Place {
+    std::filesystem::path source;  ///< a dataset's directory
+    std::int64_t first = 0;        ///< token of its split; of samples with labels, its number there
+  };
+  virtual Place place(std::int64_t index) = 0;
   /// How many samples from the first on, `most` at most, hold none twice (ordered and shuffled samplings).
   virtual std::int64_t samples_before_repeat(std::int64_t most) = 0;
 };
@@ -43,6 +50,7 @@ class WindowSamples : public Samples {
   std::int64_t length() const override { return settings_.window; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
+  Place place(std::int64_t index) override;
 
   std::int64_t samples_before_repeat(std::int64_t most) override;
 
@@ -50,6 +58,7 @@ class WindowSamples : public Samples {
   Settings settings_;
   std::int32_t end_of_text_;
   Mixture mixture_;
+  std::vector<std::filesystem::path> directories_;  ///< of the sources, as the streams and samplers are
   std::vector<TokenStream> streams_;
   std::vector<Sampler> samplers_;
   std::vector<std::int32_t> tokens_;  ///< [T + 1]

@@ -63,7 +63,7 @@ SupervisedSamples::SupervisedSamples(const std::vector<Source>& sources,
 }
 
 /// Which of the part's samples its sample `index` is.
-std::int64_t SupervisedSamples::place(const Part& part, std::int64_t index, std::uint32_t number) const {
+std::int64_t SupervisedSamples::number_of(const Part& part, std::int64_t index, std::uint32_t number) const {
   const std::int64_t samples = part.starts.back();
   switch (settings_.sampling) {
     case Sampling::ordered:
@@ -90,7 +90,7 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
                                      std::span<std::int32_t> labels) {
   const Mixture::Place from = mixture_.at(index);
   Part& part = parts_[static_cast<std::size_t>(from.source)];
-  const std::int64_t sample = place(part, from.index, static_cast<std::uint32_t>(from.source));
+  const std::int64_t sample = number_of(part, from.index, static_cast<std::uint32_t>(from.source));
   const auto after = std::upper_bound(part.starts.begin(), part.starts.end(), sample);
   const auto number = static_cast<std::size_t>(after - part.starts.begin()) - 1;
   const auto file = part.source.directory / part.source.manifest.shards(settings_.split)[number].file;
@@ -105,6 +105,12 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
     throw;
   }
   return std::count_if(labels.begin(), labels.end(), [](std::int32_t label) { return label >= 0; });
+}
+
+Samples::Place SupervisedSamples::place(std::int64_t index) {
+  const Mixture::Place from = mixture_.at(index);
+  const Part& part = parts_[static_cast<std::size_t>(from.source)];
+  return {part.source.directory, number_of(part, from.index, static_cast<std::uint32_t>(from.source))};
 }
 
 std::int64_t SupervisedSamples::samples_before_repeat(std::int64_t most) {

@@ -23,6 +23,7 @@ class SupervisedSamples : public Samples {
   std::int64_t length() const override { return settings_.window; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
+  Place place(std::int64_t index) override;
   std::int64_t samples_before_repeat(std::int64_t most) override;
 
   /// Opens every shard of both splits, so that a missing or another file is found before the first step.
@@ -36,7 +37,7 @@ class SupervisedSamples : public Samples {
     std::map<std::size_t, SampleShardReader> open;
     std::vector<FileWatch> watches;  ///< of all shards
   };
-  std::int64_t place(const Part& part, std::int64_t index, std::uint32_t number) const;
+  std::int64_t number_of(const Part& part, std::int64_t index, std::uint32_t number) const;
   SampleShardReader& shard(Part& part, std::size_t index) const;
 
   WindowSamples::Settings settings_;

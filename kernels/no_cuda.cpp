@@ -1,5 +1,6 @@
 // What the CUDA backend would define, in a build without it.
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/versions.h"
 #include "kernels/error.h"
 #include "kernels/ops.h"
 
@@ -32,6 +33,10 @@ std::unique_ptr<Ops> make_cuda_ops(int, DType, bool) {
 }
 
 namespace cuda {
+
+std::vector<LibraryVersion> versions() {
+  return {};
+}
 
 void* allocate(Device, std::int64_t) {
   fail_without_cuda();

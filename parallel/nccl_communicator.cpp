@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/checks.h"
@@ -62,8 +63,8 @@ class CollectiveWatch {
     const std::lock_guard lock(mutex_);
     if (spare_.empty()) {
       Collective fresh;
-      check_cuda(cudaEventCreateWithFlags(&fresh.begun, cudaEventDisableTiming), "creating an event");
-      check_cuda(cudaEventCreateWithFlags(&fresh.done, cudaEventDisableTiming), "creating an event");
+      check_cuda(cudaEventCreate(&fresh.begun), "creating an event");  // with times, for take_seconds()
+      check_cuda(cudaEventCreate(&fresh.done), "creating an event");
       spare_.push_back(std::move(fresh));
     }
     Collective next = std::move(spare_.back());
@@ -76,6 +77,10 @@ class CollectiveWatch {
     under_way_.push_back(std::move(next));
   }
 
+  /// Seconds, since the last call, of collectives that have ended: from when this GPU came to one until all others had
+  /// come and the data were there. A GPU that is slow comes last, and waits least. On the watching thread.
+  double take_seconds() { return std::exchange(finished_, 0); }
+
   /// On the watching thread: what has gone wrong, if anything.
   std::string look(double timeout) {
     const auto now = std::chrono::steady_clock::now();
@@ -87,6 +92,10 @@ class CollectiveWatch {
     cudaSetDevice(device_);  // of this thread: else it would open another GPU
     bool same = true;
     while (!under_way_.empty() && cudaEventQuery(under_way_.front().done) == cudaSuccess) {
+      float milliseconds = 0;
+      if (cudaEventElapsedTime(&milliseconds, under_way_.front().begun, under_way_.front().done) ==
+          cudaSuccess)
+        finished_ += 1e-3 * milliseconds;
       spare_.push_back(std::move(under_way_.front()));
       under_way_.pop_front();
       same = false;
@@ -110,7 +119,8 @@ class CollectiveWatch {
   std::mutex mutex_;
   std::deque<Collective> under_way_;  ///< in the order of the stream
   std::vector<Collective> spare_;
-  double seconds_ = 0;  ///< that the first of them has run
+  double seconds_ = 0;   ///< that the first of them has run
+  double finished_ = 0;  ///< of those that have ended
   std::chrono::steady_clock::time_point looked_ = std::chrono::steady_clock::now();
 };
 
@@ -229,7 +239,9 @@ class NcclCommunicator final : public Communicator {
     if (state != ncclSuccess && state != ncclInProgress) {
       return fmt::format("NCCL: {}; {}", ncclGetErrorString(state), ncclGetLastError(comm_));
     }
-    return watch_.look(world_.watchdog().timeout());
+    const auto failure = watch_.look(world_.watchdog().timeout());
+    world_.watchdog().add_waited(watch_.take_seconds());
+    return failure;
   }
 
   static std::size_t count(const Tensor& x) {
@@ -301,6 +313,12 @@ class NcclCommunicator final : public Communicator {
 std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world,
                                                      const std::vector<int>& ranks) {
   return std::make_unique<NcclCommunicator>(ops, world, ranks);
+}
+
+std::string nccl_version() {
+  int version = 0;
+  if (ncclGetVersion(&version) != ncclSuccess) return "";
+  return fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
 }
 
 }  // namespace ratplus::parallel

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -15,5 +16,8 @@ namespace ratplus::parallel {
 /// before them and beside what comes after, collectives of other groups included. Throws Error in a build without NCCL.
 std::unique_ptr<Communicator> make_nccl_communicator(const Ops& ops, const World& world,
                                                      const std::vector<int>& ranks);
+
+/// "2.27.3"; empty in a build without NCCL.
+std::string nccl_version();
 
 }  // namespace ratplus::parallel

@@ -10,4 +10,8 @@ std::unique_ptr<Communicator> make_nccl_communicator(const Ops&, const World&, c
       "again, start a single rank, or set job.device = \"cpu\"");
 }
 
+std::string nccl_version() {
+  return "";
+}
+
 }  // namespace ratplus::parallel

@@ -89,7 +89,7 @@ void Watchdog::at(std::string_view kind, std::string_view subject) {
 }
 
 Watchdog::Waiting::Waiting(Watchdog& watchdog, std::string_view kind, std::string_view subject)
-    : watchdog_(watchdog) {
+    : watchdog_(watchdog), began_(Clock::now()) {
   auto& own = watchdog_.board_.own();
   own.waits_in.set(kind, subject);
   ++watchdog_.waits_;
@@ -99,6 +99,7 @@ Watchdog::Waiting::Waiting(Watchdog& watchdog, std::string_view kind, std::strin
 
 Watchdog::Waiting::~Waiting() {
   watchdog_.board_.own().waiting = false;
+  watchdog_.add_waited(std::chrono::duration<double>(Clock::now() - began_).count());
 }
 
 void Watchdog::fail_for_test(const SharedText& place) {

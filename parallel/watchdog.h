@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -58,7 +59,13 @@ class Watchdog {
 
    private:
     Watchdog& watchdog_;
+    std::chrono::steady_clock::time_point began_;
   };
+
+  /// Seconds that this rank has waited for others so far: in Waiting, and in what was added.
+  double waited_seconds() const { return static_cast<double>(waited_ns_.load()) * 1e-9; }
+  /// Waits that are seen from elsewhere: a GPU's in its collectives. From any thread.
+  void add_waited(double seconds) { waited_ns_ += static_cast<std::int64_t>(seconds * 1e9); }
 
   /// Something else to look at: returns what is wrong, or nothing. Called on the watching thread until it is removed.
   using Check = std::function<std::string()>;
@@ -89,6 +96,7 @@ class Watchdog {
   NodeBoard& board_;
   std::atomic<double> timeout_ = 600;
   std::atomic<std::int64_t> waits_ = 0;  ///< number of waits begun
+  std::atomic<std::int64_t> waited_ns_ = 0;
   std::atomic<bool> left_ = false;
   std::int64_t watched_wait_ = -1;  ///< the wait whose time is waited_
   double waited_ = 0;

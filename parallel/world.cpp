@@ -118,14 +118,15 @@ World::~World() {
 }
 
 double World::sum(double value) const {
+  sum(std::span(&value, 1));
+  return value;
+}
+
+void World::sum(std::span<double> values) const {
   // Every rank adds all values in rank order: the same bits everywhere, whatever algorithm MPI would choose.
-  std::vector<double> all(static_cast<std::size_t>(size_));
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallgather(&value, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, MPI_COMM_WORLD, &request);
-  wait_for(request, *watchdog_, "a sum over all ranks");
-  double total = 0;
-  for (const double part : all) total += part;
-  return total;
+  const auto parts = gather(values, "a sum over all ranks");
+  std::ranges::fill(values, 0.0);
+  for (std::size_t i = 0; i < parts.size(); ++i) values[i % values.size()] += parts[i];
 }
 
 std::int64_t World::sum(std::int64_t value) const {
@@ -150,6 +151,19 @@ std::vector<std::int64_t> World::all(std::int64_t value) const {
   MPI_Iallgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD, &request);
   wait_for(request, *watchdog_, "an exchange among all ranks");
   return values;
+}
+
+std::vector<double> World::all(std::span<const double> values) const {
+  return gather(values, "an exchange among all ranks");
+}
+
+std::vector<double> World::gather(std::span<const double> values, const char* kind) const {
+  const auto count = static_cast<int>(values.size());
+  std::vector<double> parts(values.size() * static_cast<std::size_t>(size_));
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(values.data(), count, MPI_DOUBLE, parts.data(), count, MPI_DOUBLE, MPI_COMM_WORLD, &request);
+  wait_for(request, *watchdog_, kind);
+  return parts;
 }
 
 std::vector<std::string> World::all(const std::string& text) const {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,9 +46,13 @@ class World {
   /// Sums and maxima over all ranks; the same bits on every rank.
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
+  /// Of several values at once, in place.
+  void sum(std::span<double> values) const;
   std::int64_t max(std::int64_t value) const;
   /// Every rank's value or text, in the order of the ranks.
   std::vector<std::int64_t> all(std::int64_t value) const;
+  /// Of several values a rank: those of rank r are [r n, (r + 1) n) of [ranks n].
+  std::vector<double> all(std::span<const double> values) const;
   std::vector<std::string> all(const std::string& text) const;
   /// The root's text, on every rank.
   std::string broadcast(const std::string& text) const;
@@ -70,6 +75,7 @@ class World {
 
  private:
   std::string broadcast(const std::string& text, int from) const;
+  std::vector<double> gather(std::span<const double> values, const char* kind) const;
 
   int rank_ = 0;
   int size_ = 1;

@@ -72,7 +72,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
       const double seconds = now() - began;
       if (timed) times[h].push_back(seconds);
       total += seconds;
-      result.losses.push_back(world.sum(made.loss_sum) / static_cast<double>(result.tokens));
+      result.losses.push_back(made.loss);
     }
     if (timed) steps.push_back(total);
     return total;

@@ -1,6 +1,7 @@
 #include "lib/checkpoint/manifest.h"
 
 #include <charconv>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -43,6 +44,27 @@ DataCounts data_from_json(const Json& j, const std::filesystem::path& file) {
           .train_documents = integer_from_json(j, "train_documents", file),
           .validation_tokens = integer_from_json(j, "validation_tokens", file),
           .validation_documents = integer_from_json(j, "validation_documents", file)};
+}
+
+/// JSON has no NaN and no infinity: they are null.
+Json to_json(const std::vector<HalfDone>& begun) {
+  Json list = Json::array();
+  for (const auto& half : begun) {
+    list.push_back({{"loss", half.loss}, {"gradient_norm", half.gradient_norm}, {"updated", half.updated}});
+  }
+  return list;
+}
+
+std::vector<HalfDone> begun_from_json(const Json& list) {
+  const auto number = [](const Json& value) {
+    return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+  };
+  std::vector<HalfDone> begun;
+  for (const auto& each : list) {
+    begun.push_back(
+        {number(each.at("loss")), number(each.at("gradient_norm")), each.at("updated").get<bool>()});
+  }
+  return begun;
 }
 
 int parts_from_json(const Json& manifest, const std::filesystem::path& file) {
@@ -109,7 +131,7 @@ std::string describe(const DataCounts& d) {
 
 void write_manifest(const std::filesystem::path& directory, const Info& info) {
   Json manifest = {{"format", "ratplus-checkpoint"},
-                   {"version", format_version},
+                   {"version", info.begun.empty() ? 2 : format_version},
                    {"step", info.step},
                    {"updates", info.updates},
                    {"tokens", info.tokens},
@@ -121,6 +143,7 @@ void write_manifest(const std::filesystem::path& directory, const Info& info) {
                    {"model", to_json(info.model)},
                    {"units", units_to_json(info)},
                    {"job", info.job}};
+  if (!info.begun.empty()) manifest["begun"] = to_json(info.begun);
   if (info.data) manifest["data"] = to_json(*info.data);
   manifest[checksum_key] = data::sha256_hex(manifest.dump());
   data::write_whole_file(directory / manifest_name, manifest.dump(1) + '\n', info.directory / manifest_name);
@@ -150,6 +173,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
     manifest.at("job").get_to(info.job);
     info.model = model_from_json(manifest.at("model"), file);
     if (manifest.contains("data")) info.data = data_from_json(manifest.at("data"), file);
+    if (version > 2) info.begun = begun_from_json(manifest.at("begun"));
     if (version > 1) {
       info.files = files_from_json(manifest.at("files"), info.parts, file);
       info.weights_type = parse_stored_type(manifest.at("weights").get<std::string>(), file.string());

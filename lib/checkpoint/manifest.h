@@ -13,8 +13,9 @@
 
 namespace ratplus::checkpoint {
 
-/// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read.
-inline constexpr int format_version = 2;
+/// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read. Version 3 has
+/// halves of a step that is under way, and is written only where there are some.
+inline constexpr int format_version = 3;
 inline constexpr const char* manifest_name = "manifest.json";
 
 /// The sizes of a dataset, by which a resumed run knows it again.
@@ -36,12 +37,23 @@ struct PartFile {
   friend bool operator==(const PartFile&, const PartFile&) = default;
 };
 
+/// What one update of a step measured, before it.
+struct HalfDone {
+  double loss = 0;
+  double gradient_norm = 0;
+  bool updated = true;  ///< false: the update was left out
+
+  friend bool operator==(const HalfDone&, const HalfDone&) = default;
+};
+
 /// What a checkpoint says of itself.
 struct Info {
   std::filesystem::path directory;
   model::ModelConfig model;
-  std::int64_t step = 0;                          ///< schedule steps done
-  std::int64_t updates = 0;                       ///< optimizer updates done (two a step in joint training)
+  std::int64_t step = 0;     ///< schedule steps done
+  std::int64_t updates = 0;  ///< optimizer updates done (two a step in joint training)
+  /// Of step `step` + 1, where the checkpoint is of the middle of that one: a resumed run goes on with what comes after.
+  std::vector<HalfDone> begun = {};
   std::int64_t tokens = 0;                        ///< tokens seen, both halves of a step counted once
   std::string job = {};                           ///< the effective job file, TOML; "" = not known
   std::string tokenizer = {};                     ///< identity of the dataset's tokenizer; "" = not known

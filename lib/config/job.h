@@ -25,9 +25,13 @@ enum class Kind { pretrain, adapt, finetune };
 enum class Recipe { plain, joint };
 /// The type of the weights that a finished run writes as safetensors.
 enum class Export { none, float32, bfloat16, float16 };
+/// What a loss or a gradient norm that is not finite leads to: stop saves the state before it and ends the job, skip
+/// leaves the update out.
+enum class NotFinite { stop, skip };
 const char* to_string(Kind kind);
 const char* to_string(Recipe recipe);
 const char* to_string(Export type);
+const char* to_string(NotFinite choice);
 
 struct JobSection {
   Kind kind = Kind::pretrain;
@@ -119,6 +123,17 @@ struct LogSection {
   friend bool operator==(const LogSection&, const LogSection&) = default;
 };
 
+struct HealthSection {
+  NotFinite not_finite = NotFinite::stop;
+  std::int64_t max_skips = 10;  ///< updates of one half left out in a row, at which skip stops, too
+  // From which share on something is told; 0: never.
+  double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
+  double slowdown = 0.2;   ///< of the run's own median throughput, that is missing
+  double data_wait = 0.1;  ///< of a step, that a rank waits for its data
+
+  friend bool operator==(const HealthSection&, const HealthSection&) = default;
+};
+
 struct JobConfig {
   JobSection job;
   model::ModelConfig model;
@@ -128,6 +143,7 @@ struct JobConfig {
   ParallelSection parallel;
   CheckpointSection checkpoint;
   LogSection log;
+  HealthSection health;
   std::string source;  ///< the file's name, for messages; no part of the job
 
   std::int64_t tokens_per_step() const { return data.batch * data.window; }
@@ -135,7 +151,7 @@ struct JobConfig {
   friend bool operator==(const JobConfig& a, const JobConfig& b) {
     return a.job == b.job && a.model == b.model && a.data == b.data && a.optimizer == b.optimizer &&
            a.schedule == b.schedule && a.parallel == b.parallel && a.checkpoint == b.checkpoint &&
-           a.log == b.log;
+           a.log == b.log && a.health == b.health;
   }
 };
 

@@ -125,6 +125,10 @@ const char* to_string(Export type) {
   return "";
 }
 
+const char* to_string(NotFinite choice) {
+  return choice == NotFinite::stop ? "stop" : "skip";
+}
+
 JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides) {
   const Document document(text, name, overrides);

@@ -52,6 +52,9 @@ constexpr auto choices_of(Recipe) {
 constexpr auto choices_of(Export) {
   return std::array{Export::none, Export::float32, Export::bfloat16, Export::float16};
 }
+constexpr auto choices_of(NotFinite) {
+  return std::array{NotFinite::stop, NotFinite::skip};
+}
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
 }
@@ -151,6 +154,13 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("log", "validation_patterns", log.validation_patterns, Any{});
   visit("log", "tensorboard", log.tensorboard, Any{});
   visit("log", "peak", log.peak, not_negative);
+
+  auto& health = config.health;
+  visit("health", "not_finite", health.not_finite, Any{});
+  visit("health", "max_skips", health.max_skips, IntegerRange{1, 1'000'000});
+  visit("health", "straggler", health.straggler, below_one);
+  visit("health", "slowdown", health.slowdown, below_one);
+  visit("health", "data_wait", health.data_wait, below_one);
 }
 
 /// A section of a job file and the names of its keys.

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/error.h"
+
 namespace ratplus::optim {
 
-Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, SumOverRanks sum,
-                     parallel::Watchdog& watchdog, parallel::ParameterStore& store, Arena& arena)
-    : settings_(settings), ops_(ops), sum_(std::move(sum)), watchdog_(watchdog), store_(store) {
+Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, parallel::Watchdog& watchdog,
+                     parallel::ParameterStore& store, Arena& arena)
+    : settings_(settings), ops_(ops), watchdog_(watchdog), store_(store) {
   arena.category("optimizer");
   squares_ = arena.allocate(DType::f64, {1});
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
@@ -17,22 +19,20 @@ Optimizer::Optimizer(const OptimizerSettings& settings, Ops& ops, SumOverRanks s
   }
 }
 
-double Optimizer::gradient_norm() {
+double Optimizer::squared_norm() {
+  watchdog_.at("the optimizer's update");
+  store_.finish_gradients();
   ops_.fill(squares_, 0);
   for (std::size_t unit = 0; unit < moments_.size(); ++unit) {
     ops_.add_sum_of_squares(squares_, store_.gradient_part(unit));
   }
   double squares = 0;
   ops_.download(&squares, squares_);
-  if (store_.mesh().shards > 1) squares = sum_(store_.counts() ? squares : 0.0);
-  return std::sqrt(squares);
+  return store_.counts() ? squares : 0.0;
 }
 
-double Optimizer::update(double learning_rate) {
-  watchdog_.at("the optimizer's update");
-  store_.finish_gradients();
-  const double norm = gradient_norm();
-  if (!std::isfinite(norm)) return norm;
+void Optimizer::update(double learning_rate, double norm) {
+  require(std::isfinite(norm), "an update from a gradient of norm {}", norm);
   const AdamW step{.lr = learning_rate,
                    .beta1 = settings_.beta1,
                    .beta2 = settings_.beta2,
@@ -45,7 +45,6 @@ double Optimizer::update(double learning_rate) {
                store_.gradient_part(unit), step);
     store_.publish(unit);  // travels while the next ones are updated
   }
-  return norm;
 }
 
 }  // namespace ratplus::optim

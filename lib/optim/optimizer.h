@@ -20,17 +20,17 @@ struct OptimizerSettings {
   double clip = 1.0;          ///< largest global gradient norm
 };
 
-/// The sum of a value over all ranks, the same bits on each.
-using SumOverRanks = std::function<double(double)>;
-
 class Optimizer {
  public:
-  Optimizer(const OptimizerSettings& settings, Ops& ops, SumOverRanks sum, parallel::Watchdog& watchdog,
+  Optimizer(const OptimizerSettings& settings, Ops& ops, parallel::Watchdog& watchdog,
             parallel::ParameterStore& store, Arena& arena);
 
-  /// One update with the store's summed gradients: clip by min(1, clip / (norm + 1e-6)), AdamW, publish. Returns the
-  /// gradient's global norm before clipping. If it is not finite, changes nothing.
-  double update(double learning_rate);
+  /// This rank's share of the squared norm of the store's summed gradients, for which it waits: the sum of the shares
+  /// over all ranks is the square of the global norm.
+  double squared_norm();
+  /// One update with those gradients, whose global norm is `norm`, finite: clip by min(1, clip / (norm + 1e-6)), AdamW,
+  /// publish.
+  void update(double learning_rate, double norm);
 
   /// Updates made so far: Adam's own step count.
   std::int64_t updates() const { return updates_; }
@@ -40,8 +40,6 @@ class Optimizer {
   Tensor second_moment(std::size_t unit) const { return moments_[unit].second; }
 
  private:
-  double gradient_norm();
-
   struct Moments {
     Tensor first;
     Tensor second;
@@ -49,7 +47,6 @@ class Optimizer {
 
   OptimizerSettings settings_;
   Ops& ops_;
-  SumOverRanks sum_;
   parallel::Watchdog& watchdog_;
   parallel::ParameterStore& store_;
   std::vector<Moments> moments_;

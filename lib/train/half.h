@@ -16,13 +16,22 @@ struct RankBatch {
 };
 
 struct HalfResult {
-  double loss_sum = 0;       ///< of this rank's counted positions
+  double loss = 0;           ///< mean over the counted positions of all ranks
   double gradient_norm = 0;  ///< over all ranks, before clipping
+  double loss_sum = 0;       ///< of this rank's counted positions
+  bool updated = false;  ///< loss and norm are finite; else the parameters and the optimizer are as they were
 };
 
-/// Forward and backward over all micro-batches, then one update with this learning rate. `counted`: positions of the
-/// global batch that count; the gradient is that of the mean over them, so it does not depend on how the batch is cut.
+/// What a test adds to one rank's half: to the factor of its gradient, and to the sum of its losses.
+struct HalfFault {
+  double gradient = 0;
+  double loss = 0;
+};
+
+/// Forward and backward over all micro-batches, then one update with this learning rate, if loss and gradient norm are
+/// finite: all ranks see the same two numbers, so that they decide alike. `counted`: positions of the global batch that
+/// count; the gradient is that of the mean over them, so it does not depend on how the batch is cut.
 HalfResult run_half(SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
-                    std::int64_t counted, double learning_rate);
+                    std::int64_t counted, double learning_rate, const HalfFault& fault = {});
 
 }  // namespace ratplus::train

@@ -23,6 +23,31 @@ Json bytes_or_null(std::int64_t bytes) {
   return bytes < 0 ? Json() : Json(bytes);
 }
 
+Json to_json(const HalfMetrics& half) {
+  Json json = {{"pattern", half.pattern}, {"loss", half.loss}, {"gradient_norm", half.gradient_norm}};
+  if (!half.updated) json["updated"] = false;
+  return json;
+}
+
+/// To 4 digits, since there may be many of them.
+double brief(double seconds) {
+  return std::stod(fmt::format("{:.4g}", seconds));
+}
+
+Json to_json(const HealthMetrics& health) {
+  Json rank_seconds = Json::array();
+  for (const double seconds : health.rank_seconds) rank_seconds.push_back(brief(seconds));
+  return {{"rank_seconds", std::move(rank_seconds)},
+          {"slowest_rank", health.slowest},
+          {"slowest_host", health.slowest_host},
+          {"lag_seconds", brief(health.lag_seconds)},
+          {"data_wait_share", brief(health.data_wait_share)},
+          {"pace_ratio", brief(health.pace_ratio)},
+          {"straggler", health.straggler},
+          {"slowdown", health.slowdown},
+          {"data_wait", health.data_wait}};
+}
+
 }  // namespace
 
 /// Leaves the file's lines up to a step; a last line cut short by a crash is dropped. Line by line: a long run's file
@@ -56,27 +81,27 @@ void MetricsFile::append(const std::string& line) {
 
 void MetricsFile::write(const StepMetrics& metrics) {
   Json halves = Json::array();
-  for (const auto& half : metrics.halves) {
-    halves.push_back({{"pattern", half.pattern}, {"loss", half.loss}, {"gradient_norm", half.gradient_norm}});
-  }
-  append(Json{{"kind", "step"},
-              {"time", wall_time()},
-              {"step", metrics.step},
-              {"steps", metrics.steps},
-              {"tokens", metrics.tokens},
-              {"learning_rate", metrics.learning_rate},
-              {"halves", std::move(halves)},
-              {"tokens_per_second", metrics.tokens_per_second},
-              {"seconds", metrics.seconds},
-              {"seconds_left", metrics.seconds_left},
-              {"step_seconds", metrics.step_seconds},
-              {"data_wait_seconds", metrics.data_wait_seconds},
-              {"data_wait_share", metrics.data_wait_share},
-              {"share_of_peak", metrics.share_of_peak},
-              {"memory_bytes", metrics.memory_bytes},
-              {"memory_available_bytes", bytes_or_null(metrics.memory_available_bytes)},
-              {"host_memory_bytes", bytes_or_null(metrics.host_memory_bytes)}}
-             .dump());
+  for (const auto& half : metrics.halves) halves.push_back(to_json(half));
+  Json line = {{"kind", "step"},
+               {"time", wall_time()},
+               {"step", metrics.step},
+               {"steps", metrics.steps},
+               {"tokens", metrics.tokens},
+               {"learning_rate", metrics.learning_rate},
+               {"halves", std::move(halves)},
+               {"tokens_per_second", metrics.tokens_per_second},
+               {"seconds", metrics.seconds},
+               {"seconds_left", metrics.seconds_left},
+               {"step_seconds", metrics.step_seconds},
+               {"data_wait_seconds", metrics.data_wait_seconds},
+               {"data_wait_share", metrics.data_wait_share},
+               {"share_of_peak", metrics.share_of_peak},
+               {"memory_bytes", metrics.memory_bytes},
+               {"memory_available_bytes", bytes_or_null(metrics.memory_available_bytes)},
+               {"host_memory_bytes", bytes_or_null(metrics.host_memory_bytes)},
+               {"skipped_updates", metrics.skipped_updates}};
+  if (metrics.health) line["health"] = to_json(*metrics.health);
+  append(line.dump());
 }
 
 void MetricsFile::write(const ValidationMetrics& metrics) {
@@ -106,6 +131,13 @@ void MetricsFile::write(const CheckpointMetrics& metrics) {
               {"copy_seconds", metrics.copy_seconds},
               {"copied_bytes", metrics.copied_bytes}}
              .dump());
+}
+
+void MetricsFile::write(const NotFiniteMetrics& metrics) {
+  auto line = Json{{"kind", "not_finite"}, {"step", metrics.step}};
+  line.update(to_json(metrics.half));
+  line["file"] = metrics.file;
+  append(line.dump());
 }
 
 }  // namespace ratplus::train

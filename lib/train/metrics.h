@@ -4,8 +4,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "lib/train/health.h"
 
 namespace ratplus::train {
 
@@ -14,6 +17,7 @@ struct HalfMetrics {
   std::string pattern;       ///< PatternPlan::describe of what it attended with
   double loss = 0;           ///< mean cross-entropy of the counted positions, all ranks, before the update
   double gradient_norm = 0;  ///< global, before clipping
+  bool updated = true;       ///< false: loss or norm are not finite, and the update was left out
 };
 
 struct StepMetrics {
@@ -22,18 +26,27 @@ struct StepMetrics {
   std::int64_t tokens = 0;  ///< seen so far; both halves of a step count once
   double learning_rate = 0;
   std::vector<HalfMetrics> halves;
-  double tokens_per_second = 0;  ///< all ranks, since the last report
-  double seconds = 0;            ///< since this process began to train
-  double seconds_left = 0;       ///< to the last step, at the present rate
+  std::int64_t skipped_updates = 0;  ///< left out since the run's first step, since they were not finite
+  double tokens_per_second = 0;      ///< all ranks, since the last report
+  double seconds = 0;                ///< since this process began to train
+  double seconds_left = 0;           ///< to the last step, at the present rate
   double data_wait_seconds =
       0;  ///< that the steps have waited for the loader, this rank, since the last report
   double data_wait_share = 0;  ///< of the steps' time since the last report
   double step_seconds = 0;     ///< of a step, mean since the last report; validation and saving left out
   double share_of_peak =
       0;  ///< operations of the step (half_operations) over what all processors could do meanwhile; NaN: peak unknown
-  std::int64_t memory_bytes = 0;             ///< the plan's, on the root's device
-  std::int64_t memory_available_bytes = -1;  ///< of the root's device, now; -1: not known
-  std::int64_t host_memory_bytes = -1;       ///< of the root's process, now; -1: not known
+  std::int64_t memory_bytes = 0;                       ///< the plan's, on the root's device
+  std::int64_t memory_available_bytes = -1;            ///< of the root's device, now; -1: not known
+  std::int64_t host_memory_bytes = -1;                 ///< of the root's process, now; -1: not known
+  std::optional<HealthMetrics> health = std::nullopt;  ///< of logged steps
+};
+
+/// An update that was not made, since its loss or gradient norm is not finite.
+struct NotFiniteMetrics {
+  std::int64_t step = 0;  ///< that it belongs to
+  HalfMetrics half;
+  std::string file;  ///< that lists the batch's samples
 };
 
 struct ValidationResult {
@@ -68,6 +81,7 @@ class MetricsFile {
   void write(const StepMetrics& metrics);
   void write(const ValidationMetrics& metrics);
   void write(const CheckpointMetrics& metrics);
+  void write(const NotFiniteMetrics& metrics);
 
   /// Step of the last validation that the file holds; -1 if none.
   std::int64_t last_validation() const { return last_validation_; }

@@ -40,6 +40,7 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
   stored.parallel = job.parallel;
   stored.checkpoint = job.checkpoint;
   stored.log = job.log;
+  stored.health = job.health;
   return stored;
 }
 

@@ -123,7 +123,7 @@ Session::~Session() {
 }
 
 std::unique_ptr<SessionParts> Session::make_parts(const SessionSettings& settings, Arena& arena) const {
-  const auto sum = [this](double value) { return world_.sum(value); };
+  const auto sum = [this](std::span<double> values) { world_.sum(values); };
   return std::make_unique<SessionParts>(settings, *ops_, groups_, sum, world_.watchdog(), arena);
 }
 

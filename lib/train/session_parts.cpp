@@ -2,18 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "kernels/units.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::train {
-namespace {}  // namespace
 
 SessionParts::SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
-                           const optim::SumOverRanks& sum, parallel::Watchdog& watchdog, Arena& arena) {
+                           SumOverRanks sum_over_ranks, parallel::Watchdog& watchdog, Arena& arena)
+    : sum(std::move(sum_over_ranks)) {
   store = std::make_unique<parallel::ParameterStore>(ops, groups, model::unit_layouts(settings.model),
                                                      settings.parallel, settings.use, watchdog, arena);
   if (settings.use == parallel::Use::training) {
-    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, sum, watchdog, *store, arena);
+    optimizer = std::make_unique<optim::Optimizer>(settings.optimizer, ops, watchdog, *store, arena);
   }
   model = std::make_unique<model::Model>(settings.model, settings.shapes, settings.use, ops, *store, arena);
   arena.category("scratch");

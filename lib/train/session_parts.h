@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,15 +29,19 @@ struct SessionSettings {
   int threads = 0;  ///< CPU threads a rank, 0 = its share of the cores
 };
 
+/// Replaces values by their sums over all ranks, the same bits on each.
+using SumOverRanks = std::function<void(std::span<double>)>;
+
 /// The objects of a session, in memory of one arena: made once to count it and once more to take it.
 struct SessionParts {
   SessionParts(const SessionSettings& settings, Ops& ops, const parallel::MeshGroups& groups,
-               const optim::SumOverRanks& sum, parallel::Watchdog& watchdog, Arena& arena);
+               SumOverRanks sum, parallel::Watchdog& watchdog, Arena& arena);
 
   std::unique_ptr<parallel::ParameterStore> store;
   std::unique_ptr<optim::Optimizer> optimizer;  ///< training only
   std::unique_ptr<model::Model> model;
   Tensor scratch;
+  SumOverRanks sum;
 };
 
 /// What a GPU's libraries take beside the plan, when their kernels are loaded.

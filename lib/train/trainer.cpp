@@ -1,9 +1,12 @@
 #include "lib/train/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <span>
+#include <utility>
 
 #include "kernels/datasheet.h"
 #include "kernels/error.h"
@@ -57,6 +60,19 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
           .warmup = job.schedule.warmup};
 }
 
+/// As a checkpoint keeps them.
+std::vector<checkpoint::HalfDone> halves_done(const std::vector<HalfMetrics>& halves) {
+  std::vector<checkpoint::HalfDone> done;
+  for (const auto& half : halves) done.push_back({half.loss, half.gradient_norm, half.updated});
+  return done;
+}
+
+TestFault test_fault(const parallel::World& world) {
+  std::optional<TestFault> fault;
+  world.agree([&] { fault.emplace(world.rank()); });
+  return *fault;
+}
+
 }  // namespace
 
 StartingPoint find_start(const config::JobConfig& job, const TrainingData& data, const parallel::World& world,
@@ -88,6 +104,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       data_(std::move(data)),
       halves_(halves(job)),
       session_(session_settings(job), world),
+      fault_(test_fault(world)),
+      skips_(job.health, halves_.size()),
       background_save_(world),
       // Where the only save is the last, nothing goes on beside it.
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
@@ -98,11 +116,14 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
         model::half_operations(job.model, half.pattern, parallel::parameter_count(session_.store().units()),
                                job.data.batch, job.data.window);
   }
+  auto hosts = world.all(world.host());
+  if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
     validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
-    loader_ = std::make_unique<data::Loader>(training_samples(job, data_), batch_shape(job, world), step_,
-                                             job.schedule.steps, job.data.prefetch);
+    loader_ =
+        std::make_unique<data::Loader>(fault_.wrap(training_samples(job, data_), job.data.batch),
+                                       batch_shape(job, world), step_, job.schedule.steps, job.data.prefetch);
     if (world.root()) metrics_.emplace(job.job.directory, step_);
     if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
   });
@@ -122,6 +143,12 @@ void Trainer::load(const StartingPoint& start) {
     checkpoint::load_weights(info, session_.store(), session_.ops());
     checkpoint::load_optimizer(info, session_.store(), session_.optimizer(), session_.ops());
     step_ = info.step;
+    if (info.begun.size() >= halves_.size()) {
+      fail("{}: holds {} updates of a step, of which the job makes {}; the manifest is damaged",
+           info.directory.string(), info.begun.size(), halves_.size());
+    }
+    for (const auto& half : info.begun)
+      begun_.push_back({halves_[begun_.size()].name, half.loss, half.gradient_norm, half.updated});
     saved_step_ = step_;
   });
   session_.store().publish_masters();
@@ -141,10 +168,17 @@ Outcome Trainer::run() {
       return Outcome::finished;
     }
     const double began = now();
+    const double waited = world_.watchdog().waited_seconds();
     auto metrics = train_step();
+    if (!metrics) {
+      save();
+      go_on_saving(true);
+      return Outcome::not_finite;
+    }
     pace_.training += now() - began;
+    pace_.for_ranks += world_.watchdog().waited_seconds() - waited;
     ++pace_.steps;
-    report(std::move(metrics));
+    report(std::move(*metrics));
     go_on_saving(false);
     if (step_ < job_.schedule.steps && stop_requested()) {
       save();
@@ -159,7 +193,9 @@ bool Trainer::stop_requested() const {
   return world_.max(std::int64_t{StopSignal::received()}) != 0;
 }
 
-StepMetrics Trainer::train_step() {
+/// The updates of a step; those that a checkpoint of its middle holds are not made again. Nothing where one of them is to
+/// stop the job: then the state is that before it.
+std::optional<StepMetrics> Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
   world_.watchdog().at("reading the batch");
   // A shard that one rank cannot read ends all, with one message.
@@ -172,10 +208,15 @@ StepMetrics Trainer::train_step() {
         step_ + 1, job_.data.all_sources().front().directory));
   }
   const double lr = optim::learning_rate(schedule_of(job_), step_);
-  StepMetrics metrics;
-  for (const auto& half : halves_) metrics.halves.push_back(train_half(half, *batch, counted, lr));
+  while (begun_.size() < halves_.size()) {
+    if (!train_half(*batch, counted, lr)) return std::nullopt;
+  }
   session_.ops().synchronize();  // the step's time is all its work's
   ++step_;
+  StepMetrics metrics;
+  metrics.halves = std::exchange(begun_, {});
+  metrics.skipped_updates =
+      step_ * static_cast<std::int64_t>(halves_.size()) - session_.optimizer().updates();
   metrics.step = step_;
   metrics.steps = job_.schedule.steps;
   metrics.tokens = step_ * job_.tokens_per_step();
@@ -183,26 +224,42 @@ StepMetrics Trainer::train_step() {
   return metrics;
 }
 
-HalfMetrics Trainer::train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted,
-                                double lr) {
-  const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr);
-  HalfMetrics metrics{.pattern = half.name,
-                      .loss = world_.sum(result.loss_sum) / static_cast<double>(counted),
-                      .gradient_norm = result.gradient_norm};
-  check_finite(metrics);
-  return metrics;
+/// The step's next half. False where it is to stop the job.
+bool Trainer::train_half(const data::StepBatch& batch, std::int64_t counted, double lr) {
+  const auto number = begun_.size();
+  const auto& half = halves_[number];
+  const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr,
+                               fault_.in_half(step_ + 1, number));
+  const HalfMetrics metrics{half.name, result.loss, result.gradient_norm, result.updated};
+  const bool stop = skips_.stops(number, result.updated);
+  if (!result.updated) record_not_finite(metrics, result.loss_sum, lr, stop);
+  if (!stop) begun_.push_back(metrics);
+  return !stop;
 }
 
-/// The optimizer has made no update from a gradient that is not finite, so what was saved last is still good.
-void Trainer::check_finite(const HalfMetrics& half) {
-  if (std::isfinite(half.loss) && std::isfinite(half.gradient_norm)) return;
-  go_on_saving(true);  // what is being saved is from before
+void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double lr, bool stop) {
+  const std::filesystem::path run = job_.job.directory;
+  const auto shape = batch_shape(job_, world_);
+  const NotFiniteUpdate update{.step = step_ + 1,
+                               .half = begun_.size(),
+                               .pattern = half.pattern,
+                               .loss = half.loss,
+                               .gradient_norm = half.gradient_norm,
+                               .learning_rate = lr,
+                               .loss_sums = world_.all(std::span(&loss_sum, 1)),
+                               .hosts = world_.all(world_.host())};
   world_.agree([&] {
-    fail(
-        "step {} ({}): loss {} and gradient norm {} are not both finite; lower schedule.peak_lr, or look at "
-        "the batch. The newest checkpoint in {} is from before",
-        step_ + 1, half.pattern, half.loss, half.gradient_norm, job_.job.directory);
+    if (!world_.root()) return;
+    write_not_finite(run, update, shape, *training_samples(job_, data_));
+    metrics_->write(NotFiniteMetrics{update.step, half, not_finite_file(run, update).string()});
   });
+  const auto text = describe(run, update, shape);
+  if (stop) {
+    stop_reason_ = text;
+  } else if (world_.root()) {
+    listener_.on_warning(fmt::format("{} (left out in a row: {}; health.max_skips = {} stop the job)", text,
+                                     skips_.in_a_row(update.half), job_.health.max_skips));
+  }
 }
 
 void Trainer::report(StepMetrics metrics) {
@@ -216,10 +273,12 @@ void Trainer::report(StepMetrics metrics) {
   metrics.data_wait_share = metrics.data_wait_seconds / pace_.training;
   metrics.step_seconds = pace;
   if (world_.root() && logged) measure_resources(metrics);
+  if (logged) judge_health(metrics);
   if (world_.root()) listener_.on_step(metrics, logged);
   if (!logged) return;
   write_metrics(metrics);
   pace_.training = 0;
+  pace_.for_ranks = 0;
   pace_.steps = 0;
   pace_.waited = loader_->wait_seconds();
 }
@@ -234,6 +293,19 @@ void Trainer::measure_resources(StepMetrics& metrics) {
   metrics.memory_bytes = session_.memory().total_bytes();
   metrics.memory_available_bytes = available_memory(ops.device());
   metrics.host_memory_bytes = resident_bytes();
+}
+
+/// Of the steps since the last report: one exchange of three numbers a rank.
+void Trainer::judge_health(StepMetrics& metrics) {
+  const std::array own = {pace_.training, pace_.for_ranks, metrics.data_wait_seconds};
+  const auto all = world_.all(own);
+  if (!world_.root()) return;
+  std::vector<RankClocks> ranks;
+  for (std::size_t at = 0; at < all.size(); at += own.size())
+    ranks.push_back({.training = all[at], .waited = all[at + 1], .data_wait = all[at + 2]});
+  std::vector<std::string> warnings;
+  metrics.health = health_->report(step_, pace_.steps, ranks, warnings);
+  for (const auto& warning : warnings) listener_.on_warning(warning);
 }
 
 /// Appends to metrics.jsonl on the root; if it cannot be written, all ranks end with one message.
@@ -273,6 +345,7 @@ void Trainer::save() {
                               .model = job_.model,
                               .step = step_,
                               .updates = session_.optimizer().updates(),
+                              .begun = halves_done(begun_),
                               .tokens = step_ * job_.tokens_per_step(),
                               .job = config::to_toml(job_),
                               .tokenizer = data_.manifest.tokenizer,

@@ -12,10 +12,13 @@
 #include "lib/checkpoint/background_save.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
+#include "lib/train/health.h"
 #include "lib/train/job_settings.h"
 #include "lib/train/metrics.h"
+#include "lib/train/not_finite.h"
 #include "lib/train/session.h"
 #include "lib/train/tensorboard_log.h"
+#include "lib/train/test_fault.h"
 #include "lib/train/training_data.h"
 #include "lib/train/validation.h"
 
@@ -32,11 +35,14 @@ class TrainListener {
   virtual void on_step(const StepMetrics& metrics, bool logged) = 0;
   virtual void on_validation(const ValidationMetrics& metrics) = 0;
   virtual void on_checkpoint(const CheckpointMetrics& metrics) = 0;
+  /// One line on what is not as it should be, though training goes on.
+  virtual void on_warning(const std::string& text) = 0;
 };
 
 enum class Outcome {
   finished,     ///< the last step is done and saved
   interrupted,  ///< a signal asked to stop: the step was finished and saved
+  not_finite,   ///< an update was not finite and is to stop the job: the state before it was saved
 };
 
 /// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
@@ -61,15 +67,18 @@ class Trainer {
   Outcome run();
 
   std::int64_t step() const { return step_; }
+  /// After Outcome::not_finite: which update that was, and why.
+  const std::string& stop_reason() const { return stop_reason_; }
   Session& session() { return session_; }
 
  private:
   void load(const StartingPoint& start);
-  StepMetrics train_step();
-  HalfMetrics train_half(const Half& half, const data::StepBatch& batch, std::int64_t counted, double lr);
-  void check_finite(const HalfMetrics& half);
+  std::optional<StepMetrics> train_step();
+  bool train_half(const data::StepBatch& batch, std::int64_t counted, double lr);
+  void record_not_finite(const HalfMetrics& half, double loss_sum, double lr, bool stop);
   void report(StepMetrics metrics);
   void measure_resources(StepMetrics& metrics);
+  void judge_health(StepMetrics& metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
   void validate();
@@ -90,8 +99,13 @@ class Trainer {
   std::optional<MetricsFile> metrics_;         ///< root only
   std::optional<TensorboardLog> tensorboard_;  ///< root only, where the job asks for it
 
-  std::int64_t step_ = 0;         ///< steps done
-  std::int64_t saved_step_ = -1;  ///< of the last save, which may be under way
+  std::int64_t step_ = 0;           ///< steps done
+  std::vector<HalfMetrics> begun_;  ///< halves of the step after them that are done, or left out
+  TestFault fault_;
+  SkipLimit skips_;
+  std::string stop_reason_;
+  std::optional<HealthMonitor> health_;  ///< root only
+  std::int64_t saved_step_ = -1;         ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;
   bool save_in_background_;
   CheckpointMetrics saving_;  ///< of the last save
@@ -104,6 +118,7 @@ class Trainer {
     double training = 0;        ///< seconds in steps since the last report, validation and saving left out
     std::int64_t steps = 0;     ///< steps since the last report
     double waited = 0;          ///< the loader's waiting time at the last report
+    double for_ranks = 0;       ///< seconds that steps have waited for other ranks since the last report
     double seconds_a_step = 0;  ///< smoothed
   } pace_;
 };

@@ -8,9 +8,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/random.h"
+#include "lib/checkpoint/checkpoint.h"
 
 namespace ratplus::test {
 namespace {
@@ -110,8 +112,9 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
   for (std::string line; std::getline(in, line);) {
     auto entry = nlohmann::json::parse(line);
     if (entry["kind"] != kind) continue;
-    for (const char* clock : {"time", "seconds", "seconds_left", "step_seconds", "data_wait_share", "tokens_per_second", "data_wait_seconds",
-                              "share_of_peak", "memory_available_bytes", "host_memory_bytes", "path"})
+    for (const char* clock : {"time", "seconds", "seconds_left", "step_seconds", "data_wait_share",
+                              "tokens_per_second", "data_wait_seconds", "share_of_peak",
+                              "memory_available_bytes", "host_memory_bytes", "health", "path"})
       entry.erase(clock);
     found.push_back(entry.dump());
   }
@@ -125,6 +128,24 @@ std::vector<double> losses(const std::filesystem::path& run) {
     for (const auto& half : entry["halves"]) {
       all.push_back(half["loss"]);
       all.push_back(half["gradient_norm"]);
+    }
+  }
+  return all;
+}
+
+std::vector<float> state_of(const std::filesystem::path& run) {
+  std::vector<float> all;
+  const auto info = checkpoint::read_info(checkpoint::resolve(run));
+  for (int part = 0; part < info.parts; ++part) {
+    const auto file = data::hdf5::File::open(info.directory / checkpoint::file_name(part));
+    for (const auto& kind : file.names()) {
+      const auto group = file.group(kind);
+      for (const auto& unit : group.names()) {
+        const auto dataset = group.dataset(unit);
+        const auto begin = all.size();
+        all.resize(begin + static_cast<std::size_t>(dataset.size()));
+        dataset.read<float>(0, std::span(all).subspan(begin));
+      }
     }
   }
   return all;

@@ -40,5 +40,7 @@ class Playground {
 std::vector<std::string> metrics(const std::filesystem::path& run, const std::string& kind);
 /// All losses and gradient norms of a run's steps, in order.
 std::vector<double> losses(const std::filesystem::path& run);
+/// Every number in the files of a checkpoint, or of a run's newest: weights and moments.
+std::vector<float> state_of(const std::filesystem::path& run);
 
 }  // namespace ratplus::test

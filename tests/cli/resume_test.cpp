@@ -5,7 +5,6 @@
 #include <csignal>
 #include <thread>
 
-#include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
@@ -22,24 +21,7 @@ std::string train_arguments(const fs::path& run, const std::string& more = "") {
                      run.string(), playground.data.string(), more);
 }
 
-/// Every number in a checkpoint's files: weights and moments.
-std::vector<float> state_of(const fs::path& run) {
-  std::vector<float> all;
-  const auto info = checkpoint::read_info(checkpoint::resolve(run));
-  for (int part = 0; part < info.parts; ++part) {
-    const auto file = data::hdf5::File::open(info.directory / checkpoint::file_name(part));
-    for (const auto& kind : file.names()) {
-      const auto group = file.group(kind);
-      for (const auto& unit : group.names()) {
-        const auto dataset = group.dataset(unit);
-        const auto begin = all.size();
-        all.resize(begin + static_cast<std::size_t>(dataset.size()));
-        dataset.read<float>(0, std::span(all).subspan(begin));
-      }
-    }
-  }
-  return all;
-}
+using test::state_of;
 
 void check_same_result(const fs::path& run, const fs::path& undisturbed) {
   CHECK(state_of(run) == state_of(undisturbed));

@@ -41,7 +41,8 @@ TEST_CASE("of several mistakes the first of the file is reported") {
 
 TEST_CASE("an unknown section names the nearest one") {
   const std::string sections =
-      " Sections: [job], [model], [data], [optimizer], [schedule], [parallel], [checkpoint], [log]";
+      " Sections: [job], [model], [data], [optimizer], [schedule], [parallel], [checkpoint], [log], "
+      "[health]";
   check_line("[optimiser]\nbeta1 = 0.9",
              "job.toml:7: unknown section [optimiser]; did you mean [optimizer]?" + sections);
   check_line("[serving]", "job.toml:7: unknown section [serving]." + sections);
@@ -93,6 +94,11 @@ TEST_CASE("a value out of range names the range") {
 
 TEST_CASE("no clipping is written as inf, and no other key takes it") {
   CHECK(refusal(minimal_job + "[optimizer]\nclip = inf\n") == "accepted");
+  check_line("[health]\nnot_finite = \"ignore\"",
+             "job.toml:8: health.not_finite must be \"stop\" or \"skip\", not \"ignore\"");
+  check_line("[health]\nmax_skips = 0", "job.toml:8: health.max_skips must be 1 to 1000000, not 0");
+  check_line("[health]\nstraggler = 1",
+             "job.toml:8: health.straggler must be at least 0 and less than 1, not 1");
   check_line("[optimizer]\nweight_decay = inf",
              "job.toml:8: optimizer.weight_decay must be at least 0 and finite, not inf");
 }

@@ -78,6 +78,12 @@ every = 1
 validate_every = 25
 validation_sequences = 9
 validation_patterns = ["dense", "64,0,4"]
+[health]
+not_finite = "skip"
+max_skips = 3
+straggler = 0.5
+slowdown = 0
+data_wait = 0.25
 )",
                                   "job.toml");
   JobConfig expected;
@@ -100,6 +106,7 @@ validation_patterns = ["dense", "64,0,4"]
   expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2};
   expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
+  expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25};
   CHECK(job == expected);
   CHECK(job.source == "job.toml");
   CHECK(parse_job(to_toml(job), "again") == job);

@@ -1,7 +1,10 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
+#include <span>
 #include <string>
 
 #include "kernels/error.h"
@@ -17,6 +20,29 @@ TEST_CASE("sums and maxima are those of all ranks, with the same bits everywhere
   // Values whose float64 sum depends on the order: every rank must still have the same one.
   const double total = world().sum(world().rank() % 2 == 0 ? 1e16 : 1.0 / 3);
   CHECK(world().broadcast(fmt::format("{:a}", total)) == fmt::format("{:a}", total));
+}
+
+TEST_CASE("several values at once are summed as each alone, and collected in the order of the ranks") {
+  const double r = world().rank();
+  std::array values = {world().rank() % 2 == 0 ? 1e16 : 1.0 / 3, -r};
+  const std::array own = values;
+  world().sum(values);
+  CHECK(values[0] == world().sum(own[0]));
+  CHECK(values[1] == world().sum(own[1]));
+  const auto all = world().all(own);
+  REQUIRE(all.size() == 2 * static_cast<std::size_t>(world().size()));
+  for (std::size_t other = 0; other < all.size() / 2; ++other)
+    CHECK(all[2 * other + 1] == -static_cast<double>(other));
+}
+
+TEST_CASE("what a rank waits for others is counted") {
+  if (world().size() == 1) return;
+  const double before = world().watchdog().waited_seconds();
+  if (world().root()) usleep(200'000);
+  world().sum(1.0);
+  const double waited = world().watchdog().waited_seconds() - before;
+  const auto all = world().all(std::span(&waited, 1));
+  for (int other = 1; other < world().size(); ++other) CHECK(all[static_cast<std::size_t>(other)] > all[0]);
 }
 
 TEST_CASE("a text of the root reaches every rank, empty ones too") {

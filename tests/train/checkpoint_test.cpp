@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <functional>
@@ -54,7 +55,7 @@ void train_once(train::Session& session) {
   session.store().begin_micro_batch(true);
   session.model().forward_backward(tokens, tokens, model::PatternPlan(), 0.1);
   session.model().take_loss();
-  session.optimizer().update(1e-3);
+  session.optimizer().update(1e-3, std::sqrt(session.optimizer().squared_norm()));
 }
 
 /// A session with weights, moments and an update count that are all different from a fresh one's.
@@ -443,7 +444,7 @@ TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer on
   const auto half_copied = save(30);
   const auto manifest = newer / checkpoint::manifest_name;
   data::write_whole_file(manifest,
-                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 3"));
+                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 4"));
   fs::remove(half_copied / checkpoint::file_name(0));
   // Every byte counts: of the data, of what HDF5 keeps between it, of both ends.
   for (const std::size_t at :
@@ -456,7 +457,7 @@ TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer on
     CHECK(found.newest == saved.directory);
     REQUIRE(found.damaged.size() == 3);
     CHECK(contains(found.damaged[0].reason, (half_copied / checkpoint::file_name(0)).string() + ": missing"));
-    CHECK(contains(found.damaged[1].reason, manifest.string() + ": checkpoint format version 3"));
+    CHECK(contains(found.damaged[1].reason, manifest.string() + ": checkpoint format version 4"));
     CHECK(contains(found.damaged[2].reason, part.string() + ": damaged"));
   }
   checkpoint::set_aside(half_copied);
@@ -538,4 +539,22 @@ TEST_CASE("a unit of many pieces comes back, by way of little memory") {
   const auto read = checkpoint::read_info(info.directory);
   CHECK(growth_of([&] { checkpoint::load_weights(read, session.store(), session.ops()); }) < allowed);
   CHECK(std::ranges::equal(state_of(session), before));
+}
+
+TEST_CASE("a checkpoint of the middle of a step says which of its updates are done") {
+  Saved saved;
+  const auto whole = checkpoint::read_info(saved.directory);
+  CHECK(whole.begun.empty());
+  CHECK(contains(data::read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 2"));
+  auto info = whole;
+  info.begun = {{.loss = 0.1, .gradient_norm = 1.0 / 3, .updated = true}};
+  checkpoint::write_manifest(saved.directory, info);
+  CHECK(checkpoint::read_info(saved.directory).begun == info.begun);
+  CHECK(contains(data::read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 3"));
+  CHECK(saved.load_message().empty());
+  info.begun = {{.loss = std::nan(""), .gradient_norm = std::nan(""), .updated = false}};
+  checkpoint::write_manifest(saved.directory, info);  // JSON has no NaN, and the checksum is of the JSON
+  const auto left_out = checkpoint::read_info(saved.directory).begun.at(0);
+  CHECK(std::isnan(left_out.loss));
+  CHECK(!left_out.updated);
 }

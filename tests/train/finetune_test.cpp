@@ -26,6 +26,7 @@ class Losses : public train::TrainListener {
     validation = metrics.results[0].loss;
   }
   void on_checkpoint(const train::CheckpointMetrics&) override {}
+  void on_warning(const std::string&) override {}
 
   std::vector<double> steps;
   double validation = 0;

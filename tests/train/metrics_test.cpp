@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/scratch_directory.h"
@@ -35,10 +36,25 @@ TEST_CASE("a line a report, with everything in it") {
     file.write(step(1));
     file.write(train::ValidationMetrics{.step = 1, .tokens = 100, .results = {{"dense", 0.0}}, .seconds = 1});
     file.write(train::CheckpointMetrics{.step = 1, .path = "p", .seconds = 2});
+    file.write(train::NotFiniteMetrics{2, {"dense", std::nan(""), 1.5, false}, "f"});
+    auto judged = step(2);
+    judged.skipped_updates = 1;
+    judged.halves[1] = {"dense", std::nan(""), 1.5, false};
+    judged.health = train::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest = 1, .slowest_host = "b"};
+    file.write(judged);
   }
   const auto lines = read_lines(run / "metrics.jsonl");
-  REQUIRE(lines.size() == 3);
+  REQUIRE(lines.size() == 5);
   CHECK(lines[0]["kind"] == "step");
+  CHECK(lines[0]["skipped_updates"] == 0);
+  CHECK(!lines[0]["halves"][1].contains("updated"));
+  CHECK(lines[3]["kind"] == "not_finite");
+  CHECK(lines[3]["loss"].is_null());
+  CHECK(lines[3]["file"] == "f");
+  CHECK(lines[4]["skipped_updates"] == 1);
+  CHECK(lines[4]["halves"][1]["updated"] == false);
+  CHECK(lines[4]["health"]["rank_seconds"] == nlohmann::json{0.1235, 2});
+  CHECK(lines[4]["health"]["slowest_rank"] == 1);
   CHECK(lines[0]["halves"][1]["pattern"] == "dense");
   CHECK(lines[0]["halves"][0]["loss"] == 5.25);
   CHECK(lines[0]["halves"][1]["gradient_norm"] == 0.75);

@@ -33,6 +33,7 @@ class Silent : public train::TrainListener {
   void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics); }
   void on_validation(const train::ValidationMetrics&) override {}
   void on_checkpoint(const train::CheckpointMetrics&) override {}
+  void on_warning(const std::string&) override {}
 
  public:
   std::vector<train::StepMetrics> steps;

@@ -1,0 +1,80 @@
+#include "lib/train/not_finite.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+
+namespace ratplus::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// JSON has no NaN and no infinity: their names.
+Json number(double value) {
+  return std::isfinite(value) ? Json(value) : Json(fmt::format("{}", value));
+}
+
+/// Which rank has sequence `in_batch` of a step's batch (BatchShape).
+int rank_of(std::int64_t in_batch, const data::BatchShape& shape) {
+  return static_cast<int>(in_batch / shape.micro_batch % shape.ranks);
+}
+
+}  // namespace
+
+SkipLimit::SkipLimit(const config::HealthSection& health, std::size_t halves)
+    : most_(health.not_finite == config::NotFinite::skip ? health.max_skips : 1), skipped_(halves, 0) {}
+
+bool SkipLimit::stops(std::size_t half, bool updated) {
+  auto& skipped = skipped_[half];
+  skipped = updated ? 0 : skipped + 1;
+  return skipped >= most_;
+}
+
+std::filesystem::path not_finite_file(const std::filesystem::path& run, const NotFiniteUpdate& update) {
+  return run / "not-finite" / fmt::format("step-{:08}-half-{}.json", update.step, update.half + 1);
+}
+
+void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& update,
+                      const data::BatchShape& shape, data::Samples& samples) {
+  Json ranks = Json::array();
+  for (std::size_t r = 0; r < update.hosts.size(); ++r) {
+    ranks.push_back({{"rank", r}, {"host", update.hosts[r]}, {"loss_sum", number(update.loss_sums[r])}});
+  }
+  Json batch = Json::array();
+  const auto first = (update.step - 1) * shape.batch;
+  for (std::int64_t i = 0; i < shape.batch; ++i) {
+    const auto place = samples.place(first + i);
+    batch.push_back({{"index", first + i},
+                     {"rank", rank_of(i, shape)},
+                     {"source", place.source.string()},
+                     {"first", place.first}});
+  }
+  const Json record = {{"step", update.step},
+                       {"half", update.half + 1},
+                       {"pattern", update.pattern},
+                       {"loss", number(update.loss)},
+                       {"gradient_norm", number(update.gradient_norm)},
+                       {"learning_rate", update.learning_rate},
+                       {"ranks", std::move(ranks)},
+                       {"samples", std::move(batch)}};
+  const auto file = not_finite_file(run, update);
+  std::error_code reason;
+  std::filesystem::create_directories(file.parent_path(), reason);
+  if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
+  data::write_whole_file(file, record.dump(1, ' ', false, Json::error_handler_t::replace) + '\n');
+}
+
+std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,
+                     const data::BatchShape& shape) {
+  const auto first = (update.step - 1) * shape.batch;
+  return fmt::format(
+      "step {} ({}): loss {} and gradient norm {} are not both finite, so no update was made; the batch's "
+      "samples, {} to {}, are listed in {}",
+      update.step, update.pattern, update.loss, update.gradient_norm, first, first + shape.batch - 1,
+      not_finite_file(run, update).string());
+}
+
+}  // namespace ratplus::train

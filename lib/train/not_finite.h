@@ -1,0 +1,56 @@
+// A loss or a gradient norm that is not finite: what follows from it, and what is written down about it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "data/samples.h"
+#include "lib/config/job.h"
+
+namespace ratplus::train {
+
+/// Whether an update that is not finite ends the job. It ends it where the job says so, or where one half has left out
+/// so many in a row; what one half does is not hidden by the other's good updates.
+class SkipLimit {
+ public:
+  SkipLimit(const config::HealthSection& health, std::size_t halves);
+
+  /// Of every update: whether it was made. True where the job is to stop.
+  bool stops(std::size_t half, bool updated);
+  /// Updates of the half left out since the last one made.
+  std::int64_t in_a_row(std::size_t half) const { return skipped_[half]; }
+
+ private:
+  std::int64_t most_;  ///< left out in a row, at which the job stops
+  std::vector<std::int64_t> skipped_;
+};
+
+/// An update that was not made.
+struct NotFiniteUpdate {
+  std::int64_t step = 0;  ///< that it belongs to, from 1
+  std::size_t half = 0;   ///< of that step, from 0
+  std::string pattern;
+  double loss = 0;
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  std::vector<double> loss_sums;   ///< of each rank's own share of the batch
+  std::vector<std::string> hosts;  ///< of each rank
+};
+
+/// run/not-finite/step-00000008-half-1.json.
+std::filesystem::path not_finite_file(const std::filesystem::path& run, const NotFiniteUpdate& update);
+
+/// Writes that file: the numbers, and every sample of the batch with its global index, the rank that had it, and where
+/// it lies in which dataset. `shape`: how the batch was cut.
+void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& update,
+                      const data::BatchShape& shape, data::Samples& samples);
+
+/// "step 8 (dense): loss nan and gradient norm nan are not both finite, so no update was made; the batch's samples, 84
+/// to 95, are listed in runs/a/not-finite/..."
+std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,
+                     const data::BatchShape& shape);
+
+}  // namespace ratplus::train
