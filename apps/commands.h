@@ -13,6 +13,7 @@ int prepare_command(const Arguments& args);
 int samples_command(const Arguments& args);
 int import_command(const Arguments& args);
 int train_command(const Arguments& args);
+int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);

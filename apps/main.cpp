@@ -27,6 +27,7 @@ constexpr std::array commands = {
     Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
             import_command},
     Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command},
+    Command{"submit", "a training job to Slurm's queue, checked before", submit_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns", eval_command},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},

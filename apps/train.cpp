@@ -16,6 +16,7 @@
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
 #include "lib/train/run_record.h"
+#include "lib/train/stop_signal.h"
 #include "lib/weights/convert.h"
 
 namespace ratplus::apps {
@@ -216,6 +217,15 @@ int train(const TrainArguments& args, const parallel::World& world) {
 int train_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
+  if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
+    fmt::print("{}", config::to_toml(config::load_job(parsed->job, parsed->overrides)));
+    return 0;
+  }
+  // Until the first step there is nothing to save; from then on the trainer finishes its step first.
+  const train::EndOnSignal before_the_first_step(
+      exit_interrupted,
+      first_of_job() ? "ratplus: stopped by a signal while no step was under way; go on with --resume\n"
+                     : nullptr);
   return with_ranks([&](const parallel::World& world) { return train(*parsed, world); });
 }
 

@@ -10,10 +10,11 @@ usage() {
   cat <<'END'
 jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are missing
 
-Usage: jobs/setup.sh [--tests] [--fuzz] [--cuda] [--parquet] [--list] [--help]
+Usage: jobs/setup.sh [--tests] [--fuzz] [--slurm] [--cuda] [--parquet] [--list] [--help]
 
   --tests  also what only the tests need
   --fuzz   also clang, for tests/fuzz.sh
+  --slurm  also Slurm and munge, for tests/slurm.sh alone: a cluster's own Slurm is not to be replaced by them
   --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
            Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
   --parquet
@@ -38,6 +39,7 @@ packages=(
 )
 # The shards' README is read with h5py; ccache makes the second of two builds (with sanitizers) cheap to repeat.
 test_packages=(python3-h5py ccache)
+slurm_packages=(slurm-wlm munge)
 
 # libFuzzer is part of clang.
 fuzz_packages=(clang libclang-rt-14-dev libomp-dev)
@@ -55,6 +57,7 @@ while (($# > 0)); do
   case $1 in
     --tests) packages+=("${test_packages[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
+    --slurm) packages+=("${slurm_packages[@]}") ;;
     --cuda) cuda=true && packages+=("${cuda_packages[@]}") ;;
     --parquet) parquet=true && packages+=(python3 python3-pip) ;;
     --list) list_only=true ;;

@@ -247,7 +247,7 @@ std::optional<double> loss_of(const Measurement* measurement, const std::string&
 std::string pattern_label(const std::string& pattern) {
   try {
     const Pattern parsed = parse_pattern(pattern);
-    if (parsed.dense()) return "dense";
+    if (parsed == Pattern{}) return "dense";  // D = 1 with sinks is dense too, but another column
     const bool dilated = parsed.dilation != Pattern::no_dilation;
     std::string label = dilated ? fmt::format("D = {}", parsed.dilation) : "no dilation";
     if (parsed.window > 0 || !dilated) label += fmt::format(", W = {}", parsed.window);

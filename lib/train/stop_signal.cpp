@@ -1,26 +1,54 @@
 #include "lib/train/stop_signal.h"
 
+#include <unistd.h>
+
+#include <cstring>
+
 namespace ratplus::train {
 namespace {
 
+using Handler = void (*)(int);
+
 volatile std::sig_atomic_t received_signal = 0;
+volatile std::sig_atomic_t end_status = 0;
+const char* volatile end_message = nullptr;
+
+/// A handler that notes its signal; none is noted yet.
+Handler remembering() {
+  received_signal = 0;
+  return [](int signal) { received_signal = signal; };
+}
+
+/// A handler that ends the program.
+Handler ending_with(int status, const char* message) {
+  end_status = status;
+  end_message = message;
+  return [](int) {
+    const char* text = end_message;
+    if (text != nullptr && ::write(STDERR_FILENO, text, std::strlen(text)) < 0) _exit(end_status);
+    _exit(end_status);
+  };
+}
 
 }  // namespace
 
-StopSignal::StopSignal() {
-  received_signal = 0;
+StopHandlers::StopHandlers(void (*handler)(int), unsigned flags) {
   struct sigaction action {};
-  action.sa_handler = [](int signal) { received_signal = signal; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  action.sa_handler = handler;
+  action.sa_flags = static_cast<int>(flags);
   for (std::size_t i = 0; i < signals_.size(); ++i) sigaction(signals_[i], &action, &old_[i]);
 }
 
-StopSignal::~StopSignal() {
+StopHandlers::~StopHandlers() {
   for (std::size_t i = 0; i < signals_.size(); ++i) sigaction(signals_[i], &old_[i], nullptr);
 }
+
+StopSignal::StopSignal() : handlers_(remembering(), SA_RESETHAND | SA_RESTART) {}
 
 int StopSignal::received() {
   return received_signal;
 }
+
+EndOnSignal::EndOnSignal(int status, const char* message) : handlers_(ending_with(status, message), 0) {}
 
 }  // namespace ratplus::train

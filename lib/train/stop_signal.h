@@ -6,12 +6,25 @@
 
 namespace ratplus::train {
 
+/// Handlers of the three signals, in the place of those that were there before and come back after.
+class StopHandlers {
+ public:
+  StopHandlers(void (*handler)(int), unsigned flags);
+  ~StopHandlers();
+  StopHandlers(const StopHandlers&) = delete;
+  StopHandlers& operator=(const StopHandlers&) = delete;
+
+ private:
+  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGUSR1};
+  std::array<struct sigaction, signals_.size()> old_{};
+};
+
 /// While one lives, the first SIGINT, SIGTERM or SIGUSR1 (which mpirun passes on and Slurm can send) is remembered; a
 /// second of the same kind ends the program at once. One at a time.
 class StopSignal {
  public:
   StopSignal();
-  ~StopSignal();
+  ~StopSignal() = default;
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
 
@@ -19,8 +32,21 @@ class StopSignal {
   static int received();
 
  private:
-  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGUSR1};
-  std::array<struct sigaction, signals_.size()> old_{};
+  StopHandlers handlers_;
+};
+
+/// While one lives, and no StopSignal within it, such a signal ends the program at once with this status: for the time
+/// in which there is nothing to save. One at a time.
+class EndOnSignal {
+ public:
+  /// `message` is printed then; null for none.
+  EndOnSignal(int status, const char* message);
+  ~EndOnSignal() = default;
+  EndOnSignal(const EndOnSignal&) = delete;
+  EndOnSignal& operator=(const EndOnSignal&) = delete;
+
+ private:
+  StopHandlers handlers_;
 };
 
 }  // namespace ratplus::train

@@ -80,20 +80,23 @@ StartingPoint find_start(const config::JobConfig& job, const TrainingData& data,
   if (!resume && job.job.kind == config::Kind::pretrain) return {};
   const auto directory =
       world.from_root([&] { return (resume ? *resume : weights::resolve(job.job.from)).string(); });
-  StartingPoint start{.checkpoint = std::nullopt, .resume = resume.has_value()};
-  world.agree([&] {
-    const auto info = weights::open_source(directory, job.model)->info();
-    check_same_model(info, job.model);
-    if (!info.tokenizer.empty() && info.tokenizer != data.manifest.tokenizer) {
-      fail(
-          "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
-          "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
-          directory, info.tokenizer, data.sources.front().directory.string(), data.manifest.tokenizer);
-    }
-    if (resume) checkpoint::check_same_data(info, data.manifest);
-    start.checkpoint = info;
-  });
+  StartingPoint start;
+  world.agree([&] { start = look_at_start(job, data, directory, resume.has_value()); });
   return start;
+}
+
+StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& data,
+                            const std::filesystem::path& directory, bool resume) {
+  const auto info = weights::open_source(directory, job.model)->info();
+  check_same_model(info, job.model);
+  if (!info.tokenizer.empty() && info.tokenizer != data.manifest.tokenizer) {
+    fail(
+        "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
+        "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
+        directory.string(), info.tokenizer, data.sources.front().directory.string(), data.manifest.tokenizer);
+  }
+  if (resume) checkpoint::check_same_data(info, data.manifest);
+  return {.checkpoint = info, .resume = resume};
 }
 
 Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,

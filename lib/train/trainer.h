@@ -57,6 +57,10 @@ struct StartingPoint {
 StartingPoint find_start(const config::JobConfig& job, const TrainingData& data, const parallel::World& world,
                          const std::optional<std::filesystem::path>& resume);
 
+/// The same by one process, of what stands in `directory`, a checkpoint or weights of another system's.
+StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& data,
+                            const std::filesystem::path& directory, bool resume);
+
 class Trainer {
  public:
   /// Everything up to the first step: memory allocated, weights initialised or loaded, metrics.jsonl opened in the run

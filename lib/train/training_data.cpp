@@ -76,27 +76,43 @@ std::int64_t training_samples_of(const data::Manifest& manifest, std::int64_t wi
   return (manifest.tokens(data::Split::train) - 1) / window;
 }
 
+/// What the manifests say, once job, ranks and data are known to fit each other.
+TrainingData read_data(const config::JobConfig& job, const std::vector<int>& nodes, int rank) {
+  config::validate_ranks(job, static_cast<int>(nodes.size()));
+  parallel::make_mesh(nodes, rank, job.parallel.shard, job.parallel.shard_group);
+  TrainingData data;
+  data.sources = read_sources(job);
+  data.manifest = data::combined_manifest(data.sources);
+  return data;
+}
+
 }  // namespace
 
 TrainingData open_data(const config::JobConfig& job, const parallel::World& world) {
   TrainingData data;
   world.agree([&] {
-    config::validate_ranks(job, world.size());
-    parallel::make_mesh(world.nodes(), world.rank(), job.parallel.shard, job.parallel.shard_group);
-    data.sources = read_sources(job);
-    data.manifest = data::combined_manifest(data.sources);
+    data = read_data(job, world.nodes(), world.rank());
     if (world.root()) check_shards(data);
   });
   return data;
 }
 
+TrainingData check_data(const config::JobConfig& job, const std::vector<int>& nodes) {
+  TrainingData data = read_data(job, nodes, 0);
+  check_shards(data);
+  return data;
+}
+
 config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world) {
+  world.agree([&] { job = complete_schedule(std::move(job)); });
+  return job;
+}
+
+config::JobConfig complete_schedule(config::JobConfig job) {
   if (job.schedule.epochs == 0) return job;
   std::int64_t samples = 0;
-  world.agree([&] {
-    for (const data::Source& source : read_sources(job))
-      samples += training_samples_of(source.manifest, job.data.window);
-  });
+  for (const data::Source& source : read_sources(job))
+    samples += training_samples_of(source.manifest, job.data.window);
   job.schedule.steps = (job.schedule.epochs * samples + job.data.batch - 1) / job.data.batch;
   return job;
 }

@@ -20,8 +20,12 @@ struct TrainingData {
 /// on all ranks alike; writes nothing.
 TrainingData open_data(const config::JobConfig& job, const parallel::World& world);
 
+/// The same for ranks that are not there yet, each on one of these nodes; by one process, which needs no MPI.
+TrainingData check_data(const config::JobConfig& job, const std::vector<int>& nodes);
+
 /// The job with the number of steps that its epochs are; reads the manifests of its data. Throws as open_data does.
 config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world);
+config::JobConfig complete_schedule(config::JobConfig job);
 
 /// What the steps are made of.
 std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data);

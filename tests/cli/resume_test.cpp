@@ -73,6 +73,23 @@ TEST_CASE("a run that is stopped and resumed reaches the undisturbed result bit 
   }
 }
 
+TEST_CASE("a signal before the first step ends the run at once, with the status of one that can go on") {
+  for (const std::string signal : {"TERM", "INT", "USR1"}) {
+    CAPTURE(signal);
+    const test::ScratchDirectory scratch;
+    const auto job = (scratch / "job.toml").string();  // a pipe, so that the program waits for the job file
+    const auto result = test::shell(
+        fmt::format("mkfifo {0}; {1} & process=$!; "
+                    // Until its handlers are there: SIGUSR1 is the tenth of the caught ones.
+                    "until grep -q \"SigCgt:.*[2367abef]..$\" /proc/$process/status; do sleep 0.05; done; "
+                    "kill -{2} $process; wait $process",
+                    job, test::command("train " + job), signal));
+    CAPTURE(result.output);
+    CHECK(result.status == 75);
+    CHECK(test::contains(result.output, "go on with --resume"));
+  }
+}
+
 TEST_CASE("a sharded run stops in order while weights are on their way") {
   // Units far above what MPI sends at once, so that the last update's gathers are under way when the signal is seen.
   const std::string wide = "model.width=256 model.layers=2 data.batch=4 ";

@@ -162,6 +162,7 @@ TEST_CASE("a line without end is no line of metrics, and is not kept in memory")
 TEST_CASE("labels of patterns") {
   CHECK(pattern_label("dense") == "dense");
   CHECK(pattern_label("64,0,0") == "D = 64");
+  CHECK(pattern_label("1,0,4") == "D = 1, I = 4");
   CHECK(pattern_label("16,256,4") == "D = 16, W = 256, I = 4");
   CHECK(pattern_label("none,64,0") == "no dilation, W = 64");
   CHECK(pattern_label("hybrid(64,0,0 x 12, dense x 12)") == "hybrid(64,0,0 x 12, dense x 12)");

@@ -1,0 +1,249 @@
+// ratplus submit: a training job to Slurm's queue, once all is checked that needs neither ranks nor GPUs.
+#include <fmt/core.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "apps/command_line.h"
+#include "apps/commands.h"
+#include "data/pending_file.h"
+#include "kernels/error.h"
+#include "kernels/ops.h"
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/job.h"
+#include "lib/model/parameters.h"
+#include "lib/slurm/batch_script.h"
+#include "lib/slurm/sbatch.h"
+#include "lib/train/run_directory.h"
+#include "lib/train/trainer.h"
+#include "lib/weights/source.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+
+constexpr const char* help_text = R"(usage: ratplus submit JOB.toml --nodes N --gpus-per-node G [options]
+       ratplus submit JOB.toml --nodes N --ranks-per-node R [options]        (without GPUs)
+
+Checks all of a training job that can be checked without ranks and GPUs (job file, data and its shards,
+the weights or the checkpoint it starts from, that the batch divides over the ranks), writes
+  RUN/submitted.toml      the whole effective job: what the job file says later changes nothing
+  RUN/submitted.sbatch    a script that needs nothing of the repository
+and submits the script to Slurm. Before the time is up the job saves and queues itself again, until it is
+done; jobs/README.md says how, and what else there is for batch jobs: adaptation, sweeps, evaluation.
+
+)";
+
+constexpr const char* help_end = R"(
+examples:
+  ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --time 24:00:00 --partition gpu
+  ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --dry-run
+  ratplus submit configs/adapt/1b.toml --nodes 1 --gpus-per-node 8 --after 4711 --set job.pattern=64,0,4
+  ratplus submit job.toml --nodes 2 --ranks-per-node 4 --cpus-per-rank 16 --launcher mpirun
+)";
+
+struct SubmitArguments {
+  std::string job;
+  std::vector<std::string> overrides;
+  slurm::Resources resources;
+  slurm::Launcher launcher = slurm::Launcher::srun;
+  bool dry_run = false;
+};
+
+void check_resources(const slurm::Resources& r) {
+  if (r.nodes < 1 || r.nodes > 100'000)
+    throw po::error(fmt::format("--nodes {} is not between 1 and 100000", r.nodes));
+  if (r.ranks_per_node < 1 || r.ranks_per_node > 10'000)
+    throw po::error(fmt::format("{} ranks a node are not between 1 and 10000", r.ranks_per_node));
+  if (r.gpus_per_node < 0 || r.cpus_per_rank < 0)
+    throw po::error("--gpus-per-node and --cpus-per-rank are not negative");
+  if (r.gpus_per_node > 0 && r.ranks_per_node > r.gpus_per_node) {
+    throw po::error(fmt::format("--ranks-per-node {} is more than --gpus-per-node {}, and a rank takes a GPU",
+                                r.ranks_per_node, r.gpus_per_node));
+  }
+  constexpr int most = 65535;  // that Slurm takes
+  if (r.stop_before < 1 || r.stop_before > most)
+    throw po::error(fmt::format("--stop-before {} is not between 1 and {} s", r.stop_before, most));
+  for (const std::string& option : r.more) {
+    if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
+      throw po::error(
+          fmt::format("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option));
+  }
+}
+
+/// Empty when help was asked for and given.
+std::optional<SubmitArguments> parse(const Arguments& args) {
+  SubmitArguments parsed;
+  auto& r = parsed.resources;
+  std::string launcher = slurm::to_string(parsed.launcher);
+  po::options_description options("options");
+  options.add_options()("nodes", po::value(&r.nodes)->required()->value_name("N"), "nodes of the cluster")(
+      "gpus-per-node", po::value(&r.gpus_per_node)->value_name("G"), "GPUs of a node; each gets a rank")(
+      "ranks-per-node", po::value(&r.ranks_per_node)->value_name("R"),
+      "ranks of a node; default: one for each GPU")("cpus-per-rank",
+                                                    po::value(&r.cpus_per_rank)->value_name("C"),
+                                                    "cores of a rank; default: what Slurm gives")(
+      "time", po::value(&r.time)->value_name("LIMIT"),
+      "time limit of one start, as sbatch takes it (24:00:00, 2-00:00:00); default: the partition's")(
+      "stop-before", po::value(&r.stop_before)->value_name("S"),
+      "seconds before that limit at which the ranks are told to save; more than a step and a checkpoint "
+      "take; "
+      "default: 300")("partition", po::value(&r.partition)->value_name("NAME"), "where the job is queued")(
+      "account", po::value(&r.account)->value_name("NAME"), "whom it is charged to")(
+      "after", po::value(&r.after)->value_name("JOB"), "wait until Slurm's job of this number has succeeded")(
+      "sbatch", po::value(&r.more)->composing()->value_name("OPTION"),
+      "any other option of sbatch, as --sbatch=--constraint=nvlink; as often as wanted")(
+      "launcher", po::value(&launcher)->value_name("NAME"),
+      "what starts the ranks: srun (default) or mpirun")(
+      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "override a key of the job file")("dry-run", po::bool_switch(&parsed.dry_run),
+                                        "check, print the script, and write and submit nothing");
+  const Positional job{"job", 1, po::value(&parsed.job),
+                       "a job file is missing (give it before --set, which takes all words that follow)"};
+  const auto given = parse_command_line(args, options, job, {help_text, help_end});
+  if (!given) return std::nullopt;
+  if (!given->contains("gpus-per-node") && !given->contains("ranks-per-node"))
+    throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
+  if (!given->contains("ranks-per-node")) r.ranks_per_node = r.gpus_per_node;
+  check_resources(r);
+  parsed.launcher = slurm::parse_launcher(launcher);
+  return parsed;
+}
+
+void check_device(const config::JobConfig& job, const slurm::Resources& r) {
+  const bool gpus = r.gpus_per_node > 0;
+  if (gpus && job.job.device == DeviceChoice::cpu) {
+    fail(
+        "{}: job.device = \"cpu\" would leave --gpus-per-node {} idle; use --ranks-per-node, or job.device = "
+        "\"auto\"",
+        job.source, r.gpus_per_node);
+  }
+  if (!gpus && job.job.device == DeviceChoice::cuda)
+    fail("{}: job.device = \"cuda\" needs GPUs; give --gpus-per-node", job.source);
+  if (gpus && cuda_device_count() == 0 && cuda_missing().empty()) {
+    fail(
+        "this ratplus was built without CUDA and would leave --gpus-per-node {} idle; build it where nvcc is "
+        "(cmake -DRATPLUS_CUDA=ON)",
+        r.gpus_per_node);
+  }
+}
+
+/// What the job will begin with, as a text.
+struct Start {
+  bool finished = false;
+  std::string text;
+};
+
+Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
+  const auto newest = checkpoint::newest(job.job.directory);
+  const auto state = train::look_at_run(job, true, newest);
+  if (state.checkpoint) {
+    train::look_at_start(job, data, *state.checkpoint, true);
+    const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
+    return {state.finished, fmt::format(fmt::runtime(text), state.step, job.schedule.steps)};
+  }
+  const std::string length = fmt::format("{} steps", job.schedule.steps);
+  if (job.job.kind == config::Kind::pretrain) return {false, length + " from initial weights"};
+  if (!r.after.empty() && !fs::exists(job.job.from)) {
+    return {false, fmt::format("{} from {}, which is not there yet and will be checked when the job starts",
+                               length, job.job.from)};
+  }
+  const auto from = weights::resolve(job.job.from);
+  train::look_at_start(job, data, from, false);
+  return {false, fmt::format("{} from {}", length, from.string())};
+}
+
+/// A second job in the same run directory would wait in the queue only to fail there.
+void check_not_queued(const fs::path& note) {
+  if (!fs::exists(note)) return;
+  std::string job = data::read_whole_file(note);
+  job.erase(job.find_last_not_of('\n') + 1);
+  const std::string state = slurm::state_of(job);
+  if (!state.empty())
+    fail("{}: job {} of this run is in the queue already ({}); wait for it, or scancel {}",
+         note.parent_path().string(), job, state, job);
+}
+
+std::string describe(const config::JobConfig& job, const slurm::Resources& r, const Start& start) {
+  const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
+  return fmt::format(
+      "{}: {}, {} parameters, {}\n{} node{} x {} = {} rank{}; batch {} = {} x {} micro-batches of {}\n",
+      job.job.directory, to_string(job.job.kind), model::parameter_count(job.model), start.text, r.nodes,
+      r.nodes == 1 ? "" : "s", r.ranks_per_node, r.ranks(), r.ranks() == 1 ? "" : "s", job.data.batch,
+      r.ranks(), job.data.batch / at_once, job.data.micro_batch);
+}
+
+slurm::BatchScript script_of(const config::JobConfig& job, const SubmitArguments& args) {
+  const fs::path run = fs::absolute(job.job.directory).lexically_normal();
+  return {.name = "ratplus-" + (run.has_filename() ? run : run.parent_path()).filename().string(),
+          .working_directory = fs::current_path(),
+          .program = fs::read_symlink("/proc/self/exe"),
+          .job_file = run / "submitted.toml",
+          .log = run / "slurm-%j.log",
+          .launcher = args.launcher,
+          .resources = args.resources};
+}
+
+void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
+  const fs::path run = script.job_file.parent_path(), file = run / "submitted.sbatch",
+                 note = run / "submitted.job";
+  if (!slurm::available()) {
+    fail(
+        "there is no sbatch here: jobs are submitted on a login node of a Slurm cluster; --dry-run prints "
+        "the script");
+  }
+  check_not_queued(note);
+  std::error_code reason;
+  fs::create_directories(run, reason);
+  if (reason) fail("{}: cannot be made (job.directory): {}", run.string(), reason.message());
+  data::write_whole_file(script.job_file, config::to_toml(job));
+  data::write_whole_file(file, script.text());
+  const std::string number = slurm::submit(file);
+  data::write_whole_file(note, number + "\n");
+  const std::string log = (run / fmt::format("slurm-{}.log", number)).string();
+  fmt::print(
+      "submitted job {}: {}\n"
+      "  its place in the queue   squeue -j {}\n"
+      "  its log                  tail -F {}\n"
+      "  save, and end            scancel --batch --signal=INT {}\n"
+      "  save, and queue again    scancel --batch --signal=USR1 {}\n",
+      number, file.string(), number, log, number, number);
+}
+
+int submit(const SubmitArguments& args) {
+  const auto& r = args.resources;
+  const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
+  check_device(given, r);
+  const auto job = train::complete_schedule(given);
+  const auto data = train::check_data(job, r.rank_nodes());
+  const Start start = check_start(job, data, r);
+  if (start.finished) {
+    fmt::print("{}: finished already, {}; nothing is submitted\n", job.job.directory, start.text);
+    return 0;
+  }
+  fmt::print("{}", describe(job, r, start));
+  const auto script = script_of(job, args);
+  if (args.dry_run) {
+    fmt::print("\nsbatch {}\n\n{}", (script.job_file.parent_path() / "submitted.sbatch").string(),
+               script.text());
+    return 0;
+  }
+  submit(given, script);
+  return 0;
+}
+
+}  // namespace
+
+int submit_command(const Arguments& args) {
+  const auto parsed = parse(args);
+  if (!parsed) return 0;
+  refuse_ranks("submit");
+  return submit(*parsed);
+}
+
+}  // namespace ratplus::apps

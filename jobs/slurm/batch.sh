@@ -1,0 +1,176 @@
+# shellcheck shell=bash disable=SC2154
+# What every batch job of ratplus does around its ranks: it starts them, stops them in order when it is told to, and
+# queues itself again until they are done. To be sourced by the scripts beside it, which set `ratplus`, `launcher` and
+# `launcher_options`; `ratplus submit` puts it into the scripts that it writes.
+#
+# Signals to the batch script (`--signal=B:USR1@300` sends one by itself 300 s before the time is up):
+#   USR1, TERM  stop and save, and queue this job again
+#   INT         stop and save, and end
+# Exit statuses: 0 done; 75 stopped and saved, not queued again; all others failed, with the reason in the log. A job
+# that is queued again goes on from its newest checkpoint; one that failed is not queued again.
+
+stopped_and_saved=75 # of ratplus train
+ranks_process=       # srun or mpirun, while one runs
+asked_to_stop=       # the signal that came first
+ranks_told=false     # of it
+signalled=false      # a signal has come since the last look
+
+say() { printf '%(%F %T)T  batch: %s\n' -1 "$*"; }
+
+fail() {
+  say "$*" >&2
+  exit 1
+}
+
+on_signal() {
+  signalled=true
+  if [[ -n $asked_to_stop ]]; then return; fi
+  asked_to_stop=$1
+  say "SIG$1: the ranks finish their step and save"
+  tell_ranks
+}
+
+# Ranks take a second signal for "at once", so they are told once.
+tell_ranks() {
+  if $ranks_told || [[ -z $ranks_process ]]; then return; fi
+  ranks_told=true
+  kill -USR1 "$ranks_process" 2>/dev/null || true
+}
+
+trap 'on_signal USR1' USR1
+trap 'on_signal TERM' TERM
+trap 'on_signal INT' INT
+
+# run_ranks ARGUMENT...: ratplus on all ranks; its status.
+run_ranks() {
+  local status=127 waited
+  if [[ -n $asked_to_stop ]]; then return "$stopped_and_saved"; fi
+  case $launcher in
+    # Slurm's default for the cores of a task is 1, whatever the job has asked for. A rank that ends with an error
+    # leaves the others a minute to say why; those that see it themselves end at once.
+    srun)
+      srun --mpi=pmix --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 \
+        "${launcher_options[@]}" "$ratplus" "$@" </dev/null &
+      ;;
+    mpirun) mpirun "${launcher_options[@]}" "$ratplus" "$@" </dev/null & ;;
+    *) fail "launcher is srun or mpirun, not '$launcher'" ;;
+  esac
+  ranks_process=$!
+  if [[ -n $asked_to_stop ]]; then tell_ranks; fi # it came while they were started
+  # A signal ends the wait, not what is waited for.
+  while signalled=false && waited=0; do
+    wait "$ranks_process" || waited=$?
+    if ((waited != 127)); then status=$waited; fi # 127: the wait before had it already
+    if ! $signalled; then break; fi
+  done
+  ranks_process=
+  # A launcher that was still starting ranks dies of it.
+  if [[ -n $asked_to_stop ]] && ((status == 128 + $(kill -l USR1))); then status=$stopped_and_saved; fi
+  return "$status"
+}
+
+# The run directory of a job file with options of `ratplus train`; checks both, without ranks.
+run_directory() {
+  local job directory
+  job=$("$ratplus" train "$@" --print-config) || return
+  directory=$(sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$job" | head -n 1)
+  [[ -n $directory ]] || fail "$ratplus does not tell the run directory of $1"
+  echo "$directory"
+}
+
+newest_checkpoint() {
+  find -L "$1/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1
+}
+
+# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON says whether this start has brought anything. A job that
+# is stopped again and again before it has would be queued for ever; DIRECTORY keeps the count.
+queue_again() {
+  local in_vain=$1/.starts-in-vain got_on=$2 count=0 state
+  if [[ $asked_to_stop == INT ]]; then
+    say "stopped; submitted again, it goes on from here"
+    exit "$stopped_and_saved"
+  fi
+  state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
+  if [[ $state != RUNNING ]]; then # cancelled, timed out, or preempted: what becomes of it is decided
+    say "stopped, and Slurm is ending this job itself (${state:-it is not in the queue})"
+    exit "$stopped_and_saved"
+  fi
+  if ! $got_on; then count=$(($(cat "$in_vain" 2>/dev/null) + 1)); fi
+  if ((count == 0 || count >= 3)); then rm -f "$in_vain"; else mkdir -p "$1" && echo "$count" >"$in_vain"; fi
+  if ((count >= 3)); then
+    fail "stopped $count times in a row before anything was done, and not queued again: submit it with a longer" \
+      "--time, or with fewer seconds in --signal"
+  fi
+  if ! scontrol requeue "$SLURM_JOB_ID"; then
+    say "Slurm does not queue this job again (see above); submitted again, it goes on from here"
+    exit "$stopped_and_saved"
+  fi
+  say "queued again"
+  exit "$stopped_and_saved"
+}
+
+# train JOB.toml [option]...: `ratplus train` with --resume, until the job is done.
+train() {
+  local status=0 directory before got_on=false
+  directory=$(run_directory "$@") || exit
+  before=$(newest_checkpoint "$directory")
+  say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
+    "run directory $directory"
+  run_ranks train "$1" --resume "${@:2}" || status=$?
+  if ((status == stopped_and_saved)); then
+    if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
+    queue_again "$directory" "$got_on"
+  fi
+  if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
+  exit "$status"
+}
+
+# --- sweeps ----------------------------------------------------------------------------------------------------------
+
+# d16-w256-i4 for 16,256,4: the run directory of a pattern in that of its sweep.
+pattern_name() {
+  local dilation window sinks
+  IFS=, read -r dilation window sinks <<<"$1"
+  echo "d$dilation-w$window-i$sinks"
+}
+
+# The runs in the directory of a sweep, in the order of their numbers.
+runs_of_sweep() { find -L "$1" -mindepth 2 -maxdepth 2 -name metrics.jsonl -printf '%h\n' | sort -V; }
+
+patterns_of() { sed -n 's/^ *"pattern": "\(.*\)",$/\1/p' "$1"; } # of an evaluation
+
+# evaluate RUN PATTERN...: writes RUN/evaluation.json; without patterns, under the one that it was trained with.
+# `eval_options` are those of ratplus eval.
+evaluate() {
+  local run=$1 patterns=("${@:2}") status=0
+  if ((${#patterns[@]} > 0)); then patterns=(--pattern "${patterns[@]}"); fi
+  run_ranks eval "$run" --json "$run/evaluation.json" "${eval_options[@]}" "${patterns[@]}" || status=$?
+  if ((status != 0)) && [[ -n $asked_to_stop ]]; then queue_again "$run" "$evaluated_one"; fi
+  if ((status != 0)); then fail "the evaluation of $run failed with status $status; the reason stands above"; fi
+  evaluated_one=true
+}
+evaluated_one=false # by this start
+
+# collect_table SWEEP PRETRAINED: SWEEP/table.txt. The runs of the sweep are evaluated under the pattern that each was
+# trained with, and the run that they were adapted from under all of these. Queued again, the job goes on after the last
+# one that it has evaluated.
+collect_table() {
+  local sweep=$1 pretrained=$2 begun=$1/.table-$SLURM_JOB_ID runs patterns run
+  mapfile -t runs < <(runs_of_sweep "$sweep")
+  if ((${#runs[@]} == 0)); then fail "$sweep: there is no run in its directories"; fi
+  if [[ ! -e $begun ]]; then touch "$begun" || exit; fi
+  for run in "${runs[@]}"; do
+    [[ $run/evaluation.json -nt $begun ]] || evaluate "$run"
+  done
+  mapfile -t patterns < <({
+    echo dense
+    for run in "${runs[@]}"; do patterns_of "$run/evaluation.json"; done
+  } | awk '!seen[$0]++')
+  evaluate "$pretrained" "${patterns[@]}"
+  "$ratplus" report --adaptation "$pretrained" "${runs[@]}" --output "$sweep/loss.svg" >"$sweep/table.txt.partial" ||
+    fail "no table: see above"
+  mv "$sweep/table.txt.partial" "$sweep/table.txt"
+  rm -f "$begun"
+  cat "$sweep/table.txt"
+  say "table: $sweep/table.txt"
+}

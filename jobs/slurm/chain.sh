@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Pretraining, the sweep of adaptations from it, and its table, by one command.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+jobs/slurm/chain.sh - submit a pretraining, the sweep of adaptations from it, and the table of the sweep
+
+Usage: jobs/slurm/chain.sh [--sweep DIRECTORY] PRETRAIN.toml ADAPT.toml [option of sbatch]...
+
+Submits pretrain.sbatch, then adapt_sweep.sbatch, which waits until the pretraining is done, then eval.sbatch --table,
+which waits for all tasks of the sweep. The sweep starts from the weights of the pretraining, whatever job.from in
+ADAPT.toml says. Where one of them fails, what waits for it is cancelled by Slurm; the same command goes on from there.
+
+  --sweep DIRECTORY  where the adapted runs and table.txt go; default: sweep/ beside the pretraining's run directory
+  option of sbatch   for all three, in the place of what the scripts say: --partition=gpu --account=my-project;
+                     --array=... is for the sweep alone. Others for one alone are set in the scripts
+  --help             this text
+
+  jobs/slurm/chain.sh configs/pretrain/1b.toml configs/adapt/1b.toml --partition=gpu --account=my-project
+  RATPLUS_LAUNCHER=mpirun jobs/slurm/chain.sh ...
+
+RATPLUS is the program (build/ratplus), RATPLUS_LAUNCHER srun (the default) or mpirun.
+END
+}
+
+die() {
+  printf 'jobs/slurm/chain.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+sweep=
+jobs=()
+while (($# > 0)); do
+  case $1 in
+    --sweep)
+      sweep=${2:-}
+      [[ -n $sweep ]] || die "--sweep needs a directory"
+      shift
+      ;;
+    -h | --help) usage && exit ;;
+    *.toml) jobs+=("$1") ;;
+    *) break ;;
+  esac
+  shift
+done
+((${#jobs[@]} == 2)) || die "give two job files, of the pretraining and of the adaptation; --help says more"
+[[ -r jobs/slurm/batch.sh ]] || die "start it in the root of the repository: the jobs' paths are relative to it"
+command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
+ratplus=${RATPLUS:-build/ratplus}
+[[ -x $ratplus ]] || die "$ratplus is missing: build it, or set RATPLUS"
+
+directory_of() { sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$1" | head -n 1; }
+
+# Both job files are read before anything is queued.
+pretrain_job=$("$ratplus" train "${jobs[0]}" --print-config) || exit
+pretrained=$(directory_of "$pretrain_job")
+[[ -n $pretrained ]] || die "$ratplus does not tell the run directory of ${jobs[0]}"
+sweep=${sweep:-$(dirname "$pretrained")/sweep}
+"$ratplus" train "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained" --print-config >/dev/null || exit
+
+submitted=()
+# What is queued already is of no use without the rest.
+withdraw() {
+  if ((${#submitted[@]} > 0)); then scancel "${submitted[@]}"; fi
+  die "sbatch has refused a job (see above); nothing is left in the queue"
+}
+# submit NAME ARGUMENT...: sbatch, and the number of the job in `job`.
+submit() {
+  local name=$1
+  shift
+  job=$(sbatch --parsable "$@") || withdraw
+  job=${job%%;*} # a federation's cluster is named after it
+  submitted+=("$job")
+  echo "$name: job $job"
+}
+
+options=() sweep_options=()
+for option; do
+  if [[ $option == --array=* ]]; then sweep_options+=("$option"); else options+=("$option"); fi
+done
+after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
+submit "pretraining, in $pretrained" "${options[@]}" jobs/slurm/pretrain.sbatch "${jobs[0]}"
+mapfile -t wait < <(after "$job")
+RATPLUS_SWEEP=$sweep submit "sweep, in $sweep" "${options[@]}" "${sweep_options[@]}" "${wait[@]}" \
+  jobs/slurm/adapt_sweep.sbatch "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained"
+mapfile -t wait < <(after "$job")
+submit "table, $sweep/table.txt" "${options[@]}" "${wait[@]}" jobs/slurm/eval.sbatch --table "$sweep" "$pretrained"
+echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"

@@ -1,0 +1,104 @@
+#include "lib/slurm/batch_script.h"
+
+#include <fmt/format.h>
+
+#include "kernels/error.h"
+#include "lib/slurm/batch_functions.h"
+
+namespace ratplus::slurm {
+namespace {
+
+/// As one word of bash.
+std::string shell_word(std::string_view text) {
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
+}
+
+/// As a value in a #SBATCH line, which knows quotes, but no way to write one.
+std::string directive_value(const std::string& value) {
+  for (const char c : value) {
+    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < ' ')
+      fail("{}: Slurm takes no quotes, backslashes or line ends here; rename it", value);
+  }
+  return value.find_first_of(" #'") == std::string::npos ? value : "\"" + value + "\"";
+}
+
+class Directives {
+ public:
+  /// "--name=value"; nothing where the value is empty or 0.
+  void add(std::string_view name, const std::string& value) {
+    if (!value.empty()) text_ += fmt::format("#SBATCH --{}={}\n", name, directive_value(value));
+  }
+  void add(std::string_view name, int value) {
+    if (value > 0) add(name, std::to_string(value));
+  }
+  void add_option(const std::string& option) { text_ += fmt::format("#SBATCH {}\n", option); }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+std::string directives(const BatchScript& script) {
+  const Resources& r = script.resources;
+  Directives lines;
+  lines.add("job-name", script.name);
+  lines.add("partition", r.partition);
+  lines.add("account", r.account);
+  lines.add("nodes", r.nodes);
+  lines.add("ntasks-per-node", r.ranks_per_node);
+  lines.add("gpus-per-node", r.gpus_per_node);
+  lines.add("cpus-per-task", r.cpus_per_rank);
+  lines.add("time", r.time);
+  lines.add("signal", fmt::format("B:USR1@{}", r.stop_before));
+  if (!r.after.empty()) {
+    lines.add("dependency", "afterok:" + r.after);
+    lines.add("kill-on-invalid-dep", "yes");
+  }
+  lines.add_option("--requeue");
+  lines.add("open-mode", "append");
+  lines.add("chdir", script.working_directory.string());
+  lines.add("output", script.log.string());
+  for (const std::string& option : r.more) lines.add_option(option);
+  return lines.text();
+}
+
+}  // namespace
+
+const char* to_string(Launcher launcher) {
+  return launcher == Launcher::srun ? "srun" : "mpirun";
+}
+
+Launcher parse_launcher(std::string_view name) {
+  for (const auto launcher : {Launcher::srun, Launcher::mpirun}) {
+    if (name == to_string(launcher)) return launcher;
+  }
+  fail("--launcher {}: ranks are started by srun or mpirun", name);
+}
+
+std::vector<int> Resources::rank_nodes() const {
+  std::vector<int> result;
+  for (int rank = 0; rank < ranks(); ++rank) result.push_back(rank / ranks_per_node);
+  return result;
+}
+
+std::string BatchScript::text() const {
+  return fmt::format(
+      "#!/usr/bin/env bash\n"
+      "# Written by `ratplus submit`; may be changed and submitted again with sbatch.\n"
+      "{}\n"
+      "ratplus={}\n"
+      "launcher={}\n"
+      "launcher_options=()\n"
+      "\n"
+      "# --- jobs/slurm/batch.sh\n"
+      "{}"
+      "# ---\n"
+      "\n"
+      "train {}\n",
+      directives(*this), shell_word(program.string()), to_string(launcher), batch_functions,
+      shell_word(job_file.string()));
+}
+
+}  // namespace ratplus::slurm

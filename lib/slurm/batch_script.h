@@ -1,0 +1,50 @@
+// BatchScript: a training job as a script that Slurm's sbatch takes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ratplus::slurm {
+
+/// What starts the ranks inside the job.
+enum class Launcher { srun, mpirun };
+const char* to_string(Launcher launcher);
+/// Throws Error that lists the names.
+Launcher parse_launcher(std::string_view name);
+
+/// What is asked of Slurm; what is empty or 0 is left to the cluster's own settings.
+struct Resources {
+  int nodes = 1;
+  int ranks_per_node = 1;
+  int gpus_per_node = 0;
+  int cpus_per_rank = 0;
+  std::string time;  ///< "24:00:00", as sbatch takes it
+  std::string partition;
+  std::string account;
+  std::string after;              ///< a job that must have succeeded before this one starts
+  int stop_before = 300;          ///< seconds before the end of `time` at which ranks are told to save
+  std::vector<std::string> more;  ///< other options of sbatch, "--constraint=nvlink"
+
+  int ranks() const { return nodes * ranks_per_node; }
+  /// The node of each rank, as a launcher places them.
+  std::vector<int> rank_nodes() const;
+};
+
+struct BatchScript {
+  std::string name;                         ///< of the job in Slurm's queue
+  std::filesystem::path working_directory;  ///< that the job file's paths are relative to
+  std::filesystem::path program;
+  std::filesystem::path job_file;
+  std::filesystem::path log;  ///< "%j" stands for the job's number
+  Launcher launcher = Launcher::srun;
+  Resources resources;
+
+  /// The script: settings, then jobs/slurm/batch.sh, which stops, saves and queues again, then `train`. It needs nothing
+  /// of the repository. Throws Error for a path that cannot stand in a #SBATCH line.
+  std::string text() const;
+};
+
+}  // namespace ratplus::slurm

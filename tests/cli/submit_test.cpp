@@ -1,0 +1,216 @@
+// ratplus submit: what it checks, and the script that it writes. tests/slurm.sh runs such scripts on a real Slurm; here
+// sbatch and squeue are made up.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A directory with commands of these names that run these lines.
+void make_command(const fs::path& directory, const std::string& name, const std::string& lines) {
+  fs::create_directories(directory);
+  data::write_whole_file(directory / name, "#!/bin/sh\n" + lines + "\n");
+  fs::permissions(directory / name, fs::perms::owner_all);
+}
+
+std::string arguments(const fs::path& run, const std::string& options) {
+  const auto& playground = test::Playground::get();
+  return fmt::format("submit {} --set job.directory={} data.directory={} {}", playground.job.string(),
+                     run.string(), playground.data.string(), options);
+}
+
+test::Result submit(const fs::path& run, const std::string& options) {
+  return test::ratplus(arguments(run, options));
+}
+
+/// The same where this directory's commands are found first.
+test::Result submit_with(const fs::path& commands, const fs::path& run, const std::string& options) {
+  return test::shell(
+      fmt::format("PATH={}:$PATH {}", commands.string(), test::command(arguments(run, options))));
+}
+
+}  // namespace
+
+TEST_CASE("--dry-run prints the script and writes nothing") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "runs" / "its one";
+  const auto& playground = test::Playground::get();
+  const auto result = test::ratplus(fmt::format(
+      "submit {} --set \"job.directory={}\" data.directory={} --nodes 2 --ranks-per-node 3 --cpus-per-rank 4 "
+      "--time 1:00:00 --stop-before 90 --partition gpu --account me --after 17 --sbatch=--qos=long "
+      "--sbatch=--exclusive --launcher mpirun --dry-run",
+      playground.job.string(), run.string(), playground.data.string()));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  for (const char* part :
+       {"20 steps from initial weights", "2 nodes x 3 = 6 ranks; batch 12 = 6 x 2 micro-batches of 1",
+        "#SBATCH --nodes=2\n", "#SBATCH --ntasks-per-node=3\n", "#SBATCH --cpus-per-task=4\n",
+        "#SBATCH --time=1:00:00\n", "#SBATCH --signal=B:USR1@90\n", "#SBATCH --partition=gpu\n",
+        "#SBATCH --account=me\n", "#SBATCH --dependency=afterok:17\n", "#SBATCH --qos=long\n",
+        "#SBATCH --exclusive\n", "#SBATCH --requeue\n", "its one/slurm-%j.log\"\n", "launcher=mpirun\n",
+        "scontrol requeue", "its one/submitted.toml'\n"}) {
+    CAPTURE(part);
+    CHECK(test::contains(result.output, part));
+  }
+  CHECK(!test::contains(result.output, "gpus-per-node="));
+  CHECK(!fs::exists(run.parent_path()));  // nothing is written
+}
+
+TEST_CASE("the script is bash, and is kept with the effective job in the run directory") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  make_command(scratch / "bin", "sbatch", "echo \"$@\" >> " + (scratch / "asked").string() + "; echo 4711");
+  make_command(scratch / "bin", "squeue", "exit 1");  // no such job
+  const auto result = submit_with(scratch / "bin", run, "log.every=7 --nodes 1 --ranks-per-node 2");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  CHECK(test::contains(result.output, "submitted job 4711"));
+  CHECK(test::contains(result.output, "slurm-4711.log"));
+  CHECK(test::contains(data::read_whole_file(scratch / "asked"),
+                       "--parsable " + (run / "submitted.sbatch").string()));
+  CHECK(data::read_whole_file(run / "submitted.job") == "4711\n");
+  CHECK(test::contains(data::read_whole_file(run / "submitted.toml"), "every = 7"));
+  CHECK(test::shell("bash -n " + (run / "submitted.sbatch").string()).status == 0);
+}
+
+TEST_CASE("a run that is in the queue is not submitted again") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  make_command(scratch / "bin", "sbatch", "echo '4711;cluster'");
+  make_command(scratch / "bin", "squeue", "echo PENDING");
+  REQUIRE(submit_with(scratch / "bin", run, "--nodes 1 --ranks-per-node 1").status == 0);
+  const auto again = submit_with(scratch / "bin", run, "--nodes 1 --ranks-per-node 1");
+  CAPTURE(again.output);
+  CHECK(again.status == 1);
+  CHECK(test::contains(again.output, "job 4711 of this run is in the queue already (PENDING)"));
+}
+
+TEST_CASE("what sbatch refuses is told in its words") {
+  const test::ScratchDirectory scratch;
+  make_command(
+      scratch / "bin", "sbatch",
+      "if [ \"$1\" = --version ]; then exit 0; fi; echo 'invalid partition specified: gup' >&2; exit 1");
+  make_command(scratch / "bin", "squeue", "exit 1");
+  const auto result =
+      submit_with(scratch / "bin", scratch / "run", "--nodes 1 --ranks-per-node 1 --partition gup");
+  CAPTURE(result.output);
+  CHECK(result.status == 1);
+  CHECK(test::contains(result.output, "sbatch has refused it (status 1): invalid partition specified: gup"));
+  CHECK(!fs::exists(scratch / "run" / "submitted.job"));
+}
+
+TEST_CASE("what cannot run is refused before it is queued, and nothing is written") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  struct Case {
+    const char* options;
+    int status;
+    const char* message;
+  };
+  for (const Case& c : {
+           Case{"--nodes 5 --ranks-per-node 1", 1, "data.batch = 12 is not divisible by 5 ranks"},
+           Case{"parallel.ranks=4 --nodes 1 --ranks-per-node 2", 1, "parallel.ranks = 4"},
+           Case{"parallel.shard=full parallel.shard_group=4 --nodes 3 --ranks-per-node 2", 1, "shard_group"},
+           Case{"data.directory=nowhere --nodes 1 --ranks-per-node 1", 1, "nowhere"},
+           Case{"job.kind=adapt job.recipe=plain job.from=runs/nothing --nodes 1 --ranks-per-node 1", 1,
+                "runs/nothing: no such checkpoint"},
+           Case{"data.bacth=4 --nodes 1 --ranks-per-node 1", 1, "data.batch"},
+           Case{"job.device=cpu --nodes 1 --gpus-per-node 2", 1, "job.device = \"cpu\""},
+           Case{"job.device=cuda --nodes 1 --ranks-per-node 2", 1, "needs GPUs"},
+           Case{"--nodes 1", 2, "--gpus-per-node G, or --ranks-per-node R"},
+           Case{"--ranks-per-node 2", 2, "nodes"},
+           Case{"--nodes 0 --ranks-per-node 2", 2, "--nodes 0"},
+           Case{"--nodes 1 --gpus-per-node 0", 2, "0 ranks a node"},
+           Case{"--nodes 1 --gpus-per-node 2 --ranks-per-node 4", 2, "a rank takes a GPU"},
+           Case{"--nodes 1 --ranks-per-node 1 --stop-before 0", 2, "--stop-before 0"},
+           Case{"--nodes 1 --ranks-per-node 1 --sbatch qos=long", 2, "begins with --"},
+           Case{"--nodes 1 --ranks-per-node 1 --launcher mpiexec", 1, "srun or mpirun"},
+       }) {
+    CAPTURE(std::string(c.options));
+    const auto result = submit(run, c.options);
+    CAPTURE(result.output);
+    CHECK(result.status == c.status);
+    CHECK(test::contains(result.output, c.message));
+    CHECK(!fs::exists(run));
+  }
+}
+
+TEST_CASE("weights that are to come are waited for with --after") {
+  const test::ScratchDirectory scratch;
+  const auto result =
+      submit(scratch / "run",
+             "job.kind=adapt job.recipe=plain job.from=runs/to-come --nodes 1 --ranks-per-node 1 "
+             "--after 12 --dry-run");
+  CAPTURE(result.output);
+  CHECK(result.status == 0);
+  CHECK(test::contains(result.output, "runs/to-come, which is not there yet"));
+}
+
+TEST_CASE("a run goes on where it was, and a finished one is not submitted") {
+  const test::ScratchDirectory scratch;
+  const auto run = (scratch / "run").string();
+  const auto& playground = test::Playground::get();
+  const auto train =
+      fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=4 checkpoint.every=2",
+                  playground.job.string(), run, playground.data.string());
+  REQUIRE(test::ratplus(train).status == 0);
+  const auto options = "schedule.steps=4 --nodes 1 --ranks-per-node 1 --dry-run";
+  const auto finished = submit(run, options);
+  CAPTURE(finished.output);
+  CHECK(finished.status == 0);
+  CHECK(test::contains(finished.output, "finished already"));
+  fs::remove_all(fs::path(run) / "checkpoints" / "step-00000004");
+  CHECK(test::contains(submit(run, options).output, "goes on from step 2 of 4"));
+  const auto changed = submit(run, "schedule.steps=6 --nodes 1 --ranks-per-node 1 --dry-run");
+  CHECK(changed.status == 1);
+  CHECK(test::contains(changed.output, "schedule.steps"));
+}
+
+TEST_CASE("the script queues a stopped job again, unless Slurm ends it, it failed, or it gets nowhere") {
+  const test::ScratchDirectory scratch;
+  const auto bin = scratch / "bin", run = scratch / "run", requeued = scratch / "requeued";
+  make_command(bin, "sbatch", "echo 7");
+  make_command(bin, "squeue", "exit 1");
+  REQUIRE(submit_with(bin, run, "--nodes 1 --ranks-per-node 1").status == 0);
+  make_command(bin, "scontrol", "echo \"$@\" >> " + requeued.string());
+  // A batch job whose ranks end with this status, in this state of the job.
+  const auto start = [&](int status, const std::string& state, const std::string& ranks = "true") {
+    make_command(bin, "srun", fmt::format("{}; exit {}", ranks, status));
+    make_command(bin, "squeue", "echo " + state);
+    return test::shell(
+        fmt::format("PATH={}:$PATH SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here bash {}",
+                    bin.string(), (run / "submitted.sbatch").string()));
+  };
+  const auto requeues = [&] {
+    return fs::exists(requeued) ? test::count(data::read_whole_file(requeued), "requeue 7") : 0;
+  };
+  CHECK(start(0, "RUNNING").status == 0);
+  CHECK(start(75, "COMPLETING").status == 75);  // cancelled
+  const auto failed = start(3, "RUNNING");
+  CHECK(failed.status == 3);
+  CHECK(test::contains(failed.output, "failed with status 3"));
+  CHECK(requeues() == 0);
+
+  CHECK(start(75, "RUNNING").status == 75);
+  CHECK(start(75, "RUNNING").status == 75);
+  CHECK(requeues() == 2);
+  const auto stuck = start(75, "RUNNING");
+  CAPTURE(stuck.output);
+  CHECK(stuck.status == 1);
+  CHECK(test::contains(stuck.output, "stopped 3 times in a row before anything was done"));
+  CHECK(requeues() == 2);
+
+  for (int step = 1; step <= 5; ++step) {  // one that gets on is queued again as often as it takes
+    const auto saved = fmt::format("mkdir -p {}/checkpoints/step-0000000{}", run.string(), step);
+    CHECK(start(75, "RUNNING", saved).status == 75);
+  }
+  CHECK(requeues() == 7);
+}

@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Runs the batch jobs of jobs/slurm on a real Slurm, of which this machine is the only node.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/common.sh
+source jobs/common.sh
+# shellcheck source=tests/slurm/cluster.sh
+source tests/slurm/cluster.sh
+
+usage() {
+  cat <<'END'
+tests/slurm.sh - run batch jobs on a real Slurm of one node, which is this machine
+
+Usage: tests/slurm.sh [--program FILE] [--data DIRECTORY] [--steps N] [--keep] [--help]
+
+Needs Debian's slurm-wlm and munge (jobs/setup.sh --slurm) and root. Own daemons run on own ports, with all their files
+in a temporary directory; they are ended with the test. What is shown, in about 4 minutes on 2 cores:
+  - the quick start's pretraining as a job of 2 tasks, a sweep over three patterns as a job array that waits for it, and
+    the table of the sweep, by one command
+  - the same pretraining, submitted by `ratplus submit`, stopped before its time limit, queued again, finished: its last
+    checkpoint is that of the undisturbed run, byte for byte
+  - a job of which a rank is killed ends as FAILED, with the reason in its log, and is not queued again
+
+  --program FILE    ratplus (build/ratplus)
+  --data DIRECTORY  a dataset of the quick start's tokenizer; default: that of runs/quickstart or runs/quickstart-short,
+                    or else a new one of the same text
+  --steps N         of the pretraining (48); more where the machine is so fast that it ends before it is stopped
+  --keep            leave the directory, with all logs
+Status 77: skipped, since something is not installed.
+END
+}
+
+program=build/ratplus
+data=
+steps=48
+keep=false
+while (($# > 0)); do
+  case $1 in
+    --program) program=${2:?} && shift ;;
+    --data) data=${2:?} && shift ;;
+    --steps) steps=${2:?} && shift ;;
+    --keep) keep=true ;;
+    -h | --help) usage && exit ;;
+    *) die "unknown option '$1'; --help lists the known ones" ;;
+  esac
+  shift
+done
+[[ -x $program ]] || die "$program is missing; build it, or give --program"
+program=$(realpath "$program")
+missing=$(slurm_is_missing)
+if [[ -n $missing ]]; then
+  echo "skipped: $missing"
+  exit 77
+fi
+
+work=$(mktemp -d -t ratplus-slurm.XXXXXX)
+finish() {
+  stop_cluster "$work/cluster"
+  if $keep; then echo "kept: $work"; else rm -rf "$work"; fi
+}
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
+
+heading() { printf '\n=== %s (%d s since the start)\n' "$*" "$SECONDS"; }
+
+# The last lines of a job's log, and out.
+fail_with_log() {
+  printf '%s\n' "--- $1" >&2
+  tail -n 25 "$1" >&2 || true
+  die "$2"
+}
+
+find_data() {
+  local candidate
+  for candidate in "$data" runs/quickstart/data runs/quickstart-short/data; do
+    if [[ -n $candidate && -e $candidate/dataset.json ]]; then
+      realpath "$candidate"
+      return
+    fi
+  done
+  [[ -z $data ]] || die "$data: holds no dataset"
+  mkdir "$work/text"
+  { jobs/prose.sh "$work/text/prose.jsonl" 8 &&
+    "$program" prepare "$work/text" --output "$work/data" --train-tokenizer --vocab-size 2048 \
+      --validation-fraction 0.05; } >"$work/prepare.log" 2>&1 || fail_with_log "$work/prepare.log" "no data"
+  echo "$work/data"
+}
+
+# --- What Slurm says of jobs ----------------------------------------------------------------------------------------
+
+field() { scontrol show job --oneliner "$1" | grep -o " $2=[^ ]*" | head -n 1 | cut -d= -f2; }
+
+# await JOB LOG SECONDS: until the job has come to its end. What was queued again would wait for two minutes; here it is
+# let go after some seconds (earlier, slurmd takes its credential for that of the start before), with time enough.
+await() {
+  local job=$1 log=$2 deadline=$((SECONDS + $3)) state waited=0
+  while ((SECONDS < deadline)); do
+    state=$(field "$job" JobState)
+    case $state in
+      PENDING)
+        if [[ $(field "$job" Reason) == BeginTime ]] && ((++waited > 10)); then
+          scontrol update jobid="$job" TimeLimit=20 StartTime=now
+        fi
+        ;;
+      RUNNING | COMPLETING | CONFIGURING) waited=0 ;;
+      *) return ;;
+    esac
+    sleep 0.5
+  done
+  fail_with_log "$log" "job $job is $state after $3 s"
+}
+
+expect_state() { # JOB STATE LOG
+  local state
+  state=$(field "$1" JobState)
+  [[ $state == "$2" ]] || fail_with_log "$3" "job $1 is $state, not $2"
+}
+
+expect_in() { grep -q "$2" "$1" || fail_with_log "$1" "its log does not say: $2"; } # LOG REGEX
+
+# --- The jobs -------------------------------------------------------------------------------------------------------
+
+mpi_environment
+export OMP_NUM_THREADS=1 RATPLUS=$program RATPLUS_SEQUENCES=16
+node=(--nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --gpus-per-node=0)
+last=$(printf 'checkpoints/step-%08d' "$steps")
+
+write_jobs() {
+  local common=("data.directory=$data" log.every=1 log.validation_sequences=8)
+  "$program" train configs/quickstart/pretrain.toml --print-config --set "${common[@]}" \
+    "schedule.steps=$steps" log.validate_every=0 checkpoint.every=20 "job.directory=$work/pretrain" \
+    >"$work/pretrain.toml"
+  "$program" train configs/quickstart/adapt-d16.toml --print-config --set "${common[@]}" \
+    schedule.steps=4 log.validate_every=0 checkpoint.every=0 "job.directory=$work/adapt" >"$work/adapt.toml"
+}
+
+test_chain() {
+  heading "pretraining, a sweep of three patterns, and its table, by one command"
+  jobs/slurm/chain.sh "$work/pretrain.toml" "$work/adapt.toml" "${node[@]}" --time=20 --array=0,4,6 \
+    --output="$work/chain-%x-%j.log" | tee "$work/chain.txt"
+  local numbers pretraining table log
+  mapfile -t numbers < <(sed -n 's/.*: job \([0-9]*\)$/\1/p' "$work/chain.txt")
+  pretraining=${numbers[0]} table=${numbers[2]} log=$work/chain-ratplus-eval-${numbers[2]}.log
+  await "$pretraining" "$work/chain-ratplus-pretrain-$pretraining.log" 400
+  expect_state "$pretraining" COMPLETED "$work/chain-ratplus-pretrain-$pretraining.log"
+  await "$table" "$log" 400
+  expect_state "$table" COMPLETED "$log"
+  cat "$work/sweep/table.txt"
+  # A row of names, and two of four perplexities each: dense, and the three patterns.
+  awk '/^ *(before|after) adaptation / { for (i = NF - 3; i <= NF; ++i) if ($i + 0 <= 1) exit 1; rows++ }
+       END { exit rows != 2 }' "$work/sweep/table.txt" || die "this is no table of dense and three patterns"
+  grep -q 'dense .*D = 1, I = 4 .*D = 16, I = 4 .*D = 64, I = 4' "$work/sweep/table.txt" || die "its columns are others"
+}
+
+# The losses of the last step, and of the validation after it.
+last_losses() { grep "\"step\": *$steps," "$1/metrics.jsonl" | grep -o '"loss":[^,}]*\|"gradient_norm":[^,}]*'; }
+
+test_preemption() {
+  heading "the same pretraining, stopped before its time limit of a minute, queued again, finished"
+  local run=$work/preempted job log file
+  "$program" submit "$work/pretrain.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 --time 1 --stop-before 40 \
+    --set "job.directory=$run"
+  job=$(cat "$run/submitted.job") log=$run/slurm-$job.log
+  await "$job" "$log" 400
+  expect_state "$job" COMPLETED "$log"
+  grep 'batch: ' "$log"
+  (($(field "$job" Restarts) >= 1)) || fail_with_log "$log" "it was not queued again: it ended too soon (--steps)"
+  expect_in "$log" 'stopped by a signal'
+  expect_in "$log" 'queued again'
+  expect_in "$log" "step $steps/$steps"
+  [[ -n $(last_losses "$run") && $(last_losses "$run") == "$(last_losses "$work/pretrain")" ]] ||
+    die "the losses of its last step are not those of the undisturbed run"
+  for file in "$work/pretrain/$last"/part-*.h5; do
+    cmp "$file" "$run/$last/$(basename "$file")" || die "its last checkpoint is not that of the undisturbed run"
+  done
+  echo "the same losses and the same checkpoint as the undisturbed run"
+}
+
+test_killed_rank() {
+  heading "a job of which a rank is killed"
+  local job log
+  job=$(RATPLUS_TEST_FAILURE="1:kill:forward of blocks.1:2" RATPLUS_LAUNCHER=mpirun sbatch --parsable "${node[@]}" \
+    --time=20 --output="$work/killed.log" jobs/slurm/pretrain.sbatch "$work/pretrain.toml" \
+    --set "job.directory=$work/killed") log=$work/killed.log
+  await "$job" "$log" 120
+  expect_state "$job" FAILED "$log"
+  expect_in "$log" 'ratplus: rank 1 on .* died in forward of blocks.1'
+  [[ $(field "$job" Restarts) == 0 ]] || fail_with_log "$log" "it was queued again"
+  grep 'died in\|batch: ' "$log"
+  echo "FAILED, and not queued again"
+}
+
+heading "a cluster of one node"
+start_cluster "$work/cluster" 2
+data=$(find_data)
+write_jobs
+test_chain
+test_preemption
+test_killed_rank
+heading "passed"

@@ -1,0 +1,100 @@
+# shellcheck shell=bash
+# A Slurm cluster of one node, which is this machine; to be sourced. Its daemons are own ones on own ports, with keys,
+# configuration, state and logs in one directory: a Slurm that is installed here for real is not touched.
+
+# What is missing for it; empty if nothing is.
+slurm_is_missing() {
+  local program
+  for program in slurmctld slurmd munged sbatch srun scontrol squeue; do
+    command -v "$program" >/dev/null && continue
+    echo "$program is not installed; Debian: apt-get install --no-install-recommends slurm-wlm munge" \
+      "(or jobs/setup.sh --slurm)"
+    return
+  done
+  if [[ $(id -u) -ne 0 ]]; then echo "slurmd starts jobs as root only; run this as root"; fi
+}
+
+# Two TCP ports that nobody listens on, below those that the kernel hands out by itself.
+free_ports() {
+  local port found=()
+  for ((port = 17000 + RANDOM % 10000; ${#found[@]} < 2; ++port)); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || found+=("$port")
+  done
+  echo "${found[@]}"
+}
+
+# start_cluster DIRECTORY CPUS: the daemons, and SLURM_CONF for every command that talks to them.
+start_cluster() {
+  local directory=$1 cpus=$2 memory host ports
+  host=$(hostname -s)
+  memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+  read -ra ports < <(free_ports)
+  mkdir -p "$directory"/{munge,state,spool}
+  chmod 711 "$directory" # munge's clients reach its socket through it
+  chmod 755 "$directory/munge"
+  # The node's name is not this host's, so that no other configuration is met; task placement, process groups and
+  # accounting are the plainest, so that neither control groups nor a database are needed.
+  cat >"$directory/slurm.conf" <<END
+ClusterName=ratplus-test
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+SlurmctldPort=${ports[0]}
+AuthType=auth/munge
+AuthInfo=socket=$directory/munge/socket
+CredType=cred/munge
+StateSaveLocation=$directory/state
+SlurmdSpoolDir=$directory/spool
+SlurmctldPidFile=$directory/slurmctld.pid
+SlurmdPidFile=$directory/slurmd.pid
+SlurmctldLogFile=$directory/slurmctld.log
+SlurmdLogFile=$directory/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=2,batch_sched_delay=0
+MpiDefault=none
+KillWait=10
+ReturnToService=2
+SlurmdParameters=config_overrides
+NodeName=ratplus-node NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=$cpus RealMemory=$memory
+PartitionName=test Nodes=ratplus-node Default=YES MaxTime=INFINITE State=UP
+END
+  (umask 077 && head -c 128 /dev/urandom >"$directory/munge/key")
+  export SLURM_CONF=$directory/slurm.conf
+  munged --force --socket="$directory/munge/socket" --key-file="$directory/munge/key" \
+    --pid-file="$directory/munge/pid" --log-file="$directory/munge/log" --seed-file="$directory/munge/seed" \
+    2>"$directory/munge/errors" || die "munged did not start: $(tail -n 3 "$directory/munge/errors")"
+  slurmctld -c || die "slurmctld did not start: $(tail -n 5 "$directory/slurmctld.log")"
+  slurmd -N ratplus-node || die "slurmd did not start: $(tail -n 5 "$directory/slurmd.log")"
+  await_cluster "$directory"
+}
+
+await_cluster() {
+  local attempt
+  for ((attempt = 0; attempt < 150; ++attempt)); do
+    if [[ $(sinfo -h -o %T 2>/dev/null) == idle ]]; then return; fi
+    sleep 0.2
+  done
+  die "the node is not idle after 30 s: $(sinfo -h -o '%T %E' 2>&1); $(tail -n 3 "$1/slurmctld.log")"
+}
+
+# Ends all jobs and the daemons of start_cluster, these alone, by their process numbers.
+stop_cluster() {
+  local directory=$1 file process
+  if [[ ! -e $directory/slurm.conf ]]; then return; fi
+  scancel --user="$(id -un)" 2>/dev/null || true
+  for ((attempt = 0; attempt < 50; ++attempt)); do
+    [[ -n $(squeue -h 2>/dev/null) ]] || break
+    sleep 0.2
+  done
+  for file in slurmd.pid slurmctld.pid munge/pid; do
+    process=$(cat "$directory/$file" 2>/dev/null) || continue
+    kill -TERM "$process" 2>/dev/null || true
+    for ((attempt = 0; attempt < 50; ++attempt)); do
+      kill -0 "$process" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -KILL "$process" 2>/dev/null || true
+  done
+}
