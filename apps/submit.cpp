@@ -9,12 +9,15 @@
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
+#include "apps/format.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/ops.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
+#include "lib/plan/plan.h"
 #include "lib/slurm/batch_script.h"
 #include "lib/slurm/sbatch.h"
 #include "lib/train/run_directory.h"
@@ -31,7 +34,8 @@ constexpr const char* help_text = R"(usage: ratplus submit JOB.toml --nodes N --
        ratplus submit JOB.toml --nodes N --ranks-per-node R [options]        (without GPUs)
 
 Checks all of a training job that can be checked without ranks and GPUs (job file, data and its shards,
-the weights or the checkpoint it starts from, that the batch divides over the ranks), writes
+the weights or the checkpoint it starts from, that the batch divides over the ranks, and with --gpu that it
+fits into the GPUs' memory), writes
   RUN/submitted.toml      the whole effective job: what the job file says later changes nothing
   RUN/submitted.sbatch    a script that needs nothing of the repository
 and submits the script to Slurm. Before the time is up the job saves and queues itself again, until it is
@@ -42,7 +46,7 @@ done; jobs/README.md says how, and what else there is for batch jobs: adaptation
 constexpr const char* help_end = R"(
 examples:
   ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --time 24:00:00 --partition gpu
-  ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --dry-run
+  ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --gpu h100 --dry-run
   ratplus submit configs/adapt/1b.toml --nodes 1 --gpus-per-node 8 --after 4711 --set job.pattern=64,0,4
   ratplus submit job.toml --nodes 2 --ranks-per-node 4 --cpus-per-rank 16 --launcher mpirun
 )";
@@ -52,6 +56,7 @@ struct SubmitArguments {
   std::vector<std::string> overrides;
   slurm::Resources resources;
   slurm::Launcher launcher = slurm::Launcher::srun;
+  std::string gpu;  ///< the kind of the cluster's GPUs; empty: not told
   bool dry_run = false;
 };
 
@@ -88,6 +93,10 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
       "ranks of a node; default: one for each GPU")("cpus-per-rank",
                                                     po::value(&r.cpus_per_rank)->value_name("C"),
                                                     "cores of a rank; default: what Slurm gives")(
+      "gpu", po::value(&parsed.gpu)->value_name("KIND"),
+      "of the cluster (h100, h200, a100, ...): the memory and the time that are expected of the job there, "
+      "as "
+      "`ratplus plan` tells them; a job that does not fit is refused")(
       "time", po::value(&r.time)->value_name("LIMIT"),
       "time limit of one start, as sbatch takes it (24:00:00, 2-00:00:00); default: the partition's")(
       "stop-before", po::value(&r.stop_before)->value_name("S"),
@@ -111,6 +120,10 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
     throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
   if (!given->contains("ranks-per-node")) r.ranks_per_node = r.gpus_per_node;
   check_resources(r);
+  if (!parsed.gpu.empty()) {
+    if (r.gpus_per_node == 0) throw po::error("--gpu is the kind of --gpus-per-node, which is missing");
+    plan::find_gpu(parsed.gpu);
+  }
   parsed.launcher = slurm::parse_launcher(launcher);
   return parsed;
 }
@@ -131,6 +144,20 @@ void check_device(const config::JobConfig& job, const slurm::Resources& r) {
         "(cmake -DRATPLUS_CUDA=ON)",
         r.gpus_per_node);
   }
+}
+
+/// That the job fits into GPUs of the kind that was told, and what is expected of it there, as a text.
+std::string check_fits(const config::JobConfig& job, const SubmitArguments& args) {
+  if (args.gpu.empty()) return "";
+  const plan::Cluster cluster{.gpu = &plan::find_gpu(args.gpu),
+                              .nodes = args.resources.nodes,
+                              .gpus_per_node = args.resources.ranks_per_node};
+  const auto plan = plan::plan_job(job, cluster);
+  plan::require_fit(plan.memory, job, cluster);
+  return fmt::format("{}: {:.1f} of {:.1f} GiB a GPU; {:.0f} tokens/s a GPU expected{}\n", cluster.gpu->title,
+                     gib(plan.memory.bytes), gib(plan.memory.available),
+                     plan.step.tokens_per_second() / cluster.ranks(),
+                     plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
 }
 
 /// What the job will begin with, as a text.
@@ -218,6 +245,7 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
 int submit(const SubmitArguments& args) {
   const auto& r = args.resources;
   const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
+  const auto expected = check_fits(given, args);
   check_device(given, r);
   const auto job = train::complete_schedule(given);
   const auto data = train::check_data(job, r.rank_nodes());
@@ -226,7 +254,7 @@ int submit(const SubmitArguments& args) {
     fmt::print("{}: finished already, {}; nothing is submitted\n", job.job.directory, start.text);
     return 0;
   }
-  fmt::print("{}", describe(job, r, start));
+  fmt::print("{}{}", describe(job, r, start), expected);
   const auto script = script_of(job, args);
   if (args.dry_run) {
     fmt::print("\nsbatch {}\n\n{}", (script.job_file.parent_path() / "submitted.sbatch").string(),

@@ -214,3 +214,23 @@ TEST_CASE("the script queues a stopped job again, unless Slurm ends it, it faile
   }
   CHECK(requeues() == 7);
 }
+
+TEST_CASE(
+    "a job that does not fit its GPUs is refused with what does, before anything is asked of the queue") {
+  const auto submit_1b = [](const std::string& options) {
+    return test::ratplus(
+        "submit " RATPLUS_SOURCE_DIR "/configs/pretrain/1b.toml --nodes 1 --gpus-per-node 8 " + options);
+  };
+  const auto large = submit_1b("--gpu h100 --dry-run --set data.micro_batch=16");
+  CAPTURE(large.output);
+  CHECK(large.status == 1);
+  CHECK(test::contains(large.output, "data.micro_batch = 4"));
+  CHECK(test::contains(large.output, "GiB"));
+  const auto unknown = submit_1b("--gpu h900 --dry-run");
+  CHECK(unknown.status != 0);
+  CHECK(test::contains(unknown.output, "h100"));
+  const auto without = test::ratplus("submit " RATPLUS_SOURCE_DIR
+                                     "/configs/pretrain/1b.toml --nodes 1 --ranks-per-node 2 --gpu h100");
+  CHECK(without.status == 2);
+  CHECK(test::contains(without.output, "--gpus-per-node"));
+}
