@@ -197,7 +197,7 @@ class Preparation {
   /// What the directory held already; if that is not the dataset of these inputs and options, nothing.
   std::optional<Manifest> look() {
     check_options(options_);
-    if (options_.tokenizer) Tokenizer(*options_.tokenizer, options_.end_of_text).end_of_text();
+    if (options_.tokenizer) tokenizer_.emplace(*options_.tokenizer, options_.end_of_text).end_of_text();
     files_ = list_text_files(options_.inputs);
     source_ = source_fingerprint(options_, files_);
     if (!fs::exists(options_.output / manifest_name)) return std::nullopt;
@@ -221,7 +221,7 @@ class Preparation {
   }
 
   void load_tokenizer() {
-    tokenizer_.emplace(options_.tokenizer ? *options_.tokenizer : trained_file(), options_.end_of_text);
+    if (!tokenizer_) tokenizer_.emplace(trained_file(), options_.end_of_text);
     shared_ = {.vocab_size = tokenizer_->vocab_size(),
                .end_of_text = tokenizer_->end_of_text(),
                .tokenizer = tokenizer_->identity()};

@@ -7,7 +7,9 @@ TEXT.jsonl has its texts under "text"; some tens of MB give steady figures. spm_
 `sentencepiece`, the rest with `pip install tokenizers`. The contenders take turns, round after round. Each uses one
 thread, and what is compared is the CPU time of all its threads and of the kernel for it (getrusage), so that other
 work on the machine does not count: of prepare and spm_encode that of the whole process, from its start to its end; of
-the tokenizers alone that of encoding. The median over the rounds is shown. Counts of tokens are compared, too.
+the tokenizers alone that of encoding. What prepare takes for a single document (MPI, reading the
+tokenizer) is told beside it, since it is the same for any input. The median over the rounds is shown, and counts of
+tokens are compared.
 """
 import argparse
 import json
@@ -46,8 +48,8 @@ class Alone:
 
 
 class Prepare:
-    def __init__(self, args, tokenizer):
-        self.command = [args.ratplus, "prepare", args.text, "--tokenizer", tokenizer, "--threads", "1"]
+    def __init__(self, args, tokenizer, text=None):
+        self.command = [args.ratplus, "prepare", text or args.text, "--tokenizer", tokenizer, "--threads", "1"]
         self.command += ["--validation-fraction", "0", *(["--end-of-text", args.end] if args.end else []), "--output"]
 
     def __call__(self):
@@ -85,11 +87,14 @@ class Tokenizers:
         return cpu(resource.getrusage(resource.RUSAGE_SELF)) - before, tokens
 
 
-def compare(title, contenders, rounds, size, same_counts):
-    """`contenders`: {name: function of (CPU seconds, tokens)}, the first the tokenizer alone, the second prepare."""
+def compare(title, contenders, start, rounds, size, same_counts):
+    """`contenders`: {name: function of (CPU seconds, tokens)}, the first the tokenizer alone, the second prepare; `start`
+    is prepare on one document."""
     seconds = {name: [] for name in contenders}
     tokens = {}
+    starts = []
     for _ in range(rounds):
+        starts.append(start()[0])
         for name, contender in contenders.items():
             spent, tokens[name] = contender()
             seconds[name].append(spent)
@@ -98,7 +103,10 @@ def compare(title, contenders, rounds, size, same_counts):
     for name, s in median.items():
         print(f"  {name:<34}{s:8.2f} s {size / s / 1e6:8.2f} MB/s {tokens[name] / s / 1e6:8.3f} M tokens/s")
     alone, prepare, *others = contenders
-    print(f"  prepare has {median[alone] / median[prepare]:.0%} of the rate of the tokenizer alone", end="")
+    started = statistics.median(starts)
+    print(f"  prepare takes {started:.2f} s to start", end=", ")
+    print(f"and has {median[alone] / median[prepare]:.0%} of the rate of the tokenizer alone", end=" ")
+    print(f"({median[alone] / (median[prepare] - started):.0%} once it has started)", end="")
     print("".join(f", {median[o] / median[prepare]:.1f} times that of {o}" for o in others))
     if same_counts and len(set(tokens.values())) > 1:
         raise SystemExit(f"the counts of tokens differ: {tokens}")
@@ -116,18 +124,21 @@ def main():
     with open(args.text) as lines:
         texts = [json.loads(line)["text"] for line in lines]
     size = sum(len(t.encode()) for t in texts)
+    one = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    one.write(json.dumps({"text": texts[0]}) + "\n")
+    one.flush()
     print(f"{len(texts)} documents, {size / 1e6:.1f} MB of text; CPU time of one thread, median of {args.rounds} rounds")
     if args.sentencepiece:
         contenders = {"tokenizing alone": Alone(args, args.sentencepiece)}
         contenders["prepare, end to end"] = Prepare(args, args.sentencepiece)
         if shutil.which("spm_encode"):
             contenders["spm_encode"] = SpmEncode(args, texts)
-        compare(args.sentencepiece, contenders, args.rounds, size, same_counts=False)
+        compare(args.sentencepiece, contenders, Prepare(args, args.sentencepiece, one.name), args.rounds, size, same_counts=False)
     if args.huggingface:
         contenders = {"tokenizing alone": Alone(args, args.huggingface)}
         contenders["prepare, end to end"] = Prepare(args, args.huggingface)
         contenders["tokenizers"] = Tokenizers(args, texts)
-        compare(args.huggingface, contenders, args.rounds, size, same_counts=True)
+        compare(args.huggingface, contenders, Prepare(args, args.huggingface, one.name), args.rounds, size, same_counts=True)
 
 
 if __name__ == "__main__":
