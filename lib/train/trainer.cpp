@@ -125,8 +125,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
     validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
     loader_ = std::make_unique<data::Loader>(training_samples(job, data_), batch_shape(job, world), step_,
                                              job.schedule.steps, job.data.prefetch);
-    if (world.root()) metrics_.emplace(job.job.directory, step_);
     if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
+    if (world.root()) metrics_.emplace(job.job.directory, step_);
   });
 }
 
