@@ -13,7 +13,7 @@
 #include "kernels/error.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
-#include "lib/train/operations.h"
+#include "lib/train/datasheet_peak.h"
 
 namespace ratplus::apps {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "kernels/random.h"
 #include "lib/bench/median.h"
+#include "lib/bench/step_operations.h"
 #include "lib/train/half.h"
-#include "lib/train/operations.h"
 #include "lib/train/trainer.h"
 
 namespace ratplus::bench {
@@ -54,7 +54,9 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.memory_bytes = session.memory().total_bytes();
   result.memory_available = session.memory_available();
   for (const auto& half : halves) {
-    result.halves.push_back({half.name, 0, train::half_operations(half, job, sequences, result.parameters)});
+    result.halves.push_back(
+        {half.name, 0,
+         half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
   }
   std::vector<std::vector<double>> times(halves.size());
   std::vector<double> steps;

@@ -30,7 +30,7 @@ struct StepMetrics {
   double data_wait_share = 0;  ///< of the steps' time since the last report
   double step_seconds = 0;     ///< of a step, mean since the last report; validation and saving left out
   double share_of_peak =
-      0;  ///< operations of the step (half_operations) over what all processors could do meanwhile; NaN: peak unknown
+      0;  ///< operations of the step (bench::half_operations) over what all processors could do meanwhile; NaN: peak unknown
   std::int64_t memory_bytes = 0;             ///< the plan's, on the root's device
   std::int64_t memory_available_bytes = -1;  ///< of the root's device, now; -1: not known
   std::int64_t host_memory_bytes = -1;       ///< of the root's process, now; -1: not known

@@ -6,10 +6,11 @@
 #include <limits>
 
 #include "kernels/error.h"
+#include "lib/bench/step_operations.h"
 #include "lib/optim/schedule.h"
+#include "lib/train/datasheet_peak.h"
 #include "lib/train/half.h"
 #include "lib/train/host_memory.h"
-#include "lib/train/operations.h"
 #include "lib/train/stop_signal.h"
 #include "lib/weights/source.h"
 
@@ -118,7 +119,9 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
                           background_save_.prepare(session_.store())) {
   load(start);
   for (const auto& half : halves_) {
-    operations_ += half_operations(half, job, job.data.batch, parallel::parameter_count(session_.store().units()));
+    operations_ +=
+        bench::half_operations(job.model, half.pattern, parallel::parameter_count(session_.store().units()),
+                               job.data.batch, job.data.window);
   }
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);

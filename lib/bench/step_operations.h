@@ -1,0 +1,16 @@
+// The operations of a training step, as "share of peak" counts them.
+#pragma once
+
+#include <cstdint>
+
+#include "lib/model/config.h"
+#include "lib/model/pattern_plan.h"
+
+namespace ratplus::bench {
+
+/// Forward and backward of `sequences` of `tokens` under a pattern: 6 a parameter and token for the products, 12 d an
+/// attended pair and layer for attention. What is made again beyond them is not counted.
+double half_operations(const model::ModelConfig& model, const model::PatternPlan& pattern,
+                       std::int64_t parameters, std::int64_t sequences, std::int64_t tokens);
+
+}  // namespace ratplus::bench
