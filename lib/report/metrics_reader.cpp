@@ -70,6 +70,7 @@ void parse_step(const Json& entry, RunMetrics& run) {
   run.add_step(std::move(step));
   add_half_numbers(entry.at("halves"), *run.last_step, run);
   add_numbers(entry, "", run.last_step->step, run);
+  if (entry.contains("health")) add_numbers(entry["health"], "health_", run.last_step->step, run);
 }
 
 void parse_line(std::string_view line, RunMetrics& run) {
@@ -80,7 +81,7 @@ void parse_line(std::string_view line, RunMetrics& run) {
   const auto step = entry.at("step").get<std::int64_t>();
   if (kind == "validation") run.add_validation(parse_measurement(entry, "results"));
   if (kind == "checkpoint") run.saved_step = step;
-  add_numbers(entry, kind + "_", step, run);
+  if (kind == "validation" || kind == "checkpoint") add_numbers(entry, kind + "_", step, run);
 }
 
 std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {

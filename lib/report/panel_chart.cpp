@@ -16,11 +16,7 @@ constexpr std::size_t colours = 8;
 Axis value_axis(const Panel& panel) {
   const ValueRange range = range_of(panel);
   if (panel.logarithmic) return make_log_axis(range.low, range.high);
-  double low = range.low, high = range.high;
-  // Where zero is near, it belongs to the picture; a loss has no use for it.
-  if (panel.unit != Unit::nats && low > 0 && low < 0.4 * high) low = 0;
-  if (panel.unit != Unit::nats && high == 0) high = 1e-3;
-  return make_value_axis(panel.unit, low, high);
+  return make_value_axis(panel.unit, range.low, range.high);
 }
 
 }  // namespace

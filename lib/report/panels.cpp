@@ -34,6 +34,7 @@ const std::vector<PanelPlan>& known_panels() {
        Unit::bytes,
        {{"memory_bytes", "device, planned"}, {"host_memory_bytes", "process, on the host"}}},
       {"Wait for data, share of the steps' time", Unit::share, {{"data_wait_share", ""}}, true},
+      {"Others wait for the slowest rank, a step", Unit::seconds, {{"health_lag_seconds", ""}}, true},
       {"Checkpoints",
        Unit::seconds,
        {{"checkpoint_stall_seconds", "steps held up"}, {"checkpoint_seconds", "until complete"}},
@@ -48,7 +49,10 @@ bool is_left_out(const std::string& field) {
   for (const char* known : {"seconds", "step_seconds", "data_wait_seconds", "memory_available_bytes"}) {
     if (field == known) return true;
   }
-  return field.starts_with("validation_") || field.starts_with("checkpoint_");
+  for (const char* prefix : {"validation_", "checkpoint_", "health_"}) {
+    if (field.starts_with(prefix)) return true;
+  }
+  return false;
 }
 
 bool is_known(const std::string& field) {

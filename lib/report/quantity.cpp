@@ -40,7 +40,7 @@ std::vector<std::string> scaled_labels(Axis axis, const Scale& scale) {
   return labels;
 }
 
-/// "2e-4" rather than "2e-04", "0.5" rather than "5e-1".
+/// "2e-5" rather than "2e-05".
 std::string shortest(double value) {
   std::string text = fmt::format("{:.3g}", value);
   const auto exponent = text.find("e-0");
@@ -92,6 +92,13 @@ std::string format_value(Unit unit, double value) {
 }
 
 Axis make_value_axis(Unit unit, double low, double high) {
+  const double size = std::max(std::abs(low), std::abs(high));
+  if (high - low < 2e-3 * size) {
+    low -= 0.05 * size;
+    high += 0.05 * size;
+  }
+  if (unit != Unit::nats && low > 0 && low < 0.4 * high) low = 0;
+  if (size == 0) high = 1e-3;
   if (unit != Unit::bytes) return make_round_axis(low, high, 5);
   const double factor = scale_of_bytes(high).factor;
   Axis axis = make_round_axis(low / factor, high / factor, 5);

@@ -22,7 +22,8 @@ const char* to_string(Unit unit);
 /// "-" for what is not finite.
 std::string format_value(Unit unit, double value);
 
-/// A round axis of the unit's values, with about five ticks: bytes at round numbers of GiB.
+/// A round axis of the unit's values, with about five ticks: bytes at round numbers of GiB. Where zero is near, it
+/// belongs to the picture, but for a loss; values that differ by less than one could see are given some room.
 Axis make_value_axis(Unit unit, double low, double high);
 /// Tokens as the axes of charts have them: "0", "500k", "1.5M".
 std::vector<std::string> token_labels(const Axis& axis);

@@ -127,8 +127,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
     loader_ =
         std::make_unique<data::Loader>(fault_.wrap(training_samples(job, data_), job.data.batch),
                                        batch_shape(job, world), step_, job.schedule.steps, job.data.prefetch);
-    if (world.root()) metrics_.emplace(job.job.directory, step_);
     if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
+    if (world.root()) metrics_.emplace(job.job.directory, step_);
   });
 }
 

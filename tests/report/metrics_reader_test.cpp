@@ -99,6 +99,18 @@ TEST_CASE("an evaluation is the final result until a later validation") {
   CHECK(fails_saying([&] { read_metrics(run.directory()); }, "evaluation.json", "ratplus eval"));
 }
 
+TEST_CASE("what a line says of its ranks is read, and kinds of lines that are not known are passed over") {
+  const RunFixture run("health");
+  std::string line = step_line(10, joint_half);
+  line.insert(line.size() - 2,
+              R"(,"health":{"lag_seconds":0.25,"slowest_rank":1,"straggler":false,"rank_seconds":[1,2]})");
+  run.metrics(line + R"({"kind":"not_finite","step":11,"pattern":"dense","loss":null,"file":"x"})" + "\n");
+  const RunMetrics metrics = read_metrics(run.directory());
+  CHECK(metrics.find("health_lag_seconds")->last() == 0.25);
+  CHECK(metrics.find("health_rank_seconds") == nullptr);
+  CHECK(metrics.find("not_finite_loss") == nullptr);
+}
+
 TEST_CASE("a file that grows: whole lines are taken in as they come, half a line when it is whole") {
   const RunFixture run("growing");
   MetricsReader reader(run.directory());
