@@ -48,6 +48,7 @@ while (($# > 0)); do
 done
 [[ -x $program ]] || die "$program is missing; build it, or give --program"
 program=$(realpath "$program")
+PATH=$PATH:/usr/sbin:/sbin # where Debian's daemons are
 missing=$(slurm_is_missing)
 if [[ -n $missing ]]; then
   echo "skipped: $missing"

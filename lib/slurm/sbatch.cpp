@@ -62,7 +62,8 @@ Finished run(std::vector<std::string> words) {
 }  // namespace
 
 bool available() {
-  return run({"sbatch", "--version"}).status == 0;
+  constexpr int not_found = 127;  // a sbatch without a cluster says so itself when it is asked to submit
+  return run({"sbatch", "--version"}).status != not_found;
 }
 
 std::string submit(const std::filesystem::path& script) {
