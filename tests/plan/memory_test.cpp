@@ -22,15 +22,15 @@ std::map<std::string, std::int64_t> by_name(const std::vector<Arena::Entry>& ent
 }
 
 TEST_CASE("a plan's memory is what a session takes") {
-  for (const char* shard : {"none", "optimizer", "full"}) {
-    for (const char* more : {"parallel.prefetch=2", "parallel.keep_weights=true", "parallel.reduce=bf16",
-                             "job.recompute=cheap", "job.recompute=block"}) {
+  for (const std::string shard : {"none", "optimizer", "full"}) {
+    for (const std::string more : {"parallel.prefetch=2", "parallel.keep_weights=true",
+                                   "parallel.reduce=bf16", "job.recompute=cheap", "job.recompute=block"}) {
       CAPTURE(shard);
       CAPTURE(more);
       // In f32, as on the CPU: only there the weights are their own masters.
-      const auto job = shipped_job("quickstart/pretrain",
-                                   {std::string("parallel.shard=") + shard, more, "job.precision=f32",
-                                    "data.micro_batch=1", "parallel.shard_group=0"});
+      const auto job =
+          shipped_job("quickstart/pretrain", {"parallel.shard=" + shard, more, "job.precision=f32",
+                                              "data.micro_batch=1", "parallel.shard_group=0"});
       const train::Session session(train::session_settings(job), world());
       auto on_gpus = job;
       on_gpus.job.device = DeviceChoice::cuda;
