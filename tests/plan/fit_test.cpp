@@ -24,7 +24,7 @@ TEST_CASE("what does not fit names settings that do") {
     const char* gpu;
     int nodes, gpus;
     std::vector<std::string> settings;  ///< of 7b
-    const char* way;
+    std::string way;
     std::vector<std::string> changed;  ///< the way, as settings
   };
   const Case cases[] = {

@@ -1,5 +1,5 @@
-// The memory of a plan beside that of the program itself, on ranks that there are: the same to the byte, in each part but
-// the scratch, which is the backend's own.
+// The memory of a plan beside that of the program itself, on ranks that there are: that of rank 0, which no other exceeds,
+// to the byte, in each part but the scratch, which is the backend's own.
 #include <doctest/doctest.h>
 
 #include <map>
@@ -22,26 +22,26 @@ std::map<std::string, std::int64_t> by_name(const std::vector<Arena::Entry>& ent
 }
 
 TEST_CASE("a plan's memory is what a session takes") {
-  for (const char* shard : {"none", "optimizer", "full"}) {
-    for (const char* more : {"parallel.prefetch=2", "parallel.keep_weights=true", "parallel.reduce=bf16",
-                             "job.recompute=cheap", "job.recompute=block"}) {
+  for (const std::string shard : {"none", "optimizer", "full"}) {
+    for (const std::string more : {"parallel.prefetch=2", "parallel.keep_weights=true",
+                                   "parallel.reduce=bf16", "job.recompute=cheap", "job.recompute=block"}) {
       CAPTURE(shard);
       CAPTURE(more);
       // In f32, as on the CPU: only there the weights are their own masters.
-      const auto job = shipped_job("quickstart/pretrain",
-                                   {std::string("parallel.shard=") + shard, more, "job.precision=f32",
-                                    "data.micro_batch=1", "parallel.shard_group=0"});
+      const auto job =
+          shipped_job("quickstart/pretrain", {"parallel.shard=" + shard, more, "job.precision=f32",
+                                              "data.micro_batch=1", "parallel.shard_group=0"});
       const train::Session session(train::session_settings(job), world());
       auto on_gpus = job;
       on_gpus.job.device = DeviceChoice::cuda;
       const auto plan = plan_memory(on_gpus, cluster_of("h100", 1, world().size()));
-      const auto taken = by_name(session.memory().plan());
-      const auto planned = by_name(plan.parts);
-      CHECK(planned.size() == taken.size());
-      for (const auto& [name, bytes] : taken) {
-        CAPTURE(name);
-        // The last rank's part of a unit may be shorter than the others', which the plan is for.
-        CHECK((planned.contains(name) ? planned.at(name) : 0) == world().max(bytes));
+      const auto planned = by_name(plan.parts), taken = by_name(session.memory().plan());
+      if (world().root()) CHECK(planned == taken);
+      // The last ranks have what is left of each unit.
+      for (const auto& [part, bytes] : taken) {
+        CAPTURE(part);
+        REQUIRE(planned.contains(part));
+        CHECK(bytes <= planned.at(part));
       }
     }
   }

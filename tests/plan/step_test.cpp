@@ -28,9 +28,9 @@ double block_elements(const config::JobConfig& job) {
 }
 
 TEST_CASE("a step's time is that of its parts and of what communication adds") {
-  for (const char* shard : {"none", "optimizer", "full"}) {
+  for (const std::string shard : {"none", "optimizer", "full"}) {
     CAPTURE(shard);
-    const auto job = shipped_job("pretrain/1b", {"data.batch=128", std::string("parallel.shard=") + shard});
+    const auto job = shipped_job("pretrain/1b", {"data.batch=128", "parallel.shard=" + shard});
     const auto step = plan_step(job, cluster_of("h200", 2, 4));
     CHECK(sum_of_parts(step) == doctest::Approx(step.seconds));
     CHECK(step.halves[0].seconds + step.halves[1].seconds == doctest::Approx(step.seconds));
@@ -86,11 +86,10 @@ TEST_CASE("what is sent is what parallel/README.md says") {
 }
 
 TEST_CASE("of many micro-batches those in the middle are counted once") {
-  for (const char* reduce : {"f32", "bf16"}) {
+  for (const std::string reduce : {"f32", "bf16"}) {
     CAPTURE(reduce);
-    const auto job =
-        shipped_job("pretrain/1b", {"data.batch=176", "data.micro_batch=1", "parallel.shard=full",
-                                    std::string("parallel.reduce=") + reduce});
+    const auto job = shipped_job("pretrain/1b", {"data.batch=176", "data.micro_batch=1",
+                                                 "parallel.shard=full", "parallel.reduce=" + reduce});
     const auto cluster = cluster_of("h200", 2, 8);  // 11 micro-batches
     const auto all = plan_step(job, cluster, 100), few = plan_step(job, cluster);
     CHECK(few.seconds == doctest::Approx(all.seconds).epsilon(1e-6));
@@ -122,9 +121,8 @@ TEST_CASE("a sparse half is faster than a dense one, and recomputation costs tim
   const auto step = plan_step(shipped_job("pretrain/1b"), cluster);
   CHECK(step.halves[0].seconds < step.halves[1].seconds);
   double before = step.seconds;
-  for (const char* recompute : {"cheap", "block"}) {
-    const auto again =
-        plan_step(shipped_job("pretrain/1b", {std::string("job.recompute=") + recompute}), cluster);
+  for (const std::string recompute : {"cheap", "block"}) {
+    const auto again = plan_step(shipped_job("pretrain/1b", {"job.recompute=" + recompute}), cluster);
     CHECK(again.seconds > before);
     before = again.seconds;
   }
