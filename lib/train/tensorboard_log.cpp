@@ -26,6 +26,8 @@ void TensorboardLog::write(const StepMetrics& metrics) {
   add_bytes("memory/memory_bytes", metrics.memory_bytes);
   add_bytes("memory/memory_available_bytes", metrics.memory_available_bytes);
   add_bytes("memory/host_memory_bytes", metrics.host_memory_bytes);
+  scalars.push_back({"health/skipped_updates", static_cast<double>(metrics.skipped_updates)});
+  if (metrics.health) scalars.push_back({"health/lag_seconds", metrics.health->lag_seconds});
   file_.write(metrics.step, scalars);
 }
 
