@@ -222,11 +222,18 @@ int train_command(const Arguments& args) {
     return 0;
   }
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
-  const train::EndOnSignal before_the_first_step(
+  train::EndOnSignal before_the_first_step(
       exit_interrupted,
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; go on with --resume\n"
                      : nullptr);
-  return with_ranks([&](const parallel::World& world) { return train(*parsed, world); });
+  return with_ranks([&](const parallel::World& world) {
+    try {
+      return train(*parsed, world);
+    } catch (...) {
+      before_the_first_step.already_ending(1);
+      throw;
+    }
+  });
 }
 
 }  // namespace ratplus::apps

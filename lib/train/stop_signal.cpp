@@ -51,4 +51,9 @@ int StopSignal::received() {
 
 EndOnSignal::EndOnSignal(int status, const char* message) : handlers_(ending_with(status, message), 0) {}
 
+void EndOnSignal::already_ending(int status) {
+  end_message = nullptr;
+  end_status = status;
+}
+
 }  // namespace ratplus::train

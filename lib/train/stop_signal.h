@@ -41,6 +41,9 @@ class EndOnSignal {
  public:
   /// `message` is printed then; null for none.
   EndOnSignal(int status, const char* message);
+  /// From here on the program is on its way out with this status, for a reason of its own: a signal (mpirun and Slurm
+  /// send one to the other ranks when one has ended) hastens that and adds no message.
+  void already_ending(int status);
   ~EndOnSignal() = default;
   EndOnSignal(const EndOnSignal&) = delete;
   EndOnSignal& operator=(const EndOnSignal&) = delete;

@@ -159,7 +159,7 @@ TEST_CASE("so many left out in a row stop the job, counted for each half") {
   const auto stopped = with_fault("1:gradient:4:2:9", settings, 2);
   CAPTURE(stopped.output);
   CHECK(stopped.status == 3);
-  CHECK(test::count(stopped.output, "warning: step ") == 2);
+  CHECK(test::count(stopped.output, "so no update was made; ") == 3);  // two warnings, and the reason of the end
   CHECK(test::count(stopped.output, "ratplus: step 6 (") == 1);
   const auto info = checkpoint::read_info(checkpoint::resolve(run));
   CHECK(info.updates == 8 + static_cast<int>(info.begun.size()));  // 3 whole steps, the first halves of two

@@ -21,15 +21,19 @@ namespace {
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
 train::StepMetrics step(std::int64_t n, double loss) {
+  train::HealthMetrics health;
+  health.lag_seconds = 0.125;
   return {.step = n,
           .steps = 9,
           .tokens = 100 * n,
           .learning_rate = 1e-3,
           .halves = {{"64,0,0", loss + 1, 0.5}, {"dense", loss, 0.75}},
+          .skipped_updates = 2,
           .tokens_per_second = 10,
           .step_seconds = 0.25,
           .share_of_peak = 0.5,
-          .memory_bytes = std::int64_t{70} << 30};
+          .memory_bytes = std::int64_t{70} << 30,
+          .health = health};
 }
 
 /// Steps 1 to 5 with loss 5, killed, and resumed from step 3 with loss 4.
@@ -65,6 +69,8 @@ Shown expected() {
   of_steps("throughput/data_wait_share", 0, 0);
   of_steps("throughput/share_of_peak", 0.5, 0.5);
   of_steps("memory/memory_bytes", 70.0 * (1 << 30), 70.0 * (1 << 30));
+  of_steps("health/skipped_updates", 2, 2);
+  of_steps("health/lag_seconds", 0.125, 0.125);
   shown["validation_loss/16,256,4"] = {{4, 3}};
   shown["validation_perplexity/16,256,4"] = {{4, static_cast<float>(std::exp(3.0))}};
   shown["validation/seconds"] = {{4, 1}};
