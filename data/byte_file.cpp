@@ -57,8 +57,9 @@ std::string ByteReader::read(std::int64_t offset, std::int64_t count) const {
 }
 
 ByteWriter::ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as)
-    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC), behind_(file) {
+    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC) {
   if (!file_.ok()) fail_writing(shown_);
+  behind_ = WriteBehind(file);
   buffer_.reserve(buffer_bytes);
 }
 

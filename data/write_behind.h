@@ -14,6 +14,7 @@ namespace ratplus::data {
 /// them. A hint: a file system that cannot take it writes as it always does.
 class WriteBehind {
  public:
+  WriteBehind() = default;
   explicit WriteBehind(const std::filesystem::path& file) : file_(file, O_RDONLY) {}
 
   /// `bytes` more have been given to the system. Does not wait for the disk, unless its queue is full.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -25,9 +26,14 @@ void touch(void* data, std::int64_t bytes) {
   for (std::int64_t i = 0; i < threads; ++i) {
     const auto from = bytes / threads * i;
     const auto to = i + 1 == threads ? bytes : bytes / threads * (i + 1);
-    others.emplace_back([data, from, to] {
+    const auto clear = [data, from, to] {
       std::memset(static_cast<char*>(data) + from, 0, static_cast<std::size_t>(to - from));
-    });
+    };
+    try {
+      others.emplace_back(clear);
+    } catch (const std::system_error&) {  // no more threads to be had
+      clear();
+    }
   }
 }
 
@@ -42,8 +48,13 @@ HostMemory::HostMemory(Device device, std::int64_t bytes) : device_(device), byt
     fail("{:.1f} GiB of host memory were not to be had: {}", gib(bytes), std::strerror(errno));
   }
   madvise(data_, size, MADV_HUGEPAGE);  // quicker to map and to lock; without it all works as well
-  touch(data_, bytes);
-  if (device.kind == DeviceKind::cuda) locked_ = cuda::lock_pages(device, data_, bytes);
+  try {
+    touch(data_, bytes);
+    if (device.kind == DeviceKind::cuda) locked_ = cuda::lock_pages(device, data_, bytes);
+  } catch (...) {
+    release();
+    throw;
+  }
 }
 
 HostMemory::HostMemory(HostMemory&& other) noexcept

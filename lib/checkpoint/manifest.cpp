@@ -131,7 +131,7 @@ std::string describe(const DataCounts& d) {
 
 void write_manifest(const std::filesystem::path& directory, const Info& info) {
   Json manifest = {{"format", "ratplus-checkpoint"},
-                   {"version", info.begun.empty() ? 2 : format_version},
+                   {"version", version_of(info)},
                    {"step", info.step},
                    {"updates", info.updates},
                    {"tokens", info.tokens},

@@ -64,6 +64,11 @@ struct Info {
   bool optimizer = true;  ///< with the optimizer's moments; without: to adapt or evaluate
 };
 
+/// The oldest version of the format that can say what there is of this checkpoint: its files are marked with it.
+inline int version_of(const Info& info) {
+  return info.begun.empty() ? 2 : format_version;
+}
+
 /// Reads and checks directory/manifest.json; Error names the file and what is wrong.
 Info read_info(const std::filesystem::path& directory);
 /// The same from the manifest's text.

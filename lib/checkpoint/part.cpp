@@ -107,7 +107,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
                 const std::vector<parallel::UnitLayout>& units, const ReadState& state) {
   const fs::path shown_as = info.directory / file_name(part);
   File out = File::create(directory / file_name(part), shown_as);
-  out.set_attribute("version", std::int64_t{format_version});
+  out.set_attribute("version", std::int64_t{version_of(info)});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
   data::WriteBehind behind(directory / file_name(part));

@@ -6,26 +6,32 @@
 #include <array>
 #include <cctype>
 
+#include "kernels/datasheet.h"
 #include "kernels/error.h"
 #include "lib/plan/speeds.h"
 
 namespace ratplus::plan {
 namespace {
 
-constexpr std::int64_t gib = std::int64_t{1} << 30;
+constexpr std::int64_t one_gib = std::int64_t{1} << 30;
+
+constexpr double peak(std::string_view title) {
+  return datasheet_peak(title, DType::bf16);
+}
 
 // Datasheets of the SXM forms; dense rates. Memory: what cudaMemGetInfo was seen to leave on an H100 and an H200, and of
 // the others the datasheet's less 2.5 %, which is what those two lack.
 constexpr std::array gpus = {
-    Gpu{"a100-40gb", "NVIDIA A100 40GB SXM", 39 * gib, 1.555e12, 312e12, 19.5e12, 300e9,
+    Gpu{"a100-40gb", "NVIDIA A100 40GB SXM", 39 * one_gib, 1.555e12, peak("NVIDIA A100 40GB SXM"), 19.5e12,
+        300e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
-    Gpu{"a100", "NVIDIA A100 80GB SXM", 78 * gib, 2.039e12, 312e12, 19.5e12, 300e9,
+    Gpu{"a100", "NVIDIA A100 80GB SXM", 78 * one_gib, 2.039e12, peak("NVIDIA A100 80GB SXM"), 19.5e12, 300e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
-    Gpu{"h100", "NVIDIA H100 80GB SXM", 78 * gib, 3.35e12, 989e12, 66.9e12, 450e9,
+    Gpu{"h100", "NVIDIA H100 80GB SXM", 78 * one_gib, 3.35e12, peak("NVIDIA H100 80GB SXM"), 66.9e12, 450e9,
         "operations and steps were measured on it, on one GPU; links have not been"},
-    Gpu{"h200", "NVIDIA H200 141GB SXM", 139 * gib, 4.8e12, 989e12, 66.9e12, 450e9,
+    Gpu{"h200", "NVIDIA H200 141GB SXM", 139 * one_gib, 4.8e12, peak("NVIDIA H200 141GB SXM"), 66.9e12, 450e9,
         "steps were measured on one and two; operations are those of an H100, with more bandwidth"},
-    Gpu{"b200", "NVIDIA B200 180GB SXM", 174 * gib, 8.0e12, 2250e12, 75e12, 900e9,
+    Gpu{"b200", "NVIDIA B200 180GB SXM", 174 * one_gib, 8.0e12, peak("NVIDIA B200 180GB SXM"), 75e12, 900e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
 };
 
