@@ -320,6 +320,9 @@ int bench_command(const Arguments& args) {
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   check_directory_of("--json", parsed.json);
   check_directory_of("--timeline", parsed.timeline);
+  if (!parsed.timeline.empty() && !parsed.timeline.ends_with(".svg")) {
+    throw po::error(fmt::format("--timeline {}: it is drawn as an .svg", parsed.timeline));
+  }
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {

@@ -90,7 +90,9 @@ class VerifyLine {
 };
 
 void print_training(const checkpoint::Info& info) {
-  fmt::print("step       {} ({} updates, {} tokens)\n", info.step, info.updates,
+  // Files of other systems do not know how many updates were made.
+  const auto updates = info.updates > 0 || info.step == 0 ? fmt::format("{} updates, ", info.updates) : "";
+  fmt::print("step       {} ({}{} tokens)\n", info.step, updates,
              format_count(static_cast<double>(info.tokens)));
   if (!info.begun.empty())
     fmt::print("           and {} update{} of step {}\n", info.begun.size(),

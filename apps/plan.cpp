@@ -29,7 +29,7 @@ the end of the job, and the size of its checkpoints. No GPU, no data and no MPI 
 
 The memory is counted by the program's own objects. The time comes from a model, which
 docs/performance.md explains and compares with measured steps; "cautions" say where a plan goes beyond
-what was measured. Where the job does not fit, settings are named that do, and the status is 1.
+what was measured. Where the job does not fit, settings are named that do, and the status is 1 (with --table: where it fits none).
 
 )";
 
@@ -117,7 +117,11 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   }
   parsed.cluster.link *= 1e9;
   parsed.cluster.network *= 1e9;
-  if (values->contains("table")) parsed.table = parse_nodes(table);
+  if (values->contains("table")) {
+    if (!values->at("nodes").defaulted())
+      throw po::error("--table has its own numbers of nodes: leave --nodes out");
+    parsed.table = parse_nodes(table);
+  }
   check_cluster(parsed);
   try {
     parsed.cluster.gpu = &plan::find_gpu(gpu);
