@@ -96,7 +96,7 @@ TEST_CASE("a signal to one rank of several before the first step is no crash") {
   test::Result result;
   // The first rank stays where the run is set up, and the other waits for it.
   std::thread runner([&] {
-    result = test::shell("RATPLUS_TEST_FAILURE='0:stall:connecting the ranks' " +
+    result = test::shell("RATPLUS_TEST_FAILURE=\"0:stall:connecting the ranks\" " +
                          test::command(train_arguments(run), 2));
   });
   for (int tries = 0; tries < 2000 && !fs::exists(run / "log.txt"); ++tries) {
