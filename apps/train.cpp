@@ -227,6 +227,7 @@ int train_command(const Arguments& args) {
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; go on with --resume\n"
                      : nullptr);
   return with_ranks([&](const parallel::World& world) {
+    const train::EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
       return train(*parsed, world);
     } catch (...) {

@@ -23,10 +23,11 @@ class SharedText {
 
 /// One rank's place on the board. All zero at first.
 struct BoardEntry {
-  std::atomic<std::int32_t> process;   ///< its process id; 0: not there yet
-  std::atomic<std::int32_t> rank;      ///< of the world
-  std::atomic<bool> leaving;           ///< it ends in order, or has said why it does not
-  std::atomic<bool> waiting;           ///< for other ranks
+  std::atomic<std::int32_t> process;  ///< its process id; 0: not there yet
+  std::atomic<std::int32_t> rank;     ///< of the world
+  std::atomic<bool> leaving;          ///< it ends in order, or has said why it does not
+  std::atomic<bool> stopped;  ///< a signal ends it, and all others with it; set in the signal's handler
+  std::atomic<bool> waiting;  ///< for other ranks
   std::atomic<std::int64_t> at_since;  ///< when `at` was set, in ns of the host's steady clock
   SharedText at;                       ///< what it is computing
   SharedText waits_in;                 ///< the collective that it waits in

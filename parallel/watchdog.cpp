@@ -132,6 +132,7 @@ void Watchdog::watch() {
     // Where this thread did not run for long, neither did its process.
     const double seconds = std::min(std::chrono::duration<double>(now - before).count(), 1.0);
     before = now;
+    if (!left_ && stopped_peer()) ::kill(getpid(), SIGTERM);
     std::string failure = left_ ? "" : failed_check();
     if (failure.empty() && !left_) failure = dead_peer();
     if (failure.empty()) failure = overdue(seconds);
@@ -139,12 +140,18 @@ void Watchdog::watch() {
   }
 }
 
+/// Whether a signal has ended another rank of this host.
+bool Watchdog::stopped_peer() const {
+  return std::ranges::any_of(peers_,
+                             [&](const Peer& peer) { return board_.entry(peer.place).stopped.load(); });
+}
+
 /// Names a rank of this host that is gone without having said so. Seen twice, since ranks that are all being killed
 /// go one after another.
 std::string Watchdog::dead_peer() {
   for (auto& peer : peers_) {
     const auto& entry = board_.entry(peer.place);
-    if (entry.leaving || identity_of(entry.process) == peer.identity) {
+    if (entry.leaving || entry.stopped || identity_of(entry.process) == peer.identity) {
       peer.misses = 0;
       continue;
     }

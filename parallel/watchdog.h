@@ -75,6 +75,10 @@ class Watchdog {
   /// From here on this rank's end is no failure: it ends in order, or has said why.
   void leave();
 
+  /// To be set by the handler of a signal that ends this rank (a store without lock): that is no failure then, and the
+  /// other ranks of this host are sent SIGTERM, to end likewise.
+  std::atomic<bool>& stopped() const { return board_.own().stopped; }
+
  private:
   /// Another rank of this host.
   struct Peer {
@@ -85,6 +89,7 @@ class Watchdog {
 
   void watch();
   void look_for_peers();
+  bool stopped_peer() const;
   std::string dead_peer();
   std::string overdue(double seconds);
   std::string failed_check();

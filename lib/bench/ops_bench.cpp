@@ -9,8 +9,8 @@
 
 #include "kernels/buffer.h"
 #include "kernels/host_memory.h"
+#include "kernels/median.h"
 #include "kernels/random.h"
-#include "lib/bench/median.h"
 #include "lib/model/attended_pairs.h"
 
 namespace ratplus::bench {

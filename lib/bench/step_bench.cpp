@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/median.h"
 #include "kernels/random.h"
-#include "lib/bench/median.h"
 #include "lib/model/operations.h"
 #include "lib/train/half.h"
 #include "lib/train/trainer.h"

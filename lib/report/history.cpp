@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "kernels/median.h"
 
 namespace ratplus::report {
 
@@ -75,9 +78,7 @@ double History::median(std::size_t count) const {
   const std::size_t begin = stretches_.size() - std::min(count, stretches_.size());
   for (std::size_t i = begin; i < stretches_.size(); ++i) values.push_back(stretches_[i].mean().y);
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  return ratplus::median(std::move(values));
 }
 
 }  // namespace ratplus::report

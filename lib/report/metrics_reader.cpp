@@ -57,6 +57,26 @@ void add_half_numbers(const Json& halves, const Measurement& measured, RunMetric
   }
 }
 
+RunHealth parse_health(const Json& health) {
+  return {.straggler = health.value("straggler", false),
+          .slowdown = health.value("slowdown", false),
+          .data_wait = health.value("data_wait", false),
+          .slowest_rank = health.value("slowest_rank", std::int64_t{0}),
+          .slowest_host = health.value("slowest_host", ""),
+          .lag_seconds = health.value("lag_seconds", 0.0),
+          .pace_ratio = health.value("pace_ratio", 0.0),
+          .data_wait_share = health.value("data_wait_share", 0.0)};
+}
+
+void parse_not_finite(const Json& entry, RunMetrics& run) {
+  auto& left_out = run.left_out ? *run.left_out : run.left_out.emplace();
+  ++left_out.updates;
+  left_out.step = entry.at("step").get<std::int64_t>();
+  left_out.pattern = entry.at("pattern").get<std::string>();
+  const auto file = entry.find("file");
+  left_out.file = file != entry.end() && file->is_string() ? file->get<std::string>() : "";
+}
+
 void parse_step(const Json& entry, RunMetrics& run) {
   auto step = parse_measurement(entry, "halves");
   const std::int64_t before = run.last_step ? run.last_step->step : 0;
@@ -70,7 +90,10 @@ void parse_step(const Json& entry, RunMetrics& run) {
   run.add_step(std::move(step));
   add_half_numbers(entry.at("halves"), *run.last_step, run);
   add_numbers(entry, "", run.last_step->step, run);
-  if (entry.contains("health")) add_numbers(entry["health"], "health_", run.last_step->step, run);
+  run.health.reset();
+  if (!entry.contains("health")) return;
+  run.health = parse_health(entry["health"]);
+  add_numbers(entry["health"], "health_", run.last_step->step, run);
 }
 
 void parse_line(std::string_view line, RunMetrics& run) {
@@ -81,6 +104,7 @@ void parse_line(std::string_view line, RunMetrics& run) {
   const auto step = entry.at("step").get<std::int64_t>();
   if (kind == "validation") run.add_validation(parse_measurement(entry, "results"));
   if (kind == "checkpoint") run.saved_step = step;
+  if (kind == "not_finite") parse_not_finite(entry, run);
   if (kind == "validation" || kind == "checkpoint") add_numbers(entry, kind + "_", step, run);
 }
 

@@ -27,6 +27,26 @@ struct Measurement {
   std::vector<PatternLoss> losses;  ///< a step: one for each half, in order; a validation: one a pattern
 };
 
+/// What a run's own watch over its health says with its last line of a step (docs/health.md).
+struct RunHealth {
+  bool straggler = false;  ///< these three have been warned about and still hold
+  bool slowdown = false;
+  bool data_wait = false;
+  std::int64_t slowest_rank = 0;
+  std::string slowest_host;
+  double lag_seconds = 0;  ///< a step, that the others wait for that rank
+  double pace_ratio = 0;   ///< tokens a second over the run's own median
+  double data_wait_share = 0;
+};
+
+/// Updates that were not made, since their loss or gradient norm is not finite.
+struct LeftOut {
+  std::int64_t updates = 0;
+  std::int64_t step = 0;  ///< of the last one
+  std::string pattern;
+  std::string file;  ///< that lists its samples; empty: not written
+};
+
 /// One quantity of a run over its steps.
 struct Series {
   std::string
@@ -42,6 +62,8 @@ struct RunMetrics {
   std::vector<Series> series;  ///< in the order in which they came
   std::optional<Measurement> last_step;
   std::optional<Measurement> last_validation;
+  std::optional<RunHealth> health;  ///< of the last step; runs of earlier versions have none
+  std::optional<LeftOut> left_out;
   std::optional<Measurement>
       evaluation;  ///< `ratplus eval --json RUN/evaluation.json`; its tokens are unknown
 

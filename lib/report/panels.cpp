@@ -74,7 +74,7 @@ std::string title_of(std::string field) {
   return field;
 }
 
-std::vector<PanelPlan> all_panels(const std::vector<RunMetrics>& runs) {
+std::vector<PanelPlan> all_panels(std::span<const RunMetrics> runs) {
   std::vector<PanelPlan> plans = known_panels();
   for (const RunMetrics& run : runs) {
     for (const Series& series : run.series) {
@@ -123,7 +123,7 @@ std::vector<std::string> labels_of(const std::vector<Field>& fields) {
 }
 
 /// Every pattern of the runs, dense first, the others as they come: a pattern's index is its look in all panels.
-std::vector<std::string> pattern_labels(const std::vector<RunMetrics>& runs) {
+std::vector<std::string> pattern_labels(std::span<const RunMetrics> runs) {
   std::vector<std::string> labels;
   for (const char* field : {"loss", "validation_loss"}) {
     for (const RunMetrics& run : runs) {
@@ -137,7 +137,7 @@ std::vector<std::string> pattern_labels(const std::vector<RunMetrics>& runs) {
   return labels;
 }
 
-Panel make_panel(const PanelPlan& plan, const std::vector<RunMetrics>& runs,
+Panel make_panel(const PanelPlan& plan, std::span<const RunMetrics> runs,
                  const std::vector<std::string>& patterns, std::size_t points) {
   Panel panel{.title = plan.title, .unit = plan.unit, .marks = plan.marks, .lines = {}};
   const auto fields = labels_of(plan.fields);
@@ -195,7 +195,7 @@ std::vector<Panel> split_by_kind(Panel panel, const std::vector<std::string>& la
 
 }  // namespace
 
-std::vector<Panel> make_panels(const std::vector<RunMetrics>& runs, std::size_t points) {
+std::vector<Panel> make_panels(std::span<const RunMetrics> runs, std::size_t points) {
   std::vector<Panel> panels;
   const auto patterns = pattern_labels(runs);
   for (const PanelPlan& plan : all_panels(runs)) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ struct Panel {
 /// Losses of each half and of validations, learning rate, gradient norms, throughput, share of peak, memory, waits for
 /// data and for checkpoints; then one for every other number that a step's line of metrics.jsonl has. Panels without a
 /// finite value are left out. A curve has at most about `points` points, its extremes among them.
-std::vector<Panel> make_panels(const std::vector<RunMetrics>& runs, std::size_t points);
+std::vector<Panel> make_panels(std::span<const RunMetrics> runs, std::size_t points);
 
 /// The lowest and highest of what a panel draws.
 struct ValueRange {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <ctime>
 #include <limits>
+#include <span>
 
 #include "lib/report/format.h"
 #include "lib/report/panels.h"
@@ -190,17 +191,68 @@ std::vector<TerminalLine> charts(const std::vector<Panel>& panels, std::size_t c
   return lines;
 }
 
+// --- What a person should look after --------------------------------------------------------------------------
+
+/// As the run itself judges, by the limits of its [health].
+void add_health(const RunMetrics& run, std::vector<std::string>& warnings) {
+  const RunHealth& health = *run.health;
+  if (health.straggler) {
+    warnings.push_back(fmt::format("rank {} on {} is slow: the other ranks wait {} a step for it",
+                                   health.slowest_rank, health.slowest_host,
+                                   format_value(Unit::seconds, health.lag_seconds)));
+  }
+  if (health.slowdown) {
+    warnings.push_back(fmt::format("throughput has fallen to {} tokens/s, {:.0f}% of its median",
+                                   format_value(Unit::count, last_of(run, "tokens_per_second")),
+                                   100 * health.pace_ratio));
+  }
+  if (health.data_wait) {
+    warnings.push_back(
+        fmt::format("steps wait for data {} of their time (data.prefetch, or a faster file system)",
+                    format_value(Unit::share, health.data_wait_share)));
+  }
+}
+
+/// Of a run whose lines hold no judgement: written by an earlier version.
+void add_estimated_health(const RunMetrics& run, std::vector<std::string>& warnings) {
+  constexpr std::size_t recent = 5;  // lines
+  const double speed = median_of(run, "tokens_per_second", recent);
+  const double usual_speed = median_of(run, "tokens_per_second");
+  if (speed < 0.7 * usual_speed) {
+    warnings.push_back(fmt::format("throughput has fallen to {} tokens/s, {:.0f}% of its median",
+                                   format_value(Unit::count, speed), 100 * speed / usual_speed));
+  }
+  const double waiting = median_of(run, "data_wait_share", recent);
+  if (waiting > 0.1) {
+    warnings.push_back(
+        fmt::format("steps wait for data {} of their time (data.prefetch, or a faster file system)",
+                    format_value(Unit::share, waiting)));
+  }
+}
+
+/// Losses and updates that are not finite.
+void add_not_finite(const RunMetrics& run, std::vector<std::string>& warnings) {
+  if (run.left_out) {
+    const LeftOut& last = *run.left_out;
+    warnings.push_back(fmt::format(
+        "{} left out, loss or gradient norm not being finite; the last in step {} ({}){}",
+        last.updates == 1 ? "an update was" : fmt::format("{} updates were", last.updates), last.step,
+        pattern_label(last.pattern), last.file.empty() ? "" : ", its samples in " + last.file));
+    if (run.last_step && last.step == run.last_step->step) return;  // what its losses say, too
+  }
+  if (!run.last_step) return;
+  for (const auto& [pattern, loss] : run.last_step->losses) {
+    if (std::isfinite(loss)) continue;
+    warnings.push_back(
+        fmt::format("the loss of {} is not finite at step {}", pattern_label(pattern), run.last_step->step));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> find_warnings(const RunMetrics& run, double now) {
   std::vector<std::string> warnings;
-  if (run.last_step) {
-    for (const auto& [pattern, loss] : run.last_step->losses) {
-      if (std::isfinite(loss)) continue;
-      warnings.push_back(fmt::format("the loss of {} is not finite at step {}", pattern_label(pattern),
-                                     run.last_step->step));
-    }
-  }
+  add_not_finite(run, warnings);
   if (is_silent(run, now)) {
     const double usual = seconds_a_line(run);
     warnings.push_back(fmt::format("no line for {}{}: the run was stopped, or is held up (log.txt says more)",
@@ -209,19 +261,8 @@ std::vector<std::string> find_warnings(const RunMetrics& run, double now) {
                                        ? fmt::format(", and there was one every {}", format_seconds(usual))
                                        : ""));
   }
-  constexpr std::size_t recent = 5;  // lines
-  const double speed = median_of(run, "tokens_per_second", recent);
-  const double usual_speed = median_of(run, "tokens_per_second");
-  if (!run.finished() && speed < 0.7 * usual_speed) {
-    warnings.push_back(fmt::format("throughput has fallen to {} tokens/s, {:.0f}% of its median",
-                                   format_value(Unit::count, speed), 100 * speed / usual_speed));
-  }
-  const double waiting = median_of(run, "data_wait_share", recent);
-  if (!run.finished() && waiting > 0.1) {
-    warnings.push_back(
-        fmt::format("steps wait for data {} of their time (data.prefetch, or a faster file system)",
-                    format_value(Unit::share, waiting)));
-  }
+  if (run.finished()) return warnings;
+  run.health ? add_health(run, warnings) : add_estimated_health(run, warnings);
   return warnings;
 }
 
@@ -241,7 +282,7 @@ std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_
   const std::size_t below = log_lines > 0 ? log_lines + 1 : 0;
   if (lines.size() + below + 1 < rows) {
     lines.push_back({});
-    const auto panels = make_panels({run}, 4 * columns);
+    const auto panels = make_panels(std::span(&run, 1), 4 * columns);
     for (auto& line : charts(panels, columns, rows - lines.size() - below, style))
       lines.push_back(std::move(line));
     if (log_lines > 0) lines.push_back({{"log.txt", Ink::bold}});

@@ -16,8 +16,8 @@ struct WatchedRun {
   double now = 0;                ///< seconds since 1970
 };
 
-/// What a person should look after: losses that are not finite, a run that writes no more, throughput far below the
-/// run's own median, steps that wait for data. A sentence each.
+/// What a person should look after: losses that are not finite, updates left out, a run that writes no more, and what the
+/// run itself warns of: a slow rank, throughput far below its own median, steps that wait for data. A sentence each.
 std::vector<std::string> find_warnings(const RunMetrics& run, double now);
 
 /// At most `rows` lines of exactly `columns` columns each: how far the run is and when it ends, its last values,

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "kernels/error.h"
-#include "lib/bench/median.h"
+#include "kernels/median.h"
 
 namespace ratplus::train {
 namespace {
@@ -27,7 +27,7 @@ std::optional<SlowestRank> slowest_rank(std::span<const RankClocks> ranks) {
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     if (r != slowest.rank) others.push_back(ranks[r].waited);
   }
-  slowest.lag = bench::median(std::move(others)) - least->waited;
+  slowest.lag = median(std::move(others)) - least->waited;
   return slowest;
 }
 
@@ -41,7 +41,7 @@ Episode::Change Episode::update(bool holds) {
 
 std::optional<double> UsualPace::median() const {
   if (seconds_.size() < least) return std::nullopt;
-  return bench::median({seconds_.begin(), seconds_.end()});
+  return ratplus::median({seconds_.begin(), seconds_.end()});
 }
 
 void UsualPace::add(double seconds_a_step) {

@@ -48,18 +48,25 @@ Json to_json(const HealthMetrics& health) {
           {"data_wait", health.data_wait}};
 }
 
+/// Of a half of the next step that a run at `step` has left out, and does not come to again.
+bool is_behind(const Json& entry, std::int64_t step, std::size_t begun) {
+  return entry.value("kind", "") == "not_finite" && entry.value("step", std::int64_t{0}) == step + 1 &&
+         entry.value("half", begun + 1) <= begun;
+}
+
 }  // namespace
 
-/// Leaves the file's lines up to a step; a last line cut short by a crash is dropped. Line by line: a long run's file
-/// may be larger than memory.
-void MetricsFile::keep_until(std::int64_t step) {
+/// Leaves the file's lines up to a step and so many halves of the next; a last line cut short by a crash is dropped.
+/// Line by line: a long run's file may be larger than memory.
+void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   data::PendingFile pending(file_);
   std::ofstream kept(pending.path());
   std::ifstream in(file_);  // none: a new run
   std::string line;
   while (std::getline(in, line)) {
     const auto entry = Json::parse(line, nullptr, false);
-    if (entry.is_discarded() || entry.value("step", std::int64_t{0}) > step) continue;
+    if (entry.is_discarded()) continue;
+    if (entry.value("step", std::int64_t{0}) > step && !is_behind(entry, step, begun)) continue;
     if (entry.value("kind", "") == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
     kept << line << '\n';
   }
@@ -68,8 +75,9 @@ void MetricsFile::keep_until(std::int64_t step) {
   pending.commit();
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step) : file_(run / "metrics.jsonl") {
-  keep_until(step);
+MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun)
+    : file_(run / "metrics.jsonl") {
+  keep_until(step, begun);
   out_.open(file_, std::ios::app);
   if (!out_) fail("{}: cannot be opened for writing", file_.string());
 }
@@ -134,9 +142,10 @@ void MetricsFile::write(const CheckpointMetrics& metrics) {
 }
 
 void MetricsFile::write(const NotFiniteMetrics& metrics) {
-  auto line = Json{{"kind", "not_finite"}, {"step", metrics.step}};
+  Json line = {
+      {"kind", "not_finite"}, {"time", wall_time()}, {"step", metrics.step}, {"half", metrics.number + 1}};
   line.update(to_json(metrics.half));
-  line["file"] = metrics.file;
+  line["file"] = metrics.file.empty() ? Json() : Json(metrics.file);
   append(line.dump());
 }
 

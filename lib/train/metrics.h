@@ -44,9 +44,10 @@ struct StepMetrics {
 
 /// An update that was not made, since its loss or gradient norm is not finite.
 struct NotFiniteMetrics {
-  std::int64_t step = 0;  ///< that it belongs to
+  std::int64_t step = 0;   ///< that it belongs to
+  std::size_t number = 0;  ///< of the half in that step, from 0
   HalfMetrics half;
-  std::string file;  ///< that lists the batch's samples
+  std::string file;  ///< that lists the batch's samples; empty where it could not be written
 };
 
 struct ValidationResult {
@@ -75,8 +76,9 @@ struct CheckpointMetrics {
 /// 1970. lib/report reads it, docs/watching.md lists the fields.
 class MetricsFile {
  public:
-  /// Opens the file for a run that stands at `step`: what a run that is resumed wrote after that is taken out.
-  MetricsFile(const std::filesystem::path& run, std::int64_t step);
+  /// Opens the file for a run that stands at `step`, with `begun` halves of the next one made or left out: what a run
+  /// that is resumed wrote after that is taken out.
+  MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun = 0);
 
   void write(const StepMetrics& metrics);
   void write(const ValidationMetrics& metrics);
@@ -88,7 +90,7 @@ class MetricsFile {
 
  private:
   void append(const std::string& line);
-  void keep_until(std::int64_t step);
+  void keep_until(std::int64_t step, std::size_t begun);
 
   std::filesystem::path file_;
   std::ofstream out_;

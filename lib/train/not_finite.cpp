@@ -68,13 +68,14 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
 }
 
 std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,
-                     const data::BatchShape& shape) {
+                     const data::BatchShape& shape, const std::string& not_listed) {
   const auto first = (update.step - 1) * shape.batch;
   return fmt::format(
       "step {} ({}): loss {} and gradient norm {} are not both finite, so no update was made; the batch's "
-      "samples, {} to {}, are listed in {}",
+      "samples, {} to {}, {}",
       update.step, update.pattern, update.loss, update.gradient_norm, first, first + shape.batch - 1,
-      not_finite_file(run, update).string());
+      not_listed.empty() ? "are listed in " + not_finite_file(run, update).string()
+                         : fmt::format("could not be listed ({})", not_listed));
 }
 
 }  // namespace ratplus::train

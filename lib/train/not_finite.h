@@ -49,8 +49,8 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
                       const data::BatchShape& shape, data::Samples& samples);
 
 /// "step 8 (dense): loss nan and gradient norm nan are not both finite, so no update was made; the batch's samples, 84
-/// to 95, are listed in runs/a/not-finite/..."
+/// to 95, are listed in runs/a/not-finite/..."; or why that file could not be written.
 std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,
-                     const data::BatchShape& shape);
+                     const data::BatchShape& shape, const std::string& not_listed);
 
 }  // namespace ratplus::train

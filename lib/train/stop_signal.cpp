@@ -12,6 +12,8 @@ using Handler = void (*)(int);
 volatile std::sig_atomic_t received_signal = 0;
 volatile std::sig_atomic_t end_status = 0;
 const char* volatile end_message = nullptr;
+std::atomic<std::atomic<bool>*> end_mark = nullptr;  // all lock-free, so a handler may use them
+static_assert(std::atomic<std::atomic<bool>*>::is_always_lock_free);
 
 /// A handler that notes its signal; none is noted yet.
 Handler remembering() {
@@ -24,6 +26,7 @@ Handler ending_with(int status, const char* message) {
   end_status = status;
   end_message = message;
   return [](int) {
+    if (auto* mark = end_mark.load()) *mark = true;
     const char* text = end_message;
     if (text != nullptr && ::write(STDERR_FILENO, text, std::strlen(text)) < 0) _exit(end_status);
     _exit(end_status);
@@ -52,8 +55,17 @@ int StopSignal::received() {
 EndOnSignal::EndOnSignal(int status, const char* message) : handlers_(ending_with(status, message), 0) {}
 
 void EndOnSignal::already_ending(int status) {
+  end_mark = nullptr;
   end_message = nullptr;
   end_status = status;
+}
+
+EndOnSignal::Mark::Mark(std::atomic<bool>& stopped) {
+  end_mark = &stopped;
+}
+
+EndOnSignal::Mark::~Mark() {
+  end_mark = nullptr;
 }
 
 }  // namespace ratplus::train

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <csignal>
 
 namespace ratplus::train {
@@ -44,6 +45,14 @@ class EndOnSignal {
   /// From here on the program is on its way out with this status, for a reason of its own: a signal (mpirun and Slurm
   /// send one to the other ranks when one has ended) hastens that and adds no message.
   void already_ending(int status);
+  /// Set by the handler before the program ends (Watchdog::stopped), while this lives.
+  class Mark {
+   public:
+    explicit Mark(std::atomic<bool>& stopped);
+    ~Mark();
+    Mark(const Mark&) = delete;
+    Mark& operator=(const Mark&) = delete;
+  };
   ~EndOnSignal() = default;
   EndOnSignal(const EndOnSignal&) = delete;
   EndOnSignal& operator=(const EndOnSignal&) = delete;

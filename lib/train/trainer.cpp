@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <span>
 #include <utility>
@@ -128,7 +129,7 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
         std::make_unique<data::Loader>(fault_.wrap(training_samples(job, data_), job.data.batch),
                                        batch_shape(job, world), step_, job.schedule.steps, job.data.prefetch);
     if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
-    if (world.root()) metrics_.emplace(job.job.directory, step_);
+    if (world.root()) metrics_.emplace(job.job.directory, step_, begun_.size());
   });
 }
 
@@ -164,7 +165,8 @@ Outcome Trainer::run() {
   const auto due = [&](std::int64_t every) { return step_ > 0 && every > 0 && step_ % every == 0; };
   while (true) {
     // What is due after a step comes first: a run that was stopped before it makes up for it when it is resumed.
-    if (due(job_.log.validate_every) || step_ == job_.schedule.steps) validate();
+    // Not with updates of the next step already made: its weights are no longer those of this step.
+    if (begun_.empty() && (due(job_.log.validate_every) || step_ == job_.schedule.steps)) validate();
     if (due(job_.checkpoint.every) || step_ == job_.schedule.steps) save();
     if (step_ == job_.schedule.steps) {
       go_on_saving(true);
@@ -251,12 +253,23 @@ void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double
                                .learning_rate = lr,
                                .loss_sums = world_.all(std::span(&loss_sum, 1)),
                                .hosts = world_.all(world_.host())};
-  world_.agree([&] {
-    if (!world_.root()) return;
-    write_not_finite(run, update, shape, *training_samples(job_, data_));
-    metrics_->write(NotFiniteMetrics{update.step, half, not_finite_file(run, update).string()});
+  // A record that cannot be written, on a full disk say, is no reason to lose the state or to end a run that skips.
+  const auto reason_against = [&](auto&& writing) {
+    try {
+      if (world_.root()) writing();
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto not_listed =
+      reason_against([&] { write_not_finite(run, update, shape, *training_samples(job_, data_)); });
+  const auto file = not_listed.empty() ? not_finite_file(run, update).string() : "";
+  const auto not_noted = reason_against([&] {
+    metrics_->write(NotFiniteMetrics{update.step, update.half, half, file});
   });
-  const auto text = describe(run, update, shape);
+  auto text = describe(run, update, shape, not_listed);  // the root's is shown
+  if (!not_noted.empty()) text += "; " + not_noted;
   if (stop) {
     stop_reason_ = text;
   } else if (world_.root()) {

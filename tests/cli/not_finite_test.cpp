@@ -159,7 +159,8 @@ TEST_CASE("so many left out in a row stop the job, counted for each half") {
   const auto stopped = with_fault("1:gradient:4:2:9", settings, 2);
   CAPTURE(stopped.output);
   CHECK(stopped.status == 3);
-  CHECK(test::count(stopped.output, "so no update was made; ") == 3);  // two warnings, and the reason of the end
+  CHECK(test::count(stopped.output, "so no update was made; ") ==
+        3);  // two warnings, and the reason of the end
   CHECK(test::count(stopped.output, "ratplus: step 6 (") == 1);
   const auto info = checkpoint::read_info(checkpoint::resolve(run));
   CHECK(info.updates == 8 + static_cast<int>(info.begun.size()));  // 3 whole steps, the first halves of two
@@ -167,6 +168,24 @@ TEST_CASE("so many left out in a row stop the job, counted for each half") {
   REQUIRE(resumed.status == 0);
   const auto last = nlohmann::json::parse(test::metrics(run, "step").back());
   CHECK(last["skipped_updates"] == 2);  // of the whole run, though another process counted
+}
+
+TEST_CASE("a record of the samples that cannot be written costs neither the state nor a run that skips") {
+  for (const char* mode : {"stop", "skip"}) {
+    CAPTURE(std::string(mode));
+    const test::ScratchDirectory scratch;
+    const auto run = scratch / "run";
+    fs::create_directories(run);
+    data::write_whole_file(run / "not-finite", "a file where the directory would be");
+    const auto result = with_fault("1:gradient:3:2", train(run, std::string("health.not_finite=") + mode), 2);
+    CAPTURE(result.output);
+    CHECK(test::contains(result.output, "could not be listed ("));
+    const bool stops = std::string(mode) == "stop";
+    CHECK(result.status == (stops ? 3 : 0));
+    CHECK(checkpoint::newest(run) == checkpoint::step_directory(run, stops ? 2 : steps));
+    REQUIRE(test::metrics(run, "not_finite").size() == 1);
+    CHECK(nlohmann::json::parse(test::metrics(run, "not_finite").front())["file"].is_null());
+  }
 }
 
 TEST_CASE("a fault that is none is refused, on all ranks") {

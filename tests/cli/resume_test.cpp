@@ -90,6 +90,27 @@ TEST_CASE("a signal before the first step ends the run at once, with the status 
   }
 }
 
+TEST_CASE("a signal to one rank of several before the first step is no crash") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  test::Result result;
+  // The first rank stays where the run is set up, and the other waits for it.
+  std::thread runner([&] {
+    result = test::shell("RATPLUS_TEST_FAILURE=\"0:stall:connecting the ranks\" " +
+                         test::command(train_arguments(run), 2));
+  });
+  for (int tries = 0; tries < 2000 && !fs::exists(run / "log.txt"); ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  test::shell(
+      fmt::format("kill -USR1 $(pgrep -f \"^{} train.*{}\" | tail -1)", RATPLUS_PROGRAM, run.string()));
+  runner.join();
+  CAPTURE(result.output);
+  CHECK(result.status == 75);
+  CHECK(!test::contains(result.output, " died in "));
+  CHECK(test::contains(result.output, "go on with --resume"));
+}
+
 TEST_CASE("a sharded run stops in order while weights are on their way") {
   // Units far above what MPI sends at once, so that the last update's gathers are under way when the signal is seen.
   const std::string wide = "model.width=256 model.layers=2 data.batch=4 ";

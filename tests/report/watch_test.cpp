@@ -104,6 +104,34 @@ TEST_CASE("warnings") {
   for (int step = 210; step <= 240; step += 10) slow.add("data_wait_share", "", step, 0.6);
   CHECK(says(find_warnings(slow, 1001), "throughput has fallen to 5.00k tokens/s, 41% of its median"));
   CHECK(says(find_warnings(slow, 1001), "wait for data 60.0%"));
+
+  // Where the run judges itself, by its own limits, nothing is judged again.
+  slow.health = RunHealth{};
+  CHECK(find_warnings(slow, 1001).empty());
+}
+
+TEST_CASE("warnings that the run itself has made, and updates that it left out") {
+  RunFixture fixture("watch_health");
+  const auto step = [](const std::string& flags) {
+    return R"({"kind":"step","step":10,"tokens":1000,"halves":[{"pattern":"dense","loss":4}],)"
+           R"("tokens_per_second":500,"health":{"rank_seconds":[1,2],"slowest_rank":1,"slowest_host":"node07",)"
+           R"("lag_seconds":0.5,"data_wait_share":0.25,"pace_ratio":0.4,)" +
+           flags + "}}\n";
+  };
+  fixture.metrics(step(R"("straggler":true,"slowdown":true,"data_wait":true)"));
+  fixture.append(
+      R"({"kind":"not_finite","time":5,"step":11,"half":1,"pattern":"64,0,0","loss":null,"gradient_norm":null,)"
+      R"("updated":false,"file":"a.json"})"
+      "\n");
+  const auto warnings = find_warnings(read_metrics(fixture.directory()), 6);
+  CHECK(warnings.size() == 4);
+  for (const char* part : {"an update was left out", "step 11 (D = 64), its samples in a.json",
+                           "rank 1 on node07", "500 tokens/s, 40% of its median", "wait for data 25.0%"}) {
+    CAPTURE(std::string(part));
+    CHECK(says(warnings, part));
+  }
+  fixture.append(step(R"("straggler":false,"slowdown":false,"data_wait":false)"));
+  CHECK(find_warnings(read_metrics(fixture.directory()), 6).size() == 1);
 }
 
 TEST_CASE("a chart's dots stand where the values are") {

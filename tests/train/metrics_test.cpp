@@ -36,7 +36,7 @@ TEST_CASE("a line a report, with everything in it") {
     file.write(step(1));
     file.write(train::ValidationMetrics{.step = 1, .tokens = 100, .results = {{"dense", 0.0}}, .seconds = 1});
     file.write(train::CheckpointMetrics{.step = 1, .path = "p", .seconds = 2});
-    file.write(train::NotFiniteMetrics{2, {"dense", std::nan(""), 1.5, false}, "f"});
+    file.write(train::NotFiniteMetrics{2, 1, {"dense", std::nan(""), 1.5, false}, "f"});
     auto judged = step(2);
     judged.skipped_updates = 1;
     judged.halves[1] = {"dense", std::nan(""), 1.5, false};
@@ -45,10 +45,12 @@ TEST_CASE("a line a report, with everything in it") {
   }
   const auto lines = read_lines(run / "metrics.jsonl");
   REQUIRE(lines.size() == 5);
+  for (const auto& line : lines) CHECK(line["time"] > 1e9);
   CHECK(lines[0]["kind"] == "step");
   CHECK(lines[0]["skipped_updates"] == 0);
   CHECK(!lines[0]["halves"][1].contains("updated"));
   CHECK(lines[3]["kind"] == "not_finite");
+  CHECK(lines[3]["half"] == 2);
   CHECK(lines[3]["loss"].is_null());
   CHECK(lines[3]["file"] == "f");
   CHECK(lines[4]["skipped_updates"] == 1);
@@ -76,4 +78,24 @@ TEST_CASE("a resumed run keeps what was before its step and drops what came afte
   const auto lines = read_lines(run / "metrics.jsonl");
   REQUIRE(lines.size() == 4);
   for (std::size_t i = 0; i < 4; ++i) CHECK(lines[i]["step"] == i + 1);
+}
+
+TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first half") {
+  const test::ScratchDirectory run;
+  const train::HalfMetrics left_out{"dense", 5, std::nan(""), false};
+  {
+    train::MetricsFile file(run.path(), 0);
+    file.write(step(1));
+    file.write(train::NotFiniteMetrics{2, 0, left_out, "first"});
+    file.write(train::NotFiniteMetrics{2, 1, left_out, ""});
+    file.write(step(2));
+  }
+  { const train::MetricsFile file(run.path(), 1, 1); }
+  auto lines = read_lines(run / "metrics.jsonl");
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[1]["file"] == "first");
+  { const train::MetricsFile file(run.path(), 1); }
+  lines = read_lines(run / "metrics.jsonl");
+  REQUIRE(lines.size() == 1);
+  CHECK(lines[0]["kind"] == "step");
 }

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace ratplus::bench {
+namespace ratplus {
 
 /// The upper one of the two in the middle where their number is even; there is at least one.
 inline double median(std::vector<double> values) {
@@ -13,4 +13,4 @@ inline double median(std::vector<double> values) {
   return *middle;
 }
 
-}  // namespace ratplus::bench
+}  // namespace ratplus
