@@ -176,7 +176,8 @@ Start check_start(const config::JobConfig& job, const train::TrainingData& data,
   }
   const std::string length = fmt::format("{} steps", job.schedule.steps);
   if (job.job.kind == config::Kind::pretrain) return {false, length + " from initial weights"};
-  if (!r.after.empty() && !fs::exists(job.job.from)) {
+  // The run that is waited for has a directory since it was submitted, and a checkpoint only later.
+  if (!r.after.empty() && !weights::find(job.job.from)) {
     return {false, fmt::format("{} from {}, which is not there yet and will be checked when the job starts",
                                length, job.job.from)};
   }
@@ -245,9 +246,9 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
 int submit(const SubmitArguments& args) {
   const auto& r = args.resources;
   const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
-  const auto expected = check_fits(given, args);
-  check_device(given, r);
   const auto job = train::complete_schedule(given);
+  const auto expected = check_fits(job, args);
+  check_device(job, r);
   const auto data = train::check_data(job, r.rank_nodes());
   const Start start = check_start(job, data, r);
   if (start.finished) {

@@ -90,21 +90,24 @@ find_data() {
 
 # --- What Slurm says of jobs ----------------------------------------------------------------------------------------
 
-field() { scontrol show job --oneliner "$1" | grep -o " $2=[^ ]*" | head -n 1 | cut -d= -f2; }
+# field JOB NAME; empty if scontrol does not tell it.
+field() { scontrol show job --oneliner "$1" | grep -o " $2=[^ ]*" | head -n 1 | cut -d= -f2 || true; }
 
 # await JOB LOG SECONDS: until the job has come to its end. What was queued again would wait for two minutes; here it is
 # let go after some seconds (earlier, slurmd takes its credential for that of the start before), with time enough.
 await() {
-  local job=$1 log=$2 deadline=$((SECONDS + $3)) state waited=0
+  local job=$1 log=$2 deadline=$((SECONDS + $3)) state waited=0 untold=0
   while ((SECONDS < deadline)); do
     state=$(field "$job" JobState)
     case $state in
       PENDING)
         if [[ $(field "$job" Reason) == BeginTime ]] && ((++waited > 10)); then
-          scontrol update jobid="$job" TimeLimit=20 StartTime=now
+          # Refused where it has started since; it is tried again, and the deadline is what counts.
+          scontrol update jobid="$job" TimeLimit=20 StartTime=now || true
         fi
         ;;
       RUNNING | COMPLETING | CONFIGURING) waited=0 ;;
+      '') ((++untold < 20)) || fail_with_log "$log" "scontrol does not tell the state of job $job (see above)" ;;
       *) return ;;
     esac
     sleep 0.5

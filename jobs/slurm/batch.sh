@@ -82,30 +82,43 @@ newest_checkpoint() {
   find -L "$1/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1
 }
 
-# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON says whether this start has brought anything. A job that
-# is stopped again and again before it has would be queued for ever; DIRECTORY keeps the count.
-queue_again() {
-  local in_vain=$1/.starts-in-vain got_on=$2 count=0 state
-  if [[ $asked_to_stop == INT ]]; then
-    say "stopped; submitted again, it goes on from here"
-    exit "$stopped_and_saved"
-  fi
-  state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
-  if [[ $state != RUNNING ]]; then # cancelled, timed out, or preempted: what becomes of it is decided
-    say "stopped, and Slurm is ending this job itself (${state:-it is not in the queue})"
-    exit "$stopped_and_saved"
-  fi
+# count_start DIRECTORY GOT_ON: a job that is stopped again and again before it has got on would be queued for ever;
+# DIRECTORY keeps the count.
+count_start() {
+  local in_vain=$1/.starts-in-vain got_on=$2 count=0
   if ! $got_on; then count=$(($(cat "$in_vain" 2>/dev/null) + 1)); fi
   if ((count == 0 || count >= 3)); then rm -f "$in_vain"; else mkdir -p "$1" && echo "$count" >"$in_vain"; fi
   if ((count >= 3)); then
     fail "stopped $count times in a row before anything was done, and not queued again: submit it with a longer" \
       "--time, or with fewer seconds in --signal"
   fi
-  if ! scontrol requeue "$SLURM_JOB_ID"; then
-    say "Slurm does not queue this job again (see above); submitted again, it goes on from here"
+}
+
+# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON says whether this start has brought anything. Slurm is
+# asked for about a minute: its controller may just be restarting.
+queue_again() {
+  local counted=false attempt state job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+  job=${job:-$SLURM_JOB_ID} # the last task of an array has the array's number as its own, which means all tasks
+  if [[ $asked_to_stop == INT ]]; then
+    say "stopped; submitted again, it goes on from here"
     exit "$stopped_and_saved"
   fi
-  say "queued again"
+  for ((attempt = 0; attempt <= 12; ++attempt)); do
+    if ((attempt > 0)); then sleep 5; fi
+    state=$(squeue --noheader --jobs="$job" --format=%T) || continue
+    if [[ -z $state ]]; then continue; fi
+    if [[ $state != RUNNING ]]; then # cancelled, timed out, or preempted: what becomes of it is decided
+      say "stopped, and Slurm is ending this job itself ($state)"
+      exit "$stopped_and_saved"
+    fi
+    if ! $counted; then count_start "$1" "$2"; fi
+    counted=true
+    if scontrol requeue "$job"; then
+      say "queued again"
+      exit "$stopped_and_saved"
+    fi
+  done
+  say "Slurm has not queued this job again within a minute (see above); submitted again, it goes on from here"
   exit "$stopped_and_saved"
 }
 

@@ -61,11 +61,16 @@ bool is_checkpoint(const fs::path& path) {
   return fs::exists(path / checkpoint::manifest_name);
 }
 
-fs::path resolve(const fs::path& path) {
-  if (!fs::exists(path)) fail("{}: no such checkpoint, run directory or file of weights", path.string());
+std::optional<fs::path> find(const fs::path& path) {
+  if (!fs::exists(path)) return std::nullopt;
   if (!fs::is_directory(path) || is_checkpoint(path)) return path;
-  if (const auto found = checkpoint::newest(path)) return *found;
-  if (const auto found = find_safetensors(path)) return *found;
+  if (const auto found = checkpoint::newest(path)) return found;
+  return find_safetensors(path);
+}
+
+fs::path resolve(const fs::path& path) {
+  if (const auto found = find(path)) return *found;
+  if (!fs::exists(path)) fail("{}: no such checkpoint, run directory or file of weights", path.string());
   fail("{}: neither a checkpoint (no {}), nor a run with a complete checkpoint, nor safetensors",
        path.string(), checkpoint::manifest_name);
 }

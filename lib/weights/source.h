@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,6 +43,8 @@ std::unique_ptr<Source> open_source(const std::filesystem::path& path,
 
 /// What open_source will open, for all ranks to agree on: of a run its newest checkpoint.
 std::filesystem::path resolve(const std::filesystem::path& path);
+/// The same; empty if there is nothing to open, as in the directory of a run that waits in a queue.
+std::optional<std::filesystem::path> find(const std::filesystem::path& path);
 /// Whether this is a checkpoint of ours, with all that belongs to a run.
 bool is_checkpoint(const std::filesystem::path& path);
 

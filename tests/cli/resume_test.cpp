@@ -81,7 +81,8 @@ TEST_CASE("a signal before the first step ends the run at once, with the status 
     const auto result = test::shell(
         fmt::format("mkfifo {0}; {1} & process=$!; "
                     // Until its handlers are there: SIGUSR1 is the tenth of the caught ones.
-                    "until grep -q \"SigCgt:.*[2367abef]..$\" /proc/$process/status; do sleep 0.05; done; "
+                    "tries=0; while kill -0 $process && ! grep -q \"SigCgt:.*[2367abef]..$\" "
+                    "/proc/$process/status && [ $tries -lt 400 ]; do tries=$((tries + 1)); sleep 0.05; done; "
                     "kill -{2} $process; wait $process",
                     job, test::command("train " + job), signal));
     CAPTURE(result.output);

@@ -107,6 +107,24 @@ TEST_CASE("what sbatch refuses is told in its words") {
   CHECK(!fs::exists(scratch / "run" / "submitted.job"));
 }
 
+TEST_CASE("the job's number is told apart from what a site's plugins say") {
+  const test::ScratchDirectory scratch;
+  const auto bin = scratch / "bin", run = scratch / "run", note = run / "submitted.job";
+  const auto options = "--nodes 1 --ranks-per-node 1";
+  make_command(bin, "squeue", "echo 'slurm moves on Monday' >&2");  // and no such job
+  make_command(bin, "sbatch", "echo 'charged to: you'; echo '4711;cluster'; echo '99 hours are left' >&2");
+  REQUIRE(submit_with(bin, run, options).status == 0);
+  CHECK(data::read_whole_file(note) == "4711\n");
+  fs::remove(note);
+  make_command(bin, "sbatch", "echo 'charged to: you'; echo '99 hours are left' >&2");
+  const auto result = submit_with(bin, run, options);
+  CAPTURE(result.output);
+  CHECK(result.status == 1);
+  CHECK(test::contains(result.output, "tells no job number"));
+  CHECK(test::contains(result.output, "sbatch says: charged to: you\n99 hours are left"));
+  CHECK(!fs::exists(note));
+}
+
 TEST_CASE("what cannot run is refused before it is queued, and nothing is written") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
@@ -152,6 +170,24 @@ TEST_CASE("weights that are to come are waited for with --after") {
   CAPTURE(result.output);
   CHECK(result.status == 0);
   CHECK(test::contains(result.output, "runs/to-come, which is not there yet"));
+}
+
+TEST_CASE("a run that is in the queue itself is waited for with --after") {
+  const test::ScratchDirectory scratch;
+  const auto first = scratch / "pretrain", bin = scratch / "bin";
+  make_command(bin, "sbatch", "echo 4711");
+  make_command(bin, "squeue", "exit 1");
+  REQUIRE(submit_with(bin, first, "--nodes 1 --ranks-per-node 1").status == 0);
+  REQUIRE(fs::exists(first / "submitted.toml"));
+  const auto options = fmt::format(
+      "job.kind=adapt job.recipe=plain job.from={} --nodes 1 --ranks-per-node 1 --dry-run", first.string());
+  const auto result = submit(scratch / "adapt", options + " --after 4711");
+  CAPTURE(result.output);
+  CHECK(result.status == 0);
+  CHECK(test::contains(result.output, first.string() + ", which is not there yet"));
+  const auto without = submit(scratch / "adapt", options);
+  CHECK(without.status == 1);
+  CHECK(test::contains(without.output, "neither a checkpoint"));
 }
 
 TEST_CASE("a run goes on where it was, and a finished one is not submitted") {
@@ -213,6 +249,49 @@ TEST_CASE("the script queues a stopped job again, unless Slurm ends it, it faile
     CHECK(start(75, "RUNNING", saved).status == 75);
   }
   CHECK(requeues() == 7);
+}
+
+TEST_CASE("a task of an array is queued again by itself, and Slurm is asked again where it does not answer") {
+  const test::ScratchDirectory scratch;
+  const auto bin = scratch / "bin", run = scratch / "run", asked = scratch / "asked";
+  make_command(bin, "sbatch", "echo 7");
+  make_command(bin, "squeue", "exit 1");
+  REQUIRE(submit_with(bin, run, "--nodes 1 --ranks-per-node 1").status == 0);
+  make_command(bin, "srun", "exit 75");
+  make_command(bin, "sleep", "echo sleep \"$@\" >> " + asked.string());
+  // A command that notes how it is called, fails the first `failures` times, and then runs these lines.
+  const auto make_restarting = [&](const std::string& name, int failures, const std::string& lines) {
+    make_command(bin, name,
+                 fmt::format("echo {0} \"$@\" >> {1}; [ $(grep -c ^{0} {1}) -gt {2} ] || exit 1; {3}", name,
+                             asked.string(), failures, lines));
+  };
+  const auto start = [&] {
+    fs::remove(asked);
+    const auto result = test::shell(
+        fmt::format("PATH={}:$PATH SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=3 SLURM_NTASKS=1 "
+                    "SLURM_JOB_NODELIST=here bash {}",
+                    bin.string(), (run / "submitted.sbatch").string()));
+    CHECK(result.status == 75);
+    return result.output;
+  };
+  const auto times = [&](const std::string& what) { return test::count(data::read_whole_file(asked), what); };
+
+  make_restarting("squeue", 2, "echo RUNNING");
+  make_restarting("scontrol", 2, "");
+  CHECK(test::contains(start(), "batch: queued again"));
+  CHECK(times("squeue --noheader --jobs=7_3 ") == 5);
+  CHECK(times("scontrol requeue 7_3\n") == 3);
+  CHECK(times("sleep 5\n") == 4);
+  CHECK(data::read_whole_file(run / ".starts-in-vain") == "1\n");  // one start, however often Slurm was asked
+
+  make_restarting("squeue", 2, "echo COMPLETING");
+  CHECK(test::contains(start(), "Slurm is ending this job itself (COMPLETING)"));
+  CHECK(times("scontrol") == 0);
+
+  make_restarting("squeue", 1000, "");
+  CHECK(test::contains(start(), "has not queued this job again within a minute"));
+  CHECK(times("sleep 5\n") == 12);
+  CHECK(times("scontrol") == 0);
 }
 
 TEST_CASE(

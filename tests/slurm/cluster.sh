@@ -29,6 +29,7 @@ start_cluster() {
   host=$(hostname -s)
   memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
   read -ra ports < <(free_ports)
+  export SLURM_CONF=$directory/slurm.conf # first, so that nothing below asks another Slurm
   mkdir -p "$directory"/{munge,state,spool}
   chmod 711 "$directory" # munge's clients reach its socket through it
   chmod 755 "$directory/munge"
@@ -61,7 +62,6 @@ NodeName=ratplus-node NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPU
 PartitionName=test Nodes=ratplus-node Default=YES MaxTime=INFINITE State=UP
 END
   (umask 077 && head -c 128 /dev/urandom >"$directory/munge/key")
-  export SLURM_CONF=$directory/slurm.conf
   munged --force --socket="$directory/munge/socket" --key-file="$directory/munge/key" \
     --pid-file="$directory/munge/pid" --log-file="$directory/munge/log" --seed-file="$directory/munge/seed" \
     2>"$directory/munge/errors" || die "munged did not start: $(tail -n 3 "$directory/munge/errors")"
@@ -79,10 +79,10 @@ await_cluster() {
   die "the node is not idle after 30 s: $(sinfo -h -o '%T %E' 2>&1); $(tail -n 3 "$1/slurmctld.log")"
 }
 
-# Ends all jobs and the daemons of start_cluster, these alone, by their process numbers.
+# Ends all jobs and the daemons of start_cluster: these alone, by its configuration and their process numbers.
 stop_cluster() {
-  local directory=$1 file process
-  if [[ ! -e $directory/slurm.conf ]]; then return; fi
+  local directory=$1 file process attempt
+  if [[ ! -e $directory/slurm.conf || ${SLURM_CONF:-} != "$directory/slurm.conf" ]]; then return; fi
   scancel --user="$(id -un)" 2>/dev/null || true
   for ((attempt = 0; attempt < 50; ++attempt)); do
     [[ -n $(squeue -h 2>/dev/null) ]] || break
