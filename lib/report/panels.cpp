@@ -133,7 +133,7 @@ std::vector<std::string> pattern_labels(std::span<const RunMetrics> runs) {
       }
     }
   }
-  std::ranges::stable_partition(labels, [](const auto& label) { return label == "dense"; });
+  std::stable_partition(labels.begin(), labels.end(), [](const auto& label) { return label == "dense"; });
   return labels;
 }
 
