@@ -74,7 +74,25 @@ void check_resources(const slurm::Resources& r) {
   constexpr int most = 65535;  // that Slurm takes
   if (r.stop_before < 1 || r.stop_before > most)
     throw po::error(fmt::format("--stop-before {} is not between 1 and {} s", r.stop_before, most));
+  const auto limit = r.time.empty() ? -1 : slurm::limit_seconds(r.time);
+  if (limit >= 0 && limit <= r.stop_before) {
+    throw po::error(
+        fmt::format("--time {} is {} s, of which --stop-before {} leaves none: the ranks would be told to "
+                    "save at once; ask for more "
+                    "time, or give a smaller --stop-before",
+                    r.time, limit, r.stop_before));
+  }
+  if (r.after.find_first_not_of("0123456789_:,") != std::string::npos)
+    throw po::error(fmt::format("--after {}: the number of a job of Slurm's is wanted", r.after));
   for (const std::string& option : r.more) {
+    const auto name = option.substr(0, option.find('='));
+    for (const char* own :
+         {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time",
+          "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
+      if (name == own)
+        throw po::error(
+            fmt::format("--sbatch={}: submit sets {} itself, for what it has checked", option, own));
+    }
     if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
       throw po::error(
           fmt::format("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option));

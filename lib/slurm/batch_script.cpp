@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "kernels/error.h"
 #include "lib/slurm/batch_functions.h"
 
@@ -99,6 +102,42 @@ std::string BatchScript::text() const {
       "train {}\n",
       directives(*this), shell_word(program.string()), to_string(launcher), batch_functions,
       shell_word(job_file.string()));
+}
+
+std::int64_t limit_seconds(const std::string& time) {
+  if (time == "UNLIMITED" || time == "INFINITE") return -1;
+  const auto dash = time.find('-');
+  const bool days = dash != std::string::npos;
+  std::vector<std::int64_t> fields(1);
+  bool digits = false;  // in the last field
+  bool right = !days || dash > 0;
+  for (const char c : time) {
+    if (c >= '0' && c <= '9') {
+      fields.back() = std::min<std::int64_t>(fields.back() * 10 + (c - '0'), 1'000'000'000);
+      digits = true;
+    } else {
+      right = right && digits && (c == ':' || (c == '-' && days && fields.size() == 1));
+      fields.push_back(0);
+      digits = false;
+    }
+  }
+  right = right && digits && fields.size() <= (days ? 4 : 3);
+  if (!right) {
+    fail(
+        "\"{}\" is no time limit of Slurm's: it takes minutes, minutes:seconds, hours:minutes:seconds or "
+        "days-hours, as "
+        "90, 24:00:00 or 2-12",
+        time);
+  }
+  // What one of each field is worth.
+  constexpr std::array<std::int64_t, 4> of_days = {86400, 3600, 60, 1};
+  constexpr std::array<std::int64_t, 3> of_hours = {3600, 60, 1};
+  std::int64_t seconds = 0;
+  for (std::size_t i = 0; i < fields.size(); ++i) {
+    const auto worth = days ? of_days[i] : fields.size() == 3 ? of_hours[i] : of_hours[i + 1];
+    seconds += fields[i] * worth;
+  }
+  return seconds;
 }
 
 }  // namespace ratplus::slurm

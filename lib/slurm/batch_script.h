@@ -33,6 +33,10 @@ struct Resources {
   std::vector<int> rank_nodes() const;
 };
 
+/// Seconds of a time limit as sbatch takes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours,
+/// days-hours:minutes or days-hours:minutes:seconds; -1 for UNLIMITED and INFINITE. Throws Error for what is none.
+std::int64_t limit_seconds(const std::string& time);
+
 struct BatchScript {
   std::string name;                         ///< of the job in Slurm's queue
   std::filesystem::path working_directory;  ///< that the job file's paths are relative to

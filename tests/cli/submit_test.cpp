@@ -149,6 +149,13 @@ TEST_CASE("what cannot run is refused before it is queued, and nothing is writte
            Case{"--nodes 1 --gpus-per-node 0", 2, "0 ranks a node"},
            Case{"--nodes 1 --gpus-per-node 2 --ranks-per-node 4", 2, "a rank takes a GPU"},
            Case{"--nodes 1 --ranks-per-node 1 --stop-before 0", 2, "--stop-before 0"},
+           Case{"--nodes 1 --ranks-per-node 1 --time 0:04:00", 2, "--time 0:04:00 is 240 s"},
+           Case{"--nodes 1 --ranks-per-node 1 --time 5", 2, "--time 5 is 300 s"},
+           Case{"--nodes 1 --ranks-per-node 1 --time banana", 1, "\"banana\" is no time limit"},
+           Case{"--nodes 1 --ranks-per-node 1 --time 24h", 1, "\"24h\" is no time limit"},
+           Case{"--nodes 1 --ranks-per-node 1 --time 1-2-3", 1, "\"1-2-3\" is no time limit"},
+           Case{"--nodes 1 --ranks-per-node 1 --after xyz", 2, "--after xyz"},
+           Case{"--nodes 1 --ranks-per-node 1 --sbatch=--nodes=2", 2, "submit sets --nodes itself"},
            Case{"--nodes 1 --ranks-per-node 1 --sbatch qos=long", 2, "begins with --"},
            Case{"--nodes 1 --ranks-per-node 1 --launcher mpiexec", 1, "srun or mpirun"},
        }) {
