@@ -1,10 +1,8 @@
 // prepare and the loader where disk, directory or files fail them: one clear message, and work that goes on later.
 #include <doctest/doctest.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <fstream>
 #include <map>
 
@@ -14,6 +12,7 @@
 #include "data/supervised_samples.h"
 #include "data/token_stream.h"
 #include "tests/data/support.h"
+#include "tests/support/file_size_limit.h"
 
 using namespace ratplus::data;
 using test::contains;
@@ -27,26 +26,6 @@ namespace {
 
 const auto quiet = [](const PrepareProgress&) {};
 const auto tokenizers = fs::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers";
-
-/// Files of this process may not grow past a size while this lives: what a full disk does, on any machine.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_action_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_action_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit old_{};
-  void (*old_action_)(int);
-};
 
 /// A file system of a few bytes, where this process may mount one (as root, outside of most containers).
 class SmallDisk {
@@ -144,7 +123,7 @@ TEST_CASE(
     options.output = input.scratch / ("out" + std::to_string(limit));
     std::string message;
     {
-      const FileSizeLimit full(limit);
+      const ratplus::test::FileSizeLimit full(limit);
       message = message_of([&] { prepare(options, quiet); });
     }
     if (!message.empty()) {

@@ -1,15 +1,14 @@
 #include "data/shard.h"
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <cstdio>
 
 #include "data/hdf5.h"
 #include "tests/data/support.h"
+#include "tests/support/file_size_limit.h"
 
 using namespace ratplus::data;
 using test::contains;
@@ -34,24 +33,6 @@ std::vector<std::int32_t> read_all(const ShardReader& reader) {
   reader.read(0, tokens);
   return tokens;
 }
-
-/// Files of this process cannot grow past `bytes` while this lives: what a full disk looks like, without one.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-
- private:
-  void (*old_handler_)(int);
-  rlimit old_{};
-};
 
 }  // namespace
 
@@ -194,7 +175,7 @@ TEST_CASE("shard: a full disk is one clear message, and nothing stays") {
   const std::vector<std::int32_t> document(1000, 17);
   const auto fill = [&](std::int64_t chunk) {
     return message_of([&] {
-      const FileSizeLimit limit(40'000);
+      const ratplus::test::FileSizeLimit limit(40'000);
       ShardWriter writer(scratch / "s.h5", shared, {.compression = 0, .chunk_tokens = chunk});
       for (int i = 0; i < 100; ++i) writer.add_document(document);
       writer.finish();

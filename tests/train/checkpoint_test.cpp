@@ -1,12 +1,10 @@
 #include "lib/checkpoint/checkpoint.h"
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <fstream>
 #include <functional>
 #include <thread>
@@ -16,6 +14,7 @@
 #include "lib/checkpoint/pending_directory.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/train/session.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/messages.h"
 #include "tests/support/modes.h"
 #include "tests/support/ranks.h"
@@ -106,26 +105,6 @@ struct Saved {
   test::ScratchDirectory run;
   std::unique_ptr<train::Session> session;
   fs::path directory;
-};
-
-/// Writes beyond this many bytes of a file fail, until the object goes.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  void (*handler_)(int);
-  rlimit old_{};
 };
 
 /// "VmRSS" or "VmHWM" (its highest value) of this process, in bytes.
@@ -404,7 +383,7 @@ TEST_CASE("a save in the background that fails or is abandoned leaves no checkpo
                        saved.session->ops(), {});
     };
     {
-      const FileSizeLimit limit(16384);
+      const test::FileSizeLimit limit(16384);
       start();
       const auto message = message_of([&] { background.advance(true); });
       CHECK(contains(message, (directory / checkpoint::file_name(0)).string()));
@@ -478,7 +457,7 @@ TEST_CASE("a failed write names the file as it would have been called, and the w
   };
   std::string message;
   SUBCASE("a part") {
-    const FileSizeLimit limit(16384);
+    const test::FileSizeLimit limit(16384);
     message = message_of(save);
   }
   SUBCASE("the directory") {
