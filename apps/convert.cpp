@@ -109,7 +109,7 @@ class Progress {
     const double passed = seconds();
     if (passed < 1) return;  // done before it can be read
     const double share = static_cast<double>(done_) / static_cast<double>(std::max<std::int64_t>(all_, 1));
-    line_.update(fmt::format("converting {} of {} of weights, {:.0f} %, {}/s, {} left", format_bytes(done_),
+    line_.update(fmt::format("converting {} of {}, {:.0f} %, {}/s, {} left", format_bytes(done_),
                              format_bytes(all_), 100 * share, rate(),
                              format_seconds(passed * (1 - share) / share)));
   }

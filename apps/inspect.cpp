@@ -131,8 +131,7 @@ void read_all(weights::Source& source) {
   VerifyLine line(bytes);
   weights::ExportOptions options;
   options.progress = [&](std::int64_t read) { line.add(read); };
-  for (const auto& parameter : weights::parameters_of(source, options))
-    weights::stream(source, parameter, options, [](std::string_view) {});
+  weights::stream(source, weights::parameters_of(source, options), options, {});
 }
 
 void inspect_weights(const fs::path& path, bool all, bool verify, std::int64_t head_dim) {

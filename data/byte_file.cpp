@@ -1,6 +1,8 @@
 #include "data/byte_file.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -36,6 +38,7 @@ void ByteReader::read(std::int64_t offset, std::span<char> out) const {
     fail("{}: ends at byte {}, before bytes {} to {} that it says it has; it is cut short or damaged",
          path_.string(), size_, offset, offset + count);
   }
+  const auto begin = offset;
   while (!out.empty()) {
     const ssize_t got = ::pread(file_.get(), out.data(), out.size(), offset);
     if (got < 0 && errno == EINTR) continue;
@@ -44,6 +47,7 @@ void ByteReader::read(std::int64_t offset, std::span<char> out) const {
     out = out.subspan(static_cast<std::size_t>(got));
     offset += got;
   }
+  once_.read(begin, count);
 }
 
 std::string ByteReader::read(std::int64_t offset, std::int64_t count) const {
@@ -59,18 +63,15 @@ std::string ByteReader::read(std::int64_t offset, std::int64_t count) const {
 ByteWriter::ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as)
     : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC) {
   if (!file_.ok()) fail_writing(shown_);
-  behind_ = WriteBehind(file);
+  behind_ = WriteBehind(file, shown_);
   buffer_.reserve(buffer_bytes);
 }
 
 void ByteWriter::write(std::string_view bytes) {
   size_ += static_cast<std::int64_t>(bytes.size());
-  while (!bytes.empty()) {
-    const auto taken = bytes.substr(0, buffer_bytes - buffer_.size());
-    buffer_.insert(buffer_.end(), taken.begin(), taken.end());
-    bytes.remove_prefix(taken.size());
-    if (buffer_.size() == buffer_bytes) flush();
-  }
+  if (buffer_.size() + bytes.size() >= buffer_bytes) flush();
+  if (bytes.size() >= buffer_bytes) return write_through(bytes);
+  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
 }
 
 void ByteWriter::align(std::int64_t alignment) {
@@ -78,15 +79,18 @@ void ByteWriter::align(std::int64_t alignment) {
 }
 
 void ByteWriter::flush() {
-  std::string_view rest(buffer_.data(), buffer_.size());
-  while (!rest.empty()) {
-    const ssize_t written = ::write(file_.get(), rest.data(), rest.size());
+  write_through({buffer_.data(), buffer_.size()});
+  buffer_.clear();
+}
+
+void ByteWriter::write_through(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file_.get(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail_writing(shown_);
-    rest.remove_prefix(static_cast<std::size_t>(written));
+    behind_.wrote(written);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
   }
-  behind_.wrote(static_cast<std::int64_t>(buffer_.size()));
-  buffer_.clear();
 }
 
 void ByteWriter::overwrite(std::int64_t offset, std::string_view bytes) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/descriptor.h"
-#include "data/write_behind.h"
+#include "data/page_cache.h"
 
 namespace ratplus::data {
 
@@ -24,10 +24,13 @@ class ByteReader {
   /// Fills `out` from the bytes at `offset`. Throws Error where the file has not that many.
   void read(std::int64_t offset, std::span<char> out) const;
   std::string read(std::int64_t offset, std::int64_t count) const;
+  /// From now on each byte is read once, in the order of the file: it leaves the page cache behind (page_cache.h).
+  void expect_one_reading() { once_ = ReadOnce(path_); }
 
  private:
   std::filesystem::path path_;
   Descriptor file_;
+  ReadOnce once_;
   std::int64_t size_ = 0;
 };
 
@@ -49,6 +52,7 @@ class ByteWriter {
 
  private:
   void flush();
+  void write_through(std::string_view bytes);
 
   std::filesystem::path shown_;
   Descriptor file_;

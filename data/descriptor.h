@@ -1,9 +1,6 @@
 // Descriptor: an open file of POSIX, closed with the object.
 #pragma once
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <utility>
 
@@ -12,8 +9,8 @@ namespace ratplus::data {
 class Descriptor {
  public:
   Descriptor() = default;
-  Descriptor(const std::filesystem::path& file, int flags)
-      : value_(::open(file.c_str(), flags | O_CLOEXEC, 0666)) {}
+  /// Opens it as open(2) does with these flags.
+  Descriptor(const std::filesystem::path& file, int flags);
   ~Descriptor() { close(); }
   Descriptor(Descriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
@@ -27,7 +24,7 @@ class Descriptor {
   int get() const { return value_; }
   bool ok() const { return value_ >= 0; }
   /// Whether the last bytes could be written, as far as the system tells here.
-  bool close() { return value_ < 0 || ::close(std::exchange(value_, -1)) == 0; }
+  bool close();
 
  private:
   int value_ = -1;

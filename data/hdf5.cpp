@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "data/pending_file.h"
@@ -355,6 +357,18 @@ void Dataset::resize(std::int64_t size) {
   size_ = size;
 }
 
+std::int64_t Dataset::place_of(std::int64_t element) const {
+  const Lock lock;
+  const Handle create(H5Dget_create_plist(handle_.get()), &H5Pclose);
+  hsize_t chunk = 0;
+  if (H5Pget_layout(create.get()) != H5D_CHUNKED || H5Pget_chunk(create.get(), 1, &chunk) != 1) return -1;
+  const hsize_t first = static_cast<hsize_t>(element) / chunk * chunk;
+  haddr_t place = HADDR_UNDEF;
+  hsize_t bytes = 0;
+  if (H5Dget_chunk_info_by_coord(handle_.get(), &first, nullptr, &place, &bytes) < 0) H5Eclear2(H5E_DEFAULT);
+  return place == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(place);
+}
+
 /// The file's dataspace with [begin, begin + count) selected.
 Handle Dataset::select(std::int64_t begin, std::int64_t count) const {
   require(begin >= 0 && count >= 0 && begin <= size_ - count,
@@ -549,6 +563,10 @@ void File::close() {
   if (!handle_.open()) return;
   require_writable();
   if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0 || !handle_.close()) fail_writing("the end of the file");
+}
+
+void let_others_in() {
+  std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
 
 std::string version() {

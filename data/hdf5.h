@@ -140,6 +140,8 @@ class Dataset : public Object {
   std::size_t element_bytes() const;
   /// Growable datasets only.
   void resize(std::int64_t size);
+  /// Byte of the file at which the chunk begins that holds this element; -1 where there is none.
+  std::int64_t place_of(std::int64_t element) const;
 
   /// Elements [begin, begin + out.size()), converted to T if they are of another type on disk.
   template <typename T>
@@ -201,6 +203,10 @@ class File : public Group {
  private:
   using Group::Group;
 };
+
+/// Between two calls of many, made by a thread that works in the background: whoever has just let the process's lock go
+/// would have it again before a thread that waits for it wakes up.
+void let_others_in();
 
 /// Of the library that runs: "1.10.8".
 std::string version();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 #include <utility>
 
 #include "data/background_thread.h"
@@ -12,10 +11,6 @@
 
 namespace ratplus::checkpoint {
 namespace {
-
-/// HDF5 has one lock for the process, and whoever has just let it go would have it again before a thread that waits
-/// wakes up. Between pieces the loader, which reads shards, gets its turn.
-constexpr auto turn_of_others = std::chrono::microseconds(50);
 
 template <typename T>
 bool ready(const std::future<T>& result) {
@@ -88,7 +83,6 @@ PartFile BackgroundSave::write() {
   write_part(partial_, info_, part_, units_,
              [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
                if (abandoned_) fail("{}: abandoned", info_.directory.string());
-               std::this_thread::sleep_for(turn_of_others);
                const auto part = parallel::unit_part(units_[unit], part_, info_.parts);
                const auto first = places_[static_cast<std::size_t>(kind)][unit] + range.begin - part.begin;
                std::copy_n(host_.as<float>().data() + first, range.size(), out.data());

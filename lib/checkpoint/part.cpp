@@ -1,14 +1,12 @@
 #include "lib/checkpoint/part.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <system_error>
 
 #include "data/byte_file.h"
+#include "data/conveyor.h"
 #include "data/crc32.h"
 #include "data/pending_file.h"
-#include "data/write_behind.h"
 #include "kernels/error.h"
 
 namespace ratplus::checkpoint {
@@ -75,10 +73,69 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
-/// Lets the file's pages go, so that a read comes from the disk. Not all systems do.
-void drop_from_memory(const fs::path& file) {
-  const data::Descriptor opened(file, O_RDONLY);
-  if (opened.ok()) ::posix_fadvise(opened.get(), 0, 0, POSIX_FADV_DONTNEED);
+/// Elements of a unit on their way to the file.
+struct Piece {
+  Kind kind = Kind::weights;
+  std::size_t unit = 0;
+  parallel::UnitRange range;
+  std::vector<float> values;
+};
+/// That are on their way at once.
+constexpr std::size_t pieces = 3;
+
+/// The checksum of a file, from front to back.
+class FileSum {
+ public:
+  /// `once`: nobody reads it after this.
+  FileSum(const fs::path& file, bool once) : bytes_(file), buffer_(static_cast<std::size_t>(piece)) {
+    sum_.bytes = bytes_.size();
+    if (once) bytes_.expect_one_reading();
+  }
+  /// Goes on to `end`, or to the file's.
+  void advance(std::int64_t end, const std::function<void(std::int64_t)>& progress = {}) {
+    for (end = std::min(end, sum_.bytes); at_ < end;) {
+      const auto read = std::span(buffer_).first(static_cast<std::size_t>(std::min(piece, end - at_)));
+      bytes_.read(at_, read);
+      sum_.crc32 = data::crc32(sum_.crc32, read);
+      at_ += std::ssize(read);
+      if (progress) progress(std::ssize(read));
+    }
+  }
+  PartFile finish(const std::function<void(std::int64_t)>& progress = {}) {
+    advance(sum_.bytes, progress);
+    return sum_;
+  }
+
+ private:
+  data::ByteReader bytes_;
+  std::vector<char> buffer_;
+  PartFile sum_;
+  std::int64_t at_ = 0;
+};
+
+/// Reads every dataset of a part's file in the order in which they were written. `read` is told of the bytes, and of
+/// the file's byte up to which they lie.
+void read_all_datasets(const fs::path& directory, const Info& info, int part,
+                       const std::vector<parallel::UnitLayout>& units,
+                       const std::function<void(std::int64_t bytes, std::int64_t end)>& read) {
+  const File in = File::open(directory / file_name(part));
+  std::vector<float> buffer(piece);
+  for (const Kind kind : all_kinds) {
+    if (!holds(info, kind)) continue;
+    const Group group = in.group(to_string(kind));
+    const auto type = type_of(kind, info);
+    for (const auto& unit : units) {
+      const auto size = parallel::unit_part(unit, part, info.parts).size();
+      if (size == 0) continue;
+      const auto dataset = group.dataset(unit.name);
+      in_pieces(size, [&](std::int64_t begin, std::int64_t end) {
+        read_elements(dataset, type, begin, std::span(buffer).first(static_cast<std::size_t>(end - begin)));
+        const auto bytes = (end - begin) * bytes_of(type);
+        read(bytes, dataset.place_of(begin) + bytes);
+        data::hdf5::let_others_in();
+      });
+    }
+  }
 }
 
 }  // namespace
@@ -110,67 +167,71 @@ void write_part(const fs::path& directory, const Info& info, int part,
   out.set_attribute("version", std::int64_t{version_of(info)});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
-  data::WriteBehind behind(directory / file_name(part));
-  std::vector<float> buffer(piece);
+  data::WriteBehind behind(directory / file_name(part), shown_as);
+  std::vector<Group> groups;
+  for (const Kind kind : all_kinds) {
+    if (holds(info, kind)) groups.push_back(out.create_group(to_string(kind)));
+  }
+  std::optional<Dataset> dataset;
+  // Declared last: it ends before what it writes to.
+  data::Conveyor<Piece> writing(pieces, [&](Piece& next) {
+    const auto& unit = units[next.unit];
+    const auto range = parallel::unit_part(unit, part, info.parts);
+    const auto type = type_of(next.kind, info);
+    if (next.range.begin == range.begin) {
+      dataset = groups[static_cast<std::size_t>(next.kind)].create_dataset(unit.name, element_of(type),
+                                                                           range.size());
+    }
+    write_elements(*dataset, type, next.range.begin - range.begin, next.values);
+    behind.wrote(next.range.size() * bytes_of(type));
+    data::hdf5::let_others_in();
+  });
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;
-    Group group = out.create_group(to_string(kind));
     for (std::size_t unit = 0; unit < units.size(); ++unit) {
-      const auto range = parallel::unit_part(units[unit], part, info.parts);
-      if (range.size() == 0) continue;  // more parts than this unit has
-      const auto type = type_of(kind, info);
-      auto dataset = group.create_dataset(units[unit].name, element_of(type), range.size());
+      const auto range = parallel::unit_part(units[unit], part, info.parts);  // empty: more parts than it has
       in_pieces(range.size(), [&](std::int64_t begin, std::int64_t end) {
-        const auto host = std::span(buffer).first(static_cast<std::size_t>(end - begin));
-        state(kind, unit, {range.begin + begin, range.begin + end}, host);
-        write_elements(dataset, type, begin, host);
-        behind.wrote((end - begin) * bytes_of(type));
+        Piece& next = writing.next();
+        next.kind = kind;
+        next.unit = unit;
+        next.range = {range.begin + begin, range.begin + end};
+        next.values.resize(static_cast<std::size_t>(end - begin));
+        state(kind, unit, next.range, next.values);
+        writing.send();
       });
     }
   }
+  writing.finish();
+  dataset.reset();
+  groups.clear();
   out.close();
   data::sync_path(directory / file_name(part), shown_as);
 }
 
 PartFile verify_written(const fs::path& directory, const Info& info, int part,
-                        const std::vector<parallel::UnitLayout>& units) {
-  drop_from_memory(directory / file_name(part));
-  read_datasets(directory, info, part, units);
-  return measure(directory / file_name(part));
+                        const std::vector<parallel::UnitLayout>& units,
+                        const std::function<void(std::int64_t)>& progress) {
+  const fs::path file = directory / file_name(part);
+  data::ReadOnce(file).drop_all();
+  FileSum sum(file, true);
+  // Right behind HDF5, so that each byte comes from the disk once.
+  read_all_datasets(directory, info, part, units, [&](std::int64_t bytes, std::int64_t end) {
+    sum.advance(end);
+    if (progress) progress(bytes);
+  });
+  return sum.finish();
 }
 
 void read_datasets(const fs::path& directory, const Info& info, int part,
                    const std::vector<parallel::UnitLayout>& units,
                    const std::function<void(std::int64_t)>& progress) {
-  const File in = File::open(directory / file_name(part));
-  std::vector<float> buffer(piece);
-  for (const Kind kind : all_kinds) {
-    if (!holds(info, kind)) continue;
-    const Group group = in.group(to_string(kind));
-    for (const auto& unit : units) {
-      const auto size = parallel::unit_part(unit, part, info.parts).size();
-      if (size == 0) continue;
-      const auto dataset = group.dataset(unit.name);
-      in_pieces(size, [&](std::int64_t begin, std::int64_t end) {
-        read_elements(dataset, type_of(kind, info), begin,
-                      std::span(buffer).first(static_cast<std::size_t>(end - begin)));
-        if (progress) progress((end - begin) * bytes_of(type_of(kind, info)));
-      });
-    }
-  }
+  read_all_datasets(directory, info, part, units, [&](std::int64_t bytes, std::int64_t) {
+    if (progress) progress(bytes);
+  });
 }
 
 PartFile measure(const fs::path& file, const std::function<void(std::int64_t)>& progress) {
-  const data::ByteReader bytes(file);
-  PartFile measured{.bytes = bytes.size()};
-  std::vector<char> buffer(static_cast<std::size_t>(piece));
-  for (std::int64_t at = 0; at < bytes.size(); at += piece) {
-    const auto read = std::span(buffer).first(static_cast<std::size_t>(std::min(piece, bytes.size() - at)));
-    bytes.read(at, read);
-    measured.crc32 = data::crc32(measured.crc32, read);
-    if (progress) progress(static_cast<std::int64_t>(read.size()));
-  }
-  return measured;
+  return FileSum(file, false).finish(progress);
 }
 
 void check_present(const Info& info, int part) {
@@ -191,21 +252,25 @@ void PartReader::read(Kind kind, const parallel::UnitLayout& unit, parallel::Uni
     const auto begin = std::max(wanted.begin, held.begin);
     const auto end = std::min(wanted.end, held.end);
     if (begin >= end) continue;
-    const auto dataset = open(part).group(to_string(kind)).dataset(unit.name);
+    const auto& opened = open(part);
+    const auto dataset = opened.file.group(to_string(kind)).dataset(unit.name);
     if (dataset.size() != held.size()) {
       fail("{}: {}/{} has {} elements instead of {}; the checkpoint is damaged", path(part).string(),
            to_string(kind), unit.name, dataset.size(), held.size());
     }
     read_elements(dataset, type_of(kind, info_), begin - held.begin,
                   std::span(out + (begin - wanted.begin), static_cast<std::size_t>(end - begin)));
+    if (once_) {
+      opened.once.read(dataset.place_of(begin - held.begin), (end - begin) * bytes_of(type_of(kind, info_)));
+    }
   }
 }
 
-File& PartReader::open(int part) {
+const PartReader::Opened& PartReader::open(int part) {
   auto& file = files_[static_cast<std::size_t>(part)];
   if (!file) {
     check_present(info_, part);
-    file = File::open(path(part));
+    file.emplace(File::open(path(part)), once_ ? data::ReadOnce(path(part)) : data::ReadOnce());
   }
   return *file;
 }

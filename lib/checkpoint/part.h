@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/hdf5.h"
+#include "data/page_cache.h"
 #include "lib/checkpoint/manifest.h"
 #include "parallel/unit.h"
 
@@ -34,12 +35,14 @@ using ReadState =
     std::function<void(Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out)>;
 
 /// Writes a part's file into `directory`, which is to become info.directory, and syncs it: what info says it holds.
+/// `state` is asked on the caller's thread for what comes next while another one writes.
 void write_part(const std::filesystem::path& directory, const Info& info, int part,
                 const std::vector<parallel::UnitLayout>& units, const ReadState& state);
-/// Reads a written file again, from the disk as far as the system lets: every dataset with its checksums, then its
-/// bytes for the manifest.
+/// Reads a written file again, from the disk as far as the system lets: every dataset with its checksums, and all
+/// bytes for the manifest's. `progress` gets the bytes of datasets read since the last call.
 PartFile verify_written(const std::filesystem::path& directory, const Info& info, int part,
-                        const std::vector<parallel::UnitLayout>& units);
+                        const std::vector<parallel::UnitLayout>& units,
+                        const std::function<void(std::int64_t)>& progress = {});
 /// Reads every dataset of a part's file in `directory`, which HDF5 compares with its checksums. `progress` gets the
 /// bytes read since the last call.
 void read_datasets(const std::filesystem::path& directory, const Info& info, int part,
@@ -58,13 +61,20 @@ class PartReader {
   explicit PartReader(const Info& info) : info_(info), files_(static_cast<std::size_t>(info.parts)) {}
 
   void read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out);
+  /// From now on each byte is read once, in the order of the files (data/page_cache.h).
+  void expect_one_reading() { once_ = true; }
 
  private:
+  struct Opened {
+    data::hdf5::File file;
+    data::ReadOnce once;
+  };
   std::filesystem::path path(int part) const { return info_.directory / file_name(part); }
-  data::hdf5::File& open(int part);
+  const Opened& open(int part);
 
   const Info& info_;
-  std::vector<std::optional<data::hdf5::File>> files_;
+  bool once_ = false;
+  std::vector<std::optional<Opened>> files_;
 };
 
 }  // namespace ratplus::checkpoint

@@ -35,7 +35,8 @@ void write_checkpoint(Source& source, const std::filesystem::path& directory, co
   checkpoint::PendingDirectory pending(directory);
   for (int part = 0; part < info.parts; ++part) {
     checkpoint::write_part(pending.path(), info, part, source.units(), read);
-    info.files.push_back(checkpoint::measure(pending.path() / checkpoint::file_name(part)));
+    info.files.push_back(
+        checkpoint::verify_written(pending.path(), info, part, source.units(), options.progress));
   }
   checkpoint::write_manifest(pending.path(), info);
   pending.commit();

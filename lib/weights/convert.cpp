@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "data/conveyor.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/checkpoint/part.h"
 #include "lib/weights/checkpoint_writer.h"
 #include "lib/weights/native_source.h"
 #include "lib/weights/pytorch_writer.h"
@@ -15,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Elements that are converted at once.
-constexpr std::int64_t stream_piece = std::int64_t{4} << 20;
+/// That are on their way from the source to the file.
+constexpr std::size_t pieces = 3;
 
 }  // namespace
 
@@ -69,23 +71,37 @@ std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& 
   return parameters;
 }
 
-void stream(Source& source, const Parameter& parameter, const ExportOptions& options,
-            const std::function<void(std::string_view)>& write) {
-  const auto offset = source.units()[parameter.unit].slots[parameter.slot].offset;
-  const auto count = parameter.numel();
-  std::vector<float> values(static_cast<std::size_t>(std::min(count, stream_piece)));
-  std::vector<char> bytes(values.size() * static_cast<std::size_t>(bytes_of(parameter.type)));
-  for (std::int64_t begin = 0; begin < count; begin += stream_piece) {
-    const auto size = std::min(stream_piece, count - begin);
-    source.read(parameter.unit, {offset + begin, offset + begin + size}, values.data());
-    const auto piece = std::span<const float>(values).first(static_cast<std::size_t>(size));
-    if (!encode(parameter.type, piece, bytes.data())) {
-      fail("{}: {} has values beyond what {} can hold; choose another --dtype",
-           source.info().directory.string(), parameter.name, to_string(parameter.type));
-    }
-    write({bytes.data(), static_cast<std::size_t>(size * bytes_of(parameter.type))});
-    if (options.progress) options.progress(size * static_cast<std::int64_t>(sizeof(float)));
+void stream(Source& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
+            const Sink& sink) {
+  struct Piece {
+    std::size_t parameter = 0;
+    bool first = false;
+    std::vector<char> bytes;
+  };
+  std::vector<float> values;
+  data::Conveyor<Piece> writing(pieces, [&](Piece& piece) {
+    if (piece.first && sink.begin) sink.begin(parameters[piece.parameter], piece.parameter);
+    if (sink.write) sink.write({piece.bytes.data(), piece.bytes.size()});
+  });
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto& parameter = parameters[i];
+    const auto offset = source.units()[parameter.unit].slots[parameter.slot].offset;
+    checkpoint::in_pieces(parameter.numel(), [&](std::int64_t begin, std::int64_t end) {
+      Piece& piece = writing.next();
+      piece.parameter = i;
+      piece.first = begin == 0;
+      values.resize(static_cast<std::size_t>(end - begin));
+      source.read(parameter.unit, {offset + begin, offset + end}, values.data());
+      piece.bytes.resize(values.size() * static_cast<std::size_t>(bytes_of(parameter.type)));
+      if (!encode(parameter.type, values, piece.bytes.data())) {
+        fail("{}: {} has values beyond what {} can hold; choose another --dtype",
+             source.info().directory.string(), parameter.name, to_string(parameter.type));
+      }
+      writing.send();
+      if (options.progress) options.progress((end - begin) * static_cast<std::int64_t>(sizeof(float)));
+    });
   }
+  writing.finish();
 }
 
 checkpoint::Info exported_info(const Source& source, const ExportOptions& options) {
@@ -95,14 +111,16 @@ checkpoint::Info exported_info(const Source& source, const ExportOptions& option
 }
 
 std::int64_t bytes_to_read(const Source& source, const fs::path& destination, const ExportOptions& options) {
+  constexpr std::int64_t float_bytes = sizeof(float);
   std::int64_t elements = 0;
-  if (format_of(destination) == Format::checkpoint) {
-    for (const auto& unit : source.units()) elements += unit.numel;
-    if (keeps_optimizer(source, options)) elements *= 3;
-  } else {
+  if (format_of(destination) != Format::checkpoint) {
     for (const auto& parameter : parameters_of(source, options)) elements += parameter.numel();
+    return elements * float_bytes;
   }
-  return elements * static_cast<std::int64_t>(sizeof(float));
+  for (const auto& unit : source.units()) elements += unit.numel;
+  const auto moments = keeps_optimizer(source, options) ? 2 * elements * float_bytes : 0;
+  const auto stored = elements * bytes_of(options.type.value_or(StoredType::float32)) + moments;
+  return elements * float_bytes + moments + stored;
 }
 
 void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
@@ -111,6 +129,7 @@ void convert(Source& source, const fs::path& destination, const ExportOptions& o
     fail("{}: is what is to be converted; write to another place", destination.string());
   if (fs::exists(destination) && !options.force)
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
+  source.expect_one_reading();
   switch (format_of(destination)) {
     case Format::checkpoint:
       return write_checkpoint(source, destination, options);

@@ -25,7 +25,8 @@ struct ExportOptions {
   bool weights_only = false;                  ///< checkpoint to checkpoint: without the optimizer's state
   std::optional<std::string> tokenizer = {};  ///< identity, in the place of what the source says
   bool force = false;                         ///< replaces what is there
-  /// Told of the bytes of float32 that were read since the last call; may throw to end the work.
+  /// Told of the bytes that were read since the last call, from the source as float32 and back from a checkpoint as it
+  /// has them; may throw to end the work.
   std::function<void(std::int64_t)> progress = {};
 };
 
@@ -50,9 +51,14 @@ struct Parameter {
 };
 /// In the order of the reference's state dict: embedding, layers, final norm.
 std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& options);
-/// Reads a parameter piece by piece, and hands on its bytes as they are to be stored.
-void stream(Source& source, const Parameter& parameter, const ExportOptions& options,
-            const std::function<void(std::string_view)>& write);
+/// What a format does with the parameters' bytes, on a thread of its own.
+struct Sink {
+  std::function<void(const Parameter& parameter, std::size_t i)> begin;  ///< the i-th of them
+  std::function<void(std::string_view bytes)> write;  ///< as they are to be stored; in pieces
+};
+/// Reads the parameters one after another, piece by piece, while `sink` gets what was read before.
+void stream(Source& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
+            const Sink& sink);
 /// The source's info as it is to be written.
 checkpoint::Info exported_info(const Source& source, const ExportOptions& options);
 

@@ -21,6 +21,7 @@ class NativeSource : public Source {
   void read(std::size_t unit, parallel::UnitRange range, float* out) override {
     read_state(checkpoint::Kind::weights, unit, range, out);
   }
+  void expect_one_reading() override { reader_.expect_one_reading(); }
   /// The optimizer's moments, too.
   void read_state(checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range, float* out) {
     reader_.read(kind, units_[unit], range, out);

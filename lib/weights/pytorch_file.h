@@ -22,6 +22,7 @@ class PyTorchFile : public TensorFile {
   std::string description() const override { return description_; }
   bool same_memory(std::size_t a, std::size_t b) const override;
   void read(std::size_t tensor, std::int64_t begin, std::span<float> out) override;
+  void expect_one_reading() override { zip_.expect_one_reading(); }
 
  private:
   /// Where a tensor's elements are: index (i, j, ...) is element offset + i strides[0] + j strides[1] + ... of its record.

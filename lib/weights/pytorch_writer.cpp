@@ -41,10 +41,10 @@ void write_pytorch(Source& source, const std::filesystem::path& file, const Expo
   ZipWriter zip(pending.path(), file);
   zip.add(folder + "data.pkl", pickle_of(parameters, exported_info(source, options)));
   zip.add(folder + "byteorder", "little");
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    zip.begin(fmt::format("{}data/{}", folder, i), parameters[i].bytes());
-    stream(source, parameters[i], options, [&](std::string_view bytes) { zip.write(bytes); });
-  }
+  stream(source, parameters, options,
+         {.begin = [&](const Parameter& parameter,
+                       std::size_t i) { zip.begin(fmt::format("{}data/{}", folder, i), parameter.bytes()); },
+          .write = [&](std::string_view bytes) { zip.write(bytes); }});
   zip.add(folder + "version", "3\n");
   zip.finish();
   pending.commit();

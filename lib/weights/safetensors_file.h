@@ -27,6 +27,9 @@ class SafetensorsFile : public TensorFile {
   /// Each has bytes of its own.
   bool same_memory(std::size_t, std::size_t) const override { return false; }
   void read(std::size_t tensor, std::int64_t begin, std::span<float> out) override;
+  void expect_one_reading() override {
+    for (auto& file : files_) file.expect_one_reading();
+  }
 
  private:
   struct Place {

@@ -36,8 +36,8 @@ void write_file(Source& source, const Parameters& parameters, const data::Pendin
                 const ExportOptions& options) {
   data::ByteWriter out(pending.path(), pending.final_name());
   out.write(write_safetensors_header(header_of(parameters, exported_info(source, options))));
-  for (const auto& parameter : parameters)
-    stream(source, parameter, options, [&](std::string_view bytes) { out.write(bytes); });
+  stream(source, parameters, options,
+         {.begin = {}, .write = [&](std::string_view bytes) { out.write(bytes); }});
   out.close();
 }
 

@@ -32,6 +32,8 @@ class Source {
   virtual StoredType stored_type(std::size_t unit, std::size_t slot) const = 0;
   /// Elements `range` of a unit's flat memory; gaps between parameters are zero.
   virtual void read(std::size_t unit, parallel::UnitRange range, float* out) = 0;
+  /// From now on each element is read once, in the order of the file: what was read leaves the page cache behind.
+  virtual void expect_one_reading() = 0;
 };
 
 /// What `path` holds, told by its content: a checkpoint's directory, a run's (its newest checkpoint), a file of

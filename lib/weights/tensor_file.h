@@ -37,6 +37,8 @@ class TensorFile {
   virtual bool same_memory(std::size_t a, std::size_t b) const = 0;
   /// Elements [begin, begin + out.size()), row-major.
   virtual void read(std::size_t tensor, std::int64_t begin, std::span<float> out) = 0;
+  /// From now on each element is read once, in the order of the file: what was read leaves the page cache behind.
+  virtual void expect_one_reading() = 0;
 };
 
 }  // namespace ratplus::weights

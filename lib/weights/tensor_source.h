@@ -20,6 +20,7 @@ class TensorSource : public Source {
   const std::vector<parallel::UnitLayout>& units() const override { return units_; }
   StoredType stored_type(std::size_t unit, std::size_t slot) const override;
   void read(std::size_t unit, parallel::UnitRange range, float* out) override;
+  void expect_one_reading() override { file_->expect_one_reading(); }
 
  private:
   model::ModelConfig infer_model(model::ModelConfig assumed) const;

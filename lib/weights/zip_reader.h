@@ -39,6 +39,8 @@ class ZipReader {
 
   /// Bytes [offset, offset + out.size()) of a record. Its checksum is compared once all of it was read in order.
   void read(const ZipEntry& entry, std::int64_t offset, std::span<char> out);
+  /// From now on each byte is read once, in the order of the file.
+  void expect_one_reading() { file_.expect_one_reading(); }
   /// A whole record of at most `most` bytes.
   std::string read_all(const ZipEntry& entry, std::int64_t most);
 

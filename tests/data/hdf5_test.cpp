@@ -3,9 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstring>
 #include <numeric>
 #include <thread>
 
+#include "data/pending_file.h"
 #include "tests/data/support.h"
 
 using namespace ratplus::data;
@@ -79,6 +81,27 @@ TEST_CASE("HDF5: attributes keep their values, and say when they are missing or 
   CHECK(test::contains(test::message_of([&] { file.integer_attribute("name"); }),
                        "\"name\" is not an integer"));
   CHECK(test::contains(test::message_of([&] { file.string_attribute("rate"); }), "\"rate\" is not a string"));
+}
+
+TEST_CASE("HDF5: where in the file a chunk lies") {
+  const Scratch scratch;
+  const auto values = ramp<float>(1000);
+  {
+    auto file = hdf5::File::create(scratch / "a.h5");
+    file.create_dataset("chunked", hdf5::Element::float32, 1000, {.chunk = 64}).write<float>(0, values);
+    file.create_dataset("whole", hdf5::Element::float32, 1000, {.checksum = false}).write<float>(0, values);
+    file.close();
+  }
+  const auto bytes = read_whole_file(scratch / "a.h5");
+  const auto file = hdf5::File::open(scratch / "a.h5");
+  const auto chunked = file.dataset("chunked");
+  for (const std::size_t element : {0, 63, 64, 500, 999}) {
+    const auto first = element / 64 * 64;
+    float there = 0;
+    std::memcpy(&there, bytes.data() + chunked.place_of(static_cast<std::int64_t>(element)), sizeof(float));
+    CHECK(there == values[first]);
+  }
+  CHECK(file.dataset("whole").place_of(0) == -1);
 }
 
 TEST_CASE("HDF5: a dataset can be extended, and a range outside is refused") {
