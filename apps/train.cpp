@@ -1,6 +1,7 @@
 // ratplus train: pretrain or adapt a model, as a job file says.
 #include <fmt/core.h>
 
+#include <chrono>
 #include <optional>
 
 #include "apps/command_line.h"
@@ -79,6 +80,8 @@ std::optional<TrainArguments> parse(const Arguments& args) {
 struct FoundRun {
   train::RunState state;
   std::vector<checkpoint::Damaged> damaged;
+  std::int64_t verified_bytes = 0;  ///< of checkpoints, by all ranks
+  double verified_seconds = 0;
 };
 
 /// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
@@ -87,6 +90,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {
     ProgressLine progress;
+    const auto began = std::chrono::steady_clock::now();
     std::int64_t read = 0;
     auto whole = checkpoint::newest_whole(job.job.directory, world, [&](std::int64_t bytes) {
       read += bytes;
@@ -96,6 +100,8 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
     });
     checkpoint = whole.newest;
     found.damaged = std::move(whole.damaged);
+    found.verified_bytes = world.sum(read);
+    found.verified_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   }
   auto& state = found.state;
   const auto chosen = world.from_root([&] {
@@ -181,6 +187,10 @@ int train(const TrainArguments& args, const parallel::World& world) {
   });
   TrainDisplay display(job, world, run ? &*run : nullptr);
   set_aside(found_run, world, display);
+  if (found_run.verified_bytes > 0) {
+    display.say(fmt::format("verified {} of checkpoints in {:.2f} s", format_bytes(found_run.verified_bytes),
+                            found_run.verified_seconds));
+  }
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
   if (start.checkpoint && start.checkpoint->tokenizer.empty()) {

@@ -115,6 +115,11 @@ void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
   say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_seconds(metrics.seconds)));
 }
 
+void TrainDisplay::on_load(const train::LoadMetrics& metrics) {
+  say(fmt::format("loaded {} from {} in {:.2f} s", format_bytes(metrics.bytes), metrics.path,
+                  metrics.seconds));
+}
+
 void TrainDisplay::on_checkpoint(const train::CheckpointMetrics& metrics) {
   say(metrics.background ? fmt::format("saved {} ({:.2f} s, of which steps waited {:.2f} s)", metrics.path,
                                        metrics.seconds, metrics.stall_seconds)

@@ -20,6 +20,7 @@ class TrainDisplay final : public train::TrainListener {
   void on_phase(const std::string& text) override;
   void on_step(const train::StepMetrics& metrics, bool logged) override;
   void on_validation(const train::ValidationMetrics& metrics) override;
+  void on_load(const train::LoadMetrics& metrics) override;
   void on_checkpoint(const train::CheckpointMetrics& metrics) override;
   void on_warning(const std::string& text) override;
   /// A line that stays.

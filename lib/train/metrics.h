@@ -62,6 +62,12 @@ struct ValidationMetrics {
   double seconds = 0;  ///< that it took
 };
 
+struct LoadMetrics {
+  std::string path;
+  std::int64_t bytes = 0;  ///< of weights, and of moments where they were loaded too, by all ranks that share them
+  double seconds = 0;      ///< of the slowest rank
+};
+
 struct CheckpointMetrics {
   std::int64_t step = 0;
   std::string path;

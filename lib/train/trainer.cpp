@@ -139,6 +139,7 @@ void Trainer::load(const StartingPoint& start) {
     return;
   }
   const auto& info = *start.checkpoint;
+  const double began = now();
   world_.agree([&] {
     if (!start.resume) {
       weights::load(*weights::open_source(info.directory, job_.model), session_.store(), session_.ops());
@@ -156,6 +157,11 @@ void Trainer::load(const StartingPoint& start) {
     saved_step_ = step_;
   });
   session_.store().publish_masters();
+  if (!world_.root()) return;
+  const auto numbers = parallel::parameter_count(session_.store().units()) * (start.resume ? 3 : 1);
+  listener_.on_load({.path = info.directory.string(),
+                     .bytes = numbers * static_cast<std::int64_t>(sizeof(float)),
+                     .seconds = now() - began});
 }
 
 Outcome Trainer::run() {

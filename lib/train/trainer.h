@@ -28,6 +28,8 @@ namespace ratplus::train {
 class TrainListener {
  public:
   virtual ~TrainListener() = default;
+  /// Weights were loaded; before on_start.
+  virtual void on_load(const LoadMetrics& metrics) = 0;
   virtual void on_start(Session& session, std::int64_t first_step) = 0;
   /// What is going on between steps: "validation 12/64", "checkpoint".
   virtual void on_phase(const std::string& text) = 0;

@@ -25,6 +25,7 @@ class Losses : public train::TrainListener {
   void on_validation(const train::ValidationMetrics& metrics) override {
     validation = metrics.results[0].loss;
   }
+  void on_load(const train::LoadMetrics&) override {}
   void on_checkpoint(const train::CheckpointMetrics&) override {}
   void on_warning(const std::string&) override {}
 

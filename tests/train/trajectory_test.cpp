@@ -32,6 +32,7 @@ class Silent : public train::TrainListener {
   void on_phase(const std::string&) override {}
   void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics); }
   void on_validation(const train::ValidationMetrics&) override {}
+  void on_load(const train::LoadMetrics&) override {}
   void on_checkpoint(const train::CheckpointMetrics&) override {}
   void on_warning(const std::string&) override {}
 
