@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "data/held_out.h"
+#include "data/json_text.h"
 #include "data/output_files.h"
 #include "data/pending_file.h"
 #include "data/sample_shard.h"
@@ -200,7 +201,8 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
   TextSource source(whole_files(files), "");
   for (RawDocument raw; source.next(raw); ++result.lines) {
     if (result.lines % 64 == 0) report(result.lines);
-    result.repaired += repair_utf8(raw.bytes);
+    if (repair_utf8(raw.bytes) + repair_half_pairs(raw.bytes) > 0 && result.repaired++ == 0)
+      result.first_repaired = to_string(raw);
     const double position = held_out_position(raw.bytes);
     const Example example = parse_example(raw, tokenizer);
     if (std::ssize(example.tokens) > options.length + 1) ++result.cut;
