@@ -41,8 +41,12 @@ void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& aren
 void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& arena) {
   const auto part = part_size(index);
   arena.category("gradients");
-  if (kept_whole(index)) unit.gradient = arena.allocate(DType::f32, {whole_size(index)});
-  unit.gradient_part = mesh().shards == 1 ? unit.gradient : arena.allocate(DType::f32, {part});
+  if (kept_whole(index)) {
+    unit.gradient = arena.allocate(DType::f32, {whole_size(index)});
+    unit.gradient_part = unit.gradient.slice(0, mesh().shard * part, (mesh().shard + 1) * part);
+  } else {
+    unit.gradient_part = arena.allocate(DType::f32, {part});
+  }
   if (rounds() && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
 }
 

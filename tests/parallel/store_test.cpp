@@ -342,6 +342,17 @@ TEST_CASE("a rank's memory falls as the ranks of a group grow, towards what pass
   CHECK(std::abs(one_group - four_groups) < one_group / 100);
 }
 
+TEST_CASE("where gradients are kept whole, their sums take no memory of their own") {
+  constexpr std::int64_t root = 64'000 * 4;
+  constexpr std::int64_t block = 131'072 * 4;
+  constexpr int blocks = 24, ranks = 8;
+  // In f32 on the CPU weights are the masters: whole weights and whole gradients.
+  CHECK(planned({.shard = Sharding::optimizer}, ranks, blocks) == 2 * (root + blocks * block));
+  // The root's; of blocks the parts of weights and gradients, and two on their way of each, with parts of the gradients.
+  CHECK(planned({.shard = Sharding::full}, ranks, blocks) ==
+        2 * root + 2 * blocks * block / ranks + 2 * 2 * block + 2 * block / ranks);
+}
+
 TEST_CASE("weights that are kept and deeper prefetching take the memory that the plan says") {
   const Settings full = {.shard = Sharding::full};
   constexpr std::int64_t block = 131'072 * 4;
