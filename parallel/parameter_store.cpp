@@ -253,6 +253,14 @@ ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size
   return buffer;
 }
 
+/// Gaps between parameters are zero in memory that is new, and stay so while units of one layout form there, as a model's
+/// blocks do; where another comes, they lie elsewhere.
+void ParameterStore::clear_gaps(PassingBuffer& buffer, std::size_t unit) {
+  const auto before = std::exchange(buffer.formed, static_cast<std::int64_t>(unit));
+  if (before >= 0 && !same_places(units_[static_cast<std::size_t>(before)], units_[unit]))
+    ops_.fill(buffer.whole, 0);
+}
+
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   watchdog_.at("backward", units_[unit].name);
   note("backward", unit);
@@ -263,6 +271,7 @@ ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   require(!buffer->in_use, "gradient of {} asked for while another one forms", units_[unit].name);
   buffer->unit = static_cast<std::int64_t>(unit);
   buffer->in_use = true;
+  clear_gaps(*buffer, unit);
   return {buffer->whole, true};
 }
 

@@ -115,6 +115,7 @@ class ParameterStore {
     Tensor whole;  // [largest unit]
     Tensor part;   // gradients: [largest part], the group's sum on its way into gradient_part
     std::int64_t unit = -1;
+    std::int64_t formed = -1;  // gradients: the last unit whose gradient formed here
     bool in_use = false;
     std::int64_t last_use = 0;
     bool adds = false;      // gradients: the sum is added to those of earlier micro-batches
@@ -137,6 +138,7 @@ class ParameterStore {
 
   PassingBuffer* gradient_buffer(std::size_t unit);
   PassingBuffer* settled_gradient_buffer(std::size_t unit);
+  void clear_gaps(PassingBuffer& buffer, std::size_t unit);
   void scatter(std::size_t unit, PassingBuffer& buffer);
   void scatter_in_place(std::size_t unit);
   void settle_gradient(PassingBuffer& buffer);

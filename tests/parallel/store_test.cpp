@@ -166,6 +166,42 @@ TEST_CASE("weights and summed gradients are right on every mesh, over updates an
   }
 }
 
+TEST_CASE("gaps between parameters are zero in the sums, wherever units of another layout formed before") {
+  for (auto settings : all_settings()) {
+    for (const auto reduce : {DType::f32, DType::bf16}) {
+      settings.reduce = reduce;
+      CAPTURE(to_string(settings.shard));
+      CAPTURE(settings.shard_group);
+      CAPTURE(to_string(reduce));
+      Fixture f(settings, 5);
+      const auto& units = f.store->units();
+      for (int update = 0; update < 2; ++update) {
+        f.store->begin_update();
+        for (const bool last : {false, true}) {
+          f.store->begin_micro_batch(last);
+          for (std::size_t u = units.size(); u-- > 0;) {
+            const auto gradient = f.store->gradient(u);  // of which a model writes the parameters alone
+            for (const auto& slot : units[u].slots) {
+              float* there = gradient.flat.as<float>() + slot.offset;
+              for (std::int64_t i = 0; i < slot.numel; ++i) there[i] = gradient.fresh ? 1 : there[i] + 1;
+            }
+            f.store->gradient_ready(u);
+          }
+        }
+        f.store->finish_gradients();
+        for (std::size_t u = 0; u < units.size(); ++u) {
+          std::vector<float> expected(static_cast<std::size_t>(units[u].numel), 0);
+          for (const auto& slot : units[u].slots)
+            std::fill_n(expected.begin() + slot.offset, slot.numel, static_cast<float>(2 * world().size()));
+          const auto owned = f.store->owned(u);
+          const float* part = f.store->gradient_part(u).as<float>();
+          CHECK(std::equal(part, part + owned.size(), expected.begin() + owned.begin));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("they are with any number of buffers, with weights that are kept, and with sums in bf16") {
   struct Variant {
     int prefetch;
