@@ -134,7 +134,7 @@ class MpiCommunicator final : public Communicator {
     if (timeline_ == nullptr || operation.begun < 0) return;
     const int done = timeline_->stopwatch().mark();
     timeline_->add(lane_, operation.kind, operation.subject, operation.begun, done, operation.bytes);
-    timeline_->add(Timeline::Lane::waiting, operation.kind, operation.subject, waiting, done);
+    timeline_->add_wait(lane_, operation.kind, operation.subject, waiting, done);
   }
 
   /// MPI leaves a sum in place at the beginning, and elsewhere what it likes.

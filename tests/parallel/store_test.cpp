@@ -458,6 +458,8 @@ TEST_CASE("a timeline has the passes, the collectives with their bytes, and the 
     double end = 0;
     for (const auto& span : spans) {
       CHECK(span.begin <= span.end);
+      if (span.lane == Timeline::Lane::waiting)
+        CHECK(span.of == (span.kind == "all_reduce" ? Timeline::Lane::replicas : Timeline::Lane::shards));
       if (span.lane != Timeline::Lane::compute) continue;
       CHECK(span.begin >= end);  // one after another
       end = span.end;
