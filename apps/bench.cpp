@@ -214,6 +214,7 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
                         {"begin", span.begin},
                         {"end", span.end},
                         {"bytes", span.bytes}});
+    if (span.lane == parallel::Timeline::Lane::waiting) timeline.back()["of"] = to_string(span.of);
   }
   for (const auto& entry : times.memory) memory[entry.category] = entry.bytes;
   return {{"device", times.device},

@@ -34,7 +34,8 @@ INPUT is a file, a directory (all such files in it, sorted by path) or a pattern
   .txt                 one document
   .jsonl               one JSON object a line, its text under --text-key
   .parquet             one document a row, its text in the column --text-key
-.txt and .jsonl may be packed (.gz, .zst). Ill-formed UTF-8 becomes U+FFFD and is counted.
+.txt and .jsonl may be packed (.gz, .zst). Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become
+U+FFFD; at the end it says in how many documents, and names the first.
 
 examples:
   A small dataset with a tokenizer of its own, a twentieth of the documents held out:
@@ -164,7 +165,10 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   if (result.duplicates > 0) {
     fmt::print("{} documents were left out because another has the same text\n", result.duplicates);
   }
-  if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
+  if (result.repaired > 0) {
+    fmt::print("{} document{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
+               result.repaired, result.repaired == 1 ? "" : "s", result.first_repaired);
+  }
   if (manifest.tokens(data::Split::validation) == 0) {
     fmt::print(
         "warning: nothing is held out, and `ratplus train` needs a held-out part; for training, prepare the "

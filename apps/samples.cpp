@@ -24,6 +24,8 @@ data.window = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patt
   {"prompt": "...", "completion": "..."}   labels are the completion and an end-of-text token, or
   {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
 Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
+Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become U+FFFD; at the end it says in how many lines, and names
+the first.
 
 )";
 
@@ -77,7 +79,10 @@ void print_result(const data::SupervisedOptions& options, const data::Supervised
                options.length);
   if (result.left_out > 0)
     fmt::print("{} lines without a label that counts were left out\n", result.left_out);
-  if (result.repaired > 0) fmt::print("{} ill-formed UTF-8 sequences became U+FFFD\n", result.repaired);
+  if (result.repaired > 0) {
+    fmt::print("{} line{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
+               result.repaired, result.repaired == 1 ? "" : "s", result.first_repaired);
+  }
 }
 
 }  // namespace

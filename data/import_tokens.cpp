@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <span>
 
 #include "data/byte_stream.h"
@@ -12,6 +11,7 @@
 #include "data/output_files.h"
 #include "data/pending_file.h"
 #include "data/shard.h"
+#include "data/shard_series.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
 
@@ -98,41 +98,6 @@ std::unique_ptr<TokenFile> open_tokens(const fs::path& file, const ImportOptions
   fail("input {} is neither a .bin nor a .h5 file; rename it", file.string());
 }
 
-/// The documents of one split, to shards.
-class Shards {
- public:
-  Shards(const ImportOptions& options, Split split, ShardInfo shared, OutputFiles& files)
-      : options_(options), split_(split), shared_(std::move(shared)), files_(files) {}
-
-  void add(std::span<const std::int32_t> document) {
-    if (!shard_) {
-      name_ = fmt::format("{}-{:05}.h5", to_string(split_), written_.size());
-      shard_.emplace(files_.add(options_.output / name_), shared_, ShardWriter::Options{});
-    }
-    shard_->add_document(document);
-    if (shard_->tokens() >= options_.shard_tokens) finish_shard();
-  }
-  std::vector<ManifestShard> finish() {
-    if (shard_) finish_shard();
-    return std::move(written_);
-  }
-
- private:
-  void finish_shard() {
-    const ShardInfo info = shard_->finish();
-    shard_.reset();
-    written_.push_back({name_, info.tokens, info.documents});
-  }
-
-  const ImportOptions& options_;
-  const Split split_;
-  const ShardInfo shared_;
-  OutputFiles& files_;
-  std::string name_;
-  std::optional<ShardWriter> shard_;
-  std::vector<ManifestShard> written_;
-};
-
 /// What the shards say of the tokens.
 ShardInfo describe(const ImportOptions& options) {
   if (!options.tokenizer.empty()) {
@@ -208,22 +173,31 @@ Manifest import_tokens(const ImportOptions& options,
   OutputFiles written;
   written.make_directory(options.output);
   remove_dataset(options.output);
-  Shards train(options, Split::train, shared, written);
-  Shards validation(options, Split::validation, shared, written);
+  const auto series = [&](Split split) {
+    return ShardSeries<ShardWriter>(options.output, split, options.shard_tokens, written,
+                                    [&](const fs::path& file) { return ShardWriter(file, shared, {}); });
+  };
+  auto train = series(Split::train);
+  auto validation = series(Split::validation);
+  using Document = std::vector<std::int32_t>;
+  const auto add_to = [](ShardSeries<ShardWriter>& shards, const Document& document) {
+    shards.add([&](ShardWriter& shard) { shard.add_document(document); });
+  };
   const auto advance = [&](std::int64_t tokens) {
     progress.tokens += tokens;
     report(progress);
   };
-  const auto by_hash = [&](const std::vector<std::int32_t>& document) {
+  const auto by_hash = [&](const Document& document) {
     const auto bytes = std::as_bytes(std::span(document));
     const bool held_out = options.validation.empty() && !document.empty() &&
                           held_out_position({reinterpret_cast<const char*>(bytes.data()), bytes.size()}) <
                               options.validation_fraction;
-    (held_out ? validation : train).add(document);
+    add_to(held_out ? validation : train, document);
   };
   for_each_document(options.train, options, shared, by_hash, advance);
   for_each_document(
-      options.validation, options, shared, [&](const auto& document) { validation.add(document); }, advance);
+      options.validation, options, shared, [&](const Document& document) { add_to(validation, document); },
+      advance);
   Manifest manifest{.vocab_size = shared.vocab_size,
                     .end_of_text = shared.end_of_text,
                     .tokenizer = shared.tokenizer,

@@ -2,8 +2,11 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
 #include "data/utf8.h"
 #include "kernels/error.h"
@@ -94,16 +97,58 @@ std::optional<std::string> text_of_sound_line(std::string_view line, const std::
     text.reset();  // of two under one key the last counts
     if (field.value.get(found) == simdjson::SUCCESS) text = found;
   }
-  // An escape that is half of a surrogate pair is no character, and no JSON to the other parser.
+  // An escape that is half of a surrogate pair is no character.
   if (text && repair_utf8(*text) > 0) return std::nullopt;
   return text;
 }
 
+/// Bytes of an escape of four hexadecimal digits.
+constexpr std::size_t escape_bytes = 6;
+
+/// The UTF-16 unit that the escape at `at` stands for; -1 if what begins there is none.
+int unit_at(std::string_view text, std::size_t at) {
+  const std::string_view escape = text.substr(std::min(at, text.size()), escape_bytes);
+  if (escape.size() < escape_bytes || !escape.starts_with("\\u")) return -1;
+  unsigned unit = 0;
+  const auto [end, error] = std::from_chars(escape.data() + 2, escape.data() + escape_bytes, unit, 16);
+  return error == std::errc{} && end == escape.data() + escape_bytes ? static_cast<int>(unit) : -1;
+}
+
+bool is_first_half(int unit) {
+  return unit >= 0xD800 && unit < 0xDC00;
+}
+
+bool is_second_half(int unit) {
+  return unit >= 0xDC00 && unit < 0xE000;
+}
+
 }  // namespace
 
-std::string json_text(std::string_view line, const std::string& key,
-                      const std::function<std::string()>& where) {
-  if (auto text = text_of_sound_line(line, key)) return std::move(*text);
+std::int64_t repair_half_pairs(std::string& text) {
+  std::int64_t count = 0;
+  // A backslash is followed by what it escapes, perhaps another one; there is none but in strings.
+  for (std::size_t at = 0; (at = text.find('\\', at)) != std::string::npos;) {
+    const int unit = unit_at(text, at);
+    if (unit < 0) {
+      at += 2;
+      continue;
+    }
+    const bool pair = is_first_half(unit) && is_second_half(unit_at(text, at + escape_bytes));
+    if (!pair && (is_first_half(unit) || is_second_half(unit))) {
+      text.replace(at, escape_bytes, "\\ufffd");
+      ++count;
+    }
+    at += pair ? 2 * escape_bytes : escape_bytes;
+  }
+  return count;
+}
+
+JsonText json_text(std::string& line, const std::string& key, const std::function<std::string()>& where) {
+  if (auto text = text_of_sound_line(line, key)) return {std::move(*text), false};
+  const bool repaired = repair_half_pairs(line) > 0;
+  if (repaired) {
+    if (auto text = text_of_sound_line(line, key)) return {std::move(*text), true};
+  }
   TextFinder finder(key);
   if (!json::sax_parse(line, &finder))
     fail("{}: not JSON ({}); correct or remove the line", where(), finder.error());
@@ -115,7 +160,7 @@ std::string json_text(std::string_view line, const std::string& key,
   }
   const std::string_view found = finder.found();
   if (found != "string") fail("{}: \"{}\" is a JSON {}, not a string", where(), key, found);
-  return std::move(finder.text());
+  return {std::move(finder.text()), repaired};
 }
 
 }  // namespace ratplus::data

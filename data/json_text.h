@@ -1,15 +1,24 @@
 // The text in a line of JSON.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 
 namespace ratplus::data {
 
-/// The string under `key` of a JSON object. Throws Error, with where() before it, for a line that is not JSON, no
-/// object, or has no such string.
-std::string json_text(std::string_view line, const std::string& key,
-                      const std::function<std::string()>& where);
+/// Puts \ufffd in place of each escape in a JSON text that is half of a surrogate pair without the other (\ud800), which
+/// Python writes and no parser takes; returns how many.
+std::int64_t repair_half_pairs(std::string& text);
+
+struct JsonText {
+  std::string text;
+  bool repaired = false;  ///< the line had halves of surrogate pairs
+};
+
+/// The string under `key` of a JSON object, after repair_half_pairs where there are any. The line is well-formed UTF-8.
+/// Throws Error, with where() before it, for a line that is not JSON, no object, or has no such string.
+JsonText json_text(std::string& line, const std::string& key, const std::function<std::string()>& where);
 
 }  // namespace ratplus::data

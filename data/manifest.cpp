@@ -77,6 +77,10 @@ Split parse_split(std::string_view name) {
        to_string(Split::validation));
 }
 
+std::string shard_name(Split split, std::int64_t number) {
+  return fmt::format("{}-{:05}.h5", to_string(split), number);
+}
+
 std::int64_t Manifest::tokens(Split split) const {
   return sum(shards(split), &ManifestShard::tokens);
 }

@@ -16,6 +16,9 @@ const char* to_string(Split split);
 /// Reads what to_string writes; Error with the names that there are for any other.
 Split parse_split(std::string_view name);
 
+/// "train-00012.h5".
+std::string shard_name(Split split, std::int64_t number);
+
 struct ManifestShard {
   std::string file;  ///< relative to the dataset's directory
   std::int64_t tokens = 0;

@@ -293,6 +293,7 @@ class Preparation {
     return {.manifest = read_manifest(options_.output),
             .already_there = false,
             .repaired = counted_.repaired,
+            .first_repaired = first_repaired_,
             .left_out_empty = counted_.left_out_empty,
             .duplicates = duplicates_};
   }
@@ -339,6 +340,7 @@ class Preparation {
   ShardInfo shared_;
   std::vector<TextUnit> units_;
   UnitInfo counted_;  ///< root only
+  std::string first_repaired_;
   std::int64_t duplicates_ = 0;
 };
 
@@ -395,6 +397,16 @@ class TeamProgress {
   double looked_ = 0;
 };
 
+/// A place in one of the unit's files, without pointing to it, and back.
+UnitPlace place_in(const TextUnit& unit, const Place& place) {
+  const auto part = std::ranges::find(unit.parts, place.file, &TextPart::file);
+  return {part - unit.parts.begin(), place.line, place.offset};
+}
+
+Place place_in(const TextUnit& unit, const UnitPlace& place) {
+  return {unit.parts.at(static_cast<std::size_t>(place.part)).file, place.line, place.offset};
+}
+
 void Preparation::tokenize() {
   std::vector<std::int64_t> sizes;
   for (const TextUnit& unit : units_) sizes.push_back(unit.bytes);
@@ -420,7 +432,8 @@ void Preparation::tokenize() {
   };
   const PipelineSink sink{.document =
                               [&](const TokenizedDocument& document) {
-                                info.repaired += document.repaired;
+                                if (document.repaired && info.repaired++ == 0)
+                                  info.first_repaired = place_in(*mine[next], document.place);
                                 info.left_out_empty += document.empty ? 1 : 0;
                                 if (document.empty) return;
                                 info.lowest_position = std::min(info.lowest_position, document.position);
@@ -457,6 +470,8 @@ UnitInfo Preparation::total() {
       fail("{}: unit {} is not finished; were the inputs changed meanwhile? Run the command again",
            work_.string(), i);
     for (std::size_t s = 0; s < 2; ++s) counted_.documents[s] += info->documents[s];
+    if (info->repaired > 0 && counted_.repaired == 0)
+      first_repaired_ = to_string(place_in(units_[i], info->first_repaired));
     counted_.repaired += info->repaired;
     counted_.left_out_empty += info->left_out_empty;
     counted_.lowest_position = std::min(counted_.lowest_position, info->lowest_position);

@@ -41,7 +41,8 @@ struct PrepareProgress {
 struct PrepareResult {
   Manifest manifest;
   bool already_there = false;       ///< the directory held this very dataset, and nothing was done
-  std::int64_t repaired = 0;        ///< ill-formed UTF-8 sequences, each replaced by U+FFFD
+  std::int64_t repaired = 0;        ///< documents in which U+FFFD stands for what was no character (Document)
+  std::string first_repaired = {};  ///< the first of them: file and line
   std::int64_t left_out_empty = 0;  ///< documents without text
   std::int64_t duplicates = 0;      ///< documents left out because another has the same text
 };

@@ -53,7 +53,7 @@ class Planner {
   void add(std::int64_t unit, std::int64_t document, std::int64_t tokens) {
     if (!open_) {
       plan_.push_back({.split = split_,
-                       .entry = {.file = fmt::format("{}-{:05}.h5", to_string(split_), shards_++)},
+                       .entry = {.file = shard_name(split_, shards_++)},
                        .spans = {}});
       open_ = true;
     }

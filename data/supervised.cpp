@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "data/held_out.h"
+#include "data/json_text.h"
 #include "data/output_files.h"
 #include "data/pending_file.h"
 #include "data/sample_shard.h"
+#include "data/shard_series.h"
 #include "data/text_source.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
@@ -90,8 +91,12 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer) {
 /// Puts examples into the samples of one split, and these into shards.
 class SampleWriter {
  public:
-  SampleWriter(const SupervisedOptions& options, Split split, SampleShardInfo shared, OutputFiles& files)
-      : options_(options), split_(split), shared_(std::move(shared)), files_(files) {
+  SampleWriter(const SupervisedOptions& options, Split split, const SampleShardInfo& shared,
+               OutputFiles& files)
+      : pack_(options.pack),
+        shared_(shared),
+        shards_(options.output, split, options.shard_samples, files,
+                [shared](const fs::path& file) { return SampleShardWriter(file, shared); }) {
     begin_sample();
   }
 
@@ -105,7 +110,7 @@ class SampleWriter {
         first + static_cast<std::ptrdiff_t>(predicting)) {
       return false;
     }
-    if (at_ > 0 && (!options_.pack || at_ + length > inputs_.size())) write_sample();
+    if (at_ > 0 && (!pack_ || at_ + length > inputs_.size())) write_sample();
     for (std::size_t t = 0; t < length; ++t, ++at_) {
       inputs_[at_] = example.tokens[t];
       if (t < predicting && example.counts[t + 1]) labels_[at_] = example.tokens[t + 1];
@@ -115,8 +120,7 @@ class SampleWriter {
 
   std::vector<ManifestShard> finish() {
     if (at_ > 0) write_sample();
-    if (shard_) finish_shard();
-    return std::move(written_);
+    return shards_.finish();
   }
 
  private:
@@ -127,28 +131,13 @@ class SampleWriter {
   }
 
   void write_sample() {
-    if (!shard_) {
-      name_ = fmt::format("{}-{:05}.h5", to_string(split_), written_.size());
-      shard_.emplace(files_.add(options_.output / name_), shared_);
-    }
-    shard_->add(inputs_, labels_);
+    shards_.add([&](SampleShardWriter& shard) { shard.add(inputs_, labels_); });
     begin_sample();
-    if (shard_->samples() >= options_.shard_samples) finish_shard();
   }
 
-  void finish_shard() {
-    const SampleShardInfo info = shard_->finish();
-    shard_.reset();
-    written_.push_back({name_, info.samples * info.length, info.samples});
-  }
-
-  const SupervisedOptions& options_;
-  const Split split_;
+  const bool pack_;
   const SampleShardInfo shared_;
-  OutputFiles& files_;
-  std::string name_;
-  std::optional<SampleShardWriter> shard_;
-  std::vector<ManifestShard> written_;
+  ShardSeries<SampleShardWriter> shards_;
   std::vector<std::int32_t> inputs_;
   std::vector<std::int32_t> labels_;
   std::size_t at_ = 0;  ///< positions of the sample that are filled
@@ -200,7 +189,8 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
   TextSource source(whole_files(files), "");
   for (RawDocument raw; source.next(raw); ++result.lines) {
     if (result.lines % 64 == 0) report(result.lines);
-    result.repaired += repair_utf8(raw.bytes);
+    if (repair_utf8(raw.bytes) + repair_half_pairs(raw.bytes) > 0 && result.repaired++ == 0)
+      result.first_repaired = to_string(raw);
     const double position = held_out_position(raw.bytes);
     const Example example = parse_example(raw, tokenizer);
     if (std::ssize(example.tokens) > options.length + 1) ++result.cut;

@@ -26,9 +26,10 @@ struct SupervisedOptions {
 struct SupervisedResult {
   Manifest manifest;
   std::int64_t lines = 0;
-  std::int64_t cut = 0;       ///< lines longer than T, of which the first T positions stay
-  std::int64_t left_out = 0;  ///< lines without a label that counts within T
-  std::int64_t repaired = 0;
+  std::int64_t cut = 0;        ///< lines longer than T, of which the first T positions stay
+  std::int64_t left_out = 0;   ///< lines without a label that counts within T
+  std::int64_t repaired = 0;   ///< lines in which U+FFFD stands for what was no character (Document)
+  std::string first_repaired;  ///< the first of them: file and line
 };
 
 /// A line is {"prompt": "...", "completion": "..."}: its tokens are those of the prompt, of the completion and the

@@ -208,13 +208,13 @@ std::int64_t lines_before(const TextFile& file, std::int64_t offset) {
 
 }  // namespace
 
-std::string place_of(const RawDocument& raw) {
-  const std::string file = raw.file->path.string();
-  switch (raw.file->kind) {
+std::string to_string(const Place& place) {
+  const std::string file = place.file->path.string();
+  switch (place.file->kind) {
     case TextFile::Kind::json_lines:
-      return fmt::format("{}, line {}", file, raw.line + lines_before(*raw.file, raw.offset));
+      return fmt::format("{}, line {}", file, place.line + lines_before(*place.file, place.offset));
     case TextFile::Kind::parquet:
-      return fmt::format("{}, row {}", file, raw.line);
+      return fmt::format("{}, row {}", file, place.line);
     case TextFile::Kind::text:
       break;
   }
@@ -222,9 +222,13 @@ std::string place_of(const RawDocument& raw) {
 }
 
 Document parse_document(RawDocument&& raw, const std::string& text_key) {
-  std::int64_t repaired = repair_utf8(raw.bytes);
-  if (raw.file->kind != TextFile::Kind::json_lines) return {std::move(raw.bytes), repaired};
-  return {json_text(raw.bytes, text_key, [&] { return place_of(raw); }), repaired};
+  const bool bytes_repaired = repair_utf8(raw.bytes) > 0;
+  if (raw.file->kind != TextFile::Kind::json_lines) return {std::move(raw.bytes), bytes_repaired};
+  JsonText found = json_text(raw.bytes, text_key, [&] { return to_string(raw); });
+  // What was repaired may lie beside the text, which then need not concern anybody.
+  const bool repaired =
+      (bytes_repaired || found.repaired) && found.text.find(replacement) != std::string::npos;
+  return {std::move(found.text), repaired};
 }
 
 }  // namespace ratplus::data

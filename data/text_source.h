@@ -35,18 +35,23 @@ struct TextPart {
   std::int64_t bytes = 0;  ///< on disk
 };
 
-/// A document as it lies in its file: a whole .txt file, one JSON line, or one row of a Parquet file.
-struct RawDocument {
-  std::string bytes;
+/// Where a document lies.
+struct Place {
   const TextFile* file = nullptr;
   std::int64_t line = 0;    ///< JSON lines: its number, from 1, after byte `offset`; Parquet: the row, from 0
   std::int64_t offset = 0;  ///< JSON lines: where counting begins
 };
 
+/// A document as it lies in its file: a whole .txt file, one JSON line, or one row of a Parquet file.
+struct RawDocument : Place {
+  std::string bytes;
+};
+
 /// A document's text, well-formed UTF-8.
 struct Document {
   std::string text;
-  std::int64_t repaired = 0;  ///< ill-formed byte sequences, each now U+FFFD
+  /// In the text U+FFFD stands for each ill-formed byte sequence, and for each escape that is half of a surrogate pair.
+  bool repaired = false;
 };
 
 /// Reads the raw documents. Parsing is apart from it, since it can be done by many threads. No more than a document and
@@ -87,8 +92,8 @@ class TextSource {
 /// Each file as one part.
 std::vector<TextPart> whole_files(const std::vector<TextFile>& files);
 
-/// "web.jsonl, line 12": where it lies, for messages. Of `raw` the bytes are not needed.
-std::string place_of(const RawDocument& raw);
+/// "web.jsonl, line 12": for messages. Reads a part of a file again to count its lines.
+std::string to_string(const Place& place);
 
 /// The text of a raw document: the file's text, the row's, or the string under `text_key` of the JSON object. Throws
 /// Error naming file and line. Thread-safe.

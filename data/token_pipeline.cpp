@@ -150,6 +150,7 @@ class Pipeline {
         const Document document = parse_document(std::move(raw), settings_.text_key);
         TokenizedDocument& out = block.documents.emplace_back();
         out.repaired = document.repaired;
+        out.place = raw;
         out.empty = document.text.empty();
         if (out.empty) continue;
         out.position = held_out_position(document.text);
@@ -167,7 +168,7 @@ class Pipeline {
     try {
       tokenizer_.encode(text, tokens);
     } catch (const Error& error) {
-      fail("{}: {}", place_of(raw), error.what());
+      fail("{}: {}", to_string(raw), error.what());
     }
   }
 

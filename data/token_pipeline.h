@@ -17,8 +17,9 @@ struct TokenizedDocument {
   std::vector<std::int32_t> tokens;
   double position = 0;                       ///< held_out_position of its text
   std::array<std::uint64_t, 2> text_hash{};  ///< of SHA-256, if asked for
-  std::int64_t repaired = 0;                 ///< ill-formed UTF-8 sequences
-  bool empty = false;                        ///< no text: no tokens
+  bool repaired = false;                     ///< as in Document
+  Place place = {};
+  bool empty = false;  ///< no text: no tokens
 };
 
 struct PipelineSettings {

@@ -112,11 +112,13 @@ void UnitWriter::finish(UnitInfo info) {
     part.tokens.close();
     part.documents.close();
   }
+  const UnitPlace& first = info.first_repaired;
   const Json json{{"source", info.source},
                   {"tokens", tokens_},
                   {"documents", documents_},
                   {"bytes", info.bytes},
-                  {"repaired", info.repaired},
+                  {"repaired_documents", info.repaired},
+                  {"first_repaired", {first.part, first.line, first.offset}},
                   {"left_out_empty", info.left_out_empty},
                   {"lowest_position", info.lowest_position},
                   {"highest_position", info.highest_position}};
@@ -130,11 +132,13 @@ std::optional<UnitInfo> read_unit_info(const fs::path& directory, std::int64_t n
   if (!fs::exists(file, ignored)) return std::nullopt;
   try {
     const Json json = Json::parse(read_whole_file(file));
+    const auto first = json.at("first_repaired").get<std::array<std::int64_t, 3>>();
     UnitInfo info{.source = json.at("source").get<std::string>(),
                   .tokens = json.at("tokens").get<std::array<std::int64_t, 2>>(),
                   .documents = json.at("documents").get<std::array<std::int64_t, 2>>(),
                   .bytes = json.at("bytes").get<std::int64_t>(),
-                  .repaired = json.at("repaired").get<std::int64_t>(),
+                  .repaired = json.at("repaired_documents").get<std::int64_t>(),
+                  .first_repaired = {first[0], first[1], first[2]},
                   .left_out_empty = json.at("left_out_empty").get<std::int64_t>(),
                   .lowest_position = json.at("lowest_position").get<double>(),
                   .highest_position = json.at("highest_position").get<double>()};

@@ -14,13 +14,21 @@
 
 namespace ratplus::data {
 
+/// Where a document of a unit lies: as Place says, in the file of one of its parts.
+struct UnitPlace {
+  std::int64_t part = 0;
+  std::int64_t line = 0;
+  std::int64_t offset = 0;
+};
+
 /// What is known of a finished unit.
 struct UnitInfo {
   std::string source;                       ///< TextUnit::source
   std::array<std::int64_t, 2> tokens{};     ///< by split; end-of-text tokens included
   std::array<std::int64_t, 2> documents{};  ///< by split
   std::int64_t bytes = 0;                   ///< TextUnit::bytes
-  std::int64_t repaired = 0;
+  std::int64_t repaired = 0;                ///< documents
+  UnitPlace first_repaired = {};            ///< where there is one
   std::int64_t left_out_empty = 0;
   double lowest_position = 1;  ///< of its documents
   double highest_position = 0;

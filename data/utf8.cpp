@@ -45,7 +45,6 @@ std::size_t ascii_run(std::string_view text) {
 }  // namespace
 
 std::int64_t repair_utf8(std::string& text) {
-  constexpr std::string_view replacement = "\xEF\xBF\xBD";
   std::string repaired;  // stays empty as long as the text is well-formed, which is nearly always
   std::int64_t count = 0;
   std::size_t copied = 0;

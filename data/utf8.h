@@ -3,8 +3,12 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace ratplus::data {
+
+/// U+FFFD, which stands for what is no character.
+inline constexpr std::string_view replacement = "\xEF\xBF\xBD";
 
 /// Puts U+FFFD in place of each maximal ill-formed subsequence (Unicode 15, 3.9: as browsers do); returns how
 /// many.

@@ -61,7 +61,8 @@ class Communicator {
 
   /// full [size * n] = the parts [n] of all ranks in rank order. part may be this rank's own place in full.
   virtual Request all_gather(Tensor full, Tensor part, std::string_view subject) = 0;
-  /// part [n] = this rank's place of the sum over ranks of full [size * n]; full is left alone.
+  /// part [n] = this rank's place of the sum over ranks of full [size * n]; full is left alone. Or part is this rank's own
+  /// place in full: then the rest of full means nothing afterwards, but that what is zero on all ranks stays so.
   virtual Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) = 0;
   /// x [n] = its sum over ranks.
   virtual Request all_reduce(Tensor x, std::string_view subject) = 0;

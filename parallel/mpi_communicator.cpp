@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
 #include <exception>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/bf16.h"
@@ -84,9 +86,12 @@ class MpiCommunicator final : public Communicator {
   Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
     require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
             "reduce_scatter of {} to {}", full.describe(), part.describe());
+    const bool in_place = part.raw() == static_cast<char*>(full.raw()) + rank_ * part.bytes();
     const int ticket = new_ticket("reduce_scatter", subject, full);
-    MPI_Ireduce_scatter_block(full.raw(), part.raw(), mpi_count(part), mpi_type(part.dtype()),
-                              sum_of(part.dtype()), comm_, request(ticket));
+    MPI_Ireduce_scatter_block(in_place ? MPI_IN_PLACE : full.raw(), in_place ? full.raw() : part.raw(),
+                              mpi_count(part), mpi_type(part.dtype()), sum_of(part.dtype()), comm_,
+                              request(ticket));
+    if (in_place) operations_[static_cast<std::size_t>(ticket)].to_place = full;
     return {*this, ticket};
   }
 
@@ -116,18 +121,30 @@ class MpiCommunicator final : public Communicator {
     std::string_view kind;
     std::string_view subject;
     std::int64_t bytes = 0;
-    int begun = -1;  ///< on the timeline, where one follows
+    int begun = -1;        ///< on the timeline, where one follows
+    Tensor to_place = {};  ///< reduce_scatter in place: the whole
   };
 
   void wait(int ticket) override {
     auto& operation = operations_[static_cast<std::size_t>(ticket)];
     const int waiting = timeline_ == nullptr ? -1 : timeline_->stopwatch().mark();
     wait_for(operation.request, watchdog_, operation.kind, operation.subject);
+    if (!operation.to_place.empty()) put_in_place(std::exchange(operation.to_place, {}));
     operation.under_way = false;
     if (timeline_ == nullptr || operation.begun < 0) return;
     const int done = timeline_->stopwatch().mark();
     timeline_->add(lane_, operation.kind, operation.subject, operation.begun, done, operation.bytes);
-    timeline_->add(Timeline::Lane::waiting, operation.kind, operation.subject, waiting, done);
+    timeline_->add_wait(lane_, operation.kind, operation.subject, waiting, done);
+  }
+
+  /// MPI leaves a sum in place at the beginning, and elsewhere what it likes.
+  void put_in_place(const Tensor& whole) const {
+    const auto part = static_cast<std::size_t>(whole.bytes() / size_);
+    auto* begin = static_cast<char*>(whole.raw());
+    char* place = begin + static_cast<std::size_t>(rank_) * part;
+    if (rank_ > 0) std::memcpy(place, begin, part);
+    std::memset(begin, 0, static_cast<std::size_t>(place - begin));
+    std::memset(place + part, 0, static_cast<std::size_t>(size_ - 1 - rank_) * part);
   }
 
   MPI_Op sum_of(DType dtype) const { return dtype == DType::bf16 ? add_bf16_ : MPI_SUM; }

@@ -274,7 +274,7 @@ class NcclCommunicator final : public Communicator {
     const int begun = timeline_ == nullptr ? 0 : mark(compute_);
     check_cuda(cudaStreamWaitEvent(compute_, operation.done, 0), "waiting for a collective");
     if (timeline_ != nullptr) {
-      timeline_->add(Timeline::Lane::waiting, operation.kind, operation.subject, begun, mark(compute_));
+      timeline_->add_wait(lane_, operation.kind, operation.subject, begun, mark(compute_));
     }
     operation.under_way = false;
   }

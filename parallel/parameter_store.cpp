@@ -41,8 +41,12 @@ void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& aren
 void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& arena) {
   const auto part = part_size(index);
   arena.category("gradients");
-  if (kept_whole(index)) unit.gradient = arena.allocate(DType::f32, {whole_size(index)});
-  unit.gradient_part = mesh().shards == 1 ? unit.gradient : arena.allocate(DType::f32, {part});
+  if (kept_whole(index)) {
+    unit.gradient = arena.allocate(DType::f32, {whole_size(index)});
+    unit.gradient_part = unit.gradient.slice(0, mesh().shard * part, (mesh().shard + 1) * part);
+  } else {
+    unit.gradient_part = arena.allocate(DType::f32, {part});
+  }
   if (rounds() && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
 }
 
@@ -249,6 +253,14 @@ ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size
   return buffer;
 }
 
+/// Gaps between parameters are zero in memory that is new, and stay so while units of one layout form there, as a model's
+/// blocks do; where another comes, they lie elsewhere.
+void ParameterStore::clear_gaps(PassingBuffer& buffer, std::size_t unit) {
+  const auto before = std::exchange(buffer.formed, static_cast<std::int64_t>(unit));
+  if (before >= 0 && !same_places(units_[static_cast<std::size_t>(before)], units_[unit]))
+    ops_.fill(buffer.whole, 0);
+}
+
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   watchdog_.at("backward", units_[unit].name);
   note("backward", unit);
@@ -259,6 +271,7 @@ ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
   require(!buffer->in_use, "gradient of {} asked for while another one forms", units_[unit].name);
   buffer->unit = static_cast<std::int64_t>(unit);
   buffer->in_use = true;
+  clear_gaps(*buffer, unit);
   return {buffer->whole, true};
 }
 

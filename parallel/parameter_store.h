@@ -24,12 +24,13 @@ enum class Use { training, evaluation };
 ///
 ///     sharding    weights (compute type)            master (f32), optimizer state    gradient (f32)
 ///     none        whole                             whole                            whole, summed over ranks
-///     optimizer   whole                             part                             whole; the sum's part
+///     optimizer   whole                             part                             whole; then the sum's part, in
+///                                                                                    its place there
 ///     full        part; whole while in use, in a    part                             the sum's part; whole while it
 ///                 few buffers in turn                                                forms, in a few buffers in turn
 ///
-/// A resident unit (the embedding, which is used at both ends of a pass) is whole in `full` too, as to weights and the
-/// forming gradient. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
+/// A resident unit (the embedding, which is used at both ends of a pass) is whole in `full` too, as to weights and
+/// gradient. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
 /// same memory as far as both are kept.
 ///
 /// Gradients are summed in two steps: over the shard group, of which each rank gets its part, then, once an update,
@@ -103,7 +104,7 @@ class ParameterStore {
     Tensor weights;        // [whole], where kept whole
     Tensor weights_own;    // [part], place of this rank's part in weights, or own memory
     Tensor gradient;       // [whole], where kept whole
-    Tensor gradient_part;  // [part]
+    Tensor gradient_part;  // [part], this rank's place in gradient, or own memory
     Tensor rounded_part;   // [part] bf16, on its way over the replicas, where settings_.reduce is bf16
     bool gradient_fresh = true;
     Request gathering;
@@ -114,6 +115,7 @@ class ParameterStore {
     Tensor whole;  // [largest unit]
     Tensor part;   // gradients: [largest part], the group's sum on its way into gradient_part
     std::int64_t unit = -1;
+    std::int64_t formed = -1;  // gradients: the last unit whose gradient formed here
     bool in_use = false;
     std::int64_t last_use = 0;
     bool adds = false;      // gradients: the sum is added to those of earlier micro-batches
@@ -136,6 +138,7 @@ class ParameterStore {
 
   PassingBuffer* gradient_buffer(std::size_t unit);
   PassingBuffer* settled_gradient_buffer(std::size_t unit);
+  void clear_gaps(PassingBuffer& buffer, std::size_t unit);
   void scatter(std::size_t unit, PassingBuffer& buffer);
   void scatter_in_place(std::size_t unit);
   void settle_gradient(PassingBuffer& buffer);

@@ -21,6 +21,11 @@ void Timeline::add(Lane lane, std::string_view kind, std::string_view subject, i
   marked_.push_back({{lane, std::string(kind), std::string(subject), 0, 0, bytes}, from, to});
 }
 
+void Timeline::add_wait(Lane of, std::string_view kind, std::string_view subject, int from, int to) {
+  add(Lane::waiting, kind, subject, from, to);
+  marked_.back().span.of = of;
+}
+
 std::vector<Timeline::Span> Timeline::finish() {
   at({});
   since_ = -1;
@@ -54,10 +59,13 @@ std::string to_string(Timeline::Lane lane) {
 
 std::vector<CollectiveTotal> totals(const std::vector<Timeline::Span>& spans) {
   std::vector<CollectiveTotal> totals;
+  const auto find = [&](Timeline::Lane lane, const std::string& kind) {
+    return std::ranges::find_if(totals,
+                                [&](const auto& each) { return each.lane == lane && each.kind == kind; });
+  };
   for (const auto& span : spans) {
     if (span.lane != Timeline::Lane::shards && span.lane != Timeline::Lane::replicas) continue;
-    auto total = std::ranges::find_if(
-        totals, [&](const auto& each) { return each.lane == span.lane && each.kind == span.kind; });
+    auto total = find(span.lane, span.kind);
     if (total == totals.end()) total = totals.insert(totals.end(), {span.lane, span.kind, 0, 0, 0, 0});
     ++total->calls;
     total->bytes += span.bytes;
@@ -65,7 +73,7 @@ std::vector<CollectiveTotal> totals(const std::vector<Timeline::Span>& spans) {
   }
   for (const auto& span : spans) {
     if (span.lane != Timeline::Lane::waiting) continue;
-    const auto total = std::ranges::find(totals, span.kind, &CollectiveTotal::kind);
+    const auto total = find(span.of, span.kind);
     if (total != totals.end()) total->waited += span.end - span.begin;
   }
   return totals;

@@ -29,6 +29,7 @@ class Timeline {
     double begin = 0;        ///< seconds since the timeline began
     double end = 0;          ///< seconds since the timeline began
     std::int64_t bytes = 0;  ///< collectives: of the whole tensor
+    Lane of = Lane::shards;  ///< waiting: the lane of the collective that is waited for
   };
 
   explicit Timeline(std::unique_ptr<Stopwatch> stopwatch);
@@ -40,6 +41,8 @@ class Timeline {
   Stopwatch& stopwatch() { return *stopwatch_; }
   void add(Lane lane, std::string_view kind, std::string_view subject, int from, int to,
            std::int64_t bytes = 0);
+  /// The computation waited for a collective of lane `of`.
+  void add_wait(Lane of, std::string_view kind, std::string_view subject, int from, int to);
 
   /// Ends what goes on, and waits for it: all spans, by lane and time. Those of no length are left out.
   std::vector<Span> finish();

@@ -12,6 +12,12 @@ std::int64_t parameter_count(const std::vector<UnitLayout>& units) {
   return count;
 }
 
+bool same_places(const UnitLayout& a, const UnitLayout& b) {
+  return std::ranges::equal(a.slots, b.slots, [](const ParameterSlot& x, const ParameterSlot& y) {
+    return x.offset == y.offset && x.numel == y.numel;
+  });
+}
+
 std::int64_t unit_part_size(const UnitLayout& unit, int parts) {
   const std::int64_t blocks = (unit.numel + UnitLayout::alignment - 1) / UnitLayout::alignment;
   return (blocks + parts - 1) / parts * UnitLayout::alignment;

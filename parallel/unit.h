@@ -34,6 +34,9 @@ struct UnitLayout {
   }
 };
 
+/// Whether parameters and gaps lie at the same places in both.
+bool same_places(const UnitLayout& a, const UnitLayout& b);
+
 /// Parameters in these units, without the gaps.
 std::int64_t parameter_count(const std::vector<UnitLayout>& units);
 

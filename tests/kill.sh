@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=jobs/common.sh
 source jobs/common.sh
+# shellcheck source=tests/options.sh
+source tests/options.sh
 
 usage() {
   cat <<'END'
@@ -30,22 +32,9 @@ ranks=2
 shard=optimizer
 program=build/ratplus
 keep=false
-RANDOM=1
-while (($# > 0)); do
-  case $1 in
-    --kills) kills=${2:?} && shift ;;
-    --ranks) ranks=${2:?} && shift ;;
-    --shard) shard=${2:?} && shift ;;
-    --program) program=${2:?} && shift ;;
-    --seed) RANDOM=${2:?} && shift ;;
-    --keep) keep=true ;;
-    -h | --help) usage && exit ;;
-    *) die "unknown option '$1'; --help lists the known ones" ;;
-  esac
-  shift
-done
-[[ -x $program ]] || die "$program is missing; build it, or give --program"
-program=$(realpath "$program")
+seed=1
+read_options "kills ranks shard program seed" "$@"
+RANDOM=$seed
 mpi_environment
 export OMP_NUM_THREADS=1
 

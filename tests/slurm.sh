@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=jobs/common.sh
 source jobs/common.sh
+# shellcheck source=tests/options.sh
+source tests/options.sh
 # shellcheck source=tests/slurm/cluster.sh
 source tests/slurm/cluster.sh
 
@@ -35,19 +37,7 @@ program=build/ratplus
 data=
 steps=48
 keep=false
-while (($# > 0)); do
-  case $1 in
-    --program) program=${2:?} && shift ;;
-    --data) data=${2:?} && shift ;;
-    --steps) steps=${2:?} && shift ;;
-    --keep) keep=true ;;
-    -h | --help) usage && exit ;;
-    *) die "unknown option '$1'; --help lists the known ones" ;;
-  esac
-  shift
-done
-[[ -x $program ]] || die "$program is missing; build it, or give --program"
-program=$(realpath "$program")
+read_options "program data steps" "$@"
 PATH=$PATH:/usr/sbin:/sbin # where Debian's daemons are
 missing=$(slurm_is_missing)
 if [[ -n $missing ]]; then

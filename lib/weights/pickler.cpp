@@ -3,21 +3,10 @@
 #include <limits>
 
 #include "kernels/error.h"
+#include "lib/weights/element_type.h"
 
 namespace ratplus::weights {
 namespace {
-
-const char* storage_of(StoredType type) {
-  switch (type) {
-    case StoredType::float32:
-      return "FloatStorage";
-    case StoredType::float16:
-      return "HalfStorage";
-    case StoredType::bfloat16:
-      return "BFloat16Storage";
-  }
-  return "";
-}
 
 template <typename T>
 std::string little_endian(T value) {
@@ -80,7 +69,7 @@ void Pickler::tensor(StoredType type, std::size_t record, std::span<const std::i
   name("torch._utils", "_rebuild_tensor_v2");
   bytes_ += "((";
   text("storage");
-  name("torch", storage_of(type));
+  name("torch", element_type_of(type).pytorch.substr(std::string_view("torch.").size()));
   text(std::to_string(record));
   text("cpu");
   integer(count);

@@ -3,11 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <unordered_set>
 #include <utility>
 
 #include "kernels/error.h"
+#include "lib/weights/element_type.h"
 
 namespace ratplus::weights {
 namespace {
@@ -19,27 +19,6 @@ constexpr std::string_view pickle_name = "data.pkl";
 constexpr std::int64_t largest_pickle = std::int64_t{256} << 20;
 constexpr std::int64_t read_bytes = std::int64_t{4} << 20;
 constexpr std::size_t most_dimensions = 16;
-
-struct StorageType {
-  std::string_view name;
-  const char* element;
-  std::int64_t bytes;
-  std::optional<StoredType> type;
-};
-constexpr std::array storage_types = {
-    StorageType{"torch.FloatStorage", "float32", 4, StoredType::float32},
-    StorageType{"torch.HalfStorage", "float16", 2, StoredType::float16},
-    StorageType{"torch.BFloat16Storage", "bfloat16", 2, StoredType::bfloat16},
-    StorageType{"torch.DoubleStorage", "float64", 8, std::nullopt},
-    StorageType{"torch.LongStorage", "int64", 8, std::nullopt},
-    StorageType{"torch.IntStorage", "int32", 4, std::nullopt},
-    StorageType{"torch.ShortStorage", "int16", 2, std::nullopt},
-    StorageType{"torch.CharStorage", "int8", 1, std::nullopt},
-    StorageType{"torch.ByteStorage", "uint8", 1, std::nullopt},
-    StorageType{"torch.BoolStorage", "bool", 1, std::nullopt},
-    StorageType{"torch.ComplexFloatStorage", "complex64", 8, std::nullopt},
-    StorageType{"torch.ComplexDoubleStorage", "complex128", 16, std::nullopt},
-};
 
 /// Names that wrappers put before a module's own: torch.compile's, and those of data-parallel training.
 std::string_view without_wrappers(std::string_view name) {
@@ -158,14 +137,12 @@ void PyTorchFile::read_state_dict(const Pickled& pickle, const std::string& fold
 void PyTorchFile::add_tensor(std::string name, const Pickled& pickle, const Object& tensor,
                              const std::string& folder) {
   const Object& storage = pickle[tensor.items[0]];
-  const auto known = std::find_if(storage_types.begin(), storage_types.end(), [&](const auto& each) {
-    return each.name == pickle[storage.items[0]].text;
-  });
-  const bool typed = known != storage_types.end();
+  const std::string_view storage_class = pickle[storage.items[0]].text;
+  const ElementType* known = find_element_type(&ElementType::pytorch, storage_class);
   StoredTensor stored{.name = std::move(name),
                       .shape = numbers_of(pickle, pickle[tensor.items[1]]),
-                      .type_name = typed ? known->element : printable(pickle[storage.items[0]].text),
-                      .type = typed ? known->type : std::nullopt};
+                      .type_name = known != nullptr ? known->name : printable(storage_class),
+                      .type = known != nullptr ? known->type : std::nullopt};
   Place place{.record = zip_.find(folder + "data/" + std::string(storage.text)),
               .offset = tensor.number,
               .strides = numbers_of(pickle, pickle[tensor.items[2]])};

@@ -1,46 +1,16 @@
 #include "lib/weights/safetensors_header.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "kernels/error.h"
+#include "lib/weights/element_type.h"
 #include "lib/weights/unpickler.h"
 
 namespace ratplus::weights {
 namespace {
 
 using Json = nlohmann::json;  // its objects find a key fast, however many a damaged header has
-
-struct ElementType {
-  const char* name;
-  const char* element;
-  std::int64_t bytes;
-  std::optional<StoredType> type;
-};
-constexpr std::array element_types = {
-    ElementType{"F32", "float32", 4, StoredType::float32},
-    ElementType{"F16", "float16", 2, StoredType::float16},
-    ElementType{"BF16", "bfloat16", 2, StoredType::bfloat16},
-    ElementType{"F64", "float64", 8, std::nullopt},
-    ElementType{"I64", "int64", 8, std::nullopt},
-    ElementType{"I32", "int32", 4, std::nullopt},
-    ElementType{"I16", "int16", 2, std::nullopt},
-    ElementType{"I8", "int8", 1, std::nullopt},
-    ElementType{"U64", "uint64", 8, std::nullopt},
-    ElementType{"U32", "uint32", 4, std::nullopt},
-    ElementType{"U16", "uint16", 2, std::nullopt},
-    ElementType{"U8", "uint8", 1, std::nullopt},
-    ElementType{"BOOL", "bool", 1, std::nullopt},
-    ElementType{"F8_E4M3", "float8_e4m3", 1, std::nullopt},
-    ElementType{"F8_E5M2", "float8_e5m2", 1, std::nullopt},
-};
-
-const char* name_of(StoredType type) {
-  return std::find_if(element_types.begin(), element_types.end(),
-                      [&](const auto& e) { return e.type == type; })
-      ->name;
-}
 
 [[noreturn]] void damaged(const std::string& name, std::string_view what) {
   fail("{}: its header is damaged or none of safetensors ({}); copy the file again", name, what);
@@ -56,12 +26,11 @@ SafetensorsEntry parse_entry(const std::string& key, const Json& json, const std
   SafetensorsEntry entry;
   entry.tensor.name = key;
   const auto type_name = json.at("dtype").get<std::string>();
-  const auto known = std::find_if(element_types.begin(), element_types.end(),
-                                  [&](const auto& each) { return each.name == type_name; });
-  if (known == element_types.end())
+  const ElementType* known = find_element_type(&ElementType::safetensors, type_name);
+  if (known == nullptr)
     damaged(name, fmt::format("{} has the unknown type {}", printable(key), printable(type_name)));
   entry.tensor.type = known->type;
-  entry.tensor.type_name = known->element;
+  entry.tensor.type_name = known->name;
   for (const auto& size : json.at("shape")) entry.tensor.shape.push_back(whole_number(size, name));
   const auto& offsets = json.at("data_offsets");
   if (!offsets.is_array() || offsets.size() != 2) damaged(name, "a tensor without its two offsets");
@@ -120,7 +89,7 @@ std::string write_safetensors_header(const SafetensorsHeader& header) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (!header.metadata.empty()) json["__metadata__"] = header.metadata;
   for (const auto& entry : header.entries) {
-    json[entry.tensor.name] = {{"dtype", name_of(*entry.tensor.type)},
+    json[entry.tensor.name] = {{"dtype", element_type_of(*entry.tensor.type).safetensors},
                                {"shape", entry.tensor.shape},
                                {"data_offsets", {entry.begin, entry.end}}};
   }

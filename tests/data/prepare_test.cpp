@@ -394,14 +394,32 @@ TEST_CASE("prepare: the held-out part is never silently empty") {
       contains(message_of([&] { prepare(input.options, quiet); }), "one document, so none can be held out"));
 }
 
-TEST_CASE("prepare: empty documents and ill-formed text are counted") {
+TEST_CASE("prepare: empty documents and ill-formed text are counted, and the first of the latter is named") {
   Input input;
+  CHECK(prepare(input.options, quiet).first_repaired.empty());
   write_text(input.scratch / "in/c.txt", "");
-  write_text(input.scratch / "in/d.txt", "bad \xFF byte");
-  const PrepareResult result = prepare(input.options, quiet);
+  write_text(input.scratch / "in/d.txt", "bad \xFF byte, \xFF twice");
+  input.options.force = true;
+  PrepareResult result = prepare(input.options, quiet);
   CHECK(result.left_out_empty == 1);
   CHECK(result.repaired == 1);
+  CHECK(result.first_repaired == (input.scratch / "in/d.txt").string());
   CHECK(result.manifest.documents(Split::train) + result.manifest.documents(Split::validation) == 21);
+
+  // In the middle of a file that is cut into units, whose lines are counted from their beginnings.
+  std::string lines;
+  for (int i = 0; i < 40; ++i) {
+    const bool broken = i == 25 || i == 37;
+    lines += "\n{\"text\": \"" + Input::line(100 + i) + (broken ? "\\ud800 half\"}" : "\"}");
+  }
+  write_text(input.scratch / "in/c.jsonl", lines);
+  for (const int threads : {1, 3}) {
+    input.options.threads = threads;
+    input.options.unit_bytes = 500 * threads;
+    result = prepare(input.options, quiet);
+    CHECK(result.repaired == 3);
+    CHECK(result.first_repaired == (input.scratch / "in/c.jsonl").string() + ", line 27");
+  }
 }
 
 TEST_CASE("prepare: progress reaches the end, and options that cannot be are refused") {

@@ -168,6 +168,23 @@ TEST_CASE("supervised samples: read in any order, each once a pass") {
                  "train-00001.h5: no such file"));
 }
 
+TEST_CASE("supervised samples: what is no character is U+FFFD, counted by lines, and the first is named") {
+  Input input;
+  input.options.length = 64;
+  input.options.pack = false;
+  input.options.validation_fraction = 0.5;
+  std::string lines;
+  for (int i = 0; i < 20; ++i) {
+    lines += "{\"prompt\": \"What is " + std::to_string(i) + "?\", \"completion\": \" ";
+    lines += i == 7 ? "\\ud83d\"}\n" : i == 9 ? "\xFF\xFF\"}\n" : "fine\"}\n";
+  }
+  write_text(input.scratch / "a.jsonl", lines);
+  const SupervisedResult result = prepare_supervised(input.options, quiet);
+  CHECK(result.lines == 20);
+  CHECK(result.repaired == 2);
+  CHECK(result.first_repaired == (input.scratch / "a.jsonl").string() + ", line 8");
+}
+
 TEST_CASE("supervised samples: what is wrong with a line is said, and nothing is left") {
   Input input;
   const auto message = [&](const std::string& line) {

@@ -233,19 +233,40 @@ TEST_CASE("UTF-8: each maximal ill-formed part becomes one U+FFFD") {
   CHECK(repaired("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41") == std::pair(r + r + r + r + "A", std::int64_t{4}));
 }
 
-TEST_CASE("text: ill-formed UTF-8 in either kind of file is repaired and counted") {
+TEST_CASE("text: what is no character is U+FFFD in any kind of file, and told where it is in the text") {
+  struct Case {
+    std::string line;
+    std::string text;
+    bool repaired;
+  };
   const Scratch scratch;
   write_text(scratch / "a.txt", "x\xFFy");
-  write_text(scratch / "b.jsonl", "{\"text\": \"x\xFE\xC3y\"}\n");
-  const std::vector<TextFile> files = list_text_files({scratch.path()});
+  write_text(scratch / "b.txt", "fine \uFFFD");
+  std::vector<Case> cases{
+      {"", "x\uFFFDy", true},
+      {"", "fine \uFFFD", false},
+      {"{\"text\": \"x\xFE\xC3y\"}", "x\uFFFD\uFFFDy", true},
+      {"{\"text\": \"\xED\xA0\x80\"}", "\uFFFD\uFFFD\uFFFD", true},  // errors="surrogatepass"
+      {R"({"text": "x\ud800y\udc00"})", "x\uFFFDy\uFFFD", true},
+      {"{\"text\": \"fine\", \"url\": \"\xFF\"}", "fine", false},
+      {R"({"text": "fine", "url": "\ud800"})", "fine", false}};
+  std::string lines;
+  for (const Case& one : cases) lines += one.line.empty() ? "" : one.line + "\n";
+  write_text(scratch / "c.jsonl", lines);
+  std::vector<std::filesystem::path> inputs{scratch.path()};
+  if (RATPLUS_WITH_PARQUET) {
+    inputs.push_back(std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/ill_formed.parquet");
+    cases.push_back({"", "fine", false});
+    cases.push_back({"", "x\uFFFDy", true});
+  }
+  const std::vector<TextFile> files = list_text_files(inputs);
   TextSource source(whole_files(files), "text");
-  RawDocument raw;
-  REQUIRE(source.next(raw));
-  Document document = parse_document(std::move(raw), "text");
-  CHECK(document.text == "x\uFFFDy");
-  CHECK(document.repaired == 1);
-  REQUIRE(source.next(raw));
-  document = parse_document(std::move(raw), "text");
-  CHECK(document.text == "x\uFFFD\uFFFDy");
-  CHECK(document.repaired == 2);
+  for (const Case& one : cases) {
+    CAPTURE(one.text);
+    RawDocument raw;
+    REQUIRE(source.next(raw));
+    const Document document = parse_document(std::move(raw), "text");
+    CHECK(document.text == one.text);
+    CHECK(document.repaired == one.repaired);
+  }
 }

@@ -82,6 +82,24 @@ TEST_CASE("reduce_scatter leaves each rank its place of the sum and the input as
   CHECK(full == before);
 }
 
+TEST_CASE("reduce_scatter in place: each rank's place has its sum, and zeros stay zeros") {
+  const auto ranks = all_ranks();
+  for (const std::size_t n : {1, 50, 4096}) {
+    CAPTURE(n);
+    auto full = values_of(world().rank(), n * static_cast<std::size_t>(world().size()));
+    const auto is_gap = [](std::size_t i) { return i % 5 == 3; };
+    for (std::size_t i = 0; i < full.size(); ++i) full[i] = is_gap(i) ? 0 : full[i];
+    const auto begin = world().rank() * static_cast<std::int64_t>(n);
+    const Tensor whole = tensor_of(full);
+    ranks->reduce_scatter(whole.slice(0, begin, begin + static_cast<std::int64_t>(n)), whole, "x").wait();
+    for (std::size_t i = 0; i < full.size(); ++i) {
+      if (is_gap(i)) REQUIRE(full[i] == 0);
+      if (!is_gap(i) && i / n == static_cast<std::size_t>(world().rank()))
+        REQUIRE(full[i] == sum_over_ranks(i));
+    }
+  }
+}
+
 TEST_CASE("several operations may be under way at once, and may be waited for in any order") {
   const auto ranks = all_ranks();
   std::vector<std::vector<float>> values;

@@ -166,6 +166,42 @@ TEST_CASE("weights and summed gradients are right on every mesh, over updates an
   }
 }
 
+TEST_CASE("gaps between parameters are zero in the sums, wherever units of another layout formed before") {
+  for (auto settings : all_settings()) {
+    for (const auto reduce : {DType::f32, DType::bf16}) {
+      settings.reduce = reduce;
+      CAPTURE(to_string(settings.shard));
+      CAPTURE(settings.shard_group);
+      CAPTURE(to_string(reduce));
+      Fixture f(settings, 5);
+      const auto& units = f.store->units();
+      for (int update = 0; update < 2; ++update) {
+        f.store->begin_update();
+        for (const bool last : {false, true}) {
+          f.store->begin_micro_batch(last);
+          for (std::size_t u = units.size(); u-- > 0;) {
+            const auto gradient = f.store->gradient(u);  // of which a model writes the parameters alone
+            for (const auto& slot : units[u].slots) {
+              float* there = gradient.flat.as<float>() + slot.offset;
+              for (std::int64_t i = 0; i < slot.numel; ++i) there[i] = gradient.fresh ? 1 : there[i] + 1;
+            }
+            f.store->gradient_ready(u);
+          }
+        }
+        f.store->finish_gradients();
+        for (std::size_t u = 0; u < units.size(); ++u) {
+          std::vector<float> expected(static_cast<std::size_t>(units[u].numel), 0);
+          for (const auto& slot : units[u].slots)
+            std::fill_n(expected.begin() + slot.offset, slot.numel, static_cast<float>(2 * world().size()));
+          const auto owned = f.store->owned(u);
+          const float* part = f.store->gradient_part(u).as<float>();
+          CHECK(std::equal(part, part + owned.size(), expected.begin() + owned.begin));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("they are with any number of buffers, with weights that are kept, and with sums in bf16") {
   struct Variant {
     int prefetch;
@@ -342,6 +378,17 @@ TEST_CASE("a rank's memory falls as the ranks of a group grow, towards what pass
   CHECK(std::abs(one_group - four_groups) < one_group / 100);
 }
 
+TEST_CASE("where gradients are kept whole, their sums take no memory of their own") {
+  constexpr std::int64_t root = 64'000 * 4;
+  constexpr std::int64_t block = 131'072 * 4;
+  constexpr int blocks = 24, ranks = 8;
+  // In f32 on the CPU weights are the masters: whole weights and whole gradients.
+  CHECK(planned({.shard = Sharding::optimizer}, ranks, blocks) == 2 * (root + blocks * block));
+  // The root's; of blocks the parts of weights and gradients, and two on their way of each, with parts of the gradients.
+  CHECK(planned({.shard = Sharding::full}, ranks, blocks) ==
+        2 * root + 2 * blocks * block / ranks + 2 * 2 * block + 2 * block / ranks);
+}
+
 TEST_CASE("weights that are kept and deeper prefetching take the memory that the plan says") {
   const Settings full = {.shard = Sharding::full};
   constexpr std::int64_t block = 131'072 * 4;
@@ -411,6 +458,8 @@ TEST_CASE("a timeline has the passes, the collectives with their bytes, and the 
     double end = 0;
     for (const auto& span : spans) {
       CHECK(span.begin <= span.end);
+      if (span.lane == Timeline::Lane::waiting)
+        CHECK(span.of == (span.kind == "all_reduce" ? Timeline::Lane::replicas : Timeline::Lane::shards));
       if (span.lane != Timeline::Lane::compute) continue;
       CHECK(span.begin >= end);  // one after another
       end = span.end;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "lib/model/parameters.h"
 #include "lib/plan/plan.h"
 #include "tests/plan/jobs.h"
 
@@ -19,7 +20,7 @@ struct MeasuredRun {
   std::vector<std::string> settings;
   double tokens_per_second;  ///< a GPU, both halves
   double dense_share;        ///< of peak, of the last half, in percent
-  double memory;             ///< GiB a GPU
+  double memory;             ///< GiB a GPU, as it was then
 };
 
 const MeasuredRun runs[] = {
@@ -35,7 +36,15 @@ const MeasuredRun runs[] = {
     {"h200", 1, 1, "pretrain/1b", 4, {"parallel.shard=none"}, 28548, 53.5, 64.1},
     {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=optimizer"}, 28137, 52.8, 58.6},
     {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full"}, 26959, 50.7, 52.9},
-    {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full", "parallel.keep_weights=true"}, 27379, 51.5, 55.3},
+    {"h200",
+     1,
+     2,
+     "pretrain/1b",
+     4,
+     {"parallel.shard=full", "parallel.keep_weights=true"},
+     27379,
+     51.5,
+     55.3},
     {"h200", 1, 2, "pretrain/1b", 4, {"parallel.shard=full", "parallel.reduce=bf16"}, 26719, 50.2, 52.8},
     {"h200", 1, 2, "pretrain/3b", 2, {"parallel.shard=full", "data.micro_batch=4"}, 15753, 52.6, 80.7},
     {"h200", 1, 2, "pretrain/7b", 2, {"data.micro_batch=2"}, 5594, 53.0, 119.6},
@@ -53,6 +62,18 @@ config::JobConfig job_of(const MeasuredRun& run) {
   return load(micro_batch * run.micro_batches * run.nodes * run.gpus_per_node);
 }
 
+/// GiB that these runs took more than the program does now: each gradient that is kept whole (all of them, or with `full`
+/// the embedding's) had beside it the part of its sum, which now forms in its place there.
+double sums_beside(const config::JobConfig& job, int ranks) {
+  if (ranks == 1) return 0;
+  double elements = 0;
+  for (const auto& unit : model::unit_layouts(job.model)) {
+    if (job.parallel.shard == parallel::Sharding::full && !unit.resident) continue;
+    elements += static_cast<double>(unit.numel) / ranks;
+  }
+  return 4 * elements / (1 << 30);
+}
+
 TEST_CASE("plans are within 15 % of what was measured, and memory is what the program took") {
   for (const auto& run : runs) {
     const auto job = job_of(run);
@@ -61,19 +82,20 @@ TEST_CASE("plans are within 15 % of what was measured, and memory is what the pr
     const double rate = plan.step.tokens_per_second() / cluster.ranks();
     const double share = plan.step.last_half_share(*cluster.gpu) * 100;
     const double memory = static_cast<double>(plan.memory.bytes) / (1 << 30);
+    const double measured = run.memory > 0 ? run.memory - sums_beside(job, cluster.ranks()) : 0;
     std::string settings;
     for (const auto& setting : run.settings) settings += " " + setting;
     const auto line = fmt::format(
         "{} x {}, {}{}: {:.0f} tokens/s a GPU, measured {:.0f} ({:+.1f} %); dense half {:.1f} % of peak, "
-        "measured {:.1f}; {:.1f} GiB, measured {:.1f}",
+        "measured {:.1f}; {:.1f} GiB, measured {:.1f}, now {:.1f}",
         cluster.ranks(), run.gpu, run.config, settings, rate, run.tokens_per_second,
-        (rate / run.tokens_per_second - 1) * 100, share, run.dense_share, memory, run.memory);
+        (rate / run.tokens_per_second - 1) * 100, share, run.dense_share, memory, run.memory, measured);
     CAPTURE(line);
     MESSAGE(line);
     CHECK(plan.memory.fits());
     CHECK(std::abs(rate / run.tokens_per_second - 1) < 0.15);
     if (run.dense_share > 0) CHECK(std::abs(share / run.dense_share - 1) < 0.15);
-    if (run.memory > 0) CHECK(std::abs(memory - run.memory) < 0.1);
+    if (run.memory > 0) CHECK(std::abs(memory - measured) < 0.1);
   }
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes data/texts.parquet, which tests/data reads: six rows in three row groups, nulls among them. Needs pyarrow."""
+"""Makes data/texts.parquet, which tests/data reads: six rows in three row groups, nulls among them; and
+data/ill_formed.parquet, whose second row is no UTF-8. Needs pyarrow."""
 import pathlib
 
 import pyarrow as pa
@@ -12,3 +13,7 @@ table = pa.table(
 out = pathlib.Path(__file__).parent / "data" / "texts.parquet"
 pq.write_table(table, out, row_group_size=2, compression="zstd", use_dictionary=["url"])
 print(out, out.stat().st_size, "bytes")
+
+ill_formed = out.with_name("ill_formed.parquet")
+pq.write_table(pa.table({"text": pa.array([b"fine", b"x\xffy"], pa.binary())}), ill_formed)
+print(ill_formed, ill_formed.stat().st_size, "bytes")
