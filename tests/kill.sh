@@ -48,8 +48,8 @@ done >"$work/text.jsonl"
 "$program" prepare "$work/text.jsonl" --output "$work/data" --train-tokenizer --vocab-size 300 \
   --validation-fraction 0.05 >"$work/prepare.log" 2>&1 || die "prepare failed: $(tail -n 3 "$work/prepare.log")"
 
-steps=$((kills * 40))
-cat >"$work/job.toml" <<END
+write_job() { # STEPS
+  cat >"$work/job.toml" <<END
 [job]
 directory = "set below"
 recipe = "joint"
@@ -65,7 +65,7 @@ directory = "$work/data"
 window = 32
 batch = 4
 [schedule]
-steps = $steps
+steps = $1
 peak_lr = 1e-3
 [parallel]
 shard = "$shard"
@@ -76,6 +76,7 @@ keep_every = 7000
 every = 100
 validation_sequences = 4
 END
+}
 
 train() { # RUN [option]...
   mpirun -n "$ranks" "$program" train "$work/job.toml" --set job.directory="$work/$1" "${@:2}"
@@ -94,7 +95,15 @@ kill_one() { # LAUNCHER
   kill -KILL "${processes[RANDOM % ${#processes[@]}]}" 2>/dev/null
 }
 
-echo "the undisturbed run: $steps steps"
+# A kill comes a second after the ranks' start on average: so many steps as this machine makes in that time, and more.
+trial=1000
+write_job "$trial"
+began=$(date +%s%N)
+train trial >"$work/trial.log" 2>&1 || die "a trial failed: $(tail -n 3 "$work/trial.log")"
+a_second=$((trial * 1000000000 / ($(date +%s%N) - began)))
+steps=$((kills * (a_second > 40 ? a_second : 40)))
+write_job "$steps"
+echo "the undisturbed run: $steps steps, $a_second a second"
 train undisturbed >"$work/undisturbed.log" 2>&1 || die "it failed: $(tail -n 3 "$work/undisturbed.log")"
 last=$(printf 'checkpoints/step-%08d' "$steps")
 
@@ -108,7 +117,8 @@ while [[ ! -e $work/run/$last/manifest.json ]]; do
   wait "$launcher" 2>/dev/null || true
   if grep -q "is not whole" "$work/run.log"; then ((passed_over += 1)); fi
   # "rank 1 on host died in ...; all ranks end" is what the other ranks say of the kill.
-  if grep "^ratplus: " "$work/run.log" | grep -v "; all ranks end$"; then die "after $killed kills it could not go on"; fi
+  # "stopped by a signal while no step was under way" is said where mpirun ends a rank before its first step.
+  if grep "^ratplus: " "$work/run.log" | grep -vE "; all ranks end$|stopped by a signal while no step"; then die "after $killed kills it could not go on"; fi
   if ((killed % 20 == 0)); then
     echo "$killed kills, $((SECONDS - started)) s: $(grep -o 'resumed at step [0-9]*' "$work/run.log" || echo started)"
   fi
