@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <exception>
 
 #include "apps/format.h"
 
@@ -52,6 +53,14 @@ void TrainDisplay::say(const std::string& line) {
   if (run_ == nullptr) return;
   progress_.print(line);
   run_->log(line);
+}
+
+void TrainDisplay::log(const std::string& message) noexcept {
+  if (run_ == nullptr) return;
+  try {
+    run_->log(message);
+  } catch (const std::exception&) {  // the disk may be full: that is what the message says
+  }
 }
 
 void TrainDisplay::fail(const std::string& message) {

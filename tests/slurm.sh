@@ -170,7 +170,7 @@ test_preemption() {
   expect_state "$job" COMPLETED "$log"
   grep 'batch: ' "$log"
   (($(field "$job" Restarts) >= 1)) || fail_with_log "$log" "it was not queued again: it ended too soon (--steps)"
-  expect_in "$log" 'stopped by a signal'
+  expect_in "$log" 'stopped by SIG'
   expect_in "$log" 'queued again'
   expect_in "$log" "step $steps/$steps"
   [[ -n $(last_losses "$run") && $(last_losses "$run") == "$(last_losses "$work/pretrain")" ]] ||

@@ -11,6 +11,7 @@
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/pattern.h"
+#include "lib/report/warnings.h"
 
 namespace ratplus::report {
 namespace {
@@ -73,6 +74,8 @@ void parse_not_finite(const Json& entry, RunMetrics& run) {
   ++left_out.updates;
   left_out.step = entry.at("step").get<std::int64_t>();
   left_out.pattern = entry.at("pattern").get<std::string>();
+  left_out.loss = number_or_nan(entry.value("loss", Json()));
+  left_out.gradient_norm = number_or_nan(entry.value("gradient_norm", Json()));
   const auto file = entry.find("file");
   left_out.file = file != entry.end() && file->is_string() ? file->get<std::string>() : "";
 }
@@ -162,6 +165,16 @@ const History* RunMetrics::find(std::string_view field, std::string_view pattern
   return nullptr;
 }
 
+double RunMetrics::last(std::string_view field, std::string_view pattern) const {
+  const History* history = find(field, pattern);
+  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->last();
+}
+
+double RunMetrics::median(std::string_view field, std::size_t count) const {
+  const History* history = find(field);
+  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->median(count);
+}
+
 std::vector<std::string> RunMetrics::patterns_of(std::string_view field) const {
   std::vector<std::string> patterns;
   for (const Series& one : series) {
@@ -192,6 +205,12 @@ void MetricsReader::begin_again() {
 }
 
 bool MetricsReader::update(std::int64_t most) {
+  const bool changed = take_lines(most);
+  metrics_.end = train::read_run_end(metrics_.directory);
+  return changed;
+}
+
+bool MetricsReader::take_lines(std::int64_t most) {
   struct stat status {};
   if (::stat(file_.c_str(), &status) != 0) return false;
   if (status.st_ino != inode_ || status.st_size < offset_) begin_again();
@@ -248,6 +267,8 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
   reader.finish();
   RunMetrics metrics = reader.metrics();
   if (!metrics.last_step && !metrics.last_validation) {
+    if (const auto end = describe_end(metrics); !end.empty())
+      fail("{}: has no step and no validation; the run {}", reader.file().string(), end);
     fail("{}: has no step and no validation yet; let the run reach its first log line (log.every)",
          reader.file().string());
   }
