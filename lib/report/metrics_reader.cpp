@@ -121,9 +121,19 @@ std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
   }
 }
 
-std::string directory_name(const std::filesystem::path& directory) {
+/// Without "." and ".." and a slash at its end.
+std::filesystem::path whole_path(const std::filesystem::path& directory) {
   const auto path = std::filesystem::absolute(directory).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+/// The last `parts` parts of a path.
+std::string tail_of(const std::filesystem::path& path, std::size_t parts) {
+  std::filesystem::path tail;
+  auto rest = path;
+  for (std::size_t i = 0; i < parts && rest.has_relative_path(); ++i, rest = rest.parent_path())
+    tail = i == 0 ? rest.filename() : rest.filename() / tail;
+  return (tail.empty() ? path : tail).string();
 }
 
 }  // namespace
@@ -190,7 +200,7 @@ const Measurement* RunMetrics::final_result() const {
 }
 
 MetricsReader::MetricsReader(std::filesystem::path run) : file_(run / "metrics.jsonl") {
-  metrics_.name = directory_name(run);
+  metrics_.name = tail_of(whole_path(run), 1);
   metrics_.directory = std::move(run);
 }
 
@@ -278,8 +288,29 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
 
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs) {
   std::vector<RunMetrics> metrics;
-  for (const auto& run : runs) metrics.push_back(read_metrics(run));
+  const auto names = telling_names(runs);
+  for (const auto& run : runs) {
+    metrics.push_back(read_metrics(run));
+    metrics.back().name = names[metrics.size() - 1];
+  }
   return metrics;
+}
+
+std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& run : runs) paths.push_back(whole_path(run));
+  std::vector<std::string> names;
+  for (const auto& path : paths) {
+    const auto shared = [&](std::size_t parts) {
+      return std::ranges::any_of(paths, [&](const auto& other) {
+        return other != path && tail_of(other, parts) == tail_of(path, parts);
+      });
+    };
+    std::size_t parts = 1;
+    while (shared(parts)) ++parts;
+    names.push_back(tail_of(path, parts));
+  }
+  return names;
 }
 
 std::optional<double> loss_of(const Measurement* measurement, const std::string& pattern) {

@@ -62,7 +62,7 @@ struct Series {
 
 struct RunMetrics {
   std::filesystem::path directory;
-  std::string name;            ///< of the directory
+  std::string name;            ///< of the directory; of several runs, what tells it from the others'
   std::vector<Series> series;  ///< in the order in which they came
   std::optional<Measurement> last_step;
   std::optional<Measurement> last_validation;
@@ -136,6 +136,10 @@ class MetricsReader {
 /// and for a directory without a step or a validation.
 RunMetrics read_metrics(const std::filesystem::path& run);
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs);
+
+/// Names for runs that are shown together: of each the end of its path, as short as tells it from all others, "a/run" and
+/// "b/run". The same run given twice has one name.
+std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs);
 
 /// The loss under `pattern`, if it was measured.
 std::optional<double> loss_of(const Measurement* measurement, const std::string& pattern);
