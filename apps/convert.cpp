@@ -74,7 +74,7 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
       "the SentencePiece model that the weights were trained with, where SRC does not say: it is noted, so "
       "that data of another tokenizer is refused")("weights-only", po::bool_switch(&options.weights_only),
                                                    "leave the optimizer's state of a checkpoint out")(
-      "force", po::bool_switch(&options.force), "replace DST");
+      "force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
   const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing"};
   const auto given = parse_command_line(args, description, paths, {help_text, help_end});
   if (!given) return std::nullopt;

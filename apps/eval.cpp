@@ -161,7 +161,9 @@ train::SessionSettings session_settings(const Evaluation& e, const model::PassSh
           .threads = threads};
 }
 
-void require_directory_of(const char* option, const std::string& file) {
+void require_writable_name(const char* option, const std::string& file) {
+  if (std::filesystem::is_directory(file))
+    fail("{} {}: is a directory; give the name of a file", option, file);
   const auto parent = std::filesystem::absolute(file).parent_path();
   if (!std::filesystem::exists(parent))
     fail("{} {}: there is no directory {}", option, file, parent.string());
@@ -187,7 +189,7 @@ void check_dataset(const Evaluation& e, const HeldOut& held_out) {
 }
 
 HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
-  if (!args.json.empty()) require_directory_of("--json", args.json);
+  if (!args.json.empty()) require_writable_name("--json", args.json);
   if (args.data.empty() && e.info().job.empty()) {
     fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
          e.info().directory.string());
@@ -264,7 +266,7 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
 int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
   train::TokenRows tokens;
   world.agree([&] {
-    require_directory_of("--dump-logits", args.dump_logits);
+    require_writable_name("--dump-logits", args.dump_logits);
     tokens = train::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
   train::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);

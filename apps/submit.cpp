@@ -185,6 +185,7 @@ struct Start {
 };
 
 Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
+  train::check_directories(job);
   const auto newest = checkpoint::newest(job.job.directory);
   const auto state = train::look_at_run(job, true, newest);
   if (state.checkpoint) {

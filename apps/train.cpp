@@ -86,6 +86,9 @@ struct FoundRun {
 
 /// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+  world.agree([&] {
+    if (world.root()) train::check_directories(job);
+  });
   FoundRun found;
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {

@@ -269,6 +269,8 @@ void MetricsReader::finish() {
 
 RunMetrics read_metrics(const std::filesystem::path& run) {
   MetricsReader reader(run);
+  if (!std::filesystem::exists(run)) fail("{}: there is no such run directory", run.string());
+  if (!std::filesystem::is_directory(run)) fail_no_run_directory(run);
   if (!std::filesystem::exists(reader.file())) {
     fail("{}: cannot be read; a run directory is the job.directory of a `ratplus train` that has begun",
          reader.file().string());
@@ -284,6 +286,13 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
   }
   metrics.evaluation = read_evaluation(run / "evaluation.json");
   return metrics;
+}
+
+void fail_no_run_directory(const std::filesystem::path& file) {
+  const auto parent = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  const bool in_run = std::filesystem::exists(parent / "job.toml");
+  fail("{}: is no directory; give the run directory, {}", file.string(),
+       in_run ? parent.string() : "the job.directory of its job file");
 }
 
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs) {

@@ -137,6 +137,9 @@ class MetricsReader {
 RunMetrics read_metrics(const std::filesystem::path& run);
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs);
 
+/// Throws Error, of a file that was given for a run directory.
+[[noreturn]] void fail_no_run_directory(const std::filesystem::path& file);
+
 /// Names for runs that are shown together: of each the end of its path, as short as tells it from all others, "a/run" and
 /// "b/run". The same run given twice has one name.
 std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs);
