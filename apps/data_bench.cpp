@@ -19,6 +19,7 @@
 #include "data/text_source.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::apps {
 namespace {
@@ -89,10 +90,10 @@ void bench_tokenizer(const Settings& settings) {
   const double seconds = watch.seconds();
   const double cpu = cpu_seconds() - cpu_before;
   fmt::print(
-      "tokenize: {} documents, {} bytes, {} tokens in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
+      "tokenize: {}, {}, {} in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
       "thread\n",
-      texts.size(), bytes, tokens, seconds, cpu, double(bytes) / seconds / 1e6,
-      format_count(double(tokens) / seconds));
+      counted(texts.size(), "document"), counted(bytes, "byte"), counted(tokens, "token"), seconds, cpu,
+      double(bytes) / seconds / 1e6, format_count(double(tokens) / seconds));
 }
 
 /// The training split's files, read from the beginning to the end.
@@ -170,8 +171,9 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
 void bench_loader(const Settings& settings) {
   const fs::path directory = settings.inputs.front();
   const auto manifest = data::read_manifest(directory);
-  fmt::print("{}: {} tokens in {} shards; windows of {}, {}\n", directory.string(),
-             manifest.tokens(data::Split::train), manifest.train.size(), settings.window, settings.sampling);
+  fmt::print("{}: {} in {}; windows of {}, {}\n", directory.string(),
+             counted(manifest.tokens(data::Split::train), "token"), counted(manifest.train.size(), "shard"),
+             settings.window, settings.sampling);
   std::int64_t bytes = 0;
   drop_from_cache(directory, manifest);
   const double cold = read_plainly(directory, manifest, bytes);
