@@ -12,6 +12,7 @@
 #include "data/pending_file.h"
 #include "kernels/datasheet.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
 #include "lib/report/timeline_chart.h"
@@ -129,9 +130,9 @@ int bench_ops(const BenchArguments& args) {
   const bool gpu =
       device == DeviceChoice::cuda || (device == DeviceChoice::automatic && cuda_device_count() > 0);
   const auto ops = gpu ? make_cuda_ops(0, precision, !args.any_order) : make_cpu_ops(args.threads);
-  fmt::print("one layer: {} x {} tokens, width {}, {} heads of {}, {}, {} ({})\n", s.batch, s.tokens, s.width,
-             s.width / s.head_dim, s.head_dim, to_string(ops->compute_type()), to_string(ops->device()),
-             ops->device_name());
+  fmt::print("one layer: {} x {}, width {}, {} of {}, {}, {} ({})\n", s.batch, counted(s.tokens, "token"),
+             s.width, counted(s.width / s.head_dim, "head"), s.head_dim, to_string(ops->compute_type()),
+             to_string(ops->device()), ops->device_name());
   const auto ceilings = bench::measure_ceilings(*ops);
   const auto times = bench::time_ops(*ops, s);
   print_times(times, ceilings);
@@ -241,9 +242,9 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
 
 std::string timeline_title(const BenchArguments& args, const config::JobConfig& job,
                            const bench::StepTimes& times) {
-  return fmt::format("{}: {} ranks of {}, shard = {}, micro-batch {} x {} tokens: {:.0f} tokens/s a rank",
-                     args.subject[1], times.ranks, times.device, to_string(job.parallel.shard),
-                     job.data.micro_batch, job.data.window,
+  return fmt::format("{}: {} of {}, shard = {}, micro-batch {} x {} tokens: {:.0f} tokens/s a rank",
+                     args.subject[1], counted(times.ranks, "rank"), times.device,
+                     to_string(job.parallel.shard), job.data.micro_batch, job.data.window,
                      static_cast<double>(times.tokens) / times.seconds / times.ranks);
 }
 
@@ -259,11 +260,10 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   });
   const auto& m = job.model;
   if (world.root()) {
-    fmt::print(
-        "{}: {} layers, width {}, vocabulary {}; {} ranks x {} micro-batches x {} x {} tokens, recompute "
-        "{}\n",
-        args.subject[1], m.layers, m.width, m.vocab_size, world.size(), args.micro_batches,
-        job.data.micro_batch, job.data.window, to_string(job.job.recompute));
+    fmt::print("{}: {}, width {}, vocabulary {}; {} x {} x {} x {} tokens, recompute {}\n", args.subject[1],
+               counted(m.layers, "layer"), m.width, m.vocab_size, counted(world.size(), "rank"),
+               counted(args.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
+               job.data.window, to_string(job.job.recompute));
     std::fflush(stdout);
   }
   const auto times = bench::time_steps(

@@ -1,5 +1,6 @@
 // ratplus convert: a model's weights from one format to another.
 #include "lib/weights/convert.h"
+#include "kernels/units.h"
 
 #include <fmt/core.h>
 
@@ -74,7 +75,7 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
       "the SentencePiece model that the weights were trained with, where SRC does not say: it is noted, so "
       "that data of another tokenizer is refused")("weights-only", po::bool_switch(&options.weights_only),
                                                    "leave the optimizer's state of a checkpoint out")(
-      "force", po::bool_switch(&options.force), "replace DST");
+      "force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
   const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing"};
   const auto given = parse_command_line(args, description, paths, {help_text, help_end});
   if (!given) return std::nullopt;
@@ -131,10 +132,10 @@ class Progress {
 void print_result(const weights::Source& source, const std::string& destination,
                   const weights::ExportOptions& options, double seconds) {
   const auto& info = source.info();
-  fmt::print("{} ({}): {} parameters, {} layers, width {}, {} heads of {}, vocabulary {}, {}\n",
-             info.directory.string(), source.format(), model::parameter_count(info.model), info.model.layers,
-             info.model.width, info.model.heads(), info.model.head_dim, info.model.vocab_size,
-             info.model.recurrence ? "with recurrence" : "without recurrence");
+  fmt::print("{} ({}): {} parameters, {}, width {}, {} of {}, vocabulary {}, {}\n", info.directory.string(),
+             source.format(), model::parameter_count(info.model), counted(info.model.layers, "layer"),
+             info.model.width, counted(info.model.heads(), "head"), info.model.head_dim,
+             info.model.vocab_size, info.model.recurrence ? "with recurrence" : "without recurrence");
   fmt::print("wrote {} ({}) in {}\n", destination, to_string(weights::format_of(destination)),
              format_seconds(seconds));
   if (weights::format_of(destination) == weights::Format::checkpoint && info.tokenizer.empty() &&

@@ -19,6 +19,7 @@
 #include "data/text_source.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::apps {
 namespace {
@@ -89,10 +90,10 @@ void bench_tokenizer(const Settings& settings) {
   const double seconds = watch.seconds();
   const double cpu = cpu_seconds() - cpu_before;
   fmt::print(
-      "tokenize: {} documents, {} bytes, {} tokens in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
+      "tokenize: {}, {}, {} in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
       "thread\n",
-      texts.size(), bytes, tokens, seconds, cpu, double(bytes) / seconds / 1e6,
-      format_count(double(tokens) / seconds));
+      counted(texts.size(), "document"), counted(bytes, "byte"), counted(tokens, "token"), seconds, cpu,
+      double(bytes) / seconds / 1e6, format_count(double(tokens) / seconds));
 }
 
 /// The training split's files, read from the beginning to the end.
@@ -156,18 +157,23 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
   const auto samples = static_cast<double>(steps * settings.batch);
   const double bytes =
       samples * static_cast<double>(settings.window + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
+  // Without a pace there is nothing between steps that reading could be hidden behind: all that they do is wait.
+  const auto others = settings.pace > 0
+                          ? fmt::format(", the others {:.1f} ms", 1e3 * (loader.wait_seconds() - first_wait))
+                          : "";
   fmt::print(
       "load, {}: {:.0f} samples/s, {} tokens/s, {:.3f} GB/s of tokens; in {:.1f} s the first step waited "
-      "{:.1f} ms, the others {:.1f} ms\n",
+      "{:.1f} ms{}\n",
       cache, samples / seconds, format_count(samples * static_cast<double>(settings.window) / seconds),
-      bytes / seconds / 1e9, seconds, 1e3 * first_wait, 1e3 * (loader.wait_seconds() - first_wait));
+      bytes / seconds / 1e9, seconds, 1e3 * first_wait, others);
 }
 
 void bench_loader(const Settings& settings) {
   const fs::path directory = settings.inputs.front();
   const auto manifest = data::read_manifest(directory);
-  fmt::print("{}: {} tokens in {} shards; windows of {}, {}\n", directory.string(),
-             manifest.tokens(data::Split::train), manifest.train.size(), settings.window, settings.sampling);
+  fmt::print("{}: {} in {}; windows of {}, {}\n", directory.string(),
+             counted(manifest.tokens(data::Split::train), "token"), counted(manifest.train.size(), "shard"),
+             settings.window, settings.sampling);
   std::int64_t bytes = 0;
   drop_from_cache(directory, manifest);
   const double cold = read_plainly(directory, manifest, bytes);

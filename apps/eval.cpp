@@ -13,6 +13,7 @@
 #include "apps/with_ranks.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/config/job.h"
 #include "lib/train/logits_dump.h"
 #include "lib/train/session.h"
@@ -161,7 +162,9 @@ train::SessionSettings session_settings(const Evaluation& e, const model::PassSh
           .threads = threads};
 }
 
-void require_directory_of(const char* option, const std::string& file) {
+void require_writable_name(const char* option, const std::string& file) {
+  if (std::filesystem::is_directory(file))
+    fail("{} {}: is a directory; give the name of a file", option, file);
   const auto parent = std::filesystem::absolute(file).parent_path();
   if (!std::filesystem::exists(parent))
     fail("{} {}: there is no directory {}", option, file, parent.string());
@@ -187,7 +190,7 @@ void check_dataset(const Evaluation& e, const HeldOut& held_out) {
 }
 
 HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
-  if (!args.json.empty()) require_directory_of("--json", args.json);
+  if (!args.json.empty()) require_writable_name("--json", args.json);
   if (args.data.empty() && e.info().job.empty()) {
     fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
          e.info().directory.string());
@@ -241,7 +244,8 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   ProgressLine progress;
   const auto losses = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
     if (world.root())
-      progress.update(fmt::format("evaluating {}/{} windows x {} patterns", done, all, e.patterns.size()));
+      progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "window"),
+                                  counted(e.patterns.size(), "pattern")));
   });
   if (!args.json.empty()) {
     world.agree([&] {
@@ -250,9 +254,9 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   }
   if (!world.root()) return 0;
   progress.finish();
-  fmt::print("{}: step {}; {} windows of {} tokens of {} ({})\n", e.info().directory.string(), e.info().step,
-             validator->sequences(), settings.window, settings.dataset.string(),
-             data::to_string(settings.split));
+  fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
+             counted(validator->sequences(), "window"), counted(settings.window, "token"),
+             settings.dataset.string(), data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
                held_out.manifest.tokenizer);
@@ -264,7 +268,7 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
 int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
   train::TokenRows tokens;
   world.agree([&] {
-    require_directory_of("--dump-logits", args.dump_logits);
+    require_writable_name("--dump-logits", args.dump_logits);
     tokens = train::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
   train::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);
@@ -273,8 +277,8 @@ int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::
   std::vector<double> losses;
   train::dump_logits(session, tokens, e.patterns, args.dump_logits, losses);
   if (!world.root()) return 0;
-  fmt::print("{}: step {}; {} sequences of {} tokens of {}\n", e.info().directory.string(), e.info().step,
-             tokens.rows(), tokens.length, args.tokens);
+  fmt::print("{}: step {}; {} of {} of {}\n", e.info().directory.string(), e.info().step,
+             counted(tokens.rows(), "sequence"), counted(tokens.length, "token"), args.tokens);
   print_losses(e, losses);
   fmt::print("logits and losses: {}\n", args.dump_logits);
   return 0;

@@ -10,6 +10,7 @@
 #include "apps/progress_line.h"
 #include "data/import_tokens.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/train/stop_signal.h"
 
 namespace ratplus::apps {
@@ -92,8 +93,9 @@ int import_command(const Arguments& args) {
   line.finish();
   fmt::print("Wrote {}\n", options->output.string());
   for (const auto split : {data::Split::train, data::Split::validation}) {
-    fmt::print("{:<10} {} tokens in {} documents, {} shards\n", data::to_string(split),
-               manifest.tokens(split), manifest.documents(split), manifest.shards(split).size());
+    fmt::print("{:<10} {} in {}, {}\n", data::to_string(split), counted(manifest.tokens(split), "token"),
+               counted(manifest.documents(split), "document"),
+               counted(manifest.shards(split).size(), "shard"));
   }
   return 0;
 }

@@ -19,6 +19,7 @@
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/checkpoint/verify.h"
@@ -60,12 +61,12 @@ void print_parameters(const model::ModelConfig& config, bool all) {
     }
   }
   if (!all && config.layers > 1)
-    fmt::print("  ... and {} more blocks (--parameters lists all)\n", config.layers - 1);
+    fmt::print("  ... and {} (--parameters lists all)\n", counted(config.layers - 1, "more block"));
 }
 
 void print_model(const model::ModelConfig& m) {
-  fmt::print("model      {} layers, width {}, {} heads of {}, vocabulary {}, {}\n", m.layers, m.width,
-             m.heads(), m.head_dim, m.vocab_size,
+  fmt::print("model      {}, width {}, {} of {}, vocabulary {}, {}\n", counted(m.layers, "layer"), m.width,
+             counted(m.heads(), "head"), m.head_dim, m.vocab_size,
              m.recurrence ? "with recurrence (RAT+)" : "without recurrence");
   fmt::print("parameters {} ({})\n", model::parameter_count(m),
              format_count(static_cast<double>(model::parameter_count(m))));
@@ -91,12 +92,11 @@ class VerifyLine {
 
 void print_training(const checkpoint::Info& info) {
   // Files of other systems do not know how many updates were made.
-  const auto updates = info.updates > 0 || info.step == 0 ? fmt::format("{} updates, ", info.updates) : "";
+  const auto updates = info.updates > 0 || info.step == 0 ? counted(info.updates, "update") + ", " : "";
   fmt::print("step       {} ({}{} tokens)\n", info.step, updates,
              format_count(static_cast<double>(info.tokens)));
   if (!info.begun.empty())
-    fmt::print("           and {} update{} of step {}\n", info.begun.size(),
-               info.begun.size() == 1 ? "" : "s", info.step + 1);
+    fmt::print("           and {} of step {}\n", counted(info.begun.size(), "update"), info.step + 1);
   fmt::print("tokenizer  {}\n", info.tokenizer.empty() ? "not known" : info.tokenizer);
 }
 
@@ -228,12 +228,13 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
   for (const auto each : {data::Split::train, data::Split::validation}) {
     const auto shards = manifest.shards(each).size();
     if (manifest.sample_length > 0) {
-      fmt::print("{:<10} {} samples of {} inputs with labels, {} shard{}\n", data::to_string(each),
-                 manifest.documents(each), manifest.sample_length, shards, shards == 1 ? "" : "s");
+      fmt::print("{:<10} {} of {} with labels, {}\n", data::to_string(each),
+                 counted(manifest.documents(each), "sample"), counted(manifest.sample_length, "input"),
+                 counted(shards, "shard"));
       continue;
     }
-    fmt::print("{:<10} {} tokens, {} documents, {} shard{}\n", data::to_string(each), manifest.tokens(each),
-               manifest.documents(each), shards, shards == 1 ? "" : "s");
+    fmt::print("{:<10} {}, {}, {}\n", data::to_string(each), counted(manifest.tokens(each), "token"),
+               counted(manifest.documents(each), "document"), counted(shards, "shard"));
     data::TokenStream(path, manifest, each).check_all();
     print_lengths(path, manifest, each);
   }
@@ -249,7 +250,7 @@ void inspect_shard(const fs::path& path) {
   const auto& info = reader.info();
   fmt::print("shard      {} ({})\n", path.string(),
              format_bytes(static_cast<std::int64_t>(fs::file_size(path))));
-  fmt::print("tokens     {} in {} documents\n", info.tokens, info.documents);
+  fmt::print("tokens     {} in {}\n", info.tokens, counted(info.documents, "document"));
   fmt::print("vocabulary {}, end of text {}\n", info.vocab_size, info.end_of_text);
   fmt::print("tokenizer  {}\n", info.tokenizer);
 }

@@ -75,8 +75,8 @@ void check_cluster(const PlanArguments& args) {
   nodes.push_back(cluster.nodes);
   for (const int n : nodes) {
     if (std::int64_t{n} * cluster.gpus_per_node > most_ranks) {
-      throw po::error(
-          fmt::format("{} nodes of {} GPUs are more than {} GPUs", n, cluster.gpus_per_node, most_ranks));
+      throw po::error(fmt::format("{} of {} are more than {} GPUs", counted(n, "node"),
+                                  counted(cluster.gpus_per_node, "GPU"), most_ranks));
     }
   }
 }
@@ -138,8 +138,8 @@ std::optional<PlanArguments> parse(const Arguments& args) {
 // --- one cluster ----------------------------------------------------------------------------------------------
 
 std::string describe(const plan::Cluster& cluster) {
-  return fmt::format("{} node{} of {} x {}", cluster.nodes, cluster.nodes == 1 ? "" : "s",
-                     cluster.gpus_per_node, cluster.gpu->title);
+  return fmt::format("{} of {} x {}", counted(cluster.nodes, "node"), cluster.gpus_per_node,
+                     cluster.gpu->title);
 }
 
 void print_memory(const plan::MemoryPlan& memory) {
@@ -193,11 +193,11 @@ void print_length(const plan::Plan& plan, const plan::Cluster& cluster, const co
   if (plan.steps == 0) {
     fmt::print("to the end: schedule.epochs is of data, which a plan does not read\n");
   } else {
-    fmt::print(
-        "to the end: {} steps, {} tokens: {}, {:.0f} GPU hours, {} validation{} of {:.1f} s included\n",
-        plan.steps, format_count(static_cast<double>(plan.steps * job.tokens_per_step())),
-        format_seconds(plan.seconds), plan.gpu_hours(cluster), plan.validations,
-        plan.validations == 1 ? "" : "s", plan.step.validation_seconds);
+    fmt::print("to the end: {}, {} tokens: {}, {:.0f} GPU hours, {} of {:.1f} s included\n",
+               counted(plan.steps, "step"),
+               format_count(static_cast<double>(plan.steps * job.tokens_per_step())),
+               format_seconds(plan.seconds), plan.gpu_hours(cluster), counted(plan.validations, "validation"),
+               plan.step.validation_seconds);
   }
   fmt::print("checkpoints: {} each, at most {} at a time: {}", format_bytes(plan.checkpoint_bytes),
              plan.checkpoints, format_bytes(plan.checkpoint_bytes * plan.checkpoints));
@@ -209,11 +209,11 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   const auto& cluster = args.cluster;
   fmt::print("{} on {}\n{} parameters\n", args.job, describe(cluster), plan.parameters);
   if (plan.memory.fits()) {
-    fmt::print(
-        "shard = \"{}\": {} replica{} x {} shard{}; {} micro-batch{} of {} x {} tokens a GPU and half\n",
-        to_string(job.parallel.shard), plan.step.replicas, plan.step.replicas == 1 ? "" : "s",
-        plan.step.shards, plan.step.shards == 1 ? "" : "s", plan.step.micro_batches,
-        plan.step.micro_batches == 1 ? "" : "es", job.data.micro_batch, job.data.window);
+    fmt::print("shard = \"{}\": {} x {}; {} of {} x {} tokens a GPU and half\n",
+               to_string(job.parallel.shard), counted(plan.step.replicas, "replica"),
+               counted(plan.step.shards, "shard"),
+               counted(plan.step.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
+               job.data.window);
   }
   print_memory(plan.memory);
   if (plan.memory.fits()) {
@@ -323,7 +323,7 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
       cautions = plan.cautions;
     } catch (const Error& error) {
       fmt::print("{:>6}{:>6}   cannot run, see below\n", nodes, cluster.ranks());
-      problems.push_back(fmt::format("{} node{}: {}", nodes, nodes == 1 ? "" : "s", error.what()));
+      problems.push_back(fmt::format("{}: {}", counted(nodes, "node"), error.what()));
     }
   }
   fmt::print(

@@ -16,6 +16,7 @@
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/train/stop_signal.h"
 
 namespace ratplus::apps {
@@ -160,14 +161,14 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   fmt::print("\nvocabulary {}, end of text {}, {}\n", manifest.vocab_size, manifest.end_of_text,
              manifest.tokenizer);
   if (result.left_out_empty > 0) {
-    fmt::print("{} documents without text were left out\n", result.left_out_empty);
+    fmt::print("left out: {} without text\n", counted(result.left_out_empty, "document"));
   }
   if (result.duplicates > 0) {
-    fmt::print("{} documents were left out because another has the same text\n", result.duplicates);
+    fmt::print("left out: {} of which another has the same text\n", counted(result.duplicates, "document"));
   }
   if (result.repaired > 0) {
-    fmt::print("{} document{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
-               result.repaired, result.repaired == 1 ? "" : "s", result.first_repaired);
+    fmt::print("{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
+               counted(result.repaired, "document"), result.first_repaired);
   }
   if (manifest.tokens(data::Split::validation) == 0) {
     fmt::print(

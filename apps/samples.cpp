@@ -9,6 +9,7 @@
 #include "apps/progress_line.h"
 #include "data/supervised.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/train/stop_signal.h"
 
 namespace ratplus::apps {
@@ -71,17 +72,18 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
 
 void print_result(const data::SupervisedOptions& options, const data::SupervisedResult& result) {
   const data::Manifest& manifest = result.manifest;
-  fmt::print("Wrote {}: {} lines as {} training and {} held-out samples of {} inputs\n",
-             options.output.string(), result.lines, manifest.documents(data::Split::train),
-             manifest.documents(data::Split::validation), manifest.sample_length);
+  fmt::print("Wrote {}: {} as {} and {} of {}\n", options.output.string(), counted(result.lines, "line"),
+             counted(manifest.documents(data::Split::train), "training sample"),
+             counted(manifest.documents(data::Split::validation), "held-out sample"),
+             counted(manifest.sample_length, "input"));
   if (result.cut > 0)
-    fmt::print("{} lines were cut to {} inputs; raise --length to keep them whole\n", result.cut,
-               options.length);
+    fmt::print("cut to {}: {}; raise --length to keep all whole\n", counted(options.length, "input"),
+               counted(result.cut, "line"));
   if (result.left_out > 0)
-    fmt::print("{} lines without a label that counts were left out\n", result.left_out);
+    fmt::print("left out: {} without a label that counts\n", counted(result.left_out, "line"));
   if (result.repaired > 0) {
-    fmt::print("{} line{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
-               result.repaired, result.repaired == 1 ? "" : "s", result.first_repaired);
+    fmt::print("{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
+               counted(result.repaired, "line"), result.first_repaired);
   }
 }
 
@@ -95,7 +97,7 @@ int samples_command(const Arguments& args) {
   ProgressLine line(5);
   const auto result = data::prepare_supervised(*options, [&](std::int64_t lines) {
     if (train::StopSignal::received() != 0) throw Interrupted();
-    line.update(fmt::format("samples: {} lines", lines));
+    line.update("samples: " + counted(lines, "line"));
   });
   line.finish();
   print_result(*options, result);

@@ -185,6 +185,7 @@ struct Start {
 };
 
 Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
+  train::check_directories(job);
   const auto newest = checkpoint::newest(job.job.directory);
   const auto state = train::look_at_run(job, true, newest);
   if (state.checkpoint) {
@@ -192,7 +193,7 @@ Start check_start(const config::JobConfig& job, const train::TrainingData& data,
     const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
     return {state.finished, fmt::format(fmt::runtime(text), state.step, job.schedule.steps)};
   }
-  const std::string length = fmt::format("{} steps", job.schedule.steps);
+  const std::string length = counted(job.schedule.steps, "step");
   if (job.job.kind == config::Kind::pretrain) return {false, length + " from initial weights"};
   // The run that is waited for has a directory since it was submitted, and a checkpoint only later.
   if (!r.after.empty() && !weights::find(job.job.from)) {
@@ -217,11 +218,11 @@ void check_not_queued(const fs::path& note) {
 
 std::string describe(const config::JobConfig& job, const slurm::Resources& r, const Start& start) {
   const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
-  return fmt::format(
-      "{}: {}, {} parameters, {}\n{} node{} x {} = {} rank{}; batch {} = {} x {} micro-batches of {}\n",
-      job.job.directory, to_string(job.job.kind), model::parameter_count(job.model), start.text, r.nodes,
-      r.nodes == 1 ? "" : "s", r.ranks_per_node, r.ranks(), r.ranks() == 1 ? "" : "s", job.data.batch,
-      r.ranks(), job.data.batch / at_once, job.data.micro_batch);
+  return fmt::format("{}: {}, {} parameters, {}\n{} x {} = {}; batch {} = {} x {} of {}\n", job.job.directory,
+                     to_string(job.job.kind), model::parameter_count(job.model), start.text,
+                     counted(r.nodes, "node"), r.ranks_per_node, counted(r.ranks(), "rank"), job.data.batch,
+                     r.ranks(), counted(job.data.batch / at_once, "micro-batch", "micro-batches"),
+                     job.data.micro_batch);
 }
 
 slurm::BatchScript script_of(const config::JobConfig& job, const SubmitArguments& args) {

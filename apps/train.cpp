@@ -2,6 +2,8 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <cstdio>
+#include <exception>
 #include <optional>
 
 #include "apps/command_line.h"
@@ -16,6 +18,7 @@
 #include "lib/checkpoint/verify.h"
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
+#include "lib/train/run_end.h"
 #include "lib/train/run_record.h"
 #include "lib/train/stop_signal.h"
 #include "lib/weights/convert.h"
@@ -86,6 +89,9 @@ struct FoundRun {
 
 /// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+  world.agree([&] {
+    if (world.root()) train::check_directories(job);
+  });
   FoundRun found;
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {
@@ -161,6 +167,57 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
   });
 }
 
+/// Adds to the record of a start how it ended. Where that cannot be written, on a full disk say, the end is the same.
+void note_end(const std::filesystem::path& start_file, const train::RunEnd& end) noexcept {
+  try {
+    train::write_run_end(start_file, end);
+  } catch (const std::exception& error) {
+    std::fputs(fmt::format("ratplus: warning: how this ends is not recorded: {}\n", error.what()).c_str(),
+               stderr);
+  }
+}
+
+/// Of an error that ends the job, before it is thrown on and printed.
+void note_failure(const std::filesystem::path& start_file, std::int64_t step, const std::string& message,
+                  TrainDisplay& display) noexcept {
+  note_end(start_file, {.how = train::RunEnd::How::failed, .step = step, .message = message});
+  display.log(message);
+}
+
+/// The status of the command.
+int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const parallel::World& world,
+                   TrainDisplay& display, const std::filesystem::path& start_file) {
+  using How = train::RunEnd::How;
+  const auto outcome = trainer.run();
+  train::RunEnd end{.step = trainer.step(),
+                    .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
+  const auto note = [&](How how) {
+    end.how = how;
+    if (world.root()) note_end(start_file, end);
+  };
+  if (outcome == train::Outcome::not_finite) {
+    end.message = trainer.stop_reason();
+    note(How::not_finite);
+    display.fail(fmt::format(
+        "{}. The last good state is in {}: --resume goes on from there, and with --set "
+        "health.not_finite=skip without such updates; or begin a run from it with a lower schedule.peak_lr "
+        "(job.kind=adapt job.from=...)",
+        trainer.stop_reason(), end.checkpoint));
+    return exit_not_finite;
+  }
+  if (outcome == train::Outcome::interrupted) {
+    end.signal = train::name_of_signal(trainer.stop_signal());
+    note(How::stopped);
+    display.say(fmt::format("stopped by {} after step {}; go on with --resume", end.signal, trainer.step()));
+    return exit_interrupted;
+  }
+  note(How::finished);
+  export_weights(job, world);
+  if (world.root()) draw_losses(job.job.directory, display);
+  display.say(fmt::format("done: {}", job.job.directory));
+  return 0;
+}
+
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides); });
@@ -202,24 +259,20 @@ int train(const TrainArguments& args, const parallel::World& world) {
   train::Trainer trainer(job, world, dataset, start, display);
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;
-  train::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
-  const auto outcome = trainer.run();
-  if (outcome == train::Outcome::not_finite) {
-    display.fail(fmt::format(
-        "{}. The last good state is in {}: --resume goes on from there, and with --set "
-        "health.not_finite=skip without such updates; or begin a run from it with a lower schedule.peak_lr "
-        "(job.kind=adapt job.from=...)",
-        trainer.stop_reason(), checkpoint::step_directory(job.job.directory, trainer.step()).string()));
-    return exit_not_finite;
+  const auto start_file =
+      train::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
+  world.watchdog().before_end([start_file](const std::string& message) {
+    note_end(start_file, {.how = train::RunEnd::How::failed, .message = message});
+  });
+  try {
+    return run_to_its_end(trainer, job, world, display, start_file);
+  } catch (const parallel::AgreedError& error) {
+    if (world.root()) note_failure(start_file, trainer.step(), error.what(), display);
+    throw;
+  } catch (const std::exception& error) {  // of this rank alone
+    note_failure(start_file, trainer.step(), error.what(), display);
+    throw;
   }
-  if (outcome == train::Outcome::interrupted) {
-    display.say(fmt::format("stopped by a signal after step {}; go on with --resume", trainer.step()));
-    return exit_interrupted;
-  }
-  export_weights(job, world);
-  if (world.root()) draw_losses(job.job.directory, display);
-  display.say(fmt::format("done: {}", job.job.directory));
-  return 0;
 }
 
 }  // namespace

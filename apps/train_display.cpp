@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <exception>
 
 #include "apps/format.h"
+#include "kernels/units.h"
 
 namespace ratplus::apps {
 namespace {
@@ -37,9 +39,8 @@ std::string describe(const parallel::Mesh& mesh, const parallel::Settings& p) {
       !full ? ""
             : fmt::format(", weights {}", p.keep_weights ? "gathered once an update and kept"
                                                          : fmt::format("gathered {} ahead", p.prefetch));
-  return fmt::format("mesh: {} replica{} x {} shard{}; gradients summed in {}{}", mesh.replicas,
-                     mesh.replicas == 1 ? "" : "s", mesh.shards, mesh.shards == 1 ? "" : "s",
-                     to_string(p.reduce), overlap);
+  return fmt::format("mesh: {} x {}; gradients summed in {}{}", counted(mesh.replicas, "replica"),
+                     counted(mesh.shards, "shard"), to_string(p.reduce), overlap);
 }
 
 }  // namespace
@@ -54,6 +55,14 @@ void TrainDisplay::say(const std::string& line) {
   run_->log(line);
 }
 
+void TrainDisplay::log(const std::string& message) noexcept {
+  if (run_ == nullptr) return;
+  try {
+    run_->log(message);
+  } catch (const std::exception&) {  // the disk may be full: that is what the message says
+  }
+}
+
 void TrainDisplay::fail(const std::string& message) {
   if (run_ == nullptr) return;
   progress_.finish();
@@ -63,8 +72,9 @@ void TrainDisplay::fail(const std::string& message) {
 
 void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
   const auto& m = job_.model;
-  say(fmt::format("model: {} layers, width {}, {} heads, vocabulary {}, {}: {} parameters", m.layers, m.width,
-                  m.heads(), m.vocab_size, m.recurrence ? "recurrence" : "no recurrence",
+  say(fmt::format("model: {}, width {}, {}, vocabulary {}, {}: {} parameters", counted(m.layers, "layer"),
+                  m.width, counted(m.heads(), "head"), m.vocab_size,
+                  m.recurrence ? "recurrence" : "no recurrence",
                   parallel::parameter_count(session.store().units())));
   const auto& ops = session.ops();
   if (job_.job.device == DeviceChoice::automatic && !cuda_missing().empty()) {
@@ -72,10 +82,10 @@ void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
   }
   say(fmt::format("device: {} ({}), {}, recompute {}", to_string(ops.device()), ops.device_name(),
                   to_string(ops.compute_type()), to_string(job_.job.recompute)));
-  say(fmt::format("ranks: {} x {} threads, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
-                  world_.size(), session.threads(), to_string(job_.parallel.shard), job_.data.batch,
-                  job_.data.window, job_.data.batch / (job_.data.micro_batch * world_.size()),
-                  job_.data.micro_batch));
+  say(fmt::format("ranks: {} x {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
+                  world_.size(), counted(session.threads(), "thread"), to_string(job_.parallel.shard),
+                  job_.data.batch, job_.data.window,
+                  job_.data.batch / (job_.data.micro_batch * world_.size()), job_.data.micro_batch));
   if (const auto& mesh = session.store().mesh(); mesh.ranks() > 1) {
     say(describe(mesh, job_.parallel));
   }

@@ -25,6 +25,8 @@ class TrainDisplay final : public train::TrainListener {
   void on_warning(const std::string& text) override;
   /// A line that stays.
   void say(const std::string& line);
+  /// To the log alone, if it can be written: of what is printed elsewhere.
+  void log(const std::string& message) noexcept;
   /// Why the command ends without being done: to the log, and as all errors to standard error.
   void fail(const std::string& message);
 

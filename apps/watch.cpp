@@ -133,9 +133,7 @@ class Watch {
 /// A run's directory is made when it begins, so that it may be missing; a file in its place is a mistake.
 void check_run(const WatchArguments& args, bool live) {
   if (fs::is_directory(args.run)) return;
-  if (fs::exists(args.run)) {
-    fail("{}: is no directory; give the run directory, the job.directory of its job file", args.run);
-  }
+  if (fs::exists(args.run)) report::fail_no_run_directory(args.run);
   if (!live) fail("{}: there is no such run yet; without --once, a terminal waits for it", args.run);
 }
 

@@ -91,6 +91,14 @@ std::int64_t Manifest::documents(Split split) const {
 
 Manifest read_manifest(const std::filesystem::path& dataset_directory) {
   const std::filesystem::path file = dataset_directory / manifest_name;
+  if (std::filesystem::is_regular_file(dataset_directory)) {
+    const auto parent = dataset_directory.parent_path();
+    fail("{} is not a dataset: it is a file, and a dataset is a directory made by `ratplus prepare`{}",
+         dataset_directory.string(),
+         std::filesystem::exists(parent / manifest_name)
+             ? fmt::format("; give {}", parent.empty() ? "." : parent.string())
+             : "");
+  }
   if (!std::filesystem::exists(file)) {
     fail("{} is not a dataset: it holds no {} (made by `ratplus prepare` when all else is written)",
          dataset_directory.string(), manifest_name);

@@ -42,6 +42,10 @@ const char* write_advice(int error_number) {
     case EROFS:
     case EPERM:
       return "; write to a directory that you may write to";
+    case EISDIR:
+      return "; give the name of a file";
+    case ENOTDIR:
+      return "; a part of that path is a file: choose another";
     case ENOENT:
       return "; make its directory first";
     default:
@@ -115,7 +119,9 @@ void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
 }
 
 std::string read_whole_file(const std::filesystem::path& file) {
-  const auto fail_reading = [&] { fail("cannot read {}: {}", file.string(), std::strerror(errno)); };
+  const auto fail_reading = [&] {
+    fail("cannot read {}: {}{}", file.string(), std::strerror(errno), errno == EISDIR ? "; give a file" : "");
+  };
   const Descriptor in(file, O_RDONLY);
   if (!in.ok()) fail_reading();
   std::string bytes;

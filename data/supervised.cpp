@@ -13,6 +13,7 @@
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::data {
 namespace {
@@ -41,8 +42,8 @@ Example example_of_tokens(const Json& json, std::int64_t vocab_size, const std::
   Example example{.tokens = integers(json, "tokens", where), .counts = {}};
   const std::vector<std::int32_t> labels = integers(json, "labels", where);
   if (labels.size() != example.tokens.size()) {
-    fail("{}: {} tokens and {} labels; give one label a token, {} where it does not count", where,
-         example.tokens.size(), labels.size(), ignored_label);
+    fail("{}: {} and {}; give one label a token, {} where it does not count", where,
+         counted(example.tokens.size(), "token"), counted(labels.size(), "label"), ignored_label);
   }
   for (std::size_t i = 0; i < labels.size(); ++i) {
     const std::int32_t token = example.tokens[i];

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::parallel {
 namespace {
@@ -27,12 +28,11 @@ int equal_node_size(const std::vector<int>& nodes) {
   for (const auto& [node, other] : sizes) {
     if (other == size) continue;
     fail(
-        "parallel.shard_group = {} cuts the parameters over the ranks of a node, but node {} has {} ranks "
-        "and "
+        "parallel.shard_group = {} cuts the parameters over the ranks of a node, but node {} has {} and "
         "node {} has {}; start as many on each, or set parallel.shard_group = {} to cut over all ranks, or "
         "to "
         "one of {}",
-        ranks_of_a_node, sizes.begin()->first, size, node, other, all_ranks,
+        ranks_of_a_node, sizes.begin()->first, counted(size, "rank"), node, other, all_ranks,
         fmt::join(divisors(static_cast<int>(nodes.size())), ", "));
   }
   return size;

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <sstream>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -119,6 +120,11 @@ void Watchdog::remove_check(int number) {
   checks_.erase(number);
 }
 
+void Watchdog::before_end(std::function<void(const std::string&)> tell) {
+  const std::lock_guard lock(mutex_);
+  tell_ = std::move(tell);
+}
+
 void Watchdog::leave() {
   board_.own().leaving = true;
   left_ = true;
@@ -196,11 +202,15 @@ std::string Watchdog::others_at() const {
   return text;
 }
 
+/// With mutex_ held.
 void Watchdog::end_job(const std::string& message) {
   if (board_.may_report()) {
     const auto line = fmt::format("ratplus: {}; all ranks end\n", message);
     std::fwrite(line.data(), 1, line.size(), stderr);
     std::fflush(stderr);
+    std::signal(SIGALRM, SIG_DFL);
+    alarm(5);  // a file system that hangs does not keep the job
+    if (tell_) tell_(message);
   } else {
     sleep(1);  // another rank of this host says it, and ends all
   }

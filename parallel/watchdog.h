@@ -72,6 +72,10 @@ class Watchdog {
   int add_check(Check check);
   void remove_check(int number);
 
+  /// Called with the message of a failure before it ends the job, on the watching thread of the rank that prints it: for
+  /// what should outlive the job. It has about a second.
+  void before_end(std::function<void(const std::string&)> tell);
+
   /// From here on this rank's end is no failure: it ends in order, or has said why.
   void leave();
 
@@ -107,9 +111,10 @@ class Watchdog {
   double waited_ = 0;
   std::vector<Peer> peers_;
 
-  std::mutex mutex_;  ///< of checks_ and stop_
+  std::mutex mutex_;  ///< of checks_, tell_ and stop_
   std::map<int, Check> checks_;
   int next_check_ = 0;
+  std::function<void(const std::string&)> tell_;
   bool stop_ = false;
   std::condition_variable wake_;
 

@@ -22,6 +22,7 @@ in a temporary directory; they are ended with the test. What is shown, in about 
     the table of the sweep, by one command
   - the same pretraining, submitted by `ratplus submit`, stopped before its time limit, queued again, finished: its last
     checkpoint is that of the undisturbed run, byte for byte
+  - an adaptation, an evaluation and a conversion, each as a job of its own
   - a job of which a rank is killed ends as FAILED, with the reason in its log, and is not queued again
 
   --program FILE    ratplus (build/ratplus)
@@ -131,7 +132,7 @@ write_jobs() {
 
 test_chain() {
   heading "pretraining, a sweep of three patterns, and its table, by one command"
-  jobs/slurm/chain.sh "$work/pretrain.toml" "$work/adapt.toml" "${node[@]}" --time=20 --array=0,4,6 \
+  jobs/slurm/chain.sh "$work/pretrain.toml" "$work/adapt.toml" "${node[@]}" --time 20 --array 0,4,6 \
     --output="$work/chain-%x-%j.log" | tee "$work/chain.txt"
   local numbers pretraining table log
   mapfile -t numbers < <(sed -n 's/.*: job \([0-9]*\)$/\1/p' "$work/chain.txt")
@@ -160,7 +161,7 @@ test_preemption() {
   expect_state "$job" COMPLETED "$log"
   grep 'batch: ' "$log"
   (($(field "$job" Restarts) >= 1)) || fail_with_log "$log" "it was not queued again: it ended too soon (--steps)"
-  expect_in "$log" 'stopped by a signal'
+  expect_in "$log" 'stopped by SIG'
   expect_in "$log" 'queued again'
   expect_in "$log" "step $steps/$steps"
   [[ -n $(last_losses "$run") && $(last_losses "$run") == "$(last_losses "$work/pretrain")" ]] ||
@@ -169,6 +170,31 @@ test_preemption() {
     cmp "$file" "$run/$last/$(basename "$file")" || die "its last checkpoint is not that of the undisturbed run"
   done
   echo "the same losses and the same checkpoint as the undisturbed run"
+}
+
+# Each waits for the one before, and is checked when the last has come to its end.
+test_single_jobs() {
+  heading "one adaptation, its evaluation and its weights for others, a job each"
+  local run=$work/adapted out=$work/adapted.safetensors jobs=() logs=() job i
+  submit_single() { # SCRIPT ARGUMENT...
+    local script=$1 wait=()
+    shift
+    if ((${#jobs[@]} > 0)); then wait=("--dependency=afterok:${jobs[-1]}" --kill-on-invalid-dep=yes); fi
+    job=$(sbatch --parsable "${resources[@]}" "${wait[@]}" --time=20 --output="$work/single-$script.log" \
+      "jobs/slurm/$script.sbatch" "$@")
+    jobs+=("$job") logs+=("$work/single-$script.log")
+  }
+  local resources=("${node[@]}")
+  submit_single adapt "$work/adapt.toml" --set "job.directory=$run" "job.from=$work/pretrain" job.pattern=64,0,4
+  submit_single eval "$run" --pattern dense 64,0,4
+  resources=(--cpus-per-task=1)
+  submit_single convert "$run" "$out" --dtype bfloat16
+  await "${jobs[2]}" "${logs[2]}" 200
+  for i in 0 1 2; do expect_state "${jobs[i]}" COMPLETED "${logs[i]}"; done
+  expect_in "${logs[0]}" 'step 4/4'
+  [[ $(grep -o '"pattern": *"[^"]*"' "$run/evaluation.json" | wc -l) == 2 ]] ||
+    fail_with_log "${logs[1]}" "$run/evaluation.json does not hold two patterns"
+  "$program" inspect "$out" | grep '^verified' || fail_with_log "${logs[2]}" "$out is not whole"
 }
 
 test_killed_rank() {
@@ -191,5 +217,6 @@ data=$(find_data)
 write_jobs
 test_chain
 test_preemption
+test_single_jobs
 test_killed_rank
 heading "passed"

@@ -127,7 +127,9 @@ train() {
   local status=0 directory before got_on=false
   directory=$(run_directory "$@") || exit
   before=$(newest_checkpoint "$directory")
-  say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
+  local ranks="$SLURM_NTASKS ranks"
+  if ((SLURM_NTASKS == 1)); then ranks="1 rank"; fi
+  say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
     "run directory $directory"
   run_ranks train "$1" --resume "${@:2}" || status=$?
   if ((status == stopped_and_saved)); then

@@ -13,8 +13,9 @@ which waits for all tasks of the sweep. The sweep starts from the weights of the
 ADAPT.toml says. Where one of them fails, what waits for it is cancelled by Slurm; the same command goes on from there.
 
   --sweep DIRECTORY  where the adapted runs and table.txt go; default: sweep/ beside the pretraining's run directory
-  option of sbatch   for all three, in the place of what the scripts say: --partition=gpu --account=my-project;
-                     --array=... is for the sweep alone. Others for one alone are set in the scripts
+  option of sbatch   for all three, in the place of what the scripts say: --partition=gpu --account my-project, in one
+                     word or in two, as sbatch has them; --array=0,4,6 (or -a) is for the sweep alone. Others for one
+                     alone are set in the scripts
   --help             this text
 
   jobs/slurm/chain.sh configs/pretrain/1b.toml configs/adapt/1b.toml --partition=gpu --account=my-project
@@ -30,17 +31,23 @@ die() {
 }
 
 sweep=
-jobs=()
+jobs=() options=() sweep_options=()
 while (($# > 0)); do
   case $1 in
-    --sweep)
-      sweep=${2:-}
-      [[ -n $sweep ]] || die "--sweep needs a directory"
+    --sweep | --array | -a)
+      [[ -n ${2:-} && $2 != -* ]] || die "$1 needs a value; --help says more"
+      if [[ $1 == --sweep ]]; then sweep=$2; else sweep_options+=("--array=$2"); fi
       shift
       ;;
+    --sweep=?*) sweep=${1#*=} ;;
+    --array=?* | -a?*) sweep_options+=("$1") ;;
     -h | --help) usage && exit ;;
-    *.toml) jobs+=("$1") ;;
-    *) break ;;
+    *.toml) if ((${#options[@]} == 0)); then jobs+=("$1"); else options+=("$1"); fi ;;
+    *)
+      # A word that follows an option may be its value: sbatch knows.
+      ((${#jobs[@]} == 2)) || die "give two job files before $1, of the pretraining and of the adaptation; --help says more"
+      options+=("$1")
+      ;;
   esac
   shift
 done
@@ -75,10 +82,6 @@ submit() {
   echo "$name: job $job"
 }
 
-options=() sweep_options=()
-for option; do
-  if [[ $option == --array=* ]]; then sweep_options+=("$option"); else options+=("$option"); fi
-done
 after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
 submit "pretraining, in $pretrained" "${options[@]}" jobs/slurm/pretrain.sbatch "${jobs[0]}"
 mapfile -t wait < <(after "$job")

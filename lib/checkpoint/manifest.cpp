@@ -8,6 +8,7 @@
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/model_json.h"
 #include "lib/checkpoint/part.h"
 #include "lib/model/parameters.h"
@@ -71,7 +72,8 @@ int parts_from_json(const Json& manifest, const std::filesystem::path& file) {
   constexpr std::int64_t most = 1'000'000;  // as parallel.ranks in a job
   const auto parts = integer_from_json(manifest, "parts", file);
   if (parts < 1 || parts > most) {
-    fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(), parts);
+    fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(),
+         counted(parts, "part"));
   }
   return static_cast<int>(parts);
 }
@@ -88,7 +90,7 @@ Json files_to_json(const std::vector<PartFile>& files) {
 
 std::vector<PartFile> files_from_json(const Json& list, int parts, const std::filesystem::path& file) {
   if (!list.is_array() || list.size() != static_cast<std::size_t>(parts))
-    fail("{}: does not list the files of its {} parts; the file is damaged", file.string(), parts);
+    fail("{}: does not list the files of its {}; the file is damaged", file.string(), parts);
   std::vector<PartFile> files;
   for (const auto& each : list) {
     const auto digits = each.at("crc32").get<std::string>();
@@ -123,8 +125,8 @@ int check_version(const Json& manifest, const std::filesystem::path& file) {
 }
 
 std::string describe(const DataCounts& d) {
-  return fmt::format("{} tokens in {} documents to train on and {} in {} to validate on", d.train_tokens,
-                     d.train_documents, d.validation_tokens, d.validation_documents);
+  return fmt::format("{} in {} to train on and {} in {} to validate on", counted(d.train_tokens, "token"),
+                     counted(d.train_documents, "document"), d.validation_tokens, d.validation_documents);
 }
 
 }  // namespace

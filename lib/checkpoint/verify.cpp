@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/model/parameters.h"
 
@@ -65,9 +66,9 @@ Found newest_whole(const fs::path& run, const parallel::World& world, const Veri
     }
   }
   if (found.damaged.empty()) return found;
-  throw parallel::AgreedError(fmt::format(
-      "{}: none of its {} checkpoints is whole; the newest: {}\nRemove or move them to begin anew",
-      run.string(), found.damaged.size(), found.damaged.front().reason));
+  throw parallel::AgreedError(
+      fmt::format("{}: none of its {} is whole; the newest: {}\nRemove or move what is there to begin anew",
+                  run.string(), counted(found.damaged.size(), "checkpoint"), found.damaged.front().reason));
 }
 
 void set_aside(const fs::path& directory) {

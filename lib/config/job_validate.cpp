@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::config {
@@ -116,7 +117,7 @@ std::string other_ways(const DataSection& data, int ranks) {
   }
   if (data.batch % data.micro_batch == 0) {
     const std::int64_t fewer = divisor_at_most(data.batch / data.micro_batch, ranks);
-    ways += fmt::format(", or {} rank{}", fewer, fewer == 1 ? "" : "s");
+    ways += ", or " + counted(fewer, "rank");
   }
   return ways;
 }
@@ -124,8 +125,8 @@ std::string other_ways(const DataSection& data, int ranks) {
 void validate_batch_over_ranks(const JobConfig& job, int ranks, const std::string& place) {
   const std::int64_t at_once = ranks * job.data.micro_batch;
   if (job.data.batch % at_once == 0) return;
-  fail("{}: data.batch = {} is not divisible by {} rank{} x data.micro_batch {} = {}; use data.batch = {}{}",
-       place, job.data.batch, ranks, ranks == 1 ? "" : "s", job.data.micro_batch, at_once,
+  fail("{}: data.batch = {} is not divisible by {} x data.micro_batch {} = {}; use data.batch = {}{}", place,
+       job.data.batch, counted(ranks, "rank"), job.data.micro_batch, at_once,
        multiples_near(job.data.batch, at_once), other_ways(job.data, ranks));
 }
 
@@ -135,8 +136,8 @@ void require_window(const JobConfig& job, const std::string& directory, std::int
   if (tokens >= needed) return;
   const std::string shorter =
       tokens >= 2 ? fmt::format("use a data.window of at most {}, or ", tokens - 1) : "";
-  fail("{}: data.window = {} needs {} tokens, but the {} split of {} has {}; {}{}", job.source,
-       job.data.window, needed, split, directory, tokens, shorter, more);
+  fail("{}: data.window = {} needs {}, but the {} split of {} has {}; {}{}", job.source, job.data.window,
+       counted(needed, "token"), split, directory, tokens, shorter, more);
 }
 
 }  // namespace
@@ -154,9 +155,9 @@ void validate_job(const JobConfig& job, const PlaceOf& place_of) {
 void validate_ranks(const JobConfig& job, int ranks) {
   if (job.parallel.ranks > 0 && job.parallel.ranks != ranks) {
     fail(
-        "{}: parallel.ranks = {}, but the job was started on {} rank{}; start it with mpirun -n {}, or set "
+        "{}: parallel.ranks = {}, but the job was started on {}; start it with mpirun -n {}, or set "
         "parallel.ranks = 0 to take any number",
-        job.source, job.parallel.ranks, ranks, ranks == 1 ? "" : "s", job.parallel.ranks);
+        job.source, job.parallel.ranks, counted(ranks, "rank"), job.parallel.ranks);
   }
   validate_batch_over_ranks(job, ranks, job.source);
 }

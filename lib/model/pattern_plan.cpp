@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::model {
 namespace {
@@ -48,8 +49,8 @@ std::string describe_heads(const std::vector<Pattern>& heads) {
 void validate_heads(const std::vector<Pattern>& heads, std::int64_t head_count, const std::string& where) {
   const auto count = static_cast<std::int64_t>(heads.size());
   if (count != 1 && count != head_count) {
-    fail("{} has {} patterns, one a head, but the model has {} heads; give 1 or {}", where, count, head_count,
-         head_count);
+    fail("{} has {}, one a head, but the model has {}; give 1 or {}", where, counted(count, "pattern"),
+         counted(head_count, "head"), head_count);
   }
   for (std::size_t h = 0; h < heads.size(); ++h) {
     ratplus::validate(heads[h], count == 1 ? where : fmt::format("{}[{}]", where, h));
@@ -62,8 +63,8 @@ void PatternPlan::validate(std::int64_t layer_count, std::int64_t head_count,
                            const std::string& where) const {
   const auto count = static_cast<std::int64_t>(layers_.size());
   if (count != 1 && count != layer_count) {
-    fail("{} has {} patterns, one a layer, but the model has {} layers; give 1 or {}", where, count,
-         layer_count, layer_count);
+    fail("{} has {}, one a layer, but the model has {}; give 1 or {}", where, counted(count, "pattern"),
+         counted(layer_count, "layer"), layer_count);
   }
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     validate_heads(layers_[i], head_count, count == 1 ? where : fmt::format("{}[{}]", where, i));

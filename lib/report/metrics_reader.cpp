@@ -11,6 +11,7 @@
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/pattern.h"
+#include "lib/report/warnings.h"
 
 namespace ratplus::report {
 namespace {
@@ -73,6 +74,8 @@ void parse_not_finite(const Json& entry, RunMetrics& run) {
   ++left_out.updates;
   left_out.step = entry.at("step").get<std::int64_t>();
   left_out.pattern = entry.at("pattern").get<std::string>();
+  left_out.loss = number_or_nan(entry.value("loss", Json()));
+  left_out.gradient_norm = number_or_nan(entry.value("gradient_norm", Json()));
   const auto file = entry.find("file");
   left_out.file = file != entry.end() && file->is_string() ? file->get<std::string>() : "";
 }
@@ -118,9 +121,19 @@ std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
   }
 }
 
-std::string directory_name(const std::filesystem::path& directory) {
+/// Without "." and ".." and a slash at its end.
+std::filesystem::path whole_path(const std::filesystem::path& directory) {
   const auto path = std::filesystem::absolute(directory).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+/// The last `parts` parts of a path.
+std::string tail_of(const std::filesystem::path& path, std::size_t parts) {
+  std::filesystem::path tail;
+  auto rest = path;
+  for (std::size_t i = 0; i < parts && rest.has_relative_path(); ++i, rest = rest.parent_path())
+    tail = i == 0 ? rest.filename() : rest.filename() / tail;
+  return (tail.empty() ? path : tail).string();
 }
 
 }  // namespace
@@ -162,6 +175,16 @@ const History* RunMetrics::find(std::string_view field, std::string_view pattern
   return nullptr;
 }
 
+double RunMetrics::last(std::string_view field, std::string_view pattern) const {
+  const History* history = find(field, pattern);
+  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->last();
+}
+
+double RunMetrics::median(std::string_view field, std::size_t count) const {
+  const History* history = find(field);
+  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->median(count);
+}
+
 std::vector<std::string> RunMetrics::patterns_of(std::string_view field) const {
   std::vector<std::string> patterns;
   for (const Series& one : series) {
@@ -177,7 +200,7 @@ const Measurement* RunMetrics::final_result() const {
 }
 
 MetricsReader::MetricsReader(std::filesystem::path run) : file_(run / "metrics.jsonl") {
-  metrics_.name = directory_name(run);
+  metrics_.name = tail_of(whole_path(run), 1);
   metrics_.directory = std::move(run);
 }
 
@@ -192,6 +215,12 @@ void MetricsReader::begin_again() {
 }
 
 bool MetricsReader::update(std::int64_t most) {
+  const bool changed = take_lines(most);
+  metrics_.end = train::read_run_end(metrics_.directory);
+  return changed;
+}
+
+bool MetricsReader::take_lines(std::int64_t most) {
   struct stat status {};
   if (::stat(file_.c_str(), &status) != 0) return false;
   if (status.st_ino != inode_ || status.st_size < offset_) begin_again();
@@ -240,6 +269,8 @@ void MetricsReader::finish() {
 
 RunMetrics read_metrics(const std::filesystem::path& run) {
   MetricsReader reader(run);
+  if (!std::filesystem::exists(run)) fail("{}: there is no such run directory", run.string());
+  if (!std::filesystem::is_directory(run)) fail_no_run_directory(run);
   if (!std::filesystem::exists(reader.file())) {
     fail("{}: cannot be read; a run directory is the job.directory of a `ratplus train` that has begun",
          reader.file().string());
@@ -248,6 +279,8 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
   reader.finish();
   RunMetrics metrics = reader.metrics();
   if (!metrics.last_step && !metrics.last_validation) {
+    if (const auto end = describe_end(metrics); !end.empty())
+      fail("{}: has no step and no validation; the run {}", reader.file().string(), end);
     fail("{}: has no step and no validation yet; let the run reach its first log line (log.every)",
          reader.file().string());
   }
@@ -255,10 +288,38 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
   return metrics;
 }
 
+void fail_no_run_directory(const std::filesystem::path& file) {
+  const auto parent = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  const bool in_run = std::filesystem::exists(parent / "job.toml");
+  fail("{}: is no directory; give the run directory, {}", file.string(),
+       in_run ? parent.string() : "the job.directory of its job file");
+}
+
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs) {
   std::vector<RunMetrics> metrics;
-  for (const auto& run : runs) metrics.push_back(read_metrics(run));
+  const auto names = telling_names(runs);
+  for (const auto& run : runs) {
+    metrics.push_back(read_metrics(run));
+    metrics.back().name = names[metrics.size() - 1];
+  }
   return metrics;
+}
+
+std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& run : runs) paths.push_back(whole_path(run));
+  std::vector<std::string> names;
+  for (const auto& path : paths) {
+    const auto shared = [&](std::size_t parts) {
+      return std::ranges::any_of(paths, [&](const auto& other) {
+        return other != path && tail_of(other, parts) == tail_of(path, parts);
+      });
+    };
+    std::size_t parts = 1;
+    while (shared(parts)) ++parts;
+    names.push_back(tail_of(path, parts));
+  }
+  return names;
 }
 
 std::optional<double> loss_of(const Measurement* measurement, const std::string& pattern) {

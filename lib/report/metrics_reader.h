@@ -1,4 +1,5 @@
-// What a run directory says about a run: metrics.jsonl, and evaluation.json where there is one.
+// What a run directory says about a run: metrics.jsonl, how its newest start ended, and evaluation.json where there is
+// one.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "lib/report/history.h"
+#include "lib/train/run_end.h"
 
 namespace ratplus::report {
 
@@ -44,7 +46,9 @@ struct LeftOut {
   std::int64_t updates = 0;
   std::int64_t step = 0;  ///< of the last one
   std::string pattern;
-  std::string file;  ///< that lists its samples; empty: not written
+  double loss = 0;           ///< NaN: not finite
+  double gradient_norm = 0;  ///< the same
+  std::string file;          ///< that lists its samples; empty: not written
 };
 
 /// One quantity of a run over its steps.
@@ -58,12 +62,13 @@ struct Series {
 
 struct RunMetrics {
   std::filesystem::path directory;
-  std::string name;            ///< of the directory
+  std::string name;            ///< of the directory; of several runs, what tells it from the others'
   std::vector<Series> series;  ///< in the order in which they came
   std::optional<Measurement> last_step;
   std::optional<Measurement> last_validation;
   std::optional<RunHealth> health;  ///< of the last step; runs of earlier versions have none
   std::optional<LeftOut> left_out;
+  std::optional<train::RunEnd> end;  ///< of the newest start, where it has told that
   std::optional<Measurement>
       evaluation;  ///< `ratplus eval --json RUN/evaluation.json`; its tokens are unknown
 
@@ -80,6 +85,9 @@ struct RunMetrics {
   void add(std::string_view field, std::string_view pattern, std::int64_t step, double value);
   /// Null where nothing of that name was measured.
   const History* find(std::string_view field, std::string_view pattern = "") const;
+  /// The last value, and the middle one (of the last `count`, roughly); NaN where there is none.
+  double last(std::string_view field, std::string_view pattern = "") const;
+  double median(std::string_view field, std::size_t count = static_cast<std::size_t>(-1)) const;
   /// The patterns for which a field was measured, in the order in which they came.
   std::vector<std::string> patterns_of(std::string_view field) const;
 
@@ -110,6 +118,7 @@ class MetricsReader {
   const std::filesystem::path& file() const { return file_; }
 
  private:
+  bool take_lines(std::int64_t most);
   void begin_again();
   void take(std::string_view line);
 
@@ -127,6 +136,13 @@ class MetricsReader {
 /// and for a directory without a step or a validation.
 RunMetrics read_metrics(const std::filesystem::path& run);
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs);
+
+/// Throws Error, of a file that was given for a run directory.
+[[noreturn]] void fail_no_run_directory(const std::filesystem::path& file);
+
+/// Names for runs that are shown together: of each the end of its path, as short as tells it from all others, "a/run" and
+/// "b/run". The same run given twice has one name.
+std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs);
 
 /// The loss under `pattern`, if it was measured.
 std::optional<double> loss_of(const Measurement* measurement, const std::string& pattern);

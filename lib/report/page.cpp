@@ -14,6 +14,7 @@
 #include "lib/report/panel_chart.h"
 #include "lib/report/panels.h"
 #include "lib/report/svg.h"
+#include "lib/report/warnings.h"
 
 namespace ratplus::report {
 namespace {
@@ -72,20 +73,12 @@ std::vector<std::string> names_of(const std::vector<RunMetrics>& runs) {
 std::string step_cell(const RunMetrics& run) {
   if (!run.last_step) return "-";
   if (run.finished()) return fmt::format("{} (finished)", run.last_step->step);
-  if (run.steps == 0) return fmt::format("{}", run.last_step->step);
+  const auto word = end_in_a_word(run);
+  const auto ended = word.empty() ? "" : ", " + word;
+  if (run.steps == 0) return fmt::format("{}{}", run.last_step->step, ended);
   return fmt::format(
-      "{} of {} ({:.0f}%)", run.last_step->step, run.steps,
-      std::floor(100.0 * static_cast<double>(run.last_step->step) / static_cast<double>(run.steps)));
-}
-
-double last_of(const RunMetrics& run, const char* field) {
-  const History* history = run.find(field);
-  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->last();
-}
-
-double median_of(const RunMetrics& run, const char* field) {
-  const History* history = run.find(field);
-  return history == nullptr ? std::numeric_limits<double>::quiet_NaN() : history->median();
+      "{} of {} ({:.0f}%){}", run.last_step->step, run.steps,
+      std::floor(100.0 * static_cast<double>(run.last_step->step) / static_cast<double>(run.steps)), ended);
 }
 
 /// Patterns of all runs, in the order in which they came.
@@ -111,6 +104,20 @@ std::string perplexity_cell(std::optional<double> loss) {
   return loss && std::isfinite(*loss) ? fmt::format("{:.2f}", std::exp(*loss)) : "-";
 }
 
+/// What should not be overlooked: how runs ended early, and warnings. Of several runs each is named.
+std::string notices(const std::vector<RunMetrics>& runs, std::time_t made) {
+  std::string items;
+  for (const RunMetrics& run : runs) {
+    const auto add = [&](const std::string& sentence) {
+      const auto name = runs.size() > 1 ? "<b>" + escape(run.name) + "</b>: " : "";
+      items += "<li>" + name + escape(sentence) + "</li>\n";
+    };
+    if (const auto end = describe_end(run); !end.empty()) add(end);
+    for (const auto& warning : find_warnings(run, static_cast<double>(made))) add(warning);
+  }
+  return items.empty() ? "" : "<ul class=\"notices\">\n" + items + "</ul>\n";
+}
+
 std::string state_table(const std::vector<RunMetrics>& runs) {
   std::vector<Row> rows;
   const auto add = [&](std::string name, auto&& cell_of) {
@@ -125,7 +132,7 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
     return run.last_step ? format_value(Unit::count, static_cast<double>(run.last_step->tokens)) : "-";
   });
   add("time left, as last said", [](const RunMetrics& run) {
-    return run.finished() || !(run.seconds_left >= 0) ? "-" : format_seconds(run.seconds_left);
+    return run.finished() || run.end || !(run.seconds_left >= 0) ? "-" : format_seconds(run.seconds_left);
   });
   add("last line (UTC)", [](const RunMetrics& run) {
     return run.time > 0 ? minute(static_cast<std::time_t>(run.time)) : std::string("-");
@@ -139,15 +146,15 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
     });
   }
   add("tokens a second (median)",
-      [](const RunMetrics& run) { return format_value(Unit::count, median_of(run, "tokens_per_second")); });
+      [](const RunMetrics& run) { return format_value(Unit::count, run.median("tokens_per_second")); });
   add("share of peak (median)",
-      [](const RunMetrics& run) { return format_value(Unit::share, median_of(run, "share_of_peak")); });
+      [](const RunMetrics& run) { return format_value(Unit::share, run.median("share_of_peak")); });
   add("memory, device",
-      [](const RunMetrics& run) { return format_value(Unit::bytes, last_of(run, "memory_bytes")); });
+      [](const RunMetrics& run) { return format_value(Unit::bytes, run.last("memory_bytes")); });
   add("wait for data (median)",
-      [](const RunMetrics& run) { return format_value(Unit::share, median_of(run, "data_wait_share")); });
+      [](const RunMetrics& run) { return format_value(Unit::share, run.median("data_wait_share")); });
   add("checkpoint holds steps up (median)", [](const RunMetrics& run) {
-    return format_value(Unit::seconds, median_of(run, "checkpoint_stall_seconds"));
+    return format_value(Unit::seconds, run.median("checkpoint_stall_seconds"));
   });
   return table("", names_of(runs), rows, false);
 }
@@ -281,6 +288,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
       "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<main>\n<h1>{0}</h1>\n"
       "<p class=\"faint\">ratplus report, made {2} UTC</p>\n",
       title, page_style, minute(made));
+  html += notices(runs, made);
   html += "<h2>How the " + std::string(several ? "runs stand" : "run stands") + "</h2>\n" + state_table(runs);
   html += final_results(runs);
   html +=

@@ -4,10 +4,10 @@ namespace ratplus::report {
 
 const std::string_view page_style = R"css(
 :root { color-scheme: light dark; --back: #f6f6f4; --card: #ffffff; --ink: #1f2328; --faint: #5c6370; --grid: #e6e6e3;
-  --cursor: #8a8a8a; --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #b5538c; --c4: #b07900; --c5: #3a9ad9;
+  --cursor: #8a8a8a; --alarm: #c62828; --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #b5538c; --c4: #b07900; --c5: #3a9ad9;
   --c6: #555555; --c7: #7a5fc4; }
 @media (prefers-color-scheme: dark) {
-  :root { --back: #15181c; --card: #1e2227; --ink: #e6e8eb; --faint: #a2a9b4; --grid: #343a42; --cursor: #9aa0a8;
+  :root { --back: #15181c; --card: #1e2227; --ink: #e6e8eb; --faint: #a2a9b4; --grid: #343a42; --cursor: #9aa0a8; --alarm: #ff6f60;
     --c0: #58b0ec; --c1: #f0894a; --c2: #3cc79c; --c3: #de85bb; --c4: #e0ad3c; --c5: #8fd0ff; --c6: #b8bec6;
     --c7: #ab95f0; } }
 * { box-sizing: border-box; }
@@ -17,6 +17,8 @@ h1 { font-size: 1.35rem; margin: 4px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 28px 0 8px; }
 p { margin: 4px 0; }
 .faint, figcaption .at, th { color: var(--faint); }
+.notices { background: var(--card); border-left: 5px solid var(--alarm); border-radius: 8px; margin: 12px 0;
+  padding: 8px 12px 8px 32px; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; background: var(--card); border-radius: 8px; padding: 8px 12px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { padding: 3px 22px 3px 0; text-align: right; white-space: nowrap; font-weight: normal; vertical-align: top; }

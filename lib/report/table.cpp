@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "kernels/error.h"
+#include "lib/report/warnings.h"
 
 namespace ratplus::report {
 namespace {
@@ -62,15 +63,17 @@ std::string format_table(const std::vector<Row>& rows) {
 }
 
 std::string final_table(const RunMetrics& run) {
+  const auto end = describe_end(run);
+  const auto state = end.empty() ? "" : fmt::format("{}: {}\n", run.name, end);
   const Measurement* result = run.final_result();
-  if (result == nullptr) return fmt::format("{}: no validation yet\n", run.name);
+  if (result == nullptr) return fmt::format("{}{}: no validation yet\n", state, run.name);
   std::vector<Row> rows = {{"pattern", "loss", "perplexity"}};
   for (const auto& [pattern, loss] : result->losses) {
     rows.push_back({pattern_label(pattern), fmt::format("{:.4f}", loss), perplexity_cell(loss)});
   }
   const char* kind =
       result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";
-  return fmt::format("{}: {}, step {}\n{}", run.name, kind, result->step, format_table(rows));
+  return fmt::format("{}{}: {}, step {}\n{}", state, run.name, kind, result->step, format_table(rows));
 }
 
 std::string joint_table(const std::vector<RunMetrics>& runs) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "data/utf8.h"
 
@@ -67,6 +68,26 @@ TerminalLine fit(TerminalLine line, std::size_t columns) {
   }
   if (taken < columns) fitted.push_back({std::string(columns - taken, ' '), Ink::plain});
   return fitted;
+}
+
+std::vector<std::string> wrap_words(std::string_view text, std::size_t columns) {
+  columns = std::max<std::size_t>(columns, 1);
+  std::vector<std::string> lines(1);
+  while (!text.empty()) {
+    std::string word(text.substr(0, text.find(' ')));
+    text.remove_prefix(std::min(word.size() + 1, text.size()));
+    if (!lines.back().empty() && columns_of(lines.back()) + 1 + columns_of(word) <= columns) {
+      lines.back() += ' ' + word;
+      continue;
+    }
+    if (!lines.back().empty()) lines.emplace_back();
+    for (; columns_of(word) > columns; lines.emplace_back()) {
+      lines.back() = cut(word, columns);
+      word.erase(0, lines.back().size());
+    }
+    lines.back() = std::move(word);
+  }
+  return lines;
 }
 
 std::string to_text(const TerminalLine& line, const TerminalStyle& style) {

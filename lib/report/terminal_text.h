@@ -31,6 +31,9 @@ std::size_t columns_of(const TerminalLine& line);
 /// log holds cannot command the terminal.
 TerminalLine fit(TerminalLine line, std::size_t columns);
 
+/// Broken between words, or where a word is longer than a line, within it, into lines of at most this many columns.
+std::vector<std::string> wrap_words(std::string_view text, std::size_t columns);
+
 /// With escape sequences, if there is colour.
 std::string to_text(const TerminalLine& line, const TerminalStyle& style);
 

@@ -6,44 +6,17 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <limits>
 #include <span>
+#include <utility>
 
 #include "lib/report/format.h"
 #include "lib/report/panels.h"
 #include "lib/report/quantity.h"
 #include "lib/report/terminal_chart.h"
+#include "lib/report/warnings.h"
 
 namespace ratplus::report {
 namespace {
-
-constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-
-double last_of(const RunMetrics& run, std::string_view field, std::string_view pattern = "") {
-  const History* history = run.find(field, pattern);
-  return history == nullptr ? unknown : history->last();
-}
-
-double median_of(const RunMetrics& run, std::string_view field,
-                 std::size_t count = static_cast<std::size_t>(-1)) {
-  const History* history = run.find(field);
-  return history == nullptr ? unknown : history->median(count);
-}
-
-/// Since the last line; NaN where that is not known.
-double age_of(const RunMetrics& run, double now) {
-  return run.time > 0 ? std::max(now - run.time, 0.0) : unknown;
-}
-
-/// Between two lines of steps, usually.
-double seconds_a_line(const RunMetrics& run) {
-  return median_of(run, "step_seconds") * static_cast<double>(run.steps_a_line);
-}
-
-bool is_silent(const RunMetrics& run, double now) {
-  if (run.finished()) return false;
-  return age_of(run, now) > std::max(60.0, 5 * seconds_a_line(run));  // false where either is not known
-}
 
 // --- The lines above the curves -------------------------------------------------------------------------------
 
@@ -70,7 +43,11 @@ std::string clock(double now, double seconds) {
 
 TerminalLine progress(const WatchedRun& watched, std::size_t columns, const TerminalStyle& style) {
   const RunMetrics& run = watched.metrics;
-  if (!run.last_step) return {{"waiting for the run's first line of metrics (log.every)"}};
+  if (!run.last_step) {
+    const auto ended = end_in_a_word(run);
+    return {{ended.empty() ? "waiting for the run's first line of metrics (log.every)"
+                           : ended + " before its first line of metrics"}};
+  }
   const double done =
       run.steps > 0 ? std::min(static_cast<double>(run.last_step->step) / static_cast<double>(run.steps), 1.0)
                     : 0;
@@ -88,6 +65,11 @@ TerminalLine progress(const WatchedRun& watched, std::size_t columns, const Term
     if (std::isfinite(age)) line.push_back({fmt::format(" {} ago", format_seconds(age))});
     return line;
   }
+  if (const auto word = end_in_a_word(run); !word.empty()) {  // the line below says more
+    line.push_back({word, Ink::bold});
+    line.push_back({fmt::format(" {} ago", format_seconds(age))});
+    return line;
+  }
   if (is_silent(run, watched.now)) return line;  // the warning says more
   const double left = run.seconds_left - (std::isfinite(age) ? age : 0);
   if (run.seconds_left >= 0) {
@@ -103,13 +85,12 @@ TerminalLine progress(const WatchedRun& watched, std::size_t columns, const Term
 std::vector<std::string> values_of(const RunMetrics& run) {
   std::vector<std::string> values;
   const auto add = [&](const char* field, Unit unit, const char* before, const char* after) {
-    const double value = last_of(run, field);
+    const double value = run.last(field);
     if (std::isfinite(value)) values.push_back(before + format_value(unit, value) + after);
   };
   add("tokens_per_second", Unit::count, "", " tokens/s");
   if (!values.empty()) {
-    values.back() +=
-        fmt::format(" (median {})", format_value(Unit::count, median_of(run, "tokens_per_second")));
+    values.back() += fmt::format(" (median {})", format_value(Unit::count, run.median("tokens_per_second")));
   }
   add("step_seconds", Unit::seconds, "", " a step");
   add("share_of_peak", Unit::share, "", " of peak");
@@ -118,7 +99,7 @@ std::vector<std::string> values_of(const RunMetrics& run) {
   add("memory_bytes", Unit::bytes, "memory ", "");
   if (run.saved_step >= 0) {
     values.push_back(fmt::format("saved at step {}, steps waited {}", run.saved_step,
-                                 format_value(Unit::seconds, last_of(run, "checkpoint_stall_seconds"))));
+                                 format_value(Unit::seconds, run.last("checkpoint_stall_seconds"))));
   }
   return values;
 }
@@ -146,6 +127,13 @@ std::vector<TerminalLine> wrap(const std::vector<std::string>& pieces, std::size
     }
   }
   return lines;
+}
+
+/// A sentence of any length, none of which may be cut off.
+void add_wrapped(const std::string& sentence, Ink ink, std::size_t columns,
+                 std::vector<TerminalLine>& lines) {
+  if (sentence.empty()) return;
+  for (auto& line : wrap_words(sentence, columns)) lines.push_back({{std::move(line), ink}});
 }
 
 // --- The curves -----------------------------------------------------------------------------------------------
@@ -191,80 +179,7 @@ std::vector<TerminalLine> charts(const std::vector<Panel>& panels, std::size_t c
   return lines;
 }
 
-// --- What a person should look after --------------------------------------------------------------------------
-
-/// As the run itself judges, by the limits of its [health].
-void add_health(const RunMetrics& run, std::vector<std::string>& warnings) {
-  const RunHealth& health = *run.health;
-  if (health.straggler) {
-    warnings.push_back(fmt::format("rank {} on {} is slow: the other ranks wait {} a step for it",
-                                   health.slowest_rank, health.slowest_host,
-                                   format_value(Unit::seconds, health.lag_seconds)));
-  }
-  if (health.slowdown) {
-    warnings.push_back(fmt::format("throughput has fallen to {} tokens/s, {:.0f}% of its median",
-                                   format_value(Unit::count, last_of(run, "tokens_per_second")),
-                                   100 * health.pace_ratio));
-  }
-  if (health.data_wait) {
-    warnings.push_back(
-        fmt::format("steps wait for data {} of their time (data.prefetch, or a faster file system)",
-                    format_value(Unit::share, health.data_wait_share)));
-  }
-}
-
-/// Of a run whose lines hold no judgement: written by an earlier version.
-void add_estimated_health(const RunMetrics& run, std::vector<std::string>& warnings) {
-  constexpr std::size_t recent = 5;  // lines
-  const double speed = median_of(run, "tokens_per_second", recent);
-  const double usual_speed = median_of(run, "tokens_per_second");
-  if (speed < 0.7 * usual_speed) {
-    warnings.push_back(fmt::format("throughput has fallen to {} tokens/s, {:.0f}% of its median",
-                                   format_value(Unit::count, speed), 100 * speed / usual_speed));
-  }
-  const double waiting = median_of(run, "data_wait_share", recent);
-  if (waiting > 0.1) {
-    warnings.push_back(
-        fmt::format("steps wait for data {} of their time (data.prefetch, or a faster file system)",
-                    format_value(Unit::share, waiting)));
-  }
-}
-
-/// Losses and updates that are not finite.
-void add_not_finite(const RunMetrics& run, std::vector<std::string>& warnings) {
-  if (run.left_out) {
-    const LeftOut& last = *run.left_out;
-    warnings.push_back(fmt::format(
-        "{} left out, loss or gradient norm not being finite; the last in step {} ({}){}",
-        last.updates == 1 ? "an update was" : fmt::format("{} updates were", last.updates), last.step,
-        pattern_label(last.pattern), last.file.empty() ? "" : ", its samples in " + last.file));
-    if (run.last_step && last.step == run.last_step->step) return;  // what its losses say, too
-  }
-  if (!run.last_step) return;
-  for (const auto& [pattern, loss] : run.last_step->losses) {
-    if (std::isfinite(loss)) continue;
-    warnings.push_back(
-        fmt::format("the loss of {} is not finite at step {}", pattern_label(pattern), run.last_step->step));
-  }
-}
-
 }  // namespace
-
-std::vector<std::string> find_warnings(const RunMetrics& run, double now) {
-  std::vector<std::string> warnings;
-  add_not_finite(run, warnings);
-  if (is_silent(run, now)) {
-    const double usual = seconds_a_line(run);
-    warnings.push_back(fmt::format("no line for {}{}: the run was stopped, or is held up (log.txt says more)",
-                                   format_seconds(age_of(run, now)),
-                                   std::isfinite(usual) && usual > 0
-                                       ? fmt::format(", and there was one every {}", format_seconds(usual))
-                                       : ""));
-  }
-  if (run.finished()) return warnings;
-  run.health ? add_health(run, warnings) : add_estimated_health(run, warnings);
-  return warnings;
-}
 
 std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_t columns, std::size_t rows,
                                            const TerminalStyle& style) {
@@ -273,9 +188,11 @@ std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_
   for (const auto& pieces : {values_of(run), validation_of(run)}) {
     for (TerminalLine& line : wrap(pieces, columns)) lines.push_back(std::move(line));
   }
-  for (const auto& warning : find_warnings(run, watched.now)) {
-    lines.push_back({{"warning: " + warning, Ink::warning}});
-  }
+  add_wrapped(describe_end(run),
+              run.end && run.end->how == train::RunEnd::How::stopped ? Ink::bold : Ink::warning, columns,
+              lines);
+  for (const auto& warning : find_warnings(run, watched.now))
+    add_wrapped("warning: " + warning, Ink::warning, columns, lines);
   const std::size_t log_lines = std::min<std::size_t>(watched.log.size(), rows >= 20   ? 3
                                                                           : rows >= 14 ? 1
                                                                                        : 0);

@@ -16,10 +16,6 @@ struct WatchedRun {
   double now = 0;                ///< seconds since 1970
 };
 
-/// What a person should look after: losses that are not finite, updates left out, a run that writes no more, and what the
-/// run itself warns of: a slow rank, throughput far below its own median, steps that wait for data. A sentence each.
-std::vector<std::string> find_warnings(const RunMetrics& run, double now);
-
 /// At most `rows` lines of exactly `columns` columns each: how far the run is and when it ends, its last values,
 /// warnings, curves as far as there is room, and its log.
 std::vector<TerminalLine> make_watch_frame(const WatchedRun& run, std::size_t columns, std::size_t rows,

@@ -10,6 +10,7 @@
 #include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/stored_type.h"
 
 namespace ratplus::train {
@@ -128,7 +129,8 @@ TokenRows read_token_rows(const std::filesystem::path& file, std::int64_t vocab_
     const auto length = static_cast<std::int64_t>(line.size());
     if (rows.length == 0) rows.length = length;
     if (length != rows.length)
-      fail("{}: {} tokens where the lines before have {}; all need the same", where, length, rows.length);
+      fail("{}: {} where the lines before have {}; all need the same", where, counted(length, "token"),
+           rows.length);
     rows.tokens.insert(rows.tokens.end(), line.begin(), line.end());
   }
   if (rows.length < 2) {

@@ -60,6 +60,16 @@ void check_same_computation(const checkpoint::Info& info, const config::JobConfi
   fail("cannot write {}: {}{}", file.string(), std::strerror(error), data::write_advice(error));
 }
 
+/// The nearest part of the path that is there must be a directory.
+void require_no_file_at(const char* key, const std::string& directory) {
+  std::error_code ignored;
+  auto there = fs::absolute(directory);
+  while (there.has_relative_path() && !fs::exists(there, ignored)) there = there.parent_path();
+  if (fs::is_directory(there, ignored) || !fs::exists(there, ignored)) return;
+  fail("{} = {}: {} is a file, and a directory is wanted; choose another with --set {}=...", key, directory,
+       there == fs::absolute(directory) ? "that" : there.string(), key);
+}
+
 std::string time_of_day() {
   const std::time_t seconds = std::time(nullptr);
   std::tm local{};
@@ -69,6 +79,11 @@ std::string time_of_day() {
 }
 
 }  // namespace
+
+void check_directories(const config::JobConfig& job) {
+  require_no_file_at("job.directory", job.job.directory);
+  if (!job.checkpoint.dir.empty()) require_no_file_at("checkpoint.dir", job.checkpoint.dir);
+}
 
 RunState look_at_run(const config::JobConfig& job, bool resume, const std::optional<fs::path>& checkpoint) {
   const fs::path run = job.job.directory;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
@@ -26,9 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-constexpr std::string_view start_prefix = "start-";
-constexpr std::string_view start_suffix = ".json";
 
 std::string first_line(const char* file) {
   std::ifstream in(file);
@@ -175,29 +171,13 @@ std::map<std::string, std::string> recorded_environment() {
   return found;
 }
 
-fs::path next_start_file(const fs::path& run) {
-  int last = 0;
-  std::error_code ignored;  // none there yet
-  for (const auto& entry : fs::directory_iterator(run / "starts", ignored)) {
-    std::string name = entry.path().filename().string();
-    if (!name.starts_with(start_prefix) || !name.ends_with(start_suffix)) continue;
-    const char* digits = name.data() + start_prefix.size();
-    const char* end = name.data() + name.size() - start_suffix.size();
-    int number = 0;
-    const auto read = std::from_chars(digits, end, number);
-    if (read.ec == std::errc{} && read.ptr == end) last = std::max(last, number);
-  }
-  return run / "starts" / fmt::format("{}{:04}{}", start_prefix, last + 1, start_suffix);
-}
-
-void record_start(const StartRecord& start, const config::JobConfig& job, Session& session) {
+fs::path record_start(const StartRecord& start, const config::JobConfig& job, Session& session) {
   const auto& world = session.world();
   std::string own;
   const auto replace = Json::error_handler_t::replace;  // names of files need not be UTF-8
   world.agree([&] { own = describe_rank(session).dump(-1, ' ', false, replace); });
   const auto all = world.all(own);
-  world.agree([&] {
-    if (!world.root()) return;
+  return world.from_root([&] {
     std::vector<Json> ranks;
     for (const auto& text : all) ranks.push_back(Json::parse(text));
     Json record = {{"started", time_now()},
@@ -215,6 +195,7 @@ void record_start(const StartRecord& start, const config::JobConfig& job, Sessio
     fs::create_directories(file.parent_path(), reason);
     if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
     data::write_whole_file(file, record.dump(1, ' ', false, replace) + '\n');
+    return file.string();
   });
 }
 

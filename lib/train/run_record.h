@@ -13,6 +13,7 @@
 #include "kernels/versions.h"
 #include "lib/config/job.h"
 #include "lib/train/session.h"
+#include "lib/train/start_files.h"
 #include "parallel/world.h"
 
 namespace ratplus::train {
@@ -42,11 +43,8 @@ bool is_recorded(std::string_view variable);
 /// Those that this process has.
 std::map<std::string, std::string> recorded_environment();
 
-/// run/starts/start-0003.json for the third start: the number after the largest that is there.
-std::filesystem::path next_start_file(const std::filesystem::path& run);
-
-/// Writes that file by the root, with what all ranks say of themselves: hosts, processes, GPUs, and where the environment
-/// differs from the root's. Throws Error, on all ranks alike.
-void record_start(const StartRecord& start, const config::JobConfig& job, Session& session);
+/// Writes the next file of starts/ by the root, with what all ranks say of themselves: hosts, processes, GPUs, and where
+/// the environment differs from the root's. Its name, on all ranks. Throws Error, on all ranks alike.
+std::filesystem::path record_start(const StartRecord& start, const config::JobConfig& job, Session& session);
 
 }  // namespace ratplus::train

@@ -35,6 +35,19 @@ Handler ending_with(int status, const char* message) {
 
 }  // namespace
 
+const char* name_of_signal(int signal) {
+  switch (signal) {
+    case SIGINT:
+      return "SIGINT";
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+    default:
+      return "a signal";
+  }
+}
+
 StopHandlers::StopHandlers(void (*handler)(int), unsigned flags) {
   struct sigaction action {};
   action.sa_handler = handler;

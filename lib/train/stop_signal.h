@@ -7,6 +7,9 @@
 
 namespace ratplus::train {
 
+/// "SIGTERM".
+const char* name_of_signal(int signal);
+
 /// Handlers of the three signals, in the place of those that were there before and come back after.
 class StopHandlers {
  public:

@@ -200,8 +200,9 @@ Outcome Trainer::run() {
 }
 
 /// Whether any rank was asked to stop: all ranks decide alike.
-bool Trainer::stop_requested() const {
-  return world_.max(std::int64_t{StopSignal::received()}) != 0;
+bool Trainer::stop_requested() {
+  stop_signal_ = static_cast<int>(world_.max(std::int64_t{StopSignal::received()}));
+  return stop_signal_ != 0;
 }
 
 /// The updates of a step; those that a checkpoint of its middle holds are not made again. Nothing where one of them is to

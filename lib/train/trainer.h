@@ -75,6 +75,8 @@ class Trainer {
   std::int64_t step() const { return step_; }
   /// After Outcome::not_finite: which update that was, and why.
   const std::string& stop_reason() const { return stop_reason_; }
+  /// After Outcome::interrupted: which signal that was.
+  int stop_signal() const { return stop_signal_; }
   Session& session() { return session_; }
 
  private:
@@ -92,7 +94,7 @@ class Trainer {
   void save_now(const checkpoint::Info& info);
   void go_on_saving(bool wait);
   void report_saved();
-  bool stop_requested() const;
+  bool stop_requested();
 
   config::JobConfig job_;
   const parallel::World& world_;
@@ -110,6 +112,7 @@ class Trainer {
   TestFault fault_;
   SkipLimit skips_;
   std::string stop_reason_;
+  int stop_signal_ = 0;
   std::optional<HealthMonitor> health_;  ///< root only
   std::int64_t saved_step_ = -1;         ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;

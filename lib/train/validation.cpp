@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 
 namespace ratplus::train {
 namespace {
@@ -12,9 +13,9 @@ std::int64_t count_windows(const ValidationSettings& settings, const data::Manif
   const auto tokens = manifest.tokens(settings.split);
   const auto windows = (tokens - 1) / settings.window;
   if (windows < 1) {
-    fail("{}: the {} split has {} tokens, a window of {} needs {}; shorten the window or hold out more",
-         settings.dataset.string(), data::to_string(settings.split), tokens, settings.window,
-         settings.window + 1);
+    fail("{}: the {} split has {}, a window of {} needs {}; shorten the window or hold out more",
+         settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
+         settings.window, settings.window + 1);
   }
   return std::min(windows, settings.sequences);
 }

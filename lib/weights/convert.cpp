@@ -123,12 +123,39 @@ std::int64_t bytes_to_read(const Source& source, const fs::path& destination, co
   return elements * float_bytes + moments + stored;
 }
 
+namespace {
+
+/// --force replaces a file by a file and a checkpoint by a checkpoint, and nothing else: a directory is removed with all
+/// that it holds.
+void require_replaceable(const fs::path& destination) {
+  if (!fs::exists(destination)) return;
+  const bool directory = fs::is_directory(destination);
+  if (format_of(destination) != Format::checkpoint) {
+    if (directory)
+      fail("{}: is a directory, and by its name a file is wanted; choose another", destination.string());
+    return;
+  }
+  if (!directory)
+    fail(
+        "{}: is a file, and a checkpoint is a directory; choose another name (a file's ends in .pth or "
+        ".safetensors)",
+        destination.string());
+  if (!is_checkpoint(destination) && !fs::is_empty(destination))
+    fail(
+        "{}: is a directory that is no checkpoint, and --force would remove all that it holds; choose "
+        "another name",
+        destination.string());
+}
+
+}  // namespace
+
 void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
   std::error_code other;
   if (fs::equivalent(source.info().directory, destination, other))
     fail("{}: is what is to be converted; write to another place", destination.string());
   if (fs::exists(destination) && !options.force)
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
+  require_replaceable(destination);
   source.expect_one_reading();
   switch (format_of(destination)) {
     case Format::checkpoint:

@@ -33,6 +33,16 @@ std::optional<fs::path> find_safetensors(const fs::path& directory) {
   return files.empty() ? std::nullopt : std::optional(files.front());
 }
 
+/// Of a file that holds no weights: it may lie in what does.
+std::string way_out_of(const fs::path& file) {
+  const auto parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  if (fs::exists(parent / checkpoint::manifest_name))
+    return fmt::format("of the checkpoint that it is in, give the directory, {}", parent.string());
+  if (fs::exists(parent / "job.toml"))
+    return fmt::format("of the run that it is in, give the directory, {}", parent.string());
+  return "it is damaged or of another kind";
+}
+
 std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
   if (file.string().ends_with(safetensors_index_suffix)) return std::make_unique<SafetensorsFile>(file);
   const data::ByteReader bytes(file);
@@ -51,8 +61,7 @@ std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
         "again",
         file.string());
   }
-  fail("{}: neither a file of PyTorch's (.pth) nor safetensors; it is damaged or of another kind",
-       file.string());
+  fail("{}: neither a file of PyTorch's (.pth) nor safetensors; {}", file.string(), way_out_of(file));
 }
 
 }  // namespace
@@ -71,8 +80,10 @@ std::optional<fs::path> find(const fs::path& path) {
 fs::path resolve(const fs::path& path) {
   if (const auto found = find(path)) return *found;
   if (!fs::exists(path)) fail("{}: no such checkpoint, run directory or file of weights", path.string());
-  fail("{}: neither a checkpoint (no {}), nor a run with a complete checkpoint, nor safetensors",
-       path.string(), checkpoint::manifest_name);
+  fail(
+      "{}: this directory is neither a checkpoint (no {}), nor a run with a complete checkpoint, nor does it "
+      "hold safetensors; give one that is or does, or a .pth file",
+      path.string(), checkpoint::manifest_name);
 }
 
 std::unique_ptr<Source> open_source(const fs::path& path, const model::ModelConfig& assumed) {

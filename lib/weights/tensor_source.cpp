@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/model_json.h"
 #include "lib/model/parameters.h"
 #include "lib/weights/description.h"
@@ -93,8 +94,8 @@ void TensorSource::place_parameters() {
   }
   for (const auto& [name, tensor] : tensors_) {
     if (known.contains(name)) continue;
-    fail("{}: has {}, which a RAT+ model of {} layers does not have; this is another model",
-         file_->path().string(), printable(name), info_.model.layers);
+    fail("{}: has {}, which a RAT+ model of {} does not have; this is another model", file_->path().string(),
+         printable(name), counted(info_.model.layers, "layer"));
   }
 }
 

@@ -192,7 +192,7 @@ TEST_CASE("supervised samples: what is wrong with a line is said, and nothing is
     return message_of([&] { prepare_supervised(input.options, quiet); });
   };
   CHECK(contains(message("{\"prompt\": \"a\"}"), "a.jsonl, line 2: has no text \"completion\""));
-  CHECK(contains(message("{\"tokens\": [1], \"labels\": []}"), "line 2: 1 tokens and 0 labels"));
+  CHECK(contains(message("{\"tokens\": [1], \"labels\": []}"), "line 2: 1 token and 0 labels"));
   CHECK(contains(message("{\"tokens\": [1, 700], \"labels\": [1, -100]}"),
                  "token 700 is outside the vocabulary of 700"));
   CHECK(contains(message("{\"tokens\": [1, 2], \"labels\": [1, 3]}"),

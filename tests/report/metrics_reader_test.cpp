@@ -180,4 +180,26 @@ TEST_CASE("labels of patterns") {
   CHECK(pattern_label("hybrid(64,0,0 x 12, dense x 12)") == "hybrid(64,0,0 x 12, dense x 12)");
 }
 
+TEST_CASE("runs of the same name are told apart by as much of their paths as it takes") {
+  using Names = std::vector<std::string>;
+  CHECK(telling_names({"/x/a", "/x/b"}) == Names{"a", "b"});
+  CHECK(telling_names({"/x/a/run", "/x/b/run", "/x/other"}) == Names{"a/run", "b/run", "other"});
+  CHECK(telling_names({"/x/a/1/run", "/x/b/1/run/"}) == Names{"a/1/run", "b/1/run"});
+  CHECK(telling_names({"/run", "/x/run"}) == Names{"run", "x/run"});
+  CHECK(telling_names({"/x/run", "/x/../x/./run/"}) == Names{"run", "run"});
+  CHECK(telling_names({"/"}) == Names{"/"});
+  const auto here = std::filesystem::current_path().filename().string();
+  CHECK(telling_names({"."}) == Names{here});
+  CHECK(telling_names({"run", "sub/run"}) == Names{here + "/run", "sub/run"});
+
+  const RunFixture first("first"), second("second");
+  for (const RunFixture* fixture : {&first, &second}) {
+    std::filesystem::create_directories(fixture->directory() / "run");
+    fixture->write("run/metrics.jsonl", step_line(1, R"([{"pattern":"dense","loss":4}])"));
+  }
+  const auto runs = read_metrics(std::vector{first.directory() / "run", second.directory() / "run"});
+  CHECK(runs[0].name == "first/run");
+  CHECK(runs[1].name == "second/run");
+}
+
 }  // namespace ratplus::report

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "lib/report/terminal_chart.h"
+#include "lib/report/warnings.h"
 #include "lib/report/watch_frame.h"
 #include "tests/report/run_fixture.h"
 
@@ -110,6 +111,37 @@ TEST_CASE("warnings") {
   CHECK(find_warnings(slow, 1001).empty());
 }
 
+TEST_CASE("a sentence is broken between words, nothing of it is lost, and no line is longer than asked") {
+  CHECK(wrap_words("", 10) == std::vector<std::string>{""});
+  CHECK(wrap_words("two words", 9) == std::vector<std::string>{"two words"});
+  CHECK(wrap_words("two words", 8) == std::vector<std::string>{"two", "words"});
+  CHECK(wrap_words("in /a/long/path there", 6) ==
+        std::vector<std::string>{"in", "/a/lon", "g/path", "there"});
+  CHECK(wrap_words("\u00e9\u00e9 \u00e9", 1) == std::vector<std::string>{"\u00e9", "\u00e9", "\u00e9"});
+}
+
+TEST_CASE("how a run ended takes the place of when it will end, and of its silence") {
+  RunMetrics run = running(200, 1000);
+  CHECK(describe_end(run).empty());
+  run.end = train::RunEnd{.how = train::RunEnd::How::stopped, .step = 204, .signal = "SIGTERM", .time = 1001};
+  CHECK(describe_end(run) == "stopped by SIGTERM at step 204, saved; resume with --resume");
+  const auto text = text_of(make_watch_frame({run, "", {}, 9001}, 80, 24, plain));
+  CHECK(text.find("stopped 2 h 13 min ago") != std::string::npos);
+  CHECK(text.find("stopped by SIGTERM at step 204, saved; resume with --resume") != std::string::npos);
+  CHECK(text.find("warning") == std::string::npos);
+  CHECK(text.find(" left") == std::string::npos);
+
+  run.end = train::RunEnd{.how = train::RunEnd::How::failed, .message = std::string(200, 'm') + " end"};
+  const auto failed = text_of(make_watch_frame({run, "", {}, 9001}, 80, 24, plain));
+  CHECK(failed.find("failed: m") == std::string::npos);  // broken before a word that fills lines
+  CHECK(failed.find(" end") != std::string::npos);
+
+  run.saved_step = run.steps;  // finished, whatever a later signal did; but not whatever failed
+  CHECK(describe_end(run).starts_with("failed: "));
+  run.end->how = train::RunEnd::How::stopped;
+  CHECK(describe_end(run).empty());
+}
+
 TEST_CASE("warnings that the run itself has made, and updates that it left out") {
   RunFixture fixture("watch_health");
   const auto step = [](const std::string& flags) {
@@ -125,7 +157,8 @@ TEST_CASE("warnings that the run itself has made, and updates that it left out")
       "\n");
   const auto warnings = find_warnings(read_metrics(fixture.directory()), 6);
   CHECK(warnings.size() == 4);
-  for (const char* part : {"an update was left out", "step 11 (D = 64), its samples in a.json",
+  for (const char* part : {"an update was left out; the last in step 11 (D = 64), its loss and gradient norm "
+                           "not finite, its samples in a.json",
                            "rank 1 on node07", "500 tokens/s, 40% of its median", "wait for data 25.0%"}) {
     CAPTURE(std::string(part));
     CHECK(says(warnings, part));

@@ -1,0 +1,83 @@
+#include "lib/train/run_end.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "data/pending_file.h"
+#include "kernels/error.h"
+#include "lib/train/start_files.h"
+
+namespace ratplus::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using How = RunEnd::How;
+
+constexpr std::array<std::pair<How, std::string_view>, 4> names = {{{How::finished, "finished"},
+                                                                    {How::stopped, "stopped"},
+                                                                    {How::not_finite, "not_finite"},
+                                                                    {How::failed, "failed"}}};
+
+std::string_view to_string(How how) {
+  return std::ranges::find(names, how, &std::pair<How, std::string_view>::first)->second;
+}
+
+/// Seconds since 1970, to the millisecond, as in metrics.jsonl.
+double wall_time() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
+}
+
+Json text_or_null(const std::string& text) {
+  return text.empty() ? Json() : Json(text);
+}
+
+std::string text_in(const Json& entry, const char* field) {
+  const auto found = entry.find(field);
+  return found != entry.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+}  // namespace
+
+void write_run_end(const fs::path& start_file, const RunEnd& end) {
+  const Json entry = {{"how", to_string(end.how)},
+                      {"time", wall_time()},
+                      {"step", end.step ? Json(*end.step) : Json()},
+                      {"signal", text_or_null(end.signal)},
+                      {"checkpoint", text_or_null(end.checkpoint)},
+                      {"message", text_or_null(end.message)}};
+  data::write_whole_file(end_file(start_file),
+                         entry.dump(1, ' ', false, Json::error_handler_t::replace) + '\n');
+}
+
+std::optional<RunEnd> read_run_end(const fs::path& run) {
+  const auto start = newest_start_file(run);
+  std::error_code ignored;
+  if (!start || !fs::is_regular_file(end_file(*start), ignored)) return std::nullopt;
+  try {
+    const Json entry = Json::parse(data::read_whole_file(end_file(*start)));
+    const auto how = std::ranges::find(names, entry.at("how").get<std::string>(),
+                                       &std::pair<How, std::string_view>::second);
+    if (how == names.end()) return std::nullopt;
+    RunEnd end{.how = how->first,
+               .step = std::nullopt,
+               .signal = text_in(entry, "signal"),
+               .checkpoint = text_in(entry, "checkpoint"),
+               .message = text_in(entry, "message"),
+               .time = entry.at("time").get<double>()};
+    if (entry.contains("step") && entry["step"].is_number_integer())
+      end.step = entry["step"].get<std::int64_t>();
+    return end;
+  } catch (const Json::exception&) {
+  } catch (const Error&) {
+  }
+  return std::nullopt;  // what is left of the run's files says what there is to say
+}
+
+}  // namespace ratplus::train

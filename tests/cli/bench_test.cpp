@@ -1,0 +1,27 @@
+// What the benchmarks print where it means something, and what --help says of them.
+#include <doctest/doctest.h>
+
+#include "kernels/error.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+
+TEST_CASE("data-bench: how long steps waited is told where they were taken at a pace") {
+  const auto data = test::Playground::get().data.string();
+  const auto fast = test::ratplus(fmt::format("data-bench {} --window 32 --batch 4 --seconds 0.1", data));
+  CAPTURE(fast.output);
+  CHECK(fast.status == 0);
+  CHECK(test::count(fast.output, "the first step waited") == 2);
+  CHECK_FALSE(test::contains(fast.output, "others"));
+  const auto paced =
+      test::ratplus(fmt::format("data-bench {} --window 32 --batch 4 --seconds 0.1 --pace 10000", data));
+  CHECK(test::count(paced.output, "the first step waited") == 2);
+  CHECK(test::count(paced.output, " ms, the others ") == 2);
+}
+
+TEST_CASE("the overview tells all that bench measures") {
+  const auto help = test::ratplus("--help").output;
+  CAPTURE(help);
+  for (const char* part : {"operations", "training steps", "communication"})
+    CHECK(test::contains(help, part));
+}
