@@ -90,7 +90,9 @@ struct FoundRun {
 /// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
   world.agree([&] {
-    if (world.root()) train::check_directories(job);
+    if (!world.root()) return;
+    train::check_directories(job);
+    if (resume) train::check_resumable(job);
   });
   FoundRun found;
   std::optional<std::filesystem::path> checkpoint;

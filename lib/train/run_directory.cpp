@@ -103,6 +103,18 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
   return {.checkpoint = checkpoint, .step = info.step, .finished = info.step >= job.schedule.steps};
 }
 
+void check_resumable(const config::JobConfig& job) {
+  const auto newest = checkpoint::newest(job.job.directory);
+  if (!newest) return;
+  std::optional<checkpoint::Info> info;
+  try {
+    info = checkpoint::read_info(*newest);
+  } catch (const Error&) {
+    return;  // what is damaged is told, and passed over, when the checkpoints are verified
+  }
+  check_same_computation(*info, job);
+}
+
 RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.job.directory) / "log.txt") {
   std::error_code reason;
   fs::create_directories(job.job.directory, reason);

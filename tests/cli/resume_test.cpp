@@ -165,6 +165,12 @@ TEST_CASE(
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
   data::write_whole_file(part, bytes);
   CHECK(test::ratplus("inspect " + last.string()).status == 1);
+  // Settings that do not fit are told first, from the manifest: a large checkpoint takes minutes to verify.
+  const auto refused = test::ratplus(train_arguments(run, "job.threads=1 job.seed=77") + " --resume", 2);
+  CHECK(refused.status == 1);
+  CHECK(test::contains(refused.output, last.string() + ": was made with other settings"));
+  CHECK_FALSE(test::contains(refused.output, "damaged"));
+  CHECK_FALSE(fs::exists(last.string() + ".damaged"));
   const auto resumed = test::ratplus(train_arguments(run, "job.threads=1") + " --resume", 2);
   CAPTURE(resumed.output);
   REQUIRE(resumed.status == 0);
