@@ -270,7 +270,7 @@ const PartReader::Opened& PartReader::open(int part) {
   auto& file = files_[static_cast<std::size_t>(part)];
   if (!file) {
     check_present(info_, part);
-    file.emplace(File::open(path(part)), once_ ? data::ReadOnce(path(part)) : data::ReadOnce());
+    file = Opened{File::open(path(part)), once_ ? data::ReadOnce(path(part)) : data::ReadOnce()};
   }
   return *file;
 }
