@@ -25,6 +25,7 @@ void check_directories(const config::JobConfig& job);
 /// Throws Error where the newest checkpoint was made with other settings than the job's: said by its manifest, before
 /// minutes go into verifying a large one.
 void check_resumable(const config::JobConfig& job);
+
 /// Looks before anything is written; `checkpoint` is the newest that can be resumed, if there is one. Without `resume`,
 /// a directory that holds a run already is an Error; with it, so
 /// is a checkpoint of a job that would not continue the same computation (the message lists the keys).
