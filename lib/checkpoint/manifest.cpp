@@ -72,8 +72,7 @@ int parts_from_json(const Json& manifest, const std::filesystem::path& file) {
   constexpr std::int64_t most = 1'000'000;  // as parallel.ranks in a job
   const auto parts = integer_from_json(manifest, "parts", file);
   if (parts < 1 || parts > most) {
-    fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(),
-         counted(parts, "part"));
+    fail("{}: its number of parts, {}, is impossible; the file is damaged", file.string(), parts);
   }
   return static_cast<int>(parts);
 }
@@ -90,7 +89,7 @@ Json files_to_json(const std::vector<PartFile>& files) {
 
 std::vector<PartFile> files_from_json(const Json& list, int parts, const std::filesystem::path& file) {
   if (!list.is_array() || list.size() != static_cast<std::size_t>(parts))
-    fail("{}: does not list the files of its {}; the file is damaged", file.string(), parts);
+    fail("{}: does not list the files of its {}; the file is damaged", file.string(), counted(parts, "part"));
   std::vector<PartFile> files;
   for (const auto& each : list) {
     const auto digits = each.at("crc32").get<std::string>();
