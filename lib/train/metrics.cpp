@@ -12,12 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Seconds since 1970, to the millisecond.
-double wall_time() {
-  const auto since = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
-}
-
 /// Null where it is not known.
 Json bytes_or_null(std::int64_t bytes) {
   return bytes < 0 ? Json() : Json(bytes);
@@ -55,6 +49,11 @@ bool is_behind(const Json& entry, std::int64_t step, std::size_t begun) {
 }
 
 }  // namespace
+
+double wall_time() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
+}
 
 /// Leaves the file's lines up to a step and so many halves of the next; a last line cut short by a crash is dropped.
 /// Line by line: a long run's file may be larger than memory.

@@ -62,9 +62,12 @@ struct ValidationMetrics {
   double seconds = 0;  ///< that it took
 };
 
+/// Seconds since 1970, to the millisecond: the `time` of what a run writes.
+double wall_time();
+
 struct LoadMetrics {
   std::string path;
-  std::int64_t bytes = 0;  ///< of weights, and of moments where they were loaded too, by all ranks that share them
+  std::int64_t bytes = 0;  ///< of weights and, where they were loaded too, moments: all ranks that share them
   double seconds = 0;      ///< of the slowest rank
 };
 

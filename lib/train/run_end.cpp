@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
@@ -10,6 +9,7 @@
 
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "lib/train/metrics.h"
 #include "lib/train/start_files.h"
 
 namespace ratplus::train {
@@ -26,12 +26,6 @@ constexpr std::array<std::pair<How, std::string_view>, 4> names = {{{How::finish
 
 std::string_view to_string(How how) {
   return std::ranges::find(names, how, &std::pair<How, std::string_view>::first)->second;
-}
-
-/// Seconds since 1970, to the millisecond, as in metrics.jsonl.
-double wall_time() {
-  const auto since = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
 }
 
 Json text_or_null(const std::string& text) {
