@@ -3,6 +3,7 @@
 
 #include <array>
 #include <boost/program_options/errors.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -80,6 +81,7 @@ int run(int argc, char** argv) {
 }  // namespace ratplus::apps
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file above its size limit (ulimit -f) is a failed write with a message
   try {
     return ratplus::apps::run(argc, argv);
   } catch (const boost::program_options::error& error) {

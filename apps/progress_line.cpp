@@ -29,6 +29,12 @@ std::size_t terminal_columns() {
   return columns > 20 ? static_cast<std::size_t>(columns) : 80;
 }
 
+/// A reader who has left, or a full disk behind the output, is no reason for the work to end.
+void put(std::FILE* out, const std::string& text) {
+  std::fputs(text.c_str(), out);
+  std::fflush(out);
+}
+
 }  // namespace
 
 ProgressLine::ProgressLine(double log_seconds)
@@ -49,29 +55,26 @@ void ProgressLine::update(const std::string& text, bool force) {
 void ProgressLine::show() {
   if (terminal_) {
     const std::string cut = text_.substr(0, terminal_columns() - 1);
-    fmt::print(stderr, "\r{}\x1b[K", cut);  // CSI K erases to the line's end
+    put(stderr, fmt::format("\r{}\x1b[K", cut));  // CSI K erases to the line's end
     line_open_ = true;
   } else {
-    fmt::print(stderr, "{}\n", text_);
+    put(stderr, text_ + '\n');
   }
-  std::fflush(stderr);
   shown_at_ = std::chrono::steady_clock::now();
   held_back_ = false;
 }
 
 void ProgressLine::finish() {
   if (held_back_) show();
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) put(stderr, "\n");
   line_open_ = false;
 }
 
 void ProgressLine::print(const std::string& line) {
-  if (line_open_) fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  if (line_open_) put(stderr, "\r\x1b[K");
   line_open_ = false;
   held_back_ = false;
-  fmt::print("{}\n", line);
-  std::fflush(stdout);
+  put(stdout, line + '\n');
 }
 
 }  // namespace ratplus::apps

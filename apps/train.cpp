@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <optional>
@@ -39,8 +40,10 @@ Trains the model that a job file describes, on as many MPI ranks as it is starte
   kind = "finetune"   the same on samples with labels of their own (made by `ratplus samples`)
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg, and starts/ (program, libraries, hosts and environment of every start).
-Ctrl-C, SIGTERM or SIGUSR1 to a rank finishes the step, saves and ends
-with status 75; the same command with --resume goes on from the newest checkpoint, bit for bit.
+Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 to a rank finishes the step, saves and ends with status 75;
+the same command with --resume goes on from the newest checkpoint, bit for bit. Ctrl-C once more,
+2 seconds later, ends at once. --stop-after N does the same after N steps, with status 0, and
+leaves the schedule as it is.
 A loss or a gradient norm that is not finite stops the job with status 3, the state before that
 update saved (health.not_finite; docs/health.md).
 mpirun kills its ranks a second after its own Ctrl-C or SIGTERM, but passes SIGUSR1 on: stop a
@@ -61,6 +64,7 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   bool resume = false;
   bool print_config = false;
+  std::int64_t stop_after = 0;
 };
 
 /// Empty when help was asked for and given.
@@ -72,10 +76,13 @@ std::optional<TrainArguments> parse(const Arguments& args) {
       "override a key of the job file; the value is TOML, a bare word is a string")(
       "resume", po::bool_switch(&parsed.resume),
       "go on from the newest checkpoint in job.directory; from the start if there is none")(
+      "stop-after", po::value(&parsed.stop_after)->value_name("N"),
+      "save and end after N steps of this start, if the schedule does not end before")(
       "print-config", po::bool_switch(&parsed.print_config), "print the whole effective job and end");
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)"};
   if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
+  if (parsed.stop_after < 0) throw po::error("--stop-after takes a number of steps, 1 or more");
   return parsed;
 }
 
@@ -159,6 +166,10 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
         .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
         .force = true,
         .progress = [&](std::int64_t bytes) {
+          if (train::StopSignal::received() != 0) {
+            fail("{}: stopped by {} while it was written; --resume writes it", file.string(),
+                 train::name_of_signal(train::StopSignal::received()));
+          }
           done += bytes;
           progress.update(fmt::format("exporting {}: {} of {}", file.string(), format_bytes(done),
                                       format_bytes(4 * model::parameter_count(job.model))));
@@ -186,15 +197,28 @@ void note_failure(const std::filesystem::path& start_file, std::int64_t step, co
   display.log(message);
 }
 
+/// Whether the run's last start came to its end: after the last save there are the validation, the export, the picture
+/// and the record of the end.
+bool is_complete(const config::JobConfig& job, const parallel::World& world) {
+  return world.from_root([&] {
+    const auto end = train::read_run_end(job.job.directory);
+    return std::string(end && end->how == train::RunEnd::How::finished ? "yes" : "");
+  }) == "yes";
+}
+
 /// The status of the command.
 int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const parallel::World& world,
-                   TrainDisplay& display, const std::filesystem::path& start_file) {
+                   TrainDisplay& display, const std::filesystem::path& start_file, std::int64_t stop_after) {
   using How = train::RunEnd::How;
-  const auto outcome = trainer.run();
+  const train::StopSignal signal;  // what comes after the last save is not to be cut short by a second signal
+  const auto outcome = trainer.run(stop_after);
+  const auto unwritten = trainer.unwritten();
+  if (!unwritten.empty()) display.fail(unwritten + "; these lines are lost");
   train::RunEnd end{.step = trainer.step(),
                     .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
   const auto note = [&](How how) {
     end.how = how;
+    if (!unwritten.empty()) end.message += (end.message.empty() ? "" : "; ") + unwritten;
     if (world.root()) note_end(start_file, end);
   };
   if (outcome == train::Outcome::not_finite) {
@@ -208,14 +232,16 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
     return exit_not_finite;
   }
   if (outcome == train::Outcome::interrupted) {
-    end.signal = train::name_of_signal(trainer.stop_signal());
+    const bool asked_for = trainer.stop_signal() == 0;
+    end.signal =
+        asked_for ? fmt::format("--stop-after {}", stop_after) : train::name_of_signal(trainer.stop_signal());
     note(How::stopped);
     display.say(fmt::format("stopped by {} after step {}; go on with --resume", end.signal, trainer.step()));
-    return exit_interrupted;
+    return asked_for ? 0 : exit_interrupted;
   }
-  note(How::finished);
   export_weights(job, world);
   if (world.root()) draw_losses(job.job.directory, display);
+  note(How::finished);  // last: a run that is recorded as finished lacks nothing
   display.say(fmt::format("done: {}", job.job.directory));
   return 0;
 }
@@ -230,7 +256,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   job = train::complete_schedule(std::move(job), world);
   const auto found_run = find_run(job, args.resume, world);
   const auto& found = found_run.state;
-  if (found.finished) {
+  if (found.finished && is_complete(job, world)) {
     if (world.root()) {
       fmt::print("{}: finished already, {} of {} steps ({})\n", job.job.directory, found.step,
                  job.schedule.steps, found.checkpoint->string());
@@ -267,7 +293,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
     note_end(start_file, {.how = train::RunEnd::How::failed, .message = message});
   });
   try {
-    return run_to_its_end(trainer, job, world, display, start_file);
+    return run_to_its_end(trainer, job, world, display, start_file, args.stop_after);
   } catch (const parallel::AgreedError& error) {
     if (world.root()) note_failure(start_file, trainer.step(), error.what(), display);
     throw;
@@ -286,6 +312,7 @@ int train_command(const Arguments& args) {
     fmt::print("{}", config::to_toml(config::load_job(parsed->job, parsed->overrides)));
     return 0;
   }
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of the output who leaves ends no training
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
   train::EndOnSignal before_the_first_step(
       exit_interrupted,

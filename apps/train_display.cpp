@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <exception>
+#include <cstdio>
 
 #include "apps/format.h"
 #include "kernels/units.h"
@@ -25,7 +25,11 @@ std::string brief_step(const config::JobConfig& job, const train::StepMetrics& m
 /// For a log.
 std::string full_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
   std::string losses;
-  for (const auto& half : metrics.halves) losses += fmt::format("  loss[{}] {:.4f}", half.pattern, half.loss);
+  for (const auto& half : metrics.halves) {
+    losses += std::isnan(half.loss)
+                  ? fmt::format("  loss[{}] none", half.pattern)
+                  : fmt::format("  loss[{}] {:.4f} norm {:.3f}", half.pattern, half.loss, half.gradient_norm);
+  }
   if (metrics.skipped_updates > 0) losses += fmt::format("  updates left out {}", metrics.skipped_updates);
   return fmt::format("{} step {}/{}{}  lr {:.2e}  {} tokens/s  {} left", to_string(job.job.kind),
                      metrics.step, metrics.steps, losses, metrics.learning_rate,
@@ -56,18 +60,14 @@ void TrainDisplay::say(const std::string& line) {
 }
 
 void TrainDisplay::log(const std::string& message) noexcept {
-  if (run_ == nullptr) return;
-  try {
-    run_->log(message);
-  } catch (const std::exception&) {  // the disk may be full: that is what the message says
-  }
+  if (run_ != nullptr) run_->log(message);
 }
 
 void TrainDisplay::fail(const std::string& message) {
   if (run_ == nullptr) return;
   progress_.finish();
   run_->log(message);
-  fmt::print(stderr, "ratplus: {}\n", message);
+  std::fputs(fmt::format("ratplus: {}\n", message).c_str(), stderr);
 }
 
 void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {

@@ -13,6 +13,7 @@
 #include "lib/model/config.h"
 #include "lib/model/pattern_plan.h"
 #include "lib/model/recompute.h"
+#include "lib/optim/schedule.h"
 #include "parallel/sharding.h"
 
 namespace ratplus::config {
@@ -88,6 +89,9 @@ struct ScheduleSection {
   double peak_lr = 8e-4;
   double floor_lr = 1e-6;
   double warmup = 0.05;  ///< m, share of the steps
+  optim::Shape shape = optim::Shape::cosine;
+  double decay = 0.2;  ///< wsd: share of the steps, at the end, in which the learning rate falls
+  optim::Decay decay_shape = optim::Decay::linear;
   /// Instead of steps: passes over the training samples, rounded up to whole steps; 0 = not given. The steps follow
   /// once the data are known (train::complete_schedule).
   std::int64_t epochs = 0;
@@ -118,7 +122,7 @@ struct LogSection {
   std::int64_t validation_sequences = 64;               ///< windows of the held-out part, at most
   std::vector<model::PatternPlan> validation_patterns;  ///< default: pattern, and joint_pattern if joint
   bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl
-  double peak = 0;           ///< TFLOP/s of a rank's processor, for share_of_peak; 0 = by the datasheet, where known
+  double peak = 0;  ///< TFLOP/s of a rank's processor, for share_of_peak; 0 = by the datasheet, where known
 
   friend bool operator==(const LogSection&, const LogSection&) = default;
 };

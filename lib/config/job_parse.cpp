@@ -46,6 +46,13 @@ void check_unneeded(const JobConfig& job, const Document& document) {
         "job.recipe = \"joint\", or remove job.joint_pattern",
         document.where("job.joint_pattern"));
   }
+  for (const char* key : {"schedule.decay", "schedule.decay_shape"}) {
+    if (job.schedule.shape == optim::Shape::wsd || document.find(key) == nullptr) continue;
+    fail(
+        "{}: {} is given, but schedule.shape = \"{}\" has no decay of its own; use schedule.shape = \"wsd\", "
+        "or remove {}",
+        document.where(key), key, to_string(job.schedule.shape), key);
+  }
 }
 
 /// What fine-tuning has where the job does not say otherwise (spec 2.3).

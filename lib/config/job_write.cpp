@@ -30,6 +30,7 @@ requires std::is_enum_v<Enum> std::string to_toml_value(Enum choice) {
 bool applies(const JobConfig& job, const std::string& path) {
   if (path == "job.from") return job.job.kind != Kind::pretrain;
   if (path == "job.joint_pattern") return job.job.recipe == Recipe::joint;
+  if (path.starts_with("schedule.decay")) return job.schedule.shape == optim::Shape::wsd;
   if (path == "data.directory") return job.data.sources.empty();
   if (path == "data.sources") return !job.data.sources.empty();
   if (path == "schedule.steps") return job.schedule.tokens == 0 && job.schedule.epochs == 0;

@@ -58,6 +58,12 @@ constexpr auto choices_of(NotFinite) {
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
 }
+constexpr auto choices_of(optim::Shape) {
+  return std::array{optim::Shape::cosine, optim::Shape::constant, optim::Shape::wsd};
+}
+constexpr auto choices_of(optim::Decay) {
+  return std::array{optim::Decay::linear, optim::Decay::sqrt, optim::Decay::cosine};
+}
 /// Of job.precision and parallel.reduce.
 constexpr auto choices_of(DType) {
   return std::array{DType::bf16, DType::f32};
@@ -129,6 +135,9 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("schedule", "peak_lr", schedule.peak_lr, positive);
   visit("schedule", "floor_lr", schedule.floor_lr, not_negative);
   visit("schedule", "warmup", schedule.warmup, below_one);
+  visit("schedule", "shape", schedule.shape, Any{});
+  visit("schedule", "decay", schedule.decay, RealRange{0, true, 1, true});
+  visit("schedule", "decay_shape", schedule.decay_shape, Any{});
 
   auto& parallel = config.parallel;
   visit("parallel", "shard", parallel.shard, Any{});

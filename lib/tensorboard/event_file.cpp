@@ -5,13 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <cstring>
 #include <system_error>
 
-#include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/tensorboard/crc32c.h"
 #include "lib/tensorboard/protobuf.h"
@@ -77,19 +74,18 @@ std::string little_endian(std::uint64_t value, int bytes) {
   return text;
 }
 
-}  // namespace
-
-EventFile::EventFile(const fs::path& directory, std::int64_t first_step) {
+/// Makes the directory.
+fs::path new_file_in(const fs::path& directory) {
   std::error_code reason;
   fs::create_directories(directory, reason);
   if (reason) fail("{}: cannot be made (log.tensorboard): {}", directory.string(), reason.message());
-  file_ = directory / fmt::format("{}{:010}.{}.{}", prefix, next_number(directory), host_name(), ::getpid());
-  descriptor_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) {
-    const int error = errno;
-    fail("{}: cannot be made (log.tensorboard): {}{}", file_.string(), std::strerror(error),
-         data::write_advice(error));
-  }
+  return directory / fmt::format("{}{:010}.{}.{}", prefix, next_number(directory), host_name(), ::getpid());
+}
+
+}  // namespace
+
+EventFile::EventFile(const fs::path& directory, std::int64_t first_step)
+    : file_(new_file_in(directory), O_EXCL) {
   Message version;
   version.fixed64(event::wall_time, wall_time());
   version.bytes(event::file_version, "brain.Event:2");
@@ -99,10 +95,6 @@ EventFile::EventFile(const fs::path& directory, std::int64_t first_step) {
   Message session = begin_event(first_step);
   session.bytes(event::session_log, start.encoded());
   append(session.encoded());
-}
-
-EventFile::~EventFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void EventFile::write(std::int64_t step, std::span<const Scalar> scalars) {
@@ -124,15 +116,7 @@ void EventFile::append(std::string_view event) {
   std::string record = length + little_endian(masked_crc32c(length), 4);
   record += event;
   record += little_endian(masked_crc32c(event), 4);
-  for (std::string_view rest = record; !rest.empty();) {
-    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      const int error = errno;
-      fail("cannot write {}: {}{}", file_.string(), std::strerror(error), data::write_advice(error));
-    }
-    rest.remove_prefix(static_cast<std::size_t>(written));
-  }
+  file_.add(record);
 }
 
 }  // namespace ratplus::tensorboard

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "data/pending_file.h"
@@ -77,13 +78,12 @@ void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
 MetricsFile::MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun)
     : file_(run / "metrics.jsonl") {
   keep_until(step, begun);
-  out_.open(file_, std::ios::app);
-  if (!out_) fail("{}: cannot be opened for writing", file_.string());
+  out_.emplace(file_);
 }
 
-void MetricsFile::append(const std::string& line) {
-  out_ << line << '\n' << std::flush;
-  if (!out_) fail("{}: cannot be written; is there space left on the device?", file_.string());
+void MetricsFile::append(std::string line) {
+  line += '\n';
+  out_->add(line);
 }
 
 void MetricsFile::write(const StepMetrics& metrics) {

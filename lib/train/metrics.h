@@ -3,11 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "data/append_file.h"
 #include "lib/train/health.h"
 
 namespace ratplus::train {
@@ -81,8 +81,8 @@ struct CheckpointMetrics {
   std::int64_t copied_bytes = 0;  ///< by it, the root's
 };
 
-/// Appends to run/metrics.jsonl, one JSON object a line, flushed line by line; `time` in each is when, in seconds since
-/// 1970. lib/report reads it, docs/watching.md lists the fields.
+/// Appends to run/metrics.jsonl, one JSON object a line; `time` in each is when, in seconds since 1970. Lines for which
+/// there is no room are kept and tried again (data::AppendFile). lib/report reads it, docs/watching.md lists the fields.
 class MetricsFile {
  public:
   /// Opens the file for a run that stands at `step`, with `begun` halves of the next one made or left out: what a run
@@ -94,15 +94,17 @@ class MetricsFile {
   void write(const CheckpointMetrics& metrics);
   void write(const NotFiniteMetrics& metrics);
 
+  /// Why lines are not in the file yet; empty where all are.
+  std::string trouble() const { return out_->trouble(); }
   /// Step of the last validation that the file holds; -1 if none.
   std::int64_t last_validation() const { return last_validation_; }
 
  private:
-  void append(const std::string& line);
+  void append(std::string line);
   void keep_until(std::int64_t step, std::size_t begun);
 
   std::filesystem::path file_;
-  std::ofstream out_;
+  std::optional<data::AppendFile> out_;
   std::int64_t last_validation_ = -1;
 };
 

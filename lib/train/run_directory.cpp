@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <exception>
 #include <system_error>
 
 #include "data/pending_file.h"
@@ -53,11 +54,6 @@ void check_same_computation(const checkpoint::Info& info, const config::JobConfi
       "new run in another job.directory (from these weights: job.kind = \"adapt\", job.from)",
       info.directory.string(), fmt::join(config::differences(before, job), "\n  "),
       (info.directory.parent_path().parent_path() / "job.toml").string());
-}
-
-[[noreturn]] void fail_writing(const fs::path& file) {
-  const int error = errno;
-  fail("cannot write {}: {}{}", file.string(), std::strerror(error), data::write_advice(error));
 }
 
 /// The nearest part of the path that is there must be a directory.
@@ -119,8 +115,7 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
   std::error_code reason;
   fs::create_directories(job.job.directory, reason);
   if (reason) fail("{}: cannot be made (job.directory): {}", job.job.directory, reason.message());
-  log_.reset(std::fopen(file_.c_str(), "ae"));
-  if (!log_) fail_writing(file_);
+  log_.emplace(file_);
   lock();
   link_checkpoints(job);
   data::write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
@@ -151,7 +146,7 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
 }
 
 void RunDirectory::lock() {
-  if (::flock(::fileno(log_.get()), LOCK_EX | LOCK_NB) == 0) return;
+  if (::flock(log_->descriptor(), LOCK_EX | LOCK_NB) == 0) return;
   const int error = errno;
   if (error == EWOULDBLOCK) {
     fail(
@@ -164,10 +159,11 @@ void RunDirectory::lock() {
                   std::strerror(error)));
 }
 
-void RunDirectory::log(const std::string& line) {
-  const std::string text = time_of_day() + "  " + line + '\n';
-  const bool written = std::fwrite(text.data(), 1, text.size(), log_.get()) == text.size();
-  if (!written || std::fflush(log_.get()) != 0) fail_writing(file_);
+void RunDirectory::log(const std::string& line) noexcept {
+  try {
+    log_->add(time_of_day() + "  " + line + '\n');
+  } catch (const std::exception&) {  // too many lines wait, or there is no memory for one more
+  }
 }
 
 }  // namespace ratplus::train

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 
+#include "data/append_file.h"
 #include "lib/config/job.h"
 
 namespace ratplus::train {
@@ -38,18 +37,18 @@ class RunDirectory {
  public:
   explicit RunDirectory(const config::JobConfig& job);
 
-  /// One line of log.txt, with the time of day before it. Throws Error naming the file.
-  void log(const std::string& line);
+  /// One line of log.txt, with the time of day before it. A log without room ends nothing: its lines are kept and tried
+  /// again (data::AppendFile), and lost where they are too many.
+  void log(const std::string& line) noexcept;
+  /// Why lines are not in log.txt yet; empty where all are.
+  std::string trouble() const { return log_->trouble(); }
 
  private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
   void lock();
   void link_checkpoints(const config::JobConfig& job);
 
   std::filesystem::path file_;
-  std::unique_ptr<std::FILE, Close> log_;  ///< the lock is on it, and goes with it
+  std::optional<data::AppendFile> log_;  ///< the lock is on it, and goes with it
 };
 
 }  // namespace ratplus::train

@@ -1,4 +1,4 @@
-// StopSignal: SIGINT, SIGTERM and SIGUSR1 as a request to end in order.
+// StopSignal: SIGINT, SIGTERM, SIGHUP and SIGUSR1 as a request to end in order.
 #pragma once
 
 #include <array>
@@ -10,25 +10,30 @@ namespace ratplus::train {
 /// "SIGTERM".
 const char* name_of_signal(int signal);
 
-/// Handlers of the three signals, in the place of those that were there before and come back after.
+/// Handlers of the four signals, in the place of those that were there before and come back after. A SIGHUP that is
+/// ignored (nohup) stays so.
 class StopHandlers {
  public:
-  StopHandlers(void (*handler)(int), unsigned flags);
+  explicit StopHandlers(void (*handler)(int));
   ~StopHandlers();
   StopHandlers(const StopHandlers&) = delete;
   StopHandlers& operator=(const StopHandlers&) = delete;
 
  private:
-  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGUSR1};
+  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
   std::array<struct sigaction, signals_.size()> old_{};
 };
 
-/// While one lives, the first SIGINT, SIGTERM or SIGUSR1 (which mpirun passes on and Slurm can send) is remembered; a
-/// second of the same kind ends the program at once. One at a time.
+/// While one lives, the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (which mpirun passes on and Slurm can send) is
+/// remembered. More of them change nothing, since one request often comes twice (timeout(1) signals its child and then
+/// its group; a terminal signals all, and mpirun passes it on), except for a SIGINT at least `impatience_seconds` after
+/// the first signal: who presses Ctrl-C again ends the program at once. Of several at a time, the first counts.
 class StopSignal {
  public:
+  static constexpr int impatience_seconds = 2;
+
   StopSignal();
-  ~StopSignal() = default;
+  ~StopSignal();
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
 

@@ -21,6 +21,9 @@ class TensorboardLog {
   void write(const ValidationMetrics& metrics);
   void write(const CheckpointMetrics& metrics);
 
+  /// Why events are not in the file yet; empty where all are.
+  std::string trouble() const { return file_.trouble(); }
+
  private:
   tensorboard::EventFile file_;
 };

@@ -58,7 +58,10 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
   return {.steps = job.schedule.steps,
           .peak = job.schedule.peak_lr,
           .floor = job.schedule.floor_lr,
-          .warmup = job.schedule.warmup};
+          .warmup = job.schedule.warmup,
+          .shape = job.schedule.shape,
+          .decay = job.schedule.decay,
+          .decay_shape = job.schedule.decay_shape};
 }
 
 /// As a checkpoint keeps them.
@@ -125,6 +128,9 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
     validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
+  });
+  validator_->check();
+  world.agree([&] {
     loader_ =
         std::make_unique<data::Loader>(fault_.wrap(training_samples(job, data_), job.data.batch),
                                        batch_shape(job, world), step_, job.schedule.steps, job.data.prefetch);
@@ -164,20 +170,48 @@ void Trainer::load(const StartingPoint& start) {
                      .seconds = now() - began});
 }
 
-Outcome Trainer::run() {
+Outcome Trainer::run(std::int64_t most_steps) {
   const StopSignal signal;
+  first_step_ = step_;
+  stop_step_ = most_steps > 0 ? step_ + most_steps : 0;
   pace_.started = now();
   if (world_.root()) listener_.on_start(session_, step_);
+  try {
+    return train();
+  } catch (const parallel::AgreedError& error) {
+    throw parallel::AgreedError(error.what() + keep_progress());
+  }
+}
+
+/// After an error that all ranks know of: saves what was trained since the last save, where the state is that of whole
+/// updates. Returns what to add to the error's message.
+std::string Trainer::keep_progress() {
+  if (updating_ || saving_failed_ || (step_ == first_step_ && begun_.empty())) return "";
+  try {
+    save();
+    go_on_saving(true);
+  } catch (const parallel::AgreedError& error) {
+    return fmt::format("; the state after step {} could not be saved either: {}", step_, error.what());
+  }
+  return fmt::format("; the state after step {} is saved: --resume goes on from there", step_);
+}
+
+Outcome Trainer::train() {
   const auto due = [&](std::int64_t every) { return step_ > 0 && every > 0 && step_ % every == 0; };
   while (true) {
-    // What is due after a step comes first: a run that was stopped before it makes up for it when it is resumed.
-    // Not with updates of the next step already made: its weights are no longer those of this step.
-    if (begun_.empty() && (due(job_.log.validate_every) || step_ == job_.schedule.steps)) validate();
-    if (due(job_.checkpoint.every) || step_ == job_.schedule.steps) save();
-    if (step_ == job_.schedule.steps) {
-      go_on_saving(true);
-      return Outcome::finished;
+    const bool last = step_ == job_.schedule.steps;
+    const bool stop = stop_requested() || (stop_step_ > 0 && step_ >= stop_step_);
+    // Saving comes first: nothing that follows can lose the step.
+    if (due(job_.checkpoint.every) || last || (stop && step_ > first_step_)) save();
+    if (last || stop) go_on_saving(true);
+    if (stop && !last) return Outcome::interrupted;
+    // A run that was stopped before its validation makes up for it when it is resumed. Not with updates of the next
+    // step already made: its weights are no longer those of this step.
+    if (begun_.empty() && (due(job_.log.validate_every) || last) && !validate()) {
+      if (last) return Outcome::interrupted;
+      continue;
     }
+    if (last) return Outcome::finished;
     const double began = now();
     const double waited = world_.watchdog().waited_seconds();
     auto metrics = train_step();
@@ -191,11 +225,6 @@ Outcome Trainer::run() {
     ++pace_.steps;
     report(std::move(*metrics));
     go_on_saving(false);
-    if (step_ < job_.schedule.steps && stop_requested()) {
-      save();
-      go_on_saving(true);
-      return Outcome::interrupted;
-    }
   }
 }
 
@@ -213,13 +242,8 @@ std::optional<StepMetrics> Trainer::train_step() {
   // A shard that one rank cannot read ends all, with one message.
   world_.agree([&] { batch = &loader_->next(); });
   const auto counted = world_.sum(batch->counted);
-  if (counted == 0) {
-    throw parallel::AgreedError(fmt::format(
-        "step {}: no position of its batch counts, since every input is the end-of-text token; look at {} "
-        "with `ratplus inspect`",
-        step_ + 1, job_.data.all_sources().front().directory));
-  }
   const double lr = optim::learning_rate(schedule_of(job_), step_);
+  if (counted == 0) leave_out_step();
   while (begun_.size() < halves_.size()) {
     if (!train_half(*batch, counted, lr)) return std::nullopt;
   }
@@ -236,12 +260,27 @@ std::optional<StepMetrics> Trainer::train_step() {
   return metrics;
 }
 
+/// A batch that predicts nothing has no loss and no gradient: its updates are left out, and the schedule goes on.
+void Trainer::leave_out_step() {
+  while (begun_.size() < halves_.size()) {
+    begun_.push_back({halves_[begun_.size()].name, std::numeric_limits<double>::quiet_NaN(),
+                      std::numeric_limits<double>::quiet_NaN(), false});
+  }
+  if (!world_.root()) return;
+  listener_.on_warning(fmt::format(
+      "step {}: no position of its batch counts (every input is the end-of-text token, or no label is to be "
+      "predicted), so no update is made; look at {} with `ratplus inspect`",
+      step_ + 1, job_.data.all_sources().front().directory));
+}
+
 /// The step's next half. False where it is to stop the job.
 bool Trainer::train_half(const data::StepBatch& batch, std::int64_t counted, double lr) {
   const auto number = begun_.size();
   const auto& half = halves_[number];
+  updating_ = true;
   const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr,
                                fault_.in_half(step_ + 1, number));
+  updating_ = false;
   const HalfMetrics metrics{half.name, result.loss, result.gradient_norm, result.updated};
   const bool stop = skips_.stops(number, result.updated);
   if (!result.updated) record_not_finite(metrics, result.loss_sum, lr, stop);
@@ -331,23 +370,41 @@ void Trainer::judge_health(StepMetrics& metrics) {
   for (const auto& warning : warnings) listener_.on_warning(warning);
 }
 
-/// Appends to metrics.jsonl on the root; if it cannot be written, all ranks end with one message.
+/// Appends to metrics.jsonl on the root. A file without room is warned of, and tried again with the next line; where too
+/// much waits, all ranks end with one message.
 template <typename Metrics>
 void Trainer::write_metrics(const Metrics& metrics) {
   world_.agree([&] {
     if (world_.root()) metrics_->write(metrics);
     if (tensorboard_) tensorboard_->write(metrics);
   });
+  if (!world_.root()) return;
+  const auto trouble = unwritten();
+  if (trouble.empty() != said_unwritten_.empty()) {
+    listener_.on_warning(trouble.empty()
+                             ? "the lines that waited for room are written"
+                             : trouble + "; training goes on, and these lines are kept and tried again");
+  }
+  said_unwritten_ = trouble;
 }
 
-void Trainer::validate() {
+std::string Trainer::unwritten() const {
+  if (!metrics_) return "";
+  const auto trouble = metrics_->trouble();
+  return trouble.empty() && tensorboard_ ? tensorboard_->trouble() : trouble;
+}
+
+/// False where a signal ended it: then nothing of it is written.
+bool Trainer::validate() {
   const std::int64_t last = world_.max(world_.root() ? metrics_->last_validation() : -1);
-  if (last == step_) return;
+  if (last == step_) return true;
   const double began = now();
   const auto progress = [&](std::int64_t done, std::int64_t all) {
     if (world_.root()) listener_.on_phase(fmt::format("validation {}/{}", done, all));
   };
-  const auto losses = validator_->run(session_.model(), job_.log.validation_patterns, progress);
+  const auto losses = validator_->run(session_.model(), job_.log.validation_patterns, progress,
+                                      [&] { return stop_requested(); });
+  if (losses.empty()) return false;
   ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
   for (std::size_t p = 0; p < losses.size(); ++p) {
     metrics.results.push_back({job_.log.validation_patterns[p].describe(), losses[p]});
@@ -355,12 +412,26 @@ void Trainer::validate() {
   metrics.seconds = now() - began;
   write_metrics(metrics);
   if (world_.root()) listener_.on_validation(metrics);
+  return true;
+}
+
+/// Runs what saves; remembers that it failed, so that a failing save is not repeated on the way out.
+template <typename Saving>
+void Trainer::noting_failure(Saving&& saving) {
+  saving_failed_ = true;
+  saving();
+  saving_failed_ = false;
 }
 
 void Trainer::save() {
   if (saved_step_ == step_) return;
   saved_step_ = step_;
   go_on_saving(true);  // one at a time
+  noting_failure([&] { begin_saving(); });
+  if (!save_in_background_) report_saved();
+}
+
+void Trainer::begin_saving() {
   const double began = now();
   saving_since_ = began;
   session_.store().wait_all();  // nothing may be under way in the memory that is saved
@@ -388,7 +459,6 @@ void Trainer::save_now(const checkpoint::Info& info) {
   checkpoint::save(world_, info, session_.store(), session_.optimizer(), session_.ops());
   if (world_.root()) checkpoint::prune(job_.job.directory, job_.checkpoint.keep, job_.checkpoint.keep_every);
   saving_.stall_seconds = now() - saving_since_;
-  report_saved();
 }
 
 /// Between steps: what the threads of all ranks have done is agreed on, and where it is complete, reported.
@@ -396,7 +466,8 @@ void Trainer::go_on_saving(bool wait) {
   if (!background_save_.active()) return;
   const double began = now();
   if (wait && world_.root()) listener_.on_phase("checkpoint");
-  const bool complete = background_save_.advance(wait);
+  bool complete = false;
+  noting_failure([&] { complete = background_save_.advance(wait); });
   saving_.stall_seconds += now() - began;
   if (complete) report_saved();
 }

@@ -42,9 +42,9 @@ class TrainListener {
 };
 
 enum class Outcome {
-  finished,     ///< the last step is done and saved
-  interrupted,  ///< a signal asked to stop: the step was finished and saved
-  not_finite,   ///< an update was not finite and is to stop the job: the state before it was saved
+  finished,  ///< the last step is done and saved
+  interrupted,  ///< a signal, or the steps asked for, ended it before the last step: the step was finished and saved
+  not_finite,  ///< an update was not finite and is to stop the job: the state before it was saved
 };
 
 /// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
@@ -65,23 +65,30 @@ StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& da
 
 class Trainer {
  public:
-  /// Everything up to the first step: memory allocated, weights initialised or loaded, metrics.jsonl opened in the run
-  /// directory, which must be there. Throws Error, on all ranks alike.
+  /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out windows read once,
+  /// metrics.jsonl opened in the run directory, which must be there. Throws Error, on all ranks alike.
   Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);
 
-  Outcome run();
+  /// To the last step, or, where `most_steps` is positive, to so many steps from here. An error that all ranks know of
+  /// is thrown once the state after the last whole update is saved, and says so.
+  Outcome run(std::int64_t most_steps = 0);
 
   std::int64_t step() const { return step_; }
   /// After Outcome::not_finite: which update that was, and why.
   const std::string& stop_reason() const { return stop_reason_; }
-  /// After Outcome::interrupted: which signal that was.
+  /// After Outcome::interrupted: which signal that was; 0 where the steps asked for are done.
   int stop_signal() const { return stop_signal_; }
+  /// Why lines of metrics.jsonl or of TensorBoard's file are not written yet; empty where all are. Root only.
+  std::string unwritten() const;
   Session& session() { return session_; }
 
  private:
   void load(const StartingPoint& start);
+  Outcome train();
+  std::string keep_progress();
   std::optional<StepMetrics> train_step();
+  void leave_out_step();
   bool train_half(const data::StepBatch& batch, std::int64_t counted, double lr);
   void record_not_finite(const HalfMetrics& half, double loss_sum, double lr, bool stop);
   void report(StepMetrics metrics);
@@ -89,10 +96,13 @@ class Trainer {
   void judge_health(StepMetrics& metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
-  void validate();
+  bool validate();
   void save();
+  void begin_saving();
   void save_now(const checkpoint::Info& info);
   void go_on_saving(bool wait);
+  template <typename Saving>
+  void noting_failure(Saving&& saving);
   void report_saved();
   bool stop_requested();
 
@@ -113,6 +123,11 @@ class Trainer {
   SkipLimit skips_;
   std::string stop_reason_;
   int stop_signal_ = 0;
+  std::int64_t stop_step_ = 0;   ///< at which the steps asked for are done; 0: at the schedule's end
+  std::int64_t first_step_ = 0;  ///< steps done when this process began
+  bool updating_ = false;        ///< an update is under way: the state is that of no step
+  bool saving_failed_ = false;
+  std::string said_unwritten_;           ///< the last warning on files that lack lines
   std::optional<HealthMonitor> health_;  ///< root only
   std::int64_t saved_step_ = -1;         ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;

@@ -56,8 +56,27 @@ std::int64_t Validator::fill(std::int64_t first, std::int64_t count) {
   return counted;
 }
 
+void Validator::check() {
+  std::int64_t counted = 0;
+  world_.agree([&] {
+    for (std::int64_t first = world_.rank(); first < sequences_; first += world_.size()) {
+      counted += fill(first, 1);
+    }
+  });
+  require_counted(world_.sum(counted));
+}
+
+void Validator::require_counted(std::int64_t positions) const {
+  if (positions > 0) return;
+  throw parallel::AgreedError(
+      fmt::format("{}: no position of the first {} counts: every input is the end-of-text token, or no label "
+                  "is to be predicted; hold out other text",
+                  samples_->place(0).source.string(), counted(sequences_, "held-out window")));
+}
+
 std::vector<double> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
-                                   const std::function<void(std::int64_t, std::int64_t)>& progress) {
+                                   const std::function<void(std::int64_t, std::int64_t)>& progress,
+                                   const std::function<bool()>& stop) {
   const auto micro_batch = model.shapes().batch;
   require(model.shapes().tokens == window_, "validation windows of {} in a model of {}", window_,
           model.shapes().tokens);
@@ -65,6 +84,7 @@ std::vector<double> Validator::run(model::Model& model, const std::vector<model:
   std::vector<double> losses(patterns.size(), 0.0);
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
+    if (stop && stop()) return {};
     world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
     for (std::size_t p = 0; p < patterns.size(); ++p) {
       model.forward(inputs_, labels_, patterns[p]);
@@ -72,9 +92,9 @@ std::vector<double> Validator::run(model::Model& model, const std::vector<model:
     }
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }
-  const auto positions = static_cast<double>(world_.sum(counted));
-  if (positions == 0) throw parallel::AgreedError("validation: no position of its windows counts");
-  for (auto& loss : losses) loss = world_.sum(loss) / positions;
+  const auto positions = world_.sum(counted);
+  require_counted(positions);
+  for (auto& loss : losses) loss = world_.sum(loss) / static_cast<double>(positions);
   return losses;
 }
 

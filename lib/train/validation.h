@@ -30,14 +30,20 @@ class Validator {
   Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, const parallel::World& world);
 
   /// Mean cross-entropy by pattern: every window once under each, over all ranks; the same for any number of ranks
-  /// and any micro-batch. `progress` gets windows done and windows in all.
+  /// and any micro-batch. `progress` gets windows done and windows in all. `stop` is asked between them, on all ranks
+  /// alike: nothing is returned where it says so.
   std::vector<double> run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
-                          const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+                          const std::function<void(std::int64_t, std::int64_t)>& progress = {},
+                          const std::function<bool()>& stop = {});
+  /// Reads every window once, a share on each rank, before hours go into what is to be validated. Throws Error, on all
+  /// ranks alike, where one cannot be read or where no position counts.
+  void check();
 
   std::int64_t sequences() const { return sequences_; }
 
  private:
   std::int64_t fill(std::int64_t first, std::int64_t count);
+  void require_counted(std::int64_t positions) const;
 
   const parallel::World& world_;
   std::unique_ptr<data::Samples> samples_;

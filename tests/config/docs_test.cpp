@@ -72,12 +72,18 @@ TEST_CASE("every key is documented with its type, default and range") {
   const std::string text = documentation();
   REQUIRE(!text.empty());
   // Keys without a default, or with one that depends on others: the text of their column.
-  const std::map<std::string, std::string> special = {
-      {"job.directory", "required"},           {"job.from", "required but by `pretrain`"},
-      {"job.pattern", "`\"dense\"`"},          {"job.joint_pattern", "`\"64,0,0\"`"},
-      {"data.directory", "this or `sources`"}, {"data.sources", "this or `directory`"},
-      {"schedule.steps", "this or `tokens`"},  {"schedule.tokens", "this or `steps`"},
-      {"schedule.epochs", "or this"},          {"log.validation_patterns", "the recipe's own"}};
+  const std::map<std::string, std::string> special = {{"job.directory", "required"},
+                                                      {"job.from", "required but by `pretrain`"},
+                                                      {"job.pattern", "`\"dense\"`"},
+                                                      {"job.joint_pattern", "`\"64,0,0\"`"},
+                                                      {"data.directory", "this or `sources`"},
+                                                      {"data.sources", "this or `directory`"},
+                                                      {"schedule.steps", "this or `tokens`"},
+                                                      {"schedule.tokens", "this or `steps`"},
+                                                      {"schedule.epochs", "or this"},
+                                                      {"schedule.decay", "`0.2`"},
+                                                      {"schedule.decay_shape", "`\"linear\"`"},
+                                                      {"log.validation_patterns", "the recipe's own"}};
   const std::string written = to_toml(parse_job(minimal_job, "job.toml"));
   const JobConfig defaults;
   for_each_key(defaults, [&](const std::string& section, const std::string& key, const auto& field,

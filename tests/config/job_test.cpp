@@ -205,7 +205,8 @@ TEST_CASE("a written job reads back as the same job") {
 }
 
 TEST_CASE("the written job has every key that applies") {
-  const std::vector<std::string> overrides = {"job.recipe=joint", "job.kind=adapt", "job.from=p"};
+  const std::vector<std::string> overrides = {"job.recipe=joint", "job.kind=adapt", "job.from=p",
+                                              "schedule.shape=wsd"};
   const std::string text = to_toml(parse_job(minimal_job, "job.toml", overrides));
   for (const SectionKeys& section : known_keys()) {
     CHECK(text.find("[" + section.section + "]\n") != std::string::npos);

@@ -1,0 +1,222 @@
+// What must not cost a run its work: signals that come twice, readers who leave, files without room, held-out parts that
+// cannot be read, batches that predict nothing, a process killed after its last save.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/manifest.h"
+#include "data/pending_file.h"
+#include "data/shard.h"
+#include "kernels/error.h"
+#include "lib/train/run_end.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string arguments(const fs::path& run, const std::string& more = "", const fs::path& data = {}) {
+  const auto& playground = test::Playground::get();
+  return fmt::format("train {} --set job.directory={} data.directory={} job.threads=1 {}",
+                     playground.job.string(), run.string(), (data.empty() ? playground.data : data).string(),
+                     more);
+}
+
+/// A run of 20 slow steps, one of which is logged before `then`, which knows it as $!.
+test::Result disturbed(const fs::path& run, const std::string& then, const std::string& before = "") {
+  return test::shell(
+      fmt::format("{} RATPLUS_TEST_FAULT=0:slow:0.1:1 {} & until grep -q step {}/metrics.jsonl; do sleep "
+                  "0.05; done 2>/dev/null; {}; wait $!",
+                  before, test::command(arguments(run)), run.string(), then));
+}
+
+fs::path copy_of_data(const fs::path& to) {
+  fs::copy(test::Playground::get().data, to, fs::copy_options::recursive);
+  return to;
+}
+
+/// A dataset whose held-out part is documents without text, or whose training part begins with `empty` of them.
+fs::path dataset(const fs::path& directory, int empty, bool empty_validation) {
+  data::ShardInfo shared{.vocab_size = 400, .end_of_text = 2, .tokenizer = "test"};
+  data::Manifest manifest{.vocab_size = 400,
+                          .end_of_text = 2,
+                          .tokenizer = "test",
+                          .tokenizer_file = {},
+                          .source = {},
+                          .sample_length = 0,
+                          .train = {},
+                          .validation = {}};
+  fs::create_directories(directory);
+  const auto write = [&](const std::string& name, int empties) {
+    data::ShardWriter writer(directory / name, shared, {.compression = 0, .chunk_tokens = 64});
+    for (int i = 0; i < empties; ++i) writer.add_document({});
+    for (std::int32_t d = 0; d < 200; ++d) writer.add_document(std::vector<std::int32_t>(40, 3 + d));
+    const auto info = writer.finish();
+    return data::ManifestShard{name, info.tokens, info.documents};
+  };
+  manifest.train.push_back(write("train-00000.h5", empty));
+  manifest.validation.push_back(write("validation-00000.h5", empty_validation ? 5000 : 0));
+  data::write_manifest(directory, manifest);
+  return directory;
+}
+
+}  // namespace
+
+TEST_CASE("one request to stop may come twice: the run is saved all the same") {
+  for (const std::string signals :
+       {"-TERM $!; kill -TERM", "-TERM $!; kill -INT", "-INT $!; kill -INT", "-HUP"}) {
+    CAPTURE(signals);
+    const test::ScratchDirectory scratch;
+    const auto result = disturbed(scratch / "run", fmt::format("kill {} $!", signals));
+    CAPTURE(result.output);
+    CHECK(result.status == 75);
+    CHECK(test::contains(result.output, "go on with --resume"));
+    const auto end = train::read_run_end(scratch / "run");
+    REQUIRE(end);
+    CHECK(end->how == train::RunEnd::How::stopped);
+    CHECK(fs::is_directory(end->checkpoint));
+  }
+}
+
+TEST_CASE("a hang-up that is ignored (nohup) stops nothing") {
+  const test::ScratchDirectory scratch;
+  const auto result = disturbed(scratch / "run", "kill -HUP $!", "trap \"\" HUP;");
+  CAPTURE(result.output);
+  CHECK(result.status == 0);
+}
+
+TEST_CASE("a reader of the output who leaves, and an output without room, end no training") {
+  for (const std::string to : {"| head -n 1", ">/dev/full", ">&-", "2>/dev/full", "2>&- >&-"}) {
+    CAPTURE(to);
+    const test::ScratchDirectory scratch;
+    const auto run = scratch / "run";
+    test::shell(fmt::format("{} {}", test::command(arguments(run)), to));
+    const auto end = train::read_run_end(run);
+    REQUIRE(end);
+    CHECK(end->how == train::RunEnd::How::finished);
+    CHECK(test::metrics(run, "step").size() == 20);
+  }
+}
+
+TEST_CASE("a log without room ends no training") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  fs::create_directories(run);
+  fs::create_symlink("/dev/full", run / "log.txt");
+  const auto result = test::ratplus(arguments(run));
+  CAPTURE(result.output);
+  CHECK(result.status == 0);
+  CHECK(train::read_run_end(run)->how == train::RunEnd::How::finished);
+}
+
+TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found before the first step") {
+  const test::ScratchDirectory scratch;
+  const auto damaged = copy_of_data(scratch / "damaged");
+  const auto shard = damaged / "validation-00000.h5";
+  auto bytes = data::read_whole_file(shard);
+  bytes[bytes.size() / 2] ^= 0x10;
+  std::ofstream(shard, std::ios::binary) << bytes;
+  const auto unreadable = test::ratplus(arguments(scratch / "a", "", damaged));
+  CAPTURE(unreadable.output);
+  CHECK(unreadable.status == 1);
+  CHECK(test::contains(unreadable.output, "validation-00000.h5"));
+  CHECK_FALSE(test::contains(unreadable.output, "step 1/20"));
+
+  const auto silent = dataset(scratch / "silent", 0, true);
+  const auto nothing = test::ratplus(arguments(scratch / "b", "", silent));
+  CAPTURE(nothing.output);
+  CHECK(nothing.status == 1);
+  CHECK(test::contains(nothing.output, "no position of the first 7 held-out windows counts"));
+  CHECK_FALSE(test::contains(nothing.output, "step 1/20"));
+}
+
+TEST_CASE("an error in the middle of a run is thrown once the steps before it are saved") {
+  const test::ScratchDirectory scratch;
+  const auto data = copy_of_data(scratch / "data");
+  const auto run = scratch / "run";
+  // Overwritten while the run reads it: the shard is noticed to have changed at a later batch.
+  const auto result = test::shell(fmt::format(
+      "RATPLUS_TEST_FAULT=0:slow:0.05:1 {} & until grep -q step {}/metrics.jsonl; do sleep 0.05; done "
+      "2>/dev/null; truncate -s 100 {}/train-00000.h5; wait $!",
+      test::command(arguments(run, "checkpoint.every=0", data)), run.string(), data.string()));
+  CAPTURE(result.output);
+  CHECK(result.status == 1);
+  CHECK(test::contains(result.output, "is saved: --resume goes on from there"));
+  fs::remove_all(data);
+  copy_of_data(data);
+  const auto again = test::ratplus(arguments(run, "checkpoint.every=0", data) + " --resume");
+  CAPTURE(again.output);
+  CHECK(again.status == 0);
+  CHECK_FALSE(test::contains(again.output, "starting at the beginning"));
+}
+
+TEST_CASE("a batch that predicts nothing is left out, on any number of ranks, and the run goes on") {
+  const test::ScratchDirectory scratch;
+  const auto data = dataset(scratch / "data", 12 * 32 + 1, false);  // the first batch
+  for (const int ranks : {1, 3}) {
+    const auto run = scratch / fmt::format("run-{}", ranks);
+    const auto result = test::ratplus(arguments(run, "", data), ranks);
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    CHECK(test::contains(result.output, "warning: step 1: no position of its batch counts"));
+    const auto steps = test::metrics(run, "step");
+    REQUIRE(steps.size() == 20);
+    const auto first = nlohmann::json::parse(steps[0]);
+    for (const auto& half : first["halves"]) {
+      CHECK(half["loss"].is_null());
+      CHECK(half["updated"] == false);
+    }
+    const auto last = nlohmann::json::parse(steps[19]);
+    CHECK(last["skipped_updates"] == 2);
+    CHECK(last["halves"][0]["loss"].is_number());
+  }
+}
+
+TEST_CASE(
+    "a run killed after its last save is completed by --resume: validation, picture, record of the end") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(arguments(run)).status == 0);
+  const auto validations = test::metrics(run, "validation");
+  REQUIRE(validations.size() == 2);
+  fs::remove(run / "starts" / "end-0001.json");
+  fs::remove(run / "loss.svg");
+  std::string kept;
+  std::ifstream in(run / "metrics.jsonl");
+  for (std::string line; std::getline(in, line);) {
+    const auto entry = nlohmann::json::parse(line);
+    if (entry["kind"] != "validation" || entry["step"] != 20) kept += line + '\n';
+  }
+  data::write_whole_file(run / "metrics.jsonl", kept);
+  const auto completed = test::ratplus(arguments(run) + " --resume");
+  CAPTURE(completed.output);
+  CHECK(completed.status == 0);
+  CHECK_FALSE(test::contains(completed.output, "finished already"));
+  CHECK(train::read_run_end(run)->how == train::RunEnd::How::finished);
+  CHECK(fs::exists(run / "loss.svg"));
+  CHECK(test::metrics(run, "validation") == validations);
+  CHECK(test::contains(test::ratplus("watch --once " + run.string()).output, "finished"));
+  CHECK(test::contains(test::ratplus(arguments(run) + " --resume").output, "finished already"));
+}
+
+TEST_CASE("--stop-after ends a start after so many steps, and leaves the schedule as it is") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto first = test::ratplus(arguments(run) + " --stop-after 7");
+  CAPTURE(first.output);
+  CHECK(first.status == 0);
+  CHECK(test::contains(first.output, "stopped by --stop-after 7 after step 7; go on with --resume"));
+  CHECK(test::metrics(run, "step").size() == 7);
+  CHECK(test::ratplus(arguments(run) + " --resume --stop-after 5").status == 0);
+  CHECK(test::metrics(run, "step").size() == 12);
+  CHECK(test::ratplus(arguments(run) + " --resume --stop-after 500").status == 0);
+  const auto whole = scratch / "whole";
+  REQUIRE(test::ratplus(arguments(whole)).status == 0);
+  CHECK(test::losses(run) == test::losses(whole));
+  CHECK(test::state_of(run) == test::state_of(whole));
+  CHECK(test::ratplus(arguments(scratch / "none") + " --stop-after -1").status == 2);
+}
