@@ -9,6 +9,7 @@
 #include "apps/device_options.h"
 #include "apps/format.h"
 #include "apps/with_ranks.h"
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/datasheet.h"
 #include "kernels/error.h"
@@ -69,7 +70,7 @@ void check_directory_of(const char* option, const std::string& file) {
 }
 
 void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
+  if (!file.empty()) data::write_whole_file(file, data::json_dump(json, 1) + "\n");
 }
 
 // --- ops ------------------------------------------------------------------------------------------------------

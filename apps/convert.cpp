@@ -13,6 +13,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/output.h"
 #include "apps/progress_line.h"
 #include "data/tokenizer.h"
 #include "kernels/error.h"
@@ -165,7 +166,7 @@ int convert(ConvertArguments args) {
     progress.finish();
   } catch (const Interrupted&) {
     progress.finish();
-    fmt::print(stderr, "interrupted; {} was not finished and what was written is removed\n", destination);
+    print_error(fmt::format("interrupted; {} was not finished and what was written is removed", destination));
     return 128 + train::StopSignal::received();
   }
   print_result(*source, destination, args.options, progress.seconds());

@@ -11,6 +11,7 @@
 #include "apps/device_options.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/units.h"
@@ -220,7 +221,7 @@ void write_json(const std::string& file, const Evaluation& e, const train::Valid
                                       {"window", settings.window},
                                       {"sequences", sequences},
                                       {"results", std::move(results)}};
-  data::write_whole_file(file, all.dump(1) + "\n");
+  data::write_whole_file(file, data::json_dump(all, 1) + "\n");
 }
 
 void print_losses(const Evaluation& e, const std::vector<double>& losses) {

@@ -10,6 +10,7 @@
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
 
@@ -72,7 +73,7 @@ int run(int argc, char** argv) {
   for (const auto& command : commands) {
     if (command.name == name) return command.run(Arguments(argv + 2, argv + argc));
   }
-  if (!name.empty()) fmt::print(stderr, "ratplus: there is no command \"{}\"\n\n", name);
+  if (!name.empty()) print_error(fmt::format("there is no command \"{}\"\n", name));
   print_overview(stderr);
   return exit_usage;
 }
@@ -82,14 +83,16 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file above its size limit (ulimit -f) is a failed write with a message
+  using ratplus::apps::print_error;
+  ratplus::apps::open_standard_streams();
   try {
-    return ratplus::apps::run(argc, argv);
+    return ratplus::apps::check_output(ratplus::apps::run(argc, argv));
   } catch (const boost::program_options::error& error) {
     if (!ratplus::apps::first_of_job()) return ratplus::apps::end_together(ratplus::apps::exit_usage);
-    fmt::print(stderr, "ratplus {}: {}; see `ratplus {} --help`\n", argv[1], error.what(), argv[1]);
+    print_error(fmt::format("{}; see `ratplus {} --help`", error.what(), argv[1]), argv[1]);
     return ratplus::apps::end_together(ratplus::apps::exit_usage);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "ratplus: {}\n", error.what());
+    print_error(error.what());
     return 1;
   }
 }

@@ -9,6 +9,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/units.h"
@@ -281,7 +282,7 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
 }
 
 void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) data::write_whole_file(file, json.dump(1) + "\n");
+  if (!file.empty()) data::write_whole_file(file, data::json_dump(json, 1) + "\n");
 }
 
 int plan_one(const PlanArguments& args, const config::JobConfig& job) {

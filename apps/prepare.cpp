@@ -13,6 +13,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/output.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "kernels/error.h"
@@ -208,7 +209,7 @@ int prepare(data::PrepareOptions options, const parallel::World& world) {
     if (line) line->finish();
     // All ranks are told to stop as a rule, and the root speaks for them.
     if (!world.root()) std::this_thread::sleep_for(std::chrono::seconds(2));
-    fmt::print(stderr, "ratplus: {}: {}\n", options.output.string(), interrupted.what());
+    print_error(fmt::format("{}: {}", options.output.string(), interrupted.what()));
     std::fflush(stderr);
     if (world.size() > 1) world.abort(exit_interrupted);
     return exit_interrupted;

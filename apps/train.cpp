@@ -10,6 +10,7 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/format.h"
+#include "apps/output.h"
 #include "apps/progress_line.h"
 #include "apps/train_display.h"
 #include "apps/version.h"
@@ -176,7 +177,7 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
         }};
     weights::convert(*source, file, options);
     progress.finish();
-    fmt::print("weights: {} ({})\n", file.string(), to_string(job.checkpoint.dtype));
+    progress.print(fmt::format("weights: {} ({})", file.string(), to_string(job.checkpoint.dtype)));
   });
 }
 
@@ -185,8 +186,7 @@ void note_end(const std::filesystem::path& start_file, const train::RunEnd& end)
   try {
     train::write_run_end(start_file, end);
   } catch (const std::exception& error) {
-    std::fputs(fmt::format("ratplus: warning: how this ends is not recorded: {}\n", error.what()).c_str(),
-               stderr);
+    print_error(fmt::format("warning: how this ends is not recorded: {}", error.what()));
   }
 }
 
@@ -312,7 +312,8 @@ int train_command(const Arguments& args) {
     fmt::print("{}", config::to_toml(config::load_job(parsed->job, parsed->overrides)));
     return 0;
   }
-  std::signal(SIGPIPE, SIG_IGN);  // a reader of the output who leaves ends no training
+  if (!parsed->print_config) forget_output();  // the run directory has everything
+  std::signal(SIGPIPE, SIG_IGN);               // a reader of the output who leaves ends no training
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
   train::EndOnSignal before_the_first_step(
       exit_interrupted,

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "apps/format.h"
+#include "apps/output.h"
 #include "kernels/units.h"
 
 namespace ratplus::apps {
@@ -67,7 +68,7 @@ void TrainDisplay::fail(const std::string& message) {
   if (run_ == nullptr) return;
   progress_.finish();
   run_->log(message);
-  std::fputs(fmt::format("ratplus: {}\n", message).c_str(), stderr);
+  print_error(message);
 }
 
 void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "apps/command_line.h"
+#include "apps/output.h"
 
 namespace ratplus::apps {
 
@@ -14,15 +15,14 @@ int with_ranks(const std::function<int(const parallel::World&)>& body) {
   try {
     return body(world);
   } catch (const parallel::AgreedError& error) {
-    if (world.root()) fmt::print(stderr, "ratplus: {}\n", error.what());
+    if (world.root()) print_error(error.what());
     return 1;
   } catch (const std::exception& error) {
     if (world.size() == 1) {
-      fmt::print(stderr, "ratplus: {}\n", error.what());
+      print_error(error.what());
       return 1;
     }
-    fmt::print(stderr, "ratplus: rank {} on {}: {}\n", world.rank(), world.host(), error.what());
-    std::fflush(stderr);
+    print_error(fmt::format("rank {} on {}: {}", world.rank(), world.host(), error.what()));
     world.abort(1);
   }
 }

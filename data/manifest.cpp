@@ -1,4 +1,5 @@
 #include "data/manifest.h"
+#include "data/json_dump.h"
 
 #include <nlohmann/json.hpp>
 
@@ -138,7 +139,7 @@ void write_manifest(const std::filesystem::path& dataset_directory, const Manife
             {"train", shards_json(manifest.train)},
             {"validation", shards_json(manifest.validation)}};
   if (manifest.sample_length > 0) json["sample_length"] = manifest.sample_length;
-  write_whole_file(dataset_directory / manifest_name, json.dump(2) + "\n");
+  write_whole_file(dataset_directory / manifest_name, json_dump(json, 2) + "\n");
 }
 
 }  // namespace ratplus::data

@@ -1,4 +1,5 @@
 #include "data/shard_plan.h"
+#include "data/json_dump.h"
 
 #include <algorithm>
 #include <cstring>
@@ -52,9 +53,7 @@ class Planner {
 
   void add(std::int64_t unit, std::int64_t document, std::int64_t tokens) {
     if (!open_) {
-      plan_.push_back({.split = split_,
-                       .entry = {.file = shard_name(split_, shards_++)},
-                       .spans = {}});
+      plan_.push_back({.split = split_, .entry = {.file = shard_name(split_, shards_++)}, .spans = {}});
       open_ = true;
     }
     PlannedShard& shard = plan_.back();
@@ -163,7 +162,7 @@ void write_plan(const fs::path& file, const std::vector<PlannedShard>& plan) {
                     {"documents", shard.entry.documents},
                     {"spans", spans}});
   }
-  write_whole_file(file, list.dump());
+  write_whole_file(file, json_dump(list));
 }
 
 std::vector<PlannedShard> read_plan(const fs::path& file) {

@@ -1,4 +1,5 @@
 #include "data/unit_file.h"
+#include "data/json_dump.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -122,7 +123,7 @@ void UnitWriter::finish(UnitInfo info) {
                   {"left_out_empty", info.left_out_empty},
                   {"lowest_position", info.lowest_position},
                   {"highest_position", info.highest_position}};
-  write_whole_file(name_of(directory_, number_, ".json"), json.dump() + "\n");
+  write_whole_file(name_of(directory_, number_, ".json"), json_dump(json) + "\n");
 }
 
 std::optional<UnitInfo> read_unit_info(const fs::path& directory, std::int64_t number,

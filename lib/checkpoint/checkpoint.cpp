@@ -10,6 +10,7 @@
 
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "lib/checkpoint/in_use.h"
 #include "lib/checkpoint/pending_directory.h"
 
 namespace ratplus::checkpoint {
@@ -89,14 +90,6 @@ std::vector<StepDirectory> step_directories(const fs::path& run, std::error_code
   std::sort(found.begin(), found.end(),
             [](const auto& a, const auto& b) { return std::tie(a.step, a.path) < std::tie(b.step, b.path); });
   return found;
-}
-
-/// A link goes, but not what it leads to.
-void remove_directory(const fs::path& directory) {
-  std::error_code ignored;
-  // The manifest first: what is left of an interrupted removal is no checkpoint.
-  if (!fs::is_symlink(directory, ignored)) fs::remove(directory / manifest_name, ignored);
-  fs::remove_all(directory, ignored);
 }
 
 /// For the functions of std::filesystem that report so.
@@ -236,7 +229,7 @@ void prune(const fs::path& run, std::int64_t keep, std::int64_t keep_every) {
   for (const auto& each : found) {
     const bool old = each.complete && surplus-- > 0;
     const bool stays = keep_every > 0 && each.step % keep_every == 0;
-    if (!each.complete || (old && !stays)) remove_directory(each.path);
+    if (!each.complete || (old && !stays)) remove_unused(each.path);
   }
 }
 

@@ -52,7 +52,8 @@ void load_optimizer(const Info& info, const parallel::ParameterStore& store, opt
                     Ops& ops);
 
 /// Removes all but the newest `keep` checkpoints of a run and those of steps that `keep_every` divides (0: none), and
-/// what interrupted writes left; whatever else the user keeps beside them stays. Root only.
+/// what interrupted writes left; whatever else the user keeps beside them stays, and so does a checkpoint that another
+/// process reads (in_use.h), until the next call. Root only.
 void prune(const std::filesystem::path& run, std::int64_t keep, std::int64_t keep_every = 0);
 
 }  // namespace ratplus::checkpoint

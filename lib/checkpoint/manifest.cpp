@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "kernels/error.h"
@@ -109,7 +110,7 @@ constexpr const char* checksum_key = "sha256";
 void check_checksum(Json manifest, const std::filesystem::path& file) {
   const auto stored = manifest.at(checksum_key).get<std::string>();
   manifest.erase(checksum_key);
-  if (data::sha256_hex(manifest.dump()) != stored)
+  if (data::sha256_hex(data::json_dump(manifest)) != stored)
     fail("{}: damaged or changed by hand: its checksum is not that of what it says", file.string());
 }
 
@@ -146,8 +147,9 @@ void write_manifest(const std::filesystem::path& directory, const Info& info) {
                    {"job", info.job}};
   if (!info.begun.empty()) manifest["begun"] = to_json(info.begun);
   if (info.data) manifest["data"] = to_json(*info.data);
-  manifest[checksum_key] = data::sha256_hex(manifest.dump());
-  data::write_whole_file(directory / manifest_name, manifest.dump(1) + '\n', info.directory / manifest_name);
+  manifest[checksum_key] = data::sha256_hex(data::json_dump(manifest));
+  data::write_whole_file(directory / manifest_name, data::json_dump(manifest, 1) + '\n',
+                         info.directory / manifest_name);
 }
 
 Info read_info(const std::filesystem::path& directory) {

@@ -12,6 +12,7 @@
 
 #include "data/hdf5.h"
 #include "data/page_cache.h"
+#include "lib/checkpoint/in_use.h"
 #include "lib/checkpoint/manifest.h"
 #include "parallel/unit.h"
 
@@ -57,8 +58,9 @@ void check_present(const Info& info, int part);
 /// Reads any elements of any unit, from whichever parts hold them.
 class PartReader {
  public:
-  /// The info must outlive it.
-  explicit PartReader(const Info& info) : info_(info), files_(static_cast<std::size_t>(info.parts)) {}
+  /// The info must outlive it. Throws Error where the checkpoint is gone.
+  explicit PartReader(const Info& info)
+      : info_(info), in_use_(info.directory), files_(static_cast<std::size_t>(info.parts)) {}
 
   void read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out);
   /// From now on each byte is read once, in the order of the files (data/page_cache.h).
@@ -73,6 +75,7 @@ class PartReader {
   const Opened& open(int part);
 
   const Info& info_;
+  InUse in_use_;
   bool once_ = false;
   std::vector<std::optional<Opened>> files_;
 };

@@ -6,6 +6,7 @@
 #include "kernels/error.h"
 #include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/checkpoint/in_use.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::checkpoint {
@@ -22,6 +23,7 @@ void verify_share(const fs::path& directory, const parallel::World& world, const
 }  // namespace
 
 void verify_part(const Info& info, int part, const VerifyProgress& progress) {
+  const InUse in_use(info.directory);
   check_present(info, part);
   const auto file = info.directory / file_name(part);
   if (info.files.empty()) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "data/utf8.h"
 #include "kernels/error.h"
 #include "kernels/text.h"
 
@@ -259,6 +260,13 @@ void Document::add_override(const std::string& text) {
   require_known_key(path.substr(0, dot), path.substr(dot + 1), origin);
 
   const std::string value(trim(std::string_view(text).substr(equals + 1)));
+  if (std::string copy = value; data::repair_utf8(copy) > 0) {
+    fail(
+        "--set {}: is not UTF-8, in which job.toml and checkpoints keep it; rename the file or directory, or "
+        "start "
+        "beside it and give a relative path",
+        copy);
+  }
   const toml::table& table = tables_.emplace_back(parse_override_value(value, origin));
   values_.insert_or_assign(std::string(path), Value{table.get("value"), std::string(path), origin, value});
 }
@@ -275,12 +283,20 @@ void Document::drop_superseded() {
     const char* value;  ///< of the override; empty: any
     const char* dropped;
   };
-  constexpr std::array rules{
-      Rule{"schedule.steps", "", "schedule.tokens"},    Rule{"schedule.tokens", "", "schedule.steps"},
-      Rule{"schedule.steps", "", "schedule.epochs"},    Rule{"schedule.tokens", "", "schedule.epochs"},
-      Rule{"schedule.epochs", "", "schedule.steps"},    Rule{"schedule.epochs", "", "schedule.tokens"},
-      Rule{"job.recipe", "plain", "job.joint_pattern"}, Rule{"job.kind", "pretrain", "job.from"},
-      Rule{"data.directory", "", "data.sources"},       Rule{"data.sources", "", "data.directory"}};
+  constexpr std::array rules{Rule{"schedule.steps", "", "schedule.tokens"},
+                             Rule{"schedule.tokens", "", "schedule.steps"},
+                             Rule{"schedule.steps", "", "schedule.epochs"},
+                             Rule{"schedule.tokens", "", "schedule.epochs"},
+                             Rule{"schedule.epochs", "", "schedule.steps"},
+                             Rule{"schedule.epochs", "", "schedule.tokens"},
+                             Rule{"job.recipe", "plain", "job.joint_pattern"},
+                             Rule{"job.kind", "pretrain", "job.from"},
+                             Rule{"schedule.shape", "cosine", "schedule.decay"},
+                             Rule{"schedule.shape", "cosine", "schedule.decay_shape"},
+                             Rule{"schedule.shape", "constant", "schedule.decay"},
+                             Rule{"schedule.shape", "constant", "schedule.decay_shape"},
+                             Rule{"data.directory", "", "data.sources"},
+                             Rule{"data.sources", "", "data.directory"}};
   for (const Rule& rule : rules) {
     const Value* value = find(rule.override_path);
     if (value == nullptr || !value->override_text) continue;

@@ -1,4 +1,5 @@
 #include "lib/report/page.h"
+#include "data/json_dump.h"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -299,7 +300,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
   html += "</div>\n" + settings(runs, jobs);
   // The JSON holds numbers and names of units alone, so that nothing in it can end the element.
   html += fmt::format("<script type=\"application/json\" id=\"curves\">{}</script>\n",
-                      curves_json(runs, panels, tokens).dump());
+                      data::json_dump(curves_json(runs, panels, tokens)));
   html += fmt::format("<script>//<![CDATA[{}//]]></script>\n</main>\n</body>\n</html>\n", page_script);
   return html;
 }

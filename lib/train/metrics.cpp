@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -108,7 +109,7 @@ void MetricsFile::write(const StepMetrics& metrics) {
                {"host_memory_bytes", bytes_or_null(metrics.host_memory_bytes)},
                {"skipped_updates", metrics.skipped_updates}};
   if (metrics.health) line["health"] = to_json(*metrics.health);
-  append(line.dump());
+  append(data::json_dump(line));
 }
 
 void MetricsFile::write(const ValidationMetrics& metrics) {
@@ -118,26 +119,24 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
         {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}});
   }
   last_validation_ = metrics.step;
-  append(Json{{"kind", "validation"},
-              {"time", wall_time()},
-              {"step", metrics.step},
-              {"tokens", metrics.tokens},
-              {"results", std::move(results)},
-              {"seconds", metrics.seconds}}
-             .dump());
+  append(data::json_dump(Json{{"kind", "validation"},
+                              {"time", wall_time()},
+                              {"step", metrics.step},
+                              {"tokens", metrics.tokens},
+                              {"results", std::move(results)},
+                              {"seconds", metrics.seconds}}));
 }
 
 void MetricsFile::write(const CheckpointMetrics& metrics) {
-  append(Json{{"kind", "checkpoint"},
-              {"time", wall_time()},
-              {"step", metrics.step},
-              {"path", metrics.path},
-              {"seconds", metrics.seconds},
-              {"stall_seconds", metrics.stall_seconds},
-              {"background", metrics.background},
-              {"copy_seconds", metrics.copy_seconds},
-              {"copied_bytes", metrics.copied_bytes}}
-             .dump());
+  append(data::json_dump(Json{{"kind", "checkpoint"},
+                              {"time", wall_time()},
+                              {"step", metrics.step},
+                              {"path", metrics.path},
+                              {"seconds", metrics.seconds},
+                              {"stall_seconds", metrics.stall_seconds},
+                              {"background", metrics.background},
+                              {"copy_seconds", metrics.copy_seconds},
+                              {"copied_bytes", metrics.copied_bytes}}));
 }
 
 void MetricsFile::write(const NotFiniteMetrics& metrics) {
@@ -145,7 +144,7 @@ void MetricsFile::write(const NotFiniteMetrics& metrics) {
       {"kind", "not_finite"}, {"time", wall_time()}, {"step", metrics.step}, {"half", metrics.number + 1}};
   line.update(to_json(metrics.half));
   line["file"] = metrics.file.empty() ? Json() : Json(metrics.file);
-  append(line.dump());
+  append(data::json_dump(line));
 }
 
 }  // namespace ratplus::train

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -64,7 +65,7 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
   std::error_code reason;
   std::filesystem::create_directories(file.parent_path(), reason);
   if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
-  data::write_whole_file(file, record.dump(1, ' ', false, Json::error_handler_t::replace) + '\n');
+  data::write_whole_file(file, data::json_dump(record, 1) + '\n');
 }
 
 std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,

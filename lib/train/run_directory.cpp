@@ -2,15 +2,19 @@
 
 #include <fmt/ranges.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
 #include <exception>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "data/pending_file.h"
+#include "data/sha256.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 
@@ -56,6 +60,56 @@ void check_same_computation(const checkpoint::Info& info, const config::JobConfi
       (info.directory.parent_path().parent_path() / "job.toml").string());
 }
 
+/// A link that leads nowhere would be followed, and fail, at the first save.
+void require_no_dead_link(const char* key, const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_symlink(path, ignored) || fs::exists(path, ignored)) return;
+  fail("{}: is a link to {}, which is not there ({}); is its file system mounted? Else remove the link",
+       path.string(), fs::read_symlink(path, ignored).string(), key);
+}
+
+/// Of the newest save that a run's metrics.jsonl tells; 0 where it tells none.
+std::int64_t last_saved_step(const fs::path& run) {
+  std::ifstream in(run / "metrics.jsonl");
+  std::int64_t step = 0;
+  for (std::string line; std::getline(in, line);) {
+    if (line.find("\"checkpoint\"") == std::string::npos) continue;
+    const auto entry = nlohmann::json::parse(line, nullptr, false);
+    if (!entry.is_object() || entry.value("kind", "") != "checkpoint") continue;
+    step = std::max(step, entry.value("step", std::int64_t{0}));
+  }
+  return step;
+}
+
+/// Directories on the way to `path` that are made here, and removed again unless they are kept.
+class NewDirectories {
+ public:
+  NewDirectories(const fs::path& path, const char* key) {
+    for (auto missing = fs::absolute(path).lexically_normal(); !fs::exists(missing);
+         missing = missing.parent_path())
+      if (missing.has_filename()) made_.push_back(missing);
+    std::error_code reason;
+    fs::create_directories(path, reason);
+    if (!reason) return;
+    undo();
+    fail("{}: cannot be made ({}): {}{}", path.string(), key, reason.message(),
+         data::write_advice(reason.value()));
+  }
+  ~NewDirectories() { undo(); }
+  NewDirectories(const NewDirectories&) = delete;
+  NewDirectories& operator=(const NewDirectories&) = delete;
+  void keep() { made_.clear(); }
+
+ private:
+  void undo() noexcept {
+    std::error_code ignored;  // what something else was put into stays
+    for (const auto& directory : made_) fs::remove(directory, ignored);
+    made_.clear();
+  }
+
+  std::vector<fs::path> made_;  ///< the innermost first
+};
+
 /// The nearest part of the path that is there must be a directory.
 void require_no_file_at(const char* key, const std::string& directory) {
   std::error_code ignored;
@@ -64,6 +118,13 @@ void require_no_file_at(const char* key, const std::string& directory) {
   if (fs::is_directory(there, ignored) || !fs::exists(there, ignored)) return;
   fail("{} = {}: {} is a file, and a directory is wanted; choose another with --set {}=...", key, directory,
        there == fs::absolute(directory) ? "that" : there.string(), key);
+}
+
+/// In checkpoint.dir: the run that it belongs to.
+constexpr const char* owner_name = ".run";
+
+std::string hash_of(const std::string& text) {
+  return data::sha256_hex(text).substr(0, 8);
 }
 
 std::string time_of_day() {
@@ -77,8 +138,12 @@ std::string time_of_day() {
 }  // namespace
 
 void check_directories(const config::JobConfig& job) {
+  require_no_dead_link("job.directory", job.job.directory);
   require_no_file_at("job.directory", job.job.directory);
-  if (!job.checkpoint.dir.empty()) require_no_file_at("checkpoint.dir", job.checkpoint.dir);
+  require_no_dead_link("the run's checkpoints", checkpoint::checkpoints_of(job.job.directory));
+  if (job.checkpoint.dir.empty()) return;
+  require_no_dead_link("checkpoint.dir", job.checkpoint.dir);
+  require_no_file_at("checkpoint.dir", job.checkpoint.dir);
 }
 
 RunState look_at_run(const config::JobConfig& job, bool resume, const std::optional<fs::path>& checkpoint) {
@@ -93,7 +158,15 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
     }
     return {};
   }
-  if (!checkpoint) return {};
+  if (!checkpoint) {
+    const auto saved = last_saved_step(run);
+    if (saved == 0) return {};
+    fail(
+        "{}: no checkpoint is in {}, though metrics.jsonl names one of step {}; mount its file system or "
+        "bring it "
+        "back, or, to begin anew, remove metrics.jsonl or choose another job.directory",
+        run.string(), checkpoint::checkpoints_of(run).string(), saved);
+  }
   const auto info = checkpoint::read_info(*checkpoint);
   check_same_computation(info, job);
   return {.checkpoint = checkpoint, .step = info.step, .finished = info.step >= job.schedule.steps};
@@ -112,13 +185,36 @@ void check_resumable(const config::JobConfig& job) {
 }
 
 RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.job.directory) / "log.txt") {
-  std::error_code reason;
-  fs::create_directories(job.job.directory, reason);
-  if (reason) fail("{}: cannot be made (job.directory): {}", job.job.directory, reason.message());
+  std::optional<NewDirectories> elsewhere;
+  if (!job.checkpoint.dir.empty()) elsewhere.emplace(job.checkpoint.dir, "checkpoint.dir");
+  NewDirectories run(job.job.directory, "job.directory");
+  const bool fresh = !fs::exists(file_);
   log_.emplace(file_);
-  lock();
-  link_checkpoints(job);
-  data::write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
+  try {
+    lock();
+    link_checkpoints(job);
+    require_room_for_checkpoints(job);
+    data::write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
+  } catch (...) {
+    std::error_code ignored;
+    if (fresh) fs::remove(file_, ignored);
+    throw;
+  }
+  run.keep();
+  if (elsewhere) elsewhere->keep();
+}
+
+/// A small file is written where checkpoints go, and removed.
+void RunDirectory::require_room_for_checkpoints(const config::JobConfig& job) {
+  const auto directory = checkpoint::checkpoints_of(job.job.directory);
+  std::error_code reason;
+  fs::create_directories(directory, reason);
+  if (reason)
+    fail("{}: cannot be made: {}{}", directory.string(), reason.message(),
+         data::write_advice(reason.value()));
+  const auto probe = directory / ".writable";
+  data::write_whole_file(probe, "checkpoints can be written here\n");
+  fs::remove(probe, reason);
 }
 
 /// RUN/checkpoints is where all commands look, so checkpoints that go elsewhere are linked there.
@@ -127,14 +223,14 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
   const auto link = checkpoint::checkpoints_of(job.job.directory);
   const auto target = fs::absolute(job.checkpoint.dir);
   std::error_code reason;
-  fs::create_directories(target, reason);
-  if (reason) fail("{}: cannot be made (checkpoint.dir): {}", target.string(), reason.message());
   if (fs::exists(fs::symlink_status(link))) {
-    if (fs::equivalent(link, target, reason)) return;
+    if (fs::equivalent(link, target, reason)) return claim(target, link);
     fail("{}: this run's checkpoints are there, and checkpoint.dir is {}; move them there and remove {}",
          fs::weakly_canonical(link).string(), target.string(), link.string());
   }
-  if (!fs::is_empty(target)) {
+  claim(target, link);
+  for (const auto& entry : fs::directory_iterator(target)) {
+    if (entry.path().filename() == owner_name) continue;
     fail("{}: is not empty, and checkpoint.dir is for the checkpoints of one run alone; give another",
          target.string());
   }
@@ -143,6 +239,42 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
     fail("{}: cannot be made a link to {} (checkpoint.dir): {}", link.string(), target.string(),
          reason.message());
   }
+}
+
+/// Makes the directory this run's own, before a checkpoint is in it, by a file that names the run. A file that is there
+/// already counts as long as the run that it names is there and has its checkpoints here: a run that was moved takes
+/// its directory along.
+void RunDirectory::claim(const fs::path& target, const fs::path& link) {
+  const auto run = fs::weakly_canonical(link.parent_path()).string();
+  const auto file = target / owner_name;
+  // Made beside and linked to its name, which fails where there is one: so it is whole, and of one run, on NFS too.
+  const auto own = target / fmt::format("{}.{}.{}", owner_name, hash_of(run), ::getpid());
+  data::write_whole_file(own, run + '\n');
+  std::error_code taken, ignored;
+  fs::create_hard_link(own, file, taken);
+  if (!taken || taken != std::errc::file_exists) {
+    if (taken) fs::rename(own, file, ignored);  // a file system without hard links
+    fs::remove(own, ignored);
+    return;
+  }
+  std::string owner = data::read_whole_file(file);
+  while (!owner.empty() && owner.back() == '\n') owner.pop_back();
+  const auto others = checkpoint::checkpoints_of(owner);
+  const bool claimed =
+      owner != run && (fs::is_symlink(others, ignored) ? fs::equivalent(others, target, ignored)
+                                                       : fs::exists(fs::path(owner) / "log.txt", ignored));
+  if (!claimed) {
+    fs::rename(own, file, ignored);
+    return;
+  }
+  fs::remove(own, ignored);
+  fail(
+      "{}: belongs to the run {}, and checkpoint.dir is for the checkpoints of one run alone; give another{}",
+      target.string(), owner,
+      fs::exists(fs::symlink_status(link))
+          ? fmt::format(", or, where {} is a copy of that run, copy the checkpoints and remove the link {}",
+                        run, link.string())
+          : "");
 }
 
 void RunDirectory::lock() {

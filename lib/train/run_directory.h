@@ -18,7 +18,8 @@ struct RunState {
   bool finished = false;                            ///< that is the last step: nothing is left to do
 };
 
-/// No file may stand where the job's directories are or are to be made: job.directory and checkpoint.dir. Throws Error.
+/// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.dir, and a link in
+/// their place must lead somewhere. Throws Error.
 void check_directories(const config::JobConfig& job);
 
 /// Throws Error where the newest checkpoint was made with other settings than the job's: said by its manifest, before
@@ -27,14 +28,17 @@ void check_resumable(const config::JobConfig& job);
 
 /// Looks before anything is written; `checkpoint` is the newest that can be resumed, if there is one. Without `resume`,
 /// a directory that holds a run already is an Error; with it, so
-/// is a checkpoint of a job that would not continue the same computation (the message lists the keys).
+/// is a checkpoint of a job that would not continue the same computation (the message lists the keys), and a run without
+/// checkpoints whose metrics.jsonl names one: its file system may not be mounted.
 RunState look_at_run(const config::JobConfig& job, bool resume,
                      const std::optional<std::filesystem::path>& checkpoint);
 
 /// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
-/// makes it, writes job.toml, links checkpoint.dir, and appends lines to log.txt. Root rank only.
+/// makes it, writes job.toml, links checkpoint.dir and claims it for this run, sees that checkpoints can be written, and
+/// appends lines to log.txt. Root rank only.
 class RunDirectory {
  public:
+  /// Directories that it made are removed again where it throws.
   explicit RunDirectory(const config::JobConfig& job);
 
   /// One line of log.txt, with the time of day before it. A log without room ends nothing: its lines are kept and tried
@@ -46,6 +50,8 @@ class RunDirectory {
  private:
   void lock();
   void link_checkpoints(const config::JobConfig& job);
+  void claim(const std::filesystem::path& target, const std::filesystem::path& link);
+  void require_room_for_checkpoints(const config::JobConfig& job);
 
   std::filesystem::path file_;
   std::optional<data::AppendFile> log_;  ///< the lock is on it, and goes with it

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/train/metrics.h"
@@ -46,8 +47,7 @@ void write_run_end(const fs::path& start_file, const RunEnd& end) {
                       {"signal", text_or_null(end.signal)},
                       {"checkpoint", text_or_null(end.checkpoint)},
                       {"message", text_or_null(end.message)}};
-  data::write_whole_file(end_file(start_file),
-                         entry.dump(1, ' ', false, Json::error_handler_t::replace) + '\n');
+  data::write_whole_file(end_file(start_file), data::json_dump(entry, 1) + '\n');
 }
 
 std::optional<RunEnd> read_run_end(const fs::path& run) {

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "data/versions.h"
 #include "kernels/error.h"
@@ -174,8 +175,7 @@ std::map<std::string, std::string> recorded_environment() {
 fs::path record_start(const StartRecord& start, const config::JobConfig& job, Session& session) {
   const auto& world = session.world();
   std::string own;
-  const auto replace = Json::error_handler_t::replace;  // names of files need not be UTF-8
-  world.agree([&] { own = describe_rank(session).dump(-1, ' ', false, replace); });
+  world.agree([&] { own = data::json_dump(describe_rank(session)); });
   const auto all = world.all(own);
   return world.from_root([&] {
     std::vector<Json> ranks;
@@ -194,7 +194,7 @@ fs::path record_start(const StartRecord& start, const config::JobConfig& job, Se
     std::error_code reason;
     fs::create_directories(file.parent_path(), reason);
     if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
-    data::write_whole_file(file, record.dump(1, ' ', false, replace) + '\n');
+    data::write_whole_file(file, data::json_dump(record, 1) + '\n');
     return file.string();
   });
 }

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/json_dump.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/model_json.h"
 
@@ -13,12 +14,11 @@ using Json = nlohmann::ordered_json;
 }  // namespace
 
 std::string describe(const checkpoint::Info& info) {
-  return Json{{"model", checkpoint::to_json(info.model)},
-              {"step", info.step},
-              {"tokens", info.tokens},
-              {"tokenizer", info.tokenizer},
-              {"job", info.job}}
-      .dump();
+  return data::json_dump(Json{{"model", checkpoint::to_json(info.model)},
+                              {"step", info.step},
+                              {"tokens", info.tokens},
+                              {"tokenizer", info.tokenizer},
+                              {"job", info.job}});
 }
 
 void read_description(const std::string& text, checkpoint::Info& info) {

@@ -1,4 +1,5 @@
 #include "lib/weights/safetensors_header.h"
+#include "data/json_dump.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -93,7 +94,7 @@ std::string write_safetensors_header(const SafetensorsHeader& header) {
                                {"shape", entry.tensor.shape},
                                {"data_offsets", {entry.begin, entry.end}}};
   }
-  std::string text = json.dump();
+  std::string text = data::json_dump(json);
   text.append((8 - text.size() % 8) % 8, ' ');
   std::string bytes;
   for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(text.size() >> shift & 0xff);

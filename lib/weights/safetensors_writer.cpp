@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/byte_file.h"
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/weights/description.h"
@@ -86,7 +87,7 @@ void write_sharded_safetensors(Source& source, const fs::path& index, const Expo
   // All files are whole before the first gets its name, and the index comes last.
   for (auto& file : files) file.commit();
   const nlohmann::ordered_json all = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
-  data::write_whole_file(index, all.dump(1) + "\n");
+  data::write_whole_file(index, data::json_dump(all, 1) + "\n");
 }
 
 }  // namespace ratplus::weights

@@ -1,0 +1,40 @@
+#include "lib/checkpoint/in_use.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "kernels/error.h"
+#include "lib/checkpoint/manifest.h"
+
+namespace ratplus::checkpoint {
+
+namespace fs = std::filesystem;
+
+InUse::InUse(const fs::path& directory) : manifest_(directory / manifest_name, O_RDONLY) {
+  const bool gone = !manifest_.ok() && errno == ENOENT;
+  const bool going =
+      manifest_.ok() && ::flock(manifest_.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (!gone && !going)
+    return;  // without locks (Lustre, NFS) a pruned checkpoint is noticed by its missing files
+  fail(
+      "{}: was removed while it was to be read: its run keeps the newest checkpoints alone (checkpoint.keep, "
+      "checkpoint.keep_every); take a newer one",
+      directory.string());
+}
+
+void remove_unused(const fs::path& directory) {
+  std::error_code ignored;
+  if (fs::is_symlink(directory, ignored)) {
+    fs::remove(directory, ignored);
+    return;
+  }
+  const data::Descriptor manifest(directory / manifest_name, O_RDONLY);
+  if (manifest.ok() && ::flock(manifest.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
+  fs::remove(directory / manifest_name, ignored);
+  fs::remove_all(directory, ignored);
+}
+
+}  // namespace ratplus::checkpoint
