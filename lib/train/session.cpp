@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "kernels/machine.h"
 #include "kernels/units.h"
 #include "lib/model/parameters.h"
 
@@ -93,7 +94,7 @@ Session::Session(const SessionSettings& settings, const parallel::World& world)
 Session::Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap)
     : settings_(settings),
       world_(world),
-      threads_(world.threads(settings.threads)),
+      threads_(obtainable_threads(world.threads(settings.threads))),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
       groups_(parallel::make_mesh_groups(*ops_, world,  // of the device's own backend, before it is wrapped
