@@ -11,6 +11,9 @@ namespace ratplus::report {
 struct TerminalStyle {
   bool colour = true;
   bool braille = true;  ///< or else characters of ASCII
+
+  /// What stands for text that has no room.
+  std::string_view mark() const { return braille ? "\u2026" : "..."; }
 };
 
 /// The 8 colours of lines, by number modulo 8; warnings; what is less important.
@@ -23,13 +26,24 @@ struct Span {
 };
 using TerminalLine = std::vector<Span>;
 
-/// Columns that UTF-8 text takes: one a code point (wide ones of other scripts are not thought of).
+/// Columns that UTF-8 text takes: two for a wide character of East Asia, none for one that combines with the one before.
 std::size_t columns_of(std::string_view text);
 std::size_t columns_of(const TerminalLine& line);
 
-/// Cut, or filled with blanks, to exactly this many columns. Control characters of the text become '?', so that what a
-/// log holds cannot command the terminal.
-TerminalLine fit(TerminalLine line, std::size_t columns);
+/// Filled with blanks, or cut, to exactly this many columns: cut between words, with `mark` in the place of what is left
+/// out, so that no number is taken for a shorter one. Control characters of the text become '?', so that what a log holds
+/// cannot command the terminal.
+TerminalLine fit(TerminalLine line, std::size_t columns, std::string_view mark = TerminalStyle{}.mark());
+
+/// The same for plain text, which is not filled with blanks.
+std::string shortened(std::string_view text, std::size_t columns, std::string_view mark = "...");
+
+/// The same, cut in the middle: names may differ at their ends alone.
+std::string shortened_within(std::string_view text, std::size_t columns, std::string_view mark = "\u2026");
+
+/// With blanks before or behind it, to at least this many columns.
+std::string padded_left(std::string_view text, std::size_t columns);
+std::string padded_right(std::string_view text, std::size_t columns);
 
 /// Broken between words, or where a word is longer than a line, within it, into lines of at most this many columns.
 std::vector<std::string> wrap_words(std::string_view text, std::size_t columns);
