@@ -73,7 +73,7 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   CAPTURE(report.output);
   CHECK(report.status == 0);
   CHECK(test::contains(data::read_whole_file(svg), "<svg"));
-  const auto page = scratch / "report.html";  // beside several runs
+  const auto page = scratch / "pretrained+adapted.html";  // beside several runs
   REQUIRE(test::ratplus("report " + pretrained + " " + adapted).status == 0);
   CHECK(test::contains(data::read_whole_file(page), "job.recipe"));  // in which the two differ
   CHECK(test::contains(test::ratplus("watch " + pretrained).output, "step 20 of 20"));
