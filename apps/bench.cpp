@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "apps/command_line.h"
 #include "apps/device_options.h"
@@ -129,8 +130,12 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
 }
 
 void check_sizes(const bench::OpsBenchSettings& s) {
-  for (const auto value : {s.batch, s.tokens, s.width, s.head_dim, s.vocab_size}) {
-    if (value < 1) fail("bench: the size {} is not positive", value);
+  for (const auto& [option, value] : {std::pair{"batch", s.batch},
+                                      {"tokens", s.tokens},
+                                      {"width", s.width},
+                                      {"head-dim", s.head_dim},
+                                      {"vocab", s.vocab_size}}) {
+    if (value < 1) fail("bench: --{} {} is not positive", option, value);
   }
   if (s.width % s.head_dim != 0 || s.head_dim % 2 != 0) {
     fail("bench: --width {} must be a multiple of --head-dim {}, which must be even", s.width, s.head_dim);
@@ -338,6 +343,7 @@ int bench_command(const Arguments& args) {
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
+  if (!(parsed.peak >= 0)) throw po::error(fmt::format("--peak {} is in TFLOP/s, above 0", parsed.peak));
   check_directory_of("--json", parsed.json);
   check_directory_of("--timeline", parsed.timeline);
   if (!parsed.timeline.empty() && !parsed.timeline.ends_with(".svg")) {

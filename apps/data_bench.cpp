@@ -205,7 +205,13 @@ int data_bench_command(const Arguments& args) {
       "take steps at this rate; 0 is as fast as can be");
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
-  if (settings.window < 1 || settings.batch < 1) fail("--window and --batch must be positive");
+  if (settings.window < 1 || settings.batch < 1)
+    fail("--window {} and --batch {} must be positive", settings.window, settings.batch);
+  constexpr std::int64_t most_tokens = std::int64_t{1}
+                                       << 28;  // some GiB of memory for the steps that are read ahead
+  if (settings.batch > most_tokens / settings.window)
+    fail("--batch {} of --window {}: a step of more than {} tokens; lower the one or the other",
+         settings.batch, settings.window, most_tokens);
   if (!(settings.seconds > 0) || !(settings.pace >= 0))
     fail("--seconds must be positive, and --pace not negative");
   parse_sampling(settings.sampling);

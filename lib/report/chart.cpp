@@ -14,7 +14,7 @@
 #include "lib/report/axis.h"
 #include "lib/report/curve.h"
 #include "lib/report/svg.h"
-#include "lib/report/terminal_text.h"
+#include "lib/report/text_columns.h"
 
 namespace ratplus::report {
 namespace {

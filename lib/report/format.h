@@ -44,12 +44,12 @@ inline std::string format_fixed(double value, int decimals) {
   return shown ? text : fmt::format("{:.2g}", value);
 }
 
-/// Of what was measured, three digits and more: "0.123 ms", "22.3 ms", "1.250 s", "61.2 s".
+/// Of what was measured, two digits and more: "0.12 ms", "22.3 ms", "1.250 s", "61.2 s".
 inline std::string format_duration(double seconds) {
   const double size = std::abs(seconds), ms = 1e3 * seconds;
   if (!std::isfinite(seconds)) return "-";
   if (size == 0) return "0 s";
-  if (size < 0.9995e-3) return fmt::format("{:.2g} ms", ms);
+  if (size < 0.0995e-3) return fmt::format("{:.2g} ms", ms);
   if (size < 0.9995) return fmt::format("{:.{}f} ms", ms, size >= 0.09995 ? 0 : size >= 0.009995 ? 1 : 2);
   return fmt::format("{:.{}f} s", seconds, size < 9.9995 ? 3 : 1);
 }

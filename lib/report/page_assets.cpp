@@ -68,7 +68,7 @@ function scaled(y, base, units, whole, gap) {
 function duration(y) {
   const size = Math.abs(y), ms = 1000 * y;
   if (size === 0) return "0 s";
-  if (size < 0.9995e-3) return String(Number(ms.toPrecision(2))) + " ms";
+  if (size < 0.0995e-3) return String(Number(ms.toPrecision(2))) + " ms";
   if (size < 0.9995) return ms.toFixed(size >= 0.09995 ? 0 : size >= 0.009995 ? 1 : 2) + " ms";
   return y.toFixed(size < 9.9995 ? 3 : 1) + " s";
 }

@@ -7,7 +7,7 @@
 #include <iterator>
 
 #include "data/utf8.h"
-#include "lib/report/terminal_text.h"
+#include "lib/report/text_columns.h"
 
 namespace ratplus::report {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "kernels/error.h"
 #include "lib/report/quantity.h"
-#include "lib/report/terminal_text.h"
+#include "lib/report/text_columns.h"
 #include "lib/report/warnings.h"
 
 namespace ratplus::report {

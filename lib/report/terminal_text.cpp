@@ -1,11 +1,7 @@
 #include "lib/report/terminal_text.h"
 
-#include <unicode/uchar.h>
-#include <unicode/utf8.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdint>
 #include <utility>
 
 #include "data/utf8.h"
@@ -26,37 +22,6 @@ std::string without_controls(std::string text) {
   return text;
 }
 
-/// The code point that begins at `at`, and how many bytes it has; a byte that begins none stands for itself.
-std::pair<UChar32, std::size_t> code_point(std::string_view text, std::size_t at) {
-  const auto rest = std::min<std::size_t>(text.size() - at, 4);
-  UChar32 point = 0;
-  std::int32_t taken = 0;
-  U8_NEXT(reinterpret_cast<const std::uint8_t*>(text.data() + at), taken, static_cast<std::int32_t>(rest),
-          point);
-  return {point, static_cast<std::size_t>(taken)};
-}
-
-std::size_t columns_of(UChar32 point) {
-  if (point < 0x300) return 1;
-  const auto type = u_charType(point);
-  if (type == U_NON_SPACING_MARK || type == U_ENCLOSING_MARK || type == U_FORMAT_CHAR) return 0;
-  const int width = u_getIntPropertyValue(point, UCHAR_EAST_ASIAN_WIDTH);
-  return width == U_EA_WIDE || width == U_EA_FULLWIDTH ? 2 : 1;
-}
-
-/// At most this many columns, whole code points.
-std::string cut(const std::string& text, std::size_t columns) {
-  std::size_t taken = 0, at = 0;
-  while (at < text.size()) {
-    const auto [point, bytes] = code_point(text, at);
-    const auto wide = columns_of(point);
-    if (taken + wide > columns) break;
-    taken += wide;
-    at += bytes;
-  }
-  return text.substr(0, at);
-}
-
 /// Columns that are left of a text which has too many: up to the end of a word, and `mark`'s; all where the first word
 /// alone is too long. Blanks before the text's first word are not taken for the end of one.
 std::size_t columns_kept(std::string_view text, std::size_t columns, std::size_t mark) {
@@ -65,9 +30,9 @@ std::size_t columns_kept(std::string_view text, std::size_t columns, std::size_t
   std::size_t taken = 0, end_of_word = 0;
   for (std::size_t at = 0; at < text.size();) {
     if (text[at] == ' ' && at > first_word && text[at - 1] != ' ' && taken < room) end_of_word = taken;
-    const auto [point, bytes] = code_point(text, at);
-    taken += columns_of(point);
-    at += bytes;
+    const auto character = text.substr(at, character_bytes(text, at));
+    taken += columns_of(character);
+    at += character.size();
   }
   constexpr std::size_t longest_number = 16;  // what is longer is a path or a name, and told by its beginning
   return room - end_of_word < longest_number && end_of_word > 0 ? end_of_word + 1
@@ -84,16 +49,6 @@ const char* code_of(Ink ink) {
 
 Ink line_ink(std::size_t number) {
   return static_cast<Ink>(number % 8);
-}
-
-std::size_t columns_of(std::string_view text) {
-  std::size_t columns = 0;
-  for (std::size_t at = 0; at < text.size();) {
-    const auto [point, bytes] = code_point(text, at);
-    columns += columns_of(point);
-    at += bytes;
-  }
-  return columns;
 }
 
 std::size_t columns_of(const TerminalLine& line) {
@@ -131,26 +86,6 @@ std::string shortened(std::string_view text, std::size_t columns, std::string_vi
   return short_text.erase(short_text.find_last_not_of(' ') + 1);
 }
 
-std::string shortened_within(std::string_view text, std::size_t columns, std::string_view mark) {
-  const auto all = columns_of(text);
-  if (all <= columns || columns <= columns_of(mark)) return std::string(text);
-  const auto room = columns - columns_of(mark);
-  const auto beginning = cut(std::string(text), room / 2);
-  std::string end(text);
-  while (columns_of(end) > room - columns_of(beginning)) end.erase(0, code_point(end, 0).second);
-  return beginning + std::string(mark) + end;
-}
-
-std::string padded_left(std::string_view text, std::size_t columns) {
-  const auto taken = columns_of(text);
-  return std::string(columns > taken ? columns - taken : 0, ' ') + std::string(text);
-}
-
-std::string padded_right(std::string_view text, std::size_t columns) {
-  const auto taken = columns_of(text);
-  return std::string(text) + std::string(columns > taken ? columns - taken : 0, ' ');
-}
-
 std::vector<std::string> wrap_words(std::string_view text, std::size_t columns) {
   columns = std::max<std::size_t>(columns, 1);
   std::vector<std::string> lines(1);
@@ -165,7 +100,7 @@ std::vector<std::string> wrap_words(std::string_view text, std::size_t columns) 
     for (; columns_of(word) > columns; lines.emplace_back()) {
       lines.back() = cut(word, columns);
       if (lines.back().empty())
-        lines.back() = word.substr(0, code_point(word, 0).second);  // a wide one in one column
+        lines.back() = word.substr(0, character_bytes(word, 0));  // a wide one in one column
       word.erase(0, lines.back().size());
     }
     lines.back() = std::move(word);

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/report/text_columns.h"
+
 namespace ratplus::report {
 
 struct TerminalStyle {
@@ -26,8 +28,6 @@ struct Span {
 };
 using TerminalLine = std::vector<Span>;
 
-/// Columns that UTF-8 text takes: two for a wide character of East Asia, none for one that combines with the one before.
-std::size_t columns_of(std::string_view text);
 std::size_t columns_of(const TerminalLine& line);
 
 /// Filled with blanks, or cut, to exactly this many columns: cut between words, with `mark` in the place of what is left
@@ -37,13 +37,6 @@ TerminalLine fit(TerminalLine line, std::size_t columns, std::string_view mark =
 
 /// The same for plain text, which is not filled with blanks.
 std::string shortened(std::string_view text, std::size_t columns, std::string_view mark = "...");
-
-/// The same, cut in the middle: names may differ at their ends alone.
-std::string shortened_within(std::string_view text, std::size_t columns, std::string_view mark = "\u2026");
-
-/// With blanks before or behind it, to at least this many columns.
-std::string padded_left(std::string_view text, std::size_t columns);
-std::string padded_right(std::string_view text, std::size_t columns);
 
 /// Broken between words, or where a word is longer than a line, within it, into lines of at most this many columns.
 std::vector<std::string> wrap_words(std::string_view text, std::size_t columns);

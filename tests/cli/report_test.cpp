@@ -66,6 +66,12 @@ TEST_CASE("--output takes a directory, but not that of a run for the page of sev
   CHECK(test::contains(report(a.string() + " --output nowhere", 2), "is no directory for both"));
 }
 
+TEST_CASE("a job file where a run is wanted: the way out is the directory that it names") {
+  const test::ScratchDirectory scratch;
+  std::ofstream(scratch / "job.toml") << "[job]\nkind = \"pretrain\"\n";
+  CHECK(test::contains(report((scratch / "job.toml").string(), 1), "the job.directory of its job file"));
+}
+
 TEST_CASE("the names of many runs make a file name that file systems take") {
   const test::ScratchDirectory scratch;
   std::string runs;

@@ -25,7 +25,8 @@ TEST_CASE("values in their units") {
   CHECK(format_value(Unit::bytes, 71.5 * 0x1p30) == "71.5 GiB");
   CHECK(format_value(Unit::seconds, 0.25) == "250 ms");
   CHECK(format_value(Unit::seconds, 0.02234) == "22.3 ms");
-  CHECK(format_value(Unit::seconds, 0.00071) == "0.71 ms");
+  CHECK(format_value(Unit::seconds, 0.0007) == "0.70 ms");
+  CHECK(format_value(Unit::seconds, 0.0000123) == "0.012 ms");
   CHECK(format_value(Unit::seconds, 0.9996) == "1.000 s");
   CHECK(format_value(Unit::seconds, 0) == "0 s");
   CHECK(format_value(Unit::whole, 3) == "3");
