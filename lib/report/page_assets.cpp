@@ -30,12 +30,12 @@ th[scope=col] { color: var(--ink); font-weight: 600; white-space: normal; overfl
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 @media (max-width: 700px) {
   .several table, .several tbody { display: block; }
-  .several tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(88px, 1fr)); column-gap: 12px; padding: 3px 0; }
+  .several tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(72px, 1fr)); column-gap: 8px; padding: 3px 0; }
   .several tr + tr { border-top: 1px solid var(--grid); }
   .several th, .several td { padding: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
   .several th:first-child { grid-column: 1 / -1; justify-self: start; }
   .several th:first-child:empty { display: none; }
-  .several td.text { font-size: 14px; } }
+  .several td, .several th[scope=col] { font-size: 13.5px; } }
 .panels { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px 10px 4px; min-width: 0; display: flex;
   flex-direction: column; }
