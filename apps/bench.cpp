@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "apps/command_line.h"
 #include "apps/device_options.h"
@@ -16,6 +17,8 @@
 #include "kernels/units.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
+#include "lib/report/quantity.h"
+#include "lib/report/table.h"
 #include "lib/report/timeline_chart.h"
 
 namespace ratplus::apps {
@@ -75,18 +78,31 @@ void write_json(const std::string& file, const Json& json) {
 
 // --- ops ------------------------------------------------------------------------------------------------------
 
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string percent_cell(double share) {
+  return report::format_value(report::Unit::share, share);
+}
+
+/// With three digits: processors differ by a factor of thousands.
+std::string rate_cell(double rate) {
+  return format_fixed(rate, rate >= 100 ? 1 : rate >= 10 ? 2 : 3);
+}
+
 void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings& ceilings) {
-  fmt::print("ceilings: products {:.0f} GFLOP/s, copies {:.1f} GB/s{}\n\n", ceilings.product_rate / 1e9,
-             ceilings.bandwidth / 1e9,
-             ceilings.to_host > 0 ? fmt::format(", to the host {:.1f} GB/s", ceilings.to_host / 1e9) : "");
-  fmt::print("{:<28}{:>12}{:>14}{:>12}{:>8}{:>12}{:>10}\n", "operation", "forward ms", "backward ms",
-             "floor ms", "ratio", "GFLOP/s", "GB/s");
+  fmt::print("ceilings: products {} GFLOP/s, copies {} GB/s{}\n\n",
+             format_fixed(ceilings.product_rate / 1e9, 0), format_fixed(ceilings.bandwidth / 1e9, 1),
+             ceilings.to_host > 0
+                 ? fmt::format(", to the host {} GB/s", format_fixed(ceilings.to_host / 1e9, 1))
+                 : "");
+  Rows rows = {{"operation", "forward ms", "backward ms", "floor ms", "ratio", "GFLOP/s", "GB/s"}};
   for (const auto& time : times) {
     const double both = time.forward + time.backward;
-    fmt::print("{:<28}{:>12.3f}{:>14.3f}{:>12.3f}{:>8.2f}{:>12.1f}{:>10.1f}\n", time.name, time.forward * 1e3,
-               time.backward * 1e3, time.floor(ceilings) * 1e3, both / time.floor(ceilings),
-               time.operations / both / 1e9, time.bytes / both / 1e9);
+    rows.push_back({time.name, format_fixed(time.forward * 1e3, 3), format_fixed(time.backward * 1e3, 3),
+                    format_fixed(time.floor(ceilings) * 1e3, 3), format_fixed(both / time.floor(ceilings), 2),
+                    format_fixed(time.operations / both / 1e9, 1), format_fixed(time.bytes / both / 1e9, 1)});
   }
+  fmt::print("{}", report::format_table(rows, 0));
 }
 
 Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceilings& ceilings,
@@ -115,8 +131,12 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
 }
 
 void check_sizes(const bench::OpsBenchSettings& s) {
-  for (const auto value : {s.batch, s.tokens, s.width, s.head_dim, s.vocab_size}) {
-    if (value < 1) fail("bench: the size {} is not positive", value);
+  for (const auto& [option, value] : {std::pair{"batch", s.batch},
+                                      {"tokens", s.tokens},
+                                      {"width", s.width},
+                                      {"head-dim", s.head_dim},
+                                      {"vocab", s.vocab_size}}) {
+    if (value < 1) fail("bench: --{} {} is not positive", option, value);
   }
   if (s.width % s.head_dim != 0 || s.head_dim % 2 != 0) {
     fail("bench: --width {} must be a multiple of --head-dim {}, which must be even", s.width, s.head_dim);
@@ -148,32 +168,34 @@ void print_profile(const bench::StepTimes& times) {
   std::ranges::sort(kinds, std::greater(), &OpProfile::seconds);
   double device = 0;
   for (const auto& kind : kinds) device += kind.seconds;
-  fmt::print("\n{:<36}{:>8}{:>12}{:>9}\n", "where a step's time goes", "calls", "ms", "share");
+  Rows rows = {{"where a step's time goes", "calls", "ms", "share"}};
   for (const auto& kind : kinds) {
-    fmt::print("{:<36}{:>8}{:>12.3f}{:>8.1f}%\n", kind.kind, kind.calls, kind.seconds * 1e3,
-               kind.seconds / times.profiled_seconds * 100);
+    rows.push_back({kind.kind, fmt::format("{}", kind.calls), format_fixed(kind.seconds * 1e3, 3),
+                    percent_cell(kind.seconds / times.profiled_seconds)});
   }
   const double rest = times.profiled_seconds - device;
-  fmt::print("{:<36}{:>8}{:>12.3f}{:>8.1f}%\n", "between operations", "", rest * 1e3,
-             rest / times.profiled_seconds * 100);
+  rows.push_back(
+      {"between operations", "", format_fixed(rest * 1e3, 3), percent_cell(rest / times.profiled_seconds)});
+  fmt::print("\n{}", report::format_table(rows, 0));
 }
 
 /// What the collectives of the timeline's step took, and how much of it the computation waited for.
 void print_communication(const bench::StepTimes& times) {
   const auto totals = parallel::totals(times.timeline);
   if (totals.empty()) return;
-  fmt::print("\n{:<36}{:>8}{:>12}{:>10}{:>12}{:>9}\n", "communication of a step", "calls", "ms", "GB/s",
-             "waited ms", "share");
+  Rows rows = {{"communication of a step", "calls", "ms", "GB/s", "waited ms", "share"}};
   double waited = 0;
   for (const auto& total : totals) {
-    fmt::print("{:<36}{:>8}{:>12.3f}{:>10.0f}{:>12.3f}{:>8.1f}%\n",
-               fmt::format("{} ({})", total.kind, to_string(total.lane)), total.calls, total.seconds * 1e3,
-               static_cast<double>(total.bytes) / total.seconds / 1e9, total.waited * 1e3,
-               total.waited / times.timeline_seconds * 100);
+    rows.push_back({fmt::format("{} ({})", total.kind, to_string(total.lane)), fmt::format("{}", total.calls),
+                    format_fixed(total.seconds * 1e3, 3),
+                    format_fixed(static_cast<double>(total.bytes) / total.seconds / 1e9, 1),
+                    format_fixed(total.waited * 1e3, 3),
+                    percent_cell(total.waited / times.timeline_seconds)});
     waited += total.waited;
   }
-  fmt::print("{:<36}{:>8}{:>12}{:>10}{:>12.3f}{:>8.1f}%\n", "not hidden", "", "", "", waited * 1e3,
-             waited / times.timeline_seconds * 100);
+  rows.push_back({"not hidden", "", "", "", format_fixed(waited * 1e3, 3),
+                  percent_cell(waited / times.timeline_seconds)});
+  fmt::print("\n{}", report::format_table(rows, 0));
 }
 
 void print_step(const bench::StepTimes& times, double peak) {
@@ -181,17 +203,19 @@ void print_step(const bench::StepTimes& times, double peak) {
   std::string memory;
   for (const auto& entry : times.memory)
     memory += fmt::format("{} {}, ", entry.category, format_bytes(entry.bytes));
-  fmt::print("memory a rank: {}in all {} of {} available\n\n", memory, format_bytes(times.memory_bytes),
-             times.memory_available < 0 ? "what is" : format_bytes(times.memory_available));
-  fmt::print("{:<28}{:>10}{:>12}{:>12}{:>10}\n", "half", "ms", "tokens/s", "TFLOP/s", "of peak");
+  fmt::print("memory a rank: {}in all {}{}\n\n", memory, format_bytes(times.memory_bytes),
+             times.memory_available < 0
+                 ? ""
+                 : fmt::format(" of {} available", format_bytes(times.memory_available)));
+  Rows rows = {{"half", "ms", "tokens/s", "TFLOP/s", "of peak"}};
   for (const auto& half : times.halves) {
     const double achieved = half.operations / half.seconds;
-    fmt::print("{:<28}{:>10.1f}{:>12.0f}{:>12.1f}{:>10}\n", half.pattern, half.seconds * 1e3,
-               rate(half.seconds), achieved / 1e12,
-               peak > 0 ? fmt::format("{:.1f}%", achieved / peak * 100) : "");
+    rows.push_back({half.pattern, format_fixed(half.seconds * 1e3, 1), format_fixed(rate(half.seconds), 0),
+                    rate_cell(achieved / 1e12), peak > 0 ? percent_cell(achieved / peak) : "-"});
   }
-  fmt::print("{:<28}{:>10.1f}{:>12.0f}   {:.0f} a rank\n", "step", times.seconds * 1e3, rate(times.seconds),
-             rate(times.seconds) / times.ranks);
+  rows.push_back({"step", format_fixed(times.seconds * 1e3, 1), format_fixed(rate(times.seconds), 0)});
+  rows.push_back({"a rank", "", format_fixed(rate(times.seconds) / times.ranks, 0)});
+  fmt::print("{}", report::format_table(rows, 0));
 }
 
 Json to_json(const BenchArguments& args, const config::JobConfig& job, const bench::StepTimes& times,
@@ -320,6 +344,7 @@ int bench_command(const Arguments& args) {
   if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
+  if (!(parsed.peak >= 0)) throw po::error(fmt::format("--peak {} is in TFLOP/s, above 0", parsed.peak));
   check_directory_of("--json", parsed.json);
   check_directory_of("--timeline", parsed.timeline);
   if (!parsed.timeline.empty() && !parsed.timeline.ends_with(".svg")) {

@@ -138,7 +138,7 @@ void print_result(const weights::Source& source, const std::string& destination,
              info.model.width, counted(info.model.heads(), "head"), info.model.head_dim,
              info.model.vocab_size, info.model.recurrence ? "with recurrence" : "without recurrence");
   fmt::print("wrote {} ({}) in {}\n", destination, to_string(weights::format_of(destination)),
-             format_seconds(seconds));
+             format_duration(seconds));
   if (weights::format_of(destination) == weights::Format::checkpoint && info.tokenizer.empty() &&
       !options.tokenizer) {
     fmt::print(

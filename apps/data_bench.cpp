@@ -90,10 +90,11 @@ void bench_tokenizer(const Settings& settings) {
   const double seconds = watch.seconds();
   const double cpu = cpu_seconds() - cpu_before;
   fmt::print(
-      "tokenize: {}, {}, {} in {:.3f} s ({:.3f} s of CPU): {:.2f} MB/s, {} tokens/s a "
+      "tokenize: {}, {}, {} in {} ({} of CPU): {} MB/s, {} tokens/s a "
       "thread\n",
-      counted(texts.size(), "document"), counted(bytes, "byte"), counted(tokens, "token"), seconds, cpu,
-      double(bytes) / seconds / 1e6, format_count(double(tokens) / seconds));
+      counted(texts.size(), "document"), counted(bytes, "byte"), counted(tokens, "token"),
+      format_duration(seconds), format_duration(cpu), format_fixed(double(bytes) / seconds / 1e6, 2),
+      format_count(double(tokens) / seconds));
 }
 
 /// The training split's files, read from the beginning to the end.
@@ -158,14 +159,14 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
   const double bytes =
       samples * static_cast<double>(settings.window + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
   // Without a pace there is nothing between steps that reading could be hidden behind: all that they do is wait.
-  const auto others = settings.pace > 0
-                          ? fmt::format(", the others {:.1f} ms", 1e3 * (loader.wait_seconds() - first_wait))
-                          : "";
-  fmt::print(
-      "load, {}: {:.0f} samples/s, {} tokens/s, {:.3f} GB/s of tokens; in {:.1f} s the first step waited "
-      "{:.1f} ms{}\n",
-      cache, samples / seconds, format_count(samples * static_cast<double>(settings.window) / seconds),
-      bytes / seconds / 1e9, seconds, 1e3 * first_wait, others);
+  const auto others =
+      settings.pace > 0 ? fmt::format(", the others {}", format_duration(loader.wait_seconds() - first_wait))
+                        : "";
+  fmt::print("load, {}: {} samples/s, {} tokens/s, {} GB/s of tokens; in {} the first step waited {}{}\n",
+             cache, format_fixed(samples / seconds, 0),
+             format_count(samples * static_cast<double>(settings.window) / seconds),
+             format_fixed(bytes / seconds / 1e9, 3), format_duration(seconds), format_duration(first_wait),
+             others);
 }
 
 void bench_loader(const Settings& settings) {
@@ -178,8 +179,8 @@ void bench_loader(const Settings& settings) {
   drop_from_cache(directory, manifest);
   const double cold = read_plainly(directory, manifest, bytes);
   const double warm = read_plainly(directory, manifest, bytes);
-  fmt::print("plain read: {:.3f} GB/s cold, {:.3f} GB/s warm\n", double(bytes) / cold / 1e9,
-             double(bytes) / warm / 1e9);
+  fmt::print("plain read: {} GB/s cold, {} GB/s warm\n", format_fixed(double(bytes) / cold / 1e9, 3),
+             format_fixed(double(bytes) / warm / 1e9, 3));
   drop_from_cache(directory, manifest);
   load_for_a_while(settings, directory, manifest, "cold");
   read_plainly(directory, manifest, bytes);
@@ -204,7 +205,13 @@ int data_bench_command(const Arguments& args) {
       "take steps at this rate; 0 is as fast as can be");
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
-  if (settings.window < 1 || settings.batch < 1) fail("--window and --batch must be positive");
+  if (settings.window < 1 || settings.batch < 1)
+    fail("--window {} and --batch {} must be positive", settings.window, settings.batch);
+  constexpr std::int64_t most_tokens = std::int64_t{1}
+                                       << 28;  // some GiB of memory for the steps that are read ahead
+  if (settings.batch > most_tokens / settings.window)
+    fail("--batch {} of --window {}: a step of more than {} tokens; lower the one or the other",
+         settings.batch, settings.window, most_tokens);
   if (!(settings.seconds > 0) || !(settings.pace >= 0))
     fail("--seconds must be positive, and --pace not negative");
   parse_sampling(settings.sampling);

@@ -9,6 +9,7 @@
 
 #include "apps/command_line.h"
 #include "apps/device_options.h"
+#include "apps/format.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "data/json_dump.h"
@@ -16,6 +17,7 @@
 #include "kernels/error.h"
 #include "kernels/units.h"
 #include "lib/config/job.h"
+#include "lib/report/table.h"
 #include "lib/train/logits_dump.h"
 #include "lib/train/session.h"
 #include "lib/train/validation.h"
@@ -225,10 +227,12 @@ void write_json(const std::string& file, const Evaluation& e, const train::Valid
 }
 
 void print_losses(const Evaluation& e, const std::vector<double>& losses) {
-  fmt::print("{:<20} {:>10} {:>12}\n", "pattern", "loss", "perplexity");
+  std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
   for (std::size_t p = 0; p < losses.size(); ++p) {
-    fmt::print("{:<20} {:>10.5f} {:>12.3f}\n", e.patterns[p].describe(), losses[p], std::exp(losses[p]));
+    rows.push_back(
+        {e.patterns[p].describe(), format_fixed(losses[p], 5), format_fixed(std::exp(losses[p]), 3)});
   }
+  fmt::print("{}", report::format_table(rows, 0));
 }
 
 int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {

@@ -7,6 +7,8 @@ namespace ratplus::apps {
 
 using report::format_bytes;
 using report::format_count;
+using report::format_duration;
+using report::format_fixed;
 using report::format_seconds;
 
 }  // namespace ratplus::apps

@@ -14,6 +14,8 @@
 #include "kernels/error.h"
 #include "kernels/units.h"
 #include "lib/plan/plan.h"
+#include "lib/report/quantity.h"
+#include "lib/report/table.h"
 
 namespace ratplus::apps {
 namespace {
@@ -143,62 +145,79 @@ std::string describe(const plan::Cluster& cluster) {
                      cluster.gpu->title);
 }
 
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string percent_cell(double share) {
+  return report::format_value(report::Unit::share, share);
+}
+
+/// Below an empty line.
+void print_rows(const Rows& rows) {
+  fmt::print("\n{}", report::format_table(rows, 0));
+}
+
 void print_memory(const plan::MemoryPlan& memory) {
-  fmt::print("\n{:<36}{:>10}\n", "memory of a GPU", "GiB");
-  for (const auto& part : memory.parts) fmt::print("{:<36}{:>10.1f}\n", part.category, gib(part.bytes));
-  fmt::print("{:<36}{:>10.1f}   of {:.1f}\n", "in all", gib(memory.bytes), gib(memory.available));
+  Rows rows = {{"memory of a GPU", "GiB"}};
+  for (const auto& part : memory.parts) rows.push_back({part.category, format_fixed(gib(part.bytes), 1)});
+  rows.push_back({"in all", format_fixed(gib(memory.bytes), 1)});
+  rows.push_back({"available", format_fixed(gib(memory.available), 1)});
+  print_rows(rows);
 }
 
 void print_halves(const plan::StepPlan& step, const plan::Cluster& cluster) {
-  fmt::print("\n{:<28}{:>10}{:>16}{:>12}{:>10}\n", "half", "ms", "tokens/s a GPU", "TFLOP/s", "of peak");
+  Rows rows = {{"half", "ms", "tokens/s a GPU", "TFLOP/s", "of peak"}};
   const auto line = [&](const std::string& name, double seconds, double operations) {
-    fmt::print("{:<28}{:>10.1f}{:>16.0f}{:>12.1f}{:>9.1f}%\n", name, seconds * 1e3,
-               static_cast<double>(step.tokens) / seconds / cluster.ranks(), operations / seconds / 1e12,
-               operations / seconds / cluster.gpu->bf16_rate * 100);
+    rows.push_back({name, format_fixed(seconds * 1e3, 1),
+                    format_fixed(static_cast<double>(step.tokens) / seconds / cluster.ranks(), 0),
+                    format_fixed(operations / seconds / 1e12, 1),
+                    percent_cell(operations / seconds / cluster.gpu->bf16_rate)});
   };
   for (const auto& half : step.halves) line(half.pattern, half.seconds, half.operations);
   line("step", step.seconds, step.operations());
-  fmt::print("{:<28}{:>10}{:>16.0f}\n", "all GPUs", "", step.tokens_per_second());
+  rows.push_back({"all GPUs", "", format_fixed(step.tokens_per_second(), 0)});
+  print_rows(rows);
 }
 
 void print_work(const plan::StepPlan& step) {
-  fmt::print("\n{:<28}{:>10}{:>8}{:>12}{:>12}\n", "where a step's time goes", "ms", "share", "TFLOP", "GB");
+  Rows rows = {{"where a step's time goes", "ms", "share", "TFLOP", "GB"}};
   const auto line = [&](const char* name, double seconds) {
-    fmt::print("{:<28}{:>10.1f}{:>7.1f}%", name, seconds * 1e3, seconds / step.seconds * 100);
+    rows.push_back({name, format_fixed(seconds * 1e3, 1), percent_cell(seconds / step.seconds), "", ""});
+  };
+  const auto amounts = [&](double operations, double bytes) {
+    rows.back()[3] = format_fixed(operations / 1e12, 1);
+    rows.back()[4] = format_fixed(bytes / 1e9, 1);
   };
   for (std::size_t part = 0; part < step.work.size(); ++part) {
     const auto& work = step.work[part];
     if (work.seconds == 0) continue;
     line(to_string(static_cast<plan::Part>(part)), work.seconds);
-    fmt::print("{:>12.1f}{:>12.1f}\n", work.operations / 1e12, work.bytes / 1e9);
+    amounts(work.operations, work.bytes);
   }
   line("waiting for communication", step.waiting);
-  fmt::print("\n");
-  line("slower beside it", step.slowing);
+  line("computing slower while communication goes on", step.slowing);
   double operations = 0, bytes = 0;
   for (const auto& work : step.work) {
     operations += work.operations;
     bytes += work.bytes;
   }
-  fmt::print("\n");
   line("in all", step.seconds);
-  fmt::print("{:>12.1f}{:>12.1f}", operations / 1e12, bytes / 1e9);
-  fmt::print(
-      "\n\na GPU sends, a step: {:.1f} GB within its node in {:.0f} ms, {:.1f} GB between nodes in {:.0f} "
-      "ms\n",
-      step.in_nodes.bytes / 1e9, step.in_nodes.seconds * 1e3, step.between_nodes.bytes / 1e9,
-      step.between_nodes.seconds * 1e3);
+  amounts(operations, bytes);
+  print_rows(rows);
+  fmt::print("\na GPU sends, a step: {} GB within its node in {} ms, {} GB between nodes in {} ms\n",
+             format_fixed(step.in_nodes.bytes / 1e9, 1), format_fixed(step.in_nodes.seconds * 1e3, 0),
+             format_fixed(step.between_nodes.bytes / 1e9, 1),
+             format_fixed(step.between_nodes.seconds * 1e3, 0));
 }
 
 void print_length(const plan::Plan& plan, const plan::Cluster& cluster, const config::JobConfig& job) {
   if (plan.steps == 0) {
     fmt::print("to the end: schedule.epochs is of data, which a plan does not read\n");
   } else {
-    fmt::print("to the end: {}, {} tokens: {}, {:.0f} GPU hours, {} of {:.1f} s included\n",
+    fmt::print("to the end: {}, {} tokens: {}, {} GPU hours, {} of {} s included\n",
                counted(plan.steps, "step"),
                format_count(static_cast<double>(plan.steps * job.tokens_per_step())),
-               format_seconds(plan.seconds), plan.gpu_hours(cluster), counted(plan.validations, "validation"),
-               plan.step.validation_seconds);
+               format_seconds(plan.seconds), format_fixed(plan.gpu_hours(cluster), 0),
+               counted(plan.validations, "validation"), format_fixed(plan.step.validation_seconds, 1));
   }
   fmt::print("checkpoints: {} each, at most {} at a time: {}", format_bytes(plan.checkpoint_bytes),
              plan.checkpoints, format_bytes(plan.checkpoint_bytes * plan.checkpoints));
@@ -299,9 +318,8 @@ int plan_one(const PlanArguments& args, const config::JobConfig& job) {
 /// Numbers of nodes on which the job cannot run are told below the table. Status 1 where it can on none.
 int plan_table(const PlanArguments& args, const config::JobConfig& job) {
   fmt::print("{} on nodes of {} x {}\n\n", args.job, args.cluster.gpus_per_node, args.cluster.gpu->title);
-  fmt::print("{:>6}{:>6}{:>9}{:>10}{:>10}{:>12}{:>10}{:>10}{:>9}{:>11}{:>9}{:>11}\n", "nodes", "GPUs",
-             "batches", "GiB/GPU", "s/step", "tokens/s", "a GPU", "of first", "of peak", "not hidden",
-             "hours", "GPU hours");
+  Rows table = {{"nodes", "GPUs", "batches", "GiB/GPU", "s/step", "tokens/s", "a GPU", "of first", "of peak",
+                 "not hidden", "hours", "GPU hours"}};
   Json rows = Json::array();
   std::vector<std::string> problems, cautions;
   double first = 0;  // tokens/s a GPU of the first line
@@ -314,23 +332,25 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
       const auto& step = plan.step;
       const double rate = step.tokens_per_second() / cluster.ranks();
       if (first == 0) first = rate;
-      fmt::print(
-          "{:>6}{:>6}{:>9}{:>10.1f}{:>10.3f}{:>12.0f}{:>10.0f}{:>9.1f}%{:>8.1f}%{:>10.1f}%{:>9.1f}{:>11.0f}"
-          "\n",
-          nodes, cluster.ranks(), step.micro_batches, gib(plan.memory.bytes), step.seconds,
-          step.tokens_per_second(), rate, rate / first * 100, step.last_half_share(*cluster.gpu) * 100,
-          (step.waiting + step.slowing) / step.seconds * 100, plan.seconds / 3600, plan.gpu_hours(cluster));
+      table.push_back({fmt::format("{}", nodes), fmt::format("{}", cluster.ranks()),
+                       fmt::format("{}", step.micro_batches), format_fixed(gib(plan.memory.bytes), 1),
+                       format_fixed(step.seconds, 3), format_fixed(step.tokens_per_second(), 0),
+                       format_fixed(rate, 0), percent_cell(rate / first),
+                       percent_cell(step.last_half_share(*cluster.gpu)),
+                       percent_cell((step.waiting + step.slowing) / step.seconds),
+                       format_fixed(plan.seconds / 3600, 1), format_fixed(plan.gpu_hours(cluster), 0)});
       rows.push_back(to_json(plan, cluster));
       cautions = plan.cautions;
     } catch (const Error& error) {
-      fmt::print("{:>6}{:>6}   cannot run, see below\n", nodes, cluster.ranks());
+      table.push_back({fmt::format("{}", nodes), fmt::format("{}", cluster.ranks()), "below"});
       problems.push_back(fmt::format("{}: {}", counted(nodes, "node"), error.what()));
     }
   }
+  fmt::print("{}", report::format_table(table, 0));
   fmt::print(
       "\nbatches: micro-batches a GPU and half. of peak: the last half. not hidden: what communication adds "
       "to "
-      "the step.\n");
+      "the step. below: cannot run, for the reason given below.\n");
   for (const auto& problem : problems) fmt::print("- {}\n", problem);
   for (const auto& caution : cautions) fmt::print("- {}\n", caution);
   std::fflush(stdout);

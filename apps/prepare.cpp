@@ -155,9 +155,9 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   }
   fmt::print("{:<12}{:>8}{:>14}{:>18}{:>12}\n", "split", "shards", "documents", "tokens", "MB");
   for (const data::Split split : {data::Split::train, data::Split::validation}) {
-    fmt::print("{:<12}{:>8}{:>14}{:>18}{:>12.2f}\n", data::to_string(split), manifest.shards(split).size(),
+    fmt::print("{:<12}{:>8}{:>14}{:>18}{:>12}\n", data::to_string(split), manifest.shards(split).size(),
                manifest.documents(split), manifest.tokens(split),
-               double(bytes_of(directory, manifest.shards(split))) / 1e6);
+               format_fixed(double(bytes_of(directory, manifest.shards(split))) / 1e6, 2));
   }
   fmt::print("\nvocabulary {}, end of text {}, {}\n", manifest.vocab_size, manifest.end_of_text,
              manifest.tokenizer);

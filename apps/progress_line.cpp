@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "lib/report/terminal_text.h"
+
 namespace ratplus::apps {
 namespace {
 
@@ -54,8 +56,8 @@ void ProgressLine::update(const std::string& text, bool force) {
 
 void ProgressLine::show() {
   if (terminal_) {
-    const std::string cut = text_.substr(0, terminal_columns() - 1);
-    put(stderr, fmt::format("\r{}\x1b[K", cut));  // CSI K erases to the line's end
+    put(stderr, fmt::format("\r{}\x1b[K",
+                            report::shortened(text_, terminal_columns() - 1)));  // CSI K erases to the line's end
     line_open_ = true;
   } else {
     put(stderr, text_ + '\n');

@@ -1,12 +1,14 @@
 // ratplus report: one or several runs as a page of curves, a picture of their losses, and tables.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <optional>
 
 #include "apps/command_line.h"
 #include "data/pending_file.h"
+#include "data/sha256.h"
 #include "kernels/error.h"
 #include "lib/report/chart.h"
 #include "lib/report/page.h"
@@ -18,7 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg] [--adaptation]
+constexpr const char* help_text =
+    R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg|DIR] [--adaptation]
 
 Reads what runs have written into their directories and shows it:
   report.html  a page with all curves (losses, validations, learning rate, gradient norms, throughput,
@@ -39,7 +42,8 @@ examples:
   ratplus report runs/1b
     writes runs/1b/report.html and runs/1b/loss.svg
   ratplus report runs/1b runs/1b-baseline --output compare.html
-    compares two runs; without --output the files lie beside the first run's directory
+    compares two runs; without --output the files would lie beside the first run's directory, with names of
+    their own: runs/1b+1b-baseline.html and .svg
   ratplus report --adaptation runs/1b runs/1b-d16 runs/1b-d64
     the first run is the pretrained model, the others were adapted from it: perplexity before and after
 )";
@@ -56,26 +60,61 @@ std::optional<ReportArguments> parse(const Arguments& args) {
   po::options_description options("options");
   options.add_options()(
       "output,o", po::value(&parsed.output)->value_name("FILE"),
-      "write only the page (FILE.html) or only the picture (FILE.svg), to this file; default: "
-      "both, in RUN, or beside several RUNs")(
-      "adaptation", po::bool_switch(&parsed.adaptation),
-      "print only the table of perplexity before and after adaptation");
+      "write only the page (FILE.html) or only the picture (FILE.svg), to this file, or both, report.html "
+      "and "
+      "loss.svg, into this directory; default: both, in RUN, or of several RUNs beside the first, named "
+      "after them all")("adaptation", po::bool_switch(&parsed.adaptation),
+                        "print only the table of perplexity before and after adaptation");
   const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
   if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
   const auto extension = fs::path(parsed.output).extension();
-  if (!parsed.output.empty() && extension != ".html" && extension != ".svg")
-    throw po::error("--output " + parsed.output +
-                    ": ends neither in .html (the page) nor in .svg (the picture)");
+  if (!parsed.output.empty() && !fs::is_directory(parsed.output) && extension != ".html" &&
+      extension != ".svg")
+    throw po::error(
+        "--output " + parsed.output +
+        ": ends neither in .html (the page) nor in .svg (the picture), and is no directory for both");
   return parsed;
 }
 
-/// Where files go that no option names.
-fs::path output_directory(const ReportArguments& args) {
-  if (args.runs.size() == 1) return args.runs.front();
-  const auto first = fs::absolute(args.runs.front()).lexically_normal();
-  return (first.has_filename() ? first : first.parent_path()).parent_path();
+struct OutputFiles {
+  fs::path page, picture;  ///< empty: not to be written
+};
+
+/// A name for several runs that no single run, and no other runs, have.
+std::string joint_name(const std::vector<report::RunMetrics>& runs) {
+  std::string name;
+  for (const auto& run : runs) name += (name.empty() ? "" : "+") + run.name;
+  std::ranges::replace(name, '/', '-');
+  constexpr std::size_t most = 120;  // bytes; file systems take 255
+  if (name.size() <= most) return name;
+  // Cut before a character; the digest tells it from others that begin alike.
+  std::size_t end = most - 9;
+  while ((static_cast<unsigned char>(name[end]) & 0xC0) == 0x80) --end;
+  return name.substr(0, end) + "-" + data::sha256_hex(name).substr(0, 8);
+}
+
+OutputFiles output_files(const ReportArguments& args, const std::vector<report::RunMetrics>& runs) {
+  const fs::path output = args.output;
+  const bool named = output.extension() == ".html" || output.extension() == ".svg";
+  if (!named && fs::is_directory(output)) {
+    if (runs.size() > 1 && fs::exists(output / "metrics.jsonl"))
+      fail(
+          "--output {}: is the directory of a run, whose own report.html stands there; name a file, or "
+          "another "
+          "directory",
+          args.output);
+    return {output / "report.html", output / "loss.svg"};
+  }
+  if (output.extension() == ".html") return {output, {}};
+  if (output.extension() == ".svg") return {{}, output};
+  const fs::path first = args.runs.front();
+  if (runs.size() == 1) return {first / "report.html", first / "loss.svg"};
+  const auto whole = fs::absolute(first).lexically_normal();
+  const auto beside = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
+  const auto name = joint_name(runs);
+  return {beside / (name + ".html"), beside / (name + ".svg")};
 }
 
 void print_tables(const ReportArguments& args, const std::vector<report::RunMetrics>& runs) {
@@ -99,17 +138,14 @@ int report_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
-  const fs::path output = parsed->output;
-  const bool picture = output.extension() != ".html", page = output.extension() != ".svg";
-  const auto picture_file = output.empty() ? output_directory(*parsed) / "loss.svg" : output;
-  const auto page_file = output.empty() ? output_directory(*parsed) / "report.html" : output;
-  if (picture) data::write_whole_file(picture_file, report::draw_loss_chart(runs));
-  if (page)
-    data::write_whole_file(page_file, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
+  const auto files = output_files(*parsed, runs);
+  if (!files.picture.empty()) data::write_whole_file(files.picture, report::draw_loss_chart(runs));
+  if (!files.page.empty())
+    data::write_whole_file(files.page, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
   print_tables(*parsed, runs);
   fmt::print("\n");
-  if (picture) fmt::print("loss curves: {}\n", fs::proximate(picture_file).string());
-  if (page) fmt::print("report: {}\n", fs::proximate(page_file).string());
+  if (!files.picture.empty()) fmt::print("loss curves: {}\n", fs::proximate(files.picture).string());
+  if (!files.page.empty()) fmt::print("report: {}\n", fs::proximate(files.page).string());
   return 0;
 }
 

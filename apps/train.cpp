@@ -273,8 +273,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
   TrainDisplay display(job, world, run ? &*run : nullptr);
   set_aside(found_run, world, display);
   if (found_run.verified_bytes > 0) {
-    display.say(fmt::format("verified {} of checkpoints in {:.2f} s", format_bytes(found_run.verified_bytes),
-                            found_run.verified_seconds));
+    display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found_run.verified_bytes),
+                            format_duration(found_run.verified_seconds)));
   }
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");

@@ -123,18 +123,19 @@ void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
     results += fmt::format("  [{}] loss {:.4f} perplexity {:.2f}", result.pattern, result.loss,
                            std::exp(result.loss));
   }
-  say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_seconds(metrics.seconds)));
+  say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_duration(metrics.seconds)));
 }
 
 void TrainDisplay::on_load(const train::LoadMetrics& metrics) {
-  say(fmt::format("loaded {} from {} in {:.2f} s", format_bytes(metrics.bytes), metrics.path,
-                  metrics.seconds));
+  say(fmt::format("loaded {} from {} in {}", format_bytes(metrics.bytes), metrics.path,
+                  format_duration(metrics.seconds)));
 }
 
 void TrainDisplay::on_checkpoint(const train::CheckpointMetrics& metrics) {
-  say(metrics.background ? fmt::format("saved {} ({:.2f} s, of which steps waited {:.2f} s)", metrics.path,
-                                       metrics.seconds, metrics.stall_seconds)
-                         : fmt::format("saved {} ({:.2f} s)", metrics.path, metrics.seconds));
+  const auto took = format_duration(metrics.seconds);
+  say(metrics.background ? fmt::format("saved {} ({}, of which steps waited {})", metrics.path, took,
+                                       format_duration(metrics.stall_seconds))
+                         : fmt::format("saved {} ({})", metrics.path, took));
 }
 
 void TrainDisplay::on_warning(const std::string& text) {

@@ -176,7 +176,7 @@ phase "evaluate" "the three models on all held-out text"
 for model in pretrain adapt-d16 adapt-d64; do evaluate "$model"; done
 
 printf '\n'
-build/ratplus report --adaptation "$run"/{pretrain,adapt-d16,adapt-d64}
+build/ratplus report --adaptation "$run"/{pretrain,adapt-d16,adapt-d64} --output "$run"
 mpirun="mpirun -n $ranks"
 if [[ $(id -u) -eq 0 ]]; then mpirun+=" --allow-run-as-root"; fi
 cat <<END

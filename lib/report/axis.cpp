@@ -40,14 +40,14 @@ Axis axis_of_step(double low, double high, double step) {
 
 }  // namespace
 
-Axis make_axis(double low, double high, int ticks) {
+Axis make_axis(double low, double high, int ticks, double least_step) {
   widen(low, high);
-  return axis_of_step(low, high, round_step(high - low, ticks));
+  return axis_of_step(low, high, std::max(round_step(high - low, ticks), least_step));
 }
 
-Axis make_round_axis(double low, double high, int ticks) {
+Axis make_round_axis(double low, double high, int ticks, double least_step) {
   widen(low, high);
-  const double step = round_step(high - low, ticks);
+  const double step = std::max(round_step(high - low, ticks), least_step);
   return axis_of_step(step * std::floor(low / step + 1e-9), step * std::ceil(high / step - 1e-9), step);
 }
 

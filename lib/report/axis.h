@@ -19,10 +19,11 @@ struct Axis {
   }
 };
 
-/// From low to high (widened if they are equal), with about `ticks` ticks.
-Axis make_axis(double low, double high, int ticks);
+/// From low to high (widened if they are equal), with about `ticks` ticks, `least_step` apart or more: 1 for what is
+/// counted.
+Axis make_axis(double low, double high, int ticks, double least_step = 0);
 /// The same, its ends moved out to the next ticks.
-Axis make_round_axis(double low, double high, int ticks);
+Axis make_round_axis(double low, double high, int ticks, double least_step = 0);
 
 /// The same for values over several powers of ten, all above 0: equal lengths for equal ratios.
 Axis make_log_axis(double low, double high);

@@ -14,6 +14,7 @@
 #include "lib/report/axis.h"
 #include "lib/report/curve.h"
 #include "lib/report/svg.h"
+#include "lib/report/text_columns.h"
 
 namespace ratplus::report {
 namespace {
@@ -38,18 +39,23 @@ constexpr std::string_view ink = "#222222";
 constexpr std::string_view faint_ink = "#5c5c5c";
 constexpr std::string_view grid = "#e4e4e4";
 
-/// How a pattern is drawn, in every panel.
+/// How a pattern is drawn, in every panel: no other has the same three.
 struct Look {
   std::string_view colour;
   Mark mark;
+  std::size_t round = 0;  ///< how often colours and marks have all been used before it: sets its dashes
 };
 
 // Okabe and Ito's colours, which colour-blind people can tell apart, without those too light for a line on
 // white.
-constexpr std::array looks = {Look{"#0072b2", Mark::circle},   Look{"#d55e00", Mark::square},
-                              Look{"#009e73", Mark::triangle}, Look{"#b5538c", Mark::diamond},
-                              Look{"#c98a00", Mark::circle},   Look{"#3a9ad9", Mark::square},
-                              Look{"#555555", Mark::triangle}};
+constexpr std::array<std::string_view, 7> colours = {"#0072b2", "#d55e00", "#009e73", "#b5538c",
+                                                     "#c98a00", "#3a9ad9", "#555555"};
+constexpr std::array marks = {Mark::circle, Mark::square, Mark::triangle, Mark::diamond};
+static_assert(colours.size() % 2 == 1, "marks and colours, counted on together, meet every pair");
+
+std::string validation_dashes(const Look& look) {
+  return look.round == 0 ? "2 3" : fmt::format("{} 3 2 3", 4 + 4 * look.round);
+}
 
 struct Range {
   double low = std::numeric_limits<double>::infinity();
@@ -106,9 +112,16 @@ struct Plot {
 
 using Legend = std::vector<std::string>;  ///< patterns; the index gives the look
 
-const Look& look_of(const Legend& legend, const std::string& pattern) {
-  const auto index = std::ranges::find(legend, pattern) - legend.begin();
-  return looks[static_cast<std::size_t>(index) % looks.size()];
+Look look_of(const Legend& legend, const std::string& pattern) {
+  const auto index = static_cast<std::size_t>(std::ranges::find(legend, pattern) - legend.begin());
+  return {colours[index % colours.size()], marks[index % marks.size()],
+          index / (colours.size() * marks.size())};
+}
+
+/// Of averaged losses; solid but for patterns whose colour another one has.
+std::string training_dashes(const Legend& legend, const std::string& pattern) {
+  const auto index = static_cast<std::size_t>(std::ranges::find(legend, pattern) - legend.begin());
+  return dashes_of(index / colours.size());
 }
 
 /// Every pattern of the runs, dense first, the others as they come.
@@ -213,15 +226,16 @@ void draw_curves(Svg& svg, const Plot& plot, const Panel& panel, const Legend& l
                  {.colour = look_of(legend, series.pattern).colour, .width = 1, .opacity = 0.3});
   }
   for (const Curves& series : panel.series) {
-    svg.polyline(plot.place(series.averaged),
-                 {.colour = look_of(legend, series.pattern).colour, .width = 2.2});
+    svg.polyline(plot.place(series.averaged), {.colour = look_of(legend, series.pattern).colour,
+                                               .width = 2.2,
+                                               .dashes = training_dashes(legend, series.pattern)});
   }
   svg.end_clip();
   for (const Curves& series : panel.series) {
-    const Look& look = look_of(legend, series.pattern);
-    const Curve marks = plot.place(series.validations);
-    svg.polyline(marks, {.colour = look.colour, .width = 1.2, .dashes = "2 3"});
-    for (const Point& point : marks) svg.mark(look.mark, point, mark_radius, look.colour);
+    const Look look = look_of(legend, series.pattern);
+    const Curve placed = plot.place(series.validations);
+    svg.polyline(placed, {.colour = look.colour, .width = 1.2, .dashes = validation_dashes(look)});
+    for (const Point& point : placed) svg.mark(look.mark, point, mark_radius, look.colour);
   }
 }
 
@@ -236,7 +250,9 @@ void draw_last_values(Svg& svg, const Plot& plot, const Panel& panel, const Lege
     if (!series.validations.empty()) labels.push_back({plot.y(series.validations.back().y), &series});
   }
   std::ranges::sort(labels, {}, &Label::y);
-  constexpr double distance = 17;
+  // More of them than stand below each other are set closer, and smaller.
+  const double distance = std::min(17.0, (plot.area.height - 2) / static_cast<double>(labels.size()));
+  const double size = std::min(text_size, distance / 1.1);
   for (std::size_t i = 1; i < labels.size(); ++i)
     labels[i].y = std::max(labels[i].y, labels[i - 1].y + distance);
   // What was pushed below the plot pushes back.
@@ -245,13 +261,16 @@ void draw_last_values(Svg& svg, const Plot& plot, const Panel& panel, const Lege
     labels[i].y = std::min(labels[i].y, lowest);
   for (const Label& label : labels) {
     svg.text({plot.right() + 10, label.y + 5}, fmt::format("{:.3f}", label.series->validations.back().y),
-             {.size = text_size, .colour = look_of(legend, label.series->pattern).colour, .bold = true});
+             {.size = size, .colour = look_of(legend, label.series->pattern).colour, .bold = true});
   }
 }
 
 void draw_panel(Svg& svg, const Plot& plot, const Panel& panel, const Legend& legend, const TokenUnit& unit) {
-  svg.text({plot.area.corner.x, plot.area.corner.y - 10}, panel.name,
-           {.size = 16, .colour = ink, .bold = true});
+  constexpr double size = 16;
+  const auto columns =
+      static_cast<std::size_t>((plot.area.width + right_of_plot) / text_width("m", size) / 1.05);
+  svg.text({plot.area.corner.x, plot.area.corner.y - 10}, shortened_within(panel.name, columns),
+           {.size = size, .colour = ink, .bold = true});
   draw_token_axis(svg, plot, unit);
   draw_loss_axis(svg, plot);
   draw_curves(svg, plot, panel, legend);
@@ -267,7 +286,8 @@ void draw_reference(Svg& svg, const Plot& plot, double loss) {
 /// One entry of the legend: a sample, and its text.
 struct LegendEntry {
   std::string text;
-  const Look* look = nullptr;  ///< null: says how lines are drawn, in grey
+  std::optional<Look> look;  ///< none: says how lines are drawn, in grey
+  std::string dashes = {};
   LineStyle line = {};
   bool mark = false;
 };
@@ -281,16 +301,19 @@ double entry_width(const LegendEntry& entry) {
 std::vector<LegendEntry> legend_entries(const Legend& legend, bool reference, const std::string& first_run) {
   std::vector<LegendEntry> entries;
   for (const auto& pattern : legend) {
-    const Look& look = look_of(legend, pattern);
-    entries.push_back({pattern_label(pattern), &look, {.colour = look.colour, .width = 2.2}, true});
+    const Look look = look_of(legend, pattern);
+    entries.push_back({pattern_label(pattern),
+                       look,
+                       training_dashes(legend, pattern),
+                       {.colour = look.colour, .width = 2.2},
+                       true});
   }
-  entries.push_back({"training, averaged", nullptr, {.colour = faint_ink, .width = 2.2}});
-  entries.push_back({"as logged", nullptr, {.colour = faint_ink, .width = 1, .opacity = 0.5}});
-  entries.push_back({"validation", nullptr, {.colour = faint_ink, .width = 1.2, .dashes = "2 3"}, true});
+  entries.push_back({"training, averaged", {}, "", {.colour = faint_ink, .width = 2.2}});
+  entries.push_back({"as logged", {}, "", {.colour = faint_ink, .width = 1, .opacity = 0.5}});
+  entries.push_back({"validation", {}, "2 3", {.colour = faint_ink, .width = 1.2}, true});
   if (reference) {
-    entries.push_back({fmt::format("last dense validation of {}", first_run),
-                       nullptr,
-                       {.colour = ink, .width = 1.4, .dashes = "7 5"}});
+    entries.push_back(
+        {fmt::format("last dense validation of {}", first_run), {}, "7 5", {.colour = ink, .width = 1.4}});
   }
   return entries;
 }
@@ -303,15 +326,17 @@ double lay_out_legend(Svg* svg, const std::vector<LegendEntry>& entries, double 
   bool patterns = true;
   for (const auto& entry : entries) {
     const bool next_line =
-        x + entry_width(entry) - 20 > page_width - margin || patterns != (entry.look != nullptr);
-    patterns = entry.look != nullptr;
+        x + entry_width(entry) - 20 > page_width - margin || patterns != entry.look.has_value();
+    patterns = entry.look.has_value();
     if (next_line && x > margin) {
       x = margin;
       y += line_of_text;
     }
     if (svg != nullptr) {
       const double middle = y + line_of_text / 2;
-      svg->line({x, middle}, {x + sample_width, middle}, entry.line);
+      auto line = entry.line;
+      line.dashes = entry.dashes;
+      svg->line({x, middle}, {x + sample_width, middle}, line);
       if (entry.mark) {
         svg->mark(entry.look ? entry.look->mark : Mark::circle, {x + sample_width / 2, middle}, mark_radius,
                   entry.line.colour);
@@ -407,7 +432,7 @@ std::string draw_loss_chart(const std::vector<RunMetrics>& runs) {
   for (std::size_t i = 0; i < panels.size(); ++i) {
     const TokenUnit unit = token_unit(panels[i].tokens);
     const int ticks = static_cast<int>(areas[i].width / 60);
-    const Plot plot{areas[i], make_axis(0, std::max(panels[i].tokens, 1.0), ticks), losses[i]};
+    const Plot plot{areas[i], make_axis(0, std::max(panels[i].tokens, 1.0), ticks, 1), losses[i]};
     draw_panel(svg, plot, panels[i], legend, unit);
     if (i > 0 && reference) draw_reference(svg, plot, *reference);
   }

@@ -11,6 +11,7 @@ namespace ratplus::report {
 
 /// "45 s", "3 min 20 s", "2 h 05 min".
 inline std::string format_seconds(double seconds) {
+  if (!std::isfinite(seconds)) return "-";
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
@@ -31,8 +32,26 @@ inline std::string format_bytes(std::int64_t bytes) {
   const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);
   int unit = 0;
-  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  for (; value >= (unit == 0 ? 1024 : 1023.95) && unit < 4; ++unit) value /= 1024;
   return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, units[unit]);
+}
+
+/// With this many decimals; a value that they would show as 0 has two digits instead: "0.0", "0.1", "0.0031".
+inline std::string format_fixed(double value, int decimals) {
+  auto text = fmt::format("{:.{}f}", value + 0.0, decimals);  // + 0.0: no "-0.0"
+  const bool shown =
+      value == 0 || !std::isfinite(value) || text.find_first_of("123456789") != std::string::npos;
+  return shown ? text : fmt::format("{:.2g}", value);
+}
+
+/// Of what was measured, two digits and more: "0.12 ms", "22.3 ms", "1.250 s", "61.2 s".
+inline std::string format_duration(double seconds) {
+  const double size = std::abs(seconds), ms = 1e3 * seconds;
+  if (!std::isfinite(seconds)) return "-";
+  if (size == 0) return "0 s";
+  if (size < 0.0995e-3) return fmt::format("{:.2g} ms", ms);
+  if (size < 0.9995) return fmt::format("{:.{}f} ms", ms, size >= 0.09995 ? 0 : size >= 0.009995 ? 1 : 2);
+  return fmt::format("{:.{}f} s", seconds, size < 9.9995 ? 3 : 1);
 }
 
 }  // namespace ratplus::report

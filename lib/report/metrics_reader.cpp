@@ -290,7 +290,7 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
 
 void fail_no_run_directory(const std::filesystem::path& file) {
   const auto parent = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
-  const bool in_run = std::filesystem::exists(parent / "job.toml");
+  const bool in_run = std::filesystem::exists(parent / "metrics.jsonl");
   fail("{}: is no directory; give the run directory, {}", file.string(),
        in_run ? parent.string() : "the job.directory of its job file");
 }

@@ -40,7 +40,11 @@ struct Row {
 /// `text` cells may be long: they stand to the left and are broken.
 std::string table(const std::string& corner, const std::vector<std::string>& columns,
                   const std::vector<Row>& rows, bool text) {
-  std::string html = "<div class=\"wide\"><table>\n<tr><th>" + escape(corner) + "</th>";
+  // On a phone the cells of several runs stand below the name of their row, so that none is cut off.
+  std::string html = columns.size() > 1
+                         ? fmt::format("<div class=\"wide several\" style=\"--runs: {}\">", columns.size())
+                         : "<div class=\"wide\">";
+  html += "<table>\n<tr><th>" + escape(corner) + "</th>";
   for (const auto& column : columns) {
     html +=
         fmt::format("<th scope=\"col\"{}>{}</th>", text ? " style=\"text-align: left\"" : "", escape(column));
@@ -55,14 +59,19 @@ std::string table(const std::string& corner, const std::vector<std::string>& col
   return html + "</table></div>\n";
 }
 
-/// A pattern's label for the head of a row, broken only after commas.
-std::string row_label(const std::string& pattern) {
-  std::string label;
-  for (const char c : pattern_label(pattern)) {
-    const bool glue = c == ' ' && !label.empty() && label.back() != ',';
-    label += glue ? std::string("\u00a0") : std::string(1, c);
+/// Broken only after commas: "D = 16" stays in one line.
+std::string glued(const std::string& label) {
+  std::string text;
+  for (const char c : label) {
+    const bool glue = c == ' ' && !text.empty() && text.back() != ',';
+    text += glue ? std::string("\u00a0") : std::string(1, c);
   }
-  return label;
+  return text;
+}
+
+/// A pattern's label for the head of a row.
+std::string row_label(const std::string& pattern) {
+  return glued(pattern_label(pattern));
 }
 
 std::vector<std::string> names_of(const std::vector<RunMetrics>& runs) {
@@ -169,7 +178,8 @@ std::string final_results(const std::vector<RunMetrics>& runs) {
     Row row{row_label(pattern), {}};
     for (const RunMetrics& run : runs) {
       const auto loss = loss_of(run.final_result(), pattern);
-      row.cells.push_back(loss_cell(loss) + " / " + perplexity_cell(loss));
+      row.cells.push_back(loss && std::isfinite(*loss) ? loss_cell(loss) + " / " + perplexity_cell(loss)
+                                                       : "-");
     }
     rows.push_back(std::move(row));
   }
@@ -189,27 +199,26 @@ double last_tokens(const std::vector<Panel>& panels) {
   return tokens;
 }
 
-std::string legend(const Panel& panel, bool several_runs) {
+std::string legend(const Panel& panel) {
   std::string html = "<ul class=\"lines\">";
   for (const PanelLine& line : panel.lines) {
-    const auto dashes = line_dashes(line, several_runs);
+    const auto dashes = dashes_of(line.dashes);
     html += fmt::format(
         "<li><svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><line x1=\"0\" y1=\"5\" x2=\"26\" y2=\"5\" "
         "stroke=\"{}\" "
         "stroke-width=\"3\"{}/></svg><span>{} <b>{}</b></span></li>",
-        line_colour(line, several_runs),
-        dashes.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dashes), escape(line.label),
-        format_value(panel.unit, line.last));
+        line_colour(line), dashes.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dashes),
+        escape(glued(line.label)), escape(format_value(panel.unit, line.last)));
   }
   return html + "</ul>\n";
 }
 
-std::string figure(const Panel& panel, double tokens, bool several_runs) {
+std::string figure(const Panel& panel, double tokens, const PanelGeometry& geometry) {
   return fmt::format(
       "<figure>\n<figcaption><span>{}</span> <span class=\"at\">last "
       "logged</span></figcaption>\n{}{}</figure>"
       "\n",
-      escape(panel.title), legend(panel, several_runs), draw_panel(panel, tokens, several_runs));
+      escape(panel.title), legend(panel), draw_panel(panel, tokens, geometry));
 }
 
 /// Six digits are more than a picture shows, and short in JSON.
@@ -217,8 +226,8 @@ double rounded(double value) {
   return std::stod(fmt::format("{:.6g}", value));
 }
 
-Json curves_json(const std::vector<RunMetrics>& runs, const std::vector<Panel>& panels, double tokens) {
-  const PanelGeometry g;
+Json curves_json(const std::vector<RunMetrics>& runs, const std::vector<Panel>& panels, double tokens,
+                 const PanelGeometry& g) {
   bool same_steps = true;
   for (const RunMetrics& run : runs)
     same_steps = same_steps && run.tokens_per_step == runs.front().tokens_per_step;
@@ -280,6 +289,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
   const bool several = runs.size() > 1;
   const auto panels = make_panels(runs, points_of_a_curve);
   const double tokens = last_tokens(panels);
+  const auto geometry = geometry_for(panels);
   const std::string title = escape(title_of(runs));
 
   std::string html = fmt::format(
@@ -296,11 +306,11 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
       "<h2>Curves</h2>\n<p class=\"faint\">Over tokens; losses in nats a token. Faint lines are as logged, "
       "strong ones averaged. Under the pointer all panels show their values there.</p>\n<div "
       "class=\"panels\">\n";
-  for (const Panel& panel : panels) html += figure(panel, tokens, several);
+  for (const Panel& panel : panels) html += figure(panel, tokens, geometry);
   html += "</div>\n" + settings(runs, jobs);
   // The JSON holds numbers and names of units alone, so that nothing in it can end the element.
   html += fmt::format("<script type=\"application/json\" id=\"curves\">{}</script>\n",
-                      data::json_dump(curves_json(runs, panels, tokens)));
+                      data::json_dump(curves_json(runs, panels, tokens, geometry)));
   html += fmt::format("<script>//<![CDATA[{}//]]></script>\n</main>\n</body>\n</html>\n", page_script);
   return html;
 }

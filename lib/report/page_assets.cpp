@@ -19,15 +19,23 @@ p { margin: 4px 0; }
 .faint, figcaption .at, th { color: var(--faint); }
 .notices { background: var(--card); border-left: 5px solid var(--alarm); border-radius: 8px; margin: 12px 0;
   padding: 8px 12px 8px 32px; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; background: var(--card); border-radius: 8px; padding: 8px 12px; }
+.wide { overflow-x: auto; border-radius: 8px; padding: 8px 12px; background: var(--card); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { padding: 3px 22px 3px 0; text-align: right; white-space: nowrap; font-weight: normal; vertical-align: top; }
 th:first-child, td.text { text-align: left; }
 th:first-child { white-space: normal; min-width: min(17em, 38vw); position: sticky; left: 0;
   background: var(--card); }
 td:last-child, th:last-child { padding-right: 0; }
-th[scope=col] { color: var(--ink); font-weight: 600; }
+th[scope=col] { color: var(--ink); font-weight: 600; white-space: normal; overflow-wrap: anywhere; max-width: 16em; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
+@media (max-width: 700px) {
+  .several table, .several tbody { display: block; }
+  .several tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(72px, 1fr)); column-gap: 8px; padding: 3px 0; }
+  .several tr + tr { border-top: 1px solid var(--grid); }
+  .several th, .several td { padding: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+  .several th:first-child { grid-column: 1 / -1; justify-self: start; }
+  .several th:first-child:empty { display: none; }
+  .several td, .several th[scope=col] { font-size: 13.5px; } }
 .panels { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px 10px 4px; min-width: 0; display: flex;
   flex-direction: column; }
@@ -57,13 +65,21 @@ function scaled(y, base, units, whole, gap) {
   const digits = unit === 0 ? 0 : whole ? 1 : y >= 99.95 ? 0 : y >= 9.995 ? 1 : 2;
   return y.toFixed(digits) + gap + units[unit];
 }
+function duration(y) {
+  const size = Math.abs(y), ms = 1000 * y;
+  if (size === 0) return "0 s";
+  if (size < 0.0995e-3) return String(Number(ms.toPrecision(2))) + " ms";
+  if (size < 0.9995) return ms.toFixed(size >= 0.09995 ? 0 : size >= 0.009995 ? 1 : 2) + " ms";
+  return y.toFixed(size < 9.9995 ? 3 : 1) + " s";
+}
 function text(unit, y) {
-  if (unit === "nats") return y.toFixed(4);
+  if (unit === "nats") return y !== 0 && Math.abs(y) < 5e-5 ? y.toPrecision(2) : y.toFixed(4);
   if (unit === "factor") return y.toExponential(2).replace(/e([-+])(\d)$/, "e$10$2");
   if (unit === "count") return scaled(y, 1000, ["", "k", "M", "B", "T"], false, "");
   if (unit === "bytes") return scaled(y, 1024, ["B", "KiB", "MiB", "GiB", "TiB"], true, " ");
-  if (unit === "share") return (100 * y).toFixed(1) + "%";
-  if (unit === "seconds") return y.toFixed(y < 10 ? 3 : 1) + " s";
+  if (unit === "share") return y > 0 && y < 5e-4 ? "<0.1%" : (100 * y).toFixed(1) + "%";
+  if (unit === "seconds") return duration(y);
+  if (unit === "whole") return y.toFixed(0);
   return String(Number(y.toPrecision(4)));
 }
 function nearest(xs, x) {

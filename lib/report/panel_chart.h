@@ -1,6 +1,8 @@
 // A panel as a picture within a page.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 
 #include "lib/report/panels.h"
@@ -20,12 +22,13 @@ struct PanelGeometry {
   double plot_width() const { return width - left - right; }
 };
 
+/// One for all panels of a page, with room for the widest of their values' labels.
+PanelGeometry geometry_for(std::span<const Panel> panels);
+
 /// How a line of a panel is drawn: colours are CSS variables, --c0 to --c7.
-std::string line_colour(const PanelLine& line, bool several_runs);
-/// stroke-dasharray; empty: solid.
-std::string line_dashes(const PanelLine& line, bool several_runs);
+std::string line_colour(const PanelLine& line);
 
 /// The panel's curves over tokens, from 0 to `tokens`.
-std::string draw_panel(const Panel& panel, double tokens, bool several_runs);
+std::string draw_panel(const Panel& panel, double tokens, const PanelGeometry& geometry);
 
 }  // namespace ratplus::report

@@ -40,6 +40,7 @@ const std::vector<PanelPlan>& known_panels() {
        {{"checkpoint_stall_seconds", "steps held up"}, {"checkpoint_seconds", "until complete"}},
        false,
        true},
+      {"Updates left out", Unit::whole, {{"skipped_updates", ""}}},
   };
   return plans;
 }
@@ -137,6 +138,14 @@ std::vector<std::string> pattern_labels(std::span<const RunMetrics> runs) {
   return labels;
 }
 
+/// One run: a pattern is a colour. Several: a run is a colour, and a pattern its dashes. What goes beyond the colours is
+/// told by further dashes.
+void choose_look(PanelLine& line, std::size_t runs, std::size_t kinds) {
+  const std::size_t coloured = runs > 1 ? line.run : line.kind;
+  line.colour = coloured % line_colours;
+  line.dashes = coloured / line_colours * (runs > 1 ? kinds : 1) + (runs > 1 ? line.kind : 0);
+}
+
 Panel make_panel(const PanelPlan& plan, std::span<const RunMetrics> runs,
                  const std::vector<std::string>& patterns, std::size_t points) {
   Panel panel{.title = plan.title, .unit = plan.unit, .marks = plan.marks, .lines = {}};
@@ -156,6 +165,8 @@ Panel make_panel(const PanelPlan& plan, std::span<const RunMetrics> runs,
       }
     }
   }
+  const std::size_t all_kinds = std::max(patterns.size(), fields.size());
+  for (PanelLine& line : panel.lines) choose_look(line, runs.size(), all_kinds);
   const bool kind_tells = runs.size() == 1 || std::ranges::any_of(panel.lines, [&](const PanelLine& line) {
                             return line.kind != panel.lines.front().kind;
                           });
@@ -170,13 +181,16 @@ Panel make_panel(const PanelPlan& plan, std::span<const RunMetrics> runs,
 }
 
 /// Of many runs' lines for the same patterns (or fields), a panel for each: runs are compared in one at a time.
-std::vector<Panel> split_by_kind(Panel panel, const std::vector<std::string>& labels) {
-  constexpr std::size_t readable = 6;
+std::vector<Panel> split_by_kind(Panel panel, const std::vector<std::string>& labels, std::size_t runs) {
+  constexpr std::size_t readable = 6;  // lines of a panel, and kinds of dashes
   std::vector<std::size_t> kinds;
   for (const PanelLine& line : panel.lines) {
     if (std::ranges::find(kinds, line.kind) == kinds.end()) kinds.push_back(line.kind);
   }
-  const bool shared = panel.lines.size() >= 2 * kinds.size();
+  const bool many = std::ranges::any_of(panel.lines, [&](const PanelLine& line) {
+    return std::ranges::count(panel.lines, line.run, &PanelLine::run) > std::ptrdiff_t{readable};
+  });
+  const bool shared = panel.lines.size() >= 2 * kinds.size() || many;
   if (panel.lines.size() <= readable || kinds.size() < 2 || !shared) return {std::move(panel)};
   std::ranges::sort(kinds);
   std::vector<Panel> panels;
@@ -187,6 +201,7 @@ std::vector<Panel> split_by_kind(Panel panel, const std::vector<std::string>& la
     for (PanelLine& line : one.lines) {
       line.label.erase(line.label.size() - labels[kind].size() - 2);  // ", D = 64"
       line.kind = 0;
+      choose_look(line, runs, 1);
     }
     panels.push_back(std::move(one));
   }
@@ -206,7 +221,8 @@ std::vector<Panel> make_panels(std::span<const RunMetrics> runs, std::size_t poi
       continue;
     }
     const auto fields = labels_of(plan.fields);
-    for (Panel& one : split_by_kind(std::move(panel), plan.fields.size() > 1 ? fields : patterns)) {
+    for (Panel& one :
+         split_by_kind(std::move(panel), plan.fields.size() > 1 ? fields : patterns, runs.size())) {
       panels.push_back(std::move(one));
     }
   }

@@ -12,13 +12,18 @@
 
 namespace ratplus::report {
 
+/// Colours that lines have; more lines than that differ in their dashes.
+inline constexpr std::size_t line_colours = 8;
+
 struct PanelLine {
-  std::size_t run = 0;   ///< whose it is
-  std::size_t kind = 0;  ///< which of the patterns (the same in all panels) or of the panel's fields
-  std::string label;     ///< what tells it from the panel's other lines
-  Curve curve;           ///< over tokens; averaged, where the quantity is noisy
-  Curve as_logged;       ///< what was averaged; else empty
-  double last = 0;       ///< the last value that was logged, finite or not
+  std::size_t run = 0;     ///< whose it is
+  std::size_t kind = 0;    ///< which of the patterns (the same in all panels) or of the panel's fields
+  std::size_t colour = 0;  ///< with `dashes`: no other line of the panel has both; the same in all panels
+  std::size_t dashes = 0;  ///< 0: solid
+  std::string label;       ///< what tells it from the panel's other lines
+  Curve curve;             ///< over tokens; averaged, where the quantity is noisy
+  Curve as_logged;         ///< what was averaged; else empty
+  double last = 0;         ///< the last value that was logged, finite or not
 };
 
 struct Panel {

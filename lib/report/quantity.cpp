@@ -31,13 +31,29 @@ Scale scale_of_bytes(double most) {
   return {0x1p10, " KiB"};
 }
 
+/// Seconds, or below one milliseconds.
+Scale scale_of_seconds(double most) {
+  if (most >= 1) return {1, " s"};
+  return {1e-3, " ms"};
+}
+
 std::vector<std::string> scaled_labels(Axis axis, const Scale& scale) {
   for (double& tick : axis.ticks) tick /= scale.factor;
   axis.low /= scale.factor;
   axis.high /= scale.factor;
   auto labels = tick_labels(axis);
-  for (auto& label : labels) label += label == "0" ? "" : scale.suffix;
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    labels[i] = axis.ticks[i] == 0 ? "0" : labels[i] + scale.suffix;
   return labels;
+}
+
+/// With one power of ten for all: "0", "0.5e-3", "1.0e-3"; from a hundredth on without one.
+std::vector<std::string> factor_labels(const Axis& axis) {
+  const double most = std::max(std::abs(axis.low), std::abs(axis.high));
+  if (!(most > 0) || most >= 0.01) return scaled_labels(axis, {});
+  const int power = static_cast<int>(std::floor(std::log10(most) + 1e-9));
+  const auto suffix = fmt::format("e{}", power);
+  return scaled_labels(axis, {std::pow(10.0, power), suffix.c_str()});
 }
 
 /// "2e-5" rather than "2e-05".
@@ -64,6 +80,8 @@ const char* to_string(Unit unit) {
       return "bytes";
     case Unit::seconds:
       return "seconds";
+    case Unit::whole:
+      return "whole";
     case Unit::plain:
       return "plain";
   }
@@ -74,22 +92,48 @@ std::string format_value(Unit unit, double value) {
   if (!std::isfinite(value)) return "-";
   switch (unit) {
     case Unit::nats:
-      return fmt::format("{:.4f}", value);
+      return format_fixed(value, 4);
     case Unit::factor:
       return fmt::format("{:.2e}", value);
     case Unit::count:
       return format_count(value);
     case Unit::share:
-      return fmt::format("{:.1f}%", 100 * value);
+      return value > 0 && value < 0.0005 ? "<0.1%" : fmt::format("{:.1f}%", 100 * value);
     case Unit::bytes:
       return format_bytes(static_cast<std::int64_t>(value));
     case Unit::seconds:
-      return fmt::format("{:.{}f} s", value, value < 10 ? 3 : 1);
+      return format_duration(value);
+    case Unit::whole:
+      return fmt::format("{:.0f}", value);
     case Unit::plain:
       return fmt::format("{:.4g}", value);
   }
   return "";
 }
+
+namespace {
+
+/// Where all values are 0: an end that has short labels.
+double end_above_zero(Unit unit) {
+  switch (unit) {
+    case Unit::share:
+      return 0.01;
+    case Unit::bytes:
+      return 0x1p10;
+    case Unit::seconds:
+    case Unit::factor:
+      return 1e-3;
+    default:
+      return 1;
+  }
+}
+
+/// What is counted has no halves.
+double least_step(Unit unit) {
+  return unit == Unit::whole || unit == Unit::count ? 1 : 0;
+}
+
+}  // namespace
 
 Axis make_value_axis(Unit unit, double low, double high) {
   const double size = std::max(std::abs(low), std::abs(high));
@@ -98,8 +142,9 @@ Axis make_value_axis(Unit unit, double low, double high) {
     high += 0.05 * size;
   }
   if (unit != Unit::nats && low > 0 && low < 0.4 * high) low = 0;
-  if (size == 0) high = 1e-3;
-  if (unit != Unit::bytes) return make_round_axis(low, high, 5);
+  if (unit == Unit::whole && low >= 0) low = std::floor(low);
+  if (size == 0) high = end_above_zero(unit);
+  if (unit != Unit::bytes) return make_round_axis(low, high, 5, least_step(unit));
   const double factor = scale_of_bytes(high).factor;
   Axis axis = make_round_axis(low / factor, high / factor, 5);
   axis.low *= factor;
@@ -113,15 +158,16 @@ std::vector<std::string> token_labels(const Axis& axis) {
 }
 
 std::vector<std::string> value_labels(Unit unit, const Axis& axis) {
-  if (axis.logarithmic || unit == Unit::factor) {
+  if (axis.logarithmic) {
     std::vector<std::string> labels;
     for (const double tick : axis.ticks) labels.push_back(shortest(tick));
     return labels;
   }
+  if (unit == Unit::factor) return factor_labels(axis);
   if (unit == Unit::count) return scaled_labels(axis, scale_of_count(axis.high));
   if (unit == Unit::bytes) return scaled_labels(axis, scale_of_bytes(axis.high));
   if (unit == Unit::share) return scaled_labels(axis, {0.01, "%"});
-  if (unit == Unit::seconds) return scaled_labels(axis, {1, " s"});
+  if (unit == Unit::seconds) return scaled_labels(axis, scale_of_seconds(axis.high));
   return tick_labels(axis);
 }
 

@@ -13,7 +13,8 @@ enum class Unit {
   count,    ///< tokens a second: "12.3k"
   share,    ///< of 1, as a percentage: "41.2%"
   bytes,    ///< "14.6 GiB"
-  seconds,  ///< "0.250 s"
+  seconds,  ///< "22.3 ms", "1.250 s"
+  whole,    ///< what is counted one by one: "3"
   plain,    ///< "0.8312"
 };
 /// As pages name it for their script: "nats", "count", ...

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 
 #include "data/utf8.h"
+#include "lib/report/text_columns.h"
 
 namespace ratplus::report {
 namespace {
@@ -30,6 +32,16 @@ std::string stroke(const LineStyle& style) {
 }
 
 }  // namespace
+
+std::string dashes_of(std::size_t number) {
+  constexpr std::array<std::string_view, 6> simple = {"",        "6 3",  "2 2.5",
+                                                      "9 3 2 3", "12 4", "6 3 1.5 3 1.5 3"};
+  if (number < simple.size()) return std::string(simple[number]);
+  // A long dash, and dots after it, one more for each.
+  std::string dashes = "14 3";
+  for (std::size_t dots = number - simple.size() + 1; dots > 0; --dots) dashes += " 1.5 2.5";
+  return dashes;
+}
 
 std::string escape(std::string_view text) {
   std::string repaired(text);
@@ -149,7 +161,7 @@ std::string Svg::finish() && {
 double text_width(std::string_view text, double size) {
   const auto narrow = std::ranges::count_if(
       text, [](char c) { return std::string_view(" ,.il1'").find(c) != std::string_view::npos; });
-  return size * (0.62 * static_cast<double>(text.size()) - 0.26 * static_cast<double>(narrow));
+  return size * (0.64 * static_cast<double>(columns_of(text)) - 0.28 * static_cast<double>(narrow));
 }
 
 }  // namespace ratplus::report

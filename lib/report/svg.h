@@ -1,6 +1,7 @@
 // Svg: the few shapes that a chart is drawn with, as an SVG document.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -27,6 +28,9 @@ struct TextStyle {
   bool bold = false;
   bool upwards = false;  ///< turned by a quarter, to be read from below
 };
+
+/// stroke-dasharray; empty: solid. Different for each number.
+std::string dashes_of(std::size_t number);
 
 /// A document under construction; lengths in pixels, y downwards. It stands alone: no scripts, no style
 /// sheets, no fonts but the reader's own.

@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "kernels/error.h"
+#include "lib/report/quantity.h"
+#include "lib/report/text_columns.h"
 #include "lib/report/warnings.h"
 
 namespace ratplus::report {
@@ -15,7 +17,7 @@ namespace {
 using Row = std::vector<std::string>;
 
 std::string perplexity_cell(std::optional<double> loss) {
-  return loss ? fmt::format("{:.2f}", std::exp(*loss)) : "-";
+  return loss && std::isfinite(*loss) ? fmt::format("{:.2f}", std::exp(*loss)) : "-";
 }
 
 /// The pattern that a plain run was trained with: its only half.
@@ -45,22 +47,43 @@ double required_loss(const RunMetrics& run, const std::string& pattern) {
 
 }  // namespace
 
-std::string format_table(const std::vector<Row>& rows) {
+std::string format_table(const std::vector<Row>& rows, std::size_t indent) {
   std::vector<std::size_t> widths;
   for (const Row& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns_of(row[i]));
   }
   std::string text;
   for (const Row& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      text +=
-          i == 0 ? fmt::format("  {:<{}}", row[i], widths[i]) : fmt::format("   {:>{}}", row[i], widths[i]);
-    }
-    text += '\n';
+    std::string line(row.empty() ? 0 : indent, ' ');
+    for (std::size_t i = 0; i < row.size(); ++i)
+      line += i == 0 ? padded_right(row[i], widths[i]) : "   " + padded_left(row[i], widths[i]);
+    text += line.erase(line.find_last_not_of(' ') + 1) + '\n';
   }
   return text;
 }
+
+namespace {
+
+std::size_t width_of(const std::string& table) {
+  return columns_of(std::string_view(table).substr(0, table.find('\n')));
+}
+
+/// Rows and columns change places where the table is wider than a terminal of 80 columns, and is less so the other way
+/// round.
+std::string narrow_table(std::vector<Row> rows) {
+  auto table = format_table(rows);
+  if (width_of(table) <= 80) return table;
+  std::vector<Row> turned(rows.front().size());
+  for (const Row& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) turned[i].push_back(row[i]);
+  }
+  turned.front().front() = "pattern";
+  auto other = format_table(turned);
+  return width_of(other) < width_of(table) ? other : table;
+}
+
+}  // namespace
 
 std::string final_table(const RunMetrics& run) {
   const auto end = describe_end(run);
@@ -69,7 +92,7 @@ std::string final_table(const RunMetrics& run) {
   if (result == nullptr) return fmt::format("{}{}: no validation yet\n", state, run.name);
   std::vector<Row> rows = {{"pattern", "loss", "perplexity"}};
   for (const auto& [pattern, loss] : result->losses) {
-    rows.push_back({pattern_label(pattern), fmt::format("{:.4f}", loss), perplexity_cell(loss)});
+    rows.push_back({pattern_label(pattern), format_value(Unit::nats, loss), perplexity_cell(loss)});
   }
   const char* kind =
       result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";
@@ -91,7 +114,7 @@ std::string joint_table(const std::vector<RunMetrics>& runs) {
     for (const auto& pattern : patterns)
       rows.back().push_back(perplexity_cell(loss_of(run.final_result(), pattern)));
   }
-  return "Validation perplexity\n" + format_table(rows);
+  return "Validation perplexity\n" + narrow_table(rows);
 }
 
 std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted) {

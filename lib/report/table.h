@@ -1,6 +1,7 @@
 // Tables of losses and perplexities, as text.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -8,14 +9,15 @@
 
 namespace ratplus::report {
 
-/// Rows of cells in aligned columns: the first to the left, the others to the right. The first row is the
-/// head.
-std::string format_table(const std::vector<std::vector<std::string>>& rows);
+/// Rows of cells in aligned columns, as wide as their widest cell: the first to the left, the others to the right. The
+/// first row is the head; an empty row is an empty line. `indent` blanks stand before each line.
+std::string format_table(const std::vector<std::vector<std::string>>& rows, std::size_t indent = 2);
 
 /// One run's final result: pattern, loss, perplexity.
 std::string final_table(const RunMetrics& run);
 
-/// Perplexities of several runs' final results: a row a run, a column a pattern, "-" where there is none.
+/// Perplexities of several runs' final results: a row a run, a column a pattern, "-" where there is none. Where that is
+/// wider than 80 columns, patterns may be the rows.
 std::string joint_table(const std::vector<RunMetrics>& runs);
 
 /// What adaptation gained. Columns: dense, and the pattern that each adapted run was trained with. Rows: the

@@ -12,7 +12,8 @@
 namespace ratplus::report {
 namespace {
 
-constexpr std::size_t axis_columns = 10;  // labels and a blank
+constexpr std::size_t axis_columns = 10;          // labels and a blank
+constexpr std::string_view letters = "*+ox#@%=";  ///< of lines, where there are no Braille characters
 
 /// Characters, each of some dots; a dot has the number of the line that set it last.
 class Canvas {
@@ -62,7 +63,6 @@ class Canvas {
 
   std::string text_of(const Cell& cell) const {
     if (cell.dots == 0) return " ";
-    constexpr std::string_view letters = "*+ox#@%=";
     if (!braille_) return std::string(1, letters[cell.line % letters.size()]);
     std::string utf8 = "\xE2\xA0\x80";  // U+2800, a blank
     utf8[1] = static_cast<char>(0xA0 | cell.dots >> 6);
@@ -103,23 +103,37 @@ void draw_lines(Canvas& canvas, const Panel& panel, const Axis& values, double t
   }
 }
 
-TerminalLine title(const Panel& panel, const TerminalStyle& style) {
-  constexpr std::string_view letters = "*+ox#@%=";
+/// The title, and of the lines the last values, as many whole ones as there is room for.
+TerminalLine title(const Panel& panel, std::size_t columns, const TerminalStyle& style) {
   TerminalLine line = {{panel.title, Ink::bold}};
+  std::size_t taken = columns_of(line), left_out = panel.lines.size();
   for (const PanelLine& one : panel.lines) {
     const std::string sample = style.braille ? "" : std::string(1, letters[one.kind % letters.size()]) + " ";
-    line.push_back({fmt::format("   {}{}{}{}", sample, one.label, one.label.empty() ? "" : " ",
-                                format_value(panel.unit, one.last)),
-                    line_ink(one.kind)});
+    const auto text = fmt::format("   {}{}{}{}", sample, one.label, one.label.empty() ? "" : " ",
+                                  format_value(panel.unit, one.last));
+    const std::size_t behind = left_out > 1 ? std::string_view("   +99").size() : 0;
+    if (taken + columns_of(text) + behind > columns) break;
+    line.push_back({text, line_ink(one.kind)});
+    taken += columns_of(text);
+    --left_out;
   }
+  if (left_out > 0) line.push_back({fmt::format("   +{}", left_out), Ink::faint});
   return line;
+}
+
+/// As many lines as have colours, or letters, of their own.
+Panel told_apart(Panel panel) {
+  std::erase_if(panel.lines, [](const PanelLine& line) { return line.kind >= line_colours; });
+  return panel;
 }
 
 }  // namespace
 
-std::vector<TerminalLine> draw_terminal_chart(const Panel& panel, std::size_t columns, std::size_t rows,
+std::vector<TerminalLine> draw_terminal_chart(const Panel& whole, std::size_t columns, std::size_t rows,
                                               const TerminalStyle& style) {
   require(columns >= least_chart_columns && rows >= least_chart_rows, "a chart of {} x {}", columns, rows);
+  const Panel some = told_apart(whole);
+  const Panel& panel = some.lines.empty() ? whole : some;
   const std::size_t plot_rows = rows - 2;
   const Axis values = value_axis(panel);
   const double tokens = last_tokens(panel);
@@ -133,7 +147,7 @@ std::vector<TerminalLine> draw_terminal_chart(const Panel& panel, std::size_t co
     const auto row = static_cast<std::size_t>(std::lround(from_top * static_cast<double>(plot_rows - 1)));
     labels[std::min(row, plot_rows - 1)] = texts[i];
   }
-  std::vector<TerminalLine> lines = {fit(title(panel, style), columns)};
+  std::vector<TerminalLine> lines = {fit(title(whole, columns, style), columns, style.mark())};
   for (std::size_t r = 0; r < plot_rows; ++r) {
     TerminalLine line = {{fmt::format("{:>{}} ", labels[r], axis_columns - 1), Ink::faint}};
     for (Span& span : canvas.row(r)) line.push_back(std::move(span));

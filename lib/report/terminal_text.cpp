@@ -9,10 +9,6 @@
 namespace ratplus::report {
 namespace {
 
-bool continues(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
-}
-
 std::string without_controls(std::string text) {
   data::repair_utf8(text);
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -26,14 +22,21 @@ std::string without_controls(std::string text) {
   return text;
 }
 
-/// At most this many code points.
-std::string cut(const std::string& text, std::size_t columns) {
-  std::size_t taken = 0, at = 0;
-  for (; at < text.size(); ++at) {
-    if (continues(text[at])) continue;
-    if (taken++ == columns) break;
+/// Columns that are left of a text which has too many: up to the end of a word, and `mark`'s; all where the first word
+/// alone is too long. Blanks before the text's first word are not taken for the end of one.
+std::size_t columns_kept(std::string_view text, std::size_t columns, std::size_t mark) {
+  const auto room = columns - mark;
+  const auto first_word = text.find_first_not_of(' ');
+  std::size_t taken = 0, end_of_word = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at] == ' ' && at > first_word && text[at - 1] != ' ' && taken < room) end_of_word = taken;
+    const auto character = text.substr(at, character_bytes(text, at));
+    taken += columns_of(character);
+    at += character.size();
   }
-  return text.substr(0, at);
+  constexpr std::size_t longest_number = 16;  // what is longer is a path or a name, and told by its beginning
+  return room - end_of_word < longest_number && end_of_word > 0 ? end_of_word + 1
+                                                                : room;  // a blank before the mark
 }
 
 const char* code_of(Ink ink) {
@@ -48,26 +51,39 @@ Ink line_ink(std::size_t number) {
   return static_cast<Ink>(number % 8);
 }
 
-std::size_t columns_of(std::string_view text) {
-  return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return !continues(c); }));
-}
-
 std::size_t columns_of(const TerminalLine& line) {
   std::size_t columns = 0;
   for (const Span& span : line) columns += columns_of(span.text);
   return columns;
 }
 
-TerminalLine fit(TerminalLine line, std::size_t columns) {
+TerminalLine fit(TerminalLine line, std::size_t columns, std::string_view mark) {
+  std::string whole;
+  for (Span& span : line) whole += span.text = without_controls(std::move(span.text));
+  const bool too_long = columns_of(whole) > columns;
+  const auto mark_columns = too_long ? std::min(columns_of(mark), columns) : 0;
+  const auto kept = too_long ? columns_kept(whole, columns, mark_columns) : columns;
   TerminalLine fitted;
   std::size_t taken = 0;
   for (Span& span : line) {
-    const std::string text = cut(without_controls(std::move(span.text)), columns - taken);
+    const std::string text = cut(span.text, kept - taken);
     taken += columns_of(text);
     if (!text.empty()) fitted.push_back({text, span.ink});
+    if (text.size() < span.text.size()) break;  // a wide character had no room: what follows has none either
+  }
+  if (too_long) {
+    fitted.push_back({cut(std::string(mark), mark_columns), Ink::faint});
+    taken += mark_columns;
   }
   if (taken < columns) fitted.push_back({std::string(columns - taken, ' '), Ink::plain});
   return fitted;
+}
+
+std::string shortened(std::string_view text, std::size_t columns, std::string_view mark) {
+  if (columns_of(text) <= columns) return std::string(text);
+  std::string short_text;
+  for (const Span& span : fit({{std::string(text)}}, columns, mark)) short_text += span.text;
+  return short_text.erase(short_text.find_last_not_of(' ') + 1);
 }
 
 std::vector<std::string> wrap_words(std::string_view text, std::size_t columns) {
@@ -83,6 +99,8 @@ std::vector<std::string> wrap_words(std::string_view text, std::size_t columns) 
     if (!lines.back().empty()) lines.emplace_back();
     for (; columns_of(word) > columns; lines.emplace_back()) {
       lines.back() = cut(word, columns);
+      if (lines.back().empty())
+        lines.back() = word.substr(0, character_bytes(word, 0));  // a wide one in one column
       word.erase(0, lines.back().size());
     }
     lines.back() = std::move(word);

@@ -6,11 +6,16 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/report/text_columns.h"
+
 namespace ratplus::report {
 
 struct TerminalStyle {
   bool colour = true;
   bool braille = true;  ///< or else characters of ASCII
+
+  /// What stands for text that has no room.
+  std::string_view mark() const { return braille ? "\u2026" : "..."; }
 };
 
 /// The 8 colours of lines, by number modulo 8; warnings; what is less important.
@@ -23,13 +28,15 @@ struct Span {
 };
 using TerminalLine = std::vector<Span>;
 
-/// Columns that UTF-8 text takes: one a code point (wide ones of other scripts are not thought of).
-std::size_t columns_of(std::string_view text);
 std::size_t columns_of(const TerminalLine& line);
 
-/// Cut, or filled with blanks, to exactly this many columns. Control characters of the text become '?', so that what a
-/// log holds cannot command the terminal.
-TerminalLine fit(TerminalLine line, std::size_t columns);
+/// Filled with blanks, or cut, to exactly this many columns: cut between words, with `mark` in the place of what is left
+/// out, so that no number is taken for a shorter one. Control characters of the text become '?', so that what a log holds
+/// cannot command the terminal.
+TerminalLine fit(TerminalLine line, std::size_t columns, std::string_view mark = TerminalStyle{}.mark());
+
+/// The same for plain text, which is not filled with blanks.
+std::string shortened(std::string_view text, std::size_t columns, std::string_view mark = "...");
 
 /// Broken between words, or where a word is longer than a line, within it, into lines of at most this many columns.
 std::vector<std::string> wrap_words(std::string_view text, std::size_t columns);

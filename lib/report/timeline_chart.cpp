@@ -9,7 +9,9 @@
 
 #include "kernels/error.h"
 #include "lib/report/axis.h"
+#include "lib/report/format.h"
 #include "lib/report/svg.h"
+#include "lib/report/text_columns.h"
 
 namespace ratplus::report {
 namespace {
@@ -117,7 +119,10 @@ class Chart {
         svg_(page_width,
              2 * margin + 2 * title_height + static_cast<double>(rows_.size()) * (row_height_ + row_gap),
              title, "A training step over time: what a rank computes, where it waits, and its collectives") {
-    svg_.text({margin, margin + 16}, title, {.size = 17, .colour = ink, .bold = true});
+    constexpr double size = 17;
+    const auto columns = static_cast<std::size_t>((page_width - 2 * margin) / text_width("m", size) / 1.05);
+    svg_.text({margin, margin + 16}, shortened_within(title, columns),
+              {.size = size, .colour = ink, .bold = true});
     draw_legend(margin + title_height + 12);
     double y = margin + 2 * title_height;
     for (const auto& row : rows_) {
@@ -143,8 +148,8 @@ class Chart {
 
   void draw_row(const Row& row, double top) {
     svg_.text({plot_left, top + 18},
-              fmt::format("{}: {:.1f} ms, of which {:.1f} ms waiting", row.title, (row.end - row.begin) * 1e3,
-                          waited(row) * 1e3),
+              fmt::format("{}: {} ms, of which {} ms waiting", row.title,
+                          format_fixed((row.end - row.begin) * 1e3, 1), format_fixed(waited(row) * 1e3, 1)),
               {.size = text_size + 1, .colour = ink, .bold = true});
     double y = top + title_height;
     for (const auto lane : lanes_) {

@@ -23,13 +23,13 @@ namespace {
 TerminalLine headline(const WatchedRun& watched) {
   const RunMetrics& run = watched.metrics;
   TerminalLine line = {{run.directory.string(), Ink::bold}};
-  if (!watched.summary.empty()) line.push_back({"  " + watched.summary});
+  if (!watched.summary.empty()) line.push_back({watched.summary});
   if (run.last_step) {
-    line.push_back({fmt::format("  step {}{}  {} tokens", run.last_step->step,
-                                run.steps > 0 ? fmt::format(" of {}", run.steps) : "",
-                                format_value(Unit::count, static_cast<double>(run.last_step->tokens)))});
+    line.push_back({fmt::format("step {}{}", run.last_step->step,
+                                run.steps > 0 ? fmt::format(" of {}", run.steps) : "")});
+    line.push_back({format_value(Unit::count, static_cast<double>(run.last_step->tokens)) + " tokens"});
   }
-  if (run.previous_starts > 0) line.push_back({fmt::format("  resumed {}x", run.previous_starts)});
+  if (run.previous_starts > 0) line.push_back({fmt::format("resumed {}x", run.previous_starts)});
   return line;
 }
 
@@ -58,16 +58,15 @@ TerminalLine progress(const WatchedRun& watched, std::size_t columns, const Term
     if (style.braille) bar += i < full ? "\xE2\x96\x88" : "\xE2\x96\x91";  // full block, light shade
     if (!style.braille) bar += i < full ? '#' : '.';
   }
-  TerminalLine line = {{bar, Ink::line2}, {fmt::format(" {:.0f}%  ", std::floor(100 * done))}};
+  TerminalLine line = {{bar, Ink::line2}, {fmt::format("{:.0f}%", std::floor(100 * done))}};
   const double age = age_of(run, watched.now);
   if (run.finished()) {
     line.push_back({"finished", Ink::bold});
-    if (std::isfinite(age)) line.push_back({fmt::format(" {} ago", format_seconds(age))});
+    if (std::isfinite(age)) line.back().text += fmt::format(" {} ago", format_seconds(age));
     return line;
   }
   if (const auto word = end_in_a_word(run); !word.empty()) {  // the line below says more
-    line.push_back({word, Ink::bold});
-    line.push_back({fmt::format(" {} ago", format_seconds(age))});
+    line.push_back({fmt::format("{} {} ago", word, format_seconds(age)), Ink::bold});
     return line;
   }
   if (is_silent(run, watched.now)) return line;  // the warning says more
@@ -77,20 +76,21 @@ TerminalLine progress(const WatchedRun& watched, std::size_t columns, const Term
                                 clock(watched.now, std::max(left, 0.0)))});
   }
   if (std::isfinite(age))
-    line.push_back({fmt::format("  (last line {} ago)", format_seconds(age)), Ink::faint});
+    line.push_back({fmt::format("(last line {} ago)", format_seconds(age)), Ink::faint});
   return line;
 }
 
 /// Throughput and state, a piece each.
-std::vector<std::string> values_of(const RunMetrics& run) {
-  std::vector<std::string> values;
+TerminalLine values_of(const RunMetrics& run) {
+  TerminalLine values;
   const auto add = [&](const char* field, Unit unit, const char* before, const char* after) {
     const double value = run.last(field);
-    if (std::isfinite(value)) values.push_back(before + format_value(unit, value) + after);
+    if (std::isfinite(value)) values.push_back({before + format_value(unit, value) + after});
   };
   add("tokens_per_second", Unit::count, "", " tokens/s");
   if (!values.empty()) {
-    values.back() += fmt::format(" (median {})", format_value(Unit::count, run.median("tokens_per_second")));
+    values.back().text +=
+        fmt::format(" (median {})", format_value(Unit::count, run.median("tokens_per_second")));
   }
   add("step_seconds", Unit::seconds, "", " a step");
   add("share_of_peak", Unit::share, "", " of peak");
@@ -98,32 +98,36 @@ std::vector<std::string> values_of(const RunMetrics& run) {
   add("learning_rate", Unit::factor, "learning rate ", "");
   add("memory_bytes", Unit::bytes, "memory ", "");
   if (run.saved_step >= 0) {
-    values.push_back(fmt::format("saved at step {}, steps waited {}", run.saved_step,
-                                 format_value(Unit::seconds, run.last("checkpoint_stall_seconds"))));
+    values.push_back({fmt::format("saved at step {}, steps waited {}", run.saved_step,
+                                  format_value(Unit::seconds, run.last("checkpoint_stall_seconds")))});
   }
   return values;
 }
 
-std::vector<std::string> validation_of(const RunMetrics& run) {
+TerminalLine validation_of(const RunMetrics& run) {
   if (!run.last_validation) return {};
-  std::vector<std::string> values = {fmt::format("validation at step {}", run.last_validation->step)};
+  TerminalLine values = {{fmt::format("validation at step {}", run.last_validation->step)}};
   for (const auto& [pattern, loss] : run.last_validation->losses) {
-    values.push_back(fmt::format("{} {}", pattern_label(pattern), format_value(Unit::nats, loss)));
+    values.push_back({fmt::format("{} {}", pattern_label(pattern), format_value(Unit::nats, loss))});
   }
   return values;
 }
 
-/// Pieces in lines, none of which is broken unless it is longer than a line.
-std::vector<TerminalLine> wrap(const std::vector<std::string>& pieces, std::size_t columns) {
+/// Pieces in lines, none of which is broken unless it is longer than a line: then between its words.
+std::vector<TerminalLine> wrap(const TerminalLine& pieces, std::size_t columns) {
   std::vector<TerminalLine> lines;
   std::size_t taken = 0;
-  for (const auto& piece : pieces) {
-    if (lines.empty() || taken + 2 + columns_of(piece) > columns) {
-      lines.push_back({{piece}});
-      taken = columns_of(piece);
-    } else {
-      lines.back().push_back({"  " + piece});
-      taken += 2 + columns_of(piece);
+  for (const Span& piece : pieces) {
+    const auto length = columns_of(piece.text);
+    if (!lines.empty() && taken + 2 + length <= columns) {
+      lines.back().push_back({"  "});
+      lines.back().push_back(piece);
+      taken += 2 + length;
+      continue;
+    }
+    for (auto& part : wrap_words(piece.text, columns)) {
+      taken = columns_of(part);
+      lines.push_back({{std::move(part), piece.ink}});
     }
   }
   return lines;
@@ -184,8 +188,9 @@ std::vector<TerminalLine> charts(const std::vector<Panel>& panels, std::size_t c
 std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_t columns, std::size_t rows,
                                            const TerminalStyle& style) {
   const RunMetrics& run = watched.metrics;
-  std::vector<TerminalLine> lines = {headline(watched), progress(watched, columns, style)};
-  for (const auto& pieces : {values_of(run), validation_of(run)}) {
+  std::vector<TerminalLine> lines;
+  for (const auto& pieces :
+       {headline(watched), progress(watched, columns, style), values_of(run), validation_of(run)}) {
     for (TerminalLine& line : wrap(pieces, columns)) lines.push_back(std::move(line));
   }
   add_wrapped(describe_end(run),
@@ -208,7 +213,7 @@ std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_
     }
   }
   if (lines.size() > rows) lines.resize(rows);
-  for (TerminalLine& line : lines) line = fit(std::move(line), columns);
+  for (TerminalLine& line : lines) line = fit(std::move(line), columns, style.mark());
   return lines;
 }
 

@@ -53,23 +53,23 @@ void UsualPace::add(double seconds_a_step) {
 HealthMonitor::HealthMonitor(const config::HealthSection& limits, std::vector<std::string> hosts)
     : limits_(limits), hosts_(std::move(hosts)) {}
 
-HealthMetrics HealthMonitor::report(std::int64_t step, std::int64_t steps, std::span<const RankClocks> ranks,
+HealthMetrics HealthMonitor::report(std::int64_t step, double steps, std::span<const RankClocks> ranks,
                                     std::vector<std::string>& warnings) {
   require(steps > 0 && ranks.size() == hosts_.size(), "{} steps of {} ranks, not {}", steps, ranks.size(),
           hosts_.size());
   HealthMetrics metrics;
   const auto first_new = static_cast<std::ptrdiff_t>(warnings.size());
   judge_ranks(steps, ranks, metrics, warnings);
-  judge_pace(ranks.front().training / static_cast<double>(steps), metrics, warnings);
+  judge_pace(ranks.front().training / steps, metrics, warnings);
   judge_data(ranks, metrics, warnings);
   std::for_each(warnings.begin() + first_new, warnings.end(),
                 [&](std::string& text) { text = fmt::format("step {}: {}", step, text); });
   return metrics;
 }
 
-void HealthMonitor::judge_ranks(std::int64_t steps, std::span<const RankClocks> ranks, HealthMetrics& metrics,
+void HealthMonitor::judge_ranks(double steps, std::span<const RankClocks> ranks, HealthMetrics& metrics,
                                 std::vector<std::string>& warnings) {
-  const auto a_step = 1 / static_cast<double>(steps);
+  const auto a_step = 1 / steps;
   for (const auto& rank : ranks)
     metrics.rank_seconds.push_back(std::max(0.0, rank.training - rank.waited) * a_step);
   metrics.slowest_host = hosts_.front();

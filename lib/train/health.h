@@ -75,13 +75,13 @@ class HealthMonitor {
   /// hosts: of every rank.
   HealthMonitor(const config::HealthSection& limits, std::vector<std::string> hosts);
 
-  /// ranks: the clocks of all, over `steps` steps up to step `step`. Adds to `warnings` a line for each condition that
+  /// ranks: the clocks of all, over `steps` steps (of one resumed in its middle, a share) up to step `step`. Adds to `warnings` a line for each condition that
   /// begins or ends.
-  HealthMetrics report(std::int64_t step, std::int64_t steps, std::span<const RankClocks> ranks,
+  HealthMetrics report(std::int64_t step, double steps, std::span<const RankClocks> ranks,
                        std::vector<std::string>& warnings);
 
  private:
-  void judge_ranks(std::int64_t steps, std::span<const RankClocks> ranks, HealthMetrics& metrics,
+  void judge_ranks(double steps, std::span<const RankClocks> ranks, HealthMetrics& metrics,
                    std::vector<std::string>& warnings);
   void judge_pace(double seconds_a_step, HealthMetrics& metrics, std::vector<std::string>& warnings);
   void judge_data(std::span<const RankClocks> ranks, HealthMetrics& metrics,

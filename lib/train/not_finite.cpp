@@ -23,6 +23,11 @@ int rank_of(std::int64_t in_batch, const data::BatchShape& shape) {
   return static_cast<int>(in_batch / shape.micro_batch % shape.ranks);
 }
 
+/// With the digits that a step's line in the log has.
+std::string digits(double value) {
+  return fmt::format("{:.5g}", value);
+}
+
 }  // namespace
 
 SkipLimit::SkipLimit(const config::HealthSection& health, std::size_t halves)
@@ -74,7 +79,8 @@ std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& up
   return fmt::format(
       "step {} ({}): loss {} and gradient norm {} are not both finite, so no update was made; the batch's "
       "samples, {} to {}, {}",
-      update.step, update.pattern, update.loss, update.gradient_norm, first, first + shape.batch - 1,
+      update.step, update.pattern, digits(update.loss), digits(update.gradient_norm), first,
+      first + shape.batch - 1,
       not_listed.empty() ? "are listed in " + not_finite_file(run, update).string()
                          : fmt::format("could not be listed ({})", not_listed));
 }

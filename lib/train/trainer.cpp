@@ -6,6 +6,7 @@
 #include <cmath>
 #include <exception>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -119,9 +120,10 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
                           background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
   for (const auto& half : halves_) {
-    operations_ +=
-        model::half_operations(job.model, half.pattern, parallel::parameter_count(session_.store().units()),
-                               job.data.batch, job.data.window);
+    half_operations_.push_back(model::half_operations(job.model, half.pattern,
+                                                      parallel::parameter_count(session_.store().units()),
+                                                      job.data.batch, job.data.window));
+    operations_ += half_operations_.back();
   }
   auto hosts = world.all(world.host());
   if (world.root()) health_.emplace(job.health, std::move(hosts));
@@ -170,6 +172,11 @@ void Trainer::load(const StartingPoint& start) {
                      .seconds = now() - began});
 }
 
+double share_ahead(std::span<const double> halves, std::size_t done) {
+  const double all = std::accumulate(halves.begin(), halves.end(), 0.0);
+  return std::accumulate(halves.begin() + static_cast<std::ptrdiff_t>(done), halves.end(), 0.0) / all;
+}
+
 Outcome Trainer::run(std::int64_t most_steps) {
   const StopSignal signal;
   first_step_ = step_;
@@ -214,6 +221,7 @@ Outcome Trainer::train() {
     if (last) return Outcome::finished;
     const double began = now();
     const double waited = world_.watchdog().waited_seconds();
+    const double share = share_ahead(half_operations_, begun_.size());
     auto metrics = train_step();
     if (!metrics) {
       save();
@@ -222,7 +230,7 @@ Outcome Trainer::train() {
     }
     pace_.training += now() - began;
     pace_.for_ranks += world_.watchdog().waited_seconds() - waited;
-    ++pace_.steps;
+    pace_.steps += share;
     report(std::move(*metrics));
     go_on_saving(false);
   }
@@ -325,7 +333,7 @@ void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double
 }
 
 void Trainer::report(StepMetrics metrics) {
-  const double pace = pace_.training / static_cast<double>(pace_.steps);
+  const double pace = pace_.training / pace_.steps;
   const bool logged = step_ % job_.log.every == 0 || step_ == job_.schedule.steps;
   pace_.seconds_a_step = pace_.seconds_a_step > 0 ? 0.9 * pace_.seconds_a_step + 0.1 * pace : pace;
   metrics.tokens_per_second = static_cast<double>(job_.tokens_per_step()) / pace;

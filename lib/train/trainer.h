@@ -63,6 +63,9 @@ StartingPoint find_start(const config::JobConfig& job, const TrainingData& data,
 StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& data,
                             const std::filesystem::path& directory, bool resume);
 
+/// Of a step's operations, given those of its halves, the share that is still to be done when `done` of them are.
+double share_ahead(std::span<const double> halves, std::size_t done);
+
 class Trainer {
  public:
   /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out windows read once,
@@ -134,14 +137,15 @@ class Trainer {
   bool save_in_background_;
   CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
-  double operations_ = 0;  ///< of a step, all halves and ranks
+  std::vector<double> half_operations_;  ///< of each half, all ranks
+  double operations_ = 0;                ///< of a step: their sum
 
   /// Clocks of the throughput in reports.
   struct Pace {
-    double started = 0;         ///< when run() began
-    double training = 0;        ///< seconds in steps since the last report, validation and saving left out
-    std::int64_t steps = 0;     ///< steps since the last report
-    double waited = 0;          ///< the loader's waiting time at the last report
+    double started = 0;   ///< when run() began
+    double training = 0;  ///< seconds in steps since the last report, validation and saving left out
+    double steps = 0;   ///< steps since the last report; of a step resumed in its middle, the share done here
+    double waited = 0;  ///< the loader's waiting time at the last report
     double for_ranks = 0;       ///< seconds that steps have waited for other ranks since the last report
     double seconds_a_step = 0;  ///< smoothed
   } pace_;

@@ -60,6 +60,12 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   }
   CHECK(losses[0] != losses[1]);
 
+  // Columns stay below their heads, however long a pattern's name is.
+  const auto wide =
+      test::ratplus("eval " + pretrained + " --sequences 1 --pattern dense none,1234567890,1234567890");
+  CAPTURE(wide.output);
+  CHECK(test::contains(wide.output, "pattern                            loss   perplexity\ndense         "));
+
   CHECK(test::contains(test::ratplus("inspect " + pretrained).output, "step-00000020"));
   const auto inspected = test::ratplus("inspect " + pretrained + "/checkpoints/step-00000020");
   CHECK(test::contains(inspected.output, "backbone.layers.0.seq_layer.in_proj.weight"));
@@ -73,7 +79,7 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   CAPTURE(report.output);
   CHECK(report.status == 0);
   CHECK(test::contains(data::read_whole_file(svg), "<svg"));
-  const auto page = scratch / "report.html";  // beside several runs
+  const auto page = scratch / "pretrained+adapted.html";  // beside several runs
   REQUIRE(test::ratplus("report " + pretrained + " " + adapted).status == 0);
   CHECK(test::contains(data::read_whole_file(page), "job.recipe"));  // in which the two differ
   CHECK(test::contains(test::ratplus("watch " + pretrained).output, "step 20 of 20"));

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <set>
 
 #include <cmath>
 #include <limits>
@@ -147,6 +148,31 @@ TEST_CASE("the file is written whole, beside and renamed") {
   int files = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(run.directory())) ++files;
   CHECK(files == 2);  // metrics.jsonl, loss.svg
+}
+
+TEST_CASE("no two patterns of the picture look alike, and a long name stays over its own plot") {
+  RunMetrics run = falling_run("a", "dense", 8, 4, 20);
+  std::vector<PatternLoss> losses;
+  for (int i = 0; i < 60; ++i) losses.push_back({fmt::format("{},0,4", 2 + i), 5.0});
+  run.add_validation({20, 20'000, losses});
+  const std::string svg = draw_loss_chart({run});
+  CHECK(well_formed(svg));
+  // A pattern's validations: the shape of its marks, their colour, and the dashes between them, or in the legend.
+  const std::regex entry(
+      "<line [^>]*stroke=\"(#[0-9a-f]+)\" stroke-width=\"2.2\"([^>]*)/>\n<([a-z]+) [^\\n]*fill");
+  std::set<std::string> looks;
+  std::size_t entries = 0;
+  for (std::sregex_iterator it(svg.begin(), svg.end(), entry), none; it != none; ++it, ++entries)
+    looks.insert((*it)[1].str() + (*it)[2].str() + (*it)[3].str());
+  CHECK(entries >= 60);
+  CHECK(looks.size() == entries);
+  for (const double y : values_of(svg, "y")) CHECK(y >= 0);
+
+  const std::string name = "a-run-whose-name-says-all-that-was-set-in-it-and-ends-in-d64";
+  const auto pair =
+      draw_loss_chart({run, falling_run(name, "16,0,4", 5, 4.2, 50), falling_run("c", "8,0,4", 5, 4, 9)});
+  CHECK(pair.find(">" + name + "<") == std::string::npos);
+  CHECK(pair.find("d64</text>") != std::string::npos);
 }
 
 }  // namespace ratplus::report

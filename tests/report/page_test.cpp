@@ -6,9 +6,12 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 
+#include "lib/report/panel_chart.h"
 #include "lib/report/panels.h"
+#include "lib/report/svg.h"
 #include "tests/report/run_fixture.h"
 #include "tests/report/xml.h"
 
@@ -81,8 +84,8 @@ TEST_CASE("a page is well-formed, stands alone, and has every quantity") {
   for (const char* part :
        {"Training loss", "Validation loss", "Learning rate", "Gradient norm", "Tokens a second",
         "Share of peak", "Memory of the first rank", "Wait for data", "Checkpoints", "Slowest rank", "12.3k",
-        "41.2%", "71.5 GiB", "D = 16, W = 256, I = 4", "100 of 200 (50%)", "kind = &quot;pretrain&quot;",
-        "2023-11-14 22:13"}) {
+        "41.2%", "71.5 GiB", "D\u00a0=\u00a016, W\u00a0=\u00a0256, I\u00a0=\u00a04", "100 of 200 (50%)",
+        "kind = &quot;pretrain&quot;", "2023-11-14 22:13"}) {
     CAPTURE(part);
     CHECK(count(page, part) > 0);
   }
@@ -164,6 +167,66 @@ TEST_CASE("hard runs: one step, a diverged one, odd names, no job.toml") {
   const JobSettings broken = job("[job\nkind");
   CHECK(broken.missing.find("job.toml:1") != std::string::npos);
   CHECK(broken.text == "[job\nkind");
+}
+
+TEST_CASE("no two lines of a panel look alike, however many patterns and runs there are") {
+  const auto with_patterns = [](const std::string& name, int patterns) {
+    RunMetrics run = whole_run(name, 20);
+    std::vector<PatternLoss> losses;
+    for (int i = 0; i < patterns; ++i) losses.push_back({fmt::format("{},0,4", 2 + i), 5.0 + i});
+    run.add_validation({20, 20'000, losses});
+    return run;
+  };
+  std::vector<std::vector<RunMetrics>> groups;
+  for (const int patterns : {1, 4, 5, 8, 12, 30}) {
+    groups.push_back({with_patterns("a", patterns)});
+    groups.push_back({with_patterns("a", patterns), with_patterns("b", 3), with_patterns("c", 1)});
+  }
+  groups.emplace_back();
+  for (int i = 0; i < 19; ++i) groups.back().push_back(whole_run(fmt::format("run{}", i), 5));
+  for (const auto& runs : groups) {
+    for (const Panel& panel : make_panels(runs, 100)) {
+      std::set<std::string> looks;
+      for (const PanelLine& line : panel.lines) looks.insert(line_colour(line) + dashes_of(line.dashes));
+      CAPTURE(panel.title);
+      CHECK(looks.size() == panel.lines.size());
+      if (runs.size() > 1 && runs.size() < 9) {
+        for (const PanelLine& line : panel.lines) CHECK(line.dashes < 6);  // which eyes can tell apart
+      }
+    }
+  }
+  std::set<std::string> all;
+  for (std::size_t i = 0; i < 40; ++i) all.insert(dashes_of(i));
+  CHECK(all.size() == 40);
+}
+
+TEST_CASE("the labels of all axes have room left of the plots") {
+  RunMetrics run = whole_run("a", 20);
+  for (int step = 1; step <= 20; ++step) {
+    run.add("health_lag_seconds", "", step, 1e-7 * step);
+    run.add("learning_rate", "", step, 1.98765e-3 + 1e-8 * step);
+    run.add("some_number", "", step, 123456.5 + 1e-3 * step);
+  }
+  const auto panels = make_panels(std::span(&run, 1), 100);
+  const auto geometry = geometry_for(panels);
+  CHECK(geometry.left > PanelGeometry{}.left);
+  for (const Panel& panel : panels) {
+    const auto picture = draw_panel(panel, 20'000, geometry);
+    const std::regex label("<text x=\"([0-9.]+)\"[^>]*text-anchor=\"end\"[^>]*>([^<]*)<");
+    for (std::sregex_iterator it(picture.begin(), picture.end(), label), none; it != none; ++it)
+      CHECK(std::stod((*it)[1]) >= text_width((*it)[2].str(), 12.5));
+  }
+  CHECK(curves_of(page_of({run}))["left"].get<double>() == doctest::Approx(geometry.left));
+}
+
+TEST_CASE("tables of several runs can be stacked on a phone; what a run lacks is one dash") {
+  RunMetrics other = whole_run("other", 20);
+  other.add_validation({20, 20'000, {{"8,0,4", 5}}});
+  const auto page = page_of({whole_run("a", 20), other});
+  CHECK(count(page, "<div class=\"wide several\" style=\"--runs: 2\">") == 2);
+  CHECK(count(page, "- / -") == 0);
+  CHECK(count(page_of({other}), "<div class=\"wide\">") == 2);
+  CHECK(page.find("@media (max-width: 700px)") != std::string::npos);
 }
 
 }  // namespace ratplus::report

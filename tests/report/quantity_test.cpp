@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "lib/report/format.h"
+
 namespace ratplus::report {
 namespace {
 
@@ -21,7 +23,13 @@ TEST_CASE("values in their units") {
   CHECK(format_value(Unit::count, 12'345) == "12.3k");
   CHECK(format_value(Unit::share, 0.4123) == "41.2%");
   CHECK(format_value(Unit::bytes, 71.5 * 0x1p30) == "71.5 GiB");
-  CHECK(format_value(Unit::seconds, 0.25) == "0.250 s");
+  CHECK(format_value(Unit::seconds, 0.25) == "250 ms");
+  CHECK(format_value(Unit::seconds, 0.02234) == "22.3 ms");
+  CHECK(format_value(Unit::seconds, 0.0007) == "0.70 ms");
+  CHECK(format_value(Unit::seconds, 0.0000123) == "0.012 ms");
+  CHECK(format_value(Unit::seconds, 0.9996) == "1.000 s");
+  CHECK(format_value(Unit::seconds, 0) == "0 s");
+  CHECK(format_value(Unit::whole, 3) == "3");
   CHECK(format_value(Unit::seconds, 61.23) == "61.2 s");
   CHECK(format_value(Unit::plain, 0.83123456) == "0.8312");
   CHECK(format_value(Unit::plain, std::numeric_limits<double>::quiet_NaN()) == "-");
@@ -32,8 +40,13 @@ TEST_CASE("labels of axes are round and short") {
   CHECK(labels(Unit::bytes, 15e6, 68e6) == Labels{"0", "20 MiB", "40 MiB", "60 MiB", "80 MiB"});
   CHECK(labels(Unit::share, 0.1, 0.42) == Labels{"0", "10%", "20%", "30%", "40%", "50%"});
   CHECK(labels(Unit::count, 1000, 12'345) == Labels{"0", "5k", "10k", "15k"});
-  CHECK(labels(Unit::factor, 0, 8e-4) == Labels{"0", "0.0002", "0.0004", "0.0006", "0.0008"});
+  CHECK(labels(Unit::factor, 0, 8e-4) == Labels{"0", "2e-4", "4e-4", "6e-4", "8e-4"});
   CHECK(labels(Unit::factor, 0, 8e-6) == Labels{"0", "2e-6", "4e-6", "6e-6", "8e-6"});
+  CHECK(labels(Unit::factor, 0, 2e-3) ==
+        Labels{"0", "0.5e-3", "1.0e-3", "1.5e-3", "2.0e-3"});  // one power for all
+  CHECK(labels(Unit::factor, 0, 0.2) == Labels{"0", "0.05", "0.10", "0.15", "0.20"});
+  CHECK(labels(Unit::seconds, 0, 8e-4) == Labels{"0", "0.2 ms", "0.4 ms", "0.6 ms", "0.8 ms"});
+  CHECK(labels(Unit::seconds, 0, 8) == Labels{"0", "2 s", "4 s", "6 s", "8 s"});
   CHECK(token_labels(make_axis(0, 2.65e9, 5)) == Labels{"0", "1B", "2B"});
 }
 
@@ -47,6 +60,33 @@ TEST_CASE("values that hardly differ, or are all zero, have an axis all the same
   }
   CHECK(make_value_axis(Unit::factor, 6.6e-4, 6.6e-4).high < 1e-3);
   CHECK(make_value_axis(Unit::share, 0, 0).low == 0);
+}
+
+TEST_CASE("what is counted has whole ticks, and quantities that are all zero have short ones") {
+  CHECK(labels(Unit::whole, 0, 0) == Labels{"0", "1"});
+  CHECK(labels(Unit::whole, 0, 2) == Labels{"0", "1", "2"});
+  CHECK(labels(Unit::whole, 3, 3) == Labels{"2", "3", "4"});
+  CHECK(labels(Unit::whole, 0, 40) == Labels{"0", "10", "20", "30", "40"});
+  CHECK(labels(Unit::count, 0, 2) == Labels{"0", "1", "2"});
+  CHECK(labels(Unit::share, 0, 0).back() == "1.0%");
+  CHECK(labels(Unit::seconds, 0, 0).back() == "1.0 ms");
+  CHECK(labels(Unit::bytes, 0, 0).back() == "1.0 KiB");
+  CHECK(token_labels(make_axis(0, 2, 5, 1)) == Labels{"0", "1", "2"});
+}
+
+TEST_CASE("no value that is not 0 is written as 0") {
+  CHECK(format_fixed(0, 1) == "0.0");
+  CHECK(format_fixed(-0.0, 1) == "0.0");
+  CHECK(format_fixed(12.34, 1) == "12.3");
+  CHECK(format_fixed(0.05, 1) == "0.1");
+  CHECK(format_fixed(0.0123, 1) == "0.012");
+  CHECK(format_fixed(0.4, 0) == "0.4");
+  CHECK(format_fixed(-0.004, 1) == "-0.004");
+  CHECK(format_value(Unit::share, 0) == "0.0%");
+  CHECK(format_value(Unit::share, 1e-5) == "<0.1%");
+  CHECK(format_value(Unit::nats, 0.0000123) == "1.2e-05");
+  CHECK(format_bytes(1024 * 1024 - 1) == "1.0 MiB");  // not "1024.0 KiB"
+  CHECK(format_seconds(std::numeric_limits<double>::quiet_NaN()) == "-");
 }
 
 }  // namespace ratplus::report

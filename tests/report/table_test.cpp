@@ -1,6 +1,7 @@
 #include "lib/report/table.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <cmath>
 
@@ -74,6 +75,34 @@ TEST_CASE("a run's own table") {
   evaluated.evaluation = Measurement{10, 0, {{"dense", std::log(39)}}};
   CHECK(final_table(evaluated).find("pretrain: evaluation, step 10") == 0);
   CHECK(final_table(evaluated).find("39.00") != std::string::npos);
+}
+
+TEST_CASE("columns are as wide as what is shown in them, whatever its bytes") {
+  CHECK(format_table(
+            {{"run", "loss"}, {"\u00e9-\u65e5\u672c", "1.00"}, {"e\u0301", "10"}, {"longer name", "1"}}, 0) ==
+        "run           loss\n"
+        "\u00e9-\u65e5\u672c        1.00\n"
+        "e\u0301               10\n"
+        "longer name      1\n");
+  CHECK(format_table({{"a", "b", "c"}, {"1"}}, 0) == "a   b   c\n1\n");  // no blanks at the end
+}
+
+TEST_CASE("a joint table that is wider than a terminal has the patterns as rows") {
+  std::vector<PatternLoss> losses;
+  for (int d = 1; d <= 12; ++d) losses.push_back({fmt::format("{},16,4", 1 << d), std::log(40 + d)});
+  const RunMetrics many = make_run("many", "", losses);
+  const RunMetrics few = make_run("few", "", {{"2,16,4", std::log(39)}});
+  const auto table = joint_table({many, few});
+  CHECK(
+      table.starts_with("Validation perplexity\n  pattern                    many     few\n"
+                        "  D = 2, W = 16, I = 4      41.00   39.00\n"
+                        "  D = 4, W = 16, I = 4      42.00       -\n"));
+}
+
+TEST_CASE("losses that are not finite are a dash, not a number's name") {
+  const RunMetrics diverged = make_run("diverged", "", {{"dense", std::nan("")}});
+  CHECK(final_table(diverged).find("nan") == std::string::npos);
+  CHECK(joint_table({diverged}).find("nan") == std::string::npos);
 }
 
 }  // namespace ratplus::report

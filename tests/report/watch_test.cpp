@@ -200,9 +200,57 @@ TEST_CASE("colours are balanced, and leave the text as it is") {
   CHECK(to_text(line, plain) == "loss 4");
   CHECK(to_text(line, {.colour = true}) == "\x1b[33mloss\x1b[0m 4");
   CHECK(columns_of("\u2801\u00e9a") == 3);
-  CHECK(to_text(fit({{"\u2801\u00e9abc"}}, 3), plain) ==
-        "\u2801\u00e9"
-        "a");
+  CHECK(to_text(fit({{"\u2801\u00e9abc"}}, 3), plain) == "\u2801\u00e9\u2026");
+}
+
+TEST_CASE("a text that has no room is cut between words, and says so") {
+  CHECK(shortened("loss 6.0129 here", 40) == "loss 6.0129 here");
+  CHECK(shortened("loss 6.0129 here", 13, "\u2026") == "loss 6.0129 \u2026");
+  CHECK(shortened("loss 6.0129 here", 10, "\u2026") == "loss \u2026");
+  CHECK(shortened("loss 6.0129 here", 10) == "loss ...");
+  CHECK(shortened("/a/path/that/is/longer/than/any/number", 12) == "/a/path/t...");
+  CHECK(shortened("abc", 2, "\u2026") == "a\u2026");
+  CHECK(shortened_within("a-name-that-ends-in-d64", 13) == "a-name\u2026in-d64");
+  CHECK(to_text(fit({{"\u65e5\u672c\u8a9e"}}, 4), plain) ==
+        "\u65e5\u2026 ");  // a half of the second has no place
+  CHECK(columns_of("\u65e5e\u0301") == 3);
+  CHECK(padded_left("\u65e5", 3) == " \u65e5");
+}
+
+TEST_CASE("no number of a frame or of a chart's title is cut, however narrow the terminal is") {
+  RunMetrics run = running(200, 1000);
+  run.directory = "runs/a-name-that-is-rather-long";
+  run.previous_starts = 2;
+  std::vector<PatternLoss> losses;
+  for (int d = 0; d < 12; ++d) losses.push_back({fmt::format("{},0,4", 2 << d), 6.0129});
+  run.add_validation({200, 200'000, losses});
+  for (std::size_t columns = 24; columns < 120; ++columns) {
+    CAPTURE(columns);
+    std::string text = text_of(make_watch_frame({run, "pretrain, joint", {}, 1003}, columns, 60, plain));
+    const auto title = text.find("Training loss");
+    if (title != std::string::npos) text.resize(text.find('\n', title) + 1);  // below it are axes
+    CHECK(std::count(text.begin(), text.end(), '6') >= 12);
+    for (const std::string number : {"6.0129", "5.0500", "4.0500", "12.3k"}) {
+      const auto beginning = number.substr(0, 3);
+      for (auto at = text.find(beginning); at != std::string::npos; at = text.find(beginning, at + 1))
+        CHECK(text.substr(at, number.size()) == number);
+    }
+  }
+}
+
+TEST_CASE("a chart in the terminal draws the lines that have a colour of their own, and counts the others") {
+  Panel panel{.title = "Validation loss", .unit = Unit::nats, .lines = {}};
+  for (std::size_t kind = 0; kind < 12; ++kind) {
+    PanelLine line;
+    line.kind = kind;
+    line.label = fmt::format("D = {}", 2 << kind);
+    line.curve = {{0, 5}, {100, static_cast<double>(kind)}};
+    line.last = static_cast<double>(kind);
+    panel.lines.push_back(line);
+  }
+  const auto lines = draw_terminal_chart(panel, 60, 12, plain);
+  CHECK(to_text(lines[0], plain).find("D = 4 1.0000   +10") != std::string::npos);
+  CHECK(text_of(lines).find("\n      8") == std::string::npos);  // 0 to 7 are drawn
 }
 
 }  // namespace ratplus::report

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "lib/train/trainer.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
@@ -99,4 +100,11 @@ TEST_CASE("a run resumed in the middle of a step keeps what it left out of that 
   lines = read_lines(run / "metrics.jsonl");
   REQUIRE(lines.size() == 1);
   CHECK(lines[0]["kind"] == "step");
+}
+
+TEST_CASE("of a step resumed in its middle, only what is done here counts for the throughput") {
+  const std::vector<double> halves = {1, 3};
+  CHECK(train::share_ahead(halves, 0) == 1);
+  CHECK(train::share_ahead(halves, 1) == 0.75);
+  CHECK(train::share_ahead(std::vector<double>{2}, 0) == 1);
 }
