@@ -1,14 +1,10 @@
 // ratplus: trains and evaluates RAT+ language models. This file finds the command and prints what it throws.
 #include <fmt/core.h>
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <array>
 #include <boost/program_options/errors.hpp>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <string_view>
 
@@ -82,27 +78,10 @@ int run(int argc, char** argv) {
   return exit_usage;
 }
 
-/// libgomp's threads spin for some 300,000 rounds at the end of each parallel region before they sleep, and a step has
-/// hundreds of regions: under a CPU quota, or beside other work, they take the time of those that compute. 1,000 rounds
-/// cost an idle machine nothing. libgomp reads the variable before main, so the program is executed once more, unless
-/// the user has set it or OMP_WAIT_POLICY.
-void limit_spinning(int argc, char** argv) {
-  constexpr std::array computing = {std::string_view("train"), std::string_view("eval"),
-                                    std::string_view("bench")};
-  const std::string_view name = argc > 1 ? argv[1] : "";
-  if (std::ranges::find(computing, name) == computing.end()) return;
-  for (const char* variable : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}) {
-    if (std::getenv(variable) != nullptr) return;
-  }
-  if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0)
-    ::execv("/proc/self/exe", argv);  // where that fails, all is as before
-}
-
 }  // namespace
 }  // namespace ratplus::apps
 
 int main(int argc, char** argv) {
-  ratplus::apps::limit_spinning(argc, argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file above its size limit (ulimit -f) is a failed write with a message
   using ratplus::apps::print_error;
   ratplus::apps::open_standard_streams();

@@ -10,7 +10,6 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/format.h"
-#include "apps/output.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/ops.h"
@@ -147,7 +146,7 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-void check_device(const config::JobConfig& job, const slurm::Resources& r, bool dry_run) {
+void check_device(const config::JobConfig& job, const slurm::Resources& r) {
   const bool gpus = r.gpus_per_node > 0;
   if (gpus && job.job.device == DeviceChoice::cpu) {
     fail(
@@ -158,12 +157,10 @@ void check_device(const config::JobConfig& job, const slurm::Resources& r, bool 
   if (!gpus && job.job.device == DeviceChoice::cuda)
     fail("{}: job.device = \"cuda\" needs GPUs; give --gpus-per-node", job.source);
   if (gpus && cuda_device_count() == 0 && cuda_missing().empty()) {
-    const auto reason = fmt::format(
+    fail(
         "this ratplus was built without CUDA and would leave --gpus-per-node {} idle; build it where nvcc is "
         "(cmake -DRATPLUS_CUDA=ON)",
         r.gpus_per_node);
-    if (!dry_run) fail("{}", reason);
-    print_error("warning: " + reason);
   }
 }
 
@@ -270,7 +267,7 @@ int submit(const SubmitArguments& args) {
   const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
-  check_device(job, r, args.dry_run);
+  check_device(job, r);
   const auto data = train::check_data(job, r.rank_nodes());
   const Start start = check_start(job, data, r);
   if (start.finished) {

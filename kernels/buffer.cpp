@@ -13,7 +13,6 @@
 
 #include "kernels/cuda/device_memory.h"
 #include "kernels/error.h"
-#include "kernels/machine.h"
 #include "kernels/units.h"
 
 namespace ratplus {
@@ -36,6 +35,16 @@ std::int64_t round_up(std::int64_t bytes) {
 // Views of the counting pass begin here: not null, so that they do not look absent, and not canonical, so
 // that touching one faults at once.
 constexpr std::uintptr_t counting_address = std::uintptr_t{1} << 62;
+
+/// What this machine could still give without swapping, or -1 where /proc/meminfo does not say.
+std::int64_t available_host_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    constexpr std::string_view key = "MemAvailable:";
+    if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10) << 10;  // in kB
+  }
+  return -1;
+}
 
 constexpr const char* memory_advice =
     "use smaller sizes (micro-batch, window), job.recompute, or more ranks with parallel.shard = \"full\"";

@@ -47,8 +47,7 @@ std::string NodeBoard::create(int places) {
   const std::string name = fmt::format("/ratplus-{}-{:08x}", getpid(), std::random_device()());
   const int file = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, S_IRUSR | S_IWUSR);
   if (file < 0) return "";
-  // With its pages, so that a full /dev/shm is an error here and no SIGBUS later.
-  const bool sized = posix_fallocate(file, 0, static_cast<off_t>(bytes(places))) == 0;
+  const bool sized = ftruncate(file, static_cast<off_t>(bytes(places))) == 0;
   close(file);
   if (sized) return name;
   shm_unlink(name.c_str());

@@ -2,7 +2,6 @@
 
 #include <mpi.h>
 #include <sched.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,12 +12,18 @@
 #include <sstream>
 #include <vector>
 
-#include "kernels/machine.h"
-#include "kernels/units.h"
 #include "parallel/mpi_wait.h"
 
 namespace ratplus::parallel {
 namespace {
+
+/// Cores that this process may run on (mpirun and srun bind ranks to some).
+int available_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
 
 /// Ranks of this host, this one included, that may run on some of this one's cores: one where mpirun or srun bound each
 /// to cores of its own, those of a socket where they are bound to sockets, all without binding.
@@ -79,54 +84,15 @@ std::vector<int> made_up_nodes(const std::string& text, int size) {
   return names;
 }
 
-/// Tasks of the job step that srun started this process in, 0 outside of one.
-int tasks_of_step() {
-  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
-  return tasks == nullptr || std::getenv("SLURM_PROCID") == nullptr ? 0 : std::atoi(tasks);
-}
-
-/// An MPI that srun has told nothing makes each of its tasks a job of one rank, which would train alone.
-void require_all_tasks(int size) {
-  if (size > 1 || tasks_of_step() <= 1 || std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return;
-  fail(
-      "srun started {} tasks, but MPI finds this one alone: srun and MPI do not share a protocol, so that "
-      "each task "
-      "would do the whole job; use srun --mpi=pmix (`srun --mpi=list` must name it), or mpirun in the place "
-      "of srun "
-      "(for one process in a shell that srun started: env -u SLURM_STEP_NUM_TASKS ratplus ...)",
-      tasks_of_step());
-}
-
-/// Open MPI maps memory of /dev/shm, and a page for which there is no room there ends the process by SIGBUS. One rank by
-/// itself needs none of it.
-void prepare_shared_memory() {
-  if (std::getenv("OMPI_MCA_btl") != nullptr) return;  // the user's own choice
-  const char* ranks = std::getenv("OMPI_COMM_WORLD_SIZE");
-  const bool alone = std::getenv("PMIX_RANK") == nullptr && (ranks == nullptr || std::atoi(ranks) == 1);
-  if (alone) {
-    setenv("OMPI_MCA_btl", "self", 0);
-    return;
-  }
-  if (std::getenv("OMPI_MCA_btl_vader_backing_directory") != nullptr) return;
-  constexpr std::uint64_t needed = std::uint64_t{8} << 20;  // a rank's segment has 4 MiB
-  const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-  const auto sharers = static_cast<std::uint64_t>(local == nullptr ? 1 : std::max(1, std::atoi(local)));
-  struct statvfs room {};
-  if (statvfs("/dev/shm", &room) != 0 || room.f_bavail * room.f_frsize >= needed * sharers) return;
-  setenv("OMPI_MCA_btl_vader_backing_directory", "/tmp", 0);
-}
-
 }  // namespace
 
 World::World() {
-  prepare_shared_memory();
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   if (provided < MPI_THREAD_FUNNELED)
     fail("this MPI library supports no threads beside the one that calls it");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  require_all_tasks(size_);
   MPI_Comm node = MPI_COMM_NULL;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
@@ -275,7 +241,7 @@ int World::threads(int wanted) const {
     const int value = std::atoi(variable);
     if (value > 0) return value;
   }
-  return std::max(1, usable_cores() / core_sharers_);
+  return std::max(1, available_cores() / core_sharers_);
 }
 
 }  // namespace ratplus::parallel

@@ -70,7 +70,7 @@ class World {
   [[noreturn]] void abort(int status) const;
 
   /// CPU threads for this rank: `wanted` if positive, else OMP_NUM_THREADS, else this rank's share of the cores it
-  /// may run on (kernels/machine.h).
+  /// may run on.
   int threads(int wanted) const;
 
  private:

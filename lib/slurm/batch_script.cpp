@@ -27,13 +27,6 @@ std::string directive_value(const std::string& value) {
   return value.find_first_of(" #'") == std::string::npos ? value : "\"" + value + "\"";
 }
 
-/// In the name of an output file, where %j and the like are patterns, a % that is none is written twice.
-std::string without_patterns(const std::string& path) {
-  std::string doubled;
-  for (const char c : path) doubled += c == '%' ? std::string("%%") : std::string(1, c);
-  return doubled;
-}
-
 class Directives {
  public:
   /// "--name=value"; nothing where the value is empty or 0.
@@ -69,8 +62,7 @@ std::string directives(const BatchScript& script) {
   lines.add_option("--requeue");
   lines.add("open-mode", "append");
   lines.add("chdir", script.working_directory.string());
-  lines.add("output",
-            without_patterns(script.log.parent_path().string() + "/") + script.log.filename().string());
+  lines.add("output", script.log.string());
   for (const std::string& option : r.more) lines.add_option(option);
   return lines.text();
 }

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "kernels/error.h"
-#include "kernels/machine.h"
 #include "kernels/units.h"
 #include "lib/model/parameters.h"
 
@@ -94,7 +93,7 @@ Session::Session(const SessionSettings& settings, const parallel::World& world)
 Session::Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap)
     : settings_(settings),
       world_(world),
-      threads_(obtainable_threads(world.threads(settings.threads))),
+      threads_(world.threads(settings.threads)),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
       groups_(parallel::make_mesh_groups(*ops_, world,  // of the device's own backend, before it is wrapped
