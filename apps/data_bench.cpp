@@ -204,7 +204,10 @@ int data_bench_command(const Arguments& args) {
       "take steps at this rate; 0 is as fast as can be");
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
-  if (settings.window < 1 || settings.batch < 1) fail("--window and --batch must be positive");
+  constexpr std::int64_t most_window = 10'000'000, most_batch = 1'000'000;  // as of a job
+  if (settings.window < 1 || settings.batch < 1 || settings.window > most_window ||
+      settings.batch > most_batch)
+    fail("--window is 1 to {}, --batch 1 to {}", most_window, most_batch);
   if (!(settings.seconds > 0) || !(settings.pace >= 0))
     fail("--seconds must be positive, and --pace not negative");
   parse_sampling(settings.sampling);
