@@ -130,6 +130,9 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
           {"operations", std::move(operations)}};
 }
 
+/// Keeps bytes within 64 bits.
+constexpr double most_elements = 0x1p53;
+
 void check_sizes(const bench::OpsBenchSettings& s) {
   for (const auto& [option, value] : {std::pair{"batch", s.batch},
                                       {"tokens", s.tokens},
@@ -137,6 +140,14 @@ void check_sizes(const bench::OpsBenchSettings& s) {
                                       {"head-dim", s.head_dim},
                                       {"vocab", s.vocab_size}}) {
     if (value < 1) fail("bench: --{} {} is not positive", option, value);
+  }
+  const auto rows = static_cast<double>(s.batch) * static_cast<double>(s.tokens);
+  const auto columns = static_cast<double>(std::max(s.width, s.vocab_size));
+  if (std::max(rows, static_cast<double>(s.width)) * columns * 4 > most_elements) {
+    fail(
+        "bench: --batch {} x --tokens {} with --width {} and --vocab {} is more than any memory holds; make "
+        "some smaller",
+        s.batch, s.tokens, s.width, s.vocab_size);
   }
   if (s.width % s.head_dim != 0 || s.head_dim % 2 != 0) {
     fail("bench: --width {} must be a multiple of --head-dim {}, which must be even", s.width, s.head_dim);
@@ -282,6 +293,16 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
     if (args.any_order) overrides.push_back("job.deterministic=false");
     if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
     job = config::load_job(args.subject[1], overrides);
+    const double rows = static_cast<double>(args.micro_batches) * static_cast<double>(job.data.micro_batch) *
+                        static_cast<double>(job.data.window);
+    constexpr double most_rows = 0x1p32;  // of random tokens, which lie in memory
+    if (rows > most_rows) {
+      fail(
+          "--micro-batches {} x data.micro_batch {} x data.window {} are {:.2g} tokens a step and rank, more "
+          "than are "
+          "kept in memory; give fewer",
+          args.micro_batches, job.data.micro_batch, job.data.window, rows);
+    }
   });
   const auto& m = job.model;
   if (world.root()) {

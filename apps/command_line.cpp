@@ -1,42 +1,30 @@
 #include "apps/command_line.h"
 
-#include <cstdlib>
 #include <iostream>
-#include <string_view>
 
 #include "kernels/error.h"
+#include "parallel/launch.h"
 
 namespace ratplus::apps {
 
 namespace po = boost::program_options;
 
-namespace {
-
-/// This process's rank as the launcher says it; null without one.
-const char* launched_rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* rank = std::getenv(name)) return rank;
-  }
-  return nullptr;
-}
-
-}  // namespace
-
 bool launched() {
-  return launched_rank() != nullptr;
+  return parallel::find_launch().launched;
 }
 
 bool first_of_job() {
-  return !launched() || std::string_view(launched_rank()) == "0";
+  return parallel::find_launch().rank <= 0;
 }
 
 /// Every rank would write the same files.
 void refuse_ranks(const char* command) {
-  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
-    const char* ranks = std::getenv(variable);
-    if (ranks != nullptr && std::atoi(ranks) > 1)
-      fail("{} uses the cores of one machine; start it without mpirun", command);
-  }
+  const auto launch = parallel::find_launch();
+  if (launch.processes <= 1) return;
+  fail(
+      "{} uses the cores of one machine, and {} processes of it were started ({}); start one, without mpirun "
+      "or srun",
+      command, launch.processes, launch.variable);
 }
 
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,

@@ -103,6 +103,9 @@ std::optional<EvalArguments> parse(const Arguments& args) {
                                     {"micro-batch", parsed.micro_batch}}) {
     if (values->contains(name) && value < 1)
       throw po::error(fmt::format("--{} {} is not positive", name, value));
+    constexpr std::int64_t most = 1'000'000'000;  // keeps products of two within 64 bits
+    if (values->contains(name) && value > most)
+      throw po::error(fmt::format("--{} {} is more than {}", name, value, most));
   }
   if (parsed.tokens.empty() != parsed.dump_logits.empty())
     throw po::error("--tokens and --dump-logits go together");

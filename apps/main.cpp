@@ -11,6 +11,7 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/output.h"
+#include "apps/spinning.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
 
@@ -21,6 +22,7 @@ struct Command {
   std::string_view name;
   std::string_view summary;
   int (*run)(const Arguments&);
+  bool computes = false;  ///< by OpenMP's threads
 };
 
 constexpr std::array commands = {
@@ -28,10 +30,10 @@ constexpr std::array commands = {
     Command{"samples", "prompts and completions to samples with labels, for fine-tuning", samples_command},
     Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
             import_command},
-    Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command},
+    Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command, true},
     Command{"submit", "a training job to Slurm's queue, checked before", submit_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns, or logits of given tokens",
-            eval_command},
+            eval_command, true},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, weights, a run or a job file holds",
@@ -41,8 +43,8 @@ constexpr std::array commands = {
             report_command},
     Command{"watch", "a run in the terminal, live", watch_command},
     Command{"bench", "times of a layer's operations, or of a job's training steps and their communication",
-            bench_command},
-    Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command},
+            bench_command, true},
+    Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command, true},
 };
 
 void print_overview(std::FILE* out) {
@@ -71,7 +73,9 @@ int run(int argc, char** argv) {
     return 0;
   }
   for (const auto& command : commands) {
-    if (command.name == name) return command.run(Arguments(argv + 2, argv + argc));
+    if (command.name != name) continue;
+    if (command.computes) shorten_spinning(argv);
+    return command.run(Arguments(argv + 2, argv + argc));
   }
   if (!name.empty()) print_error(fmt::format("there is no command \"{}\"\n", name));
   print_overview(stderr);

@@ -71,6 +71,11 @@ void check_resources(const slurm::Resources& r) {
     throw po::error(fmt::format("--ranks-per-node {} is more than --gpus-per-node {}, and a rank takes a GPU",
                                 r.ranks_per_node, r.gpus_per_node));
   }
+  constexpr std::int64_t most_ranks = 1 << 20;
+  if (std::int64_t{r.nodes} * r.ranks_per_node > most_ranks) {
+    throw po::error(fmt::format("--nodes {} of {} are more than {} ranks", r.nodes,
+                                counted(r.ranks_per_node, "rank"), most_ranks));
+  }
   constexpr int most = 65535;  // that Slurm takes
   if (r.stop_before < 1 || r.stop_before > most)
     throw po::error(fmt::format("--stop-before {} is not between 1 and {} s", r.stop_before, most));
@@ -146,7 +151,8 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-void check_device(const config::JobConfig& job, const slurm::Resources& r) {
+/// A plan needs neither GPUs nor a program for them; a job does, so that only a dry run goes on without, and says so.
+void check_device(const config::JobConfig& job, const slurm::Resources& r, bool dry_run) {
   const bool gpus = r.gpus_per_node > 0;
   if (gpus && job.job.device == DeviceChoice::cpu) {
     fail(
@@ -157,10 +163,12 @@ void check_device(const config::JobConfig& job, const slurm::Resources& r) {
   if (!gpus && job.job.device == DeviceChoice::cuda)
     fail("{}: job.device = \"cuda\" needs GPUs; give --gpus-per-node", job.source);
   if (gpus && cuda_device_count() == 0 && cuda_missing().empty()) {
-    fail(
+    const auto problem = fmt::format(
         "this ratplus was built without CUDA and would leave --gpus-per-node {} idle; build it where nvcc is "
         "(cmake -DRATPLUS_CUDA=ON)",
         r.gpus_per_node);
+    if (!dry_run) fail("{}", problem);
+    fmt::print(stderr, "ratplus: warning: {}\n", problem);
   }
 }
 
@@ -231,7 +239,7 @@ slurm::BatchScript script_of(const config::JobConfig& job, const SubmitArguments
           .working_directory = fs::current_path(),
           .program = fs::read_symlink("/proc/self/exe"),
           .job_file = run / "submitted.toml",
-          .log = run / "slurm-%j.log",
+          .log_directory = run,
           .launcher = args.launcher,
           .resources = args.resources};
 }
@@ -267,7 +275,7 @@ int submit(const SubmitArguments& args) {
   const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
-  check_device(job, r);
+  check_device(job, r, args.dry_run);
   const auto data = train::check_data(job, r.rank_nodes());
   const Start start = check_start(job, data, r);
   if (start.finished) {

@@ -1,16 +1,19 @@
 #include "kernels/buffer.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <new>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "kernels/cgroup.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/error.h"
 #include "kernels/units.h"
@@ -36,14 +39,27 @@ std::int64_t round_up(std::int64_t bytes) {
 // that touching one faults at once.
 constexpr std::uintptr_t counting_address = std::uintptr_t{1} << 62;
 
-/// What this machine could still give without swapping, or -1 where /proc/meminfo does not say.
-std::int64_t available_host_memory() {
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string line; std::getline(meminfo, line);) {
-    constexpr std::string_view key = "MemAvailable:";
-    if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10) << 10;  // in kB
+/// The value of a line "MemAvailable:   123 kB" of a file of /proc, in bytes; -1 where it does not say.
+std::int64_t proc_bytes(const char* file, std::string_view key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10) << 10;
   }
   return -1;
+}
+
+/// What ulimit -v leaves to this process, or -1 without such a limit.
+std::int64_t available_address_space() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return -1;
+  const auto most = static_cast<std::int64_t>(
+      std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(std::numeric_limits<std::int64_t>::max())));
+  return std::max<std::int64_t>(most - std::max<std::int64_t>(proc_bytes("/proc/self/status", "VmSize:"), 0),
+                                0);
+}
+
+std::int64_t smaller(std::int64_t a, std::int64_t b) {
+  return a < 0 || b < 0 ? std::max(a, b) : std::min(a, b);
 }
 
 constexpr const char* memory_advice =
@@ -56,8 +72,8 @@ void check_fits(Device device, std::int64_t bytes) {
   if (bytes < small) return;
   const std::int64_t available = available_memory(device);
   if (available < 0 || bytes <= available) return;
-  fail("{}: needs {:.1f} GiB, the machine has {:.1f} GiB available; {}", to_string(device), gib(bytes),
-       gib(available), memory_advice);
+  fail("{}: needs {:.1f} GiB, {:.1f} GiB are available; {}", to_string(device), gib(bytes), gib(available),
+       memory_advice);
 }
 
 /// By all threads: the first to touch a page decides which NUMA node it lies on, and pages spread over the
@@ -83,8 +99,18 @@ void* allocate_host(std::int64_t bytes) {
 
 }  // namespace
 
+std::int64_t available_host_memory(int processes, const std::function<int(std::uint64_t)>& in_group) {
+  const auto machine = proc_bytes("/proc/meminfo", "MemAvailable:");
+  std::int64_t available = machine < 0 ? machine : machine / processes;
+  for (const auto& limit : cgroup_limits()) {
+    if (limit.memory >= 0) available = smaller(available, limit.memory / std::max(1, in_group(limit.group)));
+  }
+  return smaller(available, available_address_space());
+}
+
 std::int64_t available_memory(Device device) {
-  return device.kind == DeviceKind::cpu ? available_host_memory() : cuda::available_memory(device);
+  return device.kind == DeviceKind::cpu ? available_host_memory(1, [](std::uint64_t) { return 1; })
+                                        : cuda::available_memory(device);
 }
 
 Buffer::Buffer(Device device, std::int64_t bytes) : device_(device), bytes_(bytes) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -40,8 +41,12 @@ class Buffer {
   std::int64_t bytes_ = 0;
 };
 
-/// Bytes that the device could still give (the CPU: without swapping), or -1 where it cannot be told.
+/// Bytes that the device could still give this process (the CPU: without swapping, within the limits of its control
+/// groups and of ulimit -v), or -1 where it cannot be told.
 std::int64_t available_memory(Device device);
+/// The same of the CPU's for one of `processes` alike on this host; in_group tells how many of these share a control
+/// group (CgroupLimit::group).
+std::int64_t available_host_memory(int processes, const std::function<int(std::uint64_t)>& in_group);
 
 /// All memory of a job on one device, planned before it is allocated, so that the plan can be shown and the
 /// steady state allocates nothing. Use: run the code that asks for tensors once on a fresh Arena (it counts

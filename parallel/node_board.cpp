@@ -47,7 +47,8 @@ std::string NodeBoard::create(int places) {
   const std::string name = fmt::format("/ratplus-{}-{:08x}", getpid(), std::random_device()());
   const int file = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, S_IRUSR | S_IWUSR);
   if (file < 0) return "";
-  const bool sized = ftruncate(file, static_cast<off_t>(bytes(places))) == 0;
+  // Allocated and not only sized: in a full /dev/shm, touching memory that was never there would be SIGBUS.
+  const bool sized = posix_fallocate(file, 0, static_cast<off_t>(bytes(places))) == 0;
   close(file);
   if (sized) return name;
   shm_unlink(name.c_str());

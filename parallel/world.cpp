@@ -1,17 +1,23 @@
 #include "parallel/world.h"
 
 #include <mpi.h>
+#include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <map>
 #include <sstream>
+#include <thread>
 #include <vector>
 
+#include "kernels/buffer.h"
+#include "kernels/cgroup.h"
+#include "parallel/launch.h"
 #include "parallel/mpi_wait.h"
 
 namespace ratplus::parallel {
@@ -40,6 +46,17 @@ int count_core_sharers(int local_size, MPI_Comm node) {
     if (CPU_COUNT(&common) > 0) ++sharers;
   }
   return std::max(1, sharers);
+}
+
+/// The control groups with limits that the ranks of this host are in, rank by rank, each with `most` places.
+std::vector<std::uint64_t> gather_groups(int local_size, MPI_Comm node) {
+  constexpr std::size_t most = 16;  // groups above each other; more are not seen
+  std::array<std::uint64_t, most> own{};
+  const auto limits = cgroup_limits();
+  for (std::size_t i = 0; i < std::min(most, limits.size()); ++i) own[i] = limits[i].group;
+  std::vector<std::uint64_t> all(most * static_cast<std::size_t>(local_size));
+  MPI_Allgather(own.data(), most, MPI_UINT64_T, all.data(), most, MPI_UINT64_T, node);
+  return all;
 }
 
 /// The board of this host's ranks, on which each has entered itself.
@@ -84,6 +101,20 @@ std::vector<int> made_up_nodes(const std::string& text, int size) {
   return names;
 }
 
+/// Where the launcher has started several processes and MPI knows of this one alone, each would do the whole job by
+/// itself, and all would write the same files.
+void check_launch(int size) {
+  const auto launch = find_launch();
+  if (size > 1 || launch.processes <= 1) return;
+  MPI_Finalize();
+  // The first says it for all; where launchers kill the rest when one process ends, it needs the time.
+  if (launch.rank > 0) {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    std::_Exit(1);
+  }
+  fail("{}", explain_singletons(launch));
+}
+
 }  // namespace
 
 World::World() {
@@ -93,11 +124,13 @@ World::World() {
     fail("this MPI library supports no threads beside the one that calls it");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  check_launch(size_);
   MPI_Comm node = MPI_COMM_NULL;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
   core_sharers_ = count_core_sharers(local_size_, node);
+  host_groups_ = gather_groups(local_size_, node);
   nodes_ = number_nodes(find_nodes(rank_, size_, node));
   board_ = open_board(rank_, local_rank_, local_size_, node);
   MPI_Comm_free(&node);
@@ -235,13 +268,28 @@ void World::abort(int status) const {
   std::abort();
 }
 
+int World::sharers_of(std::uint64_t group) const {
+  // A group is listed once a rank, or twice where one directory limits both memory and cores.
+  return std::clamp(static_cast<int>(std::ranges::count(host_groups_, group)), 1, local_size_);
+}
+
 int World::threads(int wanted) const {
   if (wanted > 0) return wanted;
+  int threads = std::max(1, available_cores() / core_sharers_);
+  for (const auto& limit : cgroup_limits()) {
+    if (limit.cores <= 0) continue;
+    const double share = limit.cores / sharers_of(limit.group);
+    if (share < threads) threads = std::max(1, static_cast<int>(share));
+  }
   if (const char* variable = std::getenv("OMP_NUM_THREADS")) {
     const int value = std::atoi(variable);
-    if (value > 0) return value;
+    if (value > 0) threads = value;
   }
-  return std::max(1, available_cores() / core_sharers_);
+  return std::min(threads, omp_get_thread_limit());
+}
+
+std::int64_t World::host_memory() const {
+  return available_host_memory(local_size_, [this](std::uint64_t group) { return sharers_of(group); });
 }
 
 }  // namespace ratplus::parallel

@@ -70,11 +70,17 @@ class World {
   [[noreturn]] void abort(int status) const;
 
   /// CPU threads for this rank: `wanted` if positive, else OMP_NUM_THREADS, else this rank's share of the cores it
-  /// may run on.
+  /// may run on and of the CPU quotas of its control groups; of the latter two at most OMP_THREAD_LIMIT.
   int threads(int wanted) const;
+
+  /// Bytes of this host's memory that this rank may plan with, or -1 where it cannot be told: its share of what the
+  /// machine and its control groups can still give.
+  std::int64_t host_memory() const;
 
  private:
   std::string broadcast(const std::string& text, int from) const;
+  /// Ranks of this host in a control group (CgroupLimit::group).
+  int sharers_of(std::uint64_t group) const;
   std::vector<double> gather(std::span<const double> values, const char* kind) const;
 
   int rank_ = 0;
@@ -82,6 +88,8 @@ class World {
   int local_rank_ = 0;
   int local_size_ = 1;
   int core_sharers_ = 1;  ///< ranks of this host, this one included, that may run on some of this one's cores
+  std::vector<std::uint64_t>
+      host_groups_;  ///< control groups with limits of all ranks of this host, each rank's own
   std::string host_;
   std::vector<int> nodes_;
   std::unique_ptr<NodeBoard> board_;

@@ -75,6 +75,7 @@ run_directory() {
   job=$("$ratplus" train "$@" --print-config) || return
   directory=$(sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$job" | head -n 1)
   [[ -n $directory ]] || fail "$ratplus does not tell the run directory of $1"
+  [[ $directory != *\\* ]] || fail "$directory: batch jobs take no quotes, backslashes or line ends in job.directory; rename it"
   echo "$directory"
 }
 

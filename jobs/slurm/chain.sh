@@ -63,6 +63,7 @@ directory_of() { sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$1" | head -n 1; }
 pretrain_job=$("$ratplus" train "${jobs[0]}" --print-config) || exit
 pretrained=$(directory_of "$pretrain_job")
 [[ -n $pretrained ]] || die "$ratplus does not tell the run directory of ${jobs[0]}"
+[[ $pretrained != *\\* ]] || die "$pretrained: batch jobs take no quotes, backslashes or line ends in job.directory; rename it"
 sweep=${sweep:-$(dirname "$pretrained")/sweep}
 "$ratplus" train "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained" --print-config >/dev/null || exit
 

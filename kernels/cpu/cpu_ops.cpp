@@ -4,15 +4,69 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
+#include <latch>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/cpu/checks.h"
 
 namespace ratplus {
 
+namespace {
+
+/// Starts this many threads at once and ends them. OpenMP ends the whole process where one of its own does not start.
+void check_threads_start(int threads) {
+  std::latch done(1);
+  std::vector<std::jthread> others;
+  std::string reason;
+  try {
+    for (int i = 1; i < threads; ++i) others.emplace_back([&done] { done.wait(); });
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+  done.count_down();
+  if (reason.empty()) return;
+  fail(
+      "only {} of {} CPU threads start ({}); ask for fewer (job.threads or --threads, OMP_NUM_THREADS), or "
+      "raise the "
+      "limit of processes (ulimit -u, pids.max of the control group) or of address space (ulimit -v)",
+      others.size() + 1, threads, reason);
+}
+
+/// The threads that OpenMP gives where so many are asked for.
+int granted_threads(int threads) {
+  int granted = 1;
+#pragma omp parallel num_threads(threads)
+#pragma omp single
+  granted = omp_get_num_threads();
+  return granted;
+}
+
+}  // namespace
+
 std::unique_ptr<Ops> make_cpu_ops(int threads) {
   if (threads < 0) fail("the number of threads is {}; it is at least 1, or 0 for OpenMP's choice", threads);
-  return std::make_unique<cpu::CpuOps>(threads == 0 ? omp_get_max_threads() : threads);
+  // With fewer threads than it has asked for, OpenBLAS would wait for the others for ever.
+  omp_set_dynamic(0);
+  omp_set_max_active_levels(std::max(1, omp_get_max_active_levels()));
+  const int wanted = threads == 0 ? std::min(omp_get_max_threads(), omp_get_thread_limit()) : threads;
+  if (wanted > omp_get_thread_limit()) {
+    fail(
+        "{} CPU threads are asked for (job.threads or --threads), and OMP_THREAD_LIMIT allows {}; ask for at "
+        "most "
+        "that many, or unset OMP_THREAD_LIMIT",
+        wanted, omp_get_thread_limit());
+  }
+  check_threads_start(wanted);
+  if (const int granted = granted_threads(wanted); granted < wanted) {
+    fail(
+        "{} CPU threads are asked for, and OpenMP gives {}; ask for at most that many (job.threads or "
+        "--threads)",
+        wanted, granted);
+  }
+  return std::make_unique<cpu::CpuOps>(wanted);
 }
 
 namespace cpu {

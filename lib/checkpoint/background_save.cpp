@@ -33,9 +33,10 @@ BackgroundSave::~BackgroundSave() {
 
 bool BackgroundSave::prepare(const parallel::ParameterStore& store, Device device) {
   const auto bytes = elements_of_part(store) * static_cast<std::int64_t>(sizeof(float));
-  const auto available = available_memory(Device{});
-  // The other ranks of this host take as much at the same moment; a tenth is left to whatever else needs some.
-  const auto needed = bytes * world_.local_size() / 10 * 11;
+  // This rank's share, since the others of its host take as much at the same moment; a tenth is left to whatever else
+  // needs some.
+  const auto available = world_.host_memory();
+  const auto needed = bytes / 10 * 11;
   if (world_.max(std::int64_t{available >= 0 && needed > available}) != 0) return false;
   world_.agree([&] { host_ = HostMemory(device, bytes); });
   return true;

@@ -8,6 +8,7 @@
 
 #include "kernels/error.h"
 #include "kernels/units.h"
+#include "lib/config/keys.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::config {
@@ -62,9 +63,15 @@ void validate_units(const model::ModelConfig& model, const PlaceOf& place_of) {
 void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
   const DataSection& data = job.data;
   const model::ModelConfig& model = job.model;
-  const double elements = static_cast<double>(data.micro_batch) * static_cast<double>(data.window) *
-                          static_cast<double>(model.width) * static_cast<double>(model.layers);
-  if (elements <= 0x1p53) return;
+  const double rows = static_cast<double>(data.micro_batch) * static_cast<double>(data.window);
+  if (rows * static_cast<double>(model.vocab_size) > 0x1p53) {
+    fail(
+        "{}: data.micro_batch = {} x data.window = {} x model.vocab_size = {} is more than any memory holds; "
+        "make "
+        "some of them smaller",
+        place_of("data.micro_batch"), data.micro_batch, data.window, model.vocab_size);
+  }
+  if (rows * static_cast<double>(model.width) * static_cast<double>(model.layers) <= 0x1p53) return;
   fail(
       "{}: data.micro_batch = {} x data.window = {} x model.width = {} x model.layers = {} is more than any "
       "memory holds; make some of them smaller",
@@ -97,6 +104,22 @@ void validate_schedule(const ScheduleSection& schedule, const PlaceOf& place_of)
     fail("{}: schedule.floor_lr = {} is above schedule.peak_lr = {}; lower the one or raise the other",
          place_of("schedule.floor_lr"), schedule.floor_lr, schedule.peak_lr);
   }
+}
+
+/// Keeps counts of tokens and samples within 64 bits: those of all steps, and those that a validation reads.
+void validate_length(const JobConfig& job, const PlaceOf& place_of) {
+  if (job.schedule.epochs > 0) return;  // the steps are not known yet
+  const auto& data = job.data;
+  const double tokens = static_cast<double>(job.schedule.steps) * static_cast<double>(data.batch) *
+                        static_cast<double>(data.window);
+  // A number of tokens is rounded up to whole steps.
+  if (tokens <= 1.1 * static_cast<double>(most_tokens)) return;
+  fail(
+      "{}: schedule.steps = {} x data.batch = {} x data.window = {} are {:.2g} tokens, and at most {:.0g} "
+      "are counted; "
+      "use fewer steps, or schedule.tokens",
+      place_of("schedule.steps"), job.schedule.steps, data.batch, data.window, tokens,
+      static_cast<double>(most_tokens));
 }
 
 void validate_batch(const DataSection& data, const PlaceOf& place_of) {
@@ -148,6 +171,7 @@ void validate_job(const JobConfig& job, const PlaceOf& place_of) {
   validate_activations(job, place_of);
   validate_patterns(job, place_of);
   validate_schedule(job.schedule, place_of);
+  validate_length(job, place_of);
   validate_batch(job.data, place_of);
   if (job.parallel.ranks > 0) validate_batch_over_ranks(job, job.parallel.ranks, place_of("parallel.ranks"));
 }

@@ -16,7 +16,11 @@ namespace ratplus::config {
 /// No restriction beyond the type.
 struct Any {};
 
-/// low <= x <= high. The upper bounds below keep products such as steps x batch x window within 64 bits.
+/// Tokens of a whole job, at most; that of steps x batch x window is validated too.
+inline constexpr std::int64_t most_tokens = 1'000'000'000'000'000'000;
+
+/// low <= x <= high. The upper bounds below keep sums and products of two within 64 bits; validate_job looks at those of
+/// three.
 struct IntegerRange {
   std::int64_t low = 0;
   std::int64_t high = std::numeric_limits<std::int64_t>::max();
@@ -130,7 +134,7 @@ void for_each_key(Job& config, Visit&& visit) {
 
   auto& schedule = config.schedule;
   visit("schedule", "steps", schedule.steps, IntegerRange{1, 1'000'000'000'000});
-  visit("schedule", "tokens", schedule.tokens, IntegerRange{1, 1'000'000'000'000'000'000});
+  visit("schedule", "tokens", schedule.tokens, IntegerRange{1, most_tokens});
   visit("schedule", "epochs", schedule.epochs, IntegerRange{1, 1'000'000});
   visit("schedule", "peak_lr", schedule.peak_lr, positive);
   visit("schedule", "floor_lr", schedule.floor_lr, not_negative);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/error.h"
 #include "lib/model/parameters.h"
@@ -27,7 +28,7 @@ std::int64_t checkpoint_bytes(const model::ModelConfig& config) {
 std::int64_t kept_checkpoints(const config::JobConfig& job) {
   const auto& settings = job.checkpoint;
   const auto written = times(job.schedule.steps, settings.every);
-  auto kept = settings.keep + 1;
+  auto kept = std::min(settings.keep, written) + 1;
   if (settings.keep_every > 0) kept += job.schedule.steps / settings.keep_every;
   return std::min(written, kept);
 }
@@ -69,6 +70,13 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
 }
 
 }  // namespace
+
+std::int64_t Plan::all_checkpoint_bytes() const {
+  std::int64_t bytes = 0;
+  return __builtin_mul_overflow(checkpoint_bytes, checkpoints, &bytes)
+             ? std::numeric_limits<std::int64_t>::max()
+             : bytes;
+}
 
 Plan plan_job(const config::JobConfig& job, const Cluster& cluster) {
   if (job.job.device == DeviceChoice::cpu) {

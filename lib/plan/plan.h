@@ -26,6 +26,8 @@ struct Plan {
   std::int64_t export_bytes = 0;      ///< of the last weights as safetensors; 0 without checkpoint.dtype
   std::vector<std::string> cautions;  ///< where the plan goes beyond what was measured
 
+  /// Of all checkpoints that lie there at a time; the largest number there is where it is more.
+  std::int64_t all_checkpoint_bytes() const;
   double gpu_hours(const Cluster& cluster) const { return seconds / 3600 * cluster.ranks(); }
 };
 

@@ -27,6 +27,13 @@ std::string directive_value(const std::string& value) {
   return value.find_first_of(" #'") == std::string::npos ? value : "\"" + value + "\"";
 }
 
+/// As the name of an output file, where Slurm replaces %j and its like.
+std::string without_patterns(const std::string& path) {
+  std::string text;
+  for (const char c : path) text += c == '%' ? std::string("%%") : std::string(1, c);
+  return text;
+}
+
 class Directives {
  public:
   /// "--name=value"; nothing where the value is empty or 0.
@@ -62,7 +69,7 @@ std::string directives(const BatchScript& script) {
   lines.add_option("--requeue");
   lines.add("open-mode", "append");
   lines.add("chdir", script.working_directory.string());
-  lines.add("output", script.log.string());
+  lines.add("output", without_patterns(script.log_directory.string()) + "/slurm-%j.log");
   for (const std::string& option : r.more) lines.add_option(option);
   return lines.text();
 }

@@ -42,7 +42,7 @@ struct BatchScript {
   std::filesystem::path working_directory;  ///< that the job file's paths are relative to
   std::filesystem::path program;
   std::filesystem::path job_file;
-  std::filesystem::path log;  ///< "%j" stands for the job's number
+  std::filesystem::path log_directory;  ///< of the log, slurm-N.log for job N
   Launcher launcher = Launcher::srun;
   Resources resources;
 

@@ -17,6 +17,7 @@
 #include "data/sha256.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/train/run_end.h"
 
 namespace ratplus::train {
 namespace {
@@ -68,10 +69,13 @@ void require_no_dead_link(const char* key, const fs::path& path) {
        path.string(), fs::read_symlink(path, ignored).string(), key);
 }
 
-/// Of the newest save that a run's metrics.jsonl tells; 0 where it tells none.
+/// The step of the newest save of which a run tells, in metrics.jsonl or in how its last start ended; 0 where it tells
+/// of none.
 std::int64_t last_saved_step(const fs::path& run) {
-  std::ifstream in(run / "metrics.jsonl");
   std::int64_t step = 0;
+  const auto end = read_run_end(run);
+  if (end && end->step && !end->checkpoint.empty()) step = *end->step;
+  std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     if (line.find("\"checkpoint\"") == std::string::npos) continue;
     const auto entry = nlohmann::json::parse(line, nullptr, false);
@@ -162,9 +166,9 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
     const auto saved = last_saved_step(run);
     if (saved == 0) return {};
     fail(
-        "{}: no checkpoint is in {}, though metrics.jsonl names one of step {}; mount its file system or "
-        "bring it "
-        "back, or, to begin anew, remove metrics.jsonl or choose another job.directory",
+        "{}: no checkpoint is in {}, though the run tells of one of step {}; mount its file system or bring "
+        "it back, "
+        "or, to begin anew, remove metrics.jsonl and starts/ or choose another job.directory",
         run.string(), checkpoint::checkpoints_of(run).string(), saved);
   }
   const auto info = checkpoint::read_info(*checkpoint);
@@ -208,13 +212,14 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
 void RunDirectory::require_room_for_checkpoints(const config::JobConfig& job) {
   const auto directory = checkpoint::checkpoints_of(job.job.directory);
   std::error_code reason;
-  fs::create_directories(directory, reason);
+  const bool made = fs::create_directories(directory, reason);
   if (reason)
     fail("{}: cannot be made: {}{}", directory.string(), reason.message(),
          data::write_advice(reason.value()));
   const auto probe = directory / ".writable";
   data::write_whole_file(probe, "checkpoints can be written here\n");
   fs::remove(probe, reason);
+  if (made) fs::remove(directory, reason);
 }
 
 /// RUN/checkpoints is where all commands look, so checkpoints that go elsewhere are linked there.
@@ -247,34 +252,35 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
 void RunDirectory::claim(const fs::path& target, const fs::path& link) {
   const auto run = fs::weakly_canonical(link.parent_path()).string();
   const auto file = target / owner_name;
-  // Made beside and linked to its name, which fails where there is one: so it is whole, and of one run, on NFS too.
   const auto own = target / fmt::format("{}.{}.{}", owner_name, hash_of(run), ::getpid());
+  const auto owner = [&] {
+    std::string text = fs::exists(file) ? data::read_whole_file(file) : "";
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return text;
+  };
+  std::error_code ignored;
+  const auto is_there = [&](const std::string& other) {
+    const auto theirs = checkpoint::checkpoints_of(other);
+    return fs::is_symlink(theirs, ignored) ? fs::equivalent(theirs, target, ignored)
+                                           : fs::exists(fs::path(other) / "log.txt", ignored);
+  };
+  // Written beside and linked to its name, which fails where there is one: so it is whole, and one run's, on NFS too.
   data::write_whole_file(own, run + '\n');
-  std::error_code taken, ignored;
+  std::error_code taken;
   fs::create_hard_link(own, file, taken);
-  if (!taken || taken != std::errc::file_exists) {
-    if (taken) fs::rename(own, file, ignored);  // a file system without hard links
-    fs::remove(own, ignored);
-    return;
-  }
-  std::string owner = data::read_whole_file(file);
-  while (!owner.empty() && owner.back() == '\n') owner.pop_back();
-  const auto others = checkpoint::checkpoints_of(owner);
-  const bool claimed =
-      owner != run && (fs::is_symlink(others, ignored) ? fs::equivalent(others, target, ignored)
-                                                       : fs::exists(fs::path(owner) / "log.txt", ignored));
-  if (!claimed) {
-    fs::rename(own, file, ignored);
-    return;
-  }
+  // A file system without hard links, or an owner that is gone: the last of several that come now has it.
+  if (taken && (!fs::exists(file) || !is_there(owner()))) fs::rename(own, file, ignored);
   fs::remove(own, ignored);
-  fail(
-      "{}: belongs to the run {}, and checkpoint.dir is for the checkpoints of one run alone; give another{}",
-      target.string(), owner,
-      fs::exists(fs::symlink_status(link))
-          ? fmt::format(", or, where {} is a copy of that run, copy the checkpoints and remove the link {}",
-                        run, link.string())
-          : "");
+  if (const auto has_it = owner(); has_it != run) {
+    fail(
+        "{}: belongs to the run {}, and checkpoint.dir is for the checkpoints of one run alone; give "
+        "another{}",
+        target.string(), has_it,
+        fs::exists(fs::symlink_status(link))
+            ? fmt::format(", or, where {} is a copy of that run, copy the checkpoints and remove the link {}",
+                          run, link.string())
+            : "");
+  }
 }
 
 void RunDirectory::lock() {

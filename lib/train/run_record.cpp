@@ -151,9 +151,9 @@ std::vector<LibraryVersion> library_versions() {
 }
 
 bool is_recorded(std::string_view variable) {
-  constexpr std::array prefixes = {"NCCL_",   "UCX_",      "OMPI_MCA_", "PMIX_MCA_", "SLURM_",
-                                   "OMP_",    "OPENBLAS_", "CUDA_",     "CUBLAS_",   "CUDNN_",
-                                   "NVIDIA_", "HDF5_",     "RATPLUS_",  "LD_PRELOAD"};
+  constexpr std::array prefixes = {"NCCL_",  "UCX_",    "OMPI_MCA_", "PMIX_MCA_", "SLURM_",
+                                   "OMP_",   "GOMP_",   "OPENBLAS_", "CUDA_",     "CUBLAS_",
+                                   "CUDNN_", "NVIDIA_", "HDF5_",     "RATPLUS_",  "LD_PRELOAD"};
   // OMPI_MCA_orte_precondition_transports is the key of a job's own traffic.
   constexpr std::array secrets = {"JWT", "TOKEN", "SECRET", "PASS", "KEY", "CREDENTIAL", "transports"};
   return std::ranges::any_of(prefixes, [&](std::string_view each) { return variable.starts_with(each); }) &&

@@ -70,9 +70,9 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
 /// Bytes that a rank may plan with, or -1 where it cannot be told. The ranks of a host share its memory; GPUs they do
 /// not share.
 std::int64_t memory_for_rank(const Device& device, const parallel::World& world) {
+  if (device.kind == DeviceKind::cpu) return world.host_memory();
   const std::int64_t available = available_memory(device);
   if (available < 0) return available;
-  if (device.kind == DeviceKind::cpu) return available / world.local_size();
   return std::max<std::int64_t>(available - gpu_reserve, 0);
 }
 

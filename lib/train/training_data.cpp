@@ -2,6 +2,7 @@
 
 #include "data/supervised_samples.h"
 #include "kernels/error.h"
+#include "lib/config/keys.h"
 #include "parallel/mesh.h"
 
 namespace ratplus::train {
@@ -113,6 +114,12 @@ config::JobConfig complete_schedule(config::JobConfig job) {
   std::int64_t samples = 0;
   for (const data::Source& source : read_sources(job))
     samples += training_samples_of(source.manifest, job.data.window);
+  const double tokens = static_cast<double>(job.schedule.epochs) * static_cast<double>(samples) *
+                        static_cast<double>(job.data.window);
+  if (tokens > static_cast<double>(config::most_tokens)) {
+    fail("{}: schedule.epochs = {} of this data are {:.2g} tokens, and at most {:.0g} are counted; use fewer",
+         job.source, job.schedule.epochs, tokens, static_cast<double>(config::most_tokens));
+  }
   job.schedule.steps = (job.schedule.epochs * samples + job.data.batch - 1) / job.data.batch;
   return job;
 }

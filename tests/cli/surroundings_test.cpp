@@ -42,7 +42,7 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   const auto empty = test::ratplus(arguments(run, settings) + " --resume");
   CAPTURE(empty.output);
   CHECK(empty.status == 1);
-  CHECK(test::contains(empty.output, "metrics.jsonl names one of step 5; mount its file system"));
+  CHECK(test::contains(empty.output, "the run tells of one of step 5; mount its file system"));
   CHECK(data::read_whole_file(run / "metrics.jsonl") == metrics);
 
   fs::remove(elsewhere);
