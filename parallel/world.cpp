@@ -269,7 +269,7 @@ void World::abort(int status) const {
 }
 
 int World::sharers_of(std::uint64_t group) const {
-  // A group is listed once a rank, or twice where one directory limits both memory and cores.
+  // Each rank lists a group once; one whose limit was set after the start counts as this rank's alone.
   return std::clamp(static_cast<int>(std::ranges::count(host_groups_, group)), 1, local_size_);
 }
 

@@ -1,6 +1,8 @@
 #include "kernels/cpu/cpu_ops.h"
 
 #include <omp.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -35,6 +37,29 @@ void check_threads_start(int threads) {
       others.size() + 1, threads, reason);
 }
 
+/// Has OpenBLAS map its buffers, one a thread, which it keeps. Where an address-space limit leaves no room for them it
+/// would try again for ever.
+void map_blas_buffers(int threads) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  constexpr std::size_t buffer = std::size_t{128}
+                                 << 20;  // bytes; OpenBLAS's on x86-64, the largest of its sizes
+  const std::size_t bytes = buffer * static_cast<std::size_t>(threads + 1);
+  void* room = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (room == MAP_FAILED) {
+    fail(
+        "the address-space limit (ulimit -v {}) leaves no room for matrix products by {} CPU threads, whose "
+        "buffers "
+        "take {} MiB; raise it (ulimit -v unlimited), or ask for fewer threads (job.threads or --threads)",
+        limit.rlim_cur / 1024, threads, bytes >> 20);
+  }
+  munmap(room, bytes);
+  constexpr std::int64_t n = 512;  // large enough for all threads
+  std::vector<float> a(n * n, 1.0f), c(n * n);
+  const auto matrix = [](std::vector<float>& values) { return Tensor(values.data(), DType::f32, {n, n}); };
+  cpu::CpuOps(threads).matmul(matrix(c), matrix(a), matrix(a), {});
+}
+
 /// The threads that OpenMP gives where so many are asked for.
 int granted_threads(int threads) {
   int granted = 1;
@@ -66,6 +91,7 @@ std::unique_ptr<Ops> make_cpu_ops(int threads) {
         "--threads)",
         wanted, granted);
   }
+  map_blas_buffers(wanted);
   return std::make_unique<cpu::CpuOps>(wanted);
 }
 

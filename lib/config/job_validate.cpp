@@ -64,18 +64,18 @@ void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
   const DataSection& data = job.data;
   const model::ModelConfig& model = job.model;
   const double rows = static_cast<double>(data.micro_batch) * static_cast<double>(data.window);
+  if (rows * static_cast<double>(model.width) * static_cast<double>(model.layers) > 0x1p53) {
+    fail(
+        "{}: data.micro_batch = {} x data.window = {} x model.width = {} x model.layers = {} is more than "
+        "any memory holds; make some of them smaller",
+        place_of("data.micro_batch"), data.micro_batch, data.window, model.width, model.layers);
+  }
   if (rows * static_cast<double>(model.vocab_size) > 0x1p53) {
     fail(
-        "{}: data.micro_batch = {} x data.window = {} x model.vocab_size = {} is more than any memory holds; "
-        "make "
-        "some of them smaller",
+        "{}: data.micro_batch = {} x data.window = {} x model.vocab_size = {} is more than "
+        "any memory holds; make some of them smaller",
         place_of("data.micro_batch"), data.micro_batch, data.window, model.vocab_size);
   }
-  if (rows * static_cast<double>(model.width) * static_cast<double>(model.layers) <= 0x1p53) return;
-  fail(
-      "{}: data.micro_batch = {} x data.window = {} x model.width = {} x model.layers = {} is more than any "
-      "memory holds; make some of them smaller",
-      place_of("data.micro_batch"), data.micro_batch, data.window, model.width, model.layers);
 }
 
 void validate_patterns(const JobConfig& job, const PlaceOf& place_of) {

@@ -37,7 +37,7 @@ struct StartRecord {
   std::optional<std::filesystem::path> checkpoint;  ///< that it has its weights from
 };
 
-/// Variables of the environment that bear on a run: NCCL_*, UCX_*, OMPI_MCA_*, SLURM_*, PMIX_*, OMP_*, CUDA_*, RATPLUS_*
+/// Variables of the environment that bear on a run: NCCL_*, UCX_*, OMPI_MCA_*, SLURM_*, PMIX_*, OMP_*, GOMP_*, CUDA_*, RATPLUS_*
 /// and their like; of them none whose name speaks of a secret (SLURM_JWT).
 bool is_recorded(std::string_view variable);
 /// Those that this process has.

@@ -320,3 +320,38 @@ TEST_CASE(
   CHECK(without.status == 2);
   CHECK(test::contains(without.output, "--gpus-per-node"));
 }
+
+TEST_CASE("a % of the run directory is none of Slurm's patterns") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "100%j";
+  const auto result = submit(run, "--nodes 1 --ranks-per-node 1 --dry-run");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  CHECK(test::contains(result.output, "100%%j/slurm-%j.log\n"));
+  CHECK(test::contains(result.output, "100%j/submitted.toml"));  // no pattern elsewhere
+}
+
+TEST_CASE("a dry run for a kind of GPU needs no program built for GPUs") {
+  const test::ScratchDirectory scratch;
+  const auto result = submit(scratch / "run", "--nodes 1 --gpus-per-node 2 --gpu h100 --dry-run");
+  CAPTURE(result.output);
+  CHECK(result.status == 0);
+  CHECK(test::contains(result.output, "tokens/s a GPU expected"));
+  CHECK(test::contains(result.output, "#SBATCH --gpus-per-node=2\n"));
+}
+
+TEST_CASE("batch scripts explain themselves, from any directory") {
+  const fs::path scripts = fs::path(RATPLUS_SOURCE_DIR) / "jobs/slurm";
+  int seen = 0;
+  for (const auto& entry : fs::directory_iterator(scripts)) {
+    if (entry.path().extension() != ".sbatch") continue;
+    ++seen;
+    const auto result = test::shell("cd / && bash " + entry.path().string() + " --help");
+    CAPTURE(result.output);
+    CHECK(result.status == 0);
+    CHECK(test::contains(result.output, "  sbatch "));
+    CHECK(test::contains(result.output, entry.path().filename().string()));
+    CHECK(!test::contains(result.output, "SBATCH --"));
+  }
+  CHECK(seen == 5);
+}

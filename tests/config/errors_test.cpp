@@ -52,6 +52,20 @@ TEST_CASE("an unknown section names the nearest one") {
              "job.toml:7: section [log] is a list of tables; write its name in single brackets");
 }
 
+TEST_CASE("counts that 64 bits do not hold are refused") {
+  const auto tokens =
+      refusal(minimal_job, {"schedule.steps=1000000000000", "data.batch=1000000", "data.window=10000000"});
+  CAPTURE(tokens);
+  CHECK(test::contains(
+      tokens,
+      "schedule.steps = 1000000000000 x data.batch = 1000000 x data.window = 10000000 are 1e+25 tokens"));
+  const auto logits = refusal(
+      minimal_job, {"model.vocab_size=1000000000", "model.width=2", "model.head_dim=2", "data.batch=1000000",
+                    "data.micro_batch=1000000", "data.window=10000000", "schedule.steps=1"});
+  CAPTURE(logits);
+  CHECK(test::contains(logits, "x model.vocab_size = 1000000000 is more than any memory holds"));
+}
+
 TEST_CASE("a wrong type names the expected and the found one") {
   check_line("batch = \"ten\"", "job.toml:7: data.batch must be an integer, not the string \"ten\"");
   check_line("batch = 1.5", "job.toml:7: data.batch must be an integer, not the float 1.5");
