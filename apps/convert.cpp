@@ -35,6 +35,7 @@ its content tells; what DST is to be, its name:
   FILE.pth (.pt, .bin)           PyTorch: {"task": state dict}, for the reference's load_state_dict
   FILE.safetensors               safetensors, with the model's sizes in its metadata
   NAME.safetensors.index.json    the same in several files, which the index lists
+Another suffix of a file's (.gguf) is refused; DIR.NAME/ is a directory. Directories above DST are made.
 SRC may also be a run's directory (its newest checkpoint), or one that holds safetensors. Of a file of
 PyTorch's nothing is executed: it may hold tensors, dictionaries and plain values, in "task" or bare.
 Every size of the model is told by the tensors' shapes but for that of a head (--head-dim).
@@ -89,6 +90,7 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
     throw po::error(fmt::format("--shard-size {} is not positive", parsed.shard_gib));
   if (parsed.shard_gib > 0) options.shard_bytes = static_cast<std::int64_t>(parsed.shard_gib * (1 << 30));
   if (!parsed.dtype.empty()) options.type = checkpoint::parse_stored_type(parsed.dtype, "--dtype");
+  weights::require_known_suffix(parsed.paths[1]);
   const auto format = weights::format_of(parsed.paths[1]);
   if (given->contains("parts") && format != weights::Format::checkpoint)
     throw po::error("--parts is for a checkpoint, and DST is to be a file");

@@ -1,6 +1,7 @@
 // ratplus eval: loss and perplexity of a checkpoint under sparsity patterns, or its logits for given tokens.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -14,12 +15,15 @@
 #include "apps/with_ranks.h"
 #include "data/json_dump.h"
 #include "data/pending_file.h"
+#include "data/supervised_samples.h"
 #include "kernels/error.h"
 #include "kernels/units.h"
 #include "lib/config/job.h"
 #include "lib/report/table.h"
+#include "lib/config/pattern_toml.h"
 #include "lib/train/logits_dump.h"
 #include "lib/train/session.h"
+#include "lib/train/start_defaults.h"
 #include "lib/train/validation.h"
 #include "lib/weights/source.h"
 
@@ -38,7 +42,10 @@ file of PyTorch's (.pth), or safetensors (a file, an index, or a directory with 
 With --tokens, the logits and the loss of every token of FILE: text with one sequence of token
 numbers a line, all of the same length; OUT.h5 has a group for each pattern.
 A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the last 256 tokens
-and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation.
+and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
+a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that tables print, such as
+'hybrid(64,0,0 x 12, dense x 12)', can be given back.
+Of samples with labels (`ratplus samples`), each held-out sample is a window.
 
 )";
 
@@ -139,7 +146,7 @@ Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
   e.micro_batch = args.micro_batch > 0 ? args.micro_batch : e.job.data.micro_batch;
   e.device = args.device.empty() ? e.job.job.device : parse_device(args.device);
   e.precision = args.precision.empty() ? e.job.job.precision : parse_precision(args.precision);
-  for (const auto& text : args.patterns) e.patterns.emplace_back(parse_pattern(text));
+  for (const auto& text : args.patterns) e.patterns.push_back(config::parse_plan(text, "--pattern"));
   if (e.patterns.empty()) e.patterns.push_back(e.job.job.pattern);
   for (const auto& pattern : e.patterns)
     pattern.validate(e.info().model.layers, e.info().model.heads(), "--pattern");
@@ -180,7 +187,23 @@ void require_writable_name(const char* option, const std::string& file) {
 struct HeldOut {
   train::ValidationSettings settings;
   data::Manifest manifest;
+
+  bool has_samples() const { return manifest.sample_length > 0; }
+  std::unique_ptr<train::Validator> validator(const parallel::World& world) const;
 };
+
+std::unique_ptr<train::Validator> HeldOut::validator(const parallel::World& world) const {
+  if (!has_samples()) return std::make_unique<train::Validator>(settings, manifest, world);
+  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
+  auto samples = std::make_unique<data::SupervisedSamples>(
+      only, data::WindowSamples::Settings{.split = settings.split,
+                                          .sampling = data::Sampling::ordered,
+                                          .window = settings.window,
+                                          .seed = 0});
+  const auto count =
+      samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
+  return std::make_unique<train::Validator>(std::move(samples), count, world);
+}
 
 void check_dataset(const Evaluation& e, const HeldOut& held_out) {
   const auto& directory = held_out.settings.dataset;
@@ -201,6 +224,11 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
     fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
          e.info().directory.string());
   }
+  if (args.data.empty() && e.job.data.directory.empty()) {
+    fail("{}: was trained on {}; give the one to evaluate on with --data DIR ({}, ...)",
+         e.info().directory.string(), counted(e.job.data.sources.size(), "dataset"),
+         e.job.data.all_sources().front().directory);
+  }
   HeldOut held_out;
   auto& settings = held_out.settings;
   settings.dataset = args.data.empty() ? e.job.data.directory : args.data;
@@ -208,6 +236,13 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
   settings.window = args.window > 0 ? args.window : e.job.data.window;
   settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
   held_out.manifest = data::read_manifest(settings.dataset);
+  if (held_out.has_samples()) {
+    const auto length = held_out.manifest.sample_length;
+    if (args.window > 0 && args.window != length)
+      fail("--window {}: {} holds samples of {} inputs; leave --window out", args.window,
+           settings.dataset.string(), length);
+    settings.window = length;
+  }
   check_dataset(e, held_out);
   return held_out;
 }
@@ -243,10 +278,10 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   world.agree([&] { held_out = find_data(args, e); });
   const auto& settings = held_out.settings;
   train::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
-  std::optional<train::Validator> validator;
+  std::unique_ptr<train::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
-    validator.emplace(settings, held_out.manifest, world);
+    validator = held_out.validator(world);
   });
   session.store().publish_masters();
   ProgressLine progress;
@@ -263,8 +298,9 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), "window"), counted(settings.window, "token"),
-             settings.dataset.string(), data::to_string(settings.split));
+             counted(validator->sequences(), held_out.has_samples() ? "sample" : "window"),
+             counted(settings.window, held_out.has_samples() ? "input" : "token"), settings.dataset.string(),
+             data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
                held_out.manifest.tokenizer);
@@ -296,6 +332,10 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
   Evaluation e;
   world.agree([&] { e = resolve(args, checkpoint); });
+  for (const auto& pattern : e.patterns) {
+    const auto note = train::other_pattern_note(e.info(), pattern);
+    if (world.root() && !note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
+  }
   return args.tokens.empty() ? evaluate_data(args, e, world) : dump_logits(args, e, world);
 }
 

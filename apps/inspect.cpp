@@ -25,6 +25,7 @@
 #include "lib/checkpoint/verify.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
+#include "lib/train/start_defaults.h"
 #include "lib/train/stop_signal.h"
 #include "lib/weights/convert.h"
 #include "lib/weights/source.h"
@@ -155,14 +156,21 @@ void inspect_run(const fs::path& path) {
   const auto job = config::load_job(path / "job.toml", {});
   fmt::print("run        {}\n", path.string());
   print_model(job.model);
-  fmt::print("steps      {} of {} tokens\n", job.schedule.steps, job.tokens_per_step());
+  if (job.schedule.epochs > 0) {
+    fmt::print("length     {} over the training samples, {} of {} a step\n",
+               counted(job.schedule.epochs, "epoch"), counted(job.data.batch, "sample"),
+               counted(job.data.window, "input"));
+  } else {
+    fmt::print("steps      {} of {} tokens\n", job.schedule.steps, job.tokens_per_step());
+  }
   const std::vector<fs::path> found = checkpoint::list(path);
   for (const fs::path& checkpoint : found) fmt::print("checkpoint {}\n", checkpoint.string());
   if (found.empty()) fmt::print("checkpoint none yet\n");
 }
 
-void print_text(const fs::path& directory, const data::Manifest& manifest, data::Split split,
-                const std::string& range) {
+/// FIRST,COUNT within `total`.
+std::pair<std::int64_t, std::int64_t> parse_range(const std::string& range, std::int64_t total,
+                                                  const char* what, data::Split split) {
   const auto comma = range.find(',');
   std::int64_t begin = 0;
   std::int64_t count = 0;
@@ -172,16 +180,49 @@ void print_text(const fs::path& directory, const data::Manifest& manifest, data:
   } catch (const std::exception&) {
     count = -1;
   }
-  const auto total = manifest.tokens(split);
   if (comma == std::string::npos || begin < 0 || count < 1 || count > total || begin > total - count) {
-    fail("--text {}: give FIRST,COUNT within the {} tokens of the {} split", range, total,
+    fail("--text {}: give FIRST,COUNT within the {} {} of the {} split", range, total, what,
          data::to_string(split));
   }
+  return {begin, count};
+}
+
+void print_text(const fs::path& directory, const data::Manifest& manifest, data::Split split,
+                const std::string& range) {
+  const auto [begin, count] = parse_range(range, manifest.tokens(split), "tokens", split);
   if (manifest.tokenizer_file.empty())
     fail("{}: the dataset has no tokenizer to decode with", directory.string());
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
   data::TokenStream(directory, manifest, split).read(begin, tokens);
   fmt::print("\n{}\n", data::Tokenizer(directory / manifest.tokenizer_file).decode(tokens));
+}
+
+/// Of each sample its inputs up to the last that predicts a label, and the labels that count.
+void print_samples(const fs::path& directory, const data::Manifest& manifest, data::Split split,
+                   const std::string& range) {
+  const auto [first, count] = parse_range(range, manifest.documents(split), "samples", split);
+  if (manifest.tokenizer_file.empty())
+    fail("{}: the dataset has no tokenizer to decode with", directory.string());
+  const data::Tokenizer tokenizer(directory / manifest.tokenizer_file);
+  const auto length = static_cast<std::size_t>(manifest.sample_length);
+  data::SupervisedSamples samples(
+      {{directory, 1, manifest}},
+      {.split = split, .sampling = data::Sampling::ordered, .window = manifest.sample_length, .seed = 0});
+  std::vector<std::int32_t> inputs(length);
+  std::vector<std::int32_t> labels(length);
+  for (auto index = first; index < first + count; ++index) {
+    samples.read(index, inputs, labels);
+    std::vector<std::int32_t> learnt;
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < length; ++i) {
+      if (labels[i] < 0) continue;
+      learnt.push_back(labels[i]);
+      end = i + 1;
+    }
+    fmt::print("\nsample {}: {}\n", index, counted(learnt.size(), "label"));
+    fmt::print("  inputs: {}\n", tokenizer.decode({inputs.data(), end}));
+    fmt::print("  labels: {}\n", tokenizer.decode(learnt));
+  }
 }
 
 /// Lengths of a split's documents: the least, some quantiles and the longest, end-of-text tokens included. One shard's
@@ -240,8 +281,7 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
   }
   if (manifest.sample_length > 0) data::SupervisedSamples::check_all({path, 1, manifest});
   if (text.empty()) return;
-  if (manifest.sample_length > 0)
-    fail("--text is for a stream of tokens, and {} holds samples", path.string());
+  if (manifest.sample_length > 0) return print_samples(path, manifest, split, text);
   print_text(path, manifest, split, text);
 }
 
@@ -256,7 +296,7 @@ void inspect_shard(const fs::path& path) {
 }
 
 void inspect_job(const fs::path& path) {
-  const auto job = config::load_job(path, {});
+  const auto job = config::load_job(path, {}, train::start_defaults);
   print_model(job.model);
   fmt::print("\n{}", config::to_toml(job));
 }
@@ -283,7 +323,7 @@ int inspect_command(const Arguments& args) {
   std::int64_t head_dim = 0;
   po::options_description options("options");
   options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"),
-                        "dataset: decode these tokens to text")(
+                        "dataset: decode these tokens to text; of samples with labels, these samples")(
       "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
       "parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block")(
       "no-verify", po::bool_switch(&no_verify), "checkpoint, weights: do not read them all")(

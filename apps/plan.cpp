@@ -16,6 +16,7 @@
 #include "lib/plan/plan.h"
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
+#include "lib/train/start_defaults.h"
 
 namespace ratplus::apps {
 namespace {
@@ -365,7 +366,7 @@ int plan_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   refuse_ranks("plan");
-  const auto job = config::load_job(parsed->job, parsed->overrides);
+  const auto job = config::load_job(parsed->job, parsed->overrides, train::start_defaults);
   return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
 }
 

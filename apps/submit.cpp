@@ -21,6 +21,7 @@
 #include "lib/slurm/batch_script.h"
 #include "lib/slurm/sbatch.h"
 #include "lib/train/run_directory.h"
+#include "lib/train/start_defaults.h"
 #include "lib/train/trainer.h"
 #include "lib/weights/source.h"
 
@@ -272,7 +273,8 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
 
 int submit(const SubmitArguments& args) {
   const auto& r = args.resources;
-  const auto given = config::load_job(args.job, args.overrides);  // epochs stay epochs in what is written
+  const auto given = config::load_job(args.job, args.overrides,
+                                      train::start_defaults);  // epochs stay epochs in what is written
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);

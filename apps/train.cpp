@@ -22,6 +22,7 @@
 #include "lib/report/chart.h"
 #include "lib/train/run_end.h"
 #include "lib/train/run_record.h"
+#include "lib/train/start_defaults.h"
 #include "lib/train/stop_signal.h"
 #include "lib/weights/convert.h"
 
@@ -38,6 +39,7 @@ Trains the model that a job file describes, on as many MPI ranks as it is starte
                       a sparse one (job.joint_pattern) and one with job.pattern; "plain" one
   kind = "adapt"      from the weights of job.from (a checkpoint, a run, a .pth file, safetensors),
                       with job.pattern, a fresh optimizer
+                      (default: the pattern and the model of these weights)
   kind = "finetune"   the same on samples with labels of their own (made by `ratplus samples`)
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg, and starts/ (program, libraries, hosts and environment of every start).
@@ -248,7 +250,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
-  world.agree([&] { job = config::load_job(args.job, args.overrides); });
+  world.agree([&] { job = config::load_job(args.job, args.overrides, train::start_defaults); });
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
@@ -278,6 +280,10 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
+  if (start.checkpoint && !start.resume) {
+    if (const auto note = train::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
+      display.say("warning: " + note);
+  }
   if (start.checkpoint && start.checkpoint->tokenizer.empty()) {
     display.say(fmt::format(
         "{} does not say which tokenizer its weights were trained with: that of {} is taken to be "
@@ -309,7 +315,8 @@ int train_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
-    fmt::print("{}", config::to_toml(config::load_job(parsed->job, parsed->overrides)));
+    fmt::print("{}",
+               config::to_toml(config::load_job(parsed->job, parsed->overrides, train::start_defaults)));
     return 0;
   }
   if (!parsed->print_config) forget_output();  // the run directory has everything

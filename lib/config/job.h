@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -117,10 +118,11 @@ struct CheckpointSection {
 };
 
 struct LogSection {
-  std::int64_t every = 10;                              ///< steps between lines of metrics.jsonl
-  std::int64_t validate_every = 0;                      ///< steps between validations, 0 = only at the end
-  std::int64_t validation_sequences = 64;               ///< windows of the held-out part, at most
-  std::vector<model::PatternPlan> validation_patterns;  ///< default: pattern, and joint_pattern if joint
+  std::int64_t every = 10;                 ///< steps between lines of metrics.jsonl
+  std::int64_t validate_every = 0;         ///< steps between validations, 0 = only at the end
+  std::int64_t validation_sequences = 64;  ///< windows of the held-out part, at most
+  std::vector<model::PatternPlan>
+      validation_patterns;   ///< default: pattern, and joint_pattern if joint; pattern always
   bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl
   double peak = 0;  ///< TFLOP/s of a rank's processor, for share_of_peak; 0 = by the datasheet, where known
 
@@ -159,14 +161,19 @@ struct JobConfig {
   }
 };
 
+/// Changes the defaults of a job that begins with weights from elsewhere: `given` holds the keys that are given, `job`
+/// the defaults of its kind, which it may change. False where those weights are not there yet.
+using StartDefaults = std::function<bool(const JobConfig& given, JobConfig& job)>;
+
 /// Reads a job file, applies overrides ("section.key=value", value in TOML; a bare word is taken as a string;
 /// a later one wins, and one of schedule.steps and schedule.tokens replaces the other of the file), and
 /// validates what can be validated without ranks or data. Throws Error naming file, line and key, with the
 /// nearest known key for an unknown one.
-JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                   const StartDefaults& start_defaults = {});
 /// The same from text; `name` stands for the file in messages.
 JobConfig parse_job(std::string_view text, const std::string& name,
-                    const std::vector<std::string>& overrides = {});
+                    const std::vector<std::string>& overrides = {}, const StartDefaults& start_defaults = {});
 /// The whole effective job as a job file: parse_job of it gives an equal job.
 std::string to_toml(const JobConfig& job);
 /// The keys in which `job` is not `stored`, each as "schedule.steps = 8 (was 6)"; empty if the jobs are equal.

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/config/job.h"
@@ -89,13 +91,34 @@ void complete_schedule(JobConfig& job, const Document& document) {
   }
 }
 
-/// The patterns of the recipe, unless the job names others.
+/// The patterns of the recipe, unless the job names others; its own is always among them.
 void complete_validation(JobConfig& job) {
   std::vector<model::PatternPlan>& plans = job.log.validation_patterns;
-  if (!plans.empty()) return;
-  plans.push_back(job.job.pattern);
+  const bool named = !plans.empty();
+  const auto own = job.job.pattern.describe();
+  if (std::ranges::none_of(plans, [&](const auto& plan) { return plan.describe() == own; }))
+    plans.push_back(job.job.pattern);
+  if (named) return;
   const bool other = job.job.joint_pattern.describe() != job.job.pattern.describe();
   if (job.job.recipe == Recipe::joint && other) plans.push_back(job.job.joint_pattern);
+}
+
+void read_keys(const Document& document, JobConfig& job) {
+  for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
+    if (const Value* value = document.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
+  });
+}
+
+/// A default size would be a guess where the weights that have it are not there.
+void require_model(const JobConfig& job, const Document& document) {
+  for (const char* key : {"model.layers", "model.width", "model.vocab_size"}) {
+    if (document.find(key) != nullptr) return;
+  }
+  fail(
+      "{}: there are no weights at {} (job.from) yet, and [model] does not say the model's sizes; give "
+      "layers, width, "
+      "head_dim and vocab_size in [model], or wait for the weights",
+      document.where("job.from"), job.job.from);
 }
 
 }  // namespace
@@ -136,17 +159,24 @@ const char* to_string(NotFinite choice) {
   return choice == NotFinite::stop ? "stop" : "skip";
 }
 
-JobConfig parse_job(std::string_view text, const std::string& name,
-                    const std::vector<std::string>& overrides) {
+JobConfig parse_job(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
+                    const StartDefaults& start_defaults) {
   const Document document(text, name, overrides);
-  JobConfig job;
-  job.source = name;
+  JobConfig defaults;
+  defaults.source = name;
   const Value* kind = document.find("job.kind");
-  if (kind != nullptr && kind->node->value<std::string_view>() == "finetune") set_finetune_defaults(job);
-  for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
-    if (const Value* value = document.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
-  });
+  if (kind != nullptr && kind->node->value<std::string_view>() == "finetune") set_finetune_defaults(defaults);
+  JobConfig job = defaults;
+  read_keys(document, job);
   check_required(job, document);
+  if (start_defaults && job.job.kind != Kind::pretrain) {
+    if (start_defaults(job, defaults)) {
+      job = defaults;
+      read_keys(document, job);
+    } else {
+      require_model(job, document);
+    }
+  }
   check_unneeded(job, document);
   complete_schedule(job, document);
   complete_validation(job);
@@ -154,11 +184,12 @@ JobConfig parse_job(std::string_view text, const std::string& name,
   return job;
 }
 
-JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                   const StartDefaults& start_defaults) {
   if (std::filesystem::is_directory(file)) {
     fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
   }
-  return parse_job(data::read_whole_file(file), file.string(), overrides);
+  return parse_job(data::read_whole_file(file), file.string(), overrides, start_defaults);
 }
 
 }  // namespace ratplus::config

@@ -105,6 +105,14 @@ std::string plan_value(const model::PatternPlan& plan, std::string (&list)(const
 
 void read(const Value& value, model::PatternPlan& field, Any) {
   const auto* list = value.node->as_array();
+  if (const auto* text = value.node->as_string()) {
+    try {
+      field = model::parse_plan(text->get());
+    } catch (const Error& error) {
+      fail("{}: {}: {}", value.where(), value.path, error.what());
+    }
+    return;
+  }
   if (list == nullptr) {
     field = model::PatternPlan(read_pattern(value));
     return;
@@ -129,6 +137,26 @@ void read(const Value& value, std::vector<model::PatternPlan>& field, Any) {
   field.clear();
   for (std::size_t i = 0; i < list->size(); ++i) {
     read(value.element(i, *list->get(i)), field.emplace_back(), Any{});
+  }
+}
+
+model::PatternPlan parse_plan(const std::string& text, const std::string& where) {
+  const auto begin = text.find_first_not_of(" \t");
+  const bool is_toml = begin != std::string::npos && (text[begin] == '[' || text[begin] == '{');
+  try {
+    if (!is_toml) return model::parse_plan(text);
+    const toml::table table = toml::parse("pattern = " + text);
+    if (table.size() != 1) fail("{}: {} is more than one value", where, text);
+    model::PatternPlan plan;
+    read(Value{table.get("pattern"), "pattern", where, text}, plan, Any{});
+    return plan;
+  } catch (const toml::parse_error& error) {
+    fail("{}: {}: no list of patterns ({}); write it as in a job file, for example '[\"dense\", \"16,0,4\"]'",
+         where, text, error.description());
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    if (message.starts_with(where)) throw;
+    fail("{}: {}", where, message);
   }
 }
 

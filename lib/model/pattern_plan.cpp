@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "kernels/error.h"
+#include "kernels/text.h"
 #include "kernels/units.h"
 
 namespace ratplus::model {
@@ -57,7 +60,92 @@ void validate_heads(const std::vector<Pattern>& heads, std::int64_t head_count, 
   }
 }
 
+/// Reads what summarize() writes, from left to right.
+class NameReader {
+ public:
+  explicit NameReader(std::string_view text) : text_(text), rest_(text) {}
+
+  PatternPlan plan() {
+    std::vector<std::vector<Pattern>> layers;
+    if (take("hybrid(")) {
+      layers = sequence<std::vector<Pattern>>([&] { return layer(); });
+    } else {
+      layers.push_back(layer());
+    }
+    if (!rest_.empty()) bad();
+    return PatternPlan(std::move(layers));
+  }
+
+ private:
+  static constexpr std::size_t most = 1'000'000;  ///< items, as model.layers and heads are fewer
+
+  [[noreturn]] void bad() const {
+    fail(
+        "pattern \"{}\": write dilation,window,sinks (as in 16,256,4 or none,256,4), dense, a list (one a "
+        "layer, "
+        "or a list of lists, one a head), or a name as tables print it, such as hybrid(64,0,0 x 12, dense x "
+        "12)",
+        text_);
+  }
+  bool take(std::string_view what) {
+    if (!rest_.starts_with(what)) return false;
+    rest_.remove_prefix(what.size());
+    return true;
+  }
+  void require(std::string_view what) {
+    if (!take(what)) bad();
+  }
+  std::size_t number() {
+    std::size_t value = 0;
+    const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), value);
+    if (error != std::errc{} || value < 1 || value > most) bad();
+    rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
+    return value;
+  }
+  Pattern pattern() {
+    const auto end = std::min(rest_.find_first_of(" ()"), rest_.size());
+    const Pattern result = parse_pattern(rest_.substr(0, end));
+    rest_.remove_prefix(end);
+    return result;
+  }
+  std::vector<Pattern> layer() {
+    if (take("heads(")) return sequence<Pattern>([&] { return pattern(); });
+    return {pattern()};
+  }
+  /// "a x 12, b x 12)" or "(a x 1, b x 1) x 12)".
+  template <typename Item, typename ReadItem>
+  std::vector<Item> sequence(const ReadItem& read_item) {
+    const bool group = take("(");
+    std::vector<Item> items;
+    do {
+      const Item item = read_item();
+      require(" x ");
+      const auto count = number();
+      if (items.size() + count > most) bad();
+      items.insert(items.end(), count, item);
+    } while (take(", "));
+    require(")");
+    if (!group) return items;
+    require(" x ");
+    const auto repeats = number();
+    require(")");
+    if (repeats > most / items.size()) bad();
+    std::vector<Item> all;
+    for (std::size_t i = 0; i < repeats; ++i) all.insert(all.end(), items.begin(), items.end());
+    return all;
+  }
+
+  std::string_view text_;
+  std::string_view rest_;
+};
+
 }  // namespace
+
+PatternPlan parse_plan(std::string_view text) {
+  const auto name = trim(text);
+  if (name.starts_with("hybrid(") || name.starts_with("heads(")) return NameReader(name).plan();
+  return PatternPlan(parse_pattern(name));
+}
 
 void PatternPlan::validate(std::int64_t layer_count, std::int64_t head_count,
                            const std::string& where) const {

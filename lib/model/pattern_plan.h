@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,5 +36,8 @@ class PatternPlan {
  private:
   std::vector<std::vector<Pattern>> layers_;
 };
+
+/// Reads all that describe() writes, and so every pattern that a table or a log prints. Throws Error for anything else.
+PatternPlan parse_plan(std::string_view text);
 
 }  // namespace ratplus::model

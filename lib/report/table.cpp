@@ -38,7 +38,7 @@ double required_loss(const RunMetrics& run, const std::string& pattern) {
     fail(
         "{}: has no validation under {}; put the pattern into log.validation_patterns of its job, or "
         "evaluate it: "
-        "ratplus eval {} --pattern {} ... --json {}",
+        "ratplus eval {} --pattern '{}' --json {}",
         run.directory.string(), pattern_label(pattern), run.directory.string(), pattern,
         (run.directory / "evaluation.json").string());
   }

@@ -43,7 +43,7 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
   compare("rope_base", wanted.rope_base, info.model.rope_base);
   compare("norm_eps", wanted.norm_eps, info.model.norm_eps);
   if (differences.empty()) return;
-  fail("{}: holds another model than the job's: {}; change the job's [model] section",
+  fail("{}: holds another model than the job's: {}; change the job's [model] section, or leave it out",
        info.directory.string(), differences);
 }
 

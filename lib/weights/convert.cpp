@@ -1,6 +1,7 @@
 #include "lib/weights/convert.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "data/conveyor.h"
 #include "kernels/error.h"
@@ -44,6 +45,16 @@ Format format_of(const fs::path& destination) {
     if (name.ends_with(suffix)) return Format::pytorch;
   }
   return Format::checkpoint;
+}
+
+void require_known_suffix(const fs::path& destination) {
+  const std::string suffix = destination.filename().extension().string();
+  const bool letters = suffix.size() > 1 && std::isalpha(static_cast<unsigned char>(suffix[1])) != 0;
+  if (!letters || format_of(destination) != Format::checkpoint) return;
+  fail(
+      "{}: {} is no format that can be written; a name ends in .pth, .pt or .bin (PyTorch), in {}, or in {} "
+      "(several files), and a checkpoint's directory in none or in /",
+      destination.string(), suffix, safetensors_suffix, safetensors_index_suffix);
 }
 
 std::int64_t Parameter::numel() const {
@@ -147,19 +158,30 @@ void require_replaceable(const fs::path& destination) {
         destination.string());
 }
 
+void make_parent(const fs::path& destination) {
+  const auto parent = fs::absolute(destination).parent_path();
+  std::error_code reason;
+  fs::create_directories(parent, reason);
+  if (reason)
+    fail("{}: its directory {} cannot be made: {}", destination.string(), parent.string(), reason.message());
+}
+
 }  // namespace
 
 void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
+  require_known_suffix(destination);
   std::error_code other;
   if (fs::equivalent(source.info().directory, destination, other))
     fail("{}: is what is to be converted; write to another place", destination.string());
   if (fs::exists(destination) && !options.force)
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
   require_replaceable(destination);
+  make_parent(destination);
   source.expect_one_reading();
   switch (format_of(destination)) {
     case Format::checkpoint:
-      return write_checkpoint(source, destination, options);
+      return write_checkpoint(source, destination.has_filename() ? destination : destination.parent_path(),
+                              options);
     case Format::pytorch:
       return write_pytorch(source, destination, options);
     case Format::safetensors:

@@ -14,8 +14,13 @@ namespace ratplus::weights {
 
 enum class Format { checkpoint, pytorch, safetensors, sharded_safetensors };
 const char* to_string(Format format);
-/// Told by the name: .pth, .pt, .bin; .safetensors; *.safetensors.index.json; anything else is a directory.
+/// Told by the name: .pth, .pt, .bin; .safetensors; *.safetensors.index.json; anything else, and what ends in /, is a
+/// directory.
 Format format_of(const std::filesystem::path& destination);
+
+/// Throws Error with the formats that there are, where a name ends in a file's suffix that stands for none of them
+/// (.gguf). A suffix that begins with a digit is part of a directory's name (run-0.2).
+void require_known_suffix(const std::filesystem::path& destination);
 
 struct ExportOptions {
   std::optional<StoredType> type = {};  ///< of all weights; else as they are stored, in a checkpoint float32
@@ -30,7 +35,7 @@ struct ExportOptions {
   std::function<void(std::int64_t)> progress = {};
 };
 
-/// Writes `destination`, complete or not at all, in pieces of bounded memory. Throws Error naming the file, and what
+/// Writes `destination`, complete or not at all, in pieces of bounded memory; makes the directories above it. Throws Error naming the file, and what
 /// `progress` throws.
 void convert(Source& source, const std::filesystem::path& destination, const ExportOptions& options);
 /// What `progress` will have been told of at the end.

@@ -20,19 +20,6 @@ constexpr std::int64_t largest_pickle = std::int64_t{256} << 20;
 constexpr std::int64_t read_bytes = std::int64_t{4} << 20;
 constexpr std::size_t most_dimensions = 16;
 
-/// Names that wrappers put before a module's own: torch.compile's, and those of data-parallel training.
-std::string_view without_wrappers(std::string_view name) {
-  for (bool found = true; found;) {
-    found = false;
-    for (const std::string_view prefix : {"_orig_mod.", "module."}) {
-      if (!name.starts_with(prefix)) continue;
-      name.remove_prefix(prefix.size());
-      found = true;
-    }
-  }
-  return name;
-}
-
 /// "archive/" of "archive/data.pkl".
 std::string find_folder(const ZipReader& zip) {
   const ZipEntry* found = nullptr;
@@ -128,7 +115,7 @@ void PyTorchFile::read_state_dict(const Pickled& pickle, const std::string& fold
       fail("{}: neither a dictionary with \"task\" nor a state dict itself: \"{}\" is no tensor (keys: {})",
            path().string(), printable(key.text), keys_of(pickle, root));
     }
-    std::string name(without_wrappers(key.text));
+    std::string name = without_wrappers(key.text);
     if (!names.insert(name).second) fail("{}: holds {} twice", path().string(), printable(name));
     add_tensor(std::move(name), pickle, value, folder);
   }
@@ -151,7 +138,7 @@ void PyTorchFile::add_tensor(std::string name, const Pickled& pickle, const Obje
     if (place.record == nullptr) {
       fail("{}: its record data/{} is missing; copy the file again", where, printable(storage.text));
     }
-    const auto count = place.record->size / known->bytes;
+    const auto count = place.record->size * 8 / known->bits;
     const bool shaped = stored.shape.size() == place.strides.size() &&
                         stored.shape.size() <= most_dimensions && stored.numel() >= 0;
     const auto end = shaped ? end_of(place.offset, stored.shape, place.strides) : -1;

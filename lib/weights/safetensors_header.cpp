@@ -28,8 +28,12 @@ SafetensorsEntry parse_entry(const std::string& key, const Json& json, const std
   entry.tensor.name = key;
   const auto type_name = json.at("dtype").get<std::string>();
   const ElementType* known = find_element_type(&ElementType::safetensors, type_name);
-  if (known == nullptr)
-    damaged(name, fmt::format("{} has the unknown type {}", printable(key), printable(type_name)));
+  if (known == nullptr) {
+    fail(
+        "{}: {} has the unknown type \"{}\"; weights may be F32, F16 or BF16: save them again in one of "
+        "these",
+        name, printable(key), printable(type_name));
+  }
   entry.tensor.type = known->type;
   entry.tensor.type_name = known->name;
   for (const auto& size : json.at("shape")) entry.tensor.shape.push_back(whole_number(size, name));
@@ -37,10 +41,8 @@ SafetensorsEntry parse_entry(const std::string& key, const Json& json, const std
   if (!offsets.is_array() || offsets.size() != 2) damaged(name, "a tensor without its two offsets");
   entry.begin = whole_number(offsets[0], name);
   entry.end = whole_number(offsets[1], name);
-  const auto count = entry.tensor.numel();
-  std::int64_t bytes = 0;
-  if (count < 0 || __builtin_mul_overflow(count, known->bytes, &bytes) || entry.end < entry.begin ||
-      entry.end - entry.begin != bytes) {
+  const auto bytes = known->bytes_of(entry.tensor.numel());
+  if (bytes < 0 || entry.end < entry.begin || entry.end - entry.begin != bytes) {
     damaged(name, fmt::format("{} does not fit its bytes", printable(key)));
   }
   return entry;

@@ -20,12 +20,20 @@ namespace fs = std::filesystem;
 /// The index or the one file of safetensors in a directory.
 std::optional<fs::path> find_safetensors(const fs::path& directory) {
   std::vector<fs::path> files;
+  std::vector<fs::path> indexes;
   std::error_code unreadable;
   for (const auto& entry : fs::directory_iterator(directory, unreadable)) {
     const std::string name = entry.path().filename().string();
-    if (name.ends_with(safetensors_index_suffix)) return entry.path();
+    if (name.ends_with(safetensors_index_suffix)) indexes.push_back(entry.path());
     if (name.ends_with(safetensors_suffix)) files.push_back(entry.path());
   }
+  if (indexes.size() > 1) {
+    std::ranges::sort(indexes);
+    fail("{}: holds {} indexes of safetensors ({}, {}{}); give the one that is meant", directory.string(),
+         indexes.size(), indexes[0].filename().string(), indexes[1].filename().string(),
+         indexes.size() > 2 ? ", ..." : "");
+  }
+  if (!indexes.empty()) return indexes.front();
   if (files.size() > 1) {
     fail("{}: holds {} files of safetensors and no index (*{}); give one of them, or copy the index too",
          directory.string(), files.size(), safetensors_index_suffix);

@@ -24,6 +24,10 @@ struct StoredTensor {
   std::int64_t numel() const;
 };
 
+/// A tensor's name without the components that wrappers of a module put before it or into it: those of torch.compile,
+/// of data-parallel training and of activation checkpoints.
+std::string without_wrappers(std::string_view name);
+
 class TensorFile {
  public:
   virtual ~TensorFile() = default;

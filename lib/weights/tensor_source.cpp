@@ -28,7 +28,13 @@ std::string layer_prefix(std::int64_t layer) {
 TensorSource::TensorSource(std::unique_ptr<TensorFile> file, const model::ModelConfig& assumed)
     : file_(std::move(file)) {
   info_.directory = file_->path();
-  for (std::size_t i = 0; i < file_->tensors().size(); ++i) tensors_[file_->tensors()[i].name] = i;
+  for (std::size_t i = 0; i < file_->tensors().size(); ++i) {
+    const auto& name = file_->tensors()[i].name;
+    const auto [other, is_new] = tensors_.try_emplace(without_wrappers(name), i);
+    if (is_new) continue;
+    fail("{}: holds {} twice, as {} and as {}; keep one of them", file_->path().string(),
+         printable(other->first), printable(file_->tensors()[other->second].name), printable(name));
+  }
   if (file_->description().empty()) {
     info_.model = infer_model(assumed);
   } else {

@@ -106,6 +106,7 @@ data_wait = 0.25
   expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2};
   expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
+  expected.log.validation_patterns.push_back(expected.job.pattern);  // always among them
   expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25};
   CHECK(job == expected);
   CHECK(job.source == "job.toml");
@@ -182,7 +183,7 @@ TEST_CASE("validation patterns are the recipe's own unless given") {
   CHECK(parse_job(minimal_job, "j", {"job.recipe=joint", "job.pattern=64,0,0"}).log.validation_patterns ==
         Plans{sparse});
   CHECK(parse_job(minimal_job, "j", {"log.validation_patterns=[\"64,0,0\"]"}).log.validation_patterns ==
-        Plans{sparse});
+        Plans{sparse, dense});
 }
 
 TEST_CASE("a written job reads back as the same job") {

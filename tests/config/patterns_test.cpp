@@ -2,6 +2,8 @@
 
 #include <random>
 
+#include "kernels/error.h"
+#include "lib/config/pattern_toml.h"
 #include "tests/config/cases.h"
 
 namespace ratplus::config {
@@ -22,6 +24,87 @@ void check_refusal(const std::string& text, const std::string& message) {
   CHECK(refusal("[job]\npattern = " + text +
                     "\ndirectory = \"runs/a\"\n[data]\ndirectory = \"d\"\n[schedule]\nsteps = 1\n",
                 small_model) == message);
+}
+
+TEST_CASE(
+    "every name of a pattern that is printed can be given back, on the command line and in a job file") {
+  using model::PatternPlan;
+  const Pattern dense;
+  const Pattern a{64, 0, 0};
+  const Pattern b{Pattern::no_dilation, 256, 4};
+  const std::vector<PatternPlan> plans = {PatternPlan(),
+                                          PatternPlan(a),
+                                          PatternPlan(b),
+                                          PatternPlan({{a}, {a}, {dense}, {dense}}),
+                                          PatternPlan({{a}, {dense}, {a}, {dense}}),
+                                          PatternPlan({{a}, {dense}, {b}, {dense}}),
+                                          PatternPlan(std::vector<std::vector<Pattern>>{{a, b}}),
+                                          PatternPlan({{a, b}, {dense}, {a, b}, {dense}}),
+                                          PatternPlan({{a, b}, {b, a}, {b, a}, {dense}})};
+  for (const auto& plan : plans) {
+    const auto name = plan.describe();
+    CAPTURE(name);
+    CHECK(parse_plan(name, "--pattern").describe() == name);
+    CHECK(plan_of("\"" + name + "\"").describe() == name);
+    CHECK(parse_plan(to_toml_value(plan), "--pattern") == plan);
+  }
+  // Groups that repeat come back whole, not as their name alone.
+  CHECK(parse_plan(plans[4].describe(), "--pattern") == plans[4]);
+  CHECK(parse_plan(plans[8].describe(), "--pattern") == plans[8]);
+  for (const char* bad :
+       {"hybrid(", "hybrid(dense)", "hybrid(dense x 0)", "hybrid(dense x 2", "heads(dense x 2))",
+        "hybrid((dense x 1, 64,0,0 x 1) x 2000000)", "hybrid(dense x 99999999999999999999)",
+        "heads(heads(dense x 2) x 2)", "[dense]", "[\"dense\"", "[\"64,0\"]", "[\"dense\"]\nother = 1", ""}) {
+    CAPTURE(std::string(bad));
+    bool refused = false;
+    try {
+      parse_plan(bad, "--pattern");
+    } catch (const Error& error) {
+      refused = std::string(error.what()).starts_with("--pattern: ");
+    }
+    CHECK(refused);
+  }
+}
+
+TEST_CASE("a run's own pattern is always validated") {
+  const auto named =
+      parse_job(minimal_job, "j", {"job.pattern=16,0,4", "log.validation_patterns=[\"dense\", \"64,0,4\"]"});
+  REQUIRE(named.log.validation_patterns.size() == 3);
+  CHECK(named.log.validation_patterns.back().describe() == "16,0,4");
+  CHECK(parse_job(to_toml(named), "j") == named);
+  const auto there =
+      parse_job(minimal_job, "j", {"job.pattern=16,0,4", "log.validation_patterns=[\"16,0,4\", \"dense\"]"});
+  CHECK(there.log.validation_patterns.size() == 2);
+}
+
+TEST_CASE(
+    "the weights of job.from give the defaults of a job that begins with them; keys that are given win") {
+  const std::string text =
+      "[job]\nkind = \"finetune\"\nfrom = \"w\"\ndirectory = \"r\"\n[data]\ndirectory = \"d\"\n";
+  const StartDefaults from_weights = [](const JobConfig& given, JobConfig& job) {
+    CHECK(given.job.from == "w");
+    job.model = {.layers = 3, .width = 64, .head_dim = 16, .vocab_size = 700};
+    job.job.pattern = model::PatternPlan(Pattern{16, 0, 4});
+    return true;
+  };
+  const auto job = parse_job(text, "j", {}, from_weights);
+  CHECK(job.model.layers == 3);
+  CHECK(job.model.vocab_size == 700);
+  CHECK(job.job.pattern.describe() == "16,0,4");
+  CHECK(job.data.batch == 32);  // still what fine-tuning has
+  CHECK(job.log.validation_patterns.front().describe() == "16,0,4");
+  const auto other = parse_job(text, "j", {"job.pattern=dense", "model.layers=4"}, from_weights);
+  CHECK(other.job.pattern.describe() == "dense");
+  CHECK(other.model.layers == 4);
+  CHECK(other.model.width == 64);
+
+  const StartDefaults none = [](const JobConfig&, JobConfig&) { return false; };
+  CHECK_THROWS_AS(parse_job(text, "j", {}, none), Error);
+  CHECK(parse_job(text, "j", {"model.layers=4"}, none).model.layers == 4);
+  // Initial weights come from nowhere.
+  CHECK(parse_job(minimal_job, "j", {}, [](const JobConfig&, JobConfig&) -> bool {
+          throw Error("asked");
+        }).job.kind == Kind::pretrain);
 }
 
 TEST_CASE("the forms of a pattern") {

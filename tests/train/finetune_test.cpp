@@ -7,6 +7,7 @@
 
 #include "data/supervised.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/train/start_defaults.h"
 #include "lib/train/stop_signal.h"
 #include "lib/train/trainer.h"
 #include "tests/support/messages.h"
@@ -154,6 +155,29 @@ TEST_CASE("fine-tuning that is stopped half-way and resumed gives the same weigh
   CHECK(all == undisturbed.steps);
   CHECK(second.validation == undisturbed.validation);
   CHECK(state_of(job.job.directory) == state_of(whole));
+}
+
+TEST_CASE("a job that begins with weights takes their model and pattern, and another pattern is noted") {
+  const test::ScratchDirectory scratch;
+  const config::JobConfig made = finetune_job(scratch);
+  make_task(scratch, made, 100);  // its checkpoint's job is one of fine-tuning with 4,0,1
+  const std::string text = fmt::format(
+      "[job]\nkind = \"finetune\"\nfrom = \"{0}/initial\"\ndirectory = \"{0}/next\"\n"
+      "[data]\ndirectory = \"{0}/data\"\nwindow = 16\n",
+      scratch.path().string());
+  const auto job = config::parse_job(text, "job.toml", {}, train::start_defaults);
+  CHECK(job.model == made.model);
+  CHECK(job.job.pattern.describe() == "4,0,1");
+  const auto info = checkpoint::read_info(made.job.from);
+  CHECK(train::other_pattern_note(info, job.job.pattern).empty());
+  const auto dense = config::parse_job(text, "job.toml", {"job.pattern=dense"}, train::start_defaults);
+  CHECK(dense.job.pattern.describe() == "dense");
+  CHECK(test::contains(train::other_pattern_note(info, dense.job.pattern),
+                       "was trained with the pattern 4,0,1, and is used with dense"));
+  const auto other = config::parse_job(text, "job.toml", {"model.layers=3"}, train::start_defaults);
+  const auto data = train::open_data(job, world());
+  CHECK(test::contains(test::message_of([&] { train::look_at_start(other, data, made.job.from, false); }),
+                       "model.layers = 3, it has 2"));
 }
 
 TEST_CASE("fine-tuning takes samples with labels, and other kinds do not") {

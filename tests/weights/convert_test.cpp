@@ -10,6 +10,7 @@
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/native_source.h"
 #include "lib/weights/safetensors_header.h"
+#include "lib/weights/tensor_file.h"
 #include "tests/weights/support.h"
 
 using namespace ratplus;
@@ -200,7 +201,8 @@ TEST_CASE("other models and damaged safetensors are refused") {
   CHECK(contains(changed("backbone.ln.weight", "backbone.ln.WEIGHT"), "has no backbone.ln.weight"));
   CHECK(contains(changed("\"shape\":[8,32]", "\"shape\":[32,8]"), "fc2.weight is [32, 8]"));
   CHECK(contains(changed("\"shape\":[8,32]", "\"shape\":[8,31]"), "does not fit its bytes"));
-  CHECK(contains(changed("BF16", "BF17"), "unknown type"));
+  CHECK(contains(changed("BF16", "BF17"), "unknown type \"BF17\"; weights may be F32, F16 or BF16"));
+  CHECK(!contains(changed("BF16", "BF17"), "damaged"));
   CHECK(contains(changed("\"data_offsets\":[0,160]", "\"data_offsets\":[1,161]"), "begins at byte"));
   CHECK(contains(changed("{\"__metadata__\"", "(\"__metadata__\""), "neither a file of PyTorch's"));
   data::write_whole_file(file, whole.substr(0, whole.size() - 1));
@@ -227,6 +229,66 @@ TEST_CASE("an index whose files are missing, changed or elsewhere") {
   CHECK(wrong_in(scratch.path()) == 0);  // the directory stands for its index
   fs::remove(scratch / "m-00002-of-00002.safetensors");
   CHECK(contains(message_of([&] { weights::open_source(index); }), "m-00002-of-00002.safetensors"));
+}
+
+TEST_CASE("two indexes in one directory: neither is taken by chance") {
+  const test::ScratchDirectory scratch;
+  convert(test::stored("task_bfloat16.pth"), scratch / "a.safetensors.index.json", {.shard_bytes = 2000});
+  convert(test::stored("task_bfloat16.pth"), scratch / "b.safetensors.index.json", {.shard_bytes = 2000});
+  const auto message = message_of([&] { weights::open_source(scratch.path()); });
+  CHECK(contains(message, "2 indexes of safetensors (a.safetensors.index.json, b.safetensors.index.json)"));
+  CHECK(wrong_in(scratch / "b.safetensors.index.json") == 0);
+}
+
+TEST_CASE("names of wrapped modules: components of wrappers before a name and inside it are passed over") {
+  CHECK(weights::without_wrappers("_orig_mod.module.backbone.layers.0._orig_mod.ln1.weight") ==
+        "backbone.layers.0.ln1.weight");
+  CHECK(weights::without_wrappers("backbone.module_list.0.module") == "backbone.module_list.0.module");
+  const test::ScratchDirectory scratch;
+  convert(test::stored("task_bfloat16.pth"), scratch / "plain.safetensors");
+  const auto bytes = data::read_whole_file(scratch / "plain.safetensors");
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  const auto data_bytes = static_cast<std::int64_t>(bytes.size() - 8 - length);
+  const auto write = [&](auto&& rename) {
+    auto header =
+        weights::parse_safetensors_header(std::string_view(bytes).substr(8, length), data_bytes, "x");
+    for (auto& entry : header.entries) entry.tensor.name = rename(entry.tensor.name);
+    data::write_whole_file(scratch / "wrapped.safetensors",
+                           weights::write_safetensors_header(header) + bytes.substr(8 + length));
+  };
+  write([](std::string name) {
+    const std::string layer = "backbone.layers.0.";
+    if (name.starts_with(layer)) name.insert(layer.size(), "_orig_mod._checkpoint_wrapped_module.");
+    return "module._orig_mod." + name;
+  });
+  CHECK(wrong_in(scratch / "wrapped.safetensors") == 0);
+  // Two names of one parameter: neither is taken by chance.
+  write([](const std::string& name) {
+    return name == "backbone.ln.weight" ? "module.embedding.wte.weight" : name;
+  });
+  CHECK(contains(message_of([&] { weights::open_source(scratch / "wrapped.safetensors"); }),
+                 "holds embedding.wte.weight twice, as"));
+}
+
+TEST_CASE("directories above a destination are made; a suffix that stands for no format is refused") {
+  const test::ScratchDirectory scratch;
+  const auto pth = test::stored("task_bfloat16.pth");
+  for (const char* name : {"a/b/x.pth", "c/d/x.safetensors", "e/f/x.safetensors.index.json", "g/h/native",
+                           "i/run-0.2", "j/named.v2/"}) {
+    CAPTURE(std::string(name));
+    convert(pth, scratch / name);
+    CHECK(wrong_in(scratch / name) == 0);
+  }
+  for (const char* name : {"x.gguf", "k/x.safetensor", "x.PTH", "x.h5"}) {
+    CAPTURE(std::string(name));
+    const auto message = message_of([&] { convert(pth, scratch / name); });
+    CHECK(contains(message, "is no format that can be written; a name ends in .pth, .pt or .bin (PyTorch)"));
+    CHECK(!fs::exists(scratch / name));
+  }
+  CHECK(!fs::exists(scratch / "k"));
+  data::write_whole_file(scratch / "file", "x");
+  CHECK(contains(message_of([&] { convert(pth, scratch / "file/below/x.pth"); }), "cannot be made"));
 }
 
 TEST_CASE("head_dim is needed where it cannot be seen") {
