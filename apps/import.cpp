@@ -68,7 +68,8 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
   add("dataset", po::value(&options.dataset)->value_name("NAME"), "in HDF5 files; the only one if left out");
   add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
       "a shard is closed at the document that reaches this many tokens");
-  add("force", po::bool_switch(&options.force), "replace another dataset in DIR, once the new one is complete");
+  add("force", po::bool_switch(&options.force),
+      "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.train.assign(inputs.begin(), inputs.end());

@@ -244,14 +244,15 @@ void verify(const fs::path& path, const data::Manifest& manifest) {
   if (!wrong.empty()) {
     for (std::size_t i = 0; i + 1 < wrong.size(); ++i) fmt::print(stderr, "ratplus: {}\n", wrong[i]);
     fail("{}{}", wrong.back(),
-         wrong.size() > 1 ? fmt::format("\nratplus: {}: {} are not whole", path.string(),
-                                        counted(wrong.size(), "file"))
-                          : "");
+         wrong.size() > 1
+             ? fmt::format("\nratplus: {}: {} are not whole", path.string(), counted(wrong.size(), "file"))
+             : "");
   }
   const bool sums = manifest.crc32(data::Split::train) && manifest.crc32(data::Split::validation);
-  fmt::print("verified   every token of every shard{}{}\n",
-             sums ? ", by the manifest's checksums" : " (the manifest is of an older version, without checksums)",
-             manifest.tokenizer_file.empty() ? "" : ", and the tokenizer");
+  fmt::print(
+      "verified   every token of every shard{}{}\n",
+      sums ? ", by the manifest's checksums" : " (the manifest is of an older version, without checksums)",
+      manifest.tokenizer_file.empty() ? "" : ", and the tokenizer");
 }
 
 void inspect_dataset(const fs::path& path, data::Split split, const std::string& text, bool quick) {

@@ -57,14 +57,16 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
       "the token that ends a text, where the tokenizer's file does not tell");
   add("length", po::value(&options.length)->value_name("T"), "inputs a sample; longer lines are cut");
   add("encode", po::value(&encode)->value_name("HOW"),
-      "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes do");
+      "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
+      "do");
   add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
   add("validation-fraction",
       po::value(&options.validation_fraction)
           ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
           ->value_name("F"),
       "share of the lines that is held out, chosen by a hash of prompt and completion, or of the tokens");
-  add("force", po::bool_switch(&options.force), "replace another dataset in DIR, once the new one is complete");
+  add("force", po::bool_switch(&options.force),
+      "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());

@@ -62,7 +62,8 @@ void encode(const data::Tokenizer& tokenizer, std::string text) {
   std::vector<std::int32_t> tokens;
   tokenizer.encode(text, tokens);
   write_out(data::to_text(tokens) + "\n");
-  if (tokenizer.decode(tokens) != text) warn("the tokenizer changes this text: its tokens decode to another one");
+  if (tokenizer.decode(tokens) != text)
+    warn("the tokenizer changes this text: its tokens decode to another one");
 }
 
 void decode(const data::Tokenizer& tokenizer, const std::vector<std::string>& texts) {

@@ -254,7 +254,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
     display.say("no checkpoint to resume from: starting at the beginning");
   if (!start.same_data) {
     display.say(
-        "the checkpoint or the dataset is of an older version and has no checksum of the tokens: that the data are "
+        "the checkpoint or the dataset is of an older version and has no checksum of the tokens: that the "
+        "data are "
         "the same is known by their sizes alone");
   }
   if (start.checkpoint && start.checkpoint->tokenizer.empty()) {

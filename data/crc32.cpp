@@ -10,7 +10,7 @@ std::uint32_t crc32(std::uint32_t crc, std::span<const char> bytes) {
   return libdeflate_crc32(crc, bytes.data(), bytes.size());
 }
 
-std::uint32_t crc32(std::uint32_t crc, std::span<const std::int32_t> numbers) {
+std::uint32_t crc32_of(std::uint32_t crc, std::span<const std::int32_t> numbers) {
   return libdeflate_crc32(crc, numbers.data(), numbers.size_bytes());
 }
 

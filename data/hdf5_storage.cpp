@@ -21,8 +21,7 @@ void check_storage(hid_t dataset, const fs::path& file, const std::string& name,
 /// Rows and columns of an open dataset, whatever their number.
 std::vector<hsize_t> extent_of(hid_t dataset) {
   const Handle space(H5Dget_space(dataset), &H5Sclose);
-  std::vector<hsize_t> extent(
-      static_cast<std::size_t>(std::max(H5Sget_simple_extent_ndims(space.get()), 0)));
+  std::vector<hsize_t> extent(static_cast<std::size_t>(std::max(H5Sget_simple_extent_ndims(space.get()), 0)));
   if (!extent.empty()) H5Sget_simple_extent_dims(space.get(), extent.data(), nullptr);
   return extent;
 }
@@ -41,13 +40,16 @@ void check_chunks(hid_t dataset, hid_t create, const fs::path& file, const std::
   hsize_t wanted = 1;
   for (std::size_t i = 0; i < extent.size(); ++i) wanted *= (extent[i] + chunk[i] - 1) / chunk[i];
   hsize_t there = 0;
-  if (H5Dget_num_chunks(dataset, H5S_ALL, &there) < 0)
+  const Handle all(H5Dget_space(dataset), &H5Sclose);  // HDF5 1.10 takes no H5S_ALL here
+  if (H5Dget_num_chunks(dataset, all.get(), &there) < 0)
     fail("{}: cannot read the index of dataset \"{}\"; the file is damaged, so make or copy it again",
          file.string(), name);
   if (there < wanted) {
-    fail("{}: dataset \"{}\" was not written to its end: {} of its {} chunks are missing, and would be read as "
-         "fill values; write it again",
-         file.string(), name, wanted - there, wanted);
+    fail(
+        "{}: dataset \"{}\" was not written to its end: {} of its {} chunks are missing, and would be read "
+        "as "
+        "fill values; write it again",
+        file.string(), name, wanted - there, wanted);
   }
 }
 
@@ -65,17 +67,19 @@ void check_external(hid_t dataset, hid_t create, int files, const fs::path& file
     std::error_code missing;
     const auto bytes = static_cast<std::int64_t>(fs::file_size(external.data(), missing));
     if (missing || bytes < offset + part) {
-      fail("{}: dataset \"{}\" is stored in the file {}, which {}; put it there whole (a relative name is looked "
-           "for in the working directory)",
-           file.string(), name, external.data(),
-           missing ? std::string("cannot be found")
-                   : fmt::format("has {} bytes where {} are wanted", bytes, offset + part));
+      fail(
+          "{}: dataset \"{}\" is stored in the file {}, which {}; put it there whole (a relative name is "
+          "looked "
+          "for in the working directory)",
+          file.string(), name, external.data(),
+          missing ? std::string("cannot be found")
+                  : fmt::format("has {} bytes where {} are wanted", bytes, offset + part));
     }
     left -= part;
   }
   if (left > 0)
-    fail("{}: dataset \"{}\" is stored in files that hold {} bytes too few; write it again", file.string(), name,
-         left);
+    fail("{}: dataset \"{}\" is stored in files that hold {} bytes too few; write it again", file.string(),
+         name, left);
 }
 
 std::string source_name(ssize_t (*get)(hid_t, size_t, char*, size_t), hid_t create, std::size_t index) {
@@ -99,9 +103,11 @@ void check_source(hid_t dataset, hid_t create, std::size_t index, const fs::path
   const std::string source = source_name(H5Pget_virtual_dsetname, create, index);
   const fs::path path = source_file == "." ? file : find_source(file, source_file);
   const auto refuse = [&](const std::string& what) {
-    fail("{}: dataset \"{}\" is virtual, and its source, dataset \"{}\" of {}, {}; put the source in its place, or "
-         "import the sources themselves",
-         file.string(), name, source, path.string(), what);
+    fail(
+        "{}: dataset \"{}\" is virtual, and its source, dataset \"{}\" of {}, {}; put the source in its "
+        "place, or "
+        "import the sources themselves",
+        file.string(), name, source, path.string(), what);
   };
   if (!fs::is_regular_file(path)) refuse("is missing");
   const Handle opened = source_file == "."
@@ -144,9 +150,11 @@ void check_virtual(hid_t dataset, hid_t create, const fs::path& file, const std:
   hssize_t wanted = 1;
   for (const hsize_t length : extent_of(dataset)) wanted *= static_cast<hssize_t>(length);
   if (covered != wanted) {
-    fail("{}: dataset \"{}\" is virtual, and its sources give {} of its {} elements; the others would be read as "
-         "fill values, so import the sources themselves",
-         file.string(), name, covered, wanted);
+    fail(
+        "{}: dataset \"{}\" is virtual, and its sources give {} of its {} elements; the others would be read "
+        "as "
+        "fill values, so import the sources themselves",
+        file.string(), name, covered, wanted);
   }
 }
 
@@ -167,8 +175,8 @@ void check_storage(hid_t dataset, const fs::path& file, const std::string& name,
     return check_external(dataset, create.get(), files, file, name);
   H5D_space_status_t status = H5D_SPACE_STATUS_ALLOCATED;
   if (H5Dget_space_status(dataset, &status) >= 0 && status == H5D_SPACE_STATUS_NOT_ALLOCATED) {
-    fail("{}: dataset \"{}\" was never written, and would be read as fill values; write it again", file.string(),
-         name);
+    fail("{}: dataset \"{}\" was never written, and would be read as fill values; write it again",
+         file.string(), name);
   }
 }
 
@@ -184,10 +192,12 @@ void check_filters(hid_t dataset, const fs::path& file, const std::string& name)
                                            filter.size() - 1, filter.data(), &configuration);
     if (id < 0 || H5Zfilter_avail(id) > 0) continue;
     H5Eclear2(H5E_DEFAULT);
-    fail("{}: dataset \"{}\" is packed by the filter \"{}\" (number {}), which this HDF5 library does not have; "
-         "write it with gzip or unpacked (h5repack -f NONE), or name the directory of the filter's plugin in "
-         "HDF5_PLUGIN_PATH",
-         file.string(), name, filter.data(), static_cast<int>(id));
+    fail(
+        "{}: dataset \"{}\" is packed by the filter \"{}\" (number {}), which this HDF5 library does not "
+        "have; "
+        "write it with gzip or unpacked (h5repack -f NONE), or name the directory of the filter's plugin in "
+        "HDF5_PLUGIN_PATH",
+        file.string(), name, filter.data(), static_cast<int>(id));
   }
 }
 
@@ -213,7 +223,8 @@ std::vector<std::string> Group::datasets() const {
   };
   if (H5Ovisit2(handle_.get(), H5_INDEX_NAME, H5_ITER_INC, add, &found, H5O_INFO_BASIC) < 0) {
     H5Eclear2(H5E_DEFAULT);
-    fail("{}: cannot read the names in the file; it is damaged, so make or copy it again", state_->name.string());
+    fail("{}: cannot read the names in the file; it is damaged, so make or copy it again",
+         state_->name.string());
   }
   return found;
 }
@@ -229,14 +240,17 @@ void Group::require_dataset(const std::string& name) const {
   if (!has(name)) fail("{}: has no dataset \"{}\"; {}", file, name, there());
   if (H5Oexists_by_name(handle_.get(), name.c_str(), H5P_DEFAULT) <= 0) {
     H5Eclear2(H5E_DEFAULT);
-    fail("{}: \"{}\" is a link to a dataset that is missing; put the file or the dataset that it leads to in its "
-         "place",
-         file, name);
+    fail(
+        "{}: \"{}\" is a link to a dataset that is missing; put the file or the dataset that it leads to in "
+        "its "
+        "place",
+        file, name);
   }
   const Handle object(H5Oopen(handle_.get(), name.c_str(), H5P_DEFAULT), &H5Oclose);
   if (object.open() && H5Iget_type(object.get()) == H5I_GROUP)
     fail("{}: \"{}\" is a group, not a dataset; {}", file, name, there());
-  if (object.open() && H5Iget_type(object.get()) == H5I_DATASET) check_filters(object.get(), state_->name, name);
+  if (object.open() && H5Iget_type(object.get()) == H5I_DATASET)
+    check_filters(object.get(), state_->name, name);
 }
 
 std::optional<std::uint32_t> checksum_attribute(const Object& object) {

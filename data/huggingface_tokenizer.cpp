@@ -8,8 +8,8 @@
 
 #include "data/added_tokens.h"
 #include "data/bpe.h"
-#include "data/utf8.h"
 #include "data/json_int32.h"
+#include "data/utf8.h"
 #include "data/word_cutter.h"
 #include "kernels/error.h"
 

@@ -128,7 +128,7 @@ std::vector<std::string> doubts(const ImportOptions& options, const ShardInfo& s
 }  // namespace
 
 ImportResult import_tokens(const ImportOptions& options,
-                       const std::function<void(const ImportProgress&)>& report) {
+                           const std::function<void(const ImportProgress&)>& report) {
   check_options(options);
   const ShardInfo shared = describe(options);
   ImportProgress progress;

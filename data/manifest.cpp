@@ -62,8 +62,8 @@ std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) 
   std::vector<ManifestShard> shards;
   for (const Json& entry : list) {
     const Place place{entry, fmt::format("{}: {}[{}]", manifest.where, key, shards.size())};
-    shards.push_back({place.text("file"), place.integer("tokens"), place.integer("documents"),
-                      place.checksum("crc32")});
+    shards.push_back(
+        {place.text("file"), place.integer("tokens"), place.integer("documents"), place.checksum("crc32")});
   }
   return shards;
 }

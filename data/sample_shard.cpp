@@ -82,9 +82,8 @@ void SampleShardReader::read(std::int64_t i, std::span<std::int32_t> inputs,
   const std::int64_t vocab_size = impl_->info.vocab_size;
   const bool good =
       std::all_of(inputs.begin(), inputs.end(), [&](auto id) { return id >= 0 && id < vocab_size; }) &&
-      std::all_of(labels.begin(), labels.end(), [&](auto id) {
-        return id == ignored_label || (id >= 0 && id < vocab_size);
-      });
+      std::all_of(labels.begin(), labels.end(),
+                  [&](auto id) { return id == ignored_label || (id >= 0 && id < vocab_size); });
   if (!good) {
     fail("{}: sample {} has a token outside the vocabulary of {}; make the samples again",
          impl_->file.file().string(), i, vocab_size);
@@ -97,13 +96,14 @@ void SampleShardReader::verify(const std::function<void(std::int64_t)>& progress
   std::uint32_t crc = 0;
   for (std::int64_t i = 0; i < info().samples; ++i) {
     read(i, inputs, labels);
-    crc = crc32(crc32(crc, std::span<const std::int32_t>(inputs)), std::span<const std::int32_t>(labels));
+    crc = crc32_of(crc32_of(crc, inputs), labels);
     progress(info().length);
   }
   if (info().crc32 && *info().crc32 != crc) {
-    fail("{}: damaged: its samples' checksum is {:08x}, and {:08x} was written; copy it again, or make the "
-         "samples again",
-         impl_->file.file().string(), crc, *info().crc32);
+    fail(
+        "{}: damaged: its samples' checksum is {:08x}, and {:08x} was written; copy it again, or make the "
+        "samples again",
+        impl_->file.file().string(), crc, *info().crc32);
   }
 }
 
@@ -152,7 +152,7 @@ void SampleShardWriter::add(std::span<const std::int32_t> inputs, std::span<cons
   Impl& impl = *impl_;
   require(std::ssize(inputs) == impl.info.length && inputs.size() == labels.size(),
           "a sample of {} inputs, {} labels", inputs.size(), labels.size());
-  impl.info.crc32 = crc32(crc32(*impl.info.crc32, inputs), labels);
+  impl.info.crc32 = crc32_of(crc32_of(*impl.info.crc32, inputs), labels);
   impl.input_buffer.insert(impl.input_buffer.end(), inputs.begin(), inputs.end());
   impl.label_buffer.insert(impl.label_buffer.end(), labels.begin(), labels.end());
   ++impl.info.samples;

@@ -98,7 +98,8 @@ const ShardInfo& ShardReader::info() const {
 }
 
 void ShardReader::read(std::int64_t begin, std::span<std::int32_t> out) const {
-  if (!impl_->written) {  // looked at once, and not by those who read the header alone: it costs the chunks' index
+  if (!impl_
+           ->written) {  // looked at once, and not by those who read the header alone: it costs the chunks' index
     impl_->tokens.require_written();
     impl_->written = true;
   }
@@ -138,7 +139,7 @@ void ShardReader::verify(const std::function<void(std::int64_t)>& progress) cons
   for (std::int64_t at = 0; at < info().tokens; at += std::ssize(tokens)) {
     tokens.resize(static_cast<std::size_t>(std::min(tokens_at_once, info().tokens - at)));
     read(at, tokens);
-    crc = crc32(crc, std::span<const std::int32_t>(tokens));
+    crc = crc32_of(crc, tokens);
     for (; end != offsets.end() && *end <= at + std::ssize(tokens); ++end) {
       if (*end > at && tokens[static_cast<std::size_t>(*end - 1 - at)] == info().end_of_text) continue;
       fail("{}: document {} does not end with the end-of-text token {}; prepare the dataset again", name,
@@ -147,9 +148,10 @@ void ShardReader::verify(const std::function<void(std::int64_t)>& progress) cons
     progress(std::ssize(tokens));
   }
   if (info().crc32 && *info().crc32 != crc) {
-    fail("{}: damaged: its tokens' checksum is {:08x}, and {:08x} was written; copy it again, or prepare the "
-         "dataset again",
-         name, crc, *info().crc32);
+    fail(
+        "{}: damaged: its tokens' checksum is {:08x}, and {:08x} was written; copy it again, or prepare the "
+        "dataset again",
+        name, crc, *info().crc32);
   }
 }
 
@@ -182,7 +184,7 @@ struct ShardWriter::Impl {
 
   /// Appends the buffer to the dataset: whole chunks, but for the last.
   void flush() {
-    info.crc32 = crc32(*info.crc32, std::span<const std::int32_t>(buffer));
+    info.crc32 = crc32_of(*info.crc32, buffer);
     const std::int64_t written = tokens.size();
     tokens.resize(written + std::ssize(buffer));
     if (token_element(info.vocab_size) ==

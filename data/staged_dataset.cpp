@@ -123,8 +123,10 @@ void check_replaceable(const fs::path& output, const std::string& tokenizer_name
   const fs::path there = output / tokenizer_name;
   if (tokenizer_name.empty() || !fs::is_regular_file(there)) return;
   if (read_whole_file(there) == read_whole_file(tokenizer)) return;
-  fail("{} would be replaced by {}, which is another tokenizer; do so with --force, or choose another --output",
-       there.string(), tokenizer.string());
+  fail(
+      "{} would be replaced by {}, which is another tokenizer; do so with --force, or choose another "
+      "--output",
+      there.string(), tokenizer.string());
 }
 
 void refuse_inputs_in(const fs::path& output, const std::vector<fs::path>& inputs) {
@@ -134,9 +136,10 @@ void refuse_inputs_in(const fs::path& output, const std::vector<fs::path>& input
   for (const fs::path& input : inputs) {
     const fs::path file = fs::canonical(input, missing);
     if (missing || file.parent_path() != directory || !has_shard_name(file.filename().string())) continue;
-    fail("{} is an input, and has the name of a shard of the dataset that --output {} would replace; choose "
-         "another --output",
-         input.string(), output.string());
+    fail(
+        "{} is an input, and has the name of a shard of the dataset that --output {} would replace; choose "
+        "another --output",
+        input.string(), output.string());
   }
 }
 

@@ -73,7 +73,8 @@ Example example_of_text(const Json& json, const Tokenizer& tokenizer, Encode enc
                         const std::string& where) {
   for (const char* key : {"prompt", "completion"}) {
     if (json.contains(key) && json[key].is_string()) continue;
-    fail("{}: has no text \"{}\"; give \"prompt\" and \"completion\", or \"tokens\" and \"labels\"", where, key);
+    fail("{}: has no text \"{}\"; give \"prompt\" and \"completion\", or \"tokens\" and \"labels\"", where,
+         key);
   }
   const auto& prompt = json["prompt"].get_ref<const std::string&>();
   const auto& completion = json["completion"].get_ref<const std::string&>();
@@ -84,7 +85,8 @@ Example example_of_text(const Json& json, const Tokenizer& tokenizer, Encode enc
   if (encode == Encode::together) {
     tokenizer.encode(prompt + completion, example.tokens);
     // A token across the border has a part of the completion in it, so it counts, and so does what follows.
-    const auto differs = std::mismatch(of_prompt.begin(), of_prompt.end(), example.tokens.begin(), example.tokens.end());
+    const auto differs =
+        std::mismatch(of_prompt.begin(), of_prompt.end(), example.tokens.begin(), example.tokens.end());
     given = static_cast<std::size_t>(differs.first - of_prompt.begin());
   } else {
     tokenizer.encode(completion, example.tokens);
@@ -179,8 +181,9 @@ void check_options(const SupervisedOptions& options) {
 /// What the lines would have needed of --length.
 struct Needs {
   std::int64_t first_label = 0;  ///< of the line whose first label comes latest
-  std::int64_t least = std::numeric_limits<std::int64_t>::max();  ///< of the line whose first label comes soonest
-  std::int64_t all = 0;                                           ///< of the longest line
+  std::int64_t least =
+      std::numeric_limits<std::int64_t>::max();  ///< of the line whose first label comes soonest
+  std::int64_t all = 0;                          ///< of the longest line
 
   void add(const Example& example) {
     const auto first = std::find(example.counts.begin() + 1, example.counts.end(), true);
@@ -196,9 +199,11 @@ void check_splits(const SupervisedOptions& options, const SupervisedResult& resu
   const auto samples = manifest.documents(Split::train) + manifest.documents(Split::validation);
   if (samples == 0 && result.lines > 0 && needs.all > 0) {
     fail(
-        "--length {}: no line has a label within {}: the first label needs {} in the shortest prompt and {} in the "
+        "--length {}: no line has a label within {}: the first label needs {} in the shortest prompt and {} "
+        "in the "
         "longest, and the longest line takes {}; --length {} keeps all lines whole",
-        options.length, counted(options.length, "input"), needs.least, needs.first_label, needs.all, needs.all);
+        options.length, counted(options.length, "input"), needs.least, needs.first_label, needs.all,
+        needs.all);
   }
   for (const Split split : {Split::train, Split::validation}) {
     if (manifest.documents(split) > 0) continue;

@@ -25,7 +25,7 @@ struct SupervisedOptions {
   std::string end_of_text;  ///< as in PrepareOptions
   std::int64_t length = 0;  ///< T, inputs a sample
   Encode encode = Encode::together;
-  bool pack = true;         ///< several lines a sample where they fit, in order; else one, padded
+  bool pack = true;  ///< several lines a sample where they fit, in order; else one, padded
   double validation_fraction = 0.05;
   std::int64_t shard_samples = 100'000;
   bool force = false;

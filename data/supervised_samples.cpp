@@ -21,9 +21,11 @@ SampleShardReader open_checked(const Source& source, const ManifestShard& entry)
          manifest.tokenizer);
   }
   if (info.crc32 && entry.crc32 && *info.crc32 != *entry.crc32) {
-    fail("{}: is another file than {} says (of checksum {:08x}, not {:08x}); were shards swapped? Copy it again, "
-         "or make the samples again",
-         file.string(), manifest_name, *info.crc32, *entry.crc32);
+    fail(
+        "{}: is another file than {} says (of checksum {:08x}, not {:08x}); were shards swapped? Copy it "
+        "again, "
+        "or make the samples again",
+        file.string(), manifest_name, *info.crc32, *entry.crc32);
   }
   return reader;
 }

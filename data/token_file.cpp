@@ -60,7 +60,8 @@ constexpr Head heads[] = {
      "7zXZ\0"sv,
      "is packed by xz; unpack it first (xz -d)"},
     {"BZh91AY&SY"sv, "is packed by bzip2; unpack it first (bzip2 -d)"},
-    {"PK\x03\x04"sv, "is a zip archive (as .npz and .pt files are); write its numbers alone into a .bin file"},
+    {"PK\x03\x04"sv,
+     "is a zip archive (as .npz and .pt files are); write its numbers alone into a .bin file"},
     {"MMIDIDX\0\0"sv, "is an index of Megatron's (.idx); give the .bin file beside it"},
     {"PAR1"sv, "is a Parquet file; give its text to `ratplus prepare`, or write its tokens into a .bin file"},
     {"ARROW1\0\0"sv, "is an Arrow file; write its tokens into a .bin file"},
@@ -84,9 +85,11 @@ void refuse_foreign(const fs::path& file, bool expect_hdf5) {
   std::int32_t number = 0;
   if (head.size() >= llm_c_header) std::memcpy(&number, head.data(), sizeof number);
   if (!expect_hdf5 && (number == llm_c_16_bits || number == llm_c_32_bits)) {
-    fail("{0} has the header of llm.c's token files, which is no tokens; cut it off (tail -c +{1} {0} > tokens.bin)"
-         "{2}",
-         file.string(), llm_c_header + 1, number == llm_c_32_bits ? " and give --bin-bytes 4" : "");
+    fail(
+        "{0} has the header of llm.c's token files, which is no tokens; cut it off (tail -c +{1} {0} > "
+        "tokens.bin)"
+        "{2}",
+        file.string(), llm_c_header + 1, number == llm_c_32_bits ? " and give --bin-bytes 4" : "");
   }
   if (is_text(head))
     fail("{} is text, not tokens; make a dataset of it with `ratplus prepare`", file.string());
@@ -95,9 +98,10 @@ void refuse_foreign(const fs::path& file, bool expect_hdf5) {
 /// Throws Error where the vocabulary has ids that the numbers cannot hold: such a stream was cut to its low bits.
 void check_holds(std::int64_t vocab_size, int bits, const std::string& numbers) {
   if (bits >= 63 || vocab_size <= std::int64_t{1} << bits) return;
-  fail("{}, which cannot hold the ids of a vocabulary of {}; write the tokens with more bytes, or give the "
-       "vocabulary that they were made with",
-       numbers, vocab_size);
+  fail(
+      "{}, which cannot hold the ids of a vocabulary of {}; write the tokens with more bytes, or give the "
+      "vocabulary that they were made with",
+      numbers, vocab_size);
 }
 
 class BinFile : public TokenFile {
@@ -172,8 +176,7 @@ class Hdf5File : public TokenFile {
     const std::vector<std::string> names = file_.datasets();
     if (names.size() == 1) return names.front();
     if (names.empty()) fail("{}: holds no dataset", file_.file().string());
-    fail("{}: name the dataset with --dataset; there are: {}", file_.file().string(),
-         fmt::join(names, ", "));
+    fail("{}: name the dataset with --dataset; there are: {}", file_.file().string(), fmt::join(names, ", "));
   }
 
   hdf5::File file_;
@@ -206,9 +209,10 @@ std::string width_doubt(const fs::path& file, int bytes) {
   const std::string raw = first_bytes(file, looked_at);
   if (raw.size() < enough || bytes == 8) return "";
   const auto say = [&](const char* each, int wide) {
-    return fmt::format("{}: read as {}-byte tokens, {} of its first {} is next to 0; its tokens seem to have {} "
-                       "bytes, so give --bin-bytes {}",
-                       file.string(), bytes, each, raw.size() / static_cast<std::size_t>(bytes), wide, wide);
+    return fmt::format(
+        "{}: read as {}-byte tokens, {} of its first {} is next to 0; its tokens seem to have {} "
+        "bytes, so give --bin-bytes {}",
+        file.string(), bytes, each, raw.size() / static_cast<std::size_t>(bytes), wide, wide);
   };
   if (bytes == 4) {
     const auto numbers = numbers_in<std::uint32_t>(raw);
@@ -229,7 +233,8 @@ std::unique_ptr<TokenFile> open_tokens(const fs::path& file, const TokenFileOpti
   if (kind == ".h5" || kind == ".hdf5") return std::make_unique<Hdf5File>(file, options);
   if (fs::is_regular_file(file)) {
     refuse_foreign(file, false);
-    fail("input {} is neither a .bin nor a .h5 file; rename it to .bin if it holds raw tokens", file.string());
+    fail("input {} is neither a .bin nor a .h5 file; rename it to .bin if it holds raw tokens",
+         file.string());
   }
   fail("input {} is neither a .bin nor a .h5 file; give raw tokens or an HDF5 file", file.string());
 }

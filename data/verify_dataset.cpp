@@ -22,8 +22,8 @@ Manifest with_one_shard(const Manifest& manifest, Split split, const ManifestSha
   return one;
 }
 
-void verify_shard(const fs::path& directory, const Manifest& manifest, Split split, const ManifestShard& shard,
-                  const std::function<void(std::int64_t)>& progress) {
+void verify_shard(const fs::path& directory, const Manifest& manifest, Split split,
+                  const ManifestShard& shard, const std::function<void(std::int64_t)>& progress) {
   const Manifest one = with_one_shard(manifest, split, shard);
   if (manifest.sample_length > 0) {
     SupervisedSamples::check_all({directory, 1, one});

@@ -214,7 +214,8 @@ bool check_same_data(const Info& info, const data::Manifest& dataset) {
   if (!info.data) return false;
   const DataCounts counts = counts_of(dataset);
   constexpr const char* way_out =
-      "resume with the dataset that the run began with, or start a new run in another job.directory (from these "
+      "resume with the dataset that the run began with, or start a new run in another job.directory (from "
+      "these "
       "weights: job.kind = \"adapt\", job.from)";
   DataCounts sizes = counts;
   sizes.train_crc32 = info.data->train_crc32;
@@ -230,9 +231,11 @@ bool check_same_data(const Info& info, const data::Manifest& dataset) {
     const auto& now = counts.*checksum;
     all_known = all_known && before && now;
     if (!before || !now || *before == *now) continue;
-    fail("{}: was trained on a dataset of as many tokens as the job's (data.directory), but of other tokens or in "
-         "another order: the checksum of the {} split was {:08x}, and is {:08x}; {}",
-         info.directory.string(), data::to_string(split), *before, *now, way_out);
+    fail(
+        "{}: was trained on a dataset of as many tokens as the job's (data.directory), but of other tokens "
+        "or in "
+        "another order: the checksum of the {} split was {:08x}, and is {:08x}; {}",
+        info.directory.string(), data::to_string(split), *before, *now, way_out);
   }
   return all_known;
 }

@@ -59,13 +59,16 @@ SupervisedOptions sample_options(const Scratch& scratch) {
 std::string lines(int count) {
   std::string all;
   for (int i = 0; i < count; ++i)
-    all += nlohmann::json{{"prompt", "What is " + std::to_string(i) + "?"}, {"completion", " An answer."}}.dump() + "\n";
+    all += nlohmann::json{{"prompt", "What is " + std::to_string(i) + "?"}, {"completion", " An answer."}}
+               .dump() +
+           "\n";
   return all;
 }
 
 std::vector<std::string> files_of(const fs::path& directory) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(directory)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(directory))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -83,7 +86,8 @@ TEST_CASE("import --force: what fails leaves the old dataset, and its own shards
   CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "outside the vocabulary"));
   options.train = {options.output / "train-00000.h5"};
   options.dataset = "tokens";
-  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "is an input, and has the name of a shard"));
+  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }),
+                 "is an input, and has the name of a shard"));
   CHECK(files_of(options.output) == files);
   CHECK(read_text(options.output / "train-00000.h5") == shard);
   write_bin<std::uint16_t>(scratch / "a.bin", {7, 0});
@@ -93,7 +97,8 @@ TEST_CASE("import --force: what fails leaves the old dataset, and its own shards
   CHECK(files_of(options.output) == files);
 }
 
-TEST_CASE("samples --force: a bad line leaves the old dataset; another tokenizer's file is not replaced unasked") {
+TEST_CASE(
+    "samples --force: a bad line leaves the old dataset; another tokenizer's file is not replaced unasked") {
   const Scratch scratch;
   SupervisedOptions options = sample_options(scratch);
   write_text(scratch / "a.jsonl", lines(30));
@@ -148,7 +153,8 @@ TEST_CASE("import: files of other kinds are named, and widths that cannot be are
   write_bin(scratch / "a.bin", std::vector<std::int64_t>(wide.begin(), wide.end()));
   CHECK(contains(message(), "give --bin-bytes 8"));
   write_bin<std::uint16_t>(scratch / "a.bin", {1, 2, 3});
-  CHECK(contains(import_tokens(options, quiet_import).warnings.at(0), "none of its 3 tokens is the end-of-text token"));
+  CHECK(contains(import_tokens(options, quiet_import).warnings.at(0),
+                 "none of its 3 tokens is the end-of-text token"));
 }
 
 TEST_CASE("import: HDF5 that would give fill values, groups, and filters that are not there") {
@@ -179,15 +185,11 @@ TEST_CASE("import: HDF5 that would give fill values, groups, and filters that ar
     H5Pset_chunk(create, 1, &chunk);
   });
   CHECK(contains(message(), "4 of its 4 chunks are missing"));
-  make("t", [&](hid_t create, hid_t) {
-    H5Pset_external(create, (scratch / "raw").c_str(), 0, 200);
-  });
+  make("t", [&](hid_t create, hid_t) { H5Pset_external(create, (scratch / "raw").c_str(), 0, 200); });
   CHECK(contains(message(), "raw, which cannot be found"));
   write_text(scratch / "raw", std::string(199, 'a'));
   CHECK(contains(message(), "has 199 bytes where 200 are wanted"));
-  make("t", [](hid_t create, hid_t space) {
-    H5Pset_virtual(create, space, "source.h5", "s", space);
-  });
+  make("t", [](hid_t create, hid_t space) { H5Pset_virtual(create, space, "source.h5", "s", space); });
   CHECK(contains(message(), "source.h5, is missing"));
   make("group/deep/t", [](hid_t, hid_t) {});
   CHECK(contains(message(), "\"group/deep/t\" was never written"));  // the only one, found
@@ -207,7 +209,9 @@ TEST_CASE("samples: tokens of prompt and completion decode to them, and apart on
       options.validation_fraction = 0.5;
       std::string all;
       for (int i = 0; i < 20; ++i)
-        all += nlohmann::json{{"prompt", std::to_string(i) + " The capital is Par"}, {"completion", "is"}}.dump() + "\n";
+        all += nlohmann::json{{"prompt", std::to_string(i) + " The capital is Par"}, {"completion", "is"}}
+                   .dump() +
+               "\n";
       write_text(scratch / "a.jsonl", all);
       const Manifest manifest = prepare_supervised(options, quiet).manifest;
       CHECK(read_manifest(options.output).encode == to_string(encode));
@@ -238,8 +242,10 @@ TEST_CASE("samples: numbers that 32 bits do not hold; one sample in one split; a
   SupervisedOptions options = sample_options(scratch);
   const auto message = [&] { return message_of([&] { prepare_supervised(options, quiet); }); };
   for (const char* number : {"4294967297", "-4294967197", "18446744073709551615"}) {
-    write_text(scratch / "a.jsonl", std::string("{\"tokens\": [1, ") + number + "], \"labels\": [1, -100]}\n");
-    CHECK(contains(message(), std::string("\"tokens\" holds ") + number + ", which no token's number can be"));
+    write_text(scratch / "a.jsonl",
+               std::string("{\"tokens\": [1, ") + number + "], \"labels\": [1, -100]}\n");
+    CHECK(
+        contains(message(), std::string("\"tokens\" holds ") + number + ", which no token's number can be"));
     write_text(scratch / "a.jsonl", std::string("{\"tokens\": [1, 2], \"labels\": [1, ") + number + "]}\n");
     CHECK(contains(message(), std::string("\"labels\" holds ") + number));
   }
@@ -262,7 +268,9 @@ TEST_CASE("samples: numbers that 32 bits do not hold; one sample in one split; a
   CHECK(contains(message(), "keeps all lines whole"));
 }
 
-TEST_CASE("datasets: the checksum of a split is of its order, not of its shards; damage and swapped shards are found") {
+TEST_CASE(
+    "datasets: the checksum of a split is of its order, not of its shards; damage and swapped shards are "
+    "found") {
   const Scratch scratch;
   ImportOptions options = import_options(scratch);
   write_bin<std::uint16_t>(scratch / "a.bin", {1, 2, 0, 3, 4, 0, 5, 6, 0});

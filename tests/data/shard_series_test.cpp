@@ -41,7 +41,7 @@ TEST_CASE("shard series: of samples, which are counted by their lengths; none wh
   const auto begin = [&](const fs::path& file) { return SampleShardWriter(file, shared); };
   const std::vector<std::int32_t> sample(5, 1);
   {
-      ShardSeries<SampleShardWriter> none(scratch.path(), Split::validation, 2, begin);
+    ShardSeries<SampleShardWriter> none(scratch.path(), Split::validation, 2, begin);
     CHECK(none.finish().empty());
     ShardSeries<SampleShardWriter> series(scratch.path(), Split::train, 2, begin);
     for (int i = 0; i < 4; ++i) series.add([&](SampleShardWriter& shard) { shard.add(sample, sample); });
