@@ -109,7 +109,7 @@ TEST_CASE("import: files that h5py made (tests/reference/make_tokens.py), of eve
   CHECK(contains(message("text"), "dataset \"text\" does not hold integers"));
   CHECK(contains(message("ragged"), "dataset \"ragged\" does not hold integers"));
   CHECK(contains(message("signed"),
-                 "signed numbers of 16 bits, which cannot hold the ids of a vocabulary of 60000"));
+                 "signed numbers of 8 bits, which cannot hold the ids of a vocabulary of 60000"));
   CHECK(contains(message("empty"), "the train split is empty"));
   CHECK(contains(message("missing"), "tokens_many.h5"));
   CHECK(contains(message("nested"), "tokens_many.h5"));

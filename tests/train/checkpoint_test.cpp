@@ -498,6 +498,7 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
   for (auto* shards : {&before.train, &before.validation}) {
     for (auto& shard : *shards) shard.crc32 = 0x12345678;
   }
+  info = read;
   info.data = checkpoint::counts_of(before);
   checkpoint::write_manifest(saved.directory, info);
   const auto known = checkpoint::parse_manifest(
