@@ -12,6 +12,7 @@ using Arguments = std::vector<std::string>;
 int prepare_command(const Arguments& args);
 int samples_command(const Arguments& args);
 int import_command(const Arguments& args);
+int tokenize_command(const Arguments& args);
 int train_command(const Arguments& args);
 int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);

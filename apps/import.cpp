@@ -21,9 +21,10 @@ namespace po = boost::program_options;
 constexpr const char* help_text =
     R"(usage: ratplus import FILE... --output DIR (--tokenizer MODEL | --vocab-size N --end-of-text-id ID) [options]
 
-Makes a dataset of token streams that are there already, token for token: raw .bin files of unsigned 16-bit (or 32-bit)
+Makes a dataset of token streams that are there already, token for token: raw .bin files of unsigned 16-bit (or 32- or 64-bit)
 integers, or one-dimensional integer datasets of HDF5 files (.h5), as h5py writes them. A document ends with each
-end-of-text token. The held-out part is that of --validation, or documents chosen by a hash of their tokens.
+end-of-text token. Files of other kinds (NumPy's, llm.c's, packed ones, Git LFS pointers, text) are named and refused,
+and so are numbers too narrow for the vocabulary; a stream that does not look like tokens is warned of. The held-out part is that of --validation, or documents chosen by a hash of their tokens.
 
 )";
 
@@ -62,12 +63,13 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
       "without --tokenizer: all tokens are below it");
   add("end-of-text-id", po::value(&options.end_of_text_id)->value_name("ID"),
       "without --tokenizer: ends a document");
-  add("bin-bytes", po::value(&options.bin_bytes)->default_value(2)->value_name("2|4"),
-      "of a token in .bin files");
+  add("bin-bytes", po::value(&options.bin_bytes)->value_name("2|4|8"),
+      "of a token in .bin files; 2 if left out, and refused where they seem to have more");
   add("dataset", po::value(&options.dataset)->value_name("NAME"), "in HDF5 files; the only one if left out");
   add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
       "a shard is closed at the document that reaches this many tokens");
-  add("force", po::bool_switch(&options.force), "replace another dataset in DIR");
+  add("force", po::bool_switch(&options.force),
+      "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.train.assign(inputs.begin(), inputs.end());
@@ -85,7 +87,7 @@ int import_command(const Arguments& args) {
   if (launched() && !first_of_job()) return 0;  // one process does it
   const train::StopSignal signal;
   ProgressLine line(5);
-  const auto manifest = data::import_tokens(*options, [&](const data::ImportProgress& progress) {
+  const auto [manifest, warnings] = data::import_tokens(*options, [&](const data::ImportProgress& progress) {
     if (train::StopSignal::received() != 0) throw Interrupted();
     line.update(fmt::format("import: {} of {} tokens", format_count(double(progress.tokens)),
                             format_count(double(progress.tokens_total))));
@@ -97,6 +99,7 @@ int import_command(const Arguments& args) {
                counted(manifest.documents(split), "document"),
                counted(manifest.shards(split).size(), "shard"));
   }
+  for (const std::string& warning : warnings) fmt::print(stderr, "ratplus: warning: {}\n", warning);
   return 0;
 }
 

@@ -7,17 +7,20 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <stdexcept>
 #include <string_view>
 #include <vector>
 
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/progress_line.h"
+#include "data/hdf5.h"
 #include "data/manifest.h"
+#include "data/sample_shard.h"
 #include "data/shard.h"
-#include "data/supervised_samples.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
+#include "data/verify_dataset.h"
 #include "kernels/error.h"
 #include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
@@ -41,8 +44,9 @@ constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
 Tells what PATH holds: a dataset's directory (tokens, documents and their lengths, tokenizer, shards), a shard
 (.h5), a checkpoint's directory (model, step, files, parameters), weights of another system's (.pth,
 safetensors), a run's directory (model, length, checkpoints), or a job file (.toml: the whole effective
-job). Of a checkpoint and of weights every byte is read and compared with the checksums that the files
-have (--no-verify leaves that out); what is damaged is named, and the status is then 1.
+job). Of a dataset, a shard, a checkpoint and of weights every byte is read and compared with the
+checksums that the files have (--quick leaves that out, and reads of a dataset the manifest alone);
+what is damaged is named, and the status is then 1.
 
 )";
 
@@ -73,12 +77,18 @@ void print_model(const model::ModelConfig& m) {
              format_count(static_cast<double>(model::parameter_count(m))));
 }
 
+/// No Error, which would count as a file that is not whole.
+class Interrupted : public std::runtime_error {
+ public:
+  Interrupted() : std::runtime_error("interrupted: not all was verified") {}
+};
+
 /// A line that says how far the reading of `all` bytes has come, and ends at a signal.
 class VerifyLine {
  public:
   explicit VerifyLine(std::int64_t all) : all_(all) {}
   void add(std::int64_t bytes) {
-    if (train::StopSignal::received() != 0) fail("interrupted: not all was verified");
+    if (train::StopSignal::received() != 0) throw Interrupted();
     done_ += bytes;
     if (all_ > worth_saying)
       line_.update(fmt::format("verifying {} of {}", format_bytes(done_), format_bytes(all_)));
@@ -261,7 +271,32 @@ void print_lengths(const fs::path& directory, const data::Manifest& manifest, da
       static_cast<double>(manifest.tokens(split)) / static_cast<double>(documents));
 }
 
-void inspect_dataset(const fs::path& path, data::Split split, const std::string& text) {
+/// Bytes of the shards' tokens, or of their samples' inputs and labels, as they are read.
+constexpr std::int64_t bytes_a_token = 4;
+
+void verify(const fs::path& path, const data::Manifest& manifest) {
+  const auto tokens = manifest.tokens(data::Split::train) + manifest.tokens(data::Split::validation);
+  std::vector<std::string> wrong;
+  {
+    const train::StopSignal signal;
+    VerifyLine line(tokens * bytes_a_token);
+    wrong = data::verify_dataset(path, manifest, [&](std::int64_t read) { line.add(read * bytes_a_token); });
+  }
+  if (!wrong.empty()) {
+    for (std::size_t i = 0; i + 1 < wrong.size(); ++i) fmt::print(stderr, "ratplus: {}\n", wrong[i]);
+    fail("{}{}", wrong.back(),
+         wrong.size() > 1
+             ? fmt::format("\nratplus: {}: {} are not whole", path.string(), counted(wrong.size(), "file"))
+             : "");
+  }
+  const bool sums = manifest.crc32(data::Split::train) && manifest.crc32(data::Split::validation);
+  fmt::print(
+      "verified   every token of every shard{}{}\n",
+      sums ? ", by the manifest's checksums" : " (the manifest is of an older version, without checksums)",
+      manifest.tokenizer_file.empty() ? "" : ", and the tokenizer");
+}
+
+void inspect_dataset(const fs::path& path, data::Split split, const std::string& text, bool quick) {
   const auto manifest = data::read_manifest(path);
   fmt::print("dataset    {}\n", path.string());
   fmt::print("vocabulary {}, end of text {}\n", manifest.vocab_size, manifest.end_of_text);
@@ -276,16 +311,39 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
     }
     fmt::print("{:<10} {}, {}, {}\n", data::to_string(each), counted(manifest.tokens(each), "token"),
                counted(manifest.documents(each), "document"), counted(shards, "shard"));
-    data::TokenStream(path, manifest, each).check_all();
-    print_lengths(path, manifest, each);
+    if (!quick) print_lengths(path, manifest, each);
   }
-  if (manifest.sample_length > 0) data::SupervisedSamples::check_all({path, 1, manifest});
+  if (!manifest.encode.empty()) fmt::print("encoded    prompts and completions {}\n", manifest.encode);
+  std::fflush(stdout);
+  if (!quick) verify(path, manifest);
   if (text.empty()) return;
   if (manifest.sample_length > 0) return print_samples(path, manifest, split, text);
   print_text(path, manifest, split, text);
 }
 
-void inspect_shard(const fs::path& path) {
+/// Of samples with labels.
+bool inspect_sample_shard(const fs::path& path, bool quick) {
+  if (!data::hdf5::File::open(path).has("labels")) return false;
+  const data::SampleShardReader reader(path);
+  const auto& info = reader.info();
+  fmt::print("shard      {} ({})\n", path.string(),
+             format_bytes(static_cast<std::int64_t>(fs::file_size(path))));
+  fmt::print("samples    {} of {}\n", info.samples, counted(info.length, "input"));
+  fmt::print("vocabulary {}, end of text {}\n", info.vocab_size, info.end_of_text);
+  fmt::print("tokenizer  {}\n", info.tokenizer);
+  std::fflush(stdout);
+  if (quick) return true;
+  {
+    const train::StopSignal signal;
+    VerifyLine line(info.samples * info.length * bytes_a_token);
+    reader.verify([&](std::int64_t read) { line.add(read * bytes_a_token); });
+  }
+  fmt::print("verified   every sample{}\n", info.crc32 ? ", by the shard's checksum" : "");
+  return true;
+}
+
+void inspect_shard(const fs::path& path, bool quick) {
+  if (inspect_sample_shard(path, quick)) return;
   const data::ShardReader reader(path);
   const auto& info = reader.info();
   fmt::print("shard      {} ({})\n", path.string(),
@@ -293,6 +351,14 @@ void inspect_shard(const fs::path& path) {
   fmt::print("tokens     {} in {}\n", info.tokens, counted(info.documents, "document"));
   fmt::print("vocabulary {}, end of text {}\n", info.vocab_size, info.end_of_text);
   fmt::print("tokenizer  {}\n", info.tokenizer);
+  std::fflush(stdout);
+  if (quick) return;
+  {
+    const train::StopSignal signal;
+    VerifyLine line(info.tokens * bytes_a_token);
+    reader.verify([&](std::int64_t read) { line.add(read * bytes_a_token); });
+  }
+  fmt::print("verified   every token{}\n", info.crc32 ? ", by the shard's checksum" : "");
 }
 
 void inspect_job(const fs::path& path) {
@@ -319,14 +385,15 @@ int inspect_command(const Arguments& args) {
   std::string text;
   std::string split = "train";
   bool parameters = false;
-  bool no_verify = false;
+  bool quick = false;
   std::int64_t head_dim = 0;
   po::options_description options("options");
   options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"),
                         "dataset: decode these tokens to text; of samples with labels, these samples")(
       "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
       "parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block")(
-      "no-verify", po::bool_switch(&no_verify), "checkpoint, weights: do not read them all")(
+      "quick", po::bool_switch(&quick),
+      "dataset, shard, checkpoint, weights: do not read and verify all; of a dataset, the manifest alone")(
       "head-dim", po::value(&head_dim)->value_name("P"),
       "weights: channels of a head, where the file does not say; default: 128");
   const Positional place{"path", 1, po::value(&path), "a path is missing"};
@@ -340,18 +407,18 @@ int inspect_command(const Arguments& args) {
       fail("--{} is for a dataset's directory, and {} is none", option, path);
   }
   const bool is_weights = !is_dataset && !is_checkpoint && holds_weights(path);
-  if (!is_checkpoint && !is_weights && (parameters || no_verify || head_dim != 0))
-    fail("--parameters, --no-verify and --head-dim are for checkpoints and weights, and {} is neither", path);
+  if (!is_checkpoint && !is_weights && (parameters || head_dim != 0))
+    fail("--parameters and --head-dim are for checkpoints and weights, and {} is neither", path);
   if (is_dataset) {
-    inspect_dataset(path, data::parse_split(split), text);
+    inspect_dataset(path, data::parse_split(split), text, quick);
   } else if (is_checkpoint) {
-    inspect_checkpoint(path, parameters, !no_verify);
+    inspect_checkpoint(path, parameters, !quick);
   } else if (is_weights) {
-    inspect_weights(path, parameters, !no_verify, head_dim);
+    inspect_weights(path, parameters, !quick, head_dim);
   } else if (fs::exists(fs::path(path) / "job.toml")) {
     inspect_run(path);
   } else if (fs::path(path).extension() == ".h5") {
-    inspect_shard(path);
+    inspect_shard(path, quick);
   } else if (fs::path(path).extension() == ".toml") {
     inspect_job(path);
   } else {

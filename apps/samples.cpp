@@ -24,7 +24,8 @@ Makes a dataset of samples of T inputs with labels, which `ratplus train` takes 
 data.window = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patterns in quotes), each
   {"prompt": "...", "completion": "..."}   labels are the completion and an end-of-text token, or
   {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
-Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
+Prompt and completion are encoded as one text, so that the tokens decode to it; a token across their border counts.
+With --encode apart each is encoded by its own. Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
 Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become U+FFFD; at the end it says in how many lines, and names
 the first.
 
@@ -45,6 +46,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   std::vector<std::string> inputs;
   std::string output;
   std::string tokenizer;
+  std::string encode = to_string(options.encode);
   bool pad = false;
   po::options_description description("options", 110, 70);
   auto add = description.add_options();
@@ -54,18 +56,23 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
       "the token that ends a text, where the tokenizer's file does not tell");
   add("length", po::value(&options.length)->value_name("T"), "inputs a sample; longer lines are cut");
+  add("encode", po::value(&encode)->value_name("HOW"),
+      "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
+      "do");
   add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
   add("validation-fraction",
       po::value(&options.validation_fraction)
           ->default_value(options.validation_fraction, fmt::format("{}", options.validation_fraction))
           ->value_name("F"),
-      "share of the lines that is held out, chosen by a hash of the line");
-  add("force", po::bool_switch(&options.force), "replace another dataset in DIR");
+      "share of the lines that is held out, chosen by a hash of prompt and completion, or of the tokens");
+  add("force", po::bool_switch(&options.force),
+      "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;
   options.tokenizer = tokenizer;
+  options.encode = data::parse_encode(encode);
   options.pack = !pad;
   return options;
 }

@@ -284,6 +284,12 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (const auto note = train::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
       display.say("warning: " + note);
   }
+  if (!start.same_data) {
+    display.say(
+        "the checkpoint or the dataset is of an older version and has no checksum of the tokens: that the "
+        "data are "
+        "the same is known by their sizes alone");
+  }
   if (start.checkpoint && start.checkpoint->tokenizer.empty()) {
     display.say(fmt::format(
         "{} does not say which tokenizer its weights were trained with: that of {} is taken to be "

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/json_int32.h"
 #include "kernels/error.h"
 
 namespace ratplus::data {
@@ -91,6 +92,8 @@ void AddedTokens::Finder::cut(std::string_view text, const Words& words, const T
 AddedTokens::AddedTokens(const Json& json, const Normalizer* normalizer, const std::string& file)
     : normalizer_(normalizer) {
   for (const Json& entry : json) {
+    if (!int32_of(entry.at("id")))
+      fail("{}: the added token {} has the id {}", file, entry.at("content").dump(), entry.at("id").dump());
     const AddedToken token{.content = entry.at("content").get<std::string>(),
                            .id = entry.at("id").get<std::int32_t>(),
                            .takes_left_blanks = entry.value("lstrip", false),

@@ -7,38 +7,15 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
-#include <mutex>
 #include <thread>
 #include <utility>
 
+#include "data/hdf5_lock.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
 namespace ratplus::data::hdf5 {
 namespace {
-
-/// Holds the process-wide lock. Recursive, since owners of temporary handles close them under it.
-class Lock {
- public:
-  Lock() : guard_(mutex()) {
-    // Failures are thrown, not printed. In a thread-safe build of HDF5 (Debian's) each thread has its own
-    // setting.
-    [[maybe_unused]] thread_local const herr_t silenced = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-
- private:
-  static std::recursive_mutex& mutex() {
-    static std::recursive_mutex instance;
-    [[maybe_unused]] static const bool initialised = [] {
-      // A file that could not be flushed (disk full) cannot be closed either, and HDF5's own clean-up at exit
-      // would try again and again. Whatever matters here is closed explicitly before.
-      H5dont_atexit();
-      return true;
-    }();
-    return instance;
-  }
-  std::lock_guard<std::recursive_mutex> guard_;
-};
 
 /// What HDF5's error stack says, boiled down.
 struct Reason {
@@ -417,6 +394,8 @@ bool Group::has(const std::string& name) const {
     if (there < 0) fail_reading(state_->name, fmt::format("\"{}\"", prefix));
     if (there == 0) return false;
     if (slash == std::string::npos) return true;
+    const Handle on_the_way(H5Oopen(handle_.get(), prefix.c_str(), H5P_DEFAULT), &H5Oclose);
+    if (on_the_way.open() && H5Iget_type(on_the_way.get()) != H5I_GROUP) return false;
   }
 }
 
@@ -502,7 +481,7 @@ Dataset Group::create_dataset(const std::string& name, Element element, std::int
 
 Dataset Group::dataset(const std::string& name) const {
   const Lock lock;
-  if (!has(name)) fail("{}: has no dataset \"{}\"", state_->name.string(), name);
+  require_dataset(name);
   Handle found(H5Dopen2(handle_.get(), name.c_str(), H5P_DEFAULT), &H5Dclose);
   if (!found.open()) fail_reading(state_->name, fmt::format("dataset \"{}\"", name));
   return {state_, std::move(found), name};

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -136,6 +137,11 @@ class Dataset : public Object {
   std::int64_t size() const { return size_; }
   const std::string& name() const { return name_; }
   bool holds_integers() const;
+  /// Of integers: without a sign.
+  bool holds_unsigned() const;
+  /// Throws Error naming what is missing unless every element was written, in this file or in those that an external or
+  /// a virtual dataset takes them from: HDF5 reads fill values for the others. Costs the reading of the chunks' index.
+  void require_written() const;
   /// Of one element on disk.
   std::size_t element_bytes() const;
   /// Growable datasets only.
@@ -171,16 +177,22 @@ class Group : public Object {
   bool has(const std::string& name) const;
   /// Names of the direct members, sorted.
   std::vector<std::string> names() const;
+  /// Paths of all datasets below, sorted by name in each group.
+  std::vector<std::string> datasets() const;
   /// Groups on the way are made too.
   Group create_group(const std::string& name);
   Group group(const std::string& name) const;
   Dataset create_dataset(const std::string& name, Element element, std::int64_t size,
                          const Layout& layout = {});
-  /// Throws Error if there is none of this name or it has more than one dimension.
+  /// Throws Error if there is none of this name, it has more than one dimension, or is packed by a filter that the
+  /// library lacks.
   Dataset dataset(const std::string& name) const;
 
  protected:
   using Object::Object;
+
+ private:
+  void require_dataset(const std::string& name) const;
 };
 
 /// An HDF5 file and its root group. Closing it closes every group and dataset opened from it.
@@ -203,6 +215,9 @@ class File : public Group {
  private:
   using Group::Group;
 };
+
+/// The attribute "crc32"; nothing where there is none.
+std::optional<std::uint32_t> checksum_attribute(const Object& object);
 
 /// Between two calls of many, made by a thread that works in the background: whoever has just let the process's lock go
 /// would have it again before a thread that waits for it wakes up.

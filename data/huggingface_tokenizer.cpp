@@ -8,6 +8,7 @@
 
 #include "data/added_tokens.h"
 #include "data/bpe.h"
+#include "data/json_int32.h"
 #include "data/utf8.h"
 #include "data/word_cutter.h"
 #include "kernels/error.h"
@@ -135,9 +136,10 @@ void HuggingFaceTokenizer::read_model(const Json& model) {
   }
   std::int64_t size = 0;
   for (const auto& [name, id] : model.at("vocab").items()) {
-    ids_[name] = id.get<std::int32_t>();
-    size = std::max<std::int64_t>(size, id.get<std::int64_t>() + 1);
-    if (id.get<std::int64_t>() < 0) fail("{}: piece \"{}\" has the id {}", file_, name, id.dump());
+    const std::optional<std::int32_t> number = int32_of(id);
+    if (!number || *number < 0) fail("{}: piece \"{}\" has the id {}", file_, name, id.dump());
+    ids_[name] = *number;
+    size = std::max<std::int64_t>(size, std::int64_t{*number} + 1);
   }
   pieces_.resize(static_cast<std::size_t>(size));
   for (const auto& [name, id] : ids_) pieces_[static_cast<std::size_t>(id)] = name;

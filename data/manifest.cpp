@@ -1,8 +1,10 @@
 #include "data/manifest.h"
-#include "data/json_dump.h"
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "data/crc32.h"
+#include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -43,6 +45,16 @@ struct Place {
     if (!value.is_string()) fail("{}: \"{}\" is {}, not a string", where, key, value.dump());
     return value.get<std::string>();
   }
+  /// Eight hexadecimal digits; nothing where the key is missing.
+  std::optional<std::uint32_t> checksum(const char* key) const {
+    if (!json.is_object() || !json.contains(key)) return std::nullopt;
+    const std::string digits = text(key);
+    std::uint32_t value = 0;
+    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    if (digits.size() != 8 || read.ec != std::errc{} || read.ptr != digits.data() + digits.size())
+      fail("{}: \"{}\" is \"{}\", not a checksum of 8 hexadecimal digits", where, key, digits);
+    return value;
+  }
 };
 
 std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) {
@@ -51,7 +63,8 @@ std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) 
   std::vector<ManifestShard> shards;
   for (const Json& entry : list) {
     const Place place{entry, fmt::format("{}: {}[{}]", manifest.where, key, shards.size())};
-    shards.push_back({place.text("file"), place.integer("tokens"), place.integer("documents")});
+    shards.push_back(
+        {place.text("file"), place.integer("tokens"), place.integer("documents"), place.checksum("crc32")});
   }
   return shards;
 }
@@ -59,7 +72,9 @@ std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) 
 Json shards_json(const std::vector<ManifestShard>& shards) {
   Json list = Json::array();
   for (const ManifestShard& shard : shards) {
-    list.push_back({{"file", shard.file}, {"tokens", shard.tokens}, {"documents", shard.documents}});
+    Json entry{{"file", shard.file}, {"tokens", shard.tokens}, {"documents", shard.documents}};
+    if (shard.crc32) entry["crc32"] = fmt::format("{:08x}", *shard.crc32);
+    list.push_back(std::move(entry));
   }
   return list;
 }
@@ -88,6 +103,17 @@ std::int64_t Manifest::tokens(Split split) const {
 
 std::int64_t Manifest::documents(Split split) const {
   return sum(shards(split), &ManifestShard::documents);
+}
+
+std::optional<std::uint32_t> Manifest::crc32(Split split) const {
+  // A token is 4 bytes of the stream that is summed, and a position of a sample has a token and a label.
+  const std::int64_t bytes = sample_length > 0 ? 8 : 4;
+  std::uint32_t all = 0;
+  for (const ManifestShard& shard : shards(split)) {
+    if (!shard.crc32) return std::nullopt;
+    all = combined_crc32(all, *shard.crc32, shard.tokens * bytes);
+  }
+  return all;
 }
 
 Manifest read_manifest(const std::filesystem::path& dataset_directory) {
@@ -124,6 +150,7 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
           .tokenizer_file = place.text("tokenizer_file"),
           .source = place.text("source"),
           .sample_length = json.contains("sample_length") ? place.integer("sample_length") : 0,
+          .encode = json.contains("encode") ? place.text("encode") : "",
           .train = parse_shards(place, "train"),
           .validation = parse_shards(place, "validation")};
 }
@@ -139,6 +166,7 @@ void write_manifest(const std::filesystem::path& dataset_directory, const Manife
             {"train", shards_json(manifest.train)},
             {"validation", shards_json(manifest.validation)}};
   if (manifest.sample_length > 0) json["sample_length"] = manifest.sample_length;
+  if (!manifest.encode.empty()) json["encode"] = manifest.encode;
   write_whole_file(dataset_directory / manifest_name, json_dump(json, 2) + "\n");
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct ManifestShard {
   std::string file;  ///< relative to the dataset's directory
   std::int64_t tokens = 0;
   std::int64_t documents = 0;
+  std::optional<std::uint32_t> crc32 = std::nullopt;  ///< as ShardInfo and SampleShardInfo have it
 };
 
 struct Manifest {
@@ -33,6 +35,8 @@ struct Manifest {
   std::string source;          ///< fingerprint of the inputs and options it was prepared from
   std::int64_t sample_length =
       0;  ///< of samples with labels (`documents` counts samples); 0: streams of tokens
+  /// How prompts and completions were encoded: "together" or "apart"; empty where it does not apply or is not known.
+  std::string encode = {};
   std::vector<ManifestShard> train = {};
   std::vector<ManifestShard> validation = {};
 
@@ -41,6 +45,9 @@ struct Manifest {
   }
   std::int64_t tokens(Split split) const;
   std::int64_t documents(Split split) const;
+  /// CRC-32 of a split as one stream, however it is cut into shards (ShardInfo::crc32); empty where one of its shards
+  /// has none, as those of older versions of this program.
+  std::optional<std::uint32_t> crc32(Split split) const;
 };
 
 inline constexpr const char* manifest_name = "dataset.json";

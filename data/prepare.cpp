@@ -1,26 +1,22 @@
 #include "data/prepare.h"
 
-#include <fcntl.h>
 #include <omp.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <future>
 #include <numeric>
 #include <system_error>
 #include <utility>
 
+#include "data/file_lock.h"
 #include "data/held_out.h"
-#include "data/output_files.h"
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "data/shard.h"
 #include "data/shard_plan.h"
+#include "data/staged_dataset.h"
 #include "data/text_source.h"
 #include "data/text_units.h"
 #include "data/token_pipeline.h"
@@ -152,26 +148,6 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
   return model.get();
 }
 
-/// Keeps another `prepare` out, as far as the file system has locks.
-class FileLock {
- public:
-  explicit FileLock(const fs::path& file)
-      : descriptor_(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    if (descriptor_ < 0)
-      fail("cannot write {}: {}{}", file.string(), std::strerror(errno), write_advice(errno));
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
-    ::close(descriptor_);
-    fail("{}: another `ratplus prepare` is at work here; wait for it, or choose another --output",
-         file.parent_path().parent_path().string());
-  }
-  ~FileLock() { ::close(descriptor_); }
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
- private:
-  int descriptor_;
-};
-
 /// Who does which: each piece of work, the largest first, goes to whom has least.
 std::vector<int> share_out(const std::vector<std::int64_t>& sizes, int workers) {
   std::vector<std::size_t> order(sizes.size());
@@ -200,7 +176,11 @@ class Preparation {
     if (options_.tokenizer) tokenizer_.emplace(*options_.tokenizer, options_.end_of_text).end_of_text();
     files_ = list_text_files(options_.inputs);
     source_ = source_fingerprint(options_, files_);
-    if (!fs::exists(options_.output / manifest_name)) return std::nullopt;
+    if (!fs::exists(options_.output / manifest_name)) {
+      if (tokenizer_)
+        check_replaceable(options_.output, tokenizer_->file_name(), *options_.tokenizer, options_.force);
+      return std::nullopt;
+    }
     const std::optional<Manifest> existing = existing_manifest(options_.output);
     const bool same = existing && existing->source == source_;
     if (same && !options_.force && complete(options_.output, *existing)) return existing;
@@ -275,17 +255,15 @@ class Preparation {
                       .train = {},
                       .validation = {}};
     const std::vector<PlannedShard> plan = read_plan(work_ / "plan.json");
-    remove_dataset(options_.output);
     for (const PlannedShard& shard : plan) {
-      fs::rename(shards_directory() / shard.entry.file, options_.output / shard.entry.file);
-      (shard.split == Split::train ? manifest.train : manifest.validation).push_back(shard.entry);
+      ManifestShard entry = shard.entry;
+      entry.crc32 = ShardReader(shards_directory() / entry.file).info().crc32;
+      (shard.split == Split::train ? manifest.train : manifest.validation).push_back(std::move(entry));
     }
-    const fs::path model = options_.output / manifest.tokenizer_file;
-    const fs::path from = options_.tokenizer ? *options_.tokenizer : trained_file();
     // A model that is used from where it would be copied to stays as it is, whatever happens.
-    if (!fs::exists(model) || !fs::equivalent(from, model)) write_whole_file(model, read_whole_file(from));
-    sync_path(options_.output);
-    write_manifest(options_.output, manifest);
+    stage_tokenizer(options_.tokenizer ? *options_.tokenizer : trained_file(), manifest.tokenizer_file,
+                    shards_directory(), options_.output);
+    publish_dataset(shards_directory(), options_.output, manifest);
     fs::remove_all(work_);
   }
 
@@ -301,7 +279,7 @@ class Preparation {
   void make_work_directory() {
     if (team_.rank != 0) return;
     make_directory(work_);
-    lock_.emplace(work_ / "lock");
+    lock_.emplace(work_ / "lock", options_.output, "`ratplus prepare`");
   }
 
  private:

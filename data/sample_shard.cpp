@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/crc32.h"
 #include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
@@ -31,7 +32,8 @@ SampleShardInfo read_info(const hdf5::File& file) {
           .length = file.integer_attribute("length"),
           .vocab_size = file.integer_attribute("vocab_size"),
           .end_of_text = file.integer_attribute("end_of_text"),
-          .tokenizer = file.string_attribute("tokenizer")};
+          .tokenizer = file.string_attribute("tokenizer"),
+          .crc32 = hdf5::checksum_attribute(file)};
 }
 
 }  // namespace
@@ -54,6 +56,7 @@ struct SampleShardReader::Impl {
   SampleShardInfo info;
   hdf5::Dataset inputs;
   hdf5::Dataset labels;
+  mutable bool written = false;  ///< known to have all chunks
 };
 
 SampleShardReader::SampleShardReader(const std::filesystem::path& file)
@@ -68,16 +71,39 @@ const SampleShardInfo& SampleShardReader::info() const {
 
 void SampleShardReader::read(std::int64_t i, std::span<std::int32_t> inputs,
                              std::span<std::int32_t> labels) const {
+  if (!impl_->written) {  // as ShardReader::read
+    impl_->inputs.require_written();
+    impl_->labels.require_written();
+    impl_->written = true;
+  }
   const std::int64_t begin = i * impl_->info.length;
   impl_->inputs.read(begin, inputs);
   impl_->labels.read(begin, labels);
   const std::int64_t vocab_size = impl_->info.vocab_size;
   const bool good =
       std::all_of(inputs.begin(), inputs.end(), [&](auto id) { return id >= 0 && id < vocab_size; }) &&
-      std::all_of(labels.begin(), labels.end(), [&](auto id) { return id < vocab_size; });
+      std::all_of(labels.begin(), labels.end(),
+                  [&](auto id) { return id == ignored_label || (id >= 0 && id < vocab_size); });
   if (!good) {
     fail("{}: sample {} has a token outside the vocabulary of {}; make the samples again",
          impl_->file.file().string(), i, vocab_size);
+  }
+}
+
+void SampleShardReader::verify(const std::function<void(std::int64_t)>& progress) const {
+  std::vector<std::int32_t> inputs(static_cast<std::size_t>(info().length));
+  std::vector<std::int32_t> labels(inputs.size());
+  std::uint32_t crc = 0;
+  for (std::int64_t i = 0; i < info().samples; ++i) {
+    read(i, inputs, labels);
+    crc = crc32_of(crc32_of(crc, inputs), labels);
+    progress(info().length);
+  }
+  if (info().crc32 && *info().crc32 != crc) {
+    fail(
+        "{}: damaged: its samples' checksum is {:08x}, and {:08x} was written; copy it again, or make the "
+        "samples again",
+        impl_->file.file().string(), crc, *info().crc32);
   }
 }
 
@@ -89,6 +115,7 @@ struct SampleShardWriter::Impl {
         inputs(create("inputs", shared.vocab_size <= 65536 ? hdf5::Element::uint16 : hdf5::Element::uint32)),
         labels(create("labels", hdf5::Element::int32)) {
     info.samples = 0;
+    info.crc32 = 0;
   }
 
   hdf5::Dataset create(const char* name, hdf5::Element element) {
@@ -125,6 +152,7 @@ void SampleShardWriter::add(std::span<const std::int32_t> inputs, std::span<cons
   Impl& impl = *impl_;
   require(std::ssize(inputs) == impl.info.length && inputs.size() == labels.size(),
           "a sample of {} inputs, {} labels", inputs.size(), labels.size());
+  impl.info.crc32 = crc32_of(crc32_of(*impl.info.crc32, inputs), labels);
   impl.input_buffer.insert(impl.input_buffer.end(), inputs.begin(), inputs.end());
   impl.label_buffer.insert(impl.label_buffer.end(), labels.begin(), labels.end());
   ++impl.info.samples;
@@ -144,6 +172,7 @@ SampleShardInfo SampleShardWriter::finish() {
   impl.file.set_attribute("vocab_size", impl.info.vocab_size);
   impl.file.set_attribute("end_of_text", impl.info.end_of_text);
   impl.file.set_attribute("tokenizer", impl.info.tokenizer);
+  impl.file.set_attribute("crc32", std::int64_t{*impl.info.crc32});
   impl.file.close();
   impl.pending.commit();
   const SampleShardInfo written = impl.info;

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,6 +17,9 @@ struct SampleShardInfo {
   std::int64_t vocab_size = 0;
   std::int64_t end_of_text = 0;
   std::string tokenizer;  ///< identity, as in ShardInfo
+  /// CRC-32 of the inputs and labels, sample after sample, as 32-bit little-endian numbers; empty in shards of older
+  /// versions of this program.
+  std::optional<std::uint32_t> crc32 = std::nullopt;
 };
 
 /// A label of a position that is left out.
@@ -31,6 +36,9 @@ class SampleShardReader {
   const SampleShardInfo& info() const;
   /// Sample i into inputs [T] and labels [T].
   void read(std::int64_t i, std::span<std::int32_t> inputs, std::span<std::int32_t> labels) const;
+  /// Reads every sample. Throws Error naming the file where one cannot be read or is not what was written (crc32).
+  /// `progress` gets positions read since the last call.
+  void verify(const std::function<void(std::int64_t)>& progress) const;
 
  private:
   struct Impl;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "data/crc32.h"
 #include "data/hdf5.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
@@ -41,7 +42,8 @@ ShardInfo read_info(const hdf5::File& file) {
           .documents = file.integer_attribute("documents"),
           .vocab_size = file.integer_attribute("vocab_size"),
           .end_of_text = file.integer_attribute("end_of_text"),
-          .tokenizer = file.string_attribute("tokenizer")};
+          .tokenizer = file.string_attribute("tokenizer"),
+          .crc32 = hdf5::checksum_attribute(file)};
 }
 
 void check_info(const ShardInfo& info, const std::string& where) {
@@ -81,6 +83,7 @@ struct ShardReader::Impl {
   ShardInfo info;
   hdf5::Dataset tokens;
   hdf5::Dataset offsets;
+  mutable bool written = false;            ///< known to have all chunks
   bool narrow = false;                     ///< 16-bit tokens: read as they lie, widened here, which is faster
   mutable std::vector<std::uint16_t> raw;  ///< a range of them
 };
@@ -95,6 +98,11 @@ const ShardInfo& ShardReader::info() const {
 }
 
 void ShardReader::read(std::int64_t begin, std::span<std::int32_t> out) const {
+  if (!impl_
+           ->written) {  // looked at once, and not by those who read the header alone: it costs the chunks' index
+    impl_->tokens.require_written();
+    impl_->written = true;
+  }
   if (impl_->narrow) {
     impl_->raw.resize(out.size());
     impl_->tokens.read(begin, std::span(impl_->raw));
@@ -121,6 +129,32 @@ std::vector<std::int64_t> ShardReader::document_offsets() const {
   return offsets;
 }
 
+void ShardReader::verify(const std::function<void(std::int64_t)>& progress) const {
+  const std::string name = impl_->file.file().string();
+  const std::vector<std::int64_t> offsets = document_offsets();
+  constexpr std::int64_t tokens_at_once = std::int64_t{1} << 20;
+  std::vector<std::int32_t> tokens;
+  std::uint32_t crc = 0;
+  auto end = offsets.begin() + 1;
+  for (std::int64_t at = 0; at < info().tokens; at += std::ssize(tokens)) {
+    tokens.resize(static_cast<std::size_t>(std::min(tokens_at_once, info().tokens - at)));
+    read(at, tokens);
+    crc = crc32_of(crc, tokens);
+    for (; end != offsets.end() && *end <= at + std::ssize(tokens); ++end) {
+      if (*end > at && tokens[static_cast<std::size_t>(*end - 1 - at)] == info().end_of_text) continue;
+      fail("{}: document {} does not end with the end-of-text token {}; prepare the dataset again", name,
+           end - offsets.begin() - 1, info().end_of_text);
+    }
+    progress(std::ssize(tokens));
+  }
+  if (info().crc32 && *info().crc32 != crc) {
+    fail(
+        "{}: damaged: its tokens' checksum is {:08x}, and {:08x} was written; copy it again, or prepare the "
+        "dataset again",
+        name, crc, *info().crc32);
+  }
+}
+
 struct ShardWriter::Impl {
   Impl(const std::filesystem::path& final_name, const ShardInfo& shared, Options chosen)
       : options(chosen),
@@ -134,6 +168,7 @@ struct ShardWriter::Impl {
                                     .growable = true})) {
     info.tokens = 0;
     info.documents = 0;
+    info.crc32 = 0;
     buffer.reserve(static_cast<std::size_t>(chunks_at_once * options.chunk_tokens));
   }
 
@@ -149,6 +184,7 @@ struct ShardWriter::Impl {
 
   /// Appends the buffer to the dataset: whole chunks, but for the last.
   void flush() {
+    info.crc32 = crc32_of(*info.crc32, buffer);
     const std::int64_t written = tokens.size();
     tokens.resize(written + std::ssize(buffer));
     if (token_element(info.vocab_size) ==
@@ -168,6 +204,7 @@ struct ShardWriter::Impl {
     file.set_attribute("tokenizer", info.tokenizer);
     file.set_attribute("tokens", info.tokens);
     file.set_attribute("documents", info.documents);
+    file.set_attribute("crc32", std::int64_t{*info.crc32});
   }
 
   Options options;

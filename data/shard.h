@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +19,8 @@ struct ShardInfo {
   std::int64_t vocab_size = 0;
   std::int64_t end_of_text = 0;  ///< id of the token after each document
   std::string tokenizer;         ///< identity: "sentencepiece:sha256:..." of the model file
+  /// CRC-32 of the tokens as 32-bit little-endian numbers; empty in shards of older versions of this program.
+  std::optional<std::uint32_t> crc32 = std::nullopt;
 };
 
 inline constexpr int shard_format_version = 1;
@@ -36,6 +40,10 @@ class ShardReader {
   /// documents + 1 offsets: document i is tokens [offsets[i], offsets[i + 1]), its end-of-text token
   /// included.
   std::vector<std::int64_t> document_offsets() const;
+  /// Reads every token and offset. Throws Error naming the file where they cannot be read, are not those that were
+  /// written (crc32), or a document does not end with an end-of-text token. `progress` gets tokens read since the last
+  /// call.
+  void verify(const std::function<void(std::int64_t)>& progress) const;
 
  private:
   struct Impl;

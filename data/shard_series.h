@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "data/manifest.h"
-#include "data/output_files.h"
 #include "data/sample_shard.h"
 #include "data/shard.h"
 
@@ -24,10 +23,10 @@ inline std::int64_t filled(const SampleShardWriter& shard) {
   return shard.samples();
 }
 inline ManifestShard manifest_entry(std::string file, const ShardInfo& shard) {
-  return {std::move(file), shard.tokens, shard.documents};
+  return {std::move(file), shard.tokens, shard.documents, shard.crc32};
 }
 inline ManifestShard manifest_entry(std::string file, const SampleShardInfo& shard) {
-  return {std::move(file), shard.samples * shard.length, shard.samples};
+  return {std::move(file), shard.samples * shard.length, shard.samples, shard.crc32};
 }
 
 /// Writer is a ShardWriter or a SampleShardWriter.
@@ -36,21 +35,16 @@ class ShardSeries {
  public:
   using Begin = std::function<Writer(const std::filesystem::path& file)>;
 
-  /// A shard is full with what makes it `full` tokens or samples, or more. Each file is noted in `files`.
-  ShardSeries(std::filesystem::path directory, Split split, std::int64_t full, OutputFiles& files,
-              Begin begin)
-      : directory_(std::move(directory)),
-        split_(split),
-        full_(full),
-        files_(files),
-        begin_(std::move(begin)) {}
+  /// A shard is full with what makes it `full` tokens or samples, or more.
+  ShardSeries(std::filesystem::path directory, Split split, std::int64_t full, Begin begin)
+      : directory_(std::move(directory)), split_(split), full_(full), begin_(std::move(begin)) {}
 
   /// Calls write(shard), which adds one thing, for the shard that is being filled, or a new one.
   template <typename Write>
   void add(const Write& write) {
     if (!shard_) {
       name_ = shard_name(split_, std::ssize(written_));
-      shard_.emplace(begin_(files_.add(directory_ / name_)));
+      shard_.emplace(begin_(directory_ / name_));
     }
     write(*shard_);
     if (filled(*shard_) >= full_) complete();
@@ -70,7 +64,6 @@ class ShardSeries {
   const std::filesystem::path directory_;
   const Split split_;
   const std::int64_t full_;
-  OutputFiles& files_;
   const Begin begin_;
   std::string name_;
   std::optional<Writer> shard_;

@@ -1,15 +1,18 @@
 #include "data/supervised.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "data/held_out.h"
+#include "data/json_int32.h"
 #include "data/json_text.h"
-#include "data/output_files.h"
-#include "data/pending_file.h"
 #include "data/sample_shard.h"
+#include "data/sha256.h"
 #include "data/shard_series.h"
+#include "data/staged_dataset.h"
 #include "data/text_source.h"
+#include "data/text_units.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 #include "kernels/error.h"
@@ -25,7 +28,12 @@ using Json = nlohmann::json;
 struct Example {
   std::vector<std::int32_t> tokens;
   std::vector<bool> counts;
+  double position = 0;  ///< held_out_position of what it says, however the line is written
 };
+
+std::string_view bytes_of(const std::vector<std::int32_t>& tokens) {
+  return {reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(std::int32_t)};
+}
 
 std::vector<std::int32_t> integers(const Json& json, const char* key, const std::string& where) {
   if (!json.at(key).is_array()) fail("{}: \"{}\" is no list", where, key);
@@ -33,13 +41,16 @@ std::vector<std::int32_t> integers(const Json& json, const char* key, const std:
   for (const Json& value : json.at(key)) {
     if (!value.is_number_integer())
       fail("{}: \"{}\" holds {}, which is no integer", where, key, value.dump());
-    values.push_back(value.get<std::int32_t>());
+    const std::optional<std::int32_t> number = int32_of(value);
+    if (!number) fail("{}: \"{}\" holds {}, which no token's number can be", where, key, value.dump());
+    values.push_back(*number);
   }
   return values;
 }
 
 Example example_of_tokens(const Json& json, std::int64_t vocab_size, const std::string& where) {
   Example example{.tokens = integers(json, "tokens", where), .counts = {}};
+  example.position = held_out_position(bytes_of(example.tokens));
   const std::vector<std::int32_t> labels = integers(json, "labels", where);
   if (labels.size() != example.tokens.size()) {
     fail("{}: {} and {}; give one label a token, {} where it does not count", where,
@@ -58,24 +69,37 @@ Example example_of_tokens(const Json& json, std::int64_t vocab_size, const std::
   return example;
 }
 
-Example example_of_text(const Json& json, const Tokenizer& tokenizer, const std::string& where) {
-  Example example;
-  std::vector<std::int32_t> ids;
+Example example_of_text(const Json& json, const Tokenizer& tokenizer, Encode encode,
+                        const std::string& where) {
   for (const char* key : {"prompt", "completion"}) {
-    if (!json.contains(key) || !json[key].is_string()) {
-      fail("{}: has no text \"{}\"; give \"prompt\" and \"completion\", or \"tokens\" and \"labels\"", where,
-           key);
-    }
-    tokenizer.encode(json[key].get_ref<const std::string&>(), ids);
-    example.tokens.insert(example.tokens.end(), ids.begin(), ids.end());
-    example.counts.resize(example.tokens.size(), std::string_view(key) == "completion");
+    if (json.contains(key) && json[key].is_string()) continue;
+    fail("{}: has no text \"{}\"; give \"prompt\" and \"completion\", or \"tokens\" and \"labels\"", where,
+         key);
+  }
+  const auto& prompt = json["prompt"].get_ref<const std::string&>();
+  const auto& completion = json["completion"].get_ref<const std::string&>();
+  Example example;
+  std::vector<std::int32_t> of_prompt;
+  tokenizer.encode(prompt, of_prompt);
+  std::size_t given = of_prompt.size();
+  if (encode == Encode::together) {
+    tokenizer.encode(prompt + completion, example.tokens);
+    // A token across the border has a part of the completion in it, so it counts, and so does what follows.
+    const auto differs =
+        std::mismatch(of_prompt.begin(), of_prompt.end(), example.tokens.begin(), example.tokens.end());
+    given = static_cast<std::size_t>(differs.first - of_prompt.begin());
+  } else {
+    tokenizer.encode(completion, example.tokens);
+    example.tokens.insert(example.tokens.begin(), of_prompt.begin(), of_prompt.end());
   }
   example.tokens.push_back(tokenizer.end_of_text());
-  example.counts.push_back(true);
+  example.counts.assign(example.tokens.size(), true);
+  std::fill_n(example.counts.begin(), given, false);
+  example.position = held_out_position(prompt + '\0' + completion);
   return example;
 }
 
-Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer) {
+Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer, Encode encode) {
   const std::string where = fmt::format("{}, line {}", raw.file->path.string(), raw.line);
   Json json;
   try {
@@ -86,17 +110,17 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer) {
   if (!json.is_object()) fail("{}: a JSON {}, not an object", where, json.type_name());
   return json.contains("tokens") && json.contains("labels")
              ? example_of_tokens(json, tokenizer.vocab_size(), where)
-             : example_of_text(json, tokenizer, where);
+             : example_of_text(json, tokenizer, encode, where);
 }
 
 /// Puts examples into the samples of one split, and these into shards.
 class SampleWriter {
  public:
   SampleWriter(const SupervisedOptions& options, Split split, const SampleShardInfo& shared,
-               OutputFiles& files)
+               const fs::path& directory)
       : pack_(options.pack),
         shared_(shared),
-        shards_(options.output, split, options.shard_samples, files,
+        shards_(directory, split, options.shard_samples,
                 [shared](const fs::path& file) { return SampleShardWriter(file, shared); }) {
     begin_sample();
   }
@@ -152,21 +176,70 @@ void check_options(const SupervisedOptions& options) {
   if (!(options.validation_fraction > 0 && options.validation_fraction < 1)) {
     fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
   }
-  if (fs::exists(options.output / manifest_name) && !options.force) {
-    fail("{} already holds a dataset; replace it with --force, or choose another --output",
-         options.output.string());
+}
+
+/// What the lines would have needed of --length.
+struct Needs {
+  std::int64_t first_label = 0;  ///< of the line whose first label comes latest
+  std::int64_t least =
+      std::numeric_limits<std::int64_t>::max();  ///< of the line whose first label comes soonest
+  std::int64_t all = 0;                          ///< of the longest line
+
+  void add(const Example& example) {
+    const auto first = std::find(example.counts.begin() + 1, example.counts.end(), true);
+    if (first == example.counts.end()) return;
+    first_label = std::max<std::int64_t>(first_label, first - example.counts.begin());
+    least = std::min<std::int64_t>(least, first - example.counts.begin());
+    all = std::max(all, std::ssize(example.tokens) - 1);
+  }
+};
+
+void check_splits(const SupervisedOptions& options, const SupervisedResult& result, const Needs& needs) {
+  const Manifest& manifest = result.manifest;
+  const auto samples = manifest.documents(Split::train) + manifest.documents(Split::validation);
+  if (samples == 0 && result.lines > 0 && needs.all > 0) {
+    fail(
+        "--length {}: no line has a label within {}: the first label needs {} in the shortest prompt and {} "
+        "in the "
+        "longest, and the longest line takes {}; --length {} keeps all lines whole",
+        options.length, counted(options.length, "input"), needs.least, needs.first_label, needs.all,
+        needs.all);
+  }
+  for (const Split split : {Split::train, Split::validation}) {
+    if (manifest.documents(split) > 0) continue;
+    fail("no sample fell in the {} split{}; give more lines, or another --validation-fraction",
+         to_string(split),
+         result.left_out > 0
+             ? fmt::format(" ({} had no label within --length {}, and --length {} keeps all lines whole)",
+                           counted(result.left_out, "line"), options.length, needs.all)
+             : "");
   }
 }
 
-void check_splits(const Manifest& manifest) {
-  for (const Split split : {Split::train, Split::validation}) {
-    if (manifest.documents(split) > 0) continue;
-    fail("no sample fell in the {} split; give more lines, or another --validation-fraction",
-         to_string(split));
-  }
+/// A digest of what the samples are made from, as prepare's.
+std::string source_fingerprint(const SupervisedOptions& options, const std::vector<TextFile>& files,
+                               const SampleShardInfo& shared) {
+  Sha256 digest;
+  digest.update(fmt::format("samples\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n", shared.tokenizer, shared.end_of_text,
+                            options.length, to_string(options.encode), options.pack,
+                            options.validation_fraction, options.shard_samples));
+  for (const TextFile& file : files) digest.update(file_mark(file) + "\n");
+  return "sha256:" + digest.hex();
 }
 
 }  // namespace
+
+const char* to_string(Encode encode) {
+  return encode == Encode::together ? "together" : "apart";
+}
+
+Encode parse_encode(std::string_view name) {
+  for (const Encode encode : {Encode::together, Encode::apart}) {
+    if (name == to_string(encode)) return encode;
+  }
+  fail("--encode {}: prompts and completions are encoded {} or {}", name, to_string(Encode::together),
+       to_string(Encode::apart));
+}
 
 SupervisedResult prepare_supervised(const SupervisedOptions& options,
                                     const std::function<void(std::int64_t)>& report) {
@@ -181,21 +254,21 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
                                .vocab_size = tokenizer.vocab_size(),
                                .end_of_text = tokenizer.end_of_text(),
                                .tokenizer = tokenizer.identity()};
-  OutputFiles written;
-  written.make_directory(options.output);
-  remove_dataset(options.output);
-  SampleWriter train(options, Split::train, shared, written);
-  SampleWriter validation(options, Split::validation, shared, written);
+  check_replaceable(options.output, tokenizer.file_name(), options.tokenizer, options.force);
+  StagedDataset staged(options.output);
+  SampleWriter train(options, Split::train, shared, staged.directory());
+  SampleWriter validation(options, Split::validation, shared, staged.directory());
   SupervisedResult result;
+  Needs needs;
   TextSource source(whole_files(files), "");
   for (RawDocument raw; source.next(raw); ++result.lines) {
     if (result.lines % 64 == 0) report(result.lines);
     if (repair_utf8(raw.bytes) + repair_half_pairs(raw.bytes) > 0 && result.repaired++ == 0)
       result.first_repaired = to_string(raw);
-    const double position = held_out_position(raw.bytes);
-    const Example example = parse_example(raw, tokenizer);
+    const Example example = parse_example(raw, tokenizer, options.encode);
     if (std::ssize(example.tokens) > options.length + 1) ++result.cut;
-    SampleWriter& writer = position < options.validation_fraction ? validation : train;
+    if (example.tokens.size() > 1) needs.add(example);
+    SampleWriter& writer = example.position < options.validation_fraction ? validation : train;
     if (example.tokens.size() < 2 || !writer.add(example)) ++result.left_out;
   }
   report(result.lines);
@@ -203,17 +276,13 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
                      .end_of_text = shared.end_of_text,
                      .tokenizer = shared.tokenizer,
                      .tokenizer_file = tokenizer.file_name(),
-                     .source = "samples",
+                     .source = source_fingerprint(options, files, shared),
                      .sample_length = options.length,
+                     .encode = to_string(options.encode),
                      .train = train.finish(),
                      .validation = validation.finish()};
-  check_splits(result.manifest);
-  const fs::path model = options.output / tokenizer.file_name();
-  if (!fs::exists(model) || !fs::equivalent(options.tokenizer, model)) {
-    write_whole_file(written.add(model), read_whole_file(options.tokenizer));
-  }
-  write_manifest(options.output, result.manifest);
-  written.keep();
+  check_splits(options, result, needs);
+  staged.publish(result.manifest, options.tokenizer);
   return result;
 }
 

@@ -5,11 +5,18 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/manifest.h"
 
 namespace ratplus::data {
+
+/// How a prompt and its completion become tokens: as one text, so that the tokens decode to it, or each by its own.
+enum class Encode { together, apart };
+const char* to_string(Encode encode);
+/// Reads what to_string writes; Error with the names that there are for any other.
+Encode parse_encode(std::string_view name);
 
 struct SupervisedOptions {
   std::vector<std::filesystem::path> inputs;  ///< JSON lines (list_text_files)
@@ -17,7 +24,8 @@ struct SupervisedOptions {
   std::filesystem::path tokenizer;
   std::string end_of_text;  ///< as in PrepareOptions
   std::int64_t length = 0;  ///< T, inputs a sample
-  bool pack = true;         ///< several lines a sample where they fit, in order; else one, padded
+  Encode encode = Encode::together;
+  bool pack = true;  ///< several lines a sample where they fit, in order; else one, padded
   double validation_fraction = 0.05;
   std::int64_t shard_samples = 100'000;
   bool force = false;
@@ -32,11 +40,12 @@ struct SupervisedResult {
   std::string first_repaired;  ///< the first of them: file and line
 };
 
-/// A line is {"prompt": "...", "completion": "..."}: its tokens are those of the prompt, of the completion and the
-/// end-of-text token, and the latter two count. Or {"tokens": [...], "labels": [...]}, of one length: labels[i] is
+/// A line is {"prompt": "...", "completion": "..."}: its tokens are those of prompt + completion and the end-of-text token.
+/// Encode::together: those count that come after the tokens which the prompt alone begins with as well, so that a token
+/// across the border counts. Encode::apart: those of the completion and the end-of-text token. Or {"tokens": [...], "labels": [...]}, of one length: labels[i] is
 /// tokens[i] where it counts and -100 where it does not. Position t of a sample has token t as input and, if it counts,
-/// token t + 1 as its label. `report` gets lines done; what it throws ends the work, and leaves nothing. Throws Error
-/// naming file and line.
+/// token t + 1 as its label. `report` gets lines done; what it throws ends the work, and leaves what was there. Throws
+/// Error naming file and line.
 SupervisedResult prepare_supervised(const SupervisedOptions& options,
                                     const std::function<void(std::int64_t lines)>& report);
 

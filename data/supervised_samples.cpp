@@ -20,6 +20,13 @@ SampleShardReader open_checked(const Source& source, const ManifestShard& entry)
          info.samples, info.length, info.tokenizer, manifest_name, entry.documents, manifest.sample_length,
          manifest.tokenizer);
   }
+  if (info.crc32 && entry.crc32 && *info.crc32 != *entry.crc32) {
+    fail(
+        "{}: is another file than {} says (of checksum {:08x}, not {:08x}); were shards swapped? Copy it "
+        "again, "
+        "or make the samples again",
+        file.string(), manifest_name, *info.crc32, *entry.crc32);
+  }
   return reader;
 }
 

@@ -27,6 +27,13 @@ ShardReader open_checked(const std::filesystem::path& file, const Manifest& mani
         file.string(), info.vocab_size, info.end_of_text, info.tokenizer, manifest_name, manifest.vocab_size,
         manifest.end_of_text, manifest.tokenizer);
   }
+  if (info.crc32 && entry.crc32 && *info.crc32 != *entry.crc32) {
+    fail(
+        "{}: is another file than {} says (of checksum {:08x}, not {:08x}); were shards swapped? Copy it "
+        "again, "
+        "or prepare the dataset again",
+        file.string(), manifest_name, *info.crc32, *entry.crc32);
+  }
   return reader;
 }
 

@@ -168,10 +168,7 @@ fs::path begin_directory(const fs::path& directory, const parallel::World& world
 void publish_directory(const fs::path& partial, const Info& info) {
   write_manifest(partial, info);
   data::sync_path(partial, info.directory);
-  std::error_code reason;
-  fs::remove_all(info.directory, reason);
-  if (!reason) fs::rename(partial, info.directory, reason);
-  require_written(reason, info.directory);
+  put_in_place(partial, info.directory);
   data::sync_path(info.directory.parent_path(), info.directory);
 }
 

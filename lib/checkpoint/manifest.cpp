@@ -35,17 +35,28 @@ Json units_to_json(const Info& info) {
 }
 
 Json to_json(const DataCounts& d) {
-  return {{"train_tokens", d.train_tokens},
-          {"train_documents", d.train_documents},
-          {"validation_tokens", d.validation_tokens},
-          {"validation_documents", d.validation_documents}};
+  Json json{{"train_tokens", d.train_tokens},
+            {"train_documents", d.train_documents},
+            {"validation_tokens", d.validation_tokens},
+            {"validation_documents", d.validation_documents}};
+  if (d.train_crc32) json["train_crc32"] = *d.train_crc32;
+  if (d.validation_crc32) json["validation_crc32"] = *d.validation_crc32;
+  return json;
+}
+
+std::optional<std::uint32_t> checksum_from_json(const Json& j, const char* key,
+                                                const std::filesystem::path& file) {
+  if (!j.contains(key)) return std::nullopt;
+  return static_cast<std::uint32_t>(integer_from_json(j, key, file));
 }
 
 DataCounts data_from_json(const Json& j, const std::filesystem::path& file) {
   return {.train_tokens = integer_from_json(j, "train_tokens", file),
           .train_documents = integer_from_json(j, "train_documents", file),
           .validation_tokens = integer_from_json(j, "validation_tokens", file),
-          .validation_documents = integer_from_json(j, "validation_documents", file)};
+          .validation_documents = integer_from_json(j, "validation_documents", file),
+          .train_crc32 = checksum_from_json(j, "train_crc32", file),
+          .validation_crc32 = checksum_from_json(j, "validation_crc32", file)};
 }
 
 /// JSON has no NaN and no infinity: they are null.
@@ -196,17 +207,39 @@ DataCounts counts_of(const data::Manifest& dataset) {
   return {.train_tokens = dataset.tokens(data::Split::train),
           .train_documents = dataset.documents(data::Split::train),
           .validation_tokens = dataset.tokens(data::Split::validation),
-          .validation_documents = dataset.documents(data::Split::validation)};
+          .validation_documents = dataset.documents(data::Split::validation),
+          .train_crc32 = dataset.crc32(data::Split::train),
+          .validation_crc32 = dataset.crc32(data::Split::validation)};
 }
 
-void check_same_data(const Info& info, const data::Manifest& dataset) {
+bool check_same_data(const Info& info, const data::Manifest& dataset) {
+  if (!info.data) return false;
   const DataCounts counts = counts_of(dataset);
-  if (!info.data || *info.data == counts) return;
-  fail(
-      "{}: was trained on a dataset of {}, but the job's (data.directory) has {}; resume with the dataset "
-      "that the run began with, or start a new run in another job.directory (from these weights: "
-      "job.kind = \"adapt\", job.from)",
-      info.directory.string(), describe(*info.data), describe(counts));
+  constexpr const char* way_out =
+      "resume with the dataset that the run began with, or start a new run in another job.directory (from "
+      "these "
+      "weights: job.kind = \"adapt\", job.from)";
+  DataCounts sizes = counts;
+  sizes.train_crc32 = info.data->train_crc32;
+  sizes.validation_crc32 = info.data->validation_crc32;
+  if (*info.data != sizes) {
+    fail("{}: was trained on a dataset of {}, but the job's (data.directory) has {}; {}",
+         info.directory.string(), describe(*info.data), describe(counts), way_out);
+  }
+  bool all_known = true;
+  for (const auto& [split, checksum] : {std::pair(data::Split::train, &DataCounts::train_crc32),
+                                        std::pair(data::Split::validation, &DataCounts::validation_crc32)}) {
+    const auto& before = (*info.data).*checksum;
+    const auto& now = counts.*checksum;
+    all_known = all_known && before && now;
+    if (!before || !now || *before == *now) continue;
+    fail(
+        "{}: was trained on a dataset of as many tokens as the job's (data.directory), but of other tokens "
+        "or in "
+        "another order: the checksum of the {} split was {:08x}, and is {:08x}; {}",
+        info.directory.string(), data::to_string(split), *before, *now, way_out);
+  }
+  return all_known;
 }
 
 }  // namespace ratplus::checkpoint

@@ -18,12 +18,15 @@ namespace ratplus::checkpoint {
 inline constexpr int format_version = 3;
 inline constexpr const char* manifest_name = "manifest.json";
 
-/// The sizes of a dataset, by which a resumed run knows it again.
+/// The sizes and checksums of a dataset, by which a resumed run knows it again.
 struct DataCounts {
   std::int64_t train_tokens = 0;
   std::int64_t train_documents = 0;
   std::int64_t validation_tokens = 0;
   std::int64_t validation_documents = 0;
+  /// data::Manifest::crc32; empty in checkpoints of older versions, and of datasets of older versions.
+  std::optional<std::uint32_t> train_crc32 = std::nullopt;
+  std::optional<std::uint32_t> validation_crc32 = std::nullopt;
 
   friend bool operator==(const DataCounts&, const DataCounts&) = default;
 };
@@ -77,8 +80,9 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
 /// Messages name info.directory, which `directory` is to become.
 void write_manifest(const std::filesystem::path& directory, const Info& info);
 
-/// Throws Error unless `dataset` has the sizes of the one that the checkpoint was trained on: windows are found
-/// by their number, so that on other data a resumed run would repeat or miss some.
-void check_same_data(const Info& info, const data::Manifest& dataset);
+/// Throws Error unless `dataset` has the sizes, and as far as both are known the checksums, of the one that the checkpoint
+/// was trained on: windows are found by their number, so that on other data a resumed run would repeat or miss some.
+/// False where the sizes alone could be compared.
+bool check_same_data(const Info& info, const data::Manifest& dataset);
 
 }  // namespace ratplus::checkpoint

@@ -1,5 +1,9 @@
 #include "lib/checkpoint/pending_directory.h"
 
+#include <fcntl.h>
+
+#include <cstdio>
+
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -37,15 +41,36 @@ PendingDirectory::~PendingDirectory() {
 
 void PendingDirectory::commit() {
   data::sync_path(partial_, final_);
-  std::error_code reason;
-  fs::path replaced = partial_of(final_);
-  replaced.replace_extension(".replaced");
-  if (fs::exists(final_)) fs::rename(final_, replaced, reason);
-  if (!reason) fs::rename(partial_, final_, reason);
-  require_written(reason, final_);
+  const fs::path complete = partial_;
+  put_in_place(complete, final_);
   partial_.clear();
   const auto parent = final_.has_filename() ? final_.parent_path() : final_.parent_path().parent_path();
   data::sync_path(parent.empty() ? "." : parent, final_);
+}
+
+void put_in_place(const fs::path& complete, const fs::path& final_name) {
+  std::error_code reason;
+  const fs::path from = complete.has_filename() ? complete : complete.parent_path();
+  const fs::path to = final_name.has_filename() ? final_name : final_name.parent_path();
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    fs::remove_all(from, reason);  // what was replaced
+    return;
+  }
+  if (!fs::exists(fs::symlink_status(to))) {
+    fs::rename(from, to, reason);
+    return require_written(reason, final_name);
+  }
+  fs::path replaced = to;
+  replaced += ".replaced";
+  fs::remove_all(replaced, reason);  // of one that was killed here; there is a complete one in its place
+  fs::rename(to, replaced, reason);
+  require_written(reason, final_name);
+  fs::rename(from, to, reason);
+  if (reason) {
+    std::error_code ignored;
+    fs::rename(replaced, to, ignored);
+  }
+  require_written(reason, final_name);
   fs::remove_all(replaced, reason);
 }
 

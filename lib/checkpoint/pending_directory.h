@@ -28,4 +28,9 @@ class PendingDirectory {
   std::filesystem::path partial_;  ///< empty once committed
 };
 
+/// Gives a complete directory the name of another, or of none: there is one or the other at every moment where the file
+/// system can exchange two names, and else the old one is put back if the new one cannot take its place. What was
+/// replaced is removed. Throws Error naming `final_name`.
+void put_in_place(const std::filesystem::path& complete, const std::filesystem::path& final_name);
+
 }  // namespace ratplus::checkpoint

@@ -100,8 +100,8 @@ StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& da
         "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
         directory.string(), info.tokenizer, data.sources.front().directory.string(), data.manifest.tokenizer);
   }
-  if (resume) checkpoint::check_same_data(info, data.manifest);
-  return {.checkpoint = info, .resume = resume};
+  const bool same_data = !resume || checkpoint::check_same_data(info, data.manifest);
+  return {.checkpoint = info, .resume = resume, .same_data = same_data};
 }
 
 Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,

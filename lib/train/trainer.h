@@ -52,6 +52,7 @@ enum class Outcome {
 struct StartingPoint {
   std::optional<checkpoint::Info> checkpoint;  ///< of whatever the weights are in
   bool resume = false;                         ///< with the optimizer's state, at the checkpoint's step
+  bool same_data = true;  ///< of a resumed run: its data's checksums were compared, and not the sizes alone
 };
 
 /// The start of a job: `resume` if given, else job.from, else initial weights; once it is known to fit the job's model

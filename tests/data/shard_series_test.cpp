@@ -22,9 +22,8 @@ std::vector<Entry> entries(const std::vector<ManifestShard>& shards) {
 
 TEST_CASE("shard series: a shard ends with the document that fills it, and the last one need not be full") {
   const Scratch scratch;
-  OutputFiles files;
   const ShardInfo shared{.vocab_size = 100, .end_of_text = 0, .tokenizer = "test"};
-  ShardSeries<ShardWriter> series(scratch.path(), Split::validation, 6, files,
+  ShardSeries<ShardWriter> series(scratch.path(), Split::validation, 6,
                                   [&](const fs::path& file) { return ShardWriter(file, shared, {}); });
   for (const std::size_t tokens : {2, 2, 9, 1, 1}) {  // and an end-of-text token each
     series.add([&](ShardWriter& shard) { shard.add_document(std::vector<std::int32_t>(tokens, 7)); });
@@ -34,7 +33,6 @@ TEST_CASE("shard series: a shard ends with the document that fills it, and the l
                                                        {"validation-00002.h5", 4, 2}});
   for (const char* name : {"validation-00000.h5", "validation-00001.h5", "validation-00002.h5"})
     ShardReader(scratch / name);  // whole
-  files.keep();
 }
 
 TEST_CASE("shard series: of samples, which are counted by their lengths; none where nothing was added") {
@@ -43,14 +41,12 @@ TEST_CASE("shard series: of samples, which are counted by their lengths; none wh
   const auto begin = [&](const fs::path& file) { return SampleShardWriter(file, shared); };
   const std::vector<std::int32_t> sample(5, 1);
   {
-    OutputFiles files;
-    ShardSeries<SampleShardWriter> none(scratch.path(), Split::validation, 2, files, begin);
+    ShardSeries<SampleShardWriter> none(scratch.path(), Split::validation, 2, begin);
     CHECK(none.finish().empty());
-    ShardSeries<SampleShardWriter> series(scratch.path(), Split::train, 2, files, begin);
+    ShardSeries<SampleShardWriter> series(scratch.path(), Split::train, 2, begin);
     for (int i = 0; i < 4; ++i) series.add([&](SampleShardWriter& shard) { shard.add(sample, sample); });
     CHECK(entries(series.finish()) ==
           std::vector<Entry>{{"train-00000.h5", 10, 2}, {"train-00001.h5", 10, 2}});
     CHECK(SampleShardReader(scratch / "train-00001.h5").info().samples == 2);
   }
-  CHECK(fs::is_empty(scratch.path()));  // they were noted, and not kept
 }

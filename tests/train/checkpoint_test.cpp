@@ -493,6 +493,21 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
   CHECK(contains(message, saved.directory.string()));
   CHECK(contains(message, "1001 tokens"));
   CHECK(contains(message, "data.directory"));
+  auto before = dataset_of(1000);
+  CHECK_FALSE(checkpoint::check_same_data(read, before));  // the sizes alone
+  for (auto* shards : {&before.train, &before.validation}) {
+    for (auto& shard : *shards) shard.crc32 = 0x12345678;
+  }
+  info = read;
+  info.data = checkpoint::counts_of(before);
+  checkpoint::write_manifest(saved.directory, info);
+  const auto known = checkpoint::parse_manifest(
+      data::read_whole_file(saved.directory / checkpoint::manifest_name), saved.directory);
+  CHECK(known.data == info.data);
+  CHECK(checkpoint::check_same_data(known, before));
+  CHECK_FALSE(checkpoint::check_same_data(known, dataset_of(1000)));
+  before.train.front().crc32 = 0x12345679;
+  CHECK(contains(message_of([&] { checkpoint::check_same_data(known, before); }), "in another order"));
 }
 
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {
