@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -105,7 +106,7 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
   }
   Json json;
   try {
-    json = Json::parse(read_whole_file(file));
+    json = parse_json<Json>(read_whole_file(file));
   } catch (const Json::exception& e) {
     fail("{}: not JSON ({}); prepare the dataset again", file.string(), e.what());
   }
