@@ -11,7 +11,7 @@ constexpr std::string_view blank = "\xE2\x96\x81";  // U+2581, a blank as Senten
 /// The fields of a message in protobuf's wire format, which has four kinds of values.
 class Fields {
  public:
-  explicit Fields(std::string_view bytes) : rest_(bytes) {}
+  explicit Fields(std::string_view message) : rest_(message) {}
 
   /// The next field; false at the end, and where the bytes are none of the format.
   bool next() {

@@ -73,7 +73,6 @@ const std::vector<std::string>& odd_lines() {
       R"({"text": "\ud83d\)",
       R"({"text": "\ud83d)",
       R"({"text": "big", "n": 123456789012345678901234567890})",
-      R"({"text": "huge", "n": 1e999})",
       R"({"text": "tiny", "n": -1e-999, "z": -0, "y": 0.5E+3})",
       R"({"text": "zeros", "n": 007})",
       R"({"text": "a"} {})",
@@ -175,4 +174,17 @@ TEST_CASE("UTF-8: what is ill-formed is found wherever it stands among ASCII") {
       CHECK(repair_utf8(text) == 0);
     }
   }
+}
+
+TEST_CASE("JSON text: a NUL byte is an error, and a number of any size is none") {
+  const std::string two("{\"text\":\"first\"}\0\0{\"text\":\"second\"}", 36);
+  CHECK_FALSE(ours(two));
+  std::string line = two;
+  CHECK(contains(message_of([&] { json_text(line, "text", here); }), "line 1: not JSON (byte 17 is NUL)"));
+  for (const std::string& number : {std::string("1e999"), std::string("-1e999"), std::string(400, '9')}) {
+    CAPTURE(number);
+    CHECK(ours("{\"n\": [" + number + ", 1], \"text\": \"1e999\"}") == "1e999");
+  }
+  CHECK(tame_numbers(R"({"a": "\\" , "b": 1e-999})") == R"({"a": "\\" , "b": 1e-999})");
+  CHECK_FALSE(ours(R"({"text": "a", "n": 1e999e9})"));
 }
