@@ -46,7 +46,11 @@ std::string without_halves(const std::string& line) {
 }
 
 std::optional<std::string> by_definition(const std::string& line) {
-  const Json json = Json::parse(without_halves(line), nullptr, false);
+  const std::string whole = without_halves(line);
+  Json json = Json::parse(whole, nullptr, false);
+  // JSON bounds no exponent, and the parser does: without the digits that overflow it is the measure still.
+  static const std::regex overflow(R"(([0-9][eE]\+?)[0-9]{3,})");
+  if (json.is_discarded()) json = Json::parse(std::regex_replace(whole, overflow, "$011"), nullptr, false);
   if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) return std::nullopt;
   return json["text"].get<std::string>();
 }
