@@ -52,16 +52,32 @@ void AddedTokens::Finder::finish() {
   for (std::size_t byte = 0; byte < 256; ++byte) {
     auto& entries = by_first_[byte];
     std::stable_sort(entries.begin(), entries.end(),
-                     [](const Entry& a, const Entry& b) { return a.content.size() > b.content.size(); });
+                     [](const Entry& a, const Entry& b) { return a.content < b.content; });
     if (!entries.empty()) first_bytes_ += static_cast<char>(byte);
   }
 }
 
 const AddedTokens::Finder::Entry* AddedTokens::Finder::match(std::string_view text) const {
-  for (const Entry& entry : by_first_[static_cast<unsigned char>(text.front())]) {
-    if (text.starts_with(entry.content)) return &entry;
+  // Sorted entries that begin as the text does stand together: each further byte narrows their range.
+  const auto& entries = by_first_[static_cast<unsigned char>(text.front())];
+  auto begin = entries.begin();
+  auto end = entries.end();
+  const Entry* longest = nullptr;
+  for (std::size_t depth = 1; begin != end; ++depth) {
+    if (begin->content.size() == depth) {
+      longest = &*begin;
+      while (begin != end && begin->content.size() == depth)
+        ++begin;  // the same content again: the first one counts
+    }
+    if (depth == text.size()) break;
+    const auto byte = [depth](const Entry& entry) {
+      return static_cast<unsigned char>(entry.content[depth]);
+    };
+    const auto wanted = static_cast<unsigned char>(text[depth]);
+    begin = std::partition_point(begin, end, [&](const Entry& entry) { return byte(entry) < wanted; });
+    end = std::partition_point(begin, end, [&](const Entry& entry) { return byte(entry) == wanted; });
   }
-  return nullptr;
+  return longest;
 }
 
 template <typename Words, typename Token>
@@ -74,7 +90,7 @@ void AddedTokens::Finder::cut(std::string_view text, const Words& words, const T
       if (found != nullptr) {
         next = at + found->content.size();
         std::size_t begin = at;
-        if (found->token.takes_left_blanks) begin = std::max(done, trailing_space(text.substr(0, at)));
+        if (found->token.takes_left_blanks) begin = done + trailing_space(text.substr(done, at - done));
         if (done < begin) words(text.substr(done, begin - done), done == 0);
         token(found->token.id);
         done = next;

@@ -33,7 +33,7 @@ class AddedTokens {
            const std::function<void(std::int32_t)>& token) const;
 
  private:
-  /// Tokens that are looked for in the same text, by their first byte; longer ones first.
+  /// Tokens that are looked for in the same text, by their first byte; sorted.
   class Finder {
    public:
     void add(std::string content, const AddedToken& token);

@@ -4,7 +4,9 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -75,6 +77,12 @@ class PackedStream : public ByteStream {
   [[noreturn]] void fail_truncated(const char* kind) const {
     fail("{}: the {} data end in the middle: the file is truncated; download or copy it again", name(), kind);
   }
+  [[noreturn]] void fail_behind(const char* kind) const {
+    fail(
+        "{}: behind the end of its {} data stand other bytes; remove them, or download or copy the file "
+        "again",
+        name(), kind);
+  }
   [[noreturn]] void fail_damaged(const char* kind, const char* reason) const {
     fail("{}: not sound {} data ({}); download or copy it again", name(), kind, reason);
   }
@@ -104,6 +112,12 @@ class GzipStream : public PackedStream {
         if (inside_) fail_truncated("gzip");
         break;
       }
+      if (!inside_ && in.front() == '\0') {  // padding behind a member, as on tapes and from `dd`
+        use(static_cast<std::size_t>(std::find_if(in.begin(), in.end(), [](char c) { return c != 0; }) -
+                                     in.begin()));
+        continue;
+      }
+      if (!inside_ && in.front() != '\x1F') fail_behind("gzip");
       const std::span<char> rest = out.subspan(filled, std::min<std::size_t>(out.size() - filled, 1U << 30));
       state_.next_in = reinterpret_cast<Bytef*>(in.data());
       state_.avail_in = static_cast<uInt>(in.size());
@@ -111,11 +125,13 @@ class GzipStream : public PackedStream {
       state_.avail_out = static_cast<uInt>(rest.size());
       const int status = inflate(&state_, Z_NO_FLUSH);
       if (status != Z_OK && status != Z_STREAM_END) {
+        if (members_ > 0 && state_.total_in <= 2) fail_behind("gzip");
         fail_damaged("gzip", state_.msg != nullptr ? state_.msg : zError(status));
       }
       use(in.size() - state_.avail_in);
       filled += rest.size() - state_.avail_out;
       inside_ = status != Z_STREAM_END;
+      if (!inside_) ++members_;
       if (!inside_) inflateReset(&state_);  // another member may follow, as `cat a.gz b.gz` makes
     }
     return filled;
@@ -123,7 +139,8 @@ class GzipStream : public PackedStream {
 
  private:
   z_stream state_{};
-  bool inside_ = true;  ///< a member; an empty file is none, and so truncated
+  std::int64_t members_ = 0;  ///< read to their ends
+  bool inside_ = true;        ///< a member; an empty file is none, and so truncated
 };
 
 class ZstdStream : public PackedStream {
@@ -145,9 +162,13 @@ class ZstdStream : public PackedStream {
       const std::size_t before = to.pos;
       if (in.empty() && !inside_) break;
       const std::size_t status = ZSTD_decompressStream(state_, &to, &from);
+      frame_bytes_ += from.pos;
+      if (ZSTD_getErrorCode(status) == ZSTD_error_prefix_unknown && frames_ > 0) fail_behind("zstd");
       if (ZSTD_isError(status) != 0) fail_damaged("zstd", ZSTD_getErrorName(status));
       use(from.pos);
       inside_ = status != 0;
+      if (!inside_) ++frames_, frame_bytes_ = 0;
+      if (in.empty() && inside_ && frames_ > 0 && frame_bytes_ < magic_bytes) fail_behind("zstd");
       // At the end of the file the decoder may still hold bytes back; where it has none, the frame is cut off.
       if (in.empty() && inside_ && to.pos == before) fail_truncated("zstd");
     }
@@ -155,8 +176,11 @@ class ZstdStream : public PackedStream {
   }
 
  private:
+  static constexpr std::size_t magic_bytes = 4;
   ZSTD_DStream* state_;
-  bool inside_ = true;  ///< a frame
+  std::int64_t frames_ = 0;      ///< read to their ends
+  std::size_t frame_bytes_ = 0;  ///< of the frame that is being read, packed
+  bool inside_ = true;           ///< a frame
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "data/added_tokens.h"
 #include "data/bpe.h"
 #include "data/json_int32.h"
+#include "data/parse_json.h"
 #include "data/utf8.h"
 #include "data/word_cutter.h"
 #include "kernels/error.h"
@@ -351,7 +352,7 @@ std::string HuggingFaceTokenizer::decode(std::span<const std::int32_t> tokens) c
 
 std::unique_ptr<TokenizerModel> huggingface_tokenizer(const std::string& text, const std::string& file) {
   try {
-    return std::make_unique<HuggingFaceTokenizer>(Json::parse(text), file);
+    return std::make_unique<HuggingFaceTokenizer>(parse_json(text), file);
   } catch (const Json::exception& error) {
     fail("{}: not a sound tokenizer.json ({})", file, error.what());
   }

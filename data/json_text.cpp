@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
@@ -122,6 +124,17 @@ bool is_second_half(int unit) {
   return unit >= 0xDC00 && unit < 0xE000;
 }
 
+/// The way out for a line that is not JSON: of a text over several lines the first is a bracket alone.
+std::string_view line_advice(std::string_view line) {
+  const auto begin = line.find_first_not_of(" \t\r");
+  const auto end = line.find_last_not_of(" \t\r");
+  if (begin != std::string_view::npos && begin == end && line[begin] == '[')
+    return "the file is a JSON array; write one object a line, as `jq -c '.[]'` does";
+  if (begin != std::string_view::npos && begin == end && line[begin] == '{')
+    return "the object is spread over lines; write one object a line, as `jq -c .` does";
+  return "correct or remove the line";
+}
+
 }  // namespace
 
 std::int64_t repair_half_pairs(std::string& text) {
@@ -143,16 +156,44 @@ std::int64_t repair_half_pairs(std::string& text) {
   return count;
 }
 
+std::string tame_numbers(const std::string& json) {
+  constexpr std::string_view of_numbers = "+-.eE0123456789";
+  std::string tamed;
+  std::size_t copied = 0;
+  bool in_string = false;
+  for (std::size_t at = 0; at < json.size(); ++at) {
+    if (json[at] == '"') in_string = !in_string;
+    if (in_string && json[at] == '\\') ++at;
+    if (in_string || json[at] < '0' || json[at] > '9') continue;
+    const std::size_t end = std::min(json.find_first_not_of(of_numbers, at), json.size());
+    double value = 0;
+    const auto [stop, error] = std::from_chars(json.data() + at, json.data() + end, value);
+    // Too small a number is out of range as well, and parsers take it for 0.
+    if (error == std::errc::result_out_of_range && stop == json.data() + end &&
+        std::isinf(std::strtod(json.substr(at, end - at).c_str(), nullptr))) {
+      tamed.append(json, copied, at - copied).append("1.7976931348623157e308");
+      copied = end;
+    }
+    at = end - 1;
+  }
+  return copied == 0 ? json : tamed.append(json, copied);
+}
+
 JsonText json_text(std::string& line, const std::string& key, const std::function<std::string()>& where) {
   if (auto text = text_of_sound_line(line, key)) return {std::move(*text), false};
   const bool repaired = repair_half_pairs(line) > 0;
   if (repaired) {
     if (auto text = text_of_sound_line(line, key)) return {std::move(*text), true};
   }
+  if (const auto at = line.find('\0'); at != std::string::npos)
+    fail("{}: not JSON (byte {} is NUL); correct or remove the line", where(), at + 1);
   TextFinder finder(key);
-  if (!json::sax_parse(line, &finder))
-    fail("{}: not JSON ({}); correct or remove the line", where(), finder.error());
+  if (!json::sax_parse(tame_numbers(line), &finder))
+    fail("{}: not JSON ({}); {}", where(), finder.error(), line_advice(line));
   const std::string_view outermost = finder.outermost();
+  if (outermost == "array") {
+    fail("{}: a JSON array, not an object; write one object a line, as `jq -c '.[]'` does", where());
+  }
   if (outermost != "object")
     fail("{}: a JSON {}, not an object; correct or remove the line", where(), outermost);
   if (finder.found() == nullptr) {

@@ -12,6 +12,10 @@ namespace ratplus::data {
 /// Python writes and no parser takes; returns how many.
 std::int64_t repair_half_pairs(std::string& text);
 
+/// The JSON text with each number that overflows a double in the largest one's place, so that such a number, which JSON
+/// allows, ends no parser. The line itself where there is none, which is nearly always.
+std::string tame_numbers(const std::string& json);
+
 struct JsonText {
   std::string text;
   bool repaired = false;  ///< the line had halves of surrogate pairs

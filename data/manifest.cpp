@@ -5,6 +5,7 @@
 
 #include "data/crc32.h"
 #include "data/json_dump.h"
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -132,7 +133,7 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
   }
   Json json;
   try {
-    json = Json::parse(read_whole_file(file));
+    json = parse_json<Json>(read_whole_file(file));
   } catch (const Json::exception& e) {
     fail("{}: not JSON ({}); prepare the dataset again", file.string(), e.what());
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "data/sentencepiece_cut.h"
 #include "data/sentencepiece_words.h"
 #include "kernels/error.h"
 
@@ -18,6 +19,8 @@ constexpr std::size_t part_bytes = std::size_t{64} << 10;
 /// rather than a process that is killed.
 constexpr std::size_t most_bytes = std::size_t{128} << 20;
 
+constexpr std::string_view blank = "\xE2\x96\x81";  // U+2581, a blank as SentencePiece writes it
+
 bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
@@ -26,7 +29,9 @@ bool is_space(char c) {
 /// the end.
 std::size_t part_end(std::string_view text) {
   for (std::size_t at = part_bytes; at + 1 < text.size(); ++at) {
-    if (text[at] == ' ' && !is_space(text[at - 1]) && !is_space(text[at + 1])) return at;
+    if (text[at] != ' ' || is_space(text[at - 1]) || is_space(text[at + 1])) continue;
+    // The text may hold the character that stands for a blank.
+    if (!text.substr(0, at).ends_with(blank) && !text.substr(at + 1).starts_with(blank)) return at;
   }
   return text.size();
 }
@@ -42,9 +47,7 @@ class SentencePieceTokenizer : public TokenizerModel {
           "--train-tokenizer",
           file_);
     }
-    std::vector<std::string> pieces;
-    adds_blank_ = model_.Encode("a", &pieces).ok() && !pieces.empty() &&
-                  pieces.front().starts_with("\xE2\x96\x81");  // U+2581, a blank as SentencePiece writes it
+    cut_ = sentencepiece_cut(bytes);
   }
 
   std::int64_t vocab_size() const override { return model_.GetPieceSize(); }
@@ -57,18 +60,19 @@ class SentencePieceTokenizer : public TokenizerModel {
   void encode(std::string_view text, std::vector<std::int32_t>& out) const override {
     std::vector<int> ids;
     while (!text.empty()) {
-      // A piece holds a blank only as its first character (or is made of blanks), so no merge crosses the cut,
-      // and the parts give the tokens of the whole. The blank at the cut is the one that the model puts before
+      // Where cutting is allowed, a piece holds blanks only at its beginning, so no merge crosses the cut, and the
+      // parts give the tokens of the whole. The blank at the cut is the one that the model puts before
       // a text, if it does that, and stays with the next part otherwise.
-      const std::size_t end = part_end(text);
+      const std::size_t end = cut_.allowed ? part_end(text) : text.size();
       if (end > most_bytes) {
-        fail("{} MB of a text have no single blank between two words; cut it into documents, or leave it out",
-             end >> 20);
+        fail("{} MB of a text {}; cut it into documents, or leave it out", end >> 20,
+             cut_.allowed ? "have no single blank between two words"
+                          : "cannot be encoded in parts with this SentencePiece model");
       }
       const auto status = model_.Encode(text.substr(0, end), &ids);
       if (!status.ok()) fail("{}: cannot encode a text: {}", file_, plain_words(status.message()));
       out.insert(out.end(), ids.begin(), ids.end());
-      text.remove_prefix(std::min(text.size(), end + (adds_blank_ ? 1 : 0)));
+      text.remove_prefix(std::min(text.size(), end + (cut_.adds_blank ? 1 : 0)));
     }
   }
 
@@ -82,7 +86,7 @@ class SentencePieceTokenizer : public TokenizerModel {
  private:
   sentencepiece::SentencePieceProcessor model_;
   std::string file_;
-  bool adds_blank_ = false;  ///< the model puts a blank before every text ("dummy prefix")
+  SentencePieceCut cut_;
 };
 
 }  // namespace

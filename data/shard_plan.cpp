@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "data/shard.h"
 #include "kernels/error.h"
@@ -167,7 +168,7 @@ void write_plan(const fs::path& file, const std::vector<PlannedShard>& plan) {
 
 std::vector<PlannedShard> read_plan(const fs::path& file) {
   std::vector<PlannedShard> plan;
-  for (const Json& shard : Json::parse(read_whole_file(file))) {
+  for (const Json& shard : parse_json<Json>(read_whole_file(file))) {
     PlannedShard& planned = plan.emplace_back();
     planned.split = parse_split(shard.at("split").get<std::string>());
     planned.entry = {shard.at("file").get<std::string>(), shard.at("tokens").get<std::int64_t>(),

@@ -7,6 +7,8 @@
 #include "data/held_out.h"
 #include "data/json_int32.h"
 #include "data/json_text.h"
+#include "data/parse_json.h"
+#include "data/pending_file.h"
 #include "data/sample_shard.h"
 #include "data/sha256.h"
 #include "data/shard_series.h"
@@ -103,7 +105,7 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer, Encode
   const std::string where = fmt::format("{}, line {}", raw.file->path.string(), raw.line);
   Json json;
   try {
-    json = Json::parse(raw.bytes);
+    json = parse_json(tame_numbers(raw.bytes));
   } catch (const Json::exception& error) {
     fail("{}: not JSON ({}); correct or remove the line", where, error.what());
   }

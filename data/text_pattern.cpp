@@ -109,8 +109,11 @@ bool TextPattern::find(std::string_view text, std::size_t from, Match& match) co
     if (found < 0) {
       std::array<PCRE2_UCHAR, 256> words{};
       pcre2_get_error_message(found, words.data(), words.size());
-      fail("{}: matching the expression failed: {}", impl_->where,
-           reinterpret_cast<const char*>(words.data()));
+      fail(
+          "{}: its expression cannot be matched at byte {} of a text of {} bytes ({}); cut the text into "
+          "shorter "
+          "documents, or leave it out",
+          impl_->where, from, text.size(), reinterpret_cast<const char*>(words.data()));
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(room.data);
     match = {offsets[0], offsets[1]};

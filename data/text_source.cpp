@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "data/foreign_file.h"
 #include "data/json_text.h"
 #include "data/parquet.h"
 #include "data/utf8.h"
@@ -145,7 +146,22 @@ class ParquetRows : public TextSource::Reader {
   bool done_ = false;
 };
 
+/// A file that is a pointer to another, or text in another encoding, is named as such, packed or not.
+void check_kind(const TextFile& file) {
+  std::string head(head_bytes, '\0');
+  const auto check = [&](Packing packing) {
+    head.resize(head_bytes);
+    head.resize(open_bytes(file.path, packing)->read(head));
+    const bool packed_as_named = file.packing != Packing::none && packing == Packing::none &&
+                                 (head.starts_with("\x1F\x8B") || head.starts_with("\x28\xB5\x2F\xFD"));
+    if (!packed_as_named) refuse_foreign(head, file.path);
+  };
+  check(Packing::none);
+  if (file.packing != Packing::none) check(file.packing);
+}
+
 std::unique_ptr<TextSource::Reader> open_part(const TextPart& part, const std::string& text_key) {
+  check_kind(*part.file);
   switch (part.file->kind) {
     case TextFile::Kind::text:
       return std::make_unique<WholeText>(part);

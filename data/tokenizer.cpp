@@ -1,5 +1,6 @@
 #include "data/tokenizer.h"
 
+#include "data/foreign_file.h"
 #include "data/huggingface_tokenizer.h"
 #include "data/pending_file.h"
 #include "data/sentencepiece_tokenizer.h"
@@ -21,6 +22,7 @@ Tokenizer::Tokenizer(const std::filesystem::path& model, const std::string& end_
     : impl_(std::make_unique<Impl>()) {
   impl_->file = model.string();
   const std::string bytes = read_whole_file(model);
+  refuse_foreign(std::string_view(bytes).substr(0, head_bytes), model);
   const auto first = bytes.find_first_not_of(" \t\r\n");
   const bool json = first != std::string::npos && bytes[first] == '{';
   impl_->model =

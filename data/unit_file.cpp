@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "data/byte_stream.h"
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 
@@ -132,7 +133,7 @@ std::optional<UnitInfo> read_unit_info(const fs::path& directory, std::int64_t n
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return std::nullopt;
   try {
-    const Json json = Json::parse(read_whole_file(file));
+    const Json json = parse_json<Json>(read_whole_file(file));
     const auto first = json.at("first_repaired").get<std::array<std::int64_t, 3>>();
     UnitInfo info{.source = json.at("source").get<std::string>(),
                   .tokens = json.at("tokens").get<std::array<std::int64_t, 2>>(),

@@ -1,10 +1,12 @@
 #include "data/word_cutter.h"
 
+#include <unicode/uchar.h>
 #include <unicode/unorm2.h>
 #include <unicode/uset.h>
 #include <unicode/ustring.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "data/text_pattern.h"
@@ -94,6 +96,8 @@ class NormalForm : public Normalizer {
                   static_cast<int32_t>(text.size()), &error);
     wide.resize(static_cast<std::size_t>(units));
     const UNormalizer2* form = filtered_.get();
+    sort_long_runs(wide);
+    units = static_cast<int32_t>(wide.size());
     if (unorm2_isNormalized(form, wide.data(), units, &error) != 0 && U_SUCCESS(error)) return;
     std::u16string normal(2 * wide.size(), u'\0');
     units = unorm2_normalize(form, wide.data(), static_cast<int32_t>(wide.size()), normal.data(),
@@ -113,6 +117,53 @@ class NormalForm : public Normalizer {
   }
 
  private:
+  /// Puts the marks of each long run into canonical order, decomposed: ICU inserts them one by one, which takes the square
+  /// of a run's length. The text stays canonically equivalent, so its normal forms are the same.
+  void sort_long_runs(std::u16string& wide) const {
+    constexpr std::size_t long_run = 64;  // units; shorter runs are left to ICU
+    std::u16string sorted;
+    std::size_t copied = 0;
+    std::vector<std::pair<int, UChar32>> marks;
+    UErrorCode error = U_ZERO_ERROR;
+    const UNormalizer2* decomposed = unorm2_getNFDInstance(&error);
+    require(U_SUCCESS(error), "ICU: {}", u_errorName(error));
+    for (std::size_t at = 0; at < wide.size();) {
+      const std::size_t begin = at;
+      marks.clear();
+      for (std::size_t next = at; at < wide.size(); at = next) {
+        UChar32 c = 0;
+        U16_NEXT(wide.data(), next, wide.size(), c);
+        if (!is_mark(c)) break;
+        std::array<char16_t, 8> parts{};
+        const int32_t count = unorm2_getDecomposition(decomposed, c, parts.data(), 8, &error);
+        if (count < 0) marks.emplace_back(u_getCombiningClass(c), c);
+        for (int32_t i = 0; i < count;) {
+          U16_NEXT(parts.data(), i, count, c);
+          marks.emplace_back(u_getCombiningClass(c), c);
+        }
+      }
+      if (at - begin > long_run) {
+        std::stable_sort(marks.begin(), marks.end(),
+                         [](const auto& a, const auto& b) { return a.first < b.first; });
+        sorted.append(wide, copied, begin - copied);
+        for (const auto& mark : marks) append_character(mark.second, sorted);
+        copied = at;
+      }
+      if (at < wide.size() && at == begin) U16_FWD_1(wide.data(), at, wide.size());
+    }
+    if (copied > 0) wide = sorted.append(wide, copied);
+  }
+
+  bool is_mark(UChar32 c) const {
+    return c >= 0x300 && u_getIntPropertyValue(c, UCHAR_LEAD_CANONICAL_COMBINING_CLASS) != 0 &&
+           uset_contains(characters_.get(), c) != 0;
+  }
+
+  static void append_character(UChar32 c, std::u16string& text) {
+    if (c > 0xFFFF) text += static_cast<char16_t>(U16_LEAD(c));
+    text += static_cast<char16_t>(c > 0xFFFF ? U16_TRAIL(c) : c);
+  }
+
   struct Close {
     void operator()(USet* set) const { uset_close(set); }
     void operator()(UNormalizer2* form) const { unorm2_close(form); }

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "data/json_dump.h"
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "data/sha256.h"
 #include "kernels/error.h"
@@ -177,7 +178,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
   Info info;
   info.directory = directory;
   try {
-    const Json manifest = Json::parse(text);
+    const Json manifest = data::parse_json<Json>(text);
     const int version = check_version(manifest, file);
     info.step = integer_from_json(manifest, "step", file);
     info.updates = integer_from_json(manifest, "updates", file);

@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/pattern.h"
@@ -100,7 +101,7 @@ void parse_step(const Json& entry, RunMetrics& run) {
 }
 
 void parse_line(std::string_view line, RunMetrics& run) {
-  const Json entry = Json::parse(line);
+  const Json entry = data::parse_json<Json>(line);
   const auto kind = entry.at("kind").get<std::string>();
   run.time = entry.value("time", run.time);
   if (kind == "step") return parse_step(entry, run);
@@ -114,7 +115,7 @@ void parse_line(std::string_view line, RunMetrics& run) {
 std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) return std::nullopt;
   try {
-    return parse_measurement(Json::parse(data::read_whole_file(file)), "results");
+    return parse_measurement(data::parse_json<Json>(data::read_whole_file(file)), "results");
   } catch (const Json::exception& error) {
     fail("{}: not what `ratplus eval --json` writes ({}); write it anew, or remove it", file.string(),
          error.what());

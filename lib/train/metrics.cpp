@@ -66,7 +66,8 @@ void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   std::string line;
   while (std::getline(in, line)) {
     const auto entry = Json::parse(line, nullptr, false);
-    if (entry.is_discarded()) continue;
+    // A crash may leave NUL bytes, at which the parser would end.
+    if (entry.is_discarded() || line.find('\0') != std::string::npos) continue;
     if (entry.value("step", std::int64_t{0}) > step && !is_behind(entry, step, begun)) continue;
     if (entry.value("kind", "") == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
     kept << line << '\n';

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/json_dump.h"
+#include "data/parse_json.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/train/metrics.h"
@@ -55,7 +56,7 @@ std::optional<RunEnd> read_run_end(const fs::path& run) {
   std::error_code ignored;
   if (!start || !fs::is_regular_file(end_file(*start), ignored)) return std::nullopt;
   try {
-    const Json entry = Json::parse(data::read_whole_file(end_file(*start)));
+    const Json entry = data::parse_json<Json>(data::read_whole_file(end_file(*start)));
     const auto how = std::ranges::find(names, entry.at("how").get<std::string>(),
                                        &std::pair<How, std::string_view>::second);
     if (how == names.end()) return std::nullopt;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/json_dump.h"
+#include "data/parse_json.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/model_json.h"
 
@@ -23,7 +24,7 @@ std::string describe(const checkpoint::Info& info) {
 
 void read_description(const std::string& text, checkpoint::Info& info) {
   try {
-    const Json json = Json::parse(text);
+    const Json json = data::parse_json<Json>(text);
     info.model = checkpoint::model_from_json(json.at("model"), info.directory);
     info.step = checkpoint::integer_from_json(json, "step", info.directory);
     info.tokens = checkpoint::integer_from_json(json, "tokens", info.directory);

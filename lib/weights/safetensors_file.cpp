@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/parse_json.h"
 #include "kernels/error.h"
 #include "lib/weights/unpickler.h"
 
@@ -53,7 +54,7 @@ void SafetensorsFile::read_index() {
   try {
     const data::ByteReader index(path_);
     if (index.size() > largest_header) fail("{}: too long for an index", path_.string());
-    nlohmann::json::parse(index.read(0, index.size())).at("weight_map").get_to(listed);
+    data::parse_json(index.read(0, index.size())).at("weight_map").get_to(listed);
   } catch (const nlohmann::json::exception& error) {
     fail("{}: damaged or no index of safetensors ({})", path_.string(), printable(error.what()));
   }

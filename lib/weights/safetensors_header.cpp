@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/parse_json.h"
 #include "kernels/error.h"
 #include "lib/weights/element_type.h"
 #include "lib/weights/unpickler.h"
@@ -69,7 +70,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::int64_t d
                                            const std::string& name) {
   SafetensorsHeader header;
   try {
-    const Json parsed = Json::parse(json);
+    const Json parsed = data::parse_json<Json>(json);
     if (!parsed.is_object()) damaged(name, "no object");
     for (const auto& [key, value] : parsed.items()) {
       if (key == "__metadata__") {

@@ -270,3 +270,39 @@ TEST_CASE("text: what is no character is U+FFFD in any kind of file, and told wh
     CHECK(document.repaired == one.repaired);
   }
 }
+
+TEST_CASE("text: padding behind packed data is passed over, other bytes are named") {
+  const Scratch scratch;
+  const auto gz = scratch / "a.txt.gz";
+  for (const std::size_t zeros : {1, 512, 600'000}) {
+    write_text(gz, packed_gzip("one ") + std::string(zeros, '\0'));
+    CHECK(read_all({gz}) == std::vector<std::string>{"one "});
+  }
+  write_text(gz, packed_gzip("one ") + std::string(5, '\0') + packed_gzip("two"));
+  CHECK(read_all({gz}) == std::vector<std::string>{"one two"});
+  const auto zst = scratch / "a.txt.zst";
+  const std::string skipped("\x50\x2A\x4D\x18\x03\0\0\0abc", 11);
+  write_text(zst, skipped + packed_zstd("one ") + skipped + packed_zstd("two") + skipped);
+  CHECK(read_all({zst}) == std::vector<std::string>{"one two"});
+  for (const std::string& garbage : {std::string("x"), std::string("garbage")}) {
+    write_text(gz, packed_gzip("one") + garbage);
+    CHECK(contains(message_of([&] { read_all({gz}); }), "a.txt.gz: behind the end of its gzip data"));
+    write_text(zst, packed_zstd("one") + garbage);
+    CHECK(contains(message_of([&] { read_all({zst}); }), "a.txt.zst: behind the end of its zstd data"));
+  }
+}
+
+TEST_CASE("text: files of a known other kind are named with the way out") {
+  const Scratch scratch;
+  const auto message = [&](const char* name, const std::string& bytes) {
+    write_text(scratch / name, bytes);
+    return message_of([&] { read_all({scratch / name}); });
+  };
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+  for (const char* name : {"a.txt", "a.jsonl", "a.txt.gz", "a.jsonl.zst"})
+    CHECK(contains(message(name, pointer), "is a Git LFS pointer, not the file itself; fetch it with"));
+  CHECK(contains(message("a.txt", std::string("\xFF\xFEh\0i\0", 6)), "is text in UTF-16"));
+  CHECK(contains(message("a.txt", std::string("\xFF\xFE\0\0h\0\0\0", 8)), "is text in UTF-32"));
+  CHECK(contains(message("a.jsonl", "[\n{\"text\": \"a\"}\n]\n"),
+                 "the file is a JSON array; write one object"));
+}

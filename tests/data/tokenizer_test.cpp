@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
 
 #include "data/sha256.h"
 #include "data/train_tokenizer.h"
@@ -153,4 +154,30 @@ TEST_CASE("tokenizer: bad files, ids and training text") {
             return true;
           });
         }) == "page 3 is torn");
+}
+
+TEST_CASE("tokenizer: long texts get the library's tokens from models of other options too") {
+  const Scratch scratch;
+  test::write_text(scratch / "text", prose(1, 4000));
+  const std::string text = prose(4, 20'000) + " \u2581 " + prose(7, 100);
+  REQUIRE(text.size() > 65536);
+  for (const char* options :
+       {"--add_dummy_prefix=false", "--add_dummy_prefix=false --remove_extra_whitespaces=false",
+        "--treat_whitespace_as_suffix=true", "--split_by_whitespace=false",
+        "--normalization_rule_name=nmt_nfkc"}) {
+    CAPTURE(options);
+    const std::string model = (scratch / "m").string();
+    REQUIRE(
+        sentencepiece::SentencePieceTrainer::Train(
+            "--minloglevel=2 --model_type=bpe --vocab_size=150 --normalization_rule_name=identity --input=" +
+            (scratch / "text").string() + " --model_prefix=" + model + " " + options)
+            .ok());
+    sentencepiece::SentencePieceProcessor reference;
+    REQUIRE(reference.Load(model + ".model").ok());
+    std::vector<int> expected;
+    REQUIRE(reference.Encode(text, &expected).ok());
+    std::vector<std::int32_t> ids;
+    Tokenizer(model + ".model").encode(text, ids);
+    CHECK(std::equal(ids.begin(), ids.end(), expected.begin(), expected.end()));
+  }
 }

@@ -1,0 +1,19 @@
+// Whether long texts may be cut at blanks before a SentencePiece model encodes them.
+#pragma once
+
+#include <string_view>
+
+namespace ratplus::data {
+
+/// What a model says of its blanks.
+struct SentencePieceCut {
+  bool allowed = false;     ///< parts cut at single blanks between words give the tokens of the whole
+  bool adds_blank = false;  ///< the model puts a blank before every text ("dummy prefix")
+};
+
+/// Proved from the model's own description (its serialized ModelProto) or not allowed. It holds for BPE models without a
+/// table of character replacements whose pieces have blanks at their beginnings only. Unigram models add up rounded
+/// scores over the whole text, so their parts may come out otherwise.
+SentencePieceCut sentencepiece_cut(std::string_view model);
+
+}  // namespace ratplus::data
