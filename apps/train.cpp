@@ -79,13 +79,15 @@ std::optional<TrainArguments> parse(const Arguments& args) {
       "override a key of the job file; the value is TOML, a bare word is a string")(
       "resume", po::bool_switch(&parsed.resume),
       "go on from the newest checkpoint in job.directory; from the start if there is none")(
-      "stop-after", po::value(&parsed.stop_after)->value_name("N"),
+      "stop-after", po::value<std::int64_t>()->value_name("N")->notifier([&](std::int64_t steps) {
+        if (steps < 1) throw po::error("--stop-after takes a number of steps, 1 or more");
+        parsed.stop_after = steps;
+      }),
       "save and end after N steps of this start, if the schedule does not end before")(
       "print-config", po::bool_switch(&parsed.print_config), "print the whole effective job and end");
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)"};
   if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
-  if (parsed.stop_after < 0) throw po::error("--stop-after takes a number of steps, 1 or more");
   return parsed;
 }
 
@@ -192,11 +194,25 @@ void note_end(const std::filesystem::path& start_file, const train::RunEnd& end)
   }
 }
 
+/// Which files of the run lack lines at its end, and why; empty where none does.
+std::string lost_lines(train::Trainer& trainer, const TrainDisplay& display) {
+  const auto metrics = trainer.unwritten();
+  return metrics.empty() ? display.unwritten() : metrics;
+}
+
 /// Of an error that ends the job, before it is thrown on and printed.
-void note_failure(const std::filesystem::path& start_file, std::int64_t step, const std::string& message,
-                  TrainDisplay& display) noexcept {
-  note_end(start_file, {.how = train::RunEnd::How::failed, .step = step, .message = message});
+void note_failure(const std::filesystem::path& start_file, train::Trainer& trainer,
+                  const std::string& message, TrainDisplay& display) noexcept {
   display.log(message);
+  std::string lost;
+  try {
+    lost = lost_lines(trainer, display);
+  } catch (const std::exception& error) {
+    lost = error.what();
+  }
+  note_end(start_file, {.how = train::RunEnd::How::failed,
+                        .step = trainer.step(),
+                        .message = lost.empty() ? message : message + "; " + lost});
 }
 
 /// Whether the run's last start came to its end: after the last save there are the validation, the export, the picture
@@ -214,7 +230,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   using How = train::RunEnd::How;
   const train::StopSignal signal;  // what comes after the last save is not to be cut short by a second signal
   const auto outcome = trainer.run(stop_after);
-  const auto unwritten = trainer.unwritten();
+  const auto unwritten = lost_lines(trainer, display);
   if (!unwritten.empty()) display.fail(unwritten + "; these lines are lost");
   train::RunEnd end{.step = trainer.step(),
                     .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
@@ -307,10 +323,10 @@ int train(const TrainArguments& args, const parallel::World& world) {
   try {
     return run_to_its_end(trainer, job, world, display, start_file, args.stop_after);
   } catch (const parallel::AgreedError& error) {
-    if (world.root()) note_failure(start_file, trainer.step(), error.what(), display);
+    if (world.root()) note_failure(start_file, trainer, error.what(), display);
     throw;
   } catch (const std::exception& error) {  // of this rank alone
-    note_failure(start_file, trainer.step(), error.what(), display);
+    note_failure(start_file, trainer, error.what(), display);
     throw;
   }
 }

@@ -29,6 +29,8 @@ class TrainDisplay final : public train::TrainListener {
   void log(const std::string& message) noexcept;
   /// Why the command ends without being done: to the log, and as all errors to standard error.
   void fail(const std::string& message);
+  /// Why lines are not in log.txt; empty where all are.
+  std::string unwritten() const { return run_ == nullptr ? "" : run_->trouble(); }
 
  private:
   void print_memory_plan(const Arena& memory, std::int64_t available);

@@ -22,6 +22,8 @@ class AppendFile {
 
   /// Throws Error only where more than most_waiting bytes would wait.
   void add(std::string_view piece);
+  /// Tries once more to write what waits.
+  void retry() { add(""); }
   /// Why bytes wait, with the file's name, their number and the way out; empty where all are written.
   std::string trouble() const;
 

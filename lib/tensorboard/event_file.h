@@ -29,6 +29,8 @@ class EventFile {
   /// One event; the time is now.
   void write(std::int64_t step, std::span<const Scalar> scalars);
 
+  /// Tries once more to write the records that wait.
+  void retry() { file_.retry(); }
   /// Why records are not in the file yet; empty where all are.
   std::string trouble() const { return file_.trouble(); }
   const std::filesystem::path& path() const { return file_.path(); }

@@ -94,6 +94,8 @@ class MetricsFile {
   void write(const CheckpointMetrics& metrics);
   void write(const NotFiniteMetrics& metrics);
 
+  /// Tries once more to write the lines that wait.
+  void retry() { out_->retry(); }
   /// Why lines are not in the file yet; empty where all are.
   std::string trouble() const { return out_->trouble(); }
   /// Step of the last validation that the file holds; -1 if none.

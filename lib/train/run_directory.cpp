@@ -304,4 +304,12 @@ void RunDirectory::log(const std::string& line) noexcept {
   }
 }
 
+std::string RunDirectory::trouble() {
+  try {
+    log_->retry();
+  } catch (const Error&) {  // what trouble() says
+  }
+  return log_->trouble();
+}
+
 }  // namespace ratplus::train

@@ -44,8 +44,8 @@ class RunDirectory {
   /// One line of log.txt, with the time of day before it. A log without room ends nothing: its lines are kept and tried
   /// again (data::AppendFile), and lost where they are too many.
   void log(const std::string& line) noexcept;
-  /// Why lines are not in log.txt yet; empty where all are.
-  std::string trouble() const { return log_->trouble(); }
+  /// Why lines are not in log.txt, after one more try to write them; empty where all are.
+  std::string trouble();
 
  private:
   void lock();

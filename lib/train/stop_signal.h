@@ -1,4 +1,4 @@
-// StopSignal: SIGINT, SIGTERM, SIGHUP and SIGUSR1 as a request to end in order.
+// StopSignal: SIGINT, SIGTERM and their like as a request to end in order.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@ namespace ratplus::train {
 /// "SIGTERM".
 const char* name_of_signal(int signal);
 
-/// Handlers of the four signals, in the place of those that were there before and come back after. A SIGHUP that is
+/// Handlers of these signals, in the place of those that were there before and come back after. A SIGHUP that is
 /// ignored (nohup) stays so.
 class StopHandlers {
  public:
@@ -20,12 +20,12 @@ class StopHandlers {
   StopHandlers& operator=(const StopHandlers&) = delete;
 
  private:
-  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+  static constexpr std::array signals_ = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
   std::array<struct sigaction, signals_.size()> old_{};
 };
 
-/// While one lives, the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (which mpirun passes on and Slurm can send) is
-/// remembered. More of them change nothing, since one request often comes twice (timeout(1) signals its child and then
+/// While one lives, the first SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 (which mpirun passes on and batch systems can
+/// send before they end a job) or SIGXCPU (ulimit -t) is remembered. More of them change nothing, since one request often comes twice (timeout(1) signals its child and then
 /// its group; a terminal signals all, and mpirun passes it on), except for a SIGINT at least `impatience_seconds` after
 /// the first signal: who presses Ctrl-C again ends the program at once. Of several at a time, the first counts.
 class StopSignal {

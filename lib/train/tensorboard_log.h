@@ -21,6 +21,8 @@ class TensorboardLog {
   void write(const ValidationMetrics& metrics);
   void write(const CheckpointMetrics& metrics);
 
+  /// Tries once more to write the events that wait.
+  void retry() { file_.retry(); }
   /// Why events are not in the file yet; empty where all are.
   std::string trouble() const { return file_.trouble(); }
 

@@ -180,7 +180,7 @@ double share_ahead(std::span<const double> halves, std::size_t done) {
 Outcome Trainer::run(std::int64_t most_steps) {
   const StopSignal signal;
   first_step_ = step_;
-  stop_step_ = most_steps > 0 ? step_ + most_steps : 0;
+  stop_step_ = most_steps > 0 && most_steps < job_.schedule.steps - step_ ? step_ + most_steps : 0;
   pace_.started = now();
   if (world_.root()) listener_.on_start(session_, step_);
   try {
@@ -219,6 +219,7 @@ Outcome Trainer::train() {
       continue;
     }
     if (last) return Outcome::finished;
+    if (saved_step_ == step_ && stop_requested()) continue;  // a signal while this step was saved
     const double began = now();
     const double waited = world_.watchdog().waited_seconds();
     const double share = share_ahead(half_operations_, begun_.size());
@@ -396,8 +397,10 @@ void Trainer::write_metrics(const Metrics& metrics) {
   said_unwritten_ = trouble;
 }
 
-std::string Trainer::unwritten() const {
+std::string Trainer::unwritten() {
   if (!metrics_) return "";
+  metrics_->retry();
+  if (tensorboard_) tensorboard_->retry();
   const auto trouble = metrics_->trouble();
   return trouble.empty() && tensorboard_ ? tensorboard_->trouble() : trouble;
 }

@@ -83,8 +83,9 @@ class Trainer {
   const std::string& stop_reason() const { return stop_reason_; }
   /// After Outcome::interrupted: which signal that was; 0 where the steps asked for are done.
   int stop_signal() const { return stop_signal_; }
-  /// Why lines of metrics.jsonl or of TensorBoard's file are not written yet; empty where all are. Root only.
-  std::string unwritten() const;
+  /// Why lines of metrics.jsonl or of TensorBoard's file are not written, after one more try; empty where all are. Root
+  /// only.
+  std::string unwritten();
   Session& session() { return session_; }
 
  private:

@@ -68,7 +68,7 @@ fs::path dataset(const fs::path& directory, int empty, bool empty_validation) {
 
 TEST_CASE("one request to stop may come twice: the run is saved all the same") {
   for (const std::string signals :
-       {"-TERM $!; kill -TERM", "-TERM $!; kill -INT", "-INT $!; kill -INT", "-HUP"}) {
+       {"-TERM $!; kill -TERM", "-TERM $!; kill -INT", "-INT $!; kill -INT", "-HUP", "-USR2", "-XCPU"}) {
     CAPTURE(signals);
     const test::ScratchDirectory scratch;
     const auto result = disturbed(scratch / "run", fmt::format("kill {} $!", signals));
@@ -110,7 +110,9 @@ TEST_CASE("a log without room ends no training") {
   const auto result = test::ratplus(arguments(run));
   CAPTURE(result.output);
   CHECK(result.status == 0);
-  CHECK(train::read_run_end(run)->how == train::RunEnd::How::finished);
+  const auto end = train::read_run_end(run);
+  CHECK(end->how == train::RunEnd::How::finished);
+  CHECK(test::contains(end->message, "log.txt"));
 }
 
 TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found before the first step") {
@@ -218,5 +220,6 @@ TEST_CASE("--stop-after ends a start after so many steps, and leaves the schedul
   REQUIRE(test::ratplus(arguments(whole)).status == 0);
   CHECK(test::losses(run) == test::losses(whole));
   CHECK(test::state_of(run) == test::state_of(whole));
-  CHECK(test::ratplus(arguments(scratch / "none") + " --stop-after -1").status == 2);
+  for (const std::string steps : {"-1", "0", "many"})
+    CHECK(test::ratplus(arguments(scratch / "none") + " --stop-after " + steps).status == 2);
 }
