@@ -56,8 +56,9 @@ void ProgressLine::update(const std::string& text, bool force) {
 
 void ProgressLine::show() {
   if (terminal_) {
-    put(stderr, fmt::format("\r{}\x1b[K",
-                            report::shortened(text_, terminal_columns() - 1)));  // CSI K erases to the line's end
+    put(stderr,
+        fmt::format("\r{}\x1b[K",
+                    report::shortened(text_, terminal_columns() - 1)));  // CSI K erases to the line's end
     line_open_ = true;
   } else {
     put(stderr, text_ + '\n');

@@ -40,7 +40,8 @@ struct KeyLists {
     undilated_sinks = sinks - sinks / dilation;
     dilated_base = static_cast<unsigned>(1 - undilated_sinks) * static_cast<unsigned>(dilation) - 1;
     shift = 31 + std::bit_width(static_cast<unsigned>(dilation) - 1);
-    reciprocal = static_cast<std::uint32_t>((std::uint64_t{1} << shift) / static_cast<unsigned>(dilation) + 1);
+    reciprocal =
+        static_cast<std::uint32_t>((std::uint64_t{1} << shift) / static_cast<unsigned>(dilation) + 1);
   }
 
   /// No window: all keys of all queries are in the kept list.
@@ -71,11 +72,11 @@ struct KeyLists {
 
   friend bool operator==(const KeyLists&, const KeyLists&) = default;
 
-  int tokens = 0;           ///< T
-  int dilation = 1;         ///< D; T + 1 without dilation
-  int window = -1;          ///< W; -1: no window list, the kept list has every key
-  int sinks = 0;            ///< I
-  int undilated_sinks = 0;  ///< sinks that the dilation would not keep
+  int tokens = 0;                             ///< T
+  int dilation = 1;                           ///< D; T + 1 without dilation
+  int window = -1;                            ///< W; -1: no window list, the kept list has every key
+  int sinks = 0;                              ///< I
+  int undilated_sinks = 0;                    ///< sinks that the dilation would not keep
   std::uint32_t reciprocal = (1u << 31) + 1;  ///< of D, times 2^shift
   int shift = 31;
   unsigned dilated_base = 0;  ///< position of kept key j is j D + this, modulo 2^32, from j = I on

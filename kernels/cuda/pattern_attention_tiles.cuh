@@ -476,11 +476,7 @@ struct QueryBlock {
     const TileRows rows =
         is_window(tile)
             ? TileRows{column(tile), window_begin, end}
-            : TileRows{column(tile),
-                       0,
-                       kept,
-                       lists.sinks,
-                       static_cast<unsigned>(lists.dilation),
+            : TileRows{column(tile),      0, kept, lists.sinks, static_cast<unsigned>(lists.dilation),
                        lists.dilated_base};
     load_rows<DP>(to_k, k, to_v, v, p, rows);
   }

@@ -31,7 +31,8 @@ void remove_unused(const fs::path& directory) {
     fs::remove(directory, ignored);
     return;
   }
-  const data::Descriptor manifest(directory / manifest_name, O_RDWR);  // NFS locks alone only what may be written
+  const data::Descriptor manifest(directory / manifest_name,
+                                  O_RDWR);  // NFS locks alone only what may be written
   if (manifest.ok() && ::flock(manifest.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
   fs::remove(directory / manifest_name, ignored);
   fs::remove_all(directory, ignored);
