@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -29,15 +30,19 @@ Tolerance tolerance_of(const test::Mode& mode) {
 
 class Silent : public train::TrainListener {
   void on_start(train::Session&, std::int64_t) override {}
-  void on_phase(const std::string&) override {}
+  void on_phase(const std::string& text) override {
+    if (text.starts_with(signal_in)) std::raise(SIGTERM);
+  }
   void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics); }
-  void on_validation(const train::ValidationMetrics&) override {}
+  void on_validation(const train::ValidationMetrics&) override { ++validations; }
   void on_load(const train::LoadMetrics&) override {}
   void on_checkpoint(const train::CheckpointMetrics&) override {}
   void on_warning(const std::string&) override {}
 
  public:
   std::vector<train::StepMetrics> steps;
+  int validations = 0;
+  std::string signal_in = "nothing";  ///< at the beginning of such a phase SIGTERM comes
 };
 
 /// A dataset whose stream begins with these tokens: cut into documents after each end-of-text token.
@@ -170,4 +175,37 @@ TEST_CASE("joint training follows PyTorch's trajectory") {
 
 TEST_CASE("adaptation follows PyTorch's trajectory") {
   for (const auto& mode : test::modes()) check_trajectory("adapt", mode, 2);
+}
+
+TEST_CASE("a signal in a validation, or in a save, is heeded there: no step more, saved, and made up for") {
+  for (const std::string phase : {"validation 1/", "checkpoint"}) {
+    CAPTURE(phase);
+    const test::ReferenceFile file("trajectory.h5");
+    const auto group = file.group("joint");
+    const test::ScratchDirectory scratch;
+    auto job = job_of(group, scratch, test::modes().front(), 1);
+    job.log.validate_every = 3;
+    job.log.validation_sequences = 4;
+    job.checkpoint.every = phase == "checkpoint" ? 3 : 0;
+    job.checkpoint.background = false;
+    write_dataset(job.data.directory, file.array<std::int32_t>("joint/stream"), job.model.vocab_size,
+                  static_cast<std::int32_t>(group.integer_attribute("end_of_text")));
+    write_initial_checkpoint(job.job.from, file, "joint", job);
+    std::filesystem::create_directories(job.job.directory);
+    const auto dataset = train::open_data(job, world());
+    const auto run = [&](Silent& listener, const std::optional<std::filesystem::path>& from) {
+      train::Trainer trainer(job, world(), dataset, train::find_start(job, dataset, world(), from), listener);
+      return trainer.run();
+    };
+    Silent first, second;
+    first.signal_in = phase;
+    CHECK(run(first, std::nullopt) == train::Outcome::interrupted);
+    CHECK(first.steps.size() == 3);
+    CHECK(first.validations == 0);
+    const auto saved = checkpoint::newest(job.job.directory);
+    REQUIRE(saved);
+    CHECK(run(second, saved) == train::Outcome::finished);
+    CHECK(second.steps.size() + 3 == static_cast<std::size_t>(job.schedule.steps));
+    CHECK(first.validations + second.validations == (job.schedule.steps + 2) / 3);
+  }
 }
