@@ -36,6 +36,8 @@ INPUT is a file, a directory (all such files in it, sorted by path) or a pattern
   .txt                 one document
   .jsonl               one JSON object a line, its text under --text-key
   .parquet             one document a row, its text in the column --text-key
+A directory is searched with all below it, linked directories too; hidden files and directories are passed over, and
+a file that is named or reached twice counts once: it says so.
 .txt and .jsonl may be packed (.gz, .zst). Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become
 U+FFFD; at the end it says in how many documents, and names the first.
 
@@ -161,6 +163,7 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
   }
   fmt::print("\nvocabulary {}, end of text {}, {}\n", manifest.vocab_size, manifest.end_of_text,
              manifest.tokenizer);
+  for (const std::string& note : result.notes) fmt::print("{}\n", note);
   if (result.left_out_empty > 0) {
     fmt::print("left out: {} without text\n", counted(result.left_out_empty, "document"));
   }

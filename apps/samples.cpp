@@ -26,6 +26,8 @@ data.window = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patt
   {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
 Prompt and completion are encoded as one text, so that the tokens decode to it; a token across their border counts.
 With --encode apart each is encoded by its own. Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
+A directory is searched with all below it, linked directories too; hidden files and directories are passed over, and
+a file that is named or reached twice counts once: it says so.
 Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become U+FFFD; at the end it says in how many lines, and names
 the first.
 
@@ -83,6 +85,7 @@ void print_result(const data::SupervisedOptions& options, const data::Supervised
              counted(manifest.documents(data::Split::train), "training sample"),
              counted(manifest.documents(data::Split::validation), "held-out sample"),
              counted(manifest.sample_length, "input"));
+  for (const std::string& note : result.notes) fmt::print("{}\n", note);
   if (result.cut > 0)
     fmt::print("cut to {}: {}; raise --length to keep all whole\n", counted(options.length, "input"),
                counted(result.cut, "line"));

@@ -174,7 +174,7 @@ class Preparation {
   std::optional<Manifest> look() {
     check_options(options_);
     if (options_.tokenizer) tokenizer_.emplace(*options_.tokenizer, options_.end_of_text).end_of_text();
-    files_ = list_text_files(options_.inputs);
+    files_ = list_text_files(options_.inputs, &notes_);
     source_ = source_fingerprint(options_, files_);
     if (!fs::exists(options_.output / manifest_name)) {
       if (tokenizer_)
@@ -267,13 +267,16 @@ class Preparation {
     fs::remove_all(work_);
   }
 
+  const std::vector<std::string>& notes() const { return notes_; }
+
   PrepareResult result() const {
     return {.manifest = read_manifest(options_.output),
             .already_there = false,
             .repaired = counted_.repaired,
             .first_repaired = first_repaired_,
             .left_out_empty = counted_.left_out_empty,
-            .duplicates = duplicates_};
+            .duplicates = duplicates_,
+            .notes = notes_};
   }
 
   void make_work_directory() {
@@ -313,6 +316,7 @@ class Preparation {
   const fs::path work_;
   std::optional<FileLock> lock_;  ///< root only
   std::vector<TextFile> files_;
+  std::vector<std::string> notes_;  ///< on the inputs
   std::string source_;
   std::optional<Tokenizer> tokenizer_;
   ShardInfo shared_;
@@ -487,7 +491,7 @@ PrepareResult prepare(const PrepareOptions& options, const Report& report, const
   Preparation preparation(options, report, team);
   std::optional<Manifest> existing;
   team.agree([&] { existing = preparation.look(); });
-  if (existing) return {.manifest = *existing, .already_there = true};
+  if (existing) return {.manifest = *existing, .already_there = true, .notes = preparation.notes()};
   team.agree([&] { preparation.make_work_directory(); });
   team.agree([&] { preparation.find_tokenizer(); });
   team.agree([&] { preparation.load_tokenizer(); });

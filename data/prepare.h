@@ -45,6 +45,7 @@ struct PrepareResult {
   std::string first_repaired = {};  ///< the first of them: file and line
   std::int64_t left_out_empty = 0;  ///< documents without text
   std::int64_t duplicates = 0;      ///< documents left out because another has the same text
+  std::vector<std::string> notes = {};  ///< on the inputs (list_text_files), a line each
 };
 
 /// The processes that share the work, on one file system.

@@ -109,6 +109,8 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer, Encode
   } catch (const Json::exception& error) {
     fail("{}: not JSON ({}); correct or remove the line", where, error.what());
   }
+  if (json.is_array())
+    fail("{}: a JSON array, not an object; write one object a line, as `jq -c '.[]'` does", where);
   if (!json.is_object()) fail("{}: a JSON {}, not an object", where, json.type_name());
   return json.contains("tokens") && json.contains("labels")
              ? example_of_tokens(json, tokenizer.vocab_size(), where)
@@ -247,7 +249,8 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
                                     const std::function<void(std::int64_t)>& report) {
   check_options(options);
   const Tokenizer tokenizer(options.tokenizer, options.end_of_text);
-  const std::vector<TextFile> files = list_text_files(options.inputs);
+  SupervisedResult result;
+  const std::vector<TextFile> files = list_text_files(options.inputs, &result.notes);
   for (const TextFile& file : files) {
     if (file.kind != TextFile::Kind::json_lines)
       fail("{}: supervised samples come from .jsonl files", file.path.string());
@@ -260,7 +263,6 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
   StagedDataset staged(options.output);
   SampleWriter train(options, Split::train, shared, staged.directory());
   SampleWriter validation(options, Split::validation, shared, staged.directory());
-  SupervisedResult result;
   Needs needs;
   TextSource source(whole_files(files), "");
   for (RawDocument raw; source.next(raw); ++result.lines) {

@@ -34,10 +34,11 @@ struct SupervisedOptions {
 struct SupervisedResult {
   Manifest manifest;
   std::int64_t lines = 0;
-  std::int64_t cut = 0;        ///< lines longer than T, of which the first T positions stay
-  std::int64_t left_out = 0;   ///< lines without a label that counts within T
-  std::int64_t repaired = 0;   ///< lines in which U+FFFD stands for what was no character (Document)
-  std::string first_repaired;  ///< the first of them: file and line
+  std::int64_t cut = 0;            ///< lines longer than T, of which the first T positions stay
+  std::int64_t left_out = 0;       ///< lines without a label that counts within T
+  std::int64_t repaired = 0;       ///< lines in which U+FFFD stands for what was no character (Document)
+  std::string first_repaired;      ///< the first of them: file and line
+  std::vector<std::string> notes;  ///< on the inputs (list_text_files), a line each
 };
 
 /// A line is {"prompt": "...", "completion": "..."}: its tokens are those of prompt + completion and the end-of-text token.

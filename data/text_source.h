@@ -21,9 +21,12 @@ struct TextFile {
 };
 
 /// The files behind the inputs, in the order given. A directory stands for its .txt, .jsonl (both also with .gz or .zst)
-/// and .parquet files, recursively; a pattern with *, ? or [] for the files and directories that match it; either
-/// sorted by path. Throws Error naming an input that is missing, of another kind, or without any such file.
-std::vector<TextFile> list_text_files(const std::vector<std::filesystem::path>& inputs);
+/// and .parquet files, recursively, linked directories too, hidden files and directories not; a pattern with *, ? or [] for the files and directories that match it; either
+/// sorted by path. A file that is named or reached again, by a link too, counts once. `notes` gets a line on what was
+/// hidden and one on what came again. Throws Error naming an input that is missing, of another kind, or without any such
+/// file, a link to nothing, and a pattern with **.
+std::vector<TextFile> list_text_files(const std::vector<std::filesystem::path>& inputs,
+                                      std::vector<std::string>* notes = nullptr);
 
 /// A part of a file that can be read without the rest: bytes of unpacked JSON lines (the lines that begin in them), row
 /// groups of a Parquet file, or any other file as a whole.

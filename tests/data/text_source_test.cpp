@@ -103,6 +103,40 @@ TEST_CASE("text: inputs that cannot be") {
                  "a.txt.xz is neither a directory nor"));
 }
 
+TEST_CASE("text: links are followed, each file counts once, and what is hidden is said") {
+  const Scratch scratch;
+  write_text(scratch / "d/a.txt", "a");
+  write_text(scratch / "d/.b.txt", "hidden");
+  write_text(scratch / "d/.cache/c.txt", "hidden");
+  write_text(scratch / "far/e.txt", "e");
+  std::filesystem::create_directory_symlink(scratch / "far", scratch / "d/linked");
+  std::filesystem::create_directory_symlink(scratch / "d", scratch / "far/back");  // a cycle
+  std::filesystem::create_symlink(scratch / "d/a.txt", scratch / "d/z.txt");
+  CHECK(read_all({scratch / "d", scratch / "d/a.txt"}) == std::vector<std::string>{"a", "e"});
+  std::vector<std::string> notes;
+  list_text_files({scratch / "d", scratch / "d/a.txt"}, &notes);
+  REQUIRE(notes.size() == 2);
+  CHECK(contains(notes[0], "passed over: 2 hidden files or directories"));
+  CHECK(contains(notes[0], "d/.b.txt"));
+  CHECK(contains(notes[1], "taken once: 3 files or directories named or reached again"));
+  list_text_files({scratch / "far/e.txt"}, &notes);
+  CHECK(notes.empty());
+  CHECK(read_all({scratch / "d/.b.txt"}).front() == "hidden");  // it is named
+}
+
+TEST_CASE("text: a link to nothing and ** are errors that name the way out") {
+  const Scratch scratch;
+  write_text(scratch / "d/a.txt", "a");
+  CHECK(contains(message_of([&] { list_text_files({scratch / "d/**/*.txt"}); }),
+                 "give the directory, " + (scratch / "d").string() + ", which"));
+  std::filesystem::create_symlink(scratch / "gone.txt", scratch / "d/b.txt");
+  for (const char* input : {"d", "d/b.txt", "d/*.txt"}) {
+    CAPTURE(input);
+    CHECK(contains(message_of([&] { list_text_files({scratch / input}); }),
+                   "d/b.txt is a link to " + (scratch / "gone.txt").string() + ", which does not exist"));
+  }
+}
+
 TEST_CASE("text: patterns, sorted, and a file whose name looks like one") {
   const Scratch scratch;
   write_text(scratch / "b/x.txt", "bx");
