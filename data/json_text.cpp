@@ -124,7 +124,8 @@ bool is_second_half(int unit) {
   return unit >= 0xDC00 && unit < 0xE000;
 }
 
-/// The way out for a line that is not JSON: of a text over several lines the first is a bracket alone.
+}  // namespace
+
 std::string_view line_advice(std::string_view line) {
   const auto begin = line.find_first_not_of(" \t\r");
   const auto end = line.find_last_not_of(" \t\r");
@@ -134,8 +135,6 @@ std::string_view line_advice(std::string_view line) {
     return "the object is spread over lines; write one object a line, as `jq -c .` does";
   return "correct or remove the line";
 }
-
-}  // namespace
 
 std::int64_t repair_half_pairs(std::string& text) {
   std::int64_t count = 0;

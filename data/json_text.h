@@ -16,6 +16,9 @@ std::int64_t repair_half_pairs(std::string& text);
 /// allows, ends no parser. The line itself where there is none, which is nearly always.
 std::string tame_numbers(const std::string& json);
 
+/// The way out for a line that is not JSON: of a text over several lines the first is a bracket alone.
+std::string_view line_advice(std::string_view line);
+
 struct JsonText {
   std::string text;
   bool repaired = false;  ///< the line had halves of surrogate pairs

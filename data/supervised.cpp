@@ -107,7 +107,7 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer, Encode
   try {
     json = parse_json(tame_numbers(raw.bytes));
   } catch (const Json::exception& error) {
-    fail("{}: not JSON ({}); correct or remove the line", where, error.what());
+    fail("{}: not JSON ({}); {}", where, error.what(), line_advice(raw.bytes));
   }
   if (json.is_array())
     fail("{}: a JSON array, not an object; write one object a line, as `jq -c '.[]'` does", where);

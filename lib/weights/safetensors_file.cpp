@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/foreign_file.h"
 #include "data/parse_json.h"
 #include "kernels/error.h"
 #include "lib/weights/unpickler.h"
@@ -32,6 +33,8 @@ void SafetensorsFile::add_file(const std::filesystem::path& file) {
   std::memcpy(&length, prefix.data(), prefix.size());
   const auto rest = reader.size() - safetensors_length_bytes;
   if (length > static_cast<std::uint64_t>(std::min(rest, largest_header))) {
+    if (const auto kind = data::foreign_kind_of_file(file); !kind.empty())
+      fail("{}: is {}", file.string(), kind);
     fail("{}: its header of {} bytes does not fit the file's {}; it is cut short, damaged or of another kind",
          file.string(), length, reader.size());
   }

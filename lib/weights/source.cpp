@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "data/byte_file.h"
+#include "data/foreign_file.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/native_source.h"
@@ -69,6 +70,9 @@ std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
         "again",
         file.string());
   }
+  if (const auto kind = data::foreign_kind_of_file(file); !kind.empty())
+    fail("{}: is {}", file.string(), kind);
+  if (begins("<")) fail("{}: a page of the web, not weights; download the file itself", file.string());
   fail("{}: neither a file of PyTorch's (.pth) nor safetensors; {}", file.string(), way_out_of(file));
 }
 

@@ -4,6 +4,7 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include "data/sentencepiece_cut.h"
 #include "data/sha256.h"
 #include "data/train_tokenizer.h"
 #include "tests/data/support.h"
@@ -41,6 +42,12 @@ struct Fixture {
 };
 
 }  // namespace
+
+TEST_CASE("long texts may be cut for the models that are trained here, so that their memory is bounded") {
+  const auto cut = sentencepiece_cut(small_model());
+  CHECK(cut.allowed);
+  CHECK(cut.adds_blank);
+}
 
 TEST_CASE("SHA-256: known answers (FIPS 180-4 examples), and any pieces") {
   CHECK(sha256_hex("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <fstream>
 
 #include "data/pending_file.h"
 #include "lib/weights/unpickler.h"
@@ -148,6 +149,17 @@ TEST_CASE("numbers of pickles") {
   CHECK(number("\x8a\x01\xfb.") == -5);
   CHECK(number(std::string("\x8a\x06\x00\x00\x00\x00\x00\x01.", 9)) == 1LL << 40);
   CHECK(weights::unpickle(std::string("G\xbf\xf8\0\0\0\0\0\0.", 10), "P").root().real == -1.5);
+}
+
+TEST_CASE("files that stand for weights are called by name") {
+  const test::ScratchDirectory scratch;
+  for (const char* name : {"x.pth", "model.safetensors"}) {
+    const auto file = scratch / name;
+    std::ofstream(file) << "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n";
+    CHECK(contains(message_of([&] { weights::open_source(file); }), "a Git LFS pointer"));
+    std::ofstream(file) << "<!DOCTYPE html><html><body>Access denied, log in first, please</body></html>";
+    CHECK(contains(message_of([&] { weights::open_source(file); }), "a page of the web"));
+  }
 }
 
 TEST_CASE("files that are no checkpoint are told apart") {
