@@ -18,6 +18,7 @@
 #include "data/manifest.h"
 #include "data/sample_shard.h"
 #include "data/shard.h"
+#include "data/supervised_samples.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "data/verify_dataset.h"
