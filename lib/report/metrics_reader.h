@@ -22,7 +22,7 @@ namespace ratplus::report {
 struct PatternLoss {
   std::string pattern;  ///< as model::PatternPlan::describe writes it: "dense", "64,0,0"
   double loss = 0;
-  std::optional<train::Accuracy> accuracy;
+  std::optional<train::Accuracy> accuracy = {};
 };
 
 /// A step or a validation: what was measured when `tokens` tokens had been seen.

@@ -53,8 +53,8 @@ struct NotFiniteMetrics {
 
 struct ValidationResult {
   std::string pattern;
-  double loss = 0;                   ///< mean cross-entropy; perplexity is its exponential
-  std::optional<Accuracy> accuracy;  ///< of samples with labels
+  double loss = 0;                        ///< mean cross-entropy; perplexity is its exponential
+  std::optional<Accuracy> accuracy = {};  ///< of samples with labels
 };
 
 struct ValidationMetrics {

@@ -28,8 +28,8 @@ struct ValidationSettings {
 enum class Validated { text, labelled };
 
 struct PatternScore {
-  double loss = 0;                   ///< mean cross-entropy over the counted positions
-  std::optional<Accuracy> accuracy;  ///< of samples with labels
+  double loss = 0;                        ///< mean cross-entropy over the counted positions
+  std::optional<Accuracy> accuracy = {};  ///< of samples with labels
 };
 
 class Validator {
