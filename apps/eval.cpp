@@ -45,7 +45,8 @@ A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the 
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
 a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that tables print, such as
 'hybrid(64,0,0 x 12, dense x 12)', can be given back.
-Of samples with labels (`ratplus samples`), each held-out sample is a window.
+Of samples with labels (`ratplus samples`), each held-out sample is a window; beside the loss stand the
+share of the counted tokens whose logit is the largest, and of the completions all of whose are.
 
 )";
 
@@ -202,7 +203,7 @@ std::unique_ptr<train::Validator> HeldOut::validator(const parallel::World& worl
                                           .seed = 0});
   const auto count =
       samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
-  return std::make_unique<train::Validator>(std::move(samples), count, world);
+  return std::make_unique<train::Validator>(std::move(samples), count, train::Validated::labelled, world);
 }
 
 void check_dataset(const Evaluation& e, const HeldOut& held_out) {
@@ -248,11 +249,17 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
 }
 
 void write_json(const std::string& file, const Evaluation& e, const train::ValidationSettings& settings,
-                const std::vector<double>& losses, std::int64_t sequences) {
+                const std::vector<train::PatternScore>& scores, std::int64_t sequences) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (std::size_t p = 0; p < losses.size(); ++p) {
-    results.push_back(
-        {{"pattern", e.patterns[p].describe()}, {"loss", losses[p]}, {"perplexity", std::exp(losses[p])}});
+  for (std::size_t p = 0; p < scores.size(); ++p) {
+    const auto& score = scores[p];
+    nlohmann::ordered_json entry = {
+        {"pattern", e.patterns[p].describe()}, {"loss", score.loss}, {"perplexity", std::exp(score.loss)}};
+    if (score.accuracy) {
+      entry["token_accuracy"] = score.accuracy->token;
+      entry["completion_accuracy"] = score.accuracy->completion;
+    }
+    results.push_back(std::move(entry));
   }
   const nlohmann::ordered_json all = {{"checkpoint", e.info().directory.string()},
                                       {"step", e.info().step},
@@ -264,11 +271,15 @@ void write_json(const std::string& file, const Evaluation& e, const train::Valid
   data::write_whole_file(file, data::json_dump(all, 1) + "\n");
 }
 
-void print_losses(const Evaluation& e, const std::vector<double>& losses) {
+void print_scores(const Evaluation& e, const std::vector<train::PatternScore>& scores) {
   std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
-  for (std::size_t p = 0; p < losses.size(); ++p) {
-    rows.push_back(
-        {e.patterns[p].describe(), format_fixed(losses[p], 5), format_fixed(std::exp(losses[p]), 3)});
+  if (scores.front().accuracy) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
+  for (std::size_t p = 0; p < scores.size(); ++p) {
+    const auto& [loss, accuracy] = scores[p];
+    rows.push_back({e.patterns[p].describe(), format_fixed(loss, 5), format_fixed(std::exp(loss), 3)});
+    if (!accuracy) continue;
+    rows.back().push_back(format_fixed(accuracy->token, 4));
+    rows.back().push_back(format_fixed(accuracy->completion, 4));
   }
   fmt::print("{}", report::format_table(rows, 0));
 }
@@ -285,14 +296,14 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   });
   session.store().publish_masters();
   ProgressLine progress;
-  const auto losses = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
+  const auto scores = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
     if (world.root())
       progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "window"),
                                   counted(e.patterns.size(), "pattern")));
   });
   if (!args.json.empty()) {
     world.agree([&] {
-      if (world.root()) write_json(args.json, e, settings, losses, validator->sequences());
+      if (world.root()) write_json(args.json, e, settings, scores, validator->sequences());
     });
   }
   if (!world.root()) return 0;
@@ -304,7 +315,7 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
                held_out.manifest.tokenizer);
-  print_losses(e, losses);
+  print_scores(e, scores);
   return 0;
 }
 
@@ -323,7 +334,9 @@ int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::
   if (!world.root()) return 0;
   fmt::print("{}: step {}; {} of {} of {}\n", e.info().directory.string(), e.info().step,
              counted(tokens.rows(), "sequence"), counted(tokens.length, "token"), args.tokens);
-  print_losses(e, losses);
+  std::vector<train::PatternScore> scores;
+  for (const double loss : losses) scores.push_back({loss, {}});
+  print_scores(e, scores);
   fmt::print("logits and losses: {}\n", args.dump_logits);
   return 0;
 }

@@ -122,6 +122,10 @@ void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
   for (const auto& result : metrics.results) {
     results += fmt::format("  [{}] loss {:.4f} perplexity {:.2f}", result.pattern, result.loss,
                            std::exp(result.loss));
+    if (result.accuracy) {
+      results += fmt::format(" accuracy token {} completion {}", format_fixed(result.accuracy->token, 4),
+                             format_fixed(result.accuracy->completion, 4));
+    }
   }
   say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_duration(metrics.seconds)));
 }

@@ -159,6 +159,9 @@ class Ops {
   /// onehot), zero rows where left out; else they are left alone.
   virtual void cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale,
                              bool want_gradient) = 0;
+  /// hits [N] i32 = 1 where the label is the largest of its row of logits [N, V] (C or f32), the first of equal ones;
+  /// 0 elsewhere: where the label is negative, and where a logit of the row is NaN.
+  virtual void hits(Tensor hits, Tensor logits, Tensor labels) = 0;
 
   // --- reductions and the optimizer ----------------------------------------------------------------------
   /// total [1] f64 += the sum of the elements of x (f32), accumulated in float64. Nothing waits for it.

@@ -110,6 +110,9 @@ void ProfiledOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, dou
                                 bool want_gradient) {
   timed("cross_entropy", [&] { inner_->cross_entropy(losses, logits, labels, scale, want_gradient); });
 }
+void ProfiledOps::hits(Tensor hits, Tensor logits, Tensor labels) {
+  timed("hits", [&] { inner_->hits(hits, logits, labels); });
+}
 void ProfiledOps::add_sum(Tensor total, Tensor x) {
   timed("add_sum", [&] { inner_->add_sum(total, x); });
 }

@@ -51,6 +51,25 @@ float row_loss(float* x, std::int64_t vocab, std::int32_t label, double scale) {
   return static_cast<float>(std::log(total) - at_label);
 }
 
+/// Whether x[label] is the largest, the first of equal ones, and nothing is NaN.
+bool is_hit(const float* x, std::int64_t vocab, std::int32_t label) {
+  const float at_label = x[label];
+  for (std::int64_t j = 0; j < label; ++j) {
+    if (!(x[j] < at_label)) return false;
+  }
+  for (std::int64_t j = label; j < vocab; ++j) {
+    if (!(x[j] <= at_label)) return false;
+  }
+  return true;
+}
+
+void require_inside(const std::int32_t* labels, std::int64_t rows, std::int64_t vocab, const char* op) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    require(labels[i] < vocab, "{}: label {} of row {} is outside the vocabulary of {}", op, labels[i], i,
+            vocab);
+  }
+}
+
 }  // namespace
 
 void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) {
@@ -59,10 +78,7 @@ void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double s
   check(losses, DType::f32, {rows}, "cross_entropy", "losses");
   check(labels, DType::i32, {rows}, "cross_entropy", "labels");
   const auto* label = labels.as<std::int32_t>();
-  for (std::int64_t i = 0; i < rows; ++i) {
-    require(label[i] < vocab, "cross_entropy: label {} of row {} is outside the vocabulary of {}", label[i],
-            i, vocab);
-  }
+  require_inside(label, rows, vocab, "cross_entropy");
 #pragma omp parallel for schedule(static) num_threads(threads_) if (rows * vocab > 16384)
   for (std::int64_t i = 0; i < rows; ++i) {
     float* row = logits.as<float>() + i * logits.stride(0);
@@ -74,6 +90,21 @@ void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double s
       loss = want_gradient ? row_loss<true>(row, vocab, label[i], scale)
                            : row_loss<false>(row, vocab, label[i], scale);
     }
+  }
+}
+
+void CpuOps::hits(Tensor hits, Tensor logits, Tensor labels) {
+  check_rank(logits, DType::f32, 2, "hits", "logits");
+  const std::int64_t rows = logits.size(0), vocab = logits.size(1);
+  check(hits, DType::i32, {rows}, "hits", "hits");
+  check(labels, DType::i32, {rows}, "hits", "labels");
+  const auto* label = labels.as<std::int32_t>();
+  auto* hit = hits.as<std::int32_t>();
+  require_inside(label, rows, vocab, "hits");
+#pragma omp parallel for schedule(static) num_threads(threads_) if (rows * vocab > 16384)
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* row = logits.as<float>() + i * logits.stride(0);
+    hit[i] = label[i] >= 0 && is_hit(row, vocab, label[i]) ? 1 : 0;
   }
 }
 

@@ -188,6 +188,28 @@ void launch(const Loss<T>& a, std::int64_t rows, cudaStream_t stream) {
   check_launch("cross_entropy");
 }
 
+/// One block a row. A label outside the vocabulary is a miss.
+template <typename T>
+__global__ void __launch_bounds__(threads)
+    hits_kernel(std::int32_t* hits, const T* all_logits, std::int64_t stride, const std::int32_t* labels,
+                int vocab) {
+  const std::int64_t row = blockIdx.x;
+  const T* logits = all_logits + row * stride;
+  const int label = labels[row];
+  if (label < 0 || label >= vocab) {
+    if (threadIdx.x == 0) hits[row] = 0;
+    return;
+  }
+  const float at_label = to_float(logits[label]);
+  int miss = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < vocab; j += threads) {
+    const float x = to_float(logits[j]);
+    if (!(j < label ? x < at_label : x <= at_label)) miss = 1;  // so written, NaN is one
+  }
+  miss = __syncthreads_or(miss);
+  if (threadIdx.x == 0) hits[row] = miss == 0 ? 1 : 0;
+}
+
 }  // namespace
 
 void CudaOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) {
@@ -203,6 +225,22 @@ void CudaOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double 
                static_cast<int>(vocab), static_cast<float>(scale), want_gradient},
               rows, stream_);
   });
+}
+
+void CudaOps::hits(Tensor hits, Tensor logits, Tensor labels) {
+  const DType type = logits.dtype() == DType::f32 ? DType::f32 : compute_;
+  check_rank(logits, type, 2, "hits", "logits");
+  const std::int64_t rows = logits.size(0), vocab = logits.size(1);
+  check(hits, DType::i32, {rows}, "hits", "hits");
+  check(labels, DType::i32, {rows}, "hits", "labels");
+  if (rows * vocab == 0) return;
+  with_type(type, [&](auto example) {
+    using T = decltype(example);
+    hits_kernel<T><<<static_cast<unsigned>(rows), threads, 0, stream_>>>(
+        hits.as<std::int32_t>(), elements<T>(logits), logits.stride(0), labels.as<std::int32_t>(),
+        static_cast<int>(vocab));
+  });
+  check_launch("hits");
 }
 
 }  // namespace ratplus::cuda

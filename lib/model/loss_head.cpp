@@ -37,14 +37,20 @@ void LossHead::norm(Ops& ops, const RootParameters& w, Tensor x, const Workspace
   ops.residual_rms_norm_forward(stream_, h_, rstd_, x, work.delta, w.final_norm, config_.norm_eps);
 }
 
+Tensor LossHead::hits() const {
+  static_assert(sizeof(std::int32_t) == sizeof(float));
+  return {rstd_.raw(), DType::i32, {shapes_.rows()}, rstd_.device()};
+}
+
 void LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, Tensor loss,
-                       const Workspace& work) {
+                       const Workspace& work, bool want_hits) {
   norm(ops, w, x, work);
   for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
     const auto end = std::min(begin + chunk_, shapes_.rows());
     const auto logits = logits_.slice(0, 0, end - begin);
     ops.matmul(logits, h_.slice(0, begin, end), w.embedding, {.transpose_b = true});
     ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), 1, false);
+    if (want_hits) ops.hits(hits().slice(0, begin, end), logits, labels.slice(0, begin, end));
   }
   ops.add_sum(loss, losses_);
 }

@@ -16,8 +16,10 @@ class LossHead {
 
   /// loss (f64 [1]) += the losses of the rows with a label (labels i32 [N], negative: left out). x + work.delta is
   /// the stream.
-  void forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, Tensor loss,
-               const Workspace& work);
+  void forward(Ops& ops, const RootParameters& w, Tensor x, Tensor labels, Tensor loss, const Workspace& work,
+               bool want_hits);
+  /// i32 [N], as Ops::hits gives them: of the last forward() with want_hits, until the next pass.
+  Tensor hits() const;
   /// The same, and the gradient of scale times their sum: into work.dstream and dlayer, and into grad: added, or
   /// instead of what is there if it is fresh.
   void forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, bool fresh, Tensor x,
@@ -32,7 +34,7 @@ class LossHead {
   PassShapes shapes_;
   std::int64_t chunk_;  ///< rows whose logits are held at once
   Tensor stream_;       ///< f32 [N, d]
-  Tensor rstd_;         ///< f32 [N]
+  Tensor rstd_;         ///< f32 [N]; the hits lie there too, since only a backward pass reads it
   Tensor h_;            ///< [N, d]
   Tensor logits_;       ///< [chunk, V]
   Tensor losses_;       ///< f32 [N]

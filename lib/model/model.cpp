@@ -121,11 +121,14 @@ void Model::back_through_blocks(const PatternPlan& plan) {
 }
 
 void Model::forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-                    const PatternPlan& plan) {
+                    const PatternPlan& plan, std::span<std::int32_t> hits) {
+  require(hits.empty() || std::ssize(hits) == shapes_.rows(), "{} hits of {} rows", hits.size(),
+          shapes_.rows());
   upload(inputs, labels);
   const auto x = run_blocks(plan);
-  head_.forward(ops_, root_weights(), x, labels_, loss_, work_);
+  head_.forward(ops_, root_weights(), x, labels_, loss_, work_, !hits.empty());
   store_.release(root_unit);
+  if (!hits.empty()) ops_.download(hits.data(), head_.hits());
 }
 
 void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,

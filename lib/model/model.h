@@ -24,9 +24,10 @@ class Model {
   void prepare();
 
   /// Adds the losses over the rows with a label to the loss. inputs, labels: host i32 [B, T]; labels < 0 are left
-  /// out; tokens and labels are below the vocabulary's size.
+  /// out; tokens and labels are below the vocabulary's size. hits, if not empty: host i32 [B, T], 1 where the label is
+  /// the token of the largest logit, else 0 (Ops::hits); the call waits for them.
   void forward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
-               const PatternPlan& plan);
+               const PatternPlan& plan, std::span<std::int32_t> hits = {});
   /// The same, and adds the gradient of scale times the sum of these losses to the store's gradients.
   void forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
                         const PatternPlan& plan, double scale);

@@ -226,6 +226,10 @@ void ModelledOps::cross_entropy(Tensor losses, Tensor logits, Tensor, double, bo
   pass(Part::loss, speeds::loss_share, bytes_of({losses, logits}) + (want_gradient ? bytes_of({logits}) : 0));
 }
 
+void ModelledOps::hits(Tensor hits, Tensor logits, Tensor) {
+  pass(Part::loss, speeds::loss_share, bytes_of({hits, logits}));
+}
+
 void ModelledOps::add_sum(Tensor, Tensor x) {
   pass(Part::loss, speeds::sum_share, bytes_of({x}));
 }

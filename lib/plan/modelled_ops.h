@@ -80,6 +80,7 @@ class ModelledOps final : public Ops {
   void gelu_forward(Tensor z, Tensor h) override;
   void gelu_backward(Tensor dh, Tensor dz, Tensor h) override;
   void cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) override;
+  void hits(Tensor hits, Tensor logits, Tensor labels) override;
   void add_sum(Tensor total, Tensor x) override;
   void add_sum_of_squares(Tensor total, Tensor x) override;
   void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient,

@@ -30,7 +30,10 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
   measurement.step = entry.at("step").get<std::int64_t>();
   measurement.tokens = entry.value("tokens", std::int64_t{0});
   for (const Json& item : entry.at(losses_key)) {
-    measurement.losses.push_back({item.at("pattern").get<std::string>(), number_or_nan(item.at("loss"))});
+    measurement.losses.push_back({item.at("pattern").get<std::string>(), number_or_nan(item.at("loss")), {}});
+    if (!item.contains("token_accuracy")) continue;
+    measurement.losses.back().accuracy = {.token = item.at("token_accuracy").get<double>(),
+                                          .completion = item.at("completion_accuracy").get<double>()};
   }
   return measurement;
 }
@@ -153,7 +156,7 @@ void RunMetrics::add_step(Measurement step) {
   for (std::size_t h = 1; h < step.losses.size(); ++h) {
     if (step.losses[h].pattern == step.losses[0].pattern) step.losses[h].pattern += ", second half";
   }
-  for (const auto& [pattern, loss] : step.losses) add("loss", pattern, step.step, loss);
+  for (const auto& half : step.losses) add("loss", half.pattern, step.step, half.loss);
   if (step.step > 0 && step.tokens > 0) {
     tokens_per_step = static_cast<double>(step.tokens) / static_cast<double>(step.step);
   }
@@ -161,8 +164,8 @@ void RunMetrics::add_step(Measurement step) {
 }
 
 void RunMetrics::add_validation(Measurement validation) {
-  for (const auto& [pattern, loss] : validation.losses)
-    add("validation_loss", pattern, validation.step, loss);
+  for (const auto& result : validation.losses)
+    add("validation_loss", result.pattern, validation.step, result.loss);
   if (validation.step > 0 && validation.tokens > 0) {
     tokens_per_step = static_cast<double>(validation.tokens) / static_cast<double>(validation.step);
   }

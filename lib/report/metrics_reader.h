@@ -11,15 +11,18 @@
 #include <vector>
 
 #include "lib/report/history.h"
+#include "lib/train/accuracy.h"
 #include "lib/train/run_end.h"
 
 namespace ratplus::report {
 
 /// The loss of one of a step's updates, or of a validation, under one attention pattern. Mean cross-entropy
-/// in nats a token; NaN where the run had diverged (JSON has no NaN; it stands as null).
+/// in nats a token; NaN where the run had diverged (JSON has no NaN; it stands as null). A validation of samples with
+/// labels has their accuracy too.
 struct PatternLoss {
   std::string pattern;  ///< as model::PatternPlan::describe writes it: "dense", "64,0,0"
   double loss = 0;
+  std::optional<train::Accuracy> accuracy = {};
 };
 
 /// A step or a validation: what was measured when `tokens` tokens had been seen.

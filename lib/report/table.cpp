@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "kernels/error.h"
+#include "lib/report/format.h"
 #include "lib/report/quantity.h"
 #include "lib/report/text_columns.h"
 #include "lib/report/warnings.h"
@@ -91,8 +92,14 @@ std::string final_table(const RunMetrics& run) {
   const Measurement* result = run.final_result();
   if (result == nullptr) return fmt::format("{}{}: no validation yet\n", state, run.name);
   std::vector<Row> rows = {{"pattern", "loss", "perplexity"}};
-  for (const auto& [pattern, loss] : result->losses) {
+  const bool labelled = std::ranges::any_of(
+      result->losses, [](const PatternLoss& entry) { return entry.accuracy.has_value(); });
+  if (labelled) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
+  for (const auto& [pattern, loss, accuracy] : result->losses) {
     rows.push_back({pattern_label(pattern), format_value(Unit::nats, loss), perplexity_cell(loss)});
+    if (!accuracy) continue;
+    rows.back().push_back(format_fixed(accuracy->token, 4));
+    rows.back().push_back(format_fixed(accuracy->completion, 4));
   }
   const char* kind =
       result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";

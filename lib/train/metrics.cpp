@@ -116,8 +116,12 @@ void MetricsFile::write(const StepMetrics& metrics) {
 void MetricsFile::write(const ValidationMetrics& metrics) {
   Json results = Json::array();
   for (const auto& result : metrics.results) {
-    results.push_back(
-        {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}});
+    Json entry = {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}};
+    if (result.accuracy) {
+      entry["token_accuracy"] = result.accuracy->token;
+      entry["completion_accuracy"] = result.accuracy->completion;
+    }
+    results.push_back(std::move(entry));
   }
   last_validation_ = metrics.step;
   append(data::json_dump(Json{{"kind", "validation"},

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/append_file.h"
+#include "lib/train/accuracy.h"
 #include "lib/train/health.h"
 
 namespace ratplus::train {
@@ -52,7 +53,8 @@ struct NotFiniteMetrics {
 
 struct ValidationResult {
   std::string pattern;
-  double loss = 0;  ///< mean cross-entropy; perplexity is its exponential
+  double loss = 0;                        ///< mean cross-entropy; perplexity is its exponential
+  std::optional<Accuracy> accuracy = {};  ///< of samples with labels
 };
 
 struct ValidationMetrics {

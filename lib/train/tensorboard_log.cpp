@@ -36,6 +36,9 @@ void TensorboardLog::write(const ValidationMetrics& metrics) {
   for (const auto& result : metrics.results) {
     scalars.push_back({"validation_loss/" + result.pattern, result.loss});
     scalars.push_back({"validation_perplexity/" + result.pattern, std::exp(result.loss)});
+    if (!result.accuracy) continue;
+    scalars.push_back({"validation_token_accuracy/" + result.pattern, result.accuracy->token});
+    scalars.push_back({"validation_completion_accuracy/" + result.pattern, result.accuracy->completion});
   }
   scalars.push_back({"validation/seconds", metrics.seconds});
   file_.write(metrics.step, scalars);

@@ -129,7 +129,9 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
-    validator_ = std::make_unique<Validator>(std::move(held_out.samples), held_out.count, world);
+    validator_ = std::make_unique<Validator>(
+        std::move(held_out.samples), held_out.count,
+        data_.manifest.sample_length > 0 ? Validated::labelled : Validated::text, world);
   });
   validator_->check();
   world.agree([&] {
@@ -413,12 +415,13 @@ bool Trainer::validate() {
   const auto progress = [&](std::int64_t done, std::int64_t all) {
     if (world_.root()) listener_.on_phase(fmt::format("validation {}/{}", done, all));
   };
-  const auto losses = validator_->run(session_.model(), job_.log.validation_patterns, progress,
+  const auto scores = validator_->run(session_.model(), job_.log.validation_patterns, progress,
                                       [&] { return stop_requested(); });
-  if (losses.empty()) return false;
+  if (scores.empty()) return false;
   ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
-  for (std::size_t p = 0; p < losses.size(); ++p) {
-    metrics.results.push_back({job_.log.validation_patterns[p].describe(), losses[p]});
+  for (std::size_t p = 0; p < scores.size(); ++p) {
+    metrics.results.push_back(
+        {job_.log.validation_patterns[p].describe(), scores[p].loss, scores[p].accuracy});
   }
   metrics.seconds = now() - began;
   write_metrics(metrics);

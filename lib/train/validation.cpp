@@ -30,6 +30,11 @@ std::unique_ptr<data::Samples> ordered_windows(const ValidationSettings& setting
                                           .seed = 0});
 }
 
+HitCounts over_ranks(const HitCounts& mine, const parallel::World& world) {
+  return {world.sum(mine.tokens), world.sum(mine.token_hits), world.sum(mine.completions),
+          world.sum(mine.completion_hits)};
+}
+
 }  // namespace
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
@@ -38,8 +43,13 @@ Validator::Validator(const ValidationSettings& settings, const data::Manifest& m
   samples_ = ordered_windows(settings, manifest);
 }
 
-Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, const parallel::World& world)
-    : world_(world), samples_(std::move(samples)), window_(samples_->length()), sequences_(count) {}
+Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
+                     const parallel::World& world)
+    : world_(world),
+      samples_(std::move(samples)),
+      window_(samples_->length()),
+      sequences_(count),
+      kind_(kind) {}
 
 /// Windows [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
 /// Returns the number of counted positions.
@@ -74,28 +84,35 @@ void Validator::require_counted(std::int64_t positions) const {
                   samples_->place(0).source.string(), counted(sequences_, "held-out window")));
 }
 
-std::vector<double> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
-                                   const std::function<void(std::int64_t, std::int64_t)>& progress,
-                                   const std::function<bool()>& stop) {
+std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
+                                         const std::function<void(std::int64_t, std::int64_t)>& progress,
+                                         const std::function<bool()>& stop) {
   const auto micro_batch = model.shapes().batch;
   require(model.shapes().tokens == window_, "validation windows of {} in a model of {}", window_,
           model.shapes().tokens);
   const auto round = micro_batch * world_.size();
   std::vector<double> losses(patterns.size(), 0.0);
+  std::vector<HitCounts> counts(patterns.size());
+  if (kind_ == Validated::labelled) hits_.resize(static_cast<std::size_t>(micro_batch * window_));
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
     if (stop && stop()) return {};
     world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
     for (std::size_t p = 0; p < patterns.size(); ++p) {
-      model.forward(inputs_, labels_, patterns[p]);
+      model.forward(inputs_, labels_, patterns[p], hits_);
       losses[p] += model.take_loss();
+      if (kind_ == Validated::labelled) counts[p].add(labels_, hits_, window_);
     }
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }
   const auto positions = world_.sum(counted);
   require_counted(positions);
-  for (auto& loss : losses) loss = world_.sum(loss) / static_cast<double>(positions);
-  return losses;
+  std::vector<PatternScore> scores;
+  for (std::size_t p = 0; p < patterns.size(); ++p) {
+    scores.push_back({world_.sum(losses[p]) / static_cast<double>(positions), {}});
+    if (kind_ == Validated::labelled) scores.back().accuracy = over_ranks(counts[p], world_).accuracy();
+  }
+  return scores;
 }
 
 }  // namespace ratplus::train

@@ -34,6 +34,7 @@ TEST_CASE("operations refuse tensors that do not fit") {
     CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, x, one), std::logic_error);
     CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, heads, bad), Error);
     CHECK_THROWS_AS(bench->cross_entropy(vector, x, ints, 1, true), std::logic_error);
+    CHECK_THROWS_AS(bench->hits(vector, x, ints), std::logic_error);
     CHECK_THROWS_AS(bench->add_sum(bench.poisoned(DType::f64, {1}), ints), std::logic_error);
     CHECK_THROWS_AS(bench->add_sum(f32, f32), std::logic_error);
   }
@@ -51,6 +52,10 @@ TEST_CASE("the CPU backend says which token, label or scratch is wrong") {
   CHECK_THROWS_WITH_AS(ops->cross_entropy(Tensor(x.data(), DType::f32, {2}),
                                           Tensor(table.data(), DType::f32, {2, 5}), tokens, 1, false),
                        "cross_entropy: label 5 of row 1 is outside the vocabulary of 5", std::logic_error);
+  std::vector<std::int32_t> hits(2);
+  CHECK_THROWS_WITH_AS(
+      ops->hits(Tensor(hits.data(), DType::i32, {2}), Tensor(table.data(), DType::f32, {2, 5}), tokens),
+      "hits: label 5 of row 1 is outside the vocabulary of 5", std::logic_error);
   const Tensor head(x.data(), DType::f32, {1, 1, 1, 8}), lse(table.data(), DType::f32, {1, 1, 1});
   const std::vector<Pattern> dense{Pattern{}};
   CHECK_THROWS_AS(ops->attention_forward(head, lse, head, head, head, dense),

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tests/kernels/reference.h"
 #include "tests/kernels/support.h"
@@ -102,5 +103,66 @@ TEST_CASE("cross-entropy stands large logits") {
     bench->cross_entropy(losses, logits, bench.labels({0, 1}), 1, true);
     CHECK(relative_error(bench.read(losses), {std::log(1 + std::exp(-1)), std::log(3)}) < 1e-5);
     for (const double value : bench.read(logits)) CHECK(std::isfinite(value));
+  }
+}
+
+TEST_CASE(
+    "hits: the label has the largest logit, of equal ones the first; none where it is left out or not a "
+    "number") {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN(),
+                   inf = std::numeric_limits<double>::infinity();
+  const Values rows = {1,    3,    2,    0,    // the largest
+                       1,    3,    2,    0,    // not the largest
+                       1,    3,    3,    0,    // the first of two
+                       1,    3,    3,    0,    // the second of them
+                       -1,   -1,   -1,   -1,   // the first of all
+                       -1,   -1,   -1,   -1,   // the last of all
+                       1,    3,    2,    0,    // left out
+                       nan,  3,    2,    0,    // NaN before it
+                       1,    3,    2,    nan,  // NaN after it
+                       1,    nan,  2,    0,    // NaN itself
+                       nan,  nan,  nan,  nan,  //
+                       1,    inf,  2,    0,    // infinite
+                       -inf, -inf, -inf, -inf, -3, -2, -1, -0.5};
+  const std::vector<std::int32_t> labels = {1, 2, 1, 2, 0, 3, -100, 1, 1, 1, 0, 1, 0, 3};
+  const Values expected = {1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1};
+  const auto count = std::ssize(labels);
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    for (const DType dtype : {DType::f32, bench.compute()}) {
+      CAPTURE(to_string(dtype));
+      const Tensor hits = bench.poisoned(DType::i32, {count});
+      const Tensor logits = bench.tensor(dtype, {count, 4}, rows);
+      bench->hits(hits, logits, bench.labels(labels));
+      CHECK(bench.read(hits) == expected);
+      const Tensor strided = bench.strided(dtype, {count, 4}, rows);
+      bench->hits(hits, strided, bench.labels(labels));
+      CHECK(bench.read(hits) == expected);
+    }
+  }
+}
+
+TEST_CASE("hits over vocabularies of models: at both ends, and equal logits far apart") {
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    for (const std::int64_t vocab : {1, 7, 2777, 32000}) {
+      CAPTURE(vocab);
+      constexpr std::int64_t rows = 5;
+      Values x = normal_values(rows * vocab, 1, 3);
+      const auto last = static_cast<std::int32_t>(vocab - 1);
+      const auto at = [&](std::int64_t row, std::int64_t j) -> double& {
+        return x[static_cast<std::size_t>(row * vocab + j)];
+      };
+      at(0, 0) = 64, at(1, last) = 64;
+      at(2, 0) = at(2, last) = 64, at(3, 0) = at(3, last) = 64;
+      at(4, last) = 64;
+      const Tensor hits = bench.poisoned(DType::i32, {rows});
+      const Tensor logits = bench.tensor(bench.compute(), {rows, vocab}, x);
+      const Values before = bench.read(logits);
+      bench->hits(hits, logits, bench.labels({0, last, 0, last, 0}));
+      const double one = vocab == 1 ? 1 : 0;  // the first is the last
+      CHECK(bench.read(hits) == Values{1, 1, 1, one, one});
+      CHECK(same_bits(bench.read(logits), before));
+    }
   }
 }

@@ -1,11 +1,13 @@
 // Fine-tuning (spec 2.3) on a small made task that can be learnt: a digit's successor, whatever stands before it.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 #include <random>
 
 #include "data/supervised.h"
+#include "data/supervised_samples.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/train/start_defaults.h"
 #include "lib/train/stop_signal.h"
@@ -25,6 +27,7 @@ class Losses : public train::TrainListener {
   void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics.halves[0].loss); }
   void on_validation(const train::ValidationMetrics& metrics) override {
     validation = metrics.results[0].loss;
+    accuracy = metrics.results[0].accuracy;
   }
   void on_load(const train::LoadMetrics&) override {}
   void on_checkpoint(const train::CheckpointMetrics&) override {}
@@ -32,6 +35,7 @@ class Losses : public train::TrainListener {
 
   std::vector<double> steps;
   double validation = 0;
+  std::optional<train::Accuracy> accuracy;
 };
 
 /// {"tokens": [noise, noise, d, s, d + 1 mod 10, end], "labels": the last two}.
@@ -122,6 +126,77 @@ TEST_CASE("fine-tuning learns a small task, from a checkpoint, over epochs in ra
   CHECK(losses.steps.front() > 6);
   CHECK(losses.steps.back() < 0.1);
   CHECK(losses.validation < 0.1);
+  REQUIRE(losses.accuracy);
+  CHECK(losses.accuracy->token > 0.98);
+  CHECK(losses.accuracy->completion > 0.95);
+}
+
+TEST_CASE("a validation's accuracy is that of a count by hand over the logits of the saved weights") {
+  const test::ScratchDirectory scratch;
+  config::JobConfig job = finetune_job(scratch);
+  job.job.device = DeviceChoice::cpu;
+  job.schedule.epochs = 3;
+  const data::Manifest manifest = make_task(scratch, job, 600);
+  job = train::complete_schedule(job, world());
+  std::filesystem::create_directories(job.job.directory);
+  const auto data = train::open_data(job, world());
+  Losses losses;
+  train::Trainer trainer(job, world(), data, train::find_start(job, data, world(), std::nullopt), losses);
+  CHECK(trainer.run() == train::Outcome::finished);
+  REQUIRE(losses.accuracy);
+
+  constexpr std::int64_t length = 16, vocab = 700;
+  const model::PassShapes shapes{1, length};
+  train::Session session(
+      {.model = job.model, .shapes = shapes, .use = parallel::Use::evaluation, .optimizer = {}, .threads = 1},
+      world());
+  checkpoint::load_weights(checkpoint::read_info(checkpoint::resolve(job.job.directory)), session.store(),
+                           session.ops());
+  session.store().publish_masters();
+  data::SupervisedSamples samples({{job.data.directory, 1, manifest}},
+                                  {.split = data::Split::validation, .window = length});
+  std::vector<std::int32_t> inputs(length), labels(length);
+  std::vector<float> logits(length * vocab);
+  const Tensor out(logits.data(), DType::f32, {length, vocab});
+  double tokens = 0, hits = 0, completions = 0, whole = 0;
+  const auto count = std::min(manifest.documents(data::Split::validation), job.log.validation_sequences);
+  for (std::int64_t sample = 0; sample < count; ++sample) {
+    samples.read(sample, inputs, labels);
+    session.model().logits(inputs, job.job.pattern, out);
+    const auto is_hit = [&](std::size_t i) {
+      const auto row = std::span(logits).subspan(i * vocab, vocab);
+      return std::max_element(row.begin(), row.end()) - row.begin() == labels[i];
+    };
+    // The task's completions are of two tokens, the second of which is the end, 0.
+    for (std::size_t i = 0; i + 1 < length; ++i) {
+      if (labels[i] < 100) continue;
+      REQUIRE(labels[i + 1] == 0);
+      tokens += 2, ++completions;
+      hits += static_cast<double>(is_hit(i)) + static_cast<double>(is_hit(i + 1));
+      whole += static_cast<double>(is_hit(i) && is_hit(i + 1));
+    }
+  }
+  CHECK(completions > static_cast<double>(count));  // several to a sample
+  CHECK(whole > 0);
+  CHECK(whole < completions);
+  CHECK(losses.accuracy->token == hits / tokens);
+  CHECK(losses.accuracy->completion == whole / completions);
+}
+
+TEST_CASE("a completion is a run of counted labels of one sample, and is right where all of it is") {
+  train::HitCounts counts;
+  const std::vector<std::int32_t> labels = {-1, 5, 6, -1, 7,  -100,
+                                            8,  9, 4, -1, -1, -1};  // three samples of 4
+  const std::vector<std::int32_t> hits = {0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0};
+  counts.add(labels, hits, 4);
+  CHECK(counts.tokens == 6);
+  CHECK(counts.token_hits == 5);
+  CHECK(counts.completions == 4);  // 5 6; 7; 8 9; 4
+  CHECK(counts.completion_hits == 3);
+  counts.add(std::vector<std::int32_t>{3, 2}, std::vector<std::int32_t>{1, 0}, 2);
+  CHECK(counts.completions == 5);
+  CHECK(counts.accuracy().token == 6 / 8.0);
+  CHECK(counts.accuracy().completion == 3 / 5.0);
 }
 
 TEST_CASE("fine-tuning that is stopped half-way and resumed gives the same weights, bit for bit") {
