@@ -1,4 +1,4 @@
-// FileLock: one process at a time at work in a directory, as far as the file system has locks.
+// FileLock: one process at a time at work in a place, as far as the file system has locks.
 #pragma once
 
 #include <filesystem>
@@ -7,15 +7,19 @@ namespace ratplus::data {
 
 class FileLock {
  public:
-  /// Makes and locks `file`. Throws Error naming `place` where another process has it, or the file where it cannot be
+  enum class After { keep, remove };
+
+  /// Makes and locks `file`, which stays or goes with the lock. Throws Error naming `place` where another process has it, or the file where it cannot be
   /// written. `who` is that process: "`ratplus prepare`".
-  FileLock(const std::filesystem::path& file, const std::filesystem::path& place, const char* who);
+  FileLock(const std::filesystem::path& file, const std::filesystem::path& place, const char* who,
+           After after = After::keep);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 
  private:
-  int descriptor_;
+  int descriptor_ = -1;
+  std::filesystem::path removed_;  ///< by the destructor; empty: nothing
 };
 
 }  // namespace ratplus::data

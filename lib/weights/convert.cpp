@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "data/conveyor.h"
+#include "data/file_lock.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/part.h"
@@ -177,6 +178,10 @@ void convert(Source& source, const fs::path& destination, const ExportOptions& o
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
   require_replaceable(destination);
   make_parent(destination);
+  // Two at once would write one partial file between them.
+  const auto named = destination.has_filename() ? destination : destination.parent_path();
+  const data::FileLock lock(named.parent_path() / ("." + named.filename().string() + ".lock"), destination,
+                            "conversion", data::FileLock::After::remove);
   source.expect_one_reading();
   switch (format_of(destination)) {
     case Format::checkpoint:

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/file_lock.h"
 #include "data/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/native_source.h"
@@ -269,6 +270,21 @@ TEST_CASE("names of wrapped modules: components of wrappers before a name and in
   });
   CHECK(contains(message_of([&] { weights::open_source(scratch / "wrapped.safetensors"); }),
                  "holds embedding.wte.weight twice, as"));
+}
+
+TEST_CASE("a second conversion to the same place is refused, and no lock stays behind") {
+  const test::ScratchDirectory scratch;
+  const auto pth = test::stored("task_bfloat16.pth");
+  const auto to = scratch / "x.safetensors";
+  {
+    const data::FileLock first(scratch / ".x.safetensors.lock", to, "conversion",
+                               data::FileLock::After::remove);
+    CHECK(contains(message_of([&] { convert(pth, to); }), "another conversion is at work here"));
+    CHECK_FALSE(fs::exists(to));
+  }
+  convert(pth, to);
+  CHECK(wrong_in(to) == 0);
+  CHECK(std::distance(fs::directory_iterator(scratch.path()), fs::directory_iterator()) == 1);
 }
 
 TEST_CASE("directories above a destination are made; a suffix that stands for no format is refused") {
