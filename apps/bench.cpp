@@ -20,6 +20,7 @@
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
 #include "lib/report/timeline_chart.h"
+#include "lib/train/start_defaults.h"
 
 namespace ratplus::apps {
 namespace {
@@ -292,7 +293,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
     if (!args.precision.empty()) overrides.push_back("job.precision=" + args.precision);
     if (args.any_order) overrides.push_back("job.deterministic=false");
     if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
-    job = config::load_job(args.subject[1], overrides);
+    job = config::load_job(args.subject[1], overrides, train::start_defaults);
     const double rows = static_cast<double>(args.micro_batches) * static_cast<double>(job.data.micro_batch) *
                         static_cast<double>(job.data.window);
     constexpr double most_rows = 0x1p32;  // of random tokens, which lie in memory

@@ -43,7 +43,8 @@ Trains the model that a job file describes, on as many MPI ranks as it is starte
   kind = "finetune"   the same on samples with labels of their own (made by `ratplus samples`)
 All output goes to job.directory: job.toml (the effective job), log.txt, metrics.jsonl,
 checkpoints/, loss.svg, and starts/ (program, libraries, hosts and environment of every start).
-Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 to a rank finishes the step, saves and ends with status 75;
+Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU to a rank finishes the step, saves and ends
+with status 75;
 the same command with --resume goes on from the newest checkpoint, bit for bit. Ctrl-C once more,
 2 seconds later, ends at once. --stop-after N does the same after N steps, with status 0, and
 leaves the schedule as it is.
@@ -78,7 +79,7 @@ std::optional<TrainArguments> parse(const Arguments& args) {
       "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "override a key of the job file; the value is TOML, a bare word is a string")(
       "resume", po::bool_switch(&parsed.resume),
-      "go on from the newest checkpoint in job.directory; from the start if there is none")(
+      "go on from the newest checkpoint in job.directory; from the start if there was none")(
       "stop-after", po::value<std::int64_t>()->value_name("N")->notifier([&](std::int64_t steps) {
         if (steps < 1) throw po::error("--stop-after takes a number of steps, 1 or more");
         parsed.stop_after = steps;
@@ -257,7 +258,16 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
     display.say(fmt::format("stopped by {} after step {}; go on with --resume", end.signal, trainer.step()));
     return asked_for ? 0 : exit_interrupted;
   }
-  export_weights(job, world);
+  try {
+    export_weights(job, world);
+  } catch (const parallel::AgreedError& error) {
+    const auto stopped_by = static_cast<int>(world.max(std::int64_t{train::StopSignal::received()}));
+    if (stopped_by == 0) throw;
+    end.signal = train::name_of_signal(stopped_by);
+    note(How::stopped);
+    display.say(error.what());
+    return exit_interrupted;
+  }
   if (world.root()) draw_losses(job.job.directory, display);
   note(How::finished);  // last: a run that is recorded as finished lacks nothing
   display.say(fmt::format("done: {}", job.job.directory));
@@ -296,6 +306,13 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
+  if (found.told_step > found.step && found_run.damaged.empty()) {
+    display.say(
+        fmt::format("warning: the run tells of a checkpoint of step {}, and the newest that is here is of "
+                    "step {}: are all file "
+                    "systems mounted? Training goes on from the older one",
+                    found.told_step, found.step));
+  }
   if (start.checkpoint && !start.resume) {
     if (const auto note = train::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
       display.say("warning: " + note);

@@ -10,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "data/foreign_file.h"
 #include "data/hdf5_lock.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
@@ -514,6 +515,9 @@ Handle open_file(const std::filesystem::path& file) {
   if (!opened.open()) {
     const Reason reason = take_reason();
     if (reason.error_number != 0) fail("cannot open {}: {}", file.string(), reason.text);
+    // Some other kind is named; a file that begins as HDF5 does is a damaged one.
+    const std::string kind = foreign_kind_of_file(file);
+    if (!kind.empty() && !kind.starts_with("an HDF5 file")) fail("{}: is {}", file.string(), kind);
     fail(
         "cannot open {} as an HDF5 file ({}); it is truncated, damaged or of another kind, so make or copy "
         "it again",

@@ -49,6 +49,17 @@ void check_options(const ImportOptions& options) {
     fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
   }
   if (options.shard_tokens < 1) fail("--shard-tokens {} is not positive", options.shard_tokens);
+  std::vector<fs::path> inputs = options.train;
+  inputs.insert(inputs.end(), options.validation.begin(), options.validation.end());
+  for (auto input = inputs.begin(); input != inputs.end(); ++input) {
+    std::error_code missing;  // is said when it is opened
+    const auto again = std::find_if(
+        inputs.begin(), input, [&](const fs::path& other) { return fs::equivalent(other, *input, missing); });
+    if (again == input) continue;
+    fail("input {} is given twice (as {}), so that its tokens would be there twice{}; give it once",
+         input->string(), again->string(),
+         input - inputs.begin() < std::ssize(options.train) ? "" : ", or be trained on and held out");
+  }
   refuse_inputs_in(options.output, options.train);
   refuse_inputs_in(options.output, options.validation);
 }

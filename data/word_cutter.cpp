@@ -96,9 +96,8 @@ class NormalForm : public Normalizer {
                   static_cast<int32_t>(text.size()), &error);
     wide.resize(static_cast<std::size_t>(units));
     const UNormalizer2* form = filtered_.get();
-    sort_long_runs(wide);
-    units = static_cast<int32_t>(wide.size());
     if (unorm2_isNormalized(form, wide.data(), units, &error) != 0 && U_SUCCESS(error)) return;
+    sort_long_runs(wide);
     std::u16string normal(2 * wide.size(), u'\0');
     units = unorm2_normalize(form, wide.data(), static_cast<int32_t>(wide.size()), normal.data(),
                              static_cast<int32_t>(normal.size()), &error);

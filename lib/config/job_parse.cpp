@@ -111,9 +111,8 @@ void read_keys(const Document& document, JobConfig& job) {
 
 /// A default size would be a guess where the weights that have it are not there.
 void require_model(const JobConfig& job, const Document& document) {
-  for (const char* key : {"model.layers", "model.width", "model.vocab_size"}) {
-    if (document.find(key) != nullptr) return;
-  }
+  const auto given = [&](const char* key) { return document.find(key) != nullptr; };
+  if (given("model.layers") && given("model.width") && given("model.vocab_size")) return;
   fail(
       "{}: there are no weights at {} (job.from) yet, and [model] does not say the model's sizes; give "
       "layers, width, "

@@ -13,8 +13,8 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "data/file_lock.h"
 #include "data/pending_file.h"
-#include "data/sha256.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/train/run_end.h"
@@ -127,10 +127,6 @@ void require_no_file_at(const char* key, const std::string& directory) {
 /// In checkpoint.dir: the run that it belongs to.
 constexpr const char* owner_name = ".run";
 
-std::string hash_of(const std::string& text) {
-  return data::sha256_hex(text).substr(0, 8);
-}
-
 std::string time_of_day() {
   const std::time_t seconds = std::time(nullptr);
   std::tm local{};
@@ -173,7 +169,10 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
   }
   const auto info = checkpoint::read_info(*checkpoint);
   check_same_computation(info, job);
-  return {.checkpoint = checkpoint, .step = info.step, .finished = info.step >= job.schedule.steps};
+  return {.checkpoint = checkpoint,
+          .step = info.step,
+          .finished = info.step >= job.schedule.steps,
+          .told_step = last_saved_step(run)};
 }
 
 void check_resumable(const config::JobConfig& job) {
@@ -202,6 +201,7 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
   } catch (...) {
     std::error_code ignored;
     if (fresh) fs::remove(file_, ignored);
+    if (!claimed_.empty()) fs::remove(claimed_, ignored);
     throw;
   }
   run.keep();
@@ -224,8 +224,12 @@ void RunDirectory::require_room_for_checkpoints(const config::JobConfig& job) {
 
 /// RUN/checkpoints is where all commands look, so checkpoints that go elsewhere are linked there.
 void RunDirectory::link_checkpoints(const config::JobConfig& job) {
-  if (job.checkpoint.dir.empty()) return;
   const auto link = checkpoint::checkpoints_of(job.job.directory);
+  if (job.checkpoint.dir.empty()) {
+    // A link that an earlier start made, or that came with a copy of another run.
+    if (fs::is_symlink(link)) claim(fs::canonical(link), link);
+    return;
+  }
   const auto target = fs::absolute(job.checkpoint.dir);
   std::error_code reason;
   if (fs::exists(fs::symlink_status(link))) {
@@ -233,12 +237,12 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
     fail("{}: this run's checkpoints are there, and checkpoint.dir is {}; move them there and remove {}",
          fs::weakly_canonical(link).string(), target.string(), link.string());
   }
-  claim(target, link);
   for (const auto& entry : fs::directory_iterator(target)) {
-    if (entry.path().filename() == owner_name) continue;
+    if (entry.path().filename().string().starts_with(owner_name)) continue;
     fail("{}: is not empty, and checkpoint.dir is for the checkpoints of one run alone; give another",
          target.string());
   }
+  claim(target, link);
   fs::create_directory_symlink(target, link, reason);
   if (reason) {
     fail("{}: cannot be made a link to {} (checkpoint.dir): {}", link.string(), target.string(),
@@ -252,35 +256,30 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
 void RunDirectory::claim(const fs::path& target, const fs::path& link) {
   const auto run = fs::weakly_canonical(link.parent_path()).string();
   const auto file = target / owner_name;
-  const auto own = target / fmt::format("{}.{}.{}", owner_name, hash_of(run), ::getpid());
-  const auto owner = [&] {
-    std::string text = fs::exists(file) ? data::read_whole_file(file) : "";
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    return text;
-  };
+  const data::FileLock one_at_a_time(target / fmt::format("{}.lock", owner_name), target, "run",
+                                     data::FileLock::After::remove);
+  std::string owner = fs::exists(file) ? data::read_whole_file(file) : "";
+  while (!owner.empty() && owner.back() == '\n') owner.pop_back();
   std::error_code ignored;
-  const auto is_there = [&](const std::string& other) {
-    const auto theirs = checkpoint::checkpoints_of(other);
-    return fs::is_symlink(theirs, ignored) ? fs::equivalent(theirs, target, ignored)
-                                           : fs::exists(fs::path(other) / "log.txt", ignored);
-  };
-  // Written beside and linked to its name, which fails where there is one: so it is whole, and one run's, on NFS too.
-  data::write_whole_file(own, run + '\n');
-  std::error_code taken;
-  fs::create_hard_link(own, file, taken);
-  // A file system without hard links, or an owner that is gone: the last of several that come now has it.
-  if (taken && (!fs::exists(file) || !is_there(owner()))) fs::rename(own, file, ignored);
-  fs::remove(own, ignored);
-  if (const auto has_it = owner(); has_it != run) {
+  const auto theirs = checkpoint::checkpoints_of(owner);
+  // By another path it is the same run; a run that is gone, or has its checkpoints elsewhere, has left these.
+  const bool own = owner == run || fs::equivalent(owner, run, ignored);
+  const bool there =
+      !owner.empty() && (fs::is_symlink(theirs, ignored) ? fs::equivalent(theirs, target, ignored)
+                                                         : fs::exists(fs::path(owner) / "log.txt", ignored));
+  if (there && !own) {
     fail(
         "{}: belongs to the run {}, and checkpoint.dir is for the checkpoints of one run alone; give "
         "another{}",
-        target.string(), has_it,
+        target.string(), owner,
         fs::exists(fs::symlink_status(link))
             ? fmt::format(", or, where {} is a copy of that run, copy the checkpoints and remove the link {}",
                           run, link.string())
             : "");
   }
+  if (owner == run) return;
+  data::write_whole_file(file, run + '\n');
+  if (owner.empty()) claimed_ = file;
 }
 
 void RunDirectory::lock() {

@@ -16,6 +16,7 @@ struct RunState {
   std::optional<std::filesystem::path> checkpoint;  ///< the newest, if the job is resumed and there is one
   std::int64_t step = 0;                            ///< of that checkpoint
   bool finished = false;                            ///< that is the last step: nothing is left to do
+  std::int64_t told_step = 0;  ///< of the newest save of which the run tells, to be resumed; 0: none
 };
 
 /// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.dir, and a link in
@@ -54,6 +55,7 @@ class RunDirectory {
   void require_room_for_checkpoints(const config::JobConfig& job);
 
   std::filesystem::path file_;
+  std::filesystem::path claimed_;        ///< the owner's file that this start made; empty: none
   std::optional<data::AppendFile> log_;  ///< the lock is on it, and goes with it
 };
 

@@ -39,9 +39,9 @@ TEST_CASE(
   const auto trained = ok(
       fmt::format(
           "train {} --set job.kind=finetune job.recipe=plain job.pattern=8,0,2 job.from={} job.directory={} "
-          "data.directory={} data.window=32 data.batch=8 data.micro_batch=4 schedule.steps=12 "
+          "data.directory={} data.window=32 data.batch=8 data.micro_batch=4 schedule.steps=80 "
           "schedule.peak_lr=1e-2 "
-          "log.validation_sequences=1000 log.validation_patterns='[\"8,0,2\",\"dense\"]'",
+          "log.validation_sequences=1000 log.validation_patterns=[\\\"8,0,2\\\",\\\"dense\\\"]",
           playground.job.string(), path("first"), path("tuned"), path("samples")),
       2);
 

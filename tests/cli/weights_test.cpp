@@ -146,8 +146,8 @@ TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {
   CHECK(contains(said("convert " + pth + " x --dtype int8"), "none of float32"));
   CHECK(contains(said("convert " + pth + " x.pth --parts 2"), "--parts is for a checkpoint"));
   CHECK(contains(said("convert " + pth + " x.pth --shard-size 1"), "--shard-size is for"));
-  CHECK(contains(said("convert " + pth + " " + (trained.scratch / "none" / "x.pth").string()),
-                 "make its directory"));
+  CHECK(contains(said("convert " + pth + " " + (trained.scratch / "a.pth" / "x.pth").string()),
+                 "cannot be made"));
   CHECK(contains(said("convert " + pth + " x --head-dim 3"), "--head-dim 3"));
   CHECK(contains(said("eval " + pth + " --tokens t"), "go together"));
   CHECK(

@@ -100,7 +100,8 @@ TEST_CASE(
 
   const StartDefaults none = [](const JobConfig&, JobConfig&) { return false; };
   CHECK_THROWS_AS(parse_job(text, "j", {}, none), Error);
-  CHECK(parse_job(text, "j", {"model.layers=4"}, none).model.layers == 4);
+  CHECK(parse_job(text, "j", {"model.layers=4", "model.width=128", "model.vocab_size=400"}, none)
+            .model.layers == 4);
   // Initial weights come from nowhere.
   CHECK(parse_job(minimal_job, "j", {}, [](const JobConfig&, JobConfig&) -> bool {
           throw Error("asked");
