@@ -10,6 +10,8 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/format.h"
+#include "data/file_lock.h"
+#include "data/new_directories.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "kernels/ops.h"
@@ -253,14 +255,15 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
         "there is no sbatch here: jobs are submitted on a login node of a Slurm cluster; --dry-run prints "
         "the script");
   }
+  data::NewDirectories made(run, "job.directory");
+  const data::FileLock one_at_a_time(run / ".submit.lock", run, "`ratplus submit`",
+                                     data::FileLock::After::remove);
   check_not_queued(note);
-  std::error_code reason;
-  fs::create_directories(run, reason);
-  if (reason) fail("{}: cannot be made (job.directory): {}", run.string(), reason.message());
   data::write_whole_file(script.job_file, config::to_toml(job));
   data::write_whole_file(file, script.text());
   const std::string number = slurm::submit(file);
   data::write_whole_file(note, number + "\n");
+  made.keep();
   const std::string log = (run / fmt::format("slurm-{}.log", number)).string();
   fmt::print(
       "submitted job {}: {}\n"

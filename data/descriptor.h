@@ -30,4 +30,7 @@ class Descriptor {
   int value_ = -1;
 };
 
+/// Whether the open file is the one of this name: another process may have renamed or removed it since it was opened.
+bool has_name(const Descriptor& open, const std::filesystem::path& file);
+
 }  // namespace ratplus::data

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <utility>
+
+#include "data/descriptor.h"
 
 namespace ratplus::data {
 
@@ -9,16 +12,17 @@ class FileLock {
  public:
   enum class After { keep, remove };
 
-  /// Makes and locks `file`, which stays or goes with the lock. Throws Error naming `place` where another process has it, or the file where it cannot be
-  /// written. `who` is that process: "`ratplus prepare`".
+  /// Makes and locks `file`, which stays or goes with the lock. Throws Error naming `place` where another process has
+  /// it, or the file where it cannot be written. `who` is that process: "`ratplus prepare`".
   FileLock(const std::filesystem::path& file, const std::filesystem::path& place, const char* who,
            After after = After::keep);
   ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
+  FileLock(FileLock&& other) noexcept
+      : descriptor_(std::move(other.descriptor_)), removed_(std::exchange(other.removed_, {})) {}
+  FileLock& operator=(FileLock&&) = delete;
 
  private:
-  int descriptor_ = -1;
+  Descriptor descriptor_;
   std::filesystem::path removed_;  ///< by the destructor; empty: nothing
 };
 

@@ -127,6 +127,15 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
              ? fmt::format("; give {}", parent.empty() ? "." : parent.string())
              : "");
   }
+  if (!std::filesystem::exists(file) &&
+      std::filesystem::exists(dataset_directory / replaced_dataset_name / manifest_name)) {
+    fail(
+        "{} holds no whole dataset: the command that was to replace it was killed between two renames; run "
+        "`ratplus prepare`, `samples` or `import` with this --output again, which puts the old dataset back, "
+        "or "
+        "move the files of {} back yourself, {} last",
+        dataset_directory.string(), (dataset_directory / replaced_dataset_name).string(), manifest_name);
+  }
   if (!std::filesystem::exists(file)) {
     fail("{} is not a dataset: it holds no {} (made by `ratplus prepare` when all else is written)",
          dataset_directory.string(), manifest_name);

@@ -51,6 +51,8 @@ struct Manifest {
 };
 
 inline constexpr const char* manifest_name = "dataset.json";
+/// In a dataset's directory: the files of the dataset that is being replaced, until its successor's manifest is in place.
+constexpr const char* replaced_dataset_name = ".replaced-dataset";
 
 /// Throws Error naming the file and what is wrong with it (missing, not JSON, a key, a version).
 Manifest read_manifest(const std::filesystem::path& dataset_directory);

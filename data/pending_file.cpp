@@ -1,6 +1,7 @@
 #include "data/pending_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -26,6 +27,21 @@ void write_all(const Descriptor& out, std::string_view bytes, const std::filesys
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail_writing(shown_as);
     bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+/// Opens an empty file that no other writer has open, as far as the file system has locks: waits for the other one.
+Descriptor open_alone(const std::filesystem::path& file, const std::filesystem::path& shown_as) {
+  while (true) {
+    Descriptor out(file, O_WRONLY | O_CREAT);
+    if (!out.ok()) fail_writing(shown_as);
+    int locked = 0;
+    do {
+      locked = ::flock(out.get(), LOCK_EX);
+    } while (locked != 0 && errno == EINTR);
+    if (locked == 0 && !has_name(out, file)) continue;  // the other writer has committed or removed it
+    if (::ftruncate(out.get(), 0) != 0) fail_writing(shown_as);
+    return out;
   }
 }
 
@@ -109,12 +125,10 @@ void sync_path(const std::filesystem::path& path, const std::filesystem::path& s
 void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
                       const std::filesystem::path& shown_as) {
   const std::filesystem::path& shown = shown_as.empty() ? file : shown_as;
+  Descriptor out;  // before the file: it is locked until the file is committed or removed
   PendingFile pending(file, shown);
-  {
-    const Descriptor out(pending.path(), O_WRONLY | O_CREAT | O_TRUNC);
-    if (!out.ok()) fail_writing(shown);
-    write_all(out, bytes, shown);
-  }
+  out = open_alone(pending.path(), shown);
+  write_all(out, bytes, shown);
   pending.commit();
 }
 

@@ -170,9 +170,13 @@ class Preparation {
   Preparation(const PrepareOptions& options, const Report& report, const Team& team)
       : options_(options), report_(report), team_(team), work_(options.output / work_name) {}
 
+  void undo_interrupted() const {
+    check_options(options_);
+    if (team_.rank == 0) undo_interrupted_publication(options_.output);
+  }
+
   /// What the directory held already; if that is not the dataset of these inputs and options, nothing.
   std::optional<Manifest> look() {
-    check_options(options_);
     if (options_.tokenizer) tokenizer_.emplace(*options_.tokenizer, options_.end_of_text).end_of_text();
     files_ = list_text_files(options_.inputs, &notes_);
     source_ = source_fingerprint(options_, files_);
@@ -282,7 +286,7 @@ class Preparation {
   void make_work_directory() {
     if (team_.rank != 0) return;
     make_directory(work_);
-    lock_.emplace(work_ / "lock", options_.output, "`ratplus prepare`");
+    lock_.emplace(lock_output(options_.output));
   }
 
  private:
@@ -490,6 +494,7 @@ void Preparation::check_splits(const UnitInfo& all) const {
 PrepareResult prepare(const PrepareOptions& options, const Report& report, const Team& team) {
   Preparation preparation(options, report, team);
   std::optional<Manifest> existing;
+  team.agree([&] { preparation.undo_interrupted(); });
   team.agree([&] { existing = preparation.look(); });
   if (existing) return {.manifest = *existing, .already_there = true, .notes = preparation.notes()};
   team.agree([&] { preparation.make_work_directory(); });

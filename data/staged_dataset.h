@@ -8,6 +8,7 @@
 
 #include "data/file_lock.h"
 #include "data/manifest.h"
+#include "data/new_directories.h"
 
 namespace ratplus::data {
 
@@ -29,14 +30,25 @@ class StagedDataset {
  private:
   std::filesystem::path output_;
   std::filesystem::path staging_;
-  std::vector<std::filesystem::path> made_;  ///< directories that were missing, the innermost first
+  NewDirectories made_;
   std::optional<FileLock> lock_;
 };
 
-/// Puts the files of a complete dataset in `staging` into `output`, in place of the one that is there: its manifest goes
-/// first and the new one comes last. The manifest is written here; the shards and, if it is not in `output` already, the
-/// tokenizer's file lie in `staging`. Nothing but renaming is left to do once the old dataset is touched. Throws Error
-/// naming the file.
+/// Locks the directory `output` for one maker of datasets at a time, whichever command it is. Throws Error where another
+/// process has it.
+FileLock lock_output(const std::filesystem::path& output);
+
+/// Puts the old dataset back in its place where a process was killed while it replaced that dataset; otherwise nothing.
+/// Throws Error naming the file, or another process at work in `output`.
+void undo_interrupted_publication(const std::filesystem::path& output);
+
+/// Whether the directory holds an old dataset that undo_interrupted_publication would put back.
+bool publication_interrupted(const std::filesystem::path& output);
+
+/// Puts the files of a complete dataset in `staging` into `output`, in place of the one that is there. The manifest is
+/// written here; the shards and, if it is not in `output` already, the tokenizer's file lie in `staging`. Nothing but
+/// renaming is left to do once the old dataset is touched: its files move aside, its manifest first, and the new
+/// manifest comes last. Throws Error naming the file, with the old dataset back in its place.
 void publish_dataset(const std::filesystem::path& staging, const std::filesystem::path& output,
                      const Manifest& manifest);
 
@@ -44,7 +56,7 @@ void publish_dataset(const std::filesystem::path& staging, const std::filesystem
 void stage_tokenizer(const std::filesystem::path& tokenizer, const std::string& name,
                      const std::filesystem::path& staging, const std::filesystem::path& output);
 
-/// Throws Error where `output` holds a dataset, or a tokenizer's file of this name with other bytes than `tokenizer`
+/// Undoes an interrupted publication, and throws Error where `output` holds a dataset, or a tokenizer's file of this name with other bytes than `tokenizer`
 /// ("" = none), and `force` is not given.
 void check_replaceable(const std::filesystem::path& output, const std::string& tokenizer_name,
                        const std::filesystem::path& tokenizer, bool force);

@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "data/file_lock.h"
+#include "data/new_directories.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/checkpoint/checkpoint.h"
@@ -84,35 +85,6 @@ std::int64_t last_saved_step(const fs::path& run) {
   }
   return step;
 }
-
-/// Directories on the way to `path` that are made here, and removed again unless they are kept.
-class NewDirectories {
- public:
-  NewDirectories(const fs::path& path, const char* key) {
-    for (auto missing = fs::absolute(path).lexically_normal(); !fs::exists(missing);
-         missing = missing.parent_path())
-      if (missing.has_filename()) made_.push_back(missing);
-    std::error_code reason;
-    fs::create_directories(path, reason);
-    if (!reason) return;
-    undo();
-    fail("{}: cannot be made ({}): {}{}", path.string(), key, reason.message(),
-         data::write_advice(reason.value()));
-  }
-  ~NewDirectories() { undo(); }
-  NewDirectories(const NewDirectories&) = delete;
-  NewDirectories& operator=(const NewDirectories&) = delete;
-  void keep() { made_.clear(); }
-
- private:
-  void undo() noexcept {
-    std::error_code ignored;  // what something else was put into stays
-    for (const auto& directory : made_) fs::remove(directory, ignored);
-    made_.clear();
-  }
-
-  std::vector<fs::path> made_;  ///< the innermost first
-};
 
 /// The nearest part of the path that is there must be a directory.
 void require_no_file_at(const char* key, const std::string& directory) {
@@ -188,9 +160,9 @@ void check_resumable(const config::JobConfig& job) {
 }
 
 RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.job.directory) / "log.txt") {
-  std::optional<NewDirectories> elsewhere;
+  std::optional<data::NewDirectories> elsewhere;
   if (!job.checkpoint.dir.empty()) elsewhere.emplace(job.checkpoint.dir, "checkpoint.dir");
-  NewDirectories run(job.job.directory, "job.directory");
+  data::NewDirectories run(job.job.directory, "job.directory");
   const bool fresh = !fs::exists(file_);
   log_.emplace(file_);
   try {

@@ -2,10 +2,13 @@
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "data/hdf5.h"
 #include "data/import_tokens.h"
+#include "data/pending_file.h"
 #include "data/sample_shard.h"
+#include "data/staged_dataset.h"
 #include "data/supervised.h"
 #include "data/token_file.h"
 #include "data/token_numbers.h"
@@ -116,6 +119,85 @@ TEST_CASE(
   write_text(options.output / "tokenizer.json", "mine");
   CHECK(contains(message_of([&] { prepare_supervised(options, quiet); }), "which is another tokenizer"));
   CHECK(read_text(options.output / "tokenizer.json") == "mine");
+}
+
+TEST_CASE("a dataset is replaced whole or not at all, whatever ends the replacing") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  options.shard_tokens = 3;  // three shards of training tokens
+  import_tokens(options, quiet_import);
+  const auto files = files_of(options.output);
+  const auto content = [&] {
+    std::string all;
+    for (const auto& name : files_of(options.output))
+      if (fs::is_regular_file(options.output / name)) all += name + read_text(options.output / name);
+    return all;
+  };
+  const auto before = content();
+  options.force = true;
+  write_bin<std::uint16_t>(scratch / "a.bin", {1, 2, 3, 0, 4, 5, 0, 6, 7, 0, 8, 9, 0});
+
+  // A name that cannot be taken, found before anything moves.
+  fs::create_directory(options.output / "train-00003.h5");
+  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "train-00003.h5 is a directory"));
+  CHECK(content() == before);
+  fs::remove(options.output / "train-00003.h5");
+
+  // Killed between two renames: the old manifest and one old shard are aside, one new shard and one of its own number
+  // are in place.
+  const fs::path aside = options.output / replaced_dataset_name;
+  fs::create_directories(aside / "successor");
+  Manifest successor = read_manifest(options.output);
+  successor.train.push_back(successor.train.front());
+  successor.train.back().file = "train-00009.h5";
+  write_manifest(aside / "successor", successor);
+  fs::rename(options.output / manifest_name, aside / manifest_name);
+  fs::rename(options.output / "train-00000.h5", aside / "train-00000.h5");
+  write_text(options.output / "train-00000.h5", "new");
+  write_text(options.output / "train-00009.h5", "new");
+  CHECK(contains(message_of([&] { read_manifest(options.output); }), "was killed between two renames"));
+  options.force = false;
+  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "already holds a dataset"));
+  CHECK(content() == before);
+  CHECK(files_of(options.output) == files);
+
+  // Killed when the new manifest was in place: nothing is put back.
+  fs::create_directories(aside / "successor");
+  fs::copy_file(options.output / "train-00001.h5", aside / "train-00001.h5");
+  options.force = true;
+  import_tokens(options, quiet_import);
+  CHECK(read_manifest(options.output).tokens(Split::train) == 13);
+  CHECK_FALSE(fs::exists(aside));
+}
+
+TEST_CASE("import and samples are refused where prepare is at work") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  SupervisedOptions samples = sample_options(scratch);
+  write_text(scratch / "a.jsonl", lines(30));
+  fs::create_directories(options.output);
+  {
+    const FileLock prepare = lock_output(options.output);
+    CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "is at work here"));
+    CHECK(contains(message_of([&] { prepare_supervised(samples, quiet); }), "is at work here"));
+    CHECK(files_of(options.output).size() == 1);
+  }
+  CHECK(files_of(options.output).empty());
+  import_tokens(options, quiet_import);
+}
+
+TEST_CASE("two writers of one small file leave the whole of one of them") {
+  const Scratch scratch;
+  const std::string texts[] = {std::string(300'000, 'a'), std::string(200'000, 'b')};
+  const auto write = [&](const std::string& text) {
+    for (int i = 0; i < 50; ++i) write_whole_file(scratch / "x", text);
+  };
+  std::thread other([&] { write(texts[0]); });
+  write(texts[1]);
+  other.join();
+  const auto left = read_text(scratch / "x");
+  CHECK((left == texts[0] || left == texts[1]));
+  CHECK(files_of(scratch.path()).size() == 1);
 }
 
 TEST_CASE("import: files of other kinds are named, and widths that cannot be are refused") {

@@ -358,7 +358,7 @@ TEST_CASE("prepare: while one is at work, another is refused") {
     if (progress.phase == "tokenize" && message.empty())
       message = message_of([&] { prepare(input.options, quiet); });
   });
-  CHECK(contains(message, "another `ratplus prepare` is at work here"));
+  CHECK(contains(message, "another `ratplus prepare`, `samples` or `import` is at work here"));
 }
 
 TEST_CASE("prepare: a full disk is named, and what was done is used when there is room") {
