@@ -96,9 +96,9 @@ fs::path find_source(const fs::path& file, const std::string& source) {
   return fs::exists(beside) ? beside : fs::path(source);
 }
 
-/// One mapping of a virtual dataset: its source is there and reaches as far as is taken of it.
+/// One mapping of a virtual dataset, of `wanted` elements: its source is there and reaches as far as is taken of it.
 void check_source(hid_t dataset, hid_t create, std::size_t index, const fs::path& file,
-                  const std::string& name, int depth) {
+                  const std::string& name, int depth, hsize_t wanted) {
   const std::string source_file = source_name(H5Pget_virtual_filename, create, index);
   const std::string source = source_name(H5Pget_virtual_dsetname, create, index);
   const fs::path path = source_file == "." ? file : find_source(file, source_file);
@@ -118,7 +118,14 @@ void check_source(hid_t dataset, hid_t create, std::size_t index, const fs::path
   if (!found.open()) refuse("is missing");
   const Handle taken(H5Pget_virtual_srcspace(create, index), &H5Sclose);
   const std::vector<hsize_t> extent = extent_of(found.get());
-  // HDF5 keeps "all of it" as such, which says nothing of how much that is to be: then the mapping's own size counts.
+  // HDF5 keeps "all of it" as such, without a shape: then the source must have the mapping's own number of elements.
+  if (H5Sget_select_type(taken.get()) == H5S_SEL_ALL && H5Sget_simple_extent_ndims(taken.get()) <= 0) {
+    hsize_t elements = 1;
+    for (const hsize_t each : extent) elements *= each;
+    if (elements != wanted) refuse(fmt::format("has {} elements where {} are wanted", elements, wanted));
+    check_storage(found.get(), path, source, depth + 1);
+    return;
+  }
   const auto there = static_cast<std::size_t>(std::max(H5Sget_simple_extent_ndims(taken.get()), 0));
   std::vector<hsize_t> first(std::max<std::size_t>(there, 1));
   std::vector<hsize_t> last(first.size());
@@ -145,7 +152,7 @@ void check_virtual(hid_t dataset, hid_t create, const fs::path& file, const std:
            file.string(), name);
     }
     covered += points;
-    check_source(dataset, create, i, file, name, depth);
+    check_source(dataset, create, i, file, name, depth, static_cast<hsize_t>(points));
   }
   hssize_t wanted = 1;
   for (const hsize_t length : extent_of(dataset)) wanted *= static_cast<hssize_t>(length);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/byte_stream.h"
+#include "data/foreign_file.h"
 #include "data/hdf5.h"
 #include "data/utf8.h"
 #include "kernels/error.h"
@@ -17,7 +18,6 @@ namespace ratplus::data {
 namespace {
 
 namespace fs = std::filesystem;
-using std::string_view_literals::operator""sv;
 
 constexpr int default_bin_bytes = 2;
 
@@ -41,58 +41,11 @@ bool is_text(std::string_view bytes) {
   return ill_formed == 0 || (ill_formed == 1 && text.ends_with("\xEF\xBF\xBD"));  // cut within a character
 }
 
-struct Head {
-  std::string_view bytes;
-  std::string_view says;
-};
-
-constexpr std::string_view hdf5_head = "\x89HDF\r\n\x1a\n"sv;
-
-/// What begins with bytes that tell. Long enough that no stream of tokens begins so by chance.
-constexpr Head heads[] = {
-    {"\x93NUMPY"sv,
-     "is a file of NumPy's (.npy), whose header is no tokens; write its numbers alone "
-     "(numpy.load(\"x.npy\").ravel().astype(\"<u4\").tofile(\"x.bin\"), and --bin-bytes 4)"},
-    {"version https://git-lfs"sv,
-     "is a pointer of Git LFS, not the file that it stands for; run `git lfs pull` first"},
-    {"\x28\xB5\x2F\xFD"sv, "is packed by zstd; unpack it first (zstd -d)"},
-    {"\xFD"
-     "7zXZ\0"sv,
-     "is packed by xz; unpack it first (xz -d)"},
-    {"BZh91AY&SY"sv, "is packed by bzip2; unpack it first (bzip2 -d)"},
-    {"PK\x03\x04"sv,
-     "is a zip archive (as .npz and .pt files are); write its numbers alone into a .bin file"},
-    {"MMIDIDX\0\0"sv, "is an index of Megatron's (.idx); give the .bin file beside it"},
-    {"PAR1"sv, "is a Parquet file; give its text to `ratplus prepare`, or write its tokens into a .bin file"},
-    {"ARROW1\0\0"sv, "is an Arrow file; write its tokens into a .bin file"},
-};
-
-/// llm.c's files begin with 256 numbers of 32 bits: one of these, the version, the count of tokens.
-constexpr std::int32_t llm_c_16_bits = 20240520;
-constexpr std::int32_t llm_c_32_bits = 20240801;
-constexpr std::size_t llm_c_header = 1024;
-
-void refuse_foreign(const fs::path& file, bool expect_hdf5) {
-  const std::string bytes = first_bytes(file, 4096);
-  const std::string_view head = bytes;
-  for (const Head& known : heads) {
-    if (head.starts_with(known.bytes)) fail("{} {}", file.string(), known.says);
-  }
-  if (head.size() > 4 && head.starts_with("\x1f\x8b\x08"sv) && static_cast<unsigned char>(head[3]) < 0x20)
-    fail("{} is packed by gzip; unpack it first (gzip -d)", file.string());
-  if (!expect_hdf5 && head.starts_with(hdf5_head))
-    fail("{} is an HDF5 file; rename it to .h5", file.string());
-  std::int32_t number = 0;
-  if (head.size() >= llm_c_header) std::memcpy(&number, head.data(), sizeof number);
-  if (!expect_hdf5 && (number == llm_c_16_bits || number == llm_c_32_bits)) {
-    fail(
-        "{0} has the header of llm.c's token files, which is no tokens; cut it off (tail -c +{1} {0} > "
-        "tokens.bin)"
-        "{2}",
-        file.string(), llm_c_header + 1, number == llm_c_32_bits ? " and give --bin-bytes 4" : "");
-  }
-  if (is_text(head))
-    fail("{} is text, not tokens; make a dataset of it with `ratplus prepare`", file.string());
+void refuse_foreign(const fs::path& file, Wanted wanted) {
+  if (const std::string kind = foreign_kind_of_file(file, wanted); !kind.empty())
+    fail("{}: is {}", file.string(), kind);
+  if (is_text(first_bytes(file, 4096)))
+    fail("{}: is text, not tokens; make a dataset of it with `ratplus prepare`", file.string());
 }
 
 /// Throws Error where the vocabulary has ids that the numbers cannot hold: such a stream was cut to its low bits.
@@ -109,7 +62,7 @@ class BinFile : public TokenFile {
   BinFile(const fs::path& file, const TokenFileOptions& options)
       : bytes_(static_cast<std::size_t>(options.bin_bytes == 0 ? default_bin_bytes : options.bin_bytes)),
         stream_(open_bytes(file, Packing::none)) {
-    refuse_foreign(file, false);
+    refuse_foreign(file, Wanted::tokens);
     const auto size = static_cast<std::int64_t>(fs::file_size(file));
     const auto bytes = static_cast<std::int64_t>(bytes_);
     if (size % bytes != 0)
@@ -169,7 +122,7 @@ class Hdf5File : public TokenFile {
 
  private:
   static hdf5::File open(const fs::path& file) {
-    if (fs::is_regular_file(file)) refuse_foreign(file, true);
+    if (fs::is_regular_file(file)) refuse_foreign(file, Wanted::hdf5_tokens);
     return hdf5::File::open(file);
   }
   std::string only_dataset() const {
@@ -232,7 +185,7 @@ std::unique_ptr<TokenFile> open_tokens(const fs::path& file, const TokenFileOpti
   if (kind == ".bin") return std::make_unique<BinFile>(file, options);
   if (kind == ".h5" || kind == ".hdf5") return std::make_unique<Hdf5File>(file, options);
   if (fs::is_regular_file(file)) {
-    refuse_foreign(file, false);
+    refuse_foreign(file, Wanted::tokens);
     fail("input {} is neither a .bin nor a .h5 file; rename it to .bin if it holds raw tokens",
          file.string());
   }

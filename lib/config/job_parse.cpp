@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/foreign_file.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
 #include "lib/config/job.h"
@@ -188,7 +189,9 @@ JobConfig load_job(const std::filesystem::path& file, const std::vector<std::str
   if (std::filesystem::is_directory(file)) {
     fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
   }
-  return parse_job(data::read_whole_file(file), file.string(), overrides, start_defaults);
+  const auto text = data::read_whole_file(file);
+  data::refuse_foreign(text, file);
+  return parse_job(text, file.string(), overrides, start_defaults);
 }
 
 }  // namespace ratplus::config

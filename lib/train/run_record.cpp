@@ -16,6 +16,7 @@
 #include "data/json_dump.h"
 #include "data/pending_file.h"
 #include "data/versions.h"
+#include "kernels/cgroup.h"
 #include "kernels/error.h"
 #include "parallel/versions.h"
 
@@ -81,6 +82,10 @@ Json describe_host(const std::string& name) {
                {"processor", value_in("/proc/cpuinfo", "model name")},
                {"cores", std::thread::hardware_concurrency()},
                {"memory", value_in("/proc/meminfo", "MemTotal")}};
+  for (const auto& limit : cgroup_limits()) {  // the innermost of each kind
+    if (limit.cores > 0 && !host.contains("quota_cores")) host["quota_cores"] = limit.cores;
+    if (limit.memory >= 0 && !host.contains("memory_left")) host["memory_left"] = limit.memory;
+  }
   const auto driver = first_line("/proc/driver/nvidia/version");
   if (!driver.empty()) host["gpu_driver"] = driver;
   return host;

@@ -1,4 +1,6 @@
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <sstream>
@@ -290,6 +292,11 @@ TEST_CASE("files that cannot be read") {
   const std::filesystem::path directory = source_directory() / "configs";
   CHECK(message(directory) ==
         directory.string() + ": is a directory; give a job file, such as configs/quickstart/pretrain.toml");
+  const auto pointer = std::filesystem::temp_directory_path() / fmt::format("pointer-{}.toml", ::getpid());
+  std::ofstream(pointer) << "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+  CHECK(message(pointer) ==
+        pointer.string() + ": is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`");
+  std::filesystem::remove(pointer);
 }
 
 TEST_CASE("edit distance counts a swap of neighbours as one") {

@@ -209,13 +209,14 @@ TEST_CASE("import: files of other kinds are named, and widths that cannot be are
     write_text(scratch / "a.bin", bytes);
     return message();
   };
-  CHECK(contains(head("\x93NUMPY\x01"), "a file of NumPy's"));
+  CHECK(contains(head("\x93NUMPY\x01"), "a NumPy array (.npy)"));
   CHECK(contains(head("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"));
   CHECK(contains(head("\x89HDF\r\n\x1a\n"), "rename it to .h5"));
   CHECK(contains(head(std::string("\x1f\x8b\x08\0", 4)), "packed by gzip"));
   CHECK(contains(head("\x28\xb5\x2f\xfd"), "packed by zstd"));
   std::int32_t magic = 20240520;
-  CHECK(contains(head({reinterpret_cast<const char*>(&magic), 4}), "header of llm.c's token files"));
+  CHECK(contains(head({reinterpret_cast<const char*>(&magic), 4}),
+                 "a token file of llm.c with its header of 1024 bytes"));
   write_text(scratch / "a.bin", test::prose(1, 200) + " ");
   CHECK(contains(message(), "is text, not tokens"));
 
@@ -279,6 +280,75 @@ TEST_CASE("import: HDF5 that would give fill values, groups, and filters that ar
   CHECK(contains(message(), "\"group\" is a group, not a dataset; there are: group/deep/t"));
   options.dataset = "none";
   CHECK(contains(message(), "has no dataset \"none\"; there are: group/deep/t"));
+}
+
+TEST_CASE(
+    "import: an HDF5 virtual dataset is read where its sources are there; a filter that is missing is "
+    "named") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  const hsize_t size = 6;
+  const std::vector<std::uint16_t> tokens = {5, 6, 0, 7, 8, 0};
+  const auto make = [&](const char* file_name, const auto& set, bool write) {
+    const hid_t file = H5Fcreate((scratch / file_name).c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t space = H5Screate_simple(1, &size, nullptr);
+    const hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+    set(create, space);
+    const hid_t dataset = H5Dcreate2(file, "t", H5T_STD_U16LE, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (write) CHECK(H5Dwrite(dataset, H5T_NATIVE_UINT16, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens.data()) >= 0);
+    H5Dclose(dataset);
+    H5Pclose(create);
+    H5Sclose(space);
+    H5Fclose(file);
+  };
+  make(
+      "source.h5", [](hid_t, hid_t) {}, true);
+  make(
+      "a.h5",
+      [&](hid_t create, hid_t space) {
+        H5Pset_virtual(create, space, (scratch / "source.h5").c_str(), "t", space);
+      },
+      false);
+  options.train = {scratch / "a.h5"};
+  import_tokens(options, quiet_import);
+  const Manifest manifest = read_manifest(options.output);
+  std::vector<std::int32_t> read(6);
+  TokenStream(options.output, manifest, Split::train).read(0, read);
+  CHECK(std::equal(read.begin(), read.end(), tokens.begin()));
+  const hsize_t more = 7;
+  make(
+      "a.h5",
+      [&](hid_t create, hid_t space) {
+        H5Sset_extent_simple(space, 1, &more, nullptr);
+        H5Pset_virtual(create, space, (scratch / "source.h5").c_str(), "t", space);
+      },
+      false);
+  options.force = true;
+  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }),
+                 "has 6 elements where 7 are wanted"));
+
+  H5Z_class2_t filter{};
+  filter.version = H5Z_CLASS_T_VERS;
+  filter.id = 300;  // of the range for tests
+  filter.encoder_present = filter.decoder_present = 1;
+  filter.name = "made up";
+  filter.filter = [](unsigned, std::size_t, const unsigned*, std::size_t bytes, std::size_t*, void**) {
+    return bytes;
+  };
+  REQUIRE(H5Zregister(&filter) >= 0);
+  make(
+      "b.h5",
+      [&](hid_t create, hid_t) {
+        H5Pset_chunk(create, 1, &size);
+        H5Pset_filter(create, filter.id, H5Z_FLAG_MANDATORY, 0, nullptr);
+      },
+      true);
+  REQUIRE(H5Zunregister(filter.id) >= 0);
+  options.train = {scratch / "b.h5"};
+  options.force = true;
+  const auto message = message_of([&] { import_tokens(options, quiet_import); });
+  CHECK(contains(message, "is packed by the filter \"made up\" (number 300)"));
+  CHECK(contains(message, "h5repack"));
 }
 
 TEST_CASE("samples: tokens of prompt and completion decode to them, and apart only where that is asked for") {

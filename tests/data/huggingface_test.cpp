@@ -191,6 +191,14 @@ TEST_CASE("merges: short and long words give what the definition says") {
   CHECK(merged > 3000);
 }
 
+TEST_CASE("text pattern: a text beyond the limit of matching is named, with the way out") {
+  const TextPattern pattern("(?:a|aa|a(?=a))+$", "t.json");
+  TextPattern::Match match;
+  const auto message = message_of([&] { pattern.find(std::string(60, 'a') + "c", 0, match); });
+  CHECK(contains(message, "t.json: its expression cannot be matched at byte 0 of a text of 61 bytes"));
+  CHECK(contains(message, "cut the text into shorter documents, or leave it out"));
+}
+
 TEST_CASE("text pattern: an expression whose match is empty ends, and one without a match too") {
   const auto words = [](const char* expression, std::string_view text) {
     const TextPattern pattern(expression, "t.json");
