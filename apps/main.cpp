@@ -7,9 +7,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
-#include <string>
 #include <string_view>
-#include <system_error>
 
 #include "apps/command_line.h"
 #include "apps/commands.h"
@@ -86,16 +84,6 @@ int run(int argc, char** argv) {
   return exit_usage;
 }
 
-/// A thread that cannot be started says only "Resource temporarily unavailable".
-std::string explain(const std::system_error& error) {
-  if (error.code() != std::errc::resource_unavailable_try_again) return error.what();
-  return fmt::format(
-      "cannot start a thread: {}; allow more processes or memory (ulimit -u, ulimit -v, the container's or "
-      "batch "
-      "job's limits), or give fewer threads (--threads, job.threads)",
-      error.code().message());
-}
-
 }  // namespace
 }  // namespace ratplus::apps
 
@@ -109,9 +97,6 @@ int main(int argc, char** argv) {
     if (!ratplus::apps::first_of_job()) return ratplus::apps::end_together(ratplus::apps::exit_usage);
     print_error(fmt::format("{}; see `ratplus {} --help`", error.what(), argv[1]), argv[1]);
     return ratplus::apps::end_together(ratplus::apps::exit_usage);
-  } catch (const std::system_error& error) {
-    print_error(ratplus::apps::explain(error));
-    return 1;
   } catch (const std::bad_alloc&) {
     print_error("no memory is left; allow more (ulimit -v, the batch job's or container's memory)");
     return 1;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/background_thread.h"
+#include "kernels/start_thread.h"
 
 namespace ratplus::data {
 
@@ -20,7 +21,7 @@ class Conveyor {
  public:
   /// `items` at most are under way. `take` runs on the thread.
   Conveyor(std::size_t items, std::function<void(Item&)> take)
-      : items_(items), take_(std::move(take)), thread_([this] { run(); }) {}
+      : items_(items), take_(std::move(take)), thread_(start_thread<std::thread>([this] { run(); })) {}
   /// Drops what was not taken yet, and waits for what is being taken.
   ~Conveyor() { end(true); }
   Conveyor(const Conveyor&) = delete;

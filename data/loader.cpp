@@ -11,6 +11,7 @@
 
 #include "data/background_thread.h"
 #include "kernels/error.h"
+#include "kernels/start_thread.h"
 
 namespace ratplus::data {
 struct Loader::Impl {
@@ -22,7 +23,7 @@ struct Loader::Impl {
         next_step(first_step),
         last(last_step),
         spare(static_cast<std::size_t>(depth)) {
-    thread = std::jthread([this, first_step](const std::stop_token& stop) { read_ahead(stop, first_step); });
+    thread = start_thread([this, first_step](const std::stop_token& stop) { read_ahead(stop, first_step); });
   }
 
   void read_ahead(const std::stop_token& stop, std::int64_t first_step);

@@ -25,6 +25,7 @@
 #include "data/train_tokenizer.h"
 #include "data/unit_file.h"
 #include "kernels/error.h"
+#include "kernels/start_thread.h"
 
 namespace ratplus::data {
 namespace {
@@ -130,8 +131,7 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
       .line_share =
           std::min(1.0, max_training_bytes / static_cast<double>(std::max<std::int64_t>(bytes_total, 1)))};
   const Stopwatch stopwatch;
-  std::future<std::string> model =
-      std::async(std::launch::async, [&] { return train_tokenizer(training, next_document); });
+  std::future<std::string> model = start_async([&] { return train_tokenizer(training, next_document); });
   try {
     while (model.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
       const bool reading = bytes_done < bytes_total;

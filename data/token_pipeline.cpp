@@ -14,6 +14,7 @@
 #include "data/held_out.h"
 #include "data/sha256.h"
 #include "kernels/error.h"
+#include "kernels/start_thread.h"
 
 namespace ratplus::data {
 namespace {
@@ -50,16 +51,15 @@ class Pipeline {
         tokenizer_(tokenizer),
         settings_(settings),
         most_bytes_(bytes_a_thread * (settings.threads + 1)) {
-    threads_.emplace_back([this] { read(); });
-    for (int t = 0; t < settings.threads; ++t) threads_.emplace_back([this] { work(); });
-  }
-  ~Pipeline() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopped_ = true;
+    try {
+      threads_.push_back(start_thread([this] { read(); }));
+      for (int t = 0; t < settings.threads; ++t) threads_.push_back(start_thread([this] { work(); }));
+    } catch (...) {
+      stop();  // those that have started
+      throw;
     }
-    changed_.notify_all();
   }
+  ~Pipeline() { stop(); }
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
 
@@ -77,6 +77,14 @@ class Pipeline {
   }
 
  private:
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    changed_.notify_all();
+  }
+
   void read() {
     leave_signals_to_main_thread();
     auto block = std::make_shared<Block>();

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "kernels/start_thread.h"
 
 namespace ratplus::parallel {
 namespace {
@@ -60,7 +61,7 @@ Watchdog::Watchdog(Rank self, int ranks, NodeBoard& board) : self_(std::move(sel
   at("starting");
   if (ranks == 1) return;
   look_for_peers();
-  thread_ = std::thread([this] { watch(); });
+  thread_ = start_thread<std::thread>([this] { watch(); });
 }
 
 Watchdog::~Watchdog() {

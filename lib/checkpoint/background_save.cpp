@@ -7,6 +7,7 @@
 #include "data/background_thread.h"
 #include "kernels/buffer.h"
 #include "kernels/error.h"
+#include "kernels/start_thread.h"
 #include "lib/checkpoint/checkpoint.h"
 
 namespace ratplus::checkpoint {
@@ -75,7 +76,7 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
   world_.agree([&] { copy(store, optimizer, ops); });
   copy_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   stage_ = Stage::writing;
-  writing_ = std::async(std::launch::async, [this] { return write(); });
+  writing_ = start_async([this] { return write(); });
 }
 
 /// On a thread of its own.
@@ -110,7 +111,7 @@ bool BackgroundSave::advance(bool wait) {
       PartFile own;
       world_.agree([&] { own = writing_.get(); });
       info_.files = gather(own, part_, world_);
-      if (world_.root()) publishing_ = std::async(std::launch::async, [this] { publish(); });
+      if (world_.root()) publishing_ = start_async([this] { publish(); });
       stage_ = Stage::publishing;
     }
     if (!all_ranks_have([&] { return !world_.root() || ready(publishing_); }, wait)) return false;
