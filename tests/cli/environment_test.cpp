@@ -115,3 +115,20 @@ TEST_CASE("a full /dev/shm ends nothing" * doctest::skip(test::shell("unshare -m
     CHECK(result.status == 0);
   }
 }
+
+#ifndef __SANITIZE_ADDRESS__  // whose shadow memory needs more address space than any limit
+TEST_CASE("threads that cannot start end prepare with the limits to raise") {
+  const test::ScratchDirectory scratch;
+  std::string lines;
+  for (int i = 0; i < 300; ++i) lines += fmt::format("{{\"text\": \"words of document {}\"}}\n", i);
+  data::write_whole_file(scratch / "a.jsonl", lines);
+  const auto result = test::shell(
+      "ulimit -v 3000000; " +
+      test::command(fmt::format("prepare {} --train-tokenizer --vocab-size 300 --validation-fraction 0.1 "
+                                "--output {} --threads 4000",
+                                (scratch / "a.jsonl").string(), (scratch / "out").string())));
+  CHECK(result.status == 1);
+  CHECK(test::contains(result.output, "cannot start a thread"));
+  CHECK(test::contains(result.output, "ulimit -u, ulimit -v"));
+}
+#endif
