@@ -26,6 +26,49 @@ std::int64_t parse_dilation(std::string_view field, std::string_view pattern) {
   return dilation;
 }
 
+/// Blanks for the no-break spaces (U+00A0) with which report.html keeps a label in one line.
+std::string with_blanks(std::string_view text) {
+  constexpr std::string_view no_break = "\u00a0";
+  std::string blanks(text);
+  for (auto at = blanks.find(no_break); at != std::string::npos; at = blanks.find(no_break, at))
+    blanks.replace(at, no_break.size(), " ");
+  return blanks;
+}
+
+/// "D = 16, W = 256, I = 4" or "no dilation, W = 64": how tables and legends write a pattern.
+Pattern parse_label(std::string_view label) {
+  const auto bad = [&](std::string_view what) {
+    fail("pattern \"{}\": {}; write D = 16, W = 256, I = 4 (no dilation for D; W and I may be left out)",
+         label, what);
+  };
+  Pattern pattern;
+  std::string given;  // the letters so far
+  for (std::string_view rest = label;;) {
+    const auto comma = rest.find(',');
+    const auto field = trim(rest.substr(0, comma));
+    const auto equals = field.find('=');
+    const auto name = trim(field.substr(0, equals));
+    if (field == "no dilation") {
+      given += 'D';
+      pattern.dilation = Pattern::no_dilation;
+    } else if (equals == std::string_view::npos || name.size() != 1 ||
+               std::string_view("DWI").find(name) == std::string_view::npos) {
+      bad(fmt::format("\"{}\" is none of D = ..., W = ..., I = ...", field));
+    } else {
+      given += name;
+      const auto number = trim(field.substr(equals + 1));
+      if (name == "D") pattern.dilation = parse_dilation(number, label);
+      if (name == "W") pattern.window = parse_number(number, "window", label);
+      if (name == "I") pattern.sinks = parse_number(number, "number of sinks", label);
+    }
+    if (given.find(given.back()) + 1 != given.size()) bad(fmt::format("{} is given twice", given.back()));
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  if (given.find('D') == std::string::npos) bad("D is missing");
+  return pattern;
+}
+
 }  // namespace
 
 std::string to_string(const Pattern& pattern) {
@@ -37,6 +80,12 @@ std::string to_string(const Pattern& pattern) {
 
 Pattern parse_pattern(std::string_view text) {
   if (trim(text) == "dense") return Pattern{};
+  if (const auto label = with_blanks(text);
+      label.find('=') != std::string::npos || label.find("no dilation") != std::string::npos) {
+    const Pattern pattern = parse_label(trim(label));
+    validate(pattern, fmt::format("pattern \"{}\"", trim(label)));
+    return pattern;
+  }
   std::array<std::string_view, 3> fields;
   std::size_t count = 0;
   for (std::string_view rest = text;; ++count) {

@@ -34,7 +34,8 @@ using HeadPatterns = std::span<const Pattern>;
 
 /// "16,256,4", or "none,256,4" without dilation; "dense" for D = 1.
 std::string to_string(const Pattern& pattern);
-/// Reads what to_string writes, and the reference's -1 for "none". Throws Error that says what is wrong.
+/// Reads what to_string writes, the reference's -1 for "none", and labels of reports: "D = 16, W = 256, I = 4" or "no
+/// dilation, W = 64", where W and I may be left out. Throws Error that says what is wrong.
 Pattern parse_pattern(std::string_view text);
 /// Throws Error unless D >= 1 or none, W >= 0, I >= 0; `where` names the place for the message.
 void validate(const Pattern& pattern, std::string_view where);

@@ -142,7 +142,10 @@ class NameReader {
 }  // namespace
 
 PatternPlan parse_plan(std::string_view text) {
-  const auto name = trim(text);
+  auto name = trim(text);
+  constexpr std::string_view half =
+      ", second half";  // a label of a joint run whose halves have the same pattern
+  if (name.ends_with(half)) name.remove_suffix(half.size());
   if (name.starts_with("hybrid(") || name.starts_with("heads(")) return NameReader(name).plan();
   return PatternPlan(parse_pattern(name));
 }

@@ -37,7 +37,8 @@ class PatternPlan {
   std::vector<std::vector<Pattern>> layers_;
 };
 
-/// Reads all that describe() writes, and so every pattern that a table or a log prints. Throws Error for anything else.
+/// Reads all that describe() writes, and report::pattern_label makes of it: every pattern that a table, a report or a
+/// log prints. Throws Error for anything else.
 PatternPlan parse_plan(std::string_view text);
 
 }  // namespace ratplus::model

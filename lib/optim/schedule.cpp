@@ -39,8 +39,19 @@ const char* to_string(Decay decay) {
   return decay == Decay::sqrt ? "sqrt" : "cosine";
 }
 
+std::int64_t warmup_steps(const Schedule& schedule) {
+  return steps_of(schedule.warmup, schedule.steps);
+}
+
+std::int64_t decay_begin(const Schedule& schedule) {
+  if (schedule.shape == Shape::constant) return schedule.steps;
+  const auto warm = warmup_steps(schedule);
+  if (schedule.shape == Shape::cosine) return warm;
+  return std::max(warm, schedule.steps - steps_of(schedule.decay, schedule.steps));
+}
+
 double learning_rate(const Schedule& schedule, std::int64_t n) {
-  const auto warm = steps_of(schedule.warmup, schedule.steps);
+  const auto warm = warmup_steps(schedule);
   if (n < warm) return static_cast<double>(n + 1) / static_cast<double>(warm) * schedule.peak;
   const auto progress_from = [&](std::int64_t first) {
     return static_cast<double>(n - first) / static_cast<double>(schedule.steps - first);
@@ -49,7 +60,7 @@ double learning_rate(const Schedule& schedule, std::int64_t n) {
     return schedule.floor +
            (schedule.peak - schedule.floor) * (1 + std::cos(std::numbers::pi * progress_from(warm))) / 2;
   }
-  const auto stable_until = std::max(warm, schedule.steps - steps_of(schedule.decay, schedule.steps));
+  const auto stable_until = decay_begin(schedule);
   if (schedule.shape == Shape::constant || n < stable_until) return schedule.peak;
   return schedule.floor +
          (schedule.peak - schedule.floor) * fall(schedule.decay_shape, progress_from(stable_until));

@@ -25,6 +25,12 @@ struct Schedule {
   Decay decay_shape = Decay::linear;
 };
 
+/// M = floor(m N), the steps of warm-up.
+std::int64_t warmup_steps(const Schedule& schedule);
+/// The first step at which the learning rate is let down: M with cosine, N - D but not before M with wsd (see
+/// learning_rate), N with constant.
+std::int64_t decay_begin(const Schedule& schedule);
+
 /// With M = floor(m N) steps of warm-up and f falling from 1 to 0: (n + 1) / M peak for n < M, else
 /// floor + (peak - floor) f, at schedule step n in [0, N). cosine: f = (1 + cos(pi (n - M) / (N - M))) / 2. wsd: f = 1
 /// before step N - D with D = floor(d N), but not before M, and from there the decay's. Both shares are floored as the

@@ -18,6 +18,16 @@ SessionSettings session_settings(const config::JobConfig& job) {
           .threads = job.job.threads};
 }
 
+optim::Schedule schedule_of(const config::JobConfig& job) {
+  return {.steps = job.schedule.steps,
+          .peak = job.schedule.peak_lr,
+          .floor = job.schedule.floor_lr,
+          .warmup = job.schedule.warmup,
+          .shape = job.schedule.shape,
+          .decay = job.schedule.decay,
+          .decay_shape = job.schedule.decay_shape};
+}
+
 std::vector<Half> halves(const config::JobConfig& job) {
   std::vector<Half> result;
   if (job.job.recipe == config::Recipe::joint) {

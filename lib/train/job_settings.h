@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/config/job.h"
+#include "lib/optim/schedule.h"
 #include "lib/train/session_parts.h"
 
 namespace ratplus::train {
@@ -16,6 +17,8 @@ struct Half {
 };
 /// The updates that a job's recipe makes on each batch, in order.
 std::vector<Half> halves(const config::JobConfig& job);
+/// The learning rates that a job asks for; its steps are to be known (complete_schedule).
+optim::Schedule schedule_of(const config::JobConfig& job);
 /// What a job asks of its session.
 SessionSettings session_settings(const config::JobConfig& job);
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <ctime>
 #include <exception>
@@ -17,7 +18,9 @@
 #include "data/new_directories.h"
 #include "data/pending_file.h"
 #include "kernels/error.h"
+#include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/train/job_settings.h"
 #include "lib/train/run_end.h"
 
 namespace ratplus::train {
@@ -51,14 +54,65 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
   return stored;
 }
 
+/// The share of `steps` with the fewest digits whose part, floored, is `part`.
+double share_for(std::int64_t part, std::int64_t steps) {
+  const double exact = static_cast<double>(part) / static_cast<double>(steps);
+  for (int digits = 1; digits < 17; ++digits) {
+    const double share = std::stod(fmt::format("{:.{}g}", exact, digits));
+    if (share < 1 && optim::warmup_steps({.steps = steps, .warmup = share}) == part) return share;
+  }
+  return std::nextafter(exact, 1.0);
+}
+
+/// Why a run cannot be made longer, as a job with more steps asks, where its next update is that of step `next`; empty
+/// where it can: all steps so far then had the learning rates of the longer schedule, too.
+std::string obstacle_to_length(const config::JobConfig& stored, const config::JobConfig& job,
+                               std::int64_t next) {
+  const auto before = schedule_of(stored);
+  const auto after = schedule_of(job);
+  if (before.shape != after.shape) return "with another schedule.shape a run is not made longer";
+  if (before.shape == optim::Shape::cosine) {
+    return "a run is made longer only with schedule.shape = \"constant\", or with \"wsd\" before its decay: "
+           "a "
+           "cosine falls over all the steps";
+  }
+  const auto last = std::min(optim::decay_begin(before), optim::decay_begin(after));
+  if (next > last) {
+    return fmt::format(
+        "a run is made longer only before its decay, which began at step {}, and {} were made; one goes on "
+        "from a "
+        "checkpoint of step {} or before, once newer ones are moved away",
+        last, counted(next, "step"), last);
+  }
+  const auto warm = optim::warmup_steps(before);
+  if (next > 0 && optim::warmup_steps(after) != warm) {
+    return fmt::format(
+        "a longer run would have warmed up over {}, and this one did over {}: keep that with --set "
+        "schedule.warmup={}",
+        counted(optim::warmup_steps(after), "step"), warm, share_for(warm, after.steps));
+  }
+  return "";
+}
+
 void check_same_computation(const checkpoint::Info& info, const config::JobConfig& job) {
   const auto stored = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
-  const auto before = with_free_settings(stored, job);
+  auto before = with_free_settings(stored, job);
+  std::string obstacle;
+  if (before.schedule.epochs == 0 && job.schedule.epochs == 0 && before.schedule.steps < job.schedule.steps) {
+    // The update of a half that was made belongs to the step after the last whole one.
+    obstacle = obstacle_to_length(before, job, info.step + (info.begun.empty() ? 0 : 1));
+    if (obstacle.empty()) {
+      before.schedule.steps = job.schedule.steps;
+      before.schedule.warmup = job.schedule.warmup;
+      before.schedule.decay = job.schedule.decay;
+    }
+  }
   if (before == job) return;
   fail(
-      "{}: was made with other settings than the job's:\n  {}\nresume with the settings of {}, or start a "
+      "{}: was made with other settings than the job's:\n  {}\n{}resume with the settings of {}, or start a "
       "new run in another job.directory (from these weights: job.kind = \"adapt\", job.from)",
       info.directory.string(), fmt::join(config::differences(before, job), "\n  "),
+      obstacle.empty() ? "" : obstacle + "; or ",
       (info.directory.parent_path().parent_path() / "job.toml").string());
 }
 

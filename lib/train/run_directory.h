@@ -23,7 +23,8 @@ struct RunState {
 /// their place must lead somewhere. Throws Error.
 void check_directories(const config::JobConfig& job);
 
-/// Throws Error where the newest checkpoint was made with other settings than the job's: said by its manifest, before
+/// Throws Error where the newest checkpoint was made with other settings than the job's, which does not go on with the
+/// same computation (more steps do, where the learning rates so far are those of the longer schedule, too): said by its manifest, before
 /// minutes go into verifying a large one.
 void check_resumable(const config::JobConfig& job);
 

@@ -55,16 +55,6 @@ data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World
           .rank = world.rank()};
 }
 
-optim::Schedule schedule_of(const config::JobConfig& job) {
-  return {.steps = job.schedule.steps,
-          .peak = job.schedule.peak_lr,
-          .floor = job.schedule.floor_lr,
-          .warmup = job.schedule.warmup,
-          .shape = job.schedule.shape,
-          .decay = job.schedule.decay,
-          .decay_shape = job.schedule.decay_shape};
-}
-
 /// As a checkpoint keeps them.
 std::vector<checkpoint::HalfDone> halves_done(const std::vector<HalfMetrics>& halves) {
   std::vector<checkpoint::HalfDone> done;

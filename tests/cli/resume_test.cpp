@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "data/pending_file.h"
@@ -224,6 +225,56 @@ TEST_CASE("a finished run says so, and an existing one is not overwritten") {
   const auto resumed = test::ratplus(train_arguments(run, "schedule.steps=2") + " --resume");
   CHECK(resumed.status == 0);
   CHECK(test::contains(resumed.output, "finished already"));
+}
+
+TEST_CASE("a run that is made longer goes on as one of that length from the start, bit for bit") {
+  const test::ScratchDirectory scratch;
+  const auto train = [&](const fs::path& run, const std::string& more, const std::string& options = "") {
+    return test::ratplus(train_arguments(run, more) + options);
+  };
+  // Without the length, which lines of before the resume tell as it was then.
+  const auto steps_of = [](const fs::path& run) {
+    std::vector<std::string> lines;
+    for (const auto& line : test::metrics(run, "step")) {
+      auto entry = nlohmann::json::parse(line);
+      entry.erase("steps");
+      lines.push_back(entry.dump());
+    }
+    return lines;
+  };
+  struct Lengthened {
+    std::string shape, before, after, options;
+  };
+  const std::vector<Lengthened> cases = {
+      // Finished, at a step that is validated in the longer run, too.
+      {"constant", "schedule.steps=10 schedule.warmup=0.3", "schedule.steps=20 schedule.warmup=0.15", ""},
+      // Stopped where the decay of the shorter run was to begin; the length of the decay is another.
+      {"wsd", "schedule.steps=12 schedule.warmup=0 schedule.decay=0.5",
+       "schedule.steps=20 schedule.warmup=0 schedule.decay=0.4", " --stop-after 6"}};
+  for (const auto& [shape, before, after, options] : cases) {
+    CAPTURE(shape);
+    const auto schedule = "job.threads=1 checkpoint.keep=9 schedule.shape=" + shape + " ";
+    const auto run = scratch / shape;
+    const auto whole = scratch / (shape + "-whole");
+    REQUIRE(train(whole, schedule + after).status == 0);
+    REQUIRE(train(run, schedule + before, options).status == 0);
+    const auto longer = train(run, schedule + after, " --resume");
+    CAPTURE(longer.output);
+    REQUIRE(longer.status == 0);
+    CHECK(test::contains(longer.output, "resumed at step"));
+    CHECK(state_of(run) == state_of(whole));
+    CHECK(steps_of(run) == steps_of(whole));
+    CHECK(test::metrics(run, "validation") == test::metrics(whole, "validation"));
+    const auto again = train(run, schedule + after, " --resume");
+    CHECK(test::contains(again.output, "finished already, 20 of 20 steps"));
+  }
+  // The decay of the longer run is over.
+  const auto refused = train(scratch / "wsd",
+                             "job.threads=1 checkpoint.keep=9 schedule.shape=wsd schedule.steps=40 "
+                             "schedule.warmup=0 schedule.decay=0.4",
+                             " --resume");
+  CHECK(refused.status == 1);
+  CHECK(test::contains(refused.output, "before its decay, which began at step 12, and 20 steps were made"));
 }
 
 TEST_CASE("a full disk ends the run on all ranks with one message, and the last checkpoint stays") {

@@ -18,6 +18,10 @@ TEST_CASE("patterns are written and read back") {
   CHECK(to_string(Pattern{}) == "dense");
   CHECK(parse_pattern("-1,64,0") == Pattern{Pattern::no_dilation, 64, 0});
   CHECK(parse_pattern(" 16 , 256, 4 ") == Pattern{16, 256, 4});
+  CHECK(parse_pattern("D = 16, W = 256, I = 4") == Pattern{16, 256, 4});
+  CHECK(parse_pattern(" D=16,I=4 ") == Pattern{16, 0, 4});
+  CHECK(parse_pattern("D\u00a0=\u00a016, W\u00a0=\u00a0256") == Pattern{16, 256, 0});  // from report.html
+  CHECK(parse_pattern("no dilation, W = 64") == Pattern{Pattern::no_dilation, 64, 0});
 }
 
 TEST_CASE("a bad pattern says what is wrong") {
@@ -41,6 +45,16 @@ TEST_CASE("a bad pattern says what is wrong") {
   CHECK(message("-2,1,1").find("dilation is -2") != std::string::npos);
   CHECK(message("16,-1,1").find("window is -1") != std::string::npos);
   CHECK(message("16,1,-1").find("sinks is -1") != std::string::npos);
+  CHECK(message("W = 64").find("D is missing") != std::string::npos);
+  CHECK(message("D = 16, D = 4").find("D is given twice") != std::string::npos);
+  CHECK(message("no dilation, D = 4").find("D is given twice") != std::string::npos);
+  CHECK(message("D = 16, S = 4").find("\"S = 4\" is none of") != std::string::npos);
+  CHECK(message("D = 16, 4").find("\"4\" is none of") != std::string::npos);
+  CHECK(message("D = 16,").find("\"\" is none of") != std::string::npos);
+  CHECK(message("D = 16, = 4").find("\"= 4\" is none of") != std::string::npos);
+  CHECK(message("D = x").find("dilation is \"x\"") != std::string::npos);
+  CHECK(message("D = 0").find("at least 1") != std::string::npos);
+  CHECK(message("D = 16, W = -1").find("window is -1") != std::string::npos);
   CHECK_THROWS_WITH_AS(validate(Pattern{1, -5, 0}, "job.pattern"),
                        "job.pattern: the window is -5; it is at least 0", Error);
 }

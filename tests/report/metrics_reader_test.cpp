@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "lib/model/pattern_plan.h"
 #include "tests/report/run_fixture.h"
 
 namespace ratplus::report {
@@ -178,6 +179,31 @@ TEST_CASE("labels of patterns") {
   CHECK(pattern_label("16,256,4") == "D = 16, W = 256, I = 4");
   CHECK(pattern_label("none,64,0") == "no dilation, W = 64");
   CHECK(pattern_label("hybrid(64,0,0 x 12, dense x 12)") == "hybrid(64,0,0 x 12, dense x 12)");
+}
+
+TEST_CASE("every label of a pattern can be given back as a pattern") {
+  using model::PatternPlan;
+  std::vector<Pattern> patterns;
+  for (const std::int64_t dilation :
+       {Pattern::no_dilation, std::int64_t{1}, std::int64_t{2}, std::int64_t{64}})
+    for (const std::int64_t window : {0, 1, 256, 4096})
+      for (const std::int64_t sinks : {0, 1, 4, 128}) patterns.push_back({dilation, window, sinks});
+  std::vector<PatternPlan> plans;
+  for (const auto& a : patterns) {
+    plans.emplace_back(a);
+    const auto& b = patterns[(plans.size() * 7) % patterns.size()];
+    plans.emplace_back(std::vector<std::vector<Pattern>>{{a}, {a}, {b}});
+    plans.emplace_back(std::vector<std::vector<Pattern>>{{a}, {b}, {a}, {b}});
+    plans.emplace_back(std::vector<std::vector<Pattern>>{{a, b}});
+    plans.emplace_back(std::vector<std::vector<Pattern>>{{a, b, b}, {b, a, b}, {a}});
+  }
+  for (const auto& plan : plans) {
+    const auto label = pattern_label(plan.describe());
+    CAPTURE(label);
+    CHECK(model::parse_plan(label).describe() == plan.describe());
+    CHECK(model::parse_plan(pattern_label(plan.describe() + ", second half")).describe() == plan.describe());
+    CHECK(pattern_label(label) == label);
+  }
 }
 
 TEST_CASE("runs of the same name are told apart by as much of their paths as it takes") {

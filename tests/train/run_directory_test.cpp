@@ -121,6 +121,51 @@ TEST_CASE("steps may be given as tokens instead") {
                  "schedule.steps = 8 (was 10)"));
 }
 
+TEST_CASE("a run is made longer only where its learning rates so far stay those of the longer schedule") {
+  const test::ScratchDirectory scratch;
+  const std::vector<std::string> constant = {"schedule.shape=constant", "schedule.warmup=0.3"};
+  const auto with = [&](std::vector<std::string> overrides, const std::vector<std::string>& more) {
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return job_in(scratch / overrides.front(), overrides);
+  };
+  const auto refusal_of = [&](const config::JobConfig& job) {
+    return message_of([&] { look_at(job, true); });
+  };
+
+  save_at(with(constant, {}), 4);
+  CHECK(look_at(with(constant, {"schedule.steps=100", "schedule.warmup=0.03"}), true).step == 4);
+  CHECK(look_at(with(constant, {"schedule.tokens=6400", "schedule.warmup=0.03"}), true).step == 4);
+  const auto warmup = refusal_of(with(constant, {"schedule.steps=70"}));
+  CHECK(contains(warmup, "schedule.steps = 70 (was 10)"));
+  CHECK(contains(warmup,
+                 "warmed up over 21 steps, and this one did over 3: keep that with --set "
+                 "schedule.warmup=0.043"));
+  CHECK(look_at(with(constant, {"schedule.steps=70", "schedule.warmup=0.043"}), true).step == 4);
+  CHECK(contains(refusal_of(with(constant, {"schedule.steps=9"})), "schedule.steps = 9 (was 10)"));
+  // Other keys are no freer for it.
+  const auto other =
+      refusal_of(with(constant, {"schedule.steps=100", "schedule.warmup=0.03", "schedule.peak_lr=1e-3"}));
+  CHECK(contains(other, "schedule.peak_lr = 0.001"));
+  CHECK(!contains(other, "schedule.steps"));
+  CHECK(!look_at(with(constant, {"schedule.steps=100", "schedule.warmup=0.03"}), true).finished);
+
+  const std::vector<std::string> wsd = {"schedule.shape=wsd", "schedule.warmup=0", "schedule.decay=0.4"};
+  save_at(with(wsd, {}), 6);  // the decay's first step is the next
+  CHECK(look_at(with(wsd, {"schedule.steps=20"}), true).step == 6);
+  CHECK(look_at(with(wsd, {"schedule.steps=20", "schedule.decay=0.7"}), true).step == 6);
+  CHECK(contains(refusal_of(with(wsd, {"schedule.steps=20", "schedule.decay=0.8"})), "began at step 4"));
+  CHECK(contains(refusal_of(with(wsd, {"schedule.decay=0.3"})), "schedule.decay = 0.3 (was 0.4)"));
+  save_at(with(wsd, {}), 7);
+  const auto decayed = refusal_of(with(wsd, {"schedule.steps=20"}));
+  CHECK(contains(decayed,
+                 "before its decay, which began at step 6, and 7 steps were made; one goes on from a "
+                 "checkpoint of step 6 or before"));
+
+  const std::vector<std::string> cosine = {"schedule.warmup=0"};
+  save_at(with(cosine, {}), 4);
+  CHECK(contains(refusal_of(with(cosine, {"schedule.steps=20"})), "a cosine falls over all the steps"));
+}
+
 TEST_CASE("differences: every key, and only those") {
   const auto job = job_in("run");
   CHECK(config::differences(job, job).empty());
