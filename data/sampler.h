@@ -1,4 +1,5 @@
-// Sampler: where the window of a sample starts, as a function of (seed, sample index) alone.
+// Sampler: where the window of a sample starts, as a function of (seed, sample index) alone
+// (docs/model.md, section 16).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A window of T + 1 tokens as T inputs and their labels (spec 1.4).
+// A window of T + 1 tokens as T inputs and their labels (docs/model.md, section 16).
 #pragma once
 
 #include <cstdint>

@@ -120,7 +120,7 @@ class Ops {
   virtual void residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy,
                                           Tensor y, Tensor rstd, Tensor weight) = 0;
 
-  // --- RAT+ mixer (spec 1.1) -----------------------------------------------------------------------------
+  // --- RAT+ mixer (docs/model.md, section 4) ------------------------------------------------------------
   /// The rotary table, f32 [T, 2, P/2]: cos and sin of t base^(-2i/P).
   virtual void rope_table(Tensor table, double base) = 0;
   /// What the attention sees. projection [B, T, 5, H, P] C holds o, q, k, v, f in this order, or [B, T, 4, H,
@@ -130,7 +130,7 @@ class Ops {
   virtual void recurrence_rope_forward(Tensor q_rot, Tensor k_rot, Tensor v_rec, Tensor projection,
                                        Tensor rope) = 0;
   /// Gradient of the above into the parts q, k, v (and f) of dprojection; its part o is left alone. k_rot and
-  /// v_rec are the forward's outputs. The reversed scan of spec 1.1: s_t = e_t + g_{t+1} s_{t+1}.
+  /// v_rec are the forward's outputs. The reversed scan s_t = e_t + g_{t+1} s_{t+1} of docs/model.md, section 5.
   virtual void recurrence_rope_backward(Tensor dprojection, Tensor dq_rot, Tensor dk_rot, Tensor dv_rec,
                                         Tensor projection, Tensor k_rot, Tensor v_rec, Tensor rope) = 0;
   /// out_t = sum over s in A(t) of softmax_s(q_t . k_s / sqrt(P)) v_s, per sequence and head.
@@ -147,13 +147,13 @@ class Ops {
   /// da, dgate [N, d] C from dz; dgate is the gradient of o. da may be dz.
   virtual void output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a, Tensor o) = 0;
 
-  // --- feed-forward layer (spec 1.3) ---------------------------------------------------------------------
+  // --- feed-forward layer (docs/model.md, section 9) ----------------------------------------------------
   /// z = gelu(h) = h (1 + erf(h / sqrt 2)) / 2, exact; [N, F] C.
   virtual void gelu_forward(Tensor z, Tensor h) = 0;
   /// dh = dz gelu'(h); dh may be dz.
   virtual void gelu_backward(Tensor dh, Tensor dz, Tensor h) = 0;
 
-  // --- loss (spec 1.4) -----------------------------------------------------------------------------------
+  // --- loss (docs/model.md, section 10) -----------------------------------------------------------------
   /// losses [N] f32 = cross-entropy of logits [N, V] (C or f32) at labels [N] i32, 0 where the label is
   /// negative (a position that is left out). With want_gradient, logits become scale * (softmax(logits) -
   /// onehot), zero rows where left out; else they are left alone.

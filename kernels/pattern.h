@@ -1,4 +1,4 @@
-// Pattern: which keys a query attends to (spec 1.2).
+// Pattern: which keys a query attends to (docs/model.md, section 6).
 #pragma once
 
 #include <cstdint>

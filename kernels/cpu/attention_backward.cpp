@@ -1,5 +1,5 @@
-// Attention, backward. The weights are computed again from lse: w = exp(s - lse). With delta_t = dout_t .
-// out_t,
+// Attention, backward (docs/model.md, section 7). The weights are computed again from lse: w = exp(s - lse). With
+// delta_t = dout_t . out_t,
 //     dv_s += w dout_t,   ds = w (dout_t . v_s - delta_t),   dq_t += ds k_s / sqrt(P),   dk_s += ds q_t /
 //     sqrt(P)
 // (Dao et al., 2022, appendix B). One task does a whole head, blocks of queries in order, so that the sums

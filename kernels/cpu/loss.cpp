@@ -1,4 +1,4 @@
-// Cross-entropy of the next token (spec 1.4).
+// Cross-entropy of the next token (docs/model.md, section 10).
 #include <algorithm>
 #include <cmath>
 

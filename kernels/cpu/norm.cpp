@@ -1,4 +1,5 @@
-// Residual addition and RMSNorm (Zhang and Sennrich, "Root mean square layer normalization", 2019).
+// Residual addition and RMSNorm (docs/model.md, section 3; Zhang and Sennrich, "Root mean square layer normalization",
+// 2019).
 #include <algorithm>
 #include <cmath>
 

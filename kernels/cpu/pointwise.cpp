@@ -1,4 +1,4 @@
-// The output gate (spec 1.1) and GELU (spec 1.3).
+// The output gate (docs/model.md, section 4) and GELU (docs/model.md, section 9).
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"

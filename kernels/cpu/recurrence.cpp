@@ -1,5 +1,5 @@
-// The gated recurrence on keys and values, and the rotary position embedding of queries and keys (spec 1.1),
-// in one pass over the projection. RoPE: Su et al., "RoFormer", 2021.
+// The gated recurrence on keys and values, and the rotary position embedding of queries and keys, in one pass over
+// the projection (docs/model.md, section 5). RoPE: Su et al., "RoFormer", 2021.
 #include <omp.h>
 
 #include <algorithm>

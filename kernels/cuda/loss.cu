@@ -1,4 +1,4 @@
-// Cross-entropy of the next token (spec 1.4), logits [N, V] in C or f32.
+// Cross-entropy of the next token (docs/model.md, section 10), logits [N, V] in C or f32.
 //
 // A block takes one row and keeps it packed in registers between the sum of its exponentials and its gradient: each
 // logit is read once and, with the gradient, written once, the floor (bf16: 4 bytes a logit). Every thread sums

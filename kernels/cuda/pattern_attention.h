@@ -1,5 +1,5 @@
-// Attention with a sparsity pattern (spec 1.2) on the GPU: the launchers, and the key lists that the kernels
-// walk.
+// Attention with a sparsity pattern (docs/model.md, section 7) on the GPU: the launchers, and the key lists that the
+// kernels walk.
 //
 // The query at t attends to two disjoint lists of keys, each in ascending position:
 //     window   the positions t - W .. t, kept or not

@@ -1,5 +1,6 @@
-// The output gate (spec 1.1) and GELU (spec 1.3), all tensors [N, d] (or any one shape) in C, strided or not. Bound by
-// memory; floor: each input read once and each output written once (gate 3 and 5 tensors, GELU 2 and 3).
+// The output gate (docs/model.md, section 4) and GELU (docs/model.md, section 9), all tensors [N, d] (or any one
+// shape) in C, strided or not. Bound by memory; floor: each input read once and each output written once (gate 3 and
+// 5 tensors, GELU 2 and 3).
 #include <algorithm>
 
 #include "kernels/cuda/cuda_ops.h"

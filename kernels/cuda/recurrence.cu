@@ -1,5 +1,5 @@
-// The gated recurrence on keys and values, and the rotary position embedding of queries and keys (spec 1.1), in
-// one pass over the projection. RoPE: Su et al., "RoFormer", 2021.
+// The gated recurrence on keys and values, and the rotary position embedding of queries and keys, in one pass over
+// the projection (docs/model.md, section 5). RoPE: Su et al., "RoFormer", 2021.
 //
 // The scan in t is a single pass with look-back (Merrill and Garland, "Single-pass parallel prefix scan with
 // decoupled look-back", 2016): a block takes one chunk of steps of a group of channels of one sequence. Each warp

@@ -20,10 +20,11 @@
 namespace ratplus::config {
 
 /// pretrain starts from initial weights, adapt from the weights of a checkpoint (job.from) with a fresh
-/// optimizer, finetune too, on samples with labels of their own (spec 2.3).
+/// optimizer, finetune too, on samples with labels of their own (docs/model.md, section 17).
 enum class Kind { pretrain, adapt, finetune };
 /// plain: one update a step with job.pattern. joint: two updates a step on the same batch, first with
-/// job.joint_pattern, then with job.pattern (spec 2.1, active recurrence learning).
+/// job.joint_pattern, then with job.pattern (docs/model.md, section 14; the paper's active recurrence
+/// learning).
 enum class Recipe { plain, joint };
 /// The type of the weights that a finished run writes as safetensors.
 enum class Export { none, float32, bfloat16, float16 };

@@ -1,4 +1,4 @@
-// How many (query, key) pairs a pattern has.
+// How many (query, key) pairs a pattern has (docs/model.md, section 20).
 #pragma once
 
 #include <algorithm>

@@ -17,7 +17,7 @@ class Block {
   Block(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
         const Workspace& work);
 
-  /// Names of the parameters begin with "backbone.layers.<layer>." (spec 4).
+  /// Names of the parameters begin with "backbone.layers.<layer>." (docs/model.md, section 2).
   static parallel::UnitLayout layout(std::int64_t layer, const ModelConfig& config);
 
   /// x + delta is the stream before (delta may be empty); after, it is stream() + work.delta.

@@ -1,4 +1,4 @@
-// FeedForward: RMSNorm, two products and the exact GELU between them (spec 1.3).
+// FeedForward: RMSNorm, two products and the exact GELU between them (docs/model.md, section 9).
 #pragma once
 
 #include "kernels/buffer.h"

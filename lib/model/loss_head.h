@@ -1,5 +1,5 @@
 // LossHead: final norm, logits against the embedding, cross-entropy and its gradient, in chunks of rows, so that
-// logits are never held for all tokens (spec 1.4).
+// logits are never held for all tokens (docs/model.md, section 10).
 #pragma once
 
 #include "kernels/buffer.h"

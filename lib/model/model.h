@@ -1,4 +1,4 @@
-// Model: a RAT+ language model's forward and backward over one micro-batch (spec 1).
+// Model: a RAT+ language model's forward and backward over one micro-batch (docs/model.md, section 1).
 #pragma once
 
 #include <cstdint>

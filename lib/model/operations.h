@@ -1,4 +1,4 @@
-// The operations of a training step, as "share of peak" counts them.
+// The operations of a training step, as "share of peak" counts them (docs/model.md, section 20).
 #pragma once
 
 #include <cstdint>

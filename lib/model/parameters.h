@@ -42,8 +42,8 @@ std::vector<parallel::UnitLayout> unit_layouts(const ModelConfig& config);
 /// Number of parameters, the gate's rows and norms included.
 std::int64_t parameter_count(const ModelConfig& config);
 
-/// Initial values of elements [first, first + out.size()) of a unit's flat memory (spec 1): matrices and embedding
-/// ~ N(0, init_std^2), norm weights 1, gaps 0. A function of (seed, parameter, element) alone.
+/// Initial values of elements [first, first + out.size()) of a unit's flat memory (docs/model.md, section 11):
+/// matrices and embedding ~ N(0, init_std^2), norm weights 1, gaps 0. A function of (seed, parameter, element) alone.
 void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, std::int64_t first,
                     std::span<float> out, const ModelConfig& config, std::uint64_t seed);
 

@@ -1,4 +1,5 @@
-// RatPlusMixer: attention augmented by a gated linear recurrence (spec 1.1), or without it the attention baseline.
+// RatPlusMixer: attention augmented by a gated linear recurrence (docs/model.md, section 4), or without it the
+// attention baseline (docs/model.md, section 8).
 #pragma once
 
 #include "kernels/buffer.h"

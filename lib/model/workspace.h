@@ -9,7 +9,7 @@
 namespace ratplus::model {
 
 /// N rows; C is the compute type. `stream` (x, delta) is the residual stream between two residual layers: the
-/// layer that comes next adds delta to x, in the same pass as its norm.
+/// layer that comes next adds delta to x, in the same pass as its norm (docs/model.md, section 3).
 struct Workspace {
   Tensor rope;            ///< f32 [T, 2, P/2]
   Tensor delta;           ///< C [N, d], what the last residual layer adds to the stream

@@ -1,4 +1,5 @@
-// Optimizer: clipping by the global norm and AdamW, on this rank's part of the parameters (spec 2).
+// Optimizer: clipping by the global norm and AdamW, on this rank's part of the parameters
+// (docs/model.md, section 12).
 #pragma once
 
 #include <cstdint>

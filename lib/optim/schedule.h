@@ -1,5 +1,5 @@
 // Learning-rate schedule: linear warm-up, then a cosine to a floor, the peak kept, or the peak kept and let down at the
-// end (spec 2).
+// end (docs/model.md, section 13).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// One half of a training step: all micro-batches of a batch under one pattern, then one update.
+// One half of a training step (docs/model.md, section 14): all micro-batches of a batch under one pattern, then one
+// update.
 #pragma once
 
 #include <cstdint>

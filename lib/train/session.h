@@ -36,7 +36,7 @@ class Session {
   std::int64_t memory_available() const { return available_; }
   int threads() const { return threads_; }
 
-  /// Spec 1's initial values for this seed, the same for any number of ranks.
+  /// The initial values of docs/model.md, section 11, for this seed, the same for any number of ranks.
   void set_initial_weights(std::uint64_t seed);
 
  private:

@@ -1,4 +1,4 @@
-// Trainer: the training loop, for pretraining and adaptation, joint and plain (spec 2.1, 2.2).
+// Trainer: the training loop, for pretraining and adaptation, joint and plain (docs/model.md, section 14).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Validator: mean loss, and the accuracy on samples with labels, over held-out windows under several patterns, in one pass over the data.
+// Validator: mean loss, and the accuracy on samples with labels, over held-out windows under several patterns, in one
+// pass over the data (docs/model.md, section 21).
 #pragma once
 
 #include <cstdint>

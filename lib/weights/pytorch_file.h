@@ -1,4 +1,5 @@
-// PyTorchFile: the tensors of a file that torch.save wrote (spec 4): the dictionary "task" in it, or the file itself.
+// PyTorchFile: the tensors of a file that torch.save wrote (docs/model.md, section 2): the dictionary "task" in it,
+// or the file itself.
 #pragma once
 
 #include <memory>

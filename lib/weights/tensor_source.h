@@ -1,4 +1,4 @@
-// TensorSource: the tensors of a file, by the names of spec section 4, as the units of a model.
+// TensorSource: the tensors of a file, by the names of docs/model.md, section 2, as the units of a model.
 #pragma once
 
 #include <memory>

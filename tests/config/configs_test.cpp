@@ -32,8 +32,8 @@ JobConfig load(const std::string& name) {
   return load_job(config_files().at(name), {});
 }
 
-/// Spec 1.1 and 1.3: in_proj (5 d^2, or 4 d^2 without recurrence), out_proj d^2, fc1 and fc2 4 d^2 each, two
-/// norms; the embedding and the last norm.
+/// As in docs/model.md, section 20: in_proj (5 d^2, or 4 d^2 without recurrence), out_proj d^2, fc1 and fc2 4 d^2
+/// each, two norms; the embedding and the last norm.
 std::int64_t parameters(const model::ModelConfig& model) {
   const std::int64_t d = model.width;
   const std::int64_t projections = model.recurrence ? 5 : 4;

@@ -139,8 +139,8 @@ struct RecurrenceGradient {
   Values dx, df;
 };
 
-/// Gradient of e . h for h = recurrence(x, f): the reversed scan of spec 1.1, s_t = e_t + g_{t+1} s_{t+1}, then
-/// dx_t = (1 - g_t) s_t and df_t = s_t (h_{t-1} - x_t) g_t (1 - g_t).
+/// Gradient of e . h for h = recurrence(x, f): the reversed scan of docs/model.md, section 5,
+/// s_t = e_t + g_{t+1} s_{t+1}, then dx_t = (1 - g_t) s_t and df_t = s_t (h_{t-1} - x_t) g_t (1 - g_t).
 inline RecurrenceGradient recurrence_gradient(const Values& e, const Values& x, const Values& f,
                                               const HeadShape& s) {
   RecurrenceGradient result{Values(x.size()), Values(x.size())};
@@ -228,7 +228,7 @@ inline Attention attention(const Values& q, const Values& k, const Values& v, co
         double total = 0;
         for (std::int64_t key = 0; key <= t; ++key) {
           at(score, key) = 0;
-          // A(t) as spec 1.2 writes it.
+          // A(t) as docs/model.md, section 6, writes it.
           const bool attends = (pattern.dilation > 0 && (key + 1) % pattern.dilation == 0) ||
                                t - key <= pattern.window || key < pattern.sinks;
           if (!attends) continue;

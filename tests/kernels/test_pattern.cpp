@@ -59,7 +59,7 @@ TEST_CASE("a bad pattern says what is wrong") {
                        "job.pattern: the window is -5; it is at least 0", Error);
 }
 
-TEST_CASE("attends is the definition of the specification") {
+TEST_CASE("attends is the definition of docs/model.md, section 6") {
   const Pattern pattern{4, 2, 1};
   for (std::int64_t t = 0; t < 20; ++t) {
     for (std::int64_t s = 0; s < 22; ++s) {

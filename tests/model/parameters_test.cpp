@@ -7,7 +7,7 @@
 using namespace ratplus;
 using model::ModelConfig;
 
-TEST_CASE("the published sizes have the published numbers of parameters (spec 1)") {
+TEST_CASE("the published sizes have the published numbers of parameters (docs/model.md, section 20)") {
   CHECK(model::parameter_count({.layers = 24, .width = 2048}) == 1'474'922'496);
   CHECK(model::parameter_count({.layers = 32, .width = 4096}) == 7'647'531'008);
   CHECK(std::abs(static_cast<double>(model::parameter_count({.layers = 28, .width = 2560})) - 2.65e9) <

@@ -38,7 +38,7 @@ model::ModelConfig model_of(const data::hdf5::Group& group);
 /// "64,0,0", by layer "64,0,0;dense", by head "16,32,4|none,24,2;dense|8,0,1".
 model::PatternPlan plan_of(const std::string& text);
 
-/// Fills a session's weights from the arrays of a group, by the names of spec section 4.
+/// Fills a session's weights from the arrays of a group, by the names of docs/model.md, section 2.
 void load_weights(train::Session& session, const ReferenceFile& file, const std::string& group);
 /// A parameter's elements out of unit-shaped flat values.
 std::vector<float> parameter(Ops& ops, const Tensor& unit_values, const parallel::ParameterSlot& slot);

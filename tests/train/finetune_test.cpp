@@ -1,4 +1,5 @@
-// Fine-tuning (spec 2.3) on a small made task that can be learnt: a digit's successor, whatever stands before it.
+// Fine-tuning (docs/model.md, section 17) on a small made task that can be learnt: a digit's successor,
+// whatever stands before it.
 #include <doctest/doctest.h>
 
 #include <algorithm>
