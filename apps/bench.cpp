@@ -10,17 +10,17 @@
 #include "apps/device_options.h"
 #include "apps/format.h"
 #include "apps/with_ranks.h"
-#include "data/json_dump.h"
-#include "data/pending_file.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/units.h"
 #include "kernels/datasheet.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
 #include "lib/report/timeline_chart.h"
-#include "lib/train/start_defaults.h"
+#include "lib/session/start_defaults.h"
 
 namespace ratplus::apps {
 namespace {
@@ -74,7 +74,7 @@ void check_directory_of(const char* option, const std::string& file) {
 }
 
 void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) data::write_whole_file(file, data::json_dump(json, 1) + "\n");
+  if (!file.empty()) write_whole_file(file, json_dump(json, 1) + "\n");
 }
 
 // --- ops ------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
     if (!args.precision.empty()) overrides.push_back("job.precision=" + args.precision);
     if (args.any_order) overrides.push_back("job.deterministic=false");
     if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
-    job = config::load_job(args.subject[1], overrides, train::start_defaults);
+    job = config::load_job(args.subject[1], overrides, session::start_defaults);
     const double rows = static_cast<double>(args.micro_batches) * static_cast<double>(job.data.micro_batch) *
                         static_cast<double>(job.data.window);
     constexpr double most_rows = 0x1p32;  // of random tokens, which lie in memory
@@ -322,8 +322,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   print_profile(times);
   print_communication(times);
   if (!args.timeline.empty()) {
-    data::write_whole_file(args.timeline,
-                           report::draw_timeline(times.timeline, timeline_title(args, job, times)));
+    write_whole_file(args.timeline, report::draw_timeline(times.timeline, timeline_title(args, job, times)));
   }
   write_json(args.json, to_json(args, job, times, peak));
   return 0;

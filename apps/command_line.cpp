@@ -2,7 +2,7 @@
 
 #include <iostream>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "parallel/launch.h"
 
 namespace ratplus::apps {

@@ -1,6 +1,6 @@
 // ratplus convert: a model's weights from one format to another.
 #include "lib/weights/convert.h"
-#include "kernels/units.h"
+#include "base/units.h"
 
 #include <fmt/core.h>
 
@@ -15,10 +15,10 @@
 #include "apps/format.h"
 #include "apps/output.h"
 #include "apps/progress_line.h"
-#include "data/tokenizer.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/stop_signal.h"
+#include "data/tokenizer/tokenizer.h"
 #include "lib/model/parameters.h"
-#include "lib/train/stop_signal.h"
 
 namespace ratplus::apps {
 namespace {
@@ -108,7 +108,7 @@ class Progress {
   explicit Progress(std::int64_t bytes) : all_(bytes) {}
 
   void add(std::int64_t bytes) {
-    if (train::StopSignal::received() != 0) throw Interrupted{};
+    if (StopSignal::received() != 0) throw Interrupted{};
     done_ += bytes;
     const double passed = seconds();
     if (passed < 1) return;  // done before it can be read
@@ -160,7 +160,7 @@ int convert(ConvertArguments args) {
     fail("--head-dim {}: {} says that its heads have {} channels", args.head_dim, args.paths[0],
          source->info().model.head_dim);
   }
-  const train::StopSignal signal;
+  const StopSignal signal;
   Progress progress(weights::bytes_to_read(*source, destination, args.options));
   args.options.progress = [&](std::int64_t bytes) { progress.add(bytes); };
   try {
@@ -169,7 +169,7 @@ int convert(ConvertArguments args) {
   } catch (const Interrupted&) {
     progress.finish();
     print_error(fmt::format("interrupted; {} was not finished and what was written is removed", destination));
-    return 128 + train::StopSignal::received();
+    return 128 + StopSignal::received();
   }
   print_result(*source, destination, args.options, progress.seconds());
   return 0;

@@ -13,13 +13,13 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
-#include "data/byte_stream.h"
-#include "data/loader.h"
-#include "data/samples.h"
-#include "data/text_source.h"
-#include "data/tokenizer.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/files/byte_stream.h"
+#include "base/units.h"
+#include "data/samples/loader.h"
+#include "data/samples/samples.h"
+#include "data/text/text_source.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace ratplus::apps {
 namespace {
@@ -103,7 +103,7 @@ double read_plainly(const fs::path& directory, const data::Manifest& manifest, s
   bytes = 0;
   const Stopwatch watch;
   for (const auto& shard : manifest.train) {
-    const auto stream = data::open_bytes(directory / shard.file, data::Packing::none);
+    const auto stream = open_bytes(directory / shard.file, Packing::none);
     while (const std::size_t got = stream->read(buffer)) bytes += static_cast<std::int64_t>(got);
   }
   return watch.seconds();

@@ -13,18 +13,18 @@
 #include "apps/format.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
-#include "data/json_dump.h"
-#include "data/pending_file.h"
-#include "data/supervised_samples.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/units.h"
+#include "data/samples/supervised_samples.h"
 #include "lib/config/job.h"
 #include "lib/config/pattern_toml.h"
+#include "lib/evaluation/logits_dump.h"
+#include "lib/evaluation/validation.h"
 #include "lib/report/table.h"
-#include "lib/train/logits_dump.h"
-#include "lib/train/session.h"
-#include "lib/train/start_defaults.h"
-#include "lib/train/validation.h"
+#include "lib/session/session.h"
+#include "lib/session/start_defaults.h"
 #include "lib/weights/source.h"
 
 namespace ratplus::apps {
@@ -164,8 +164,8 @@ parallel::Settings fitting(parallel::Settings settings, const parallel::World& w
   return settings;
 }
 
-train::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads,
-                                        const parallel::World& world) {
+session::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads,
+                                          const parallel::World& world) {
   return {.model = e.info().model,
           .shapes = shapes,
           .use = parallel::Use::evaluation,
@@ -186,15 +186,15 @@ void require_writable_name(const char* option, const std::string& file) {
 
 /// The held-out windows of a dataset.
 struct HeldOut {
-  train::ValidationSettings settings;
+  evaluation::ValidationSettings settings;
   data::Manifest manifest;
 
   bool has_samples() const { return manifest.sample_length > 0; }
-  std::unique_ptr<train::Validator> validator(const parallel::World& world) const;
+  std::unique_ptr<evaluation::Validator> validator(const parallel::World& world) const;
 };
 
-std::unique_ptr<train::Validator> HeldOut::validator(const parallel::World& world) const {
-  if (!has_samples()) return std::make_unique<train::Validator>(settings, manifest, world);
+std::unique_ptr<evaluation::Validator> HeldOut::validator(const parallel::World& world) const {
+  if (!has_samples()) return std::make_unique<evaluation::Validator>(settings, manifest, world);
   const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
       only, data::WindowSamples::Settings{.split = settings.split,
@@ -203,7 +203,8 @@ std::unique_ptr<train::Validator> HeldOut::validator(const parallel::World& worl
                                           .seed = 0});
   const auto count =
       samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
-  return std::make_unique<train::Validator>(std::move(samples), count, train::Validated::labelled, world);
+  return std::make_unique<evaluation::Validator>(std::move(samples), count, evaluation::Validated::labelled,
+                                                 world);
 }
 
 void check_dataset(const Evaluation& e, const HeldOut& held_out) {
@@ -248,8 +249,8 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
   return held_out;
 }
 
-void write_json(const std::string& file, const Evaluation& e, const train::ValidationSettings& settings,
-                const std::vector<train::PatternScore>& scores, std::int64_t sequences) {
+void write_json(const std::string& file, const Evaluation& e, const evaluation::ValidationSettings& settings,
+                const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (std::size_t p = 0; p < scores.size(); ++p) {
     const auto& score = scores[p];
@@ -268,10 +269,10 @@ void write_json(const std::string& file, const Evaluation& e, const train::Valid
                                       {"window", settings.window},
                                       {"sequences", sequences},
                                       {"results", std::move(results)}};
-  data::write_whole_file(file, data::json_dump(all, 1) + "\n");
+  write_whole_file(file, json_dump(all, 1) + "\n");
 }
 
-void print_scores(const Evaluation& e, const std::vector<train::PatternScore>& scores) {
+void print_scores(const Evaluation& e, const std::vector<evaluation::PatternScore>& scores) {
   std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
   if (scores.front().accuracy) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
   for (std::size_t p = 0; p < scores.size(); ++p) {
@@ -288,8 +289,8 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   HeldOut held_out;
   world.agree([&] { held_out = find_data(args, e); });
   const auto& settings = held_out.settings;
-  train::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
-  std::unique_ptr<train::Validator> validator;
+  session::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
+  std::unique_ptr<evaluation::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
     validator = held_out.validator(world);
@@ -321,20 +322,20 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
 
 /// Every rank computes all of it, so that shardings need no case of their own; the root writes.
 int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
-  train::TokenRows tokens;
+  evaluation::TokenRows tokens;
   world.agree([&] {
     require_writable_name("--dump-logits", args.dump_logits);
-    tokens = train::read_token_rows(args.tokens, e.info().model.vocab_size);
+    tokens = evaluation::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
-  train::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);
+  session::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);
   world.agree([&] { weights::load(*e.source, session.store(), session.ops()); });
   session.store().publish_masters();
   std::vector<double> losses;
-  train::dump_logits(session, tokens, e.patterns, args.dump_logits, losses);
+  evaluation::dump_logits(session, tokens, e.patterns, args.dump_logits, losses);
   if (!world.root()) return 0;
   fmt::print("{}: step {}; {} of {} of {}\n", e.info().directory.string(), e.info().step,
              counted(tokens.rows(), "sequence"), counted(tokens.length, "token"), args.tokens);
-  std::vector<train::PatternScore> scores;
+  std::vector<evaluation::PatternScore> scores;
   for (const double loss : losses) scores.push_back({loss, {}});
   print_scores(e, scores);
   fmt::print("logits and losses: {}\n", args.dump_logits);
@@ -346,7 +347,7 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   Evaluation e;
   world.agree([&] { e = resolve(args, checkpoint); });
   for (const auto& pattern : e.patterns) {
-    const auto note = train::other_pattern_note(e.info(), pattern);
+    const auto note = session::other_pattern_note(e.info(), pattern);
     if (world.root() && !note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
   }
   return args.tokens.empty() ? evaluate_data(args, e, world) : dump_logits(args, e, world);

@@ -8,10 +8,10 @@
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/progress_line.h"
-#include "data/import_tokens.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
-#include "lib/train/stop_signal.h"
+#include "base/error.h"
+#include "base/stop_signal.h"
+#include "base/units.h"
+#include "data/prepare/import_tokens.h"
 
 namespace ratplus::apps {
 namespace {
@@ -85,10 +85,10 @@ int import_command(const Arguments& args) {
   const auto options = parse(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
-  const train::StopSignal signal;
+  const StopSignal signal;
   ProgressLine line(5);
   const auto [manifest, warnings] = data::import_tokens(*options, [&](const data::ImportProgress& progress) {
-    if (train::StopSignal::received() != 0) throw Interrupted();
+    if (StopSignal::received() != 0) throw Interrupted();
     line.update(fmt::format("import: {} of {} tokens", format_count(double(progress.tokens)),
                             format_count(double(progress.tokens_total))));
   });

@@ -14,23 +14,23 @@
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/progress_line.h"
-#include "data/hdf5.h"
-#include "data/manifest.h"
-#include "data/sample_shard.h"
-#include "data/shard.h"
-#include "data/supervised_samples.h"
-#include "data/token_stream.h"
-#include "data/tokenizer.h"
-#include "data/verify_dataset.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/files/hdf5.h"
+#include "base/stop_signal.h"
+#include "base/units.h"
+#include "data/dataset/manifest.h"
+#include "data/dataset/sample_shard.h"
+#include "data/dataset/shard.h"
+#include "data/dataset/token_stream.h"
+#include "data/samples/supervised_samples.h"
+#include "data/samples/verify_dataset.h"
+#include "data/tokenizer/tokenizer.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
-#include "lib/train/start_defaults.h"
-#include "lib/train/stop_signal.h"
+#include "lib/session/start_defaults.h"
 #include "lib/weights/convert.h"
 #include "lib/weights/source.h"
 
@@ -89,7 +89,7 @@ class VerifyLine {
  public:
   explicit VerifyLine(std::int64_t all) : all_(all) {}
   void add(std::int64_t bytes) {
-    if (train::StopSignal::received() != 0) throw Interrupted();
+    if (StopSignal::received() != 0) throw Interrupted();
     done_ += bytes;
     if (all_ > worth_saying)
       line_.update(fmt::format("verifying {} of {}", format_bytes(done_), format_bytes(all_)));
@@ -126,7 +126,7 @@ void inspect_checkpoint(const fs::path& path, bool all, bool verify) {
   std::fflush(stdout);
   if (!verify) return;
   {
-    const train::StopSignal signal;
+    const StopSignal signal;
     VerifyLine line(bytes);
     checkpoint::verify(info, [&](std::int64_t read) { line.add(read); });
   }
@@ -139,7 +139,7 @@ void inspect_checkpoint(const fs::path& path, bool all, bool verify) {
 void read_all(weights::Source& source) {
   std::int64_t bytes = 0;
   for (const auto& unit : source.units()) bytes += unit.numel * static_cast<std::int64_t>(sizeof(float));
-  const train::StopSignal signal;
+  const StopSignal signal;
   VerifyLine line(bytes);
   weights::ExportOptions options;
   options.progress = [&](std::int64_t read) { line.add(read); };
@@ -279,7 +279,7 @@ void verify(const fs::path& path, const data::Manifest& manifest) {
   const auto tokens = manifest.tokens(data::Split::train) + manifest.tokens(data::Split::validation);
   std::vector<std::string> wrong;
   {
-    const train::StopSignal signal;
+    const StopSignal signal;
     VerifyLine line(tokens * bytes_a_token);
     wrong = data::verify_dataset(path, manifest, [&](std::int64_t read) { line.add(read * bytes_a_token); });
   }
@@ -324,7 +324,7 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
 
 /// Of samples with labels.
 bool inspect_sample_shard(const fs::path& path, bool quick) {
-  if (!data::hdf5::File::open(path).has("labels")) return false;
+  if (!hdf5::File::open(path).has("labels")) return false;
   const data::SampleShardReader reader(path);
   const auto& info = reader.info();
   fmt::print("shard      {} ({})\n", path.string(),
@@ -335,7 +335,7 @@ bool inspect_sample_shard(const fs::path& path, bool quick) {
   std::fflush(stdout);
   if (quick) return true;
   {
-    const train::StopSignal signal;
+    const StopSignal signal;
     VerifyLine line(info.samples * info.length * bytes_a_token);
     reader.verify([&](std::int64_t read) { line.add(read * bytes_a_token); });
   }
@@ -355,7 +355,7 @@ void inspect_shard(const fs::path& path, bool quick) {
   std::fflush(stdout);
   if (quick) return;
   {
-    const train::StopSignal signal;
+    const StopSignal signal;
     VerifyLine line(info.tokens * bytes_a_token);
     reader.verify([&](std::int64_t read) { line.add(read * bytes_a_token); });
   }
@@ -363,7 +363,7 @@ void inspect_shard(const fs::path& path, bool quick) {
 }
 
 void inspect_job(const fs::path& path) {
-  const auto job = config::load_job(path, {}, train::start_defaults);
+  const auto job = config::load_job(path, {}, session::start_defaults);
   print_model(job.model);
   fmt::print("\n{}", config::to_toml(job));
 }

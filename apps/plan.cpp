@@ -9,14 +9,14 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
-#include "data/json_dump.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/units.h"
 #include "lib/plan/plan.h"
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
-#include "lib/train/start_defaults.h"
+#include "lib/session/start_defaults.h"
 
 namespace ratplus::apps {
 namespace {
@@ -302,7 +302,7 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
 }
 
 void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) data::write_whole_file(file, data::json_dump(json, 1) + "\n");
+  if (!file.empty()) write_whole_file(file, json_dump(json, 1) + "\n");
 }
 
 int plan_one(const PlanArguments& args, const config::JobConfig& job) {
@@ -366,7 +366,7 @@ int plan_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   refuse_ranks("plan");
-  const auto job = config::load_job(parsed->job, parsed->overrides, train::start_defaults);
+  const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
   return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
 }
 

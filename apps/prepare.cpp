@@ -1,5 +1,5 @@
 // ratplus prepare: text to a tokenizer and a dataset of token shards.
-#include "data/prepare.h"
+#include "data/prepare/prepare.h"
 
 #include <fmt/format.h>
 
@@ -16,9 +16,9 @@
 #include "apps/output.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
-#include "lib/train/stop_signal.h"
+#include "base/error.h"
+#include "base/stop_signal.h"
+#include "base/units.h"
 
 namespace ratplus::apps {
 namespace {
@@ -192,13 +192,13 @@ data::Team team_of(const parallel::World& world) {
 }
 
 int prepare(data::PrepareOptions options, const parallel::World& world) {
-  const train::StopSignal signal;
+  const StopSignal signal;
   options.threads = world.threads(options.threads);
   std::optional<ProgressLine> line;
   if (world.root()) line.emplace(5);
   std::string phase;
   const auto report = [&](const data::PrepareProgress& progress) {
-    if (train::StopSignal::received() != 0) throw Interrupted();
+    if (StopSignal::received() != 0) throw Interrupted();
     if (line) line->update(progress_text(progress), progress.phase != phase);
     phase = progress.phase;
   };

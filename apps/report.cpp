@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "apps/command_line.h"
-#include "data/pending_file.h"
-#include "data/sha256.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/files/sha256.h"
 #include "lib/report/chart.h"
 #include "lib/report/page.h"
 #include "lib/report/table.h"
@@ -92,7 +92,7 @@ std::string joint_name(const std::vector<report::RunMetrics>& runs) {
   // Cut before a character; the digest tells it from others that begin alike.
   std::size_t end = most - 9;
   while ((static_cast<unsigned char>(name[end]) & 0xC0) == 0x80) --end;
-  return name.substr(0, end) + "-" + data::sha256_hex(name).substr(0, 8);
+  return name.substr(0, end) + "-" + sha256_hex(name).substr(0, 8);
 }
 
 OutputFiles output_files(const ReportArguments& args, const std::vector<report::RunMetrics>& runs) {
@@ -139,9 +139,9 @@ int report_command(const Arguments& args) {
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
   const auto files = output_files(*parsed, runs);
-  if (!files.picture.empty()) data::write_whole_file(files.picture, report::draw_loss_chart(runs));
+  if (!files.picture.empty()) write_whole_file(files.picture, report::draw_loss_chart(runs));
   if (!files.page.empty())
-    data::write_whole_file(files.page, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
+    write_whole_file(files.page, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
   print_tables(*parsed, runs);
   fmt::print("\n");
   if (!files.picture.empty()) fmt::print("loss curves: {}\n", fs::proximate(files.picture).string());

@@ -7,10 +7,10 @@
 
 #include "apps/command_line.h"
 #include "apps/progress_line.h"
-#include "data/supervised.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
-#include "lib/train/stop_signal.h"
+#include "base/error.h"
+#include "base/stop_signal.h"
+#include "base/units.h"
+#include "data/prepare/supervised.h"
 
 namespace ratplus::apps {
 namespace {
@@ -103,10 +103,10 @@ int samples_command(const Arguments& args) {
   const auto options = parse(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
-  const train::StopSignal signal;
+  const StopSignal signal;
   ProgressLine line(5);
   const auto result = data::prepare_supervised(*options, [&](std::int64_t lines) {
-    if (train::StopSignal::received() != 0) throw Interrupted();
+    if (StopSignal::received() != 0) throw Interrupted();
     line.update("samples: " + counted(lines, "line"));
   });
   line.finish();

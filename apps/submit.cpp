@@ -10,20 +10,20 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/format.h"
-#include "data/file_lock.h"
-#include "data/new_directories.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/file_lock.h"
+#include "base/files/new_directories.h"
+#include "base/files/pending_file.h"
+#include "base/units.h"
 #include "kernels/ops.h"
-#include "kernels/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/plan.h"
+#include "lib/run/run_directory.h"
+#include "lib/session/start_defaults.h"
 #include "lib/slurm/batch_script.h"
 #include "lib/slurm/sbatch.h"
-#include "lib/train/run_directory.h"
-#include "lib/train/start_defaults.h"
 #include "lib/train/trainer.h"
 #include "lib/weights/source.h"
 
@@ -196,9 +196,9 @@ struct Start {
 };
 
 Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
-  train::check_directories(job);
+  run::check_directories(job);
   const auto newest = checkpoint::newest(job.job.directory);
-  const auto state = train::look_at_run(job, true, newest);
+  const auto state = run::look_at_run(job, true, newest);
   if (state.checkpoint) {
     train::look_at_start(job, data, *state.checkpoint, true);
     const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
@@ -219,7 +219,7 @@ Start check_start(const config::JobConfig& job, const train::TrainingData& data,
 /// A second job in the same run directory would wait in the queue only to fail there.
 void check_not_queued(const fs::path& note) {
   if (!fs::exists(note)) return;
-  std::string job = data::read_whole_file(note);
+  std::string job = read_whole_file(note);
   job.erase(job.find_last_not_of('\n') + 1);
   const std::string state = slurm::state_of(job);
   if (!state.empty())
@@ -255,14 +255,13 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
         "there is no sbatch here: jobs are submitted on a login node of a Slurm cluster; --dry-run prints "
         "the script");
   }
-  data::NewDirectories made(run, "job.directory");
-  const data::FileLock one_at_a_time(run / ".submit.lock", run, "`ratplus submit`",
-                                     data::FileLock::After::remove);
+  NewDirectories made(run, "job.directory");
+  const FileLock one_at_a_time(run / ".submit.lock", run, "`ratplus submit`", FileLock::After::remove);
   check_not_queued(note);
-  data::write_whole_file(script.job_file, config::to_toml(job));
-  data::write_whole_file(file, script.text());
+  write_whole_file(script.job_file, config::to_toml(job));
+  write_whole_file(file, script.text());
   const std::string number = slurm::submit(file);
-  data::write_whole_file(note, number + "\n");
+  write_whole_file(note, number + "\n");
   made.keep();
   const std::string log = (run / fmt::format("slurm-{}.log", number)).string();
   fmt::print(
@@ -277,7 +276,7 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
 int submit(const SubmitArguments& args) {
   const auto& r = args.resources;
   const auto given = config::load_job(args.job, args.overrides,
-                                      train::start_defaults);  // epochs stay epochs in what is written
+                                      session::start_defaults);  // epochs stay epochs in what is written
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "apps/command_line.h"
-#include "data/pending_file.h"
-#include "data/token_numbers.h"
-#include "data/tokenizer.h"
-#include "data/utf8.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/utf8.h"
+#include "data/tokenizer/token_numbers.h"
+#include "data/tokenizer/tokenizer.h"
 #include "lib/checkpoint/tokenizer_of.h"
 
 namespace ratplus::apps {
@@ -57,7 +57,7 @@ void warn(const std::string& text) {
 }
 
 void encode(const data::Tokenizer& tokenizer, std::string text) {
-  if (const auto repaired = data::repair_utf8(text); repaired > 0)
+  if (const auto repaired = repair_utf8(text); repaired > 0)
     warn("ill-formed UTF-8 in the text became U+FFFD");
   std::vector<std::int32_t> tokens;
   tokenizer.encode(text, tokens);
@@ -89,7 +89,7 @@ int tokenize_command(const Arguments& args) {
   refuse_ranks("tokenize");
   const data::Tokenizer tokenizer(checkpoint::tokenizer_of(given.front()));
   std::vector<std::string> texts(given.begin() + 1, given.end());
-  for (const std::string& file : files) texts.push_back(data::read_whole_file(file));
+  for (const std::string& file : files) texts.push_back(read_whole_file(file));
   if (texts.empty()) texts.push_back(standard_input());
   if (decoding) {
     decode(tokenizer, texts);

@@ -15,15 +15,15 @@
 #include "apps/train_display.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/stop_signal.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
-#include "lib/train/run_end.h"
-#include "lib/train/run_record.h"
-#include "lib/train/start_defaults.h"
-#include "lib/train/stop_signal.h"
+#include "lib/run/run_end.h"
+#include "lib/run/run_record.h"
+#include "lib/session/start_defaults.h"
 #include "lib/weights/convert.h"
 
 namespace ratplus::apps {
@@ -94,7 +94,7 @@ std::optional<TrainArguments> parse(const Arguments& args) {
 
 /// What the run directory holds, and damaged checkpoints that are passed over.
 struct FoundRun {
-  train::RunState state;
+  run::RunState state;
   std::vector<checkpoint::Damaged> damaged;
   std::int64_t verified_bytes = 0;  ///< of checkpoints, by all ranks
   double verified_seconds = 0;
@@ -104,8 +104,8 @@ struct FoundRun {
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
   world.agree([&] {
     if (!world.root()) return;
-    train::check_directories(job);
-    if (resume) train::check_resumable(job);
+    run::check_directories(job);
+    if (resume) run::check_resumable(job);
   });
   FoundRun found;
   std::optional<std::filesystem::path> checkpoint;
@@ -127,7 +127,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
   auto& state = found.state;
   const auto chosen = world.from_root([&] {
     if (!resume) checkpoint = checkpoint::newest(job.job.directory);
-    state = train::look_at_run(job, resume, checkpoint);
+    state = run::look_at_run(job, resume, checkpoint);
     return state.checkpoint ? state.checkpoint->string() : std::string();
   });
   if (!chosen.empty()) state.checkpoint = chosen;
@@ -172,9 +172,9 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
         .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
         .force = true,
         .progress = [&](std::int64_t bytes) {
-          if (train::StopSignal::received() != 0) {
+          if (StopSignal::received() != 0) {
             fail("{}: stopped by {} while it was written; --resume writes it", file.string(),
-                 train::name_of_signal(train::StopSignal::received()));
+                 name_of_signal(StopSignal::received()));
           }
           done += bytes;
           progress.update(fmt::format("exporting {}: {} of {}", file.string(), format_bytes(done),
@@ -187,9 +187,9 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
 }
 
 /// Adds to the record of a start how it ended. Where that cannot be written, on a full disk say, the end is the same.
-void note_end(const std::filesystem::path& start_file, const train::RunEnd& end) noexcept {
+void note_end(const std::filesystem::path& start_file, const run::RunEnd& end) noexcept {
   try {
-    train::write_run_end(start_file, end);
+    run::write_run_end(start_file, end);
   } catch (const std::exception& error) {
     print_error(fmt::format("warning: how this ends is not recorded: {}", error.what()));
   }
@@ -211,7 +211,7 @@ void note_failure(const std::filesystem::path& start_file, train::Trainer& train
   } catch (const std::exception& error) {
     lost = error.what();
   }
-  note_end(start_file, {.how = train::RunEnd::How::failed,
+  note_end(start_file, {.how = run::RunEnd::How::failed,
                         .step = trainer.step(),
                         .message = lost.empty() ? message : message + "; " + lost});
 }
@@ -220,21 +220,21 @@ void note_failure(const std::filesystem::path& start_file, train::Trainer& train
 /// and the record of the end.
 bool is_complete(const config::JobConfig& job, const parallel::World& world) {
   return world.from_root([&] {
-    const auto end = train::read_run_end(job.job.directory);
-    return std::string(end && end->how == train::RunEnd::How::finished ? "yes" : "");
+    const auto end = run::read_run_end(job.job.directory);
+    return std::string(end && end->how == run::RunEnd::How::finished ? "yes" : "");
   }) == "yes";
 }
 
 /// The status of the command.
 int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const parallel::World& world,
                    TrainDisplay& display, const std::filesystem::path& start_file, std::int64_t stop_after) {
-  using How = train::RunEnd::How;
-  const train::StopSignal signal;  // what comes after the last save is not to be cut short by a second signal
+  using How = run::RunEnd::How;
+  const StopSignal signal;  // what comes after the last save is not to be cut short by a second signal
   const auto outcome = trainer.run(stop_after);
   const auto unwritten = lost_lines(trainer, display);
   if (!unwritten.empty()) display.fail(unwritten + "; these lines are lost");
-  train::RunEnd end{.step = trainer.step(),
-                    .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
+  run::RunEnd end{.step = trainer.step(),
+                  .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
   const auto note = [&](How how) {
     end.how = how;
     if (!unwritten.empty()) end.message += (end.message.empty() ? "" : "; ") + unwritten;
@@ -253,7 +253,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   if (outcome == train::Outcome::interrupted) {
     const bool asked_for = trainer.stop_signal() == 0;
     end.signal =
-        asked_for ? fmt::format("--stop-after {}", stop_after) : train::name_of_signal(trainer.stop_signal());
+        asked_for ? fmt::format("--stop-after {}", stop_after) : name_of_signal(trainer.stop_signal());
     note(How::stopped);
     display.say(fmt::format("stopped by {} after step {}; go on with --resume", end.signal, trainer.step()));
     return asked_for ? 0 : exit_interrupted;
@@ -261,9 +261,9 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   try {
     export_weights(job, world);
   } catch (const parallel::AgreedError& error) {
-    const auto stopped_by = static_cast<int>(world.max(std::int64_t{train::StopSignal::received()}));
+    const auto stopped_by = static_cast<int>(world.max(std::int64_t{StopSignal::received()}));
     if (stopped_by == 0) throw;
-    end.signal = train::name_of_signal(stopped_by);
+    end.signal = name_of_signal(stopped_by);
     note(How::stopped);
     display.say(error.what());
     return exit_interrupted;
@@ -276,7 +276,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
-  world.agree([&] { job = config::load_job(args.job, args.overrides, train::start_defaults); });
+  world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
@@ -294,7 +294,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   const auto dataset = train::open_data(job, world);  // before anything is written
   const auto start = train::find_start(job, dataset, world, found.checkpoint);
-  std::optional<train::RunDirectory> run;
+  std::optional<run::RunDirectory> run;
   world.agree([&] {
     if (world.root()) run.emplace(job);
   });
@@ -314,7 +314,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
                     found.told_step, found.step));
   }
   if (start.checkpoint && !start.resume) {
-    if (const auto note = train::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
+    if (const auto note = session::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
       display.say("warning: " + note);
   }
   if (!start.same_data) {
@@ -333,9 +333,9 @@ int train(const TrainArguments& args, const parallel::World& world) {
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;
   const auto start_file =
-      train::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
+      run::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
   world.watchdog().before_end([start_file](const std::string& message) {
-    note_end(start_file, {.how = train::RunEnd::How::failed, .message = message});
+    note_end(start_file, {.how = run::RunEnd::How::failed, .message = message});
   });
   try {
     return run_to_its_end(trainer, job, world, display, start_file, args.stop_after);
@@ -355,18 +355,18 @@ int train_command(const Arguments& args) {
   if (!parsed) return 0;
   if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
     fmt::print("{}",
-               config::to_toml(config::load_job(parsed->job, parsed->overrides, train::start_defaults)));
+               config::to_toml(config::load_job(parsed->job, parsed->overrides, session::start_defaults)));
     return 0;
   }
   if (!parsed->print_config) forget_output();  // the run directory has everything
   std::signal(SIGPIPE, SIG_IGN);               // a reader of the output who leaves ends no training
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
-  train::EndOnSignal before_the_first_step(
+  EndOnSignal before_the_first_step(
       exit_interrupted,
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; go on with --resume\n"
                      : nullptr);
   return with_ranks([&](const parallel::World& world) {
-    const train::EndOnSignal::Mark mark(world.watchdog().stopped());
+    const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
       return train(*parsed, world);
     } catch (...) {

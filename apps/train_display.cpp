@@ -7,13 +7,13 @@
 
 #include "apps/format.h"
 #include "apps/output.h"
-#include "kernels/units.h"
+#include "base/units.h"
 
 namespace ratplus::apps {
 namespace {
 
 /// For the one line of a terminal, 80 columns wide.
-std::string brief_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
+std::string brief_step(const config::JobConfig& job, const run::StepMetrics& metrics) {
   std::string losses;
   for (const auto& half : metrics.halves) {
     losses += fmt::format("{}{:.3f} [{}]", losses.empty() ? "" : ", ", half.loss, half.pattern);
@@ -24,7 +24,7 @@ std::string brief_step(const config::JobConfig& job, const train::StepMetrics& m
 }
 
 /// For a log.
-std::string full_step(const config::JobConfig& job, const train::StepMetrics& metrics) {
+std::string full_step(const config::JobConfig& job, const run::StepMetrics& metrics) {
   std::string losses;
   for (const auto& half : metrics.halves) {
     losses += std::isnan(half.loss)
@@ -50,8 +50,7 @@ std::string describe(const parallel::Mesh& mesh, const parallel::Settings& p) {
 
 }  // namespace
 
-TrainDisplay::TrainDisplay(const config::JobConfig& job, const parallel::World& world,
-                           train::RunDirectory* run)
+TrainDisplay::TrainDisplay(const config::JobConfig& job, const parallel::World& world, run::RunDirectory* run)
     : job_(job), world_(world), run_(run) {}
 
 void TrainDisplay::say(const std::string& line) {
@@ -71,7 +70,7 @@ void TrainDisplay::fail(const std::string& message) {
   print_error(message);
 }
 
-void TrainDisplay::on_start(train::Session& session, std::int64_t first_step) {
+void TrainDisplay::on_start(session::Session& session, std::int64_t first_step) {
   const auto& m = job_.model;
   say(fmt::format("model: {}, width {}, {}, vocabulary {}, {}: {} parameters", counted(m.layers, "layer"),
                   m.width, counted(m.heads(), "head"), m.vocab_size,
@@ -107,7 +106,7 @@ void TrainDisplay::on_phase(const std::string& text) {
   if (run_ != nullptr && progress_.interactive()) progress_.update(last_step_ + "  [" + text + "]");
 }
 
-void TrainDisplay::on_step(const train::StepMetrics& metrics, bool logged) {
+void TrainDisplay::on_step(const run::StepMetrics& metrics, bool logged) {
   last_step_ = brief_step(job_, metrics);
   if (progress_.interactive()) {
     progress_.update(last_step_);
@@ -117,7 +116,7 @@ void TrainDisplay::on_step(const train::StepMetrics& metrics, bool logged) {
   }
 }
 
-void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
+void TrainDisplay::on_validation(const run::ValidationMetrics& metrics) {
   std::string results;
   for (const auto& result : metrics.results) {
     results += fmt::format("  [{}] loss {:.4f} perplexity {:.2f}", result.pattern, result.loss,
@@ -130,12 +129,12 @@ void TrainDisplay::on_validation(const train::ValidationMetrics& metrics) {
   say(fmt::format("validation at step {}{}  ({})", metrics.step, results, format_duration(metrics.seconds)));
 }
 
-void TrainDisplay::on_load(const train::LoadMetrics& metrics) {
+void TrainDisplay::on_load(const run::LoadMetrics& metrics) {
   say(fmt::format("loaded {} from {} in {}", format_bytes(metrics.bytes), metrics.path,
                   format_duration(metrics.seconds)));
 }
 
-void TrainDisplay::on_checkpoint(const train::CheckpointMetrics& metrics) {
+void TrainDisplay::on_checkpoint(const run::CheckpointMetrics& metrics) {
   const auto took = format_duration(metrics.seconds);
   say(metrics.background ? fmt::format("saved {} ({}, of which steps waited {})", metrics.path, took,
                                        format_duration(metrics.stall_seconds))

@@ -6,7 +6,7 @@
 
 #include "apps/progress_line.h"
 #include "lib/config/job.h"
-#include "lib/train/run_directory.h"
+#include "lib/run/run_directory.h"
 #include "lib/train/trainer.h"
 
 namespace ratplus::apps {
@@ -14,14 +14,14 @@ namespace ratplus::apps {
 /// One updating line on a terminal, plain lines elsewhere and in log.txt.
 class TrainDisplay final : public train::TrainListener {
  public:
-  TrainDisplay(const config::JobConfig& job, const parallel::World& world, train::RunDirectory* run);
+  TrainDisplay(const config::JobConfig& job, const parallel::World& world, run::RunDirectory* run);
 
-  void on_start(train::Session& session, std::int64_t first_step) override;
+  void on_start(session::Session& session, std::int64_t first_step) override;
   void on_phase(const std::string& text) override;
-  void on_step(const train::StepMetrics& metrics, bool logged) override;
-  void on_validation(const train::ValidationMetrics& metrics) override;
-  void on_load(const train::LoadMetrics& metrics) override;
-  void on_checkpoint(const train::CheckpointMetrics& metrics) override;
+  void on_step(const run::StepMetrics& metrics, bool logged) override;
+  void on_validation(const run::ValidationMetrics& metrics) override;
+  void on_load(const run::LoadMetrics& metrics) override;
+  void on_checkpoint(const run::CheckpointMetrics& metrics) override;
   void on_warning(const std::string& text) override;
   /// A line that stays.
   void say(const std::string& line);
@@ -37,7 +37,7 @@ class TrainDisplay final : public train::TrainListener {
 
   const config::JobConfig& job_;
   const parallel::World& world_;
-  train::RunDirectory* run_;  ///< null on ranks but the root
+  run::RunDirectory* run_;  ///< null on ranks but the root
   ProgressLine progress_;
   std::string last_step_;
 };

@@ -26,7 +26,7 @@ std::string build() {
 
 }  // namespace
 
-train::ProgramRecord this_program() {
+run::ProgramRecord this_program() {
   return {.version = RATPLUS_VERSION,
           .revision = RATPLUS_REVISION,
           .modified = RATPLUS_MODIFIED,
@@ -40,7 +40,7 @@ void print_version() {
   fmt::print("revision  {}{}\n", program.revision, program.modified ? ", modified" : "");
   fmt::print("compiler  {}\n", program.compiler);
   fmt::print("build     {}\n", program.build);
-  for (const auto& library : train::library_versions())
+  for (const auto& library : run::library_versions())
     fmt::print("{:<18}  {}\n", library.name, library.version);
 }
 

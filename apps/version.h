@@ -1,12 +1,12 @@
 // Which program this is: for `ratplus --version`, and for the record of every run.
 #pragma once
 
-#include "lib/train/run_record.h"
+#include "lib/run/run_record.h"
 
 namespace ratplus::apps {
 
 /// Version, revision and build of this program.
-train::ProgramRecord this_program();
+run::ProgramRecord this_program();
 
 /// Of this program and of the libraries that it runs with.
 void print_version();

@@ -14,7 +14,7 @@
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/terminal.h"
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/report/job_settings.h"
 #include "lib/report/watch_frame.h"
 

@@ -13,10 +13,10 @@
 #include <string_view>
 #include <utility>
 
-#include "kernels/cgroup.h"
+#include "base/cgroup.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "kernels/cuda/device_memory.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
 
 namespace ratplus {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "kernels/tensor.h"
 
 namespace ratplus {

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+#include "base/units.h"
 #include "kernels/cuda/device_memory.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
 
 namespace ratplus {
 namespace {

@@ -1,7 +1,7 @@
 // What the CUDA backend would define, in a build without it.
+#include "base/error.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/versions.h"
-#include "kernels/error.h"
 #include "kernels/ops.h"
 
 namespace ratplus {

@@ -3,8 +3,8 @@
 #include <array>
 #include <charconv>
 
-#include "kernels/error.h"
-#include "kernels/text.h"
+#include "base/error.h"
+#include "base/text.h"
 
 namespace ratplus {
 namespace {

@@ -8,16 +8,13 @@
 #include <span>
 #include <string>
 
+#include "base/bf16.h"
 #include "kernels/device.h"
 
 namespace ratplus {
 
 /// Element types. bf16 is stored as its 16 high bits of a float32.
 enum class DType : std::uint8_t { f32, bf16, i32, u8, f64 };
-
-struct bf16_t {
-  std::uint16_t bits;
-};
 
 std::int64_t size_of(DType dtype);  ///< bytes of one element
 const char* to_string(DType dtype);

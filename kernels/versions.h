@@ -1,15 +1,11 @@
 // The libraries that a room computes with, as they tell their versions at run time.
 #pragma once
 
-#include <string>
 #include <vector>
 
-namespace ratplus {
+#include "base/library_version.h"
 
-struct LibraryVersion {
-  std::string name;
-  std::string version;
-};
+namespace ratplus {
 
 /// OpenBLAS; in a build with CUDA its runtime, cuBLASLt, cuDNN, and what the driver supports.
 std::vector<LibraryVersion> kernel_versions();

@@ -6,8 +6,8 @@
 #include <map>
 #include <numeric>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 
 namespace ratplus::parallel {
 namespace {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cpu/bf16.h"
-#include "kernels/error.h"
 #include "parallel/communicator.h"
 #include "parallel/mpi_wait.h"
 #include "parallel/world.h"

@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/stopwatch.h"
 #include "kernels/cuda/stream.h"
-#include "kernels/error.h"
 
 namespace ratplus::parallel {
 namespace {

@@ -1,5 +1,5 @@
 // What the NCCL communicator would define, in a build without it.
-#include "kernels/error.h"
+#include "base/error.h"
 #include "parallel/nccl_communicator.h"
 
 namespace ratplus::parallel {

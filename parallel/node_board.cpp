@@ -8,7 +8,7 @@
 #include <iterator>
 #include <random>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::parallel {
 

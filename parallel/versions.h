@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "kernels/versions.h"
+#include "base/library_version.h"
 
 namespace ratplus::parallel {
 

@@ -13,8 +13,8 @@
 #include <sstream>
 #include <utility>
 
-#include "kernels/error.h"
-#include "kernels/start_thread.h"
+#include "base/error.h"
+#include "base/start_thread.h"
 
 namespace ratplus::parallel {
 namespace {

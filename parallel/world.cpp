@@ -15,8 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/cgroup.h"
 #include "kernels/buffer.h"
-#include "kernels/cgroup.h"
 #include "parallel/launch.h"
 #include "parallel/mpi_wait.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "parallel/watchdog.h"
 
 namespace ratplus::parallel {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "kernels/tensor.h"
 
 namespace ratplus::cpu {

@@ -7,10 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/median.h"
+#include "base/random.h"
 #include "kernels/buffer.h"
 #include "kernels/host_memory.h"
-#include "kernels/median.h"
-#include "kernels/random.h"
 #include "lib/model/attended_pairs.h"
 
 namespace ratplus::bench {

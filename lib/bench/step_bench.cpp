@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "kernels/median.h"
-#include "kernels/random.h"
+#include "base/median.h"
+#include "base/random.h"
 #include "lib/model/operations.h"
 #include "lib/train/half.h"
 #include "lib/train/trainer.h"
@@ -30,7 +30,7 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_s
 StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& world) {
   const auto& job = settings.job;
   ProfiledOps* profiler = nullptr;
-  train::Session session(train::session_settings(job), world, [&](std::unique_ptr<Ops> ops) {
+  session::Session session(session::session_settings(job), world, [&](std::unique_ptr<Ops> ops) {
     auto wrapped = std::make_unique<ProfiledOps>(std::move(ops));
     profiler = wrapped.get();
     return wrapped;
@@ -42,7 +42,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   const auto rank = static_cast<std::uint32_t>(world.rank());
   const auto inputs = random_tokens(rows, job.model.vocab_size, 2 * rank);
   const auto labels = random_tokens(rows, job.model.vocab_size, 2 * rank + 1);
-  const auto halves = train::halves(job);
+  const auto halves = session::halves(job);
 
   StepTimes result;
   result.device = session.ops().device_name();

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <utility>
 
-#include "data/background_thread.h"
+#include "base/background_thread.h"
+#include "base/error.h"
+#include "base/start_thread.h"
 #include "kernels/buffer.h"
-#include "kernels/error.h"
-#include "kernels/start_thread.h"
 #include "lib/checkpoint/checkpoint.h"
 
 namespace ratplus::checkpoint {
@@ -81,7 +81,7 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
 
 /// On a thread of its own.
 PartFile BackgroundSave::write() {
-  data::leave_signals_to_main_thread();
+  leave_signals_to_main_thread();
   write_part(partial_, info_, part_, units_,
              [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
                if (abandoned_) fail("{}: abandoned", info_.directory.string());
@@ -94,7 +94,7 @@ PartFile BackgroundSave::write() {
 
 /// On a thread of the root's.
 void BackgroundSave::publish() {
-  data::leave_signals_to_main_thread();
+  leave_signals_to_main_thread();
   publish_directory(partial_, info_);
   if (published_) published_();
 }

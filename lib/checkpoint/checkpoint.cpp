@@ -8,8 +8,8 @@
 #include <system_error>
 #include <tuple>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/checkpoint/pending_directory.h"
 
@@ -95,7 +95,7 @@ std::vector<StepDirectory> step_directories(const fs::path& run, std::error_code
 /// For the functions of std::filesystem that report so.
 void require_written(const std::error_code& reason, const fs::path& directory) {
   if (!reason) return;
-  fail("cannot write {}: {}{}", directory.string(), reason.message(), data::write_advice(reason.value()));
+  fail("cannot write {}: {}{}", directory.string(), reason.message(), write_advice(reason.value()));
 }
 
 }  // namespace
@@ -167,9 +167,9 @@ fs::path begin_directory(const fs::path& directory, const parallel::World& world
 
 void publish_directory(const fs::path& partial, const Info& info) {
   write_manifest(partial, info);
-  data::sync_path(partial, info.directory);
+  sync_path(partial, info.directory);
   put_in_place(partial, info.directory);
-  data::sync_path(info.directory.parent_path(), info.directory);
+  sync_path(info.directory.parent_path(), info.directory);
 }
 
 void save(const parallel::World& world, Info info, const parallel::ParameterStore& store,

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <system_error>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/checkpoint/manifest.h"
 
 namespace ratplus::checkpoint {
@@ -31,8 +31,8 @@ void remove_unused(const fs::path& directory) {
     fs::remove(directory, ignored);
     return;
   }
-  const data::Descriptor manifest(directory / manifest_name,
-                                  O_RDWR);  // NFS locks alone only what may be written
+  const Descriptor manifest(directory / manifest_name,
+                            O_RDWR);  // NFS locks alone only what may be written
   if (manifest.ok() && ::flock(manifest.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
   fs::remove(directory / manifest_name, ignored);
   fs::remove_all(directory, ignored);

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "data/descriptor.h"
+#include "base/files/descriptor.h"
 
 namespace ratplus::checkpoint {
 
@@ -15,7 +15,7 @@ class InUse {
   explicit InUse(const std::filesystem::path& directory);
 
  private:
-  data::Descriptor manifest_;  ///< the lock is on it, and goes with it
+  Descriptor manifest_;  ///< the lock is on it, and goes with it
 };
 
 /// Removes a checkpoint, unless somebody reads it or it cannot be removed. The manifest goes first: what is left of an

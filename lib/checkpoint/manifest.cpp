@@ -5,12 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "data/json_dump.h"
-#include "data/parse_json.h"
-#include "data/pending_file.h"
-#include "data/sha256.h"
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/files/sha256.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
+#include "base/units.h"
 #include "lib/checkpoint/model_json.h"
 #include "lib/checkpoint/part.h"
 #include "lib/model/parameters.h"
@@ -122,7 +122,7 @@ constexpr const char* checksum_key = "sha256";
 void check_checksum(Json manifest, const std::filesystem::path& file) {
   const auto stored = manifest.at(checksum_key).get<std::string>();
   manifest.erase(checksum_key);
-  if (data::sha256_hex(data::json_dump(manifest)) != stored)
+  if (sha256_hex(json_dump(manifest)) != stored)
     fail("{}: damaged or changed by hand: its checksum is not that of what it says", file.string());
 }
 
@@ -159,9 +159,8 @@ void write_manifest(const std::filesystem::path& directory, const Info& info) {
                    {"job", info.job}};
   if (!info.begun.empty()) manifest["begun"] = to_json(info.begun);
   if (info.data) manifest["data"] = to_json(*info.data);
-  manifest[checksum_key] = data::sha256_hex(data::json_dump(manifest));
-  data::write_whole_file(directory / manifest_name, data::json_dump(manifest, 1) + '\n',
-                         info.directory / manifest_name);
+  manifest[checksum_key] = sha256_hex(json_dump(manifest));
+  write_whole_file(directory / manifest_name, json_dump(manifest, 1) + '\n', info.directory / manifest_name);
 }
 
 Info read_info(const std::filesystem::path& directory) {
@@ -170,7 +169,7 @@ Info read_info(const std::filesystem::path& directory) {
     fail("{}: no checkpoint here (no {}); give the directory of a checkpoint or of a run", directory.string(),
          manifest_name);
   }
-  return parse_manifest(data::read_whole_file(file), directory);
+  return parse_manifest(read_whole_file(file), directory);
 }
 
 Info parse_manifest(const std::string& text, const std::filesystem::path& directory) {
@@ -178,7 +177,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
   Info info;
   info.directory = directory;
   try {
-    const Json manifest = data::parse_json<Json>(text);
+    const Json manifest = parse_json<Json>(text);
     const int version = check_version(manifest, file);
     info.step = integer_from_json(manifest, "step", file);
     info.updates = integer_from_json(manifest, "updates", file);

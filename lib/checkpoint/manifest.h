@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/manifest.h"
+#include "data/dataset/manifest.h"
 #include "lib/checkpoint/stored_type.h"
 #include "lib/model/config.h"
 
@@ -35,7 +35,7 @@ DataCounts counts_of(const data::Manifest& dataset);
 /// A part's file, as it lies on the disk.
 struct PartFile {
   std::int64_t bytes = 0;
-  std::uint32_t crc32 = 0;  ///< of all bytes (data/crc32.h)
+  std::uint32_t crc32 = 0;  ///< of all bytes (base/files/crc32.h)
 
   friend bool operator==(const PartFile&, const PartFile&) = default;
 };

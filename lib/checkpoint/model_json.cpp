@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/config/keys.h"
 
 namespace ratplus::checkpoint {

@@ -3,21 +3,21 @@
 #include <algorithm>
 #include <system_error>
 
-#include "data/byte_file.h"
-#include "data/conveyor.h"
-#include "data/crc32.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/byte_file.h"
+#include "base/files/conveyor.h"
+#include "base/files/crc32.h"
+#include "base/files/pending_file.h"
 
 namespace ratplus::checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
-using data::hdf5::Dataset;
-using data::hdf5::Element;
-using data::hdf5::f16_t;
-using data::hdf5::File;
-using data::hdf5::Group;
+using hdf5::Dataset;
+using hdf5::Element;
+using hdf5::f16_t;
+using hdf5::File;
+using hdf5::Group;
 
 Element element_of(StoredType type) {
   switch (type) {
@@ -96,7 +96,7 @@ class FileSum {
     for (end = std::min(end, sum_.bytes); at_ < end;) {
       const auto read = std::span(buffer_).first(static_cast<std::size_t>(std::min(piece, end - at_)));
       bytes_.read(at_, read);
-      sum_.crc32 = data::crc32(sum_.crc32, read);
+      sum_.crc32 = crc32(sum_.crc32, read);
       at_ += std::ssize(read);
       if (progress) progress(std::ssize(read));
     }
@@ -107,7 +107,7 @@ class FileSum {
   }
 
  private:
-  data::ByteReader bytes_;
+  ByteReader bytes_;
   std::vector<char> buffer_;
   PartFile sum_;
   std::int64_t at_ = 0;
@@ -132,7 +132,7 @@ void read_all_datasets(const fs::path& directory, const Info& info, int part,
         read_elements(dataset, type, begin, std::span(buffer).first(static_cast<std::size_t>(end - begin)));
         const auto bytes = (end - begin) * bytes_of(type);
         read(bytes, dataset.place_of(begin) + bytes);
-        data::hdf5::let_others_in();
+        hdf5::let_others_in();
       });
     }
   }
@@ -167,14 +167,14 @@ void write_part(const fs::path& directory, const Info& info, int part,
   out.set_attribute("version", std::int64_t{version_of(info)});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
-  data::WriteBehind behind(directory / file_name(part), shown_as);
+  WriteBehind behind(directory / file_name(part), shown_as);
   std::vector<Group> groups;
   for (const Kind kind : all_kinds) {
     if (holds(info, kind)) groups.push_back(out.create_group(to_string(kind)));
   }
   std::optional<Dataset> dataset;
   // Declared last: it ends before what it writes to.
-  data::Conveyor<Piece> writing(pieces, [&](Piece& next) {
+  Conveyor<Piece> writing(pieces, [&](Piece& next) {
     const auto& unit = units[next.unit];
     const auto range = parallel::unit_part(unit, part, info.parts);
     const auto type = type_of(next.kind, info);
@@ -184,7 +184,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
     }
     write_elements(*dataset, type, next.range.begin - range.begin, next.values);
     behind.wrote(next.range.size() * bytes_of(type));
-    data::hdf5::let_others_in();
+    hdf5::let_others_in();
   });
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;
@@ -205,14 +205,14 @@ void write_part(const fs::path& directory, const Info& info, int part,
   dataset.reset();
   groups.clear();
   out.close();
-  data::sync_path(directory / file_name(part), shown_as);
+  sync_path(directory / file_name(part), shown_as);
 }
 
 PartFile verify_written(const fs::path& directory, const Info& info, int part,
                         const std::vector<parallel::UnitLayout>& units,
                         const std::function<void(std::int64_t)>& progress) {
   const fs::path file = directory / file_name(part);
-  data::ReadOnce(file).drop_all();
+  ReadOnce(file).drop_all();
   FileSum sum(file, true);
   // Right behind HDF5, so that each byte comes from the disk once.
   read_all_datasets(directory, info, part, units, [&](std::int64_t bytes, std::int64_t end) {
@@ -270,7 +270,7 @@ const PartReader::Opened& PartReader::open(int part) {
   auto& file = files_[static_cast<std::size_t>(part)];
   if (!file) {
     check_present(info_, part);
-    file = Opened{File::open(path(part)), once_ ? data::ReadOnce(path(part)) : data::ReadOnce()};
+    file = Opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
   }
   return *file;
 }

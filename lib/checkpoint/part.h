@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "data/hdf5.h"
-#include "data/page_cache.h"
+#include "base/files/hdf5.h"
+#include "base/files/page_cache.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/checkpoint/manifest.h"
 #include "parallel/unit.h"
@@ -63,13 +63,13 @@ class PartReader {
       : info_(info), in_use_(info.directory), files_(static_cast<std::size_t>(info.parts)) {}
 
   void read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out);
-  /// From now on each byte is read once, in the order of the files (data/page_cache.h).
+  /// From now on each byte is read once, in the order of the files (base/files/page_cache.h).
   void expect_one_reading() { once_ = true; }
 
  private:
   struct Opened {
-    data::hdf5::File file;
-    data::ReadOnce once;
+    hdf5::File file;
+    ReadOnce once;
   };
   std::filesystem::path path(int part) const { return info_.directory / file_name(part); }
   const Opened& open(int part);

@@ -4,8 +4,8 @@
 
 #include <cstdio>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 
 namespace ratplus::checkpoint {
 namespace {
@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 /// For the functions of std::filesystem that report so.
 void require_written(const std::error_code& reason, const fs::path& directory) {
   if (!reason) return;
-  fail("cannot write {}: {}{}", directory.string(), reason.message(), data::write_advice(reason.value()));
+  fail("cannot write {}: {}{}", directory.string(), reason.message(), write_advice(reason.value()));
 }
 
 }  // namespace
@@ -40,12 +40,12 @@ PendingDirectory::~PendingDirectory() {
 }
 
 void PendingDirectory::commit() {
-  data::sync_path(partial_, final_);
+  sync_path(partial_, final_);
   const fs::path complete = partial_;
   put_in_place(complete, final_);
   partial_.clear();
   const auto parent = final_.has_filename() ? final_.parent_path() : final_.parent_path().parent_path();
-  data::sync_path(parent.empty() ? "." : parent, final_);
+  sync_path(parent.empty() ? "." : parent, final_);
 }
 
 void put_in_place(const fs::path& complete, const fs::path& final_name) {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::checkpoint {
 namespace {

@@ -1,7 +1,7 @@
 #include "lib/checkpoint/tokenizer_of.h"
 
-#include "data/manifest.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "data/dataset/manifest.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 

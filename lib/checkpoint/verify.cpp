@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <system_error>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/model/parameters.h"

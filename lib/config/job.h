@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/sampler.h"
+#include "data/samples/sampler.h"
 #include "kernels/device.h"
 #include "kernels/tensor.h"
 #include "lib/model/config.h"

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "data/foreign_file.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/foreign_file.h"
+#include "base/files/pending_file.h"
 #include "lib/config/job.h"
 #include "lib/config/job_validate.h"
 #include "lib/config/pattern_toml.h"
@@ -189,8 +189,8 @@ JobConfig load_job(const std::filesystem::path& file, const std::vector<std::str
   if (std::filesystem::is_directory(file)) {
     fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
   }
-  const auto text = data::read_whole_file(file);
-  data::refuse_foreign(text, file);
+  const auto text = read_whole_file(file);
+  refuse_foreign(text, file);
   return parse_job(text, file.string(), overrides, start_defaults);
 }
 

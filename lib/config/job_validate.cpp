@@ -6,8 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "lib/config/keys.h"
 #include "lib/model/parameters.h"
 

@@ -2,7 +2,7 @@
 
 #include <fmt/ranges.h>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/config/suggest.h"
 
 namespace ratplus::config {

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/config/suggest.h"
 #include "lib/config/toml_value.h"
 

@@ -6,9 +6,9 @@
 #include <array>
 #include <cmath>
 
-#include "data/utf8.h"
-#include "kernels/error.h"
-#include "kernels/text.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "base/utf8.h"
 
 namespace ratplus::config {
 namespace {
@@ -260,7 +260,7 @@ void Document::add_override(const std::string& text) {
   require_known_key(path.substr(0, dot), path.substr(dot + 1), origin);
 
   const std::string value(trim(std::string_view(text).substr(equals + 1)));
-  if (std::string copy = value; data::repair_utf8(copy) > 0) {
+  if (std::string copy = value; repair_utf8(copy) > 0) {
     fail(
         "--set {}: is not UTF-8, in which job.toml and checkpoints keep it; rename the file or directory, or "
         "start "

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/error.h"
-#include "kernels/random.h"
+#include "base/error.h"
+#include "base/random.h"
 #include "lib/model/block.h"
 #include "lib/model/root.h"
 

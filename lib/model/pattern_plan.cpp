@@ -4,9 +4,9 @@
 
 #include <charconv>
 
-#include "kernels/error.h"
-#include "kernels/text.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "base/units.h"
 
 namespace ratplus::model {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::optim {
 

@@ -6,8 +6,8 @@
 #include <array>
 #include <cctype>
 
+#include "base/error.h"
 #include "kernels/datasheet.h"
-#include "kernels/error.h"
 #include "lib/plan/speeds.h"
 
 namespace ratplus::plan {

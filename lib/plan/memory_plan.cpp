@@ -2,17 +2,17 @@
 
 #include <fmt/ranges.h>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "lib/plan/modelled_rank.h"
-#include "lib/train/job_settings.h"
+#include "lib/session/job_settings.h"
 
 namespace ratplus::plan {
 namespace {
 
 using parallel::Sharding;
 
-std::int64_t bytes_of(const train::SessionSettings& settings, const Cluster& cluster) {
+std::int64_t bytes_of(const session::SessionSettings& settings, const Cluster& cluster) {
   return ModelledRank(settings, cluster).memory().total_bytes();
 }
 
@@ -41,7 +41,7 @@ std::vector<Cut> finer_cuts(const parallel::Settings& now, const Cluster& cluste
 }
 
 /// The same job cut over all GPUs of more and more nodes, with the least of activations.
-std::string more_nodes(train::SessionSettings settings, std::int64_t available, Cluster cluster) {
+std::string more_nodes(session::SessionSettings settings, std::int64_t available, Cluster cluster) {
   constexpr int most_nodes = 4096;
   settings.parallel.shard = Sharding::full;
   settings.parallel.shard_group = parallel::all_ranks;
@@ -61,7 +61,8 @@ std::string more_nodes(train::SessionSettings settings, std::int64_t available, 
 }
 
 /// Settings that fit: another cut of the parameters, else smaller passes, else both, else more nodes.
-std::string find_way(const train::SessionSettings& settings, std::int64_t available, const Cluster& cluster) {
+std::string find_way(const session::SessionSettings& settings, std::int64_t available,
+                     const Cluster& cluster) {
   std::vector<std::string> ways;
   const auto cuts = finer_cuts(settings.parallel, cluster);
   auto next = settings;
@@ -72,11 +73,12 @@ std::string find_way(const train::SessionSettings& settings, std::int64_t availa
     ways.push_back(fmt::format("{} fits ({:.1f} GiB)", cut.keys, gib(needed)));
     break;
   }
-  const auto bytes = [&](const train::SessionSettings& candidate) { return bytes_of(candidate, cluster); };
-  if (auto way = train::way_to_fit(settings, available, bytes); !way.empty()) ways.push_back(std::move(way));
+  const auto bytes = [&](const session::SessionSettings& candidate) { return bytes_of(candidate, cluster); };
+  if (auto way = session::way_to_fit(settings, available, bytes); !way.empty())
+    ways.push_back(std::move(way));
   for (auto cut = cuts.begin(); ways.empty() && cut != cuts.end(); ++cut) {
     next.parallel = cut->settings;
-    const auto way = train::way_to_fit(next, available, bytes);
+    const auto way = session::way_to_fit(next, available, bytes);
     if (!way.empty()) ways.push_back(fmt::format("{} with {}", cut->keys, way));
   }
   if (ways.empty()) return more_nodes(settings, available, cluster);
@@ -87,11 +89,11 @@ std::string find_way(const train::SessionSettings& settings, std::int64_t availa
 
 MemoryPlan plan_memory(const config::JobConfig& job, const Cluster& cluster) {
   config::validate_ranks(job, cluster.ranks());
-  const auto settings = train::session_settings(job);
+  const auto settings = session::session_settings(job);
   const ModelledRank rank(settings, cluster);
   MemoryPlan plan{.parts = rank.memory().plan(),
                   .bytes = rank.memory().total_bytes(),
-                  .available = cluster.gpu->memory - train::gpu_reserve,
+                  .available = cluster.gpu->memory - session::gpu_reserve,
                   .way_to_fit = ""};
   if (!plan.fits()) plan.way_to_fit = find_way(settings, plan.available, cluster);
   return plan;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/model/attended_pairs.h"
 #include "lib/plan/speeds.h"
 

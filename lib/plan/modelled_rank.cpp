@@ -6,7 +6,7 @@
 
 namespace ratplus::plan {
 
-ModelledRank::ModelledRank(const train::SessionSettings& settings, const Cluster& cluster)
+ModelledRank::ModelledRank(const session::SessionSettings& settings, const Cluster& cluster)
     : ops_(*cluster.gpu, settings.precision, settings.deterministic,
            cluster.ranks() > 1 ? speeds::slowest : 1, timeline_),
       arena_(ops_.device()),
@@ -21,7 +21,7 @@ ModelledRank::ModelledRank(const train::SessionSettings& settings, const Cluster
   groups_.shards = std::move(shards);
   groups_.replicas = std::move(replicas);
   const auto sum = [](std::span<double>) {};  // nothing to tell them from the others'
-  parts_ = std::make_unique<train::SessionParts>(settings, ops_, groups_, sum, watchdog_, arena_);
+  parts_ = std::make_unique<session::SessionParts>(settings, ops_, groups_, sum, watchdog_, arena_);
 }
 
 }  // namespace ratplus::plan

@@ -8,7 +8,7 @@
 #include "lib/plan/modelled_communicator.h"
 #include "lib/plan/modelled_ops.h"
 #include "lib/plan/timeline.h"
-#include "lib/train/session_parts.h"
+#include "lib/session/session_parts.h"
 #include "parallel/node_board.h"
 #include "parallel/watchdog.h"
 
@@ -17,9 +17,9 @@ namespace ratplus::plan {
 class ModelledRank {
  public:
   /// Throws Error where the mesh cannot be.
-  ModelledRank(const train::SessionSettings& settings, const Cluster& cluster);
+  ModelledRank(const session::SessionSettings& settings, const Cluster& cluster);
 
-  train::SessionParts& parts() { return *parts_; }
+  session::SessionParts& parts() { return *parts_; }
   const Arena& memory() const { return arena_; }
   const parallel::Mesh& mesh() const { return groups_.mesh; }
   const Timeline& timeline() const { return timeline_; }
@@ -36,7 +36,7 @@ class ModelledRank {
   ModelledCommunicator* shards_;
   ModelledCommunicator* replicas_;
   parallel::MeshGroups groups_;
-  std::unique_ptr<train::SessionParts> parts_;
+  std::unique_ptr<session::SessionParts> parts_;
 };
 
 }  // namespace ratplus::plan

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::plan {

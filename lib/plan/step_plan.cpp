@@ -5,8 +5,8 @@
 #include "lib/model/operations.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/modelled_rank.h"
+#include "lib/session/job_settings.h"
 #include "lib/train/half.h"
-#include "lib/train/job_settings.h"
 
 namespace ratplus::plan {
 namespace {
@@ -76,12 +76,12 @@ class Tally {
 /// The halves of a step of so many micro-batches, after a step before it.
 std::vector<Tally> go_through(const config::JobConfig& job, const Cluster& cluster,
                               std::int64_t micro_batches) {
-  ModelledRank rank(train::session_settings(job), cluster);
+  ModelledRank rank(session::session_settings(job), cluster);
   const auto rows = static_cast<std::size_t>(job.data.micro_batch * job.data.window * micro_batches);
   const std::vector<std::int32_t> tokens(rows, 0);
   std::vector<Tally> result;
   for (const bool counts : {false, true}) {
-    for (const auto& half : train::halves(job)) {
+    for (const auto& half : session::halves(job)) {
       const auto before = Tally::of(rank);
       train::run_half(rank.parts(), half.pattern, {tokens, tokens}, 1, 0);
       if (counts) result.push_back(Tally::of(rank).plus(-1, before));
@@ -90,9 +90,9 @@ std::vector<Tally> go_through(const config::JobConfig& job, const Cluster& clust
   return result;
 }
 
-/// All windows of a validation are computed forward, a micro-batch of each rank at a time (train::Validator).
+/// All windows of a validation are computed forward, a micro-batch of each rank at a time (evaluation::Validator).
 double validation_seconds(const config::JobConfig& job, const Cluster& cluster) {
-  ModelledRank rank(train::session_settings(job), cluster);
+  ModelledRank rank(session::session_settings(job), cluster);
   const std::vector<std::int32_t> tokens(static_cast<std::size_t>(job.data.micro_batch * job.data.window), 0);
   for (const auto& pattern : job.log.validation_patterns) {
     rank.parts().model->forward(tokens, tokens, pattern);
@@ -138,7 +138,7 @@ StepPlan plan_step(const config::JobConfig& job, const Cluster& cluster, std::in
   }
   const auto parameters = model::parameter_count(job.model);
   const auto sequences = job.data.batch / cluster.ranks();
-  const auto names = train::halves(job);
+  const auto names = session::halves(job);
   for (std::size_t h = 0; h < halves.size(); ++h) {
     halves[h].add_to(plan);
     plan.halves.push_back(

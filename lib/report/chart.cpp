@@ -9,8 +9,8 @@
 #include <optional>
 #include <string_view>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/report/axis.h"
 #include "lib/report/curve.h"
 #include "lib/report/svg.h"
@@ -440,7 +440,7 @@ std::string draw_loss_chart(const std::vector<RunMetrics>& runs) {
 }
 
 void write_loss_chart(const std::vector<std::filesystem::path>& runs, const std::filesystem::path& svg) {
-  data::write_whole_file(svg, draw_loss_chart(read_metrics(runs)));
+  write_whole_file(svg, draw_loss_chart(read_metrics(runs)));
 }
 
 }  // namespace ratplus::report

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/median.h"
+#include "base/median.h"
 
 namespace ratplus::report {
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <sstream>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 
 namespace ratplus::report {
 namespace {
@@ -50,7 +50,7 @@ JobSettings read_job_settings(const std::filesystem::path& run) {
   JobSettings job;
   const auto file = run / "job.toml";
   try {
-    job.text = data::read_whole_file(file);
+    job.text = read_whole_file(file);
     job.values = values_in_order(toml::parse(job.text));
   } catch (const Error& error) {
     job.missing = error.what();

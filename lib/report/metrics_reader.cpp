@@ -8,9 +8,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "data/parse_json.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "kernels/pattern.h"
 #include "lib/report/warnings.h"
 
@@ -104,7 +104,7 @@ void parse_step(const Json& entry, RunMetrics& run) {
 }
 
 void parse_line(std::string_view line, RunMetrics& run) {
-  const Json entry = data::parse_json<Json>(line);
+  const Json entry = parse_json<Json>(line);
   const auto kind = entry.at("kind").get<std::string>();
   run.time = entry.value("time", run.time);
   if (kind == "step") return parse_step(entry, run);
@@ -118,7 +118,7 @@ void parse_line(std::string_view line, RunMetrics& run) {
 std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) return std::nullopt;
   try {
-    return parse_measurement(data::parse_json<Json>(data::read_whole_file(file)), "results");
+    return parse_measurement(parse_json<Json>(read_whole_file(file)), "results");
   } catch (const Json::exception& error) {
     fail("{}: not what `ratplus eval --json` writes ({}); write it anew, or remove it", file.string(),
          error.what());
@@ -220,7 +220,7 @@ void MetricsReader::begin_again() {
 
 bool MetricsReader::update(std::int64_t most) {
   const bool changed = take_lines(most);
-  metrics_.end = train::read_run_end(metrics_.directory);
+  metrics_.end = run::read_run_end(metrics_.directory);
   return changed;
 }
 

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/evaluation/accuracy.h"
 #include "lib/report/history.h"
-#include "lib/train/accuracy.h"
-#include "lib/train/run_end.h"
+#include "lib/run/run_end.h"
 
 namespace ratplus::report {
 
@@ -22,7 +22,7 @@ namespace ratplus::report {
 struct PatternLoss {
   std::string pattern;  ///< as model::PatternPlan::describe writes it: "dense", "64,0,0"
   double loss = 0;
-  std::optional<train::Accuracy> accuracy = {};
+  std::optional<evaluation::Accuracy> accuracy = {};
 };
 
 /// A step or a validation: what was measured when `tokens` tokens had been seen.
@@ -71,7 +71,7 @@ struct RunMetrics {
   std::optional<Measurement> last_validation;
   std::optional<RunHealth> health;  ///< of the last step; runs of earlier versions have none
   std::optional<LeftOut> left_out;
-  std::optional<train::RunEnd> end;  ///< of the newest start, where it has told that
+  std::optional<run::RunEnd> end;  ///< of the newest start, where it has told that
   std::optional<Measurement>
       evaluation;  ///< `ratplus eval --json RUN/evaluation.json`; its tokens are unknown
 

@@ -1,5 +1,5 @@
 #include "lib/report/page.h"
-#include "data/json_dump.h"
+#include "base/json_dump.h"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -9,7 +9,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/report/format.h"
 #include "lib/report/page_assets.h"
 #include "lib/report/panel_chart.h"
@@ -310,7 +310,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
   html += "</div>\n" + settings(runs, jobs);
   // The JSON holds numbers and names of units alone, so that nothing in it can end the element.
   html += fmt::format("<script type=\"application/json\" id=\"curves\">{}</script>\n",
-                      data::json_dump(curves_json(runs, panels, tokens, geometry)));
+                      json_dump(curves_json(runs, panels, tokens, geometry)));
   html += fmt::format("<script>//<![CDATA[{}//]]></script>\n</main>\n</body>\n</html>\n", page_script);
   return html;
 }

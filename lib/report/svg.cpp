@@ -6,7 +6,7 @@
 #include <array>
 #include <iterator>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 #include "lib/report/text_columns.h"
 
 namespace ratplus::report {
@@ -45,7 +45,7 @@ std::string dashes_of(std::size_t number) {
 
 std::string escape(std::string_view text) {
   std::string repaired(text);
-  data::repair_utf8(repaired);
+  repair_utf8(repaired);
   std::string escaped;
   for (const char c : repaired) {
     switch (c) {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <optional>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/report/format.h"
 #include "lib/report/quantity.h"
 #include "lib/report/text_columns.h"

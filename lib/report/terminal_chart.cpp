@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/report/quantity.h"
 
 namespace ratplus::report {

@@ -4,13 +4,13 @@
 #include <array>
 #include <utility>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 
 namespace ratplus::report {
 namespace {
 
 std::string without_controls(std::string text) {
-  data::repair_utf8(text);
+  repair_utf8(text);
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     if (c < 0x20 || c == 0x7F) text[i] = '?';

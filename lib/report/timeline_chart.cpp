@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/report/axis.h"
 #include "lib/report/format.h"
 #include "lib/report/svg.h"

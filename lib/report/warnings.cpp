@@ -12,7 +12,7 @@
 namespace ratplus::report {
 namespace {
 
-using How = train::RunEnd::How;
+using How = run::RunEnd::How;
 
 /// Between two lines of steps, usually.
 double seconds_a_line(const RunMetrics& run) {
@@ -108,7 +108,7 @@ std::string end_in_a_word(const RunMetrics& run) {
 
 std::string describe_end(const RunMetrics& run) {
   if (!ended_early(run)) return "";
-  const train::RunEnd& end = *run.end;
+  const run::RunEnd& end = *run.end;
   switch (end.how) {
     case How::finished:
       return "";

@@ -194,7 +194,7 @@ std::vector<TerminalLine> make_watch_frame(const WatchedRun& watched, std::size_
     for (TerminalLine& line : wrap(pieces, columns)) lines.push_back(std::move(line));
   }
   add_wrapped(describe_end(run),
-              run.end && run.end->how == train::RunEnd::How::stopped ? Ink::bold : Ink::warning, columns,
+              run.end && run.end->how == run::RunEnd::How::stopped ? Ink::bold : Ink::warning, columns,
               lines);
   for (const auto& warning : find_warnings(run, watched.now))
     add_wrapped("warning: " + warning, Ink::warning, columns, lines);

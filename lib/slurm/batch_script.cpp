@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/slurm/batch_functions.h"
 
 namespace ratplus::slurm {

@@ -9,7 +9,7 @@
 #include <chrono>
 #include <system_error>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/tensorboard/crc32c.h"
 #include "lib/tensorboard/protobuf.h"
 

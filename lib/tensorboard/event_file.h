@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "data/append_file.h"
+#include "base/files/append_file.h"
 
 namespace ratplus::tensorboard {
 
@@ -18,7 +18,7 @@ struct Scalar {
 
 /// Every call appends one record in one write, so that a reader meanwhile, or a crash, meets at most one that is cut
 /// short, which TensorBoard waits for or passes over. Records for which there is no room are kept and tried again
-/// (data::AppendFile).
+/// (AppendFile).
 class EventFile {
  public:
   /// A new file in `directory`, which is made. TensorBoard reads the files of a directory in the order of their names,
@@ -38,7 +38,7 @@ class EventFile {
  private:
   void append(std::string_view event);
 
-  data::AppendFile file_;
+  AppendFile file_;
 };
 
 }  // namespace ratplus::tensorboard

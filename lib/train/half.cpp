@@ -3,11 +3,11 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::train {
 
-HalfResult run_half(SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
+HalfResult run_half(session::SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
                     std::int64_t counted, double learning_rate, const HalfFault& fault) {
   const auto rows = static_cast<std::size_t>(parts.model->shapes().rows());
   require(!batch.inputs.empty() && batch.inputs.size() % rows == 0,

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "lib/model/pattern_plan.h"
-#include "lib/train/session_parts.h"
+#include "lib/session/session_parts.h"
 
 namespace ratplus::train {
 
@@ -32,7 +32,7 @@ struct HalfFault {
 /// Forward and backward over all micro-batches, then one update with this learning rate, if loss and gradient norm are
 /// finite: all ranks see the same two numbers, so that they decide alike. `counted`: positions of the global batch that
 /// count; the gradient is that of the mean over them, so it does not depend on how the batch is cut.
-HalfResult run_half(SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
+HalfResult run_half(session::SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
                     std::int64_t counted, double learning_rate, const HalfFault& fault = {});
 
 }  // namespace ratplus::train

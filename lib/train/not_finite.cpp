@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "data/json_dump.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
 
 namespace ratplus::train {
 namespace {
@@ -70,7 +70,7 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
   std::error_code reason;
   std::filesystem::create_directories(file.parent_path(), reason);
   if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
-  data::write_whole_file(file, data::json_dump(record, 1) + '\n');
+  write_whole_file(file, json_dump(record, 1) + '\n');
 }
 
 std::string describe(const std::filesystem::path& run, const NotFiniteUpdate& update,

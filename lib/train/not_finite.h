@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "data/loader.h"
-#include "data/samples.h"
+#include "data/samples/loader.h"
+#include "data/samples/samples.h"
 #include "lib/config/job.h"
 
 namespace ratplus::train {

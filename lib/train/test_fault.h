@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "data/samples.h"
+#include "data/samples/samples.h"
 #include "lib/train/half.h"
 
 namespace ratplus::train {

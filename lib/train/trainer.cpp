@@ -10,13 +10,13 @@
 #include <span>
 #include <utility>
 
+#include "base/error.h"
+#include "base/resident_memory.h"
+#include "base/stop_signal.h"
 #include "kernels/datasheet.h"
-#include "kernels/error.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
 #include "lib/train/half.h"
-#include "lib/train/resident_memory.h"
-#include "lib/train/stop_signal.h"
 #include "lib/weights/source.h"
 
 namespace ratplus::train {
@@ -56,7 +56,7 @@ data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World
 }
 
 /// As a checkpoint keeps them.
-std::vector<checkpoint::HalfDone> halves_done(const std::vector<HalfMetrics>& halves) {
+std::vector<checkpoint::HalfDone> halves_done(const std::vector<run::HalfMetrics>& halves) {
   std::vector<checkpoint::HalfDone> done;
   for (const auto& half : halves) done.push_back({half.loss, half.gradient_norm, half.updated});
   return done;
@@ -100,8 +100,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       world_(world),
       listener_(listener),
       data_(std::move(data)),
-      halves_(halves(job)),
-      session_(session_settings(job), world),
+      halves_(session::halves(job)),
+      session_(session::session_settings(job), world),
       fault_(test_fault(world)),
       skips_(job.health, halves_.size()),
       background_save_(world),
@@ -119,9 +119,10 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
     HeldOut held_out = validation_samples(job, data_);
-    validator_ = std::make_unique<Validator>(
+    validator_ = std::make_unique<evaluation::Validator>(
         std::move(held_out.samples), held_out.count,
-        data_.manifest.sample_length > 0 ? Validated::labelled : Validated::text, world);
+        data_.manifest.sample_length > 0 ? evaluation::Validated::labelled : evaluation::Validated::text,
+        world);
   });
   validator_->check();
   world.agree([&] {
@@ -237,20 +238,20 @@ bool Trainer::stop_requested() {
 
 /// The updates of a step; those that a checkpoint of its middle holds are not made again. Nothing where one of them is to
 /// stop the job: then the state is that before it.
-std::optional<StepMetrics> Trainer::train_step() {
+std::optional<run::StepMetrics> Trainer::train_step() {
   const data::StepBatch* batch = nullptr;
   world_.watchdog().at("reading the batch");
   // A shard that one rank cannot read ends all, with one message.
   world_.agree([&] { batch = &loader_->next(); });
   const auto counted = world_.sum(batch->counted);
-  const double lr = optim::learning_rate(schedule_of(job_), step_);
+  const double lr = optim::learning_rate(session::schedule_of(job_), step_);
   if (counted == 0) leave_out_step();
   while (begun_.size() < halves_.size()) {
     if (!train_half(*batch, counted, lr)) return std::nullopt;
   }
   session_.ops().synchronize();  // the step's time is all its work's
   ++step_;
-  StepMetrics metrics;
+  run::StepMetrics metrics;
   metrics.halves = std::exchange(begun_, {});
   metrics.skipped_updates =
       step_ * static_cast<std::int64_t>(halves_.size()) - session_.optimizer().updates();
@@ -282,14 +283,14 @@ bool Trainer::train_half(const data::StepBatch& batch, std::int64_t counted, dou
   const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr,
                                fault_.in_half(step_ + 1, number));
   updating_ = false;
-  const HalfMetrics metrics{half.name, result.loss, result.gradient_norm, result.updated};
+  const run::HalfMetrics metrics{half.name, result.loss, result.gradient_norm, result.updated};
   const bool stop = skips_.stops(number, result.updated);
   if (!result.updated) record_not_finite(metrics, result.loss_sum, lr, stop);
   if (!stop) begun_.push_back(metrics);
   return !stop;
 }
 
-void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double lr, bool stop) {
+void Trainer::record_not_finite(const run::HalfMetrics& half, double loss_sum, double lr, bool stop) {
   const std::filesystem::path run = job_.job.directory;
   const auto shape = batch_shape(job_, world_);
   const NotFiniteUpdate update{.step = step_ + 1,
@@ -313,7 +314,7 @@ void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double
       reason_against([&] { write_not_finite(run, update, shape, *training_samples(job_, data_)); });
   const auto file = not_listed.empty() ? not_finite_file(run, update).string() : "";
   const auto not_noted = reason_against([&] {
-    metrics_->write(NotFiniteMetrics{update.step, update.half, half, file});
+    metrics_->write(run::NotFiniteMetrics{update.step, update.half, half, file});
   });
   auto text = describe(run, update, shape, not_listed);  // the root's is shown
   if (!not_noted.empty()) text += "; " + not_noted;
@@ -325,7 +326,7 @@ void Trainer::record_not_finite(const HalfMetrics& half, double loss_sum, double
   }
 }
 
-void Trainer::report(StepMetrics metrics) {
+void Trainer::report(run::StepMetrics metrics) {
   const double pace = pace_.training / pace_.steps;
   const bool logged = step_ % job_.log.every == 0 || step_ == job_.schedule.steps;
   pace_.seconds_a_step = pace_.seconds_a_step > 0 ? 0.9 * pace_.seconds_a_step + 0.1 * pace : pace;
@@ -347,7 +348,7 @@ void Trainer::report(StepMetrics metrics) {
 }
 
 /// What the root's processor and memory are used for; the others' are alike.
-void Trainer::measure_resources(StepMetrics& metrics) {
+void Trainer::measure_resources(run::StepMetrics& metrics) {
   const auto& ops = session_.ops();
   const double peak =
       job_.log.peak > 0 ? job_.log.peak * 1e12 : datasheet_peak(ops.device_name(), ops.compute_type());
@@ -359,11 +360,11 @@ void Trainer::measure_resources(StepMetrics& metrics) {
 }
 
 /// Of the steps since the last report: one exchange of three numbers a rank.
-void Trainer::judge_health(StepMetrics& metrics) {
+void Trainer::judge_health(run::StepMetrics& metrics) {
   const std::array own = {pace_.training, pace_.for_ranks, metrics.data_wait_seconds};
   const auto all = world_.all(own);
   if (!world_.root()) return;
-  std::vector<RankClocks> ranks;
+  std::vector<run::RankClocks> ranks;
   for (std::size_t at = 0; at < all.size(); at += own.size())
     ranks.push_back({.training = all[at], .waited = all[at + 1], .data_wait = all[at + 2]});
   std::vector<std::string> warnings;
@@ -408,7 +409,7 @@ bool Trainer::validate() {
   const auto scores = validator_->run(session_.model(), job_.log.validation_patterns, progress,
                                       [&] { return stop_requested(); });
   if (scores.empty()) return false;
-  ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
+  run::ValidationMetrics metrics{.step = step_, .tokens = step_ * job_.tokens_per_step(), .results = {}};
   for (std::size_t p = 0; p < scores.size(); ++p) {
     metrics.results.push_back(
         {job_.log.validation_patterns[p].describe(), scores[p].loss, scores[p].accuracy});

@@ -8,19 +8,19 @@
 #include <string>
 #include <vector>
 
-#include "data/loader.h"
+#include "data/samples/loader.h"
 #include "lib/checkpoint/background_save.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
-#include "lib/train/health.h"
-#include "lib/train/job_settings.h"
-#include "lib/train/metrics.h"
+#include "lib/evaluation/validation.h"
+#include "lib/run/health.h"
+#include "lib/run/metrics.h"
+#include "lib/run/tensorboard_log.h"
+#include "lib/session/job_settings.h"
+#include "lib/session/session.h"
 #include "lib/train/not_finite.h"
-#include "lib/train/session.h"
-#include "lib/train/tensorboard_log.h"
 #include "lib/train/test_fault.h"
 #include "lib/train/training_data.h"
-#include "lib/train/validation.h"
 
 namespace ratplus::train {
 
@@ -29,14 +29,14 @@ class TrainListener {
  public:
   virtual ~TrainListener() = default;
   /// Weights were loaded; before on_start.
-  virtual void on_load(const LoadMetrics& metrics) = 0;
-  virtual void on_start(Session& session, std::int64_t first_step) = 0;
+  virtual void on_load(const run::LoadMetrics& metrics) = 0;
+  virtual void on_start(session::Session& session, std::int64_t first_step) = 0;
   /// What is going on between steps: "validation 12/64", "checkpoint".
   virtual void on_phase(const std::string& text) = 0;
   /// Every step; `logged` for those that also go to metrics.jsonl.
-  virtual void on_step(const StepMetrics& metrics, bool logged) = 0;
-  virtual void on_validation(const ValidationMetrics& metrics) = 0;
-  virtual void on_checkpoint(const CheckpointMetrics& metrics) = 0;
+  virtual void on_step(const run::StepMetrics& metrics, bool logged) = 0;
+  virtual void on_validation(const run::ValidationMetrics& metrics) = 0;
+  virtual void on_checkpoint(const run::CheckpointMetrics& metrics) = 0;
   /// One line on what is not as it should be, though training goes on.
   virtual void on_warning(const std::string& text) = 0;
 };
@@ -86,19 +86,19 @@ class Trainer {
   /// Why lines of metrics.jsonl or of TensorBoard's file are not written, after one more try; empty where all are. Root
   /// only.
   std::string unwritten();
-  Session& session() { return session_; }
+  session::Session& session() { return session_; }
 
  private:
   void load(const StartingPoint& start);
   Outcome train();
   std::string keep_progress();
-  std::optional<StepMetrics> train_step();
+  std::optional<run::StepMetrics> train_step();
   void leave_out_step();
   bool train_half(const data::StepBatch& batch, std::int64_t counted, double lr);
-  void record_not_finite(const HalfMetrics& half, double loss_sum, double lr, bool stop);
-  void report(StepMetrics metrics);
-  void measure_resources(StepMetrics& metrics);
-  void judge_health(StepMetrics& metrics);
+  void record_not_finite(const run::HalfMetrics& half, double loss_sum, double lr, bool stop);
+  void report(run::StepMetrics metrics);
+  void measure_resources(run::StepMetrics& metrics);
+  void judge_health(run::StepMetrics& metrics);
   template <typename Metrics>
   void write_metrics(const Metrics& metrics);
   bool validate();
@@ -115,15 +115,15 @@ class Trainer {
   const parallel::World& world_;
   TrainListener& listener_;
   TrainingData data_;
-  std::vector<Half> halves_;
-  Session session_;
-  std::unique_ptr<Validator> validator_;
+  std::vector<session::Half> halves_;
+  session::Session session_;
+  std::unique_ptr<evaluation::Validator> validator_;
   std::unique_ptr<data::Loader> loader_;
-  std::optional<MetricsFile> metrics_;         ///< root only
-  std::optional<TensorboardLog> tensorboard_;  ///< root only, where the job asks for it
+  std::optional<run::MetricsFile> metrics_;         ///< root only
+  std::optional<run::TensorboardLog> tensorboard_;  ///< root only, where the job asks for it
 
-  std::int64_t step_ = 0;           ///< steps done
-  std::vector<HalfMetrics> begun_;  ///< halves of the step after them that are done, or left out
+  std::int64_t step_ = 0;                ///< steps done
+  std::vector<run::HalfMetrics> begun_;  ///< halves of the step after them that are done, or left out
   TestFault fault_;
   SkipLimit skips_;
   std::string stop_reason_;
@@ -132,12 +132,12 @@ class Trainer {
   std::int64_t first_step_ = 0;  ///< steps done when this process began
   bool updating_ = false;        ///< an update is under way: the state is that of no step
   bool saving_failed_ = false;
-  std::string said_unwritten_;           ///< the last warning on files that lack lines
-  std::optional<HealthMonitor> health_;  ///< root only
-  std::int64_t saved_step_ = -1;         ///< of the last save, which may be under way
+  std::string said_unwritten_;                ///< the last warning on files that lack lines
+  std::optional<run::HealthMonitor> health_;  ///< root only
+  std::int64_t saved_step_ = -1;              ///< of the last save, which may be under way
   checkpoint::BackgroundSave background_save_;
   bool save_in_background_;
-  CheckpointMetrics saving_;  ///< of the last save
+  run::CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
   std::vector<double> half_operations_;  ///< of each half, all ranks
   double operations_ = 0;                ///< of a step: their sum

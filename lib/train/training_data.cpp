@@ -1,7 +1,7 @@
 #include "lib/train/training_data.h"
 
-#include "data/supervised_samples.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "data/samples/supervised_samples.h"
 #include "lib/config/keys.h"
 #include "parallel/mesh.h"
 

@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "data/samples.h"
-#include "data/source.h"
+#include "data/dataset/source.h"
+#include "data/samples/samples.h"
 #include "lib/config/job.h"
 #include "parallel/world.h"
 

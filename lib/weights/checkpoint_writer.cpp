@@ -1,6 +1,6 @@
 #include "lib/weights/checkpoint_writer.h"
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/checkpoint/part.h"
 #include "lib/checkpoint/pending_directory.h"
 #include "lib/weights/native_source.h"

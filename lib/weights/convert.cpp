@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cctype>
 
-#include "data/conveyor.h"
-#include "data/file_lock.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/conveyor.h"
+#include "base/files/file_lock.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/part.h"
 #include "lib/weights/checkpoint_writer.h"
@@ -91,7 +91,7 @@ void stream(Source& source, const std::vector<Parameter>& parameters, const Expo
     std::vector<char> bytes;
   };
   std::vector<float> values;
-  data::Conveyor<Piece> writing(pieces, [&](Piece& piece) {
+  Conveyor<Piece> writing(pieces, [&](Piece& piece) {
     if (piece.first && sink.begin) sink.begin(parameters[piece.parameter], piece.parameter);
     if (sink.write) sink.write({piece.bytes.data(), piece.bytes.size()});
   });
@@ -180,8 +180,8 @@ void convert(Source& source, const fs::path& destination, const ExportOptions& o
   make_parent(destination);
   // Two at once would write one partial file between them.
   const auto named = destination.has_filename() ? destination : destination.parent_path();
-  const data::FileLock lock(named.parent_path() / ("." + named.filename().string() + ".lock"), destination,
-                            "conversion", data::FileLock::After::remove);
+  const FileLock lock(named.parent_path() / ("." + named.filename().string() + ".lock"), destination,
+                      "conversion", FileLock::After::remove);
   source.expect_one_reading();
   switch (format_of(destination)) {
     case Format::checkpoint:

@@ -2,9 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/json_dump.h"
-#include "data/parse_json.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "lib/checkpoint/model_json.h"
 
 namespace ratplus::weights {
@@ -15,16 +15,16 @@ using Json = nlohmann::ordered_json;
 }  // namespace
 
 std::string describe(const checkpoint::Info& info) {
-  return data::json_dump(Json{{"model", checkpoint::to_json(info.model)},
-                              {"step", info.step},
-                              {"tokens", info.tokens},
-                              {"tokenizer", info.tokenizer},
-                              {"job", info.job}});
+  return json_dump(Json{{"model", checkpoint::to_json(info.model)},
+                        {"step", info.step},
+                        {"tokens", info.tokens},
+                        {"tokenizer", info.tokenizer},
+                        {"job", info.job}});
 }
 
 void read_description(const std::string& text, checkpoint::Info& info) {
   try {
-    const Json json = data::parse_json<Json>(text);
+    const Json json = parse_json<Json>(text);
     info.model = checkpoint::model_from_json(json.at("model"), info.directory);
     info.step = checkpoint::integer_from_json(json, "step", info.directory);
     info.tokens = checkpoint::integer_from_json(json, "tokens", info.directory);

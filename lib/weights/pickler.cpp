@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/weights/element_type.h"
 
 namespace ratplus::weights {

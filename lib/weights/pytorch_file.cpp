@@ -6,7 +6,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/weights/element_type.h"
 
 namespace ratplus::weights {

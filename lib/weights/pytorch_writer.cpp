@@ -1,7 +1,7 @@
 #include "lib/weights/pytorch_writer.h"
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/weights/description.h"
 #include "lib/weights/pickler.h"
 #include "lib/weights/pytorch_file.h"
@@ -35,7 +35,7 @@ std::string pickle_of(const std::vector<Parameter>& parameters, const checkpoint
 void write_pytorch(Source& source, const std::filesystem::path& file, const ExportOptions& options) {
   const auto parameters = parameters_of(source, options);
   require(parameters[0].name == embedding_name, "the first parameter is {}", parameters[0].name);
-  data::PendingFile pending(file);
+  PendingFile pending(file);
   // The archive's folder: PyTorch's is the file's name without its extension, which may be any.
   const std::string folder = "archive/";
   ZipWriter zip(pending.path(), file);

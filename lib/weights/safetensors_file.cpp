@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "data/foreign_file.h"
-#include "data/parse_json.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/foreign_file.h"
+#include "base/parse_json.h"
 #include "lib/weights/unpickler.h"
 
 namespace ratplus::weights {
@@ -27,14 +27,13 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
 }
 
 void SafetensorsFile::add_file(const std::filesystem::path& file) {
-  data::ByteReader reader(file);
+  ByteReader reader(file);
   std::uint64_t length = 0;
   const std::string prefix = reader.read(0, safetensors_length_bytes);
   std::memcpy(&length, prefix.data(), prefix.size());
   const auto rest = reader.size() - safetensors_length_bytes;
   if (length > static_cast<std::uint64_t>(std::min(rest, largest_header))) {
-    if (const auto kind = data::foreign_kind_of_file(file); !kind.empty())
-      fail("{}: is {}", file.string(), kind);
+    if (const auto kind = foreign_kind_of_file(file); !kind.empty()) fail("{}: is {}", file.string(), kind);
     fail("{}: its header of {} bytes does not fit the file's {}; it is cut short, damaged or of another kind",
          file.string(), length, reader.size());
   }
@@ -55,9 +54,9 @@ void SafetensorsFile::read_index() {
   std::map<std::string, std::string> listed;
   std::set<std::string> names;
   try {
-    const data::ByteReader index(path_);
+    const ByteReader index(path_);
     if (index.size() > largest_header) fail("{}: too long for an index", path_.string());
-    data::parse_json(index.read(0, index.size())).at("weight_map").get_to(listed);
+    parse_json(index.read(0, index.size())).at("weight_map").get_to(listed);
   } catch (const nlohmann::json::exception& error) {
     fail("{}: damaged or no index of safetensors ({})", path_.string(), printable(error.what()));
   }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/byte_file.h"
+#include "base/files/byte_file.h"
 #include "lib/weights/safetensors_header.h"
 #include "lib/weights/tensor_file.h"
 
@@ -41,7 +41,7 @@ class SafetensorsFile : public TensorFile {
   void read_index();
 
   std::filesystem::path path_;
-  std::vector<data::ByteReader> files_;
+  std::vector<ByteReader> files_;
   std::vector<StoredTensor> tensors_;
   std::vector<Place> places_;
   std::string description_;

@@ -1,11 +1,11 @@
 #include "lib/weights/safetensors_header.h"
-#include "data/json_dump.h"
+#include "base/json_dump.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "data/parse_json.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/parse_json.h"
 #include "lib/weights/element_type.h"
 #include "lib/weights/unpickler.h"
 
@@ -70,7 +70,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::int64_t d
                                            const std::string& name) {
   SafetensorsHeader header;
   try {
-    const Json parsed = data::parse_json<Json>(json);
+    const Json parsed = parse_json<Json>(json);
     if (!parsed.is_object()) damaged(name, "no object");
     for (const auto& [key, value] : parsed.items()) {
       if (key == "__metadata__") {
@@ -97,7 +97,7 @@ std::string write_safetensors_header(const SafetensorsHeader& header) {
                                {"shape", entry.tensor.shape},
                                {"data_offsets", {entry.begin, entry.end}}};
   }
-  std::string text = data::json_dump(json);
+  std::string text = json_dump(json);
   text.append((8 - text.size() % 8) % 8, ' ');
   std::string bytes;
   for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(text.size() >> shift & 0xff);

@@ -2,10 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/byte_file.h"
-#include "data/json_dump.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/byte_file.h"
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
 #include "lib/weights/description.h"
 #include "lib/weights/safetensors_file.h"
 #include "lib/weights/safetensors_header.h"
@@ -33,9 +33,9 @@ SafetensorsHeader header_of(const Parameters& parameters, const checkpoint::Info
   return header;
 }
 
-void write_file(Source& source, const Parameters& parameters, const data::PendingFile& pending,
+void write_file(Source& source, const Parameters& parameters, const PendingFile& pending,
                 const ExportOptions& options) {
-  data::ByteWriter out(pending.path(), pending.final_name());
+  ByteWriter out(pending.path(), pending.final_name());
   out.write(write_safetensors_header(header_of(parameters, exported_info(source, options))));
   stream(source, parameters, options,
          {.begin = {}, .write = [&](std::string_view bytes) { out.write(bytes); }});
@@ -60,7 +60,7 @@ std::vector<Parameters> shards_of(const Parameters& parameters, std::int64_t mos
 }  // namespace
 
 void write_safetensors(Source& source, const fs::path& file, const ExportOptions& options) {
-  data::PendingFile pending(file);
+  PendingFile pending(file);
   write_file(source, parameters_of(source, options), pending, options);
   pending.commit();
 }
@@ -71,7 +71,7 @@ void write_sharded_safetensors(Source& source, const fs::path& index, const Expo
   name.resize(name.size() - std::string_view(safetensors_index_suffix).size());
   nlohmann::ordered_json map = nlohmann::ordered_json::object();
   std::int64_t total = 0;
-  std::vector<data::PendingFile> files;
+  std::vector<PendingFile> files;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const auto file = fmt::format("{}-{:05}-of-{:05}{}", name, i + 1, shards.size(), safetensors_suffix);
     if (fs::exists(index.parent_path() / file) && !options.force) {
@@ -87,7 +87,7 @@ void write_sharded_safetensors(Source& source, const fs::path& index, const Expo
   // All files are whole before the first gets its name, and the index comes last.
   for (auto& file : files) file.commit();
   const nlohmann::ordered_json all = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
-  data::write_whole_file(index, data::json_dump(all, 1) + "\n");
+  write_whole_file(index, json_dump(all, 1) + "\n");
 }
 
 }  // namespace ratplus::weights

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <optional>
 
-#include "data/byte_file.h"
-#include "data/foreign_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/byte_file.h"
+#include "base/files/foreign_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/native_source.h"
 #include "lib/weights/pytorch_file.h"
@@ -54,7 +54,7 @@ std::string way_out_of(const fs::path& file) {
 
 std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
   if (file.string().ends_with(safetensors_index_suffix)) return std::make_unique<SafetensorsFile>(file);
-  const data::ByteReader bytes(file);
+  const ByteReader bytes(file);
   const std::string head = bytes.read(0, std::min<std::int64_t>(bytes.size(), 16));
   const auto begins = [&](std::string_view what) { return head.starts_with(what); };
   if (begins("PK\x03\x04")) return std::make_unique<PyTorchFile>(file);
@@ -70,8 +70,7 @@ std::unique_ptr<TensorFile> open_tensors(const fs::path& file) {
         "again",
         file.string());
   }
-  if (const auto kind = data::foreign_kind_of_file(file); !kind.empty())
-    fail("{}: is {}", file.string(), kind);
+  if (const auto kind = foreign_kind_of_file(file); !kind.empty()) fail("{}: is {}", file.string(), kind);
   if (begins("<")) fail("{}: a page of the web, not weights; download the file itself", file.string());
   fail("{}: neither a file of PyTorch's (.pth) nor safetensors; {}", file.string(), way_out_of(file));
 }

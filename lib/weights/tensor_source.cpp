@@ -7,8 +7,8 @@
 #include <string_view>
 #include <unordered_set>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "lib/checkpoint/model_json.h"
 #include "lib/model/parameters.h"
 #include "lib/weights/description.h"

@@ -7,7 +7,7 @@
 #include <limits>
 #include <unordered_map>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::weights {
 

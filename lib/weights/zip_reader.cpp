@@ -6,8 +6,8 @@
 #include <cstring>
 #include <limits>
 
-#include "data/crc32.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/crc32.h"
 
 namespace ratplus::weights {
 namespace {
@@ -64,7 +64,7 @@ struct ZipReader::Progress {
 
 /// A deflated record's bytes from front to back; an earlier place begins again.
 struct ZipReader::Inflater {
-  Inflater(const data::ByteReader& bytes, const ZipEntry& of, std::int64_t begin)
+  Inflater(const ByteReader& bytes, const ZipEntry& of, std::int64_t begin)
       : file(bytes), entry(&of), next_input(begin), input_left(of.stored_size) {
     if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) fail("{}: zlib cannot start", file.path().string());
   }
@@ -98,7 +98,7 @@ struct ZipReader::Inflater {
     }
   }
 
-  const data::ByteReader& file;
+  const ByteReader& file;
   const ZipEntry* entry;
   std::int64_t position = 0;
   std::int64_t next_input;
@@ -205,7 +205,7 @@ void ZipReader::check(const ZipEntry& entry, std::int64_t offset, std::span<cons
   auto& progress = progress_of(entry);
   if (offset == 0) progress = {};
   if (entry.crc == 0 || progress.next != offset) return;
-  progress.crc = data::crc32(progress.crc, bytes);
+  progress.crc = crc32(progress.crc, bytes);
   progress.next += static_cast<std::int64_t>(bytes.size());
   if (progress.next == entry.size && progress.crc != entry.crc) {
     fail("{}: record \"{}\" is damaged: its checksum is not that of its bytes; copy the file again",

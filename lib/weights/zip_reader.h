@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "data/byte_file.h"
+#include "base/files/byte_file.h"
 
 namespace ratplus::weights {
 
@@ -60,7 +60,7 @@ class ZipReader {
   Progress& progress_of(const ZipEntry& entry);
   void check(const ZipEntry& entry, std::int64_t offset, std::span<const char> bytes);
 
-  data::ByteReader file_;
+  ByteReader file_;
   std::vector<ZipEntry> entries_;
   std::unordered_map<std::string, std::size_t> index_;  ///< by name
   std::vector<Progress> progress_;

@@ -1,7 +1,7 @@
 #include "lib/weights/zip_writer.h"
 
-#include "data/crc32.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/crc32.h"
 
 namespace ratplus::weights {
 namespace {
@@ -99,7 +99,7 @@ void ZipWriter::begin(const std::string& name, std::int64_t size) {
 
 void ZipWriter::write(std::string_view bytes) {
   auto& record = records_.back();
-  record.crc = data::crc32(record.crc, bytes);
+  record.crc = crc32(record.crc, bytes);
   written_ += static_cast<std::int64_t>(bytes.size());
   out_.write(bytes);
 }

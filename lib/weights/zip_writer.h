@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/byte_file.h"
+#include "base/files/byte_file.h"
 
 namespace ratplus::weights {
 
@@ -34,7 +34,7 @@ class ZipWriter {
   };
   void end_record();
 
-  data::ByteWriter out_;
+  ByteWriter out_;
   std::vector<Record> records_;
   std::int64_t written_ = 0;  ///< of the last record
 };

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -56,7 +56,7 @@ TEST_CASE(
     const auto output =
         ok(fmt::format("eval {} --pattern 8,0,2 dense --json {}", path("tuned"), path("e.json")), ranks);
     CHECK(test::contains(output, "token accuracy   completion accuracy"));
-    const auto evaluated = nlohmann::json::parse(data::read_whole_file(path("e.json")))["results"];
+    const auto evaluated = nlohmann::json::parse(read_whole_file(path("e.json")))["results"];
     REQUIRE(evaluated.size() == 2);
     for (std::size_t p = 0; p < 2; ++p) {
       for (const char* field : {"token_accuracy", "completion_accuracy"}) {

@@ -3,8 +3,8 @@
 
 #include <fstream>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -70,18 +70,18 @@ TEST_CASE("data that is not there, short, damaged or of another vocabulary") {
   const test::ScratchDirectory scratch;
   const auto data = copy_of_data(scratch);
   const auto shard = train_shard(data);
-  const auto bytes = data::read_whole_file(shard);
+  const auto bytes = read_whole_file(shard);
   const auto setting = "data.directory=" + data.string();
 
   fs::remove(shard);
   check_refused(setting, {shard.filename().string()});
-  data::write_whole_file(shard, bytes.substr(0, bytes.size() / 2));
+  write_whole_file(shard, bytes.substr(0, bytes.size() / 2));
   check_refused(setting, {shard.filename().string()});
   auto flipped = bytes;
   for (std::size_t i = bytes.size() / 4; i < bytes.size() * 3 / 4; i += 64) {
     flipped[i] = static_cast<char>(flipped[i] ^ 1);
   }
-  data::write_whole_file(shard, flipped);
+  write_whole_file(shard, flipped);
   check_refused(setting, {shard.filename().string()});
 }
 

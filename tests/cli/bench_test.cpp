@@ -1,7 +1,7 @@
 // What the benchmarks print where it means something, and what --help says of them.
 #include <doctest/doctest.h>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;

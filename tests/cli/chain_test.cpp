@@ -4,8 +4,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -18,8 +18,8 @@ class Chain {
  public:
   Chain() {
     fs::create_directories(scratch_ / "bin");
-    data::write_whole_file(scratch_ / "bin" / "sbatch",
-                           fmt::format("#!/bin/sh\necho \"$@\" >> {}\necho 7\n", asked_.string()));
+    write_whole_file(scratch_ / "bin" / "sbatch",
+                     fmt::format("#!/bin/sh\necho \"$@\" >> {}\necho 7\n", asked_.string()));
     fs::permissions(scratch_ / "bin" / "sbatch", fs::perms::owner_all);
   }
 

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;

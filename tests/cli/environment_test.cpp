@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -32,7 +32,7 @@ nlohmann::json start_record(const std::string& environment, const fs::path& run)
   CAPTURE(result.output);
   REQUIRE(result.status == 0);
   for (const auto& entry : fs::directory_iterator(run / "starts")) {
-    auto record = nlohmann::json::parse(data::read_whole_file(entry.path()));
+    auto record = nlohmann::json::parse(read_whole_file(entry.path()));
     if (record.contains("environment")) return record;
   }
   return {};
@@ -121,7 +121,7 @@ TEST_CASE("threads that cannot start end prepare with the limits to raise") {
   const test::ScratchDirectory scratch;
   std::string lines;
   for (int i = 0; i < 300; ++i) lines += fmt::format("{{\"text\": \"words of document {}\"}}\n", i);
-  data::write_whole_file(scratch / "a.jsonl", lines);
+  write_whole_file(scratch / "a.jsonl", lines);
   const auto result = test::shell(
       "ulimit -v 3000000; " +
       test::command(fmt::format("prepare {} --train-tokenizer --vocab-size 300 --validation-fraction 0.1 "

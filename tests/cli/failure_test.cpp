@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 

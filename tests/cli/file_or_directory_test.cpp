@@ -3,8 +3,8 @@
 
 #include <fstream>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -26,10 +26,10 @@ struct Place {
     const auto made = test::ratplus(train("job.directory=" + run.string() + " schedule.steps=1"));
     CAPTURE(made.output);
     REQUIRE(made.status == 0);
-    data::write_whole_file(file, "hello\n");
-    data::write_whole_file(text, "hello\n");
+    write_whole_file(file, "hello\n");
+    write_whole_file(text, "hello\n");
     fs::create_directories(other);
-    data::write_whole_file(other / "diary.txt", "of years");
+    write_whole_file(other / "diary.txt", "of years");
   }
   std::string train(const std::string& settings) const {
     return fmt::format("train {} --set data.directory={} {}", job.string(), data.string(), settings);
@@ -77,7 +77,7 @@ TEST_CASE("a file where a directory is wanted") {
                 {file, "is a file: choose another"});
   check_refused(fmt::format("convert {} {} --force", run, file), {file + ": is a file"});
   CHECK_FALSE(fs::exists(fresh));
-  CHECK(data::read_whole_file(place.file) == "hello\n");
+  CHECK(read_whole_file(place.file) == "hello\n");
 }
 
 TEST_CASE("a directory where a file is wanted, and --force takes none away that is no checkpoint") {
@@ -98,7 +98,7 @@ TEST_CASE("a directory where a file is wanted, and --force takes none away that 
   fs::rename(place.other, plain);
   check_refused(fmt::format("convert {} {} --force", run, plain.string()),
                 {plain.string() + ": is a directory that is no checkpoint", "choose another"});
-  CHECK(data::read_whole_file(plain / "diary.txt") == "of years");
+  CHECK(read_whole_file(plain / "diary.txt") == "of years");
 
   const auto converted = place.scratch / "converted";
   CHECK(test::ratplus(fmt::format("convert {} {}", run, converted.string())).status == 0);

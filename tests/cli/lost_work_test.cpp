@@ -7,11 +7,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/manifest.h"
-#include "data/pending_file.h"
-#include "data/shard.h"
-#include "kernels/error.h"
-#include "lib/train/run_end.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "data/dataset/manifest.h"
+#include "data/dataset/shard.h"
+#include "lib/run/run_end.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -75,9 +75,9 @@ TEST_CASE("one request to stop may come twice: the run is saved all the same") {
     CAPTURE(result.output);
     CHECK(result.status == 75);
     CHECK(test::contains(result.output, "go on with --resume"));
-    const auto end = train::read_run_end(scratch / "run");
+    const auto end = run::read_run_end(scratch / "run");
     REQUIRE(end);
-    CHECK(end->how == train::RunEnd::How::stopped);
+    CHECK(end->how == run::RunEnd::How::stopped);
     CHECK(fs::is_directory(end->checkpoint));
   }
 }
@@ -95,9 +95,9 @@ TEST_CASE("a reader of the output who leaves, and an output without room, end no
     const test::ScratchDirectory scratch;
     const auto run = scratch / "run";
     test::shell(fmt::format("{} {}", test::command(arguments(run)), to));
-    const auto end = train::read_run_end(run);
+    const auto end = run::read_run_end(run);
     REQUIRE(end);
-    CHECK(end->how == train::RunEnd::How::finished);
+    CHECK(end->how == run::RunEnd::How::finished);
     CHECK(test::metrics(run, "step").size() == 20);
   }
 }
@@ -110,8 +110,8 @@ TEST_CASE("a log without room ends no training") {
   const auto result = test::ratplus(arguments(run));
   CAPTURE(result.output);
   CHECK(result.status == 0);
-  const auto end = train::read_run_end(run);
-  CHECK(end->how == train::RunEnd::How::finished);
+  const auto end = run::read_run_end(run);
+  CHECK(end->how == run::RunEnd::How::finished);
   CHECK(test::contains(end->message, "log.txt"));
 }
 
@@ -119,7 +119,7 @@ TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found be
   const test::ScratchDirectory scratch;
   const auto damaged = copy_of_data(scratch / "damaged");
   const auto shard = damaged / "validation-00000.h5";
-  auto bytes = data::read_whole_file(shard);
+  auto bytes = read_whole_file(shard);
   bytes[bytes.size() / 2] ^= 0x10;
   std::ofstream(shard, std::ios::binary) << bytes;
   const auto unreadable = test::ratplus(arguments(scratch / "a", "", damaged));
@@ -193,12 +193,12 @@ TEST_CASE(
     const auto entry = nlohmann::json::parse(line);
     if (entry["kind"] != "validation" || entry["step"] != 20) kept += line + '\n';
   }
-  data::write_whole_file(run / "metrics.jsonl", kept);
+  write_whole_file(run / "metrics.jsonl", kept);
   const auto completed = test::ratplus(arguments(run) + " --resume");
   CAPTURE(completed.output);
   CHECK(completed.status == 0);
   CHECK_FALSE(test::contains(completed.output, "finished already"));
-  CHECK(train::read_run_end(run)->how == train::RunEnd::How::finished);
+  CHECK(run::read_run_end(run)->how == run::RunEnd::How::finished);
   CHECK(fs::exists(run / "loss.svg"));
   CHECK(test::metrics(run, "validation") == validations);
   CHECK(test::contains(test::ratplus("watch --once " + run.string()).output, "finished"));

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 
@@ -30,7 +30,7 @@ test::Result with_fault(const std::string& fault, const std::string& arguments, 
 }
 
 nlohmann::json read_json(const fs::path& file) {
-  return nlohmann::json::parse(data::read_whole_file(file));
+  return nlohmann::json::parse(read_whole_file(file));
 }
 
 struct Layout {
@@ -176,7 +176,7 @@ TEST_CASE("a record of the samples that cannot be written costs neither the stat
     const test::ScratchDirectory scratch;
     const auto run = scratch / "run";
     fs::create_directories(run);
-    data::write_whole_file(run / "not-finite", "a file where the directory would be");
+    write_whole_file(run / "not-finite", "a file where the directory would be");
     const auto result = with_fault("1:gradient:3:2", train(run, std::string("health.not_finite=") + mode), 2);
     CAPTURE(result.output);
     CHECK(test::contains(result.output, "could not be listed ("));

@@ -3,8 +3,8 @@
 
 #include <regex>
 
-#include "kernels/error.h"
-#include "kernels/units.h"
+#include "base/error.h"
+#include "base/units.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;

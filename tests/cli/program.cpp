@@ -8,10 +8,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/hdf5.h"
-#include "data/pending_file.h"
-#include "kernels/error.h"
-#include "kernels/random.h"
+#include "base/error.h"
+#include "base/files/hdf5.h"
+#include "base/files/pending_file.h"
+#include "base/random.h"
 #include "lib/checkpoint/checkpoint.h"
 
 namespace ratplus::test {
@@ -98,7 +98,7 @@ Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {
       fmt::format("prepare {} --output {} --train-tokenizer --vocab-size 400 --validation-fraction 0.2",
                   (scratch_ / "text.jsonl").string(), data.string()));
   if (prepared.status != 0) fail("prepare ended with {}:\n{}", prepared.status, prepared.output);
-  data::write_whole_file(job, fmt::format("{}[parallel]\nshard = \"none\"\n", job_text));
+  write_whole_file(job, fmt::format("{}[parallel]\nshard = \"none\"\n", job_text));
 }
 
 const Playground& Playground::get() {
@@ -137,7 +137,7 @@ std::vector<float> state_of(const std::filesystem::path& run) {
   std::vector<float> all;
   const auto info = checkpoint::read_info(checkpoint::resolve(run));
   for (int part = 0; part < info.parts; ++part) {
-    const auto file = data::hdf5::File::open(info.directory / checkpoint::file_name(part));
+    const auto file = hdf5::File::open(info.directory / checkpoint::file_name(part));
     for (const auto& kind : file.names()) {
       const auto group = file.group(kind);
       for (const auto& unit : group.names()) {

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -39,12 +39,11 @@ TEST_CASE("a page of several runs takes the place of no other") {
   const auto outer = scratch / "outer", inner = scratch / "outer/inner", third = scratch / "outer/third";
   for (const auto& run : {outer, inner, third}) make_run(run);
   report(outer.string());
-  const auto own = data::read_whole_file(outer / "report.html"),
-             picture = data::read_whole_file(outer / "loss.svg");
+  const auto own = read_whole_file(outer / "report.html"), picture = read_whole_file(outer / "loss.svg");
   CHECK(test::contains(report(inner.string() + " " + outer.string()), "inner+outer.html"));
   report(inner.string() + " " + third.string());
-  CHECK(data::read_whole_file(outer / "report.html") == own);
-  CHECK(data::read_whole_file(outer / "loss.svg") == picture);
+  CHECK(read_whole_file(outer / "report.html") == own);
+  CHECK(read_whole_file(outer / "loss.svg") == picture);
   for (const char* file : {"inner+outer.html", "inner+outer.svg", "inner+third.html", "inner+third.svg"})
     CHECK(fs::exists(outer / file));
 }

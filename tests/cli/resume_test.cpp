@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 
@@ -141,7 +141,7 @@ TEST_CASE("a validation that a stop came before is made up for") {
   fs::rename(checkpoint::step_directory(run, 20), scratch / "away");
   std::string lines;
   for (const auto& line : test::metrics(run, "step")) lines += line + "\n";
-  data::write_whole_file(run / "metrics.jsonl", lines);
+  write_whole_file(run / "metrics.jsonl", lines);
   fs::create_directories(checkpoint::step_directory(run, 10));
   REQUIRE(test::ratplus(train_arguments(scratch / "again", "checkpoint.keep=9")).status == 0);
   fs::remove_all(checkpoint::step_directory(run, 10));
@@ -162,9 +162,9 @@ TEST_CASE(
   REQUIRE(test::ratplus(train_arguments(run, "job.threads=1"), 2).status == 0);
   const auto last = checkpoint::step_directory(run, 20);
   const auto part = last / checkpoint::file_name(1);
-  auto bytes = data::read_whole_file(part);
+  auto bytes = read_whole_file(part);
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
-  data::write_whole_file(part, bytes);
+  write_whole_file(part, bytes);
   CHECK(test::ratplus("inspect " + last.string()).status == 1);
   // Settings that do not fit are told first, from the manifest: a large checkpoint takes minutes to verify.
   const auto refused = test::ratplus(train_arguments(run, "job.threads=1 job.seed=77") + " --resume", 2);
@@ -286,8 +286,8 @@ TEST_CASE("a full disk ends the run on all ranks with one message, and the last 
   const auto before = state_of(run);
   const auto full = scratch / "full";
   // On the ranks, no file may grow past 200 blocks of 512 bytes: a checkpoint's parts do not fit.
-  data::write_whole_file(scratch / "limited.sh", "trap \"\" XFSZ\nulimit -f 200\nexec " +
-                                                     test::command(train_arguments(full)) + "\n");
+  write_whole_file(scratch / "limited.sh",
+                   "trap \"\" XFSZ\nulimit -f 200\nexec " + test::command(train_arguments(full)) + "\n");
   const auto result = test::shell(fmt::format("{} -n 2 sh {}", MPIEXEC, (scratch / "limited.sh").string()));
   CAPTURE(result.output);
   CHECK(result.status != 0);

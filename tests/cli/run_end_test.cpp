@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
-#include "lib/train/run_end.h"
-#include "lib/train/start_files.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "lib/run/run_end.h"
+#include "lib/run/start_files.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -30,7 +30,7 @@ test::Result signalled(const fs::path& run, const std::string& signal) {
 }
 
 nlohmann::json end_of(const fs::path& run, int number) {
-  return nlohmann::json::parse(data::read_whole_file(run / "starts" / fmt::format("end-{:04}.json", number)));
+  return nlohmann::json::parse(read_whole_file(run / "starts" / fmt::format("end-{:04}.json", number)));
 }
 
 /// What all who look at the run say; the page's part before its first table.
@@ -42,7 +42,7 @@ Seen look_at(const fs::path& run) {
   const auto report = test::ratplus("report " + run.string());
   CHECK(watch.status == 0);
   CHECK(report.status == 0);
-  const auto page = data::read_whole_file(run / "report.html");
+  const auto page = read_whole_file(run / "report.html");
   const auto begin = page.find("<main>");
   return {watch.output, report.output, page.substr(begin, page.find("<table>") - begin)};
 }
@@ -91,7 +91,7 @@ TEST_CASE("a killed run has told no end") {
   const test::ScratchDirectory scratch;
   CHECK(signalled(scratch / "run", "KILL").status == 137);
   CHECK(fs::exists(scratch / "run" / "starts" / "start-0001.json"));
-  CHECK_FALSE(train::read_run_end(scratch / "run"));
+  CHECK_FALSE(run::read_run_end(scratch / "run"));
   CHECK_FALSE(test::contains(look_at(scratch / "run").watch, "stopped"));
 }
 
@@ -124,8 +124,8 @@ TEST_CASE("an update that is not finite stands at the top: step, what was not fi
 TEST_CASE("a failure is told with its message: one of all ranks, and of one that died") {
   const test::ScratchDirectory scratch;
   const auto full = scratch / "full";
-  data::write_whole_file(scratch / "limited.sh",
-                         "trap \"\" XFSZ\nulimit -f 200\nexec " + test::command(arguments(full)) + "\n");
+  write_whole_file(scratch / "limited.sh",
+                   "trap \"\" XFSZ\nulimit -f 200\nexec " + test::command(arguments(full)) + "\n");
   const auto result = test::shell(fmt::format("{} -n 2 sh {}", MPIEXEC, (scratch / "limited.sh").string()));
   CAPTURE(result.output);
   REQUIRE(result.status != 0);
@@ -133,7 +133,7 @@ TEST_CASE("a failure is told with its message: one of all ranks, and of one that
   CHECK(end_of(full, 1)["step"] >= 5);  // that is saved, maybe while the next goes on
   CHECK(test::contains(end_of(full, 1)["message"], "ulimit"));
   CHECK(test::contains(unbroken(look_at(full).watch), "failed after step "));
-  CHECK(test::contains(data::read_whole_file(full / "log.txt"), "ulimit"));
+  CHECK(test::contains(read_whole_file(full / "log.txt"), "ulimit"));
 
   const auto died = scratch / "died";
   REQUIRE(test::shell("RATPLUS_TEST_FAILURE=\"1:kill:forward of blocks.1:40\" " +
@@ -153,27 +153,27 @@ TEST_CASE("a failure is told with its message: one of all ranks, and of one that
 
 TEST_CASE("ends are those of the newest start; one that cannot be read is none") {
   const test::ScratchDirectory scratch;
-  CHECK_FALSE(train::read_run_end(scratch.path()));
+  CHECK_FALSE(run::read_run_end(scratch.path()));
   fs::create_directories(scratch / "starts");
-  const auto first = train::next_start_file(scratch.path());
-  data::write_whole_file(first, "{}");
-  CHECK(train::newest_start_file(scratch.path()) == first);
-  CHECK(train::end_file(first).filename() == "end-0001.json");
-  CHECK_FALSE(train::read_run_end(scratch.path()));
-  train::write_run_end(first, {.how = train::RunEnd::How::failed, .step = 7, .message = "no \xff space"});
-  const auto end = train::read_run_end(scratch.path());
+  const auto first = run::next_start_file(scratch.path());
+  write_whole_file(first, "{}");
+  CHECK(run::newest_start_file(scratch.path()) == first);
+  CHECK(run::end_file(first).filename() == "end-0001.json");
+  CHECK_FALSE(run::read_run_end(scratch.path()));
+  run::write_run_end(first, {.how = run::RunEnd::How::failed, .step = 7, .message = "no \xff space"});
+  const auto end = run::read_run_end(scratch.path());
   REQUIRE(end);
-  CHECK(end->how == train::RunEnd::How::failed);
+  CHECK(end->how == run::RunEnd::How::failed);
   CHECK(end->step == 7);
   CHECK(test::contains(end->message, " space"));
   CHECK(end->time > 1e9);
   for (const char* damaged : {"", "{", "[]", "{\"how\":\"dreamt\",\"time\":1}", "{\"how\":7}",
                               "{\"how\":\"failed\",\"time\":\"now\"}"}) {
     CAPTURE(std::string(damaged));
-    data::write_whole_file(train::end_file(first), damaged);
-    CHECK_FALSE(train::read_run_end(scratch.path()));
+    write_whole_file(run::end_file(first), damaged);
+    CHECK_FALSE(run::read_run_end(scratch.path()));
   }
-  train::write_run_end(first, {});
-  data::write_whole_file(train::next_start_file(scratch.path()), "{}");
-  CHECK_FALSE(train::read_run_end(scratch.path()));
+  run::write_run_end(first, {});
+  write_whole_file(run::next_start_file(scratch.path()), "{}");
+  CHECK_FALSE(run::read_run_end(scratch.path()));
 }

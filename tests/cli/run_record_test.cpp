@@ -4,10 +4,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/config/job.h"
-#include "lib/train/run_record.h"
+#include "lib/run/run_record.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -16,8 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 nlohmann::json start_of(const fs::path& run, int number) {
-  return nlohmann::json::parse(
-      data::read_whole_file(run / "starts" / fmt::format("start-{:04}.json", number)));
+  return nlohmann::json::parse(read_whole_file(run / "starts" / fmt::format("start-{:04}.json", number)));
 }
 
 }  // namespace
@@ -87,23 +86,23 @@ TEST_CASE("what is recorded of the environment") {
   for (const char* name : {"NCCL_DEBUG", "UCX_TLS", "OMPI_MCA_btl", "SLURM_NNODES", "CUDA_VISIBLE_DEVICES",
                            "RATPLUS_TEST_NODES", "OMP_NUM_THREADS"}) {
     CAPTURE(std::string(name));
-    CHECK(train::is_recorded(name));
+    CHECK(run::is_recorded(name));
   }
   for (const char* name : {"HOME", "AWS_SECRET_ACCESS_KEY", "SLURM_JWT",
                            "OMPI_MCA_orte_precondition_transports", "NCCL_TOKEN", "XNCCL_DEBUG"}) {
     CAPTURE(std::string(name));
-    CHECK(!train::is_recorded(name));
+    CHECK(!run::is_recorded(name));
   }
 }
 
 TEST_CASE("starts are numbered on from the largest") {
   const test::ScratchDirectory scratch;
-  CHECK(train::next_start_file(scratch.path()).filename() == "start-0001.json");
+  CHECK(run::next_start_file(scratch.path()).filename() == "start-0001.json");
   fs::create_directories(scratch / "starts");
   for (const char* name :
        {"start-0002.json", "start-0010.json", "start-0011.json.partial", "start-x.json", "notes"})
-    data::write_whole_file(scratch / "starts" / name, "");
-  CHECK(train::next_start_file(scratch.path()).filename() == "start-0011.json");
+    write_whole_file(scratch / "starts" / name, "");
+  CHECK(run::next_start_file(scratch.path()).filename() == "start-0011.json");
 }
 
 TEST_CASE("--version names the program and its libraries") {

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -17,7 +17,7 @@ namespace {
 /// A directory with commands of these names that run these lines.
 void make_command(const fs::path& directory, const std::string& name, const std::string& lines) {
   fs::create_directories(directory);
-  data::write_whole_file(directory / name, "#!/bin/sh\n" + lines + "\n");
+  write_whole_file(directory / name, "#!/bin/sh\n" + lines + "\n");
   fs::permissions(directory / name, fs::perms::owner_all);
 }
 
@@ -74,10 +74,10 @@ TEST_CASE("the script is bash, and is kept with the effective job in the run dir
   REQUIRE(result.status == 0);
   CHECK(test::contains(result.output, "submitted job 4711"));
   CHECK(test::contains(result.output, "slurm-4711.log"));
-  CHECK(test::contains(data::read_whole_file(scratch / "asked"),
+  CHECK(test::contains(read_whole_file(scratch / "asked"),
                        "--parsable " + (run / "submitted.sbatch").string()));
-  CHECK(data::read_whole_file(run / "submitted.job") == "4711\n");
-  CHECK(test::contains(data::read_whole_file(run / "submitted.toml"), "every = 7"));
+  CHECK(read_whole_file(run / "submitted.job") == "4711\n");
+  CHECK(test::contains(read_whole_file(run / "submitted.toml"), "every = 7"));
   CHECK(test::shell("bash -n " + (run / "submitted.sbatch").string()).status == 0);
 }
 
@@ -114,7 +114,7 @@ TEST_CASE("the job's number is told apart from what a site's plugins say") {
   make_command(bin, "squeue", "echo 'slurm moves on Monday' >&2");  // and no such job
   make_command(bin, "sbatch", "echo 'charged to: you'; echo '4711;cluster'; echo '99 hours are left' >&2");
   REQUIRE(submit_with(bin, run, options).status == 0);
-  CHECK(data::read_whole_file(note) == "4711\n");
+  CHECK(read_whole_file(note) == "4711\n");
   fs::remove(note);
   make_command(bin, "sbatch", "echo 'charged to: you'; echo '99 hours are left' >&2");
   const auto result = submit_with(bin, run, options);
@@ -233,7 +233,7 @@ TEST_CASE("the script queues a stopped job again, unless Slurm ends it, it faile
                     bin.string(), (run / "submitted.sbatch").string()));
   };
   const auto requeues = [&] {
-    return fs::exists(requeued) ? test::count(data::read_whole_file(requeued), "requeue 7") : 0;
+    return fs::exists(requeued) ? test::count(read_whole_file(requeued), "requeue 7") : 0;
   };
   CHECK(start(0, "RUNNING").status == 0);
   CHECK(start(75, "COMPLETING").status == 75);  // cancelled
@@ -281,7 +281,7 @@ TEST_CASE("a task of an array is queued again by itself, and Slurm is asked agai
     CHECK(result.status == 75);
     return result.output;
   };
-  const auto times = [&](const std::string& what) { return test::count(data::read_whole_file(asked), what); };
+  const auto times = [&](const std::string& what) { return test::count(read_whole_file(asked), what); };
 
   make_restarting("squeue", 2, "echo RUNNING");
   make_restarting("scontrol", 2, "");
@@ -289,7 +289,7 @@ TEST_CASE("a task of an array is queued again by itself, and Slurm is asked agai
   CHECK(times("squeue --noheader --jobs=7_3 ") == 5);
   CHECK(times("scontrol requeue 7_3\n") == 3);
   CHECK(times("sleep 5\n") == 4);
-  CHECK(data::read_whole_file(run / ".starts-in-vain") == "1\n");  // one start, however often Slurm was asked
+  CHECK(read_whole_file(run / ".starts-in-vain") == "1\n");  // one start, however often Slurm was asked
 
   make_restarting("squeue", 2, "echo COMPLETING");
   CHECK(test::contains(start(), "Slurm is ending this job itself (COMPLETING)"));

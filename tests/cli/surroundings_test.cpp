@@ -4,8 +4,8 @@
 
 #include <fstream>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/in_use.h"
 #include "tests/cli/program.h"
@@ -31,7 +31,7 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   const auto elsewhere = scratch / "elsewhere";
   const auto settings = fmt::format("checkpoint.dir={}", elsewhere.string());
   REQUIRE(test::ratplus(arguments(run, settings) + " --stop-after 5").status == 0);
-  const auto metrics = data::read_whole_file(run / "metrics.jsonl");
+  const auto metrics = read_whole_file(run / "metrics.jsonl");
 
   fs::rename(elsewhere, scratch / "unmounted");
   const auto dead = test::ratplus(arguments(run, settings) + " --resume");
@@ -43,7 +43,7 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   CAPTURE(empty.output);
   CHECK(empty.status == 1);
   CHECK(test::contains(empty.output, "the run tells of one of step 5; mount its file system"));
-  CHECK(data::read_whole_file(run / "metrics.jsonl") == metrics);
+  CHECK(read_whole_file(run / "metrics.jsonl") == metrics);
 
   fs::remove(elsewhere);
   fs::rename(scratch / "unmounted", elsewhere);

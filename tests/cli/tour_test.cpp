@@ -4,8 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -46,7 +46,7 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
     const auto result = test::ratplus(evaluate, ranks);
     CAPTURE(result.output);
     REQUIRE(result.status == 0);
-    const auto results = nlohmann::json::parse(data::read_whole_file(json))["results"];
+    const auto results = nlohmann::json::parse(read_whole_file(json))["results"];
     REQUIRE(results.size() == 3);
     for (const auto& entry : results) {
       losses.push_back(entry["loss"]);
@@ -64,7 +64,8 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   const auto wide =
       test::ratplus("eval " + pretrained + " --sequences 1 --pattern dense none,1234567890,1234567890");
   CAPTURE(wide.output);
-  CHECK(test::contains(wide.output, "pattern                         loss   perplexity\ndense                        "));
+  CHECK(test::contains(wide.output,
+                       "pattern                         loss   perplexity\ndense                        "));
 
   CHECK(test::contains(test::ratplus("inspect " + pretrained).output, "step-00000020"));
   const auto inspected = test::ratplus("inspect " + pretrained + "/checkpoints/step-00000020");
@@ -78,10 +79,10 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   const auto report = test::ratplus("report " + pretrained + " " + adapted + " --output " + svg.string());
   CAPTURE(report.output);
   CHECK(report.status == 0);
-  CHECK(test::contains(data::read_whole_file(svg), "<svg"));
+  CHECK(test::contains(read_whole_file(svg), "<svg"));
   const auto page = scratch / "pretrained+adapted.html";  // beside several runs
   REQUIRE(test::ratplus("report " + pretrained + " " + adapted).status == 0);
-  CHECK(test::contains(data::read_whole_file(page), "job.recipe"));  // in which the two differ
+  CHECK(test::contains(read_whole_file(page), "job.recipe"));  // in which the two differ
   CHECK(test::contains(test::ratplus("watch " + pretrained).output, "step 20 of 20"));
   CHECK(test::ratplus("report " + pretrained + " --output curves.png").status == 2);
 }
@@ -93,7 +94,7 @@ TEST_CASE("--print-config prints a job file that gives the same job") {
   const auto printed = test::ratplus("train " + playground.job.string() + settings);
   REQUIRE(printed.status == 0);
   CHECK(test::contains(printed.output, "every = 3"));
-  data::write_whole_file(scratch / "again.toml", printed.output);
+  write_whole_file(scratch / "again.toml", printed.output);
   CHECK(test::ratplus("train " + (scratch / "again.toml").string() + " --print-config").output ==
         printed.output);
 }

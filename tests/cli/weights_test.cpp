@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "data/hdf5.h"
-#include "data/pending_file.h"
+#include "base/files/hdf5.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 
@@ -24,7 +24,7 @@ struct Trained {
     ok("convert " + (scratch / "a.pth").string() + " " + (scratch / "a.safetensors").string());
     ok("convert " + (scratch / "a.safetensors").string() + " " + (scratch / "native").string() +
        " --parts 3");
-    data::write_whole_file(scratch / "tokens", "1 5 7 9 11, 13\n\n2 4 6 8 10 12\n");
+    write_whole_file(scratch / "tokens", "1 5 7 9 11, 13\n\n2 4 6 8 10 12\n");
   }
   void ok(const std::string& arguments) const {
     const auto result = test::ratplus(arguments);
@@ -37,7 +37,7 @@ struct Trained {
 };
 
 std::vector<float> logits(const fs::path& file, const std::string& pattern) {
-  const auto opened = data::hdf5::File::open(file);
+  const auto opened = hdf5::File::open(file);
   const auto dataset = opened.group(pattern).dataset("logits");
   std::vector<float> all(static_cast<std::size_t>(dataset.size()));
   dataset.read<float>(0, all);
@@ -57,7 +57,7 @@ TEST_CASE("every format gives the same logits and losses; under ranks and shardi
     CAPTURE(result.output);
     REQUIRE(result.status == 0);
     CHECK(contains(result.output, "2 sequences of 6 tokens"));
-    return data::read_whole_file(scratch / name);
+    return read_whole_file(scratch / name);
   };
   const auto expected = dump(trained.run(), "run.h5");
   for (const char* format : {"a.pth", "a.safetensors", "native"}) {
@@ -70,7 +70,7 @@ TEST_CASE("every format gives the same logits and losses; under ranks and shardi
   const auto vocabulary = dense.size() / 12;
   CHECK(dense != logits(scratch / "run.h5", "1"));
   // The stored losses are those of the stored logits.
-  const auto file = data::hdf5::File::open(scratch / "run.h5");
+  const auto file = hdf5::File::open(scratch / "run.h5");
   std::vector<double> losses(10);
   file.group("0").dataset("losses").read<double>(0, losses);
   const std::size_t row = 5 * vocabulary + vocabulary;  // the second sequence's first token
@@ -99,7 +99,7 @@ TEST_CASE(
 
   const auto json = [&](const fs::path& weights) {
     trained.ok(fmt::format("eval {} --json {}", weights.string(), (scratch / "e.json").string()));
-    const auto text = data::read_whole_file(scratch / "e.json");
+    const auto text = read_whole_file(scratch / "e.json");
     return text.substr(text.find("\"step\""));
   };
   CHECK(json(scratch / "a.pth") == json(trained.run()));
@@ -157,7 +157,7 @@ TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {
                                       {"1 2\n3 999999\n", ":2: \"999999\" is no token"},
                                       {"1 2\n3 4 5\n", ":2: 3 tokens where the lines before have 2"},
                                       {"\n", "at least 2 token numbers"}}) {
-    data::write_whole_file(tokens, text);
+    write_whole_file(tokens, text);
     CHECK(contains(said("eval " + pth + " --tokens " + tokens + " --dump-logits l.h5"), message));
   }
   CHECK(!fs::exists("l.h5"));
@@ -165,8 +165,8 @@ TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {
   const auto listed = test::ratplus("inspect " + pth);
   CHECK(listed.status == 0);
   CHECK(contains(listed.output, "agrees with the archive's checksums"));
-  auto bytes = data::read_whole_file(pth);
+  auto bytes = read_whole_file(pth);
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
-  data::write_whole_file(pth, bytes);
+  write_whole_file(pth, bytes);
   CHECK(contains(said("inspect " + pth), "a.pth: record"));
 }

@@ -2,7 +2,7 @@
 
 #include <random>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/config/pattern_toml.h"
 #include "tests/config/cases.h"
 

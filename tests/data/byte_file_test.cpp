@@ -1,4 +1,4 @@
-#include "data/byte_file.h"
+#include "base/files/byte_file.h"
 
 #include <doctest/doctest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/support/messages.h"
 #include "tests/support/scratch_directory.h"
 
@@ -34,7 +34,7 @@ TEST_CASE("a file written in pieces of any size is what was written, also beyond
   // More than is under way to the disk at once, so that its first pages are dropped before its last are written.
   const auto bytes = random_bytes(std::size_t{150} << 20);
   const auto file = scratch / "bytes";
-  data::ByteWriter out(file, file);
+  ByteWriter out(file, file);
   const std::vector<std::size_t> sizes = {
       1, 30, 70'000, std::size_t{1} << 20, (std::size_t{1} << 20) - 1, std::size_t{16} << 20};
   for (std::size_t at = 0, i = 0; at < bytes.size(); ++i) {
@@ -47,10 +47,10 @@ TEST_CASE("a file written in pieces of any size is what was written, also beyond
   out.close();
   auto expected = bytes;
   expected.replace(5, 12, "in its place");
-  CHECK(data::read_whole_file(file) == expected);
+  CHECK(read_whole_file(file) == expected);
 
   // Read once: in order, then again at a place that was dropped.
-  data::ByteReader in(file);
+  ByteReader in(file);
   in.expect_one_reading();
   std::string read(bytes.size(), '\0');
   for (std::size_t at = 0; at < bytes.size(); at += 3'000'000) {

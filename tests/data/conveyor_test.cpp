@@ -1,4 +1,4 @@
-#include "data/conveyor.h"
+#include "base/files/conveyor.h"
 
 #include <doctest/doctest.h>
 
@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/support/messages.h"
 
 using namespace ratplus;
@@ -16,7 +16,7 @@ TEST_CASE("a conveyor hands on every item in its order, and keeps the items' mem
   std::vector<int> taken;
   const std::vector<int>* memory = nullptr;
   bool same_memory = true;
-  data::Conveyor<std::vector<int>> conveyor(1, [&](std::vector<int>& item) {
+  Conveyor<std::vector<int>> conveyor(1, [&](std::vector<int>& item) {
     if (memory == nullptr) memory = &item;
     same_memory = same_memory && memory == &item;
     taken.insert(taken.end(), item.begin(), item.end());
@@ -36,7 +36,7 @@ TEST_CASE("a conveyor hands on every item in its order, and keeps the items' mem
 TEST_CASE("the maker goes on while an item is being taken, as far as there are free ones") {
   std::atomic<bool> open = false;
   std::atomic<int> taken = 0;
-  data::Conveyor<int> conveyor(3, [&](int&) {
+  Conveyor<int> conveyor(3, [&](int&) {
     while (!open) std::this_thread::yield();
     ++taken;
   });
@@ -57,7 +57,7 @@ TEST_CASE(
   for (const bool at_end : {false, true}) {
     std::atomic<int> calls = 0;
     const auto work = [&] {
-      data::Conveyor<int> conveyor(2, [&](int& item) {
+      Conveyor<int> conveyor(2, [&](int& item) {
         ++calls;
         if (item == 5) fail("item {} is bad", item);
       });
@@ -75,7 +75,7 @@ TEST_CASE(
 TEST_CASE("a maker that fails ends the conveyor without what is still on it") {
   std::atomic<int> calls = 0;
   const auto work = [&] {
-    data::Conveyor<int> conveyor(8, [&](int&) {
+    Conveyor<int> conveyor(8, [&](int&) {
       ++calls;
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     });

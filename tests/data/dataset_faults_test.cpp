@@ -4,19 +4,20 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "data/hdf5.h"
-#include "data/import_tokens.h"
-#include "data/pending_file.h"
-#include "data/sample_shard.h"
-#include "data/staged_dataset.h"
-#include "data/supervised.h"
-#include "data/token_file.h"
-#include "data/token_numbers.h"
-#include "data/token_stream.h"
-#include "data/tokenizer.h"
-#include "data/verify_dataset.h"
+#include "base/files/hdf5.h"
+#include "base/files/pending_file.h"
+#include "data/dataset/sample_shard.h"
+#include "data/dataset/staged_dataset.h"
+#include "data/dataset/token_stream.h"
+#include "data/prepare/import_tokens.h"
+#include "data/prepare/supervised.h"
+#include "data/prepare/token_file.h"
+#include "data/samples/verify_dataset.h"
+#include "data/tokenizer/token_numbers.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

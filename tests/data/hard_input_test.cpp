@@ -6,14 +6,15 @@
 #include <fstream>
 #include <map>
 
-#include "data/loader.h"
-#include "data/prepare.h"
-#include "data/supervised.h"
-#include "data/supervised_samples.h"
-#include "data/token_stream.h"
+#include "data/dataset/token_stream.h"
+#include "data/prepare/prepare.h"
+#include "data/prepare/supervised.h"
+#include "data/samples/loader.h"
+#include "data/samples/supervised_samples.h"
 #include "tests/data/support.h"
 #include "tests/support/file_size_limit.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

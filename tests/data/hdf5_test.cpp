@@ -1,4 +1,4 @@
-#include "data/hdf5.h"
+#include "base/files/hdf5.h"
 
 #include <doctest/doctest.h>
 
@@ -7,11 +7,12 @@
 #include <numeric>
 #include <thread>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
-using ratplus::data::test::Scratch;
+using ratplus::test::Scratch;
 
 namespace {
 

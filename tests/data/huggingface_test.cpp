@@ -5,12 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "data/bpe.h"
-#include "data/sha256.h"
-#include "data/text_pattern.h"
-#include "data/tokenizer.h"
+#include "base/files/sha256.h"
+#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/text_pattern.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

@@ -1,11 +1,12 @@
-#include "data/import_tokens.h"
+#include "data/prepare/import_tokens.h"
 
 #include <doctest/doctest.h>
 
-#include "data/hdf5.h"
-#include "data/token_stream.h"
+#include "base/files/hdf5.h"
+#include "data/dataset/token_stream.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

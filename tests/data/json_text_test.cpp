@@ -1,6 +1,6 @@
 // The text of a JSON line: two parsers must decide alike, and nlohmann's is the measure, of lines whose halves of
 // surrogate pairs are U+FFFD.
-#include "data/json_text.h"
+#include "data/text/json_text.h"
 
 #include <doctest/doctest.h>
 
@@ -9,9 +9,10 @@
 #include <random>
 #include <regex>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

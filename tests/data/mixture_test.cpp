@@ -1,4 +1,4 @@
-#include "data/mixture.h"
+#include "data/samples/mixture.h"
 
 #include <doctest/doctest.h>
 
@@ -6,6 +6,7 @@
 
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using ratplus::Purpose;
 

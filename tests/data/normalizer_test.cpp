@@ -8,7 +8,7 @@
 #include <random>
 #include <string>
 
-#include "data/word_cutter.h"
+#include "data/tokenizer/word_cutter.h"
 
 using namespace ratplus;
 

@@ -1,4 +1,4 @@
-#include "data/prepare.h"
+#include "data/prepare/prepare.h"
 
 #include <doctest/doctest.h>
 
@@ -6,13 +6,14 @@
 #include <mutex>
 #include <thread>
 
-#include "data/held_out.h"
-#include "data/shard_plan.h"
-#include "data/token_stream.h"
-#include "data/tokenizer.h"
-#include "data/unit_file.h"
+#include "data/dataset/held_out.h"
+#include "data/dataset/token_stream.h"
+#include "data/prepare/shard_plan.h"
+#include "data/prepare/unit_file.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

@@ -1,4 +1,4 @@
-#include "data/sampler.h"
+#include "data/samples/sampler.h"
 
 #include <doctest/doctest.h>
 
@@ -7,6 +7,7 @@
 
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

@@ -1,9 +1,10 @@
-#include "data/shard_series.h"
+#include "data/dataset/shard_series.h"
 
 #include <doctest/doctest.h>
 
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::Scratch;
 namespace fs = std::filesystem;

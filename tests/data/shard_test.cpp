@@ -1,4 +1,4 @@
-#include "data/shard.h"
+#include "data/dataset/shard.h"
 
 #include <doctest/doctest.h>
 
@@ -6,10 +6,11 @@
 #include <array>
 #include <cstdio>
 
-#include "data/hdf5.h"
+#include "base/files/hdf5.h"
 #include "tests/data/support.h"
 #include "tests/support/file_size_limit.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

@@ -1,15 +1,16 @@
-#include "data/supervised.h"
+#include "data/prepare/supervised.h"
 
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "data/sample_shard.h"
-#include "data/supervised_samples.h"
-#include "data/tokenizer.h"
+#include "data/dataset/sample_shard.h"
+#include "data/samples/supervised_samples.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

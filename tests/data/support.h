@@ -10,16 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "data/manifest.h"
-#include "data/shard.h"
+#include "data/dataset/manifest.h"
+#include "data/dataset/shard.h"
 #include "tests/support/messages.h"
 #include "tests/support/scratch_directory.h"
 
-namespace ratplus::data::test {
+namespace ratplus::test {
 
-using ratplus::test::contains;
-using ratplus::test::message_of;
-using Scratch = ratplus::test::ScratchDirectory;
+using Scratch = ScratchDirectory;
 
 inline void write_text(const std::filesystem::path& file, const std::string& text) {
   std::filesystem::create_directories(file.parent_path());
@@ -59,32 +57,32 @@ inline std::string prose(unsigned seed, int words) {
 
 /// A dataset whose training stream is 3, 4, 5, ... with `end_of_text` (2) at the documents' ends: document i
 /// of a shard has lengths[shard][i] tokens, its end-of-text token included. Every token tells its place.
-inline Manifest write_counting_dataset(const std::filesystem::path& directory,
-                                       const std::vector<std::vector<int>>& lengths) {
-  Manifest manifest{.vocab_size = 60000,
-                    .end_of_text = 2,
-                    .tokenizer = "test",
-                    .tokenizer_file = {},
-                    .source = {},
-                    .sample_length = 0,
-                    .train = {},
-                    .validation = {}};
-  const ShardInfo shared{.vocab_size = 60000, .end_of_text = 2, .tokenizer = "test"};
+inline data::Manifest write_counting_dataset(const std::filesystem::path& directory,
+                                             const std::vector<std::vector<int>>& lengths) {
+  data::Manifest manifest{.vocab_size = 60000,
+                          .end_of_text = 2,
+                          .tokenizer = "test",
+                          .tokenizer_file = {},
+                          .source = {},
+                          .sample_length = 0,
+                          .train = {},
+                          .validation = {}};
+  const data::ShardInfo shared{.vocab_size = 60000, .end_of_text = 2, .tokenizer = "test"};
   std::int32_t next = 3;
   for (const auto& shard : lengths) {
     const std::string name = "train-" + std::to_string(manifest.train.size()) + ".h5";
-    ShardWriter writer(directory / name, shared, {.compression = 0, .chunk_tokens = 16});
+    data::ShardWriter writer(directory / name, shared, {.compression = 0, .chunk_tokens = 16});
     for (const int length : shard) {
       std::vector<std::int32_t> document;
       for (int i = 0; i < length - 1; ++i) document.push_back(next++);
       ++next;  // the place of the end-of-text token
       writer.add_document(document);
     }
-    const ShardInfo info = writer.finish();
+    const data::ShardInfo info = writer.finish();
     manifest.train.push_back({name, info.tokens, info.documents});
   }
-  write_manifest(directory, manifest);
+  data::write_manifest(directory, manifest);
   return manifest;
 }
 
-}  // namespace ratplus::data::test
+}  // namespace ratplus::test

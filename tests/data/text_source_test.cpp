@@ -1,12 +1,13 @@
-#include "data/text_source.h"
+#include "data/text/text_source.h"
 
 #include <doctest/doctest.h>
 #include <zlib.h>
 #include <zstd.h>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

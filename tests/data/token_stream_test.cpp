@@ -1,4 +1,4 @@
-#include "data/token_stream.h"
+#include "data/dataset/token_stream.h"
 
 #include <doctest/doctest.h>
 
@@ -6,6 +6,7 @@
 
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

@@ -1,14 +1,15 @@
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <doctest/doctest.h>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
-#include "data/sentencepiece_cut.h"
-#include "data/sha256.h"
-#include "data/train_tokenizer.h"
+#include "base/files/sha256.h"
+#include "data/tokenizer/sentencepiece_cut.h"
+#include "data/tokenizer/train_tokenizer.h"
 #include "tests/data/support.h"
 
+using namespace ratplus;
 using namespace ratplus::data;
 using test::contains;
 using test::message_of;

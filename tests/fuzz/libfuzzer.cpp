@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/fuzz/targets.h"
 
 namespace {
@@ -15,7 +15,7 @@ const ratplus::fuzz::Target* chosen = nullptr;
 void write_seeds(const std::filesystem::path& directory) {
   int number = 0;
   for (const auto& seed : chosen->seeds())
-    ratplus::data::write_whole_file(directory / std::to_string(number++), seed);
+    ratplus::write_whole_file(directory / std::to_string(number++), seed);
 }
 
 }  // namespace

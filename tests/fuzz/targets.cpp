@@ -6,8 +6,8 @@
 #include <array>
 #include <filesystem>
 
-#include "data/pending_file.h"
-#include "kernels/error.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/config/job.h"
 #include "lib/weights/convert.h"
@@ -85,10 +85,10 @@ void run_weights(std::string_view bytes) {
 
 std::vector<std::string> weight_files() {
   std::vector<std::string> seeds;
-  for (const auto& file : stored_files()) seeds.push_back(data::read_whole_file(file));
+  for (const auto& file : stored_files()) seeds.push_back(read_whole_file(file));
   const test::ScratchDirectory scratch;
   weights::convert(*weights::open_source(stored_files()[0], small_model), scratch / "x.safetensors", {});
-  seeds.push_back(data::read_whole_file(scratch / "x.safetensors"));
+  seeds.push_back(read_whole_file(scratch / "x.safetensors"));
   return seeds;
 }
 
@@ -124,7 +124,7 @@ std::vector<std::string> manifests() {
                         .parts = 2,
                         .files = {{.bytes = 1000, .crc32 = 0xdeadbeef}, {.bytes = 900, .crc32 = 7}}};
   checkpoint::write_manifest(scratch.path(), info);
-  std::string text = data::read_whole_file(scratch / checkpoint::manifest_name);
+  std::string text = read_whole_file(scratch / checkpoint::manifest_name);
   std::string first_version = text;  // without the checksum, that a mutation hardly gets past
   first_version.replace(first_version.find("\"version\": 2"), 12, "\"version\": 1");
   return {text, first_version};
@@ -139,7 +139,7 @@ void run_job(std::string_view bytes) {
 std::vector<std::string> jobs() {
   std::vector<std::string> seeds;
   for (const auto& file : fs::recursive_directory_iterator(source_directory / "configs")) {
-    if (file.path().extension() == ".toml") seeds.push_back(data::read_whole_file(file.path()));
+    if (file.path().extension() == ".toml") seeds.push_back(read_whole_file(file.path()));
   }
   seeds.push_back(
       "[job]\ndirectory = \"r\"\npattern = [[\"64,0,4\", \"dense\"], {dilation = \"none\", window = 3}]\n"

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/error.h"
-#include "kernels/random.h"
+#include "base/error.h"
+#include "base/random.h"
 
 namespace ratplus::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "kernels/cgroup.h"
+#include "base/cgroup.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;

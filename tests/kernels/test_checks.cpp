@@ -1,7 +1,7 @@
 // Mismatched shapes and types are std::logic_error, before any memory is touched.
 #include <stdexcept>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/kernels/support.h"
 
 using namespace ratplus;

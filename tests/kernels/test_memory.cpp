@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "kernels/host_memory.h"
 #include "tests/kernels/support.h"
 

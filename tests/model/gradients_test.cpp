@@ -4,7 +4,7 @@
 #include <cmath>
 #include <span>
 
-#include "data/window.h"
+#include "data/samples/window.h"
 #include "lib/model/model.h"
 #include "tests/support/modes.h"
 #include "tests/support/ranks.h"
@@ -37,7 +37,7 @@ Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int6
   return cut;
 }
 
-void check_logits(train::Session& session, const Batch& batch, const model::PatternPlan& plan,
+void check_logits(session::Session& session, const Batch& batch, const model::PatternPlan& plan,
                   const std::vector<float>& stored, std::int64_t window, std::int64_t stride,
                   double tolerance) {
   const auto& config = session.settings().model;
@@ -58,7 +58,7 @@ void check_logits(train::Session& session, const Batch& batch, const model::Patt
   CHECK(relative_error(picked, stored) < tolerance);
 }
 
-void check_gradients(train::Session& session, const test::ReferenceFile& file, const std::string& group,
+void check_gradients(session::Session& session, const test::ReferenceFile& file, const std::string& group,
                      double tolerance) {
   auto& store = session.store();
   for (std::size_t u = 0; u < store.units().size(); ++u) {
@@ -84,13 +84,13 @@ TEST_CASE("losses, logits and gradients equal PyTorch's, for every pattern, with
       const auto window = group.integer_attribute("window");
       const auto sequences = group.integer_attribute("batch");
       const auto plan = test::plan_of(group.string_attribute("patterns"));
-      train::Session session({.model = test::model_of(group),
-                              .shapes = {sequences, window},
-                              .optimizer = {},
-                              .device = mode.device,
-                              .precision = mode.precision,
-                              .threads = 2},
-                             world());
+      session::Session session({.model = test::model_of(group),
+                                .shapes = {sequences, window},
+                                .optimizer = {},
+                                .device = mode.device,
+                                .precision = mode.precision,
+                                .threads = 2},
+                               world());
       test::load_weights(session, file, group.string_attribute("weights"));
       const auto batch = cut(file.array<std::int32_t>(group.string_attribute("tokens")), sequences, window,
                              static_cast<std::int32_t>(group.integer_attribute("end_of_text")));
@@ -123,13 +123,13 @@ TEST_CASE("micro-batches add up to the gradient of the whole batch") {
 
   const auto gradient = [&](const Mode& mode, std::int64_t micro_batch,
                             model::Recompute recompute = model::Recompute::none) {
-    train::Session session({.model = config,
-                            .shapes = {micro_batch, window, recompute},
-                            .optimizer = {},
-                            .device = mode.device,
-                            .precision = mode.precision,
-                            .threads = 1},
-                           world());
+    session::Session session({.model = config,
+                              .shapes = {micro_batch, window, recompute},
+                              .optimizer = {},
+                              .device = mode.device,
+                              .precision = mode.precision,
+                              .threads = 1},
+                             world());
     session.set_initial_weights(5);
     auto& store = session.store();
     store.begin_update();
@@ -172,14 +172,14 @@ TEST_CASE("a model made for evaluation gives the losses of one made for training
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((3 * i * i + i) % 50);
   const auto batch = cut(tokens, 2, window, 2);
   const auto loss = [&](const Mode& mode, parallel::Use use) {
-    train::Session session({.model = config,
-                            .shapes = {2, window},
-                            .use = use,
-                            .optimizer = {},
-                            .device = mode.device,
-                            .precision = mode.precision,
-                            .threads = 1},
-                           world());
+    session::Session session({.model = config,
+                              .shapes = {2, window},
+                              .use = use,
+                              .optimizer = {},
+                              .device = mode.device,
+                              .precision = mode.precision,
+                              .threads = 1},
+                             world());
     session.set_initial_weights(11);
     session.model().forward(batch.inputs, batch.labels, model::PatternPlan(Pattern{8, 0, 1}));
     return session.model().take_loss();

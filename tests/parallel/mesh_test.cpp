@@ -5,7 +5,7 @@
 #include <set>
 #include <string>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/support/messages.h"
 
 using namespace ratplus;

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "tests/support/ranks.h"
 
 using ratplus::fail;

@@ -1,7 +1,7 @@
 // Jobs that do not fit, or cannot run: what is said, and that what is said is true.
 #include <doctest/doctest.h>
 
-#include "kernels/error.h"
+#include "base/error.h"
 #include "lib/plan/plan.h"
 #include "tests/plan/jobs.h"
 #include "tests/support/messages.h"

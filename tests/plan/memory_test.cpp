@@ -5,8 +5,8 @@
 #include <map>
 
 #include "lib/plan/memory_plan.h"
-#include "lib/train/job_settings.h"
-#include "lib/train/session.h"
+#include "lib/session/job_settings.h"
+#include "lib/session/session.h"
 #include "tests/plan/jobs.h"
 #include "tests/support/ranks.h"
 
@@ -31,7 +31,7 @@ TEST_CASE("a plan's memory is what a session takes") {
       const auto job =
           shipped_job("quickstart/pretrain", {"parallel.shard=" + shard, more, "job.precision=f32",
                                               "data.micro_batch=1", "parallel.shard_group=0"});
-      const train::Session session(train::session_settings(job), world());
+      const session::Session session(session::session_settings(job), world());
       auto on_gpus = job;
       on_gpus.job.device = DeviceChoice::cuda;
       const auto plan = plan_memory(on_gpus, cluster_of("h100", 1, world().size()));

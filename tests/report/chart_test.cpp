@@ -8,7 +8,7 @@
 #include <limits>
 #include <regex>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/report/run_fixture.h"
 
 namespace ratplus::report {
@@ -144,7 +144,7 @@ TEST_CASE("the file is written whole, beside and renamed") {
               step_line(20, R"([{"pattern":"dense","loss":4.0}])"));
   const auto picture = run.directory() / "loss.svg";
   write_loss_chart({run.directory()}, picture);
-  CHECK(data::read_whole_file(picture) == draw_loss_chart({read_metrics(run.directory())}));
+  CHECK(read_whole_file(picture) == draw_loss_chart({read_metrics(run.directory())}));
   int files = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(run.directory())) ++files;
   CHECK(files == 2);  // metrics.jsonl, loss.svg

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::report {
 namespace {

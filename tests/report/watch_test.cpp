@@ -123,7 +123,7 @@ TEST_CASE("a sentence is broken between words, nothing of it is lost, and no lin
 TEST_CASE("how a run ended takes the place of when it will end, and of its silence") {
   RunMetrics run = running(200, 1000);
   CHECK(describe_end(run).empty());
-  run.end = train::RunEnd{.how = train::RunEnd::How::stopped, .step = 204, .signal = "SIGTERM", .time = 1001};
+  run.end = run::RunEnd{.how = run::RunEnd::How::stopped, .step = 204, .signal = "SIGTERM", .time = 1001};
   CHECK(describe_end(run) == "stopped by SIGTERM at step 204, saved; resume with --resume");
   const auto text = text_of(make_watch_frame({run, "", {}, 9001}, 80, 24, plain));
   CHECK(text.find("stopped 2 h 13 min ago") != std::string::npos);
@@ -131,14 +131,14 @@ TEST_CASE("how a run ended takes the place of when it will end, and of its silen
   CHECK(text.find("warning") == std::string::npos);
   CHECK(text.find(" left") == std::string::npos);
 
-  run.end = train::RunEnd{.how = train::RunEnd::How::failed, .message = std::string(200, 'm') + " end"};
+  run.end = run::RunEnd{.how = run::RunEnd::How::failed, .message = std::string(200, 'm') + " end"};
   const auto failed = text_of(make_watch_frame({run, "", {}, 9001}, 80, 24, plain));
   CHECK(failed.find("failed: m") == std::string::npos);  // broken before a word that fills lines
   CHECK(failed.find(" end") != std::string::npos);
 
   run.saved_step = run.steps;  // finished, whatever a later signal did; but not whatever failed
   CHECK(describe_end(run).starts_with("failed: "));
-  run.end->how = train::RunEnd::How::stopped;
+  run.end->how = run::RunEnd::How::stopped;
   CHECK(describe_end(run).empty());
 }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/error.h"
+#include "base/error.h"
 
 namespace ratplus::test {
 namespace {
@@ -22,7 +22,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
 
 }  // namespace
 
-model::ModelConfig model_of(const data::hdf5::Group& group) {
+model::ModelConfig model_of(const hdf5::Group& group) {
   model::ModelConfig config;
   config.layers = group.integer_attribute("layers");
   config.width = group.integer_attribute("width");
@@ -43,7 +43,7 @@ model::PatternPlan plan_of(const std::string& text) {
   return model::PatternPlan(layers);
 }
 
-void load_weights(train::Session& session, const ReferenceFile& file, const std::string& group) {
+void load_weights(session::Session& session, const ReferenceFile& file, const std::string& group) {
   auto& store = session.store();
   for (std::size_t u = 0; u < store.units().size(); ++u) {
     const auto owned = store.owned(u);

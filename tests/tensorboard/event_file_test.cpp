@@ -6,7 +6,7 @@
 #include <chrono>
 #include <fstream>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "lib/tensorboard/crc32c.h"
 #include "lib/tensorboard/protobuf.h"
 #include "tests/support/messages.h"
@@ -55,7 +55,7 @@ TEST_CASE("the decoder sees a byte that was changed, wherever it is") {
   const test::ScratchDirectory scratch;
   tensorboard::EventFile file(scratch.path(), 1);
   file.write(1, std::vector<tensorboard::Scalar>{{"a", 1}});
-  const std::string whole = data::read_whole_file(file.path());
+  const std::string whole = read_whole_file(file.path());
   for (std::size_t i = 0; i < whole.size(); ++i) {
     std::string damaged = whole;
     damaged[i] ^= 4;

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 
 namespace ratplus::test {
 namespace {
@@ -133,7 +133,7 @@ ReadEvent parse_event(std::string_view message) {
 }  // namespace
 
 std::vector<ReadEvent> read_events(const std::filesystem::path& file) {
-  const std::string content = data::read_whole_file(file);
+  const std::string content = read_whole_file(file);
   std::string_view bytes = content;
   std::vector<ReadEvent> events;
   while (!bytes.empty()) {

@@ -1,4 +1,4 @@
-#include "lib/train/tensorboard_log.h"
+#include "lib/run/tensorboard_log.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "tests/support/scratch_directory.h"
 #include "tests/tensorboard/event_reader.h"
 
@@ -20,8 +20,8 @@ namespace {
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
-train::StepMetrics step(std::int64_t n, double loss) {
-  train::HealthMetrics health;
+run::StepMetrics step(std::int64_t n, double loss) {
+  run::HealthMetrics health;
   health.lag_seconds = 0.125;
   return {.step = n,
           .steps = 9,
@@ -39,14 +39,14 @@ train::StepMetrics step(std::int64_t n, double loss) {
 /// Steps 1 to 5 with loss 5, killed, and resumed from step 3 with loss 4.
 void write_run(const std::filesystem::path& run) {
   {
-    train::TensorboardLog log(run, 0);
+    run::TensorboardLog log(run, 0);
     for (int n = 1; n <= 5; ++n) log.write(step(n, 5));
-    log.write(train::ValidationMetrics{.step = 5, .tokens = 500, .results = {{"dense", 5}}, .seconds = 1});
+    log.write(run::ValidationMetrics{.step = 5, .tokens = 500, .results = {{"dense", 5}}, .seconds = 1});
   }
-  train::TensorboardLog log(run, 3);
+  run::TensorboardLog log(run, 3);
   log.write(step(4, 4));
-  log.write(train::CheckpointMetrics{.step = 4, .path = "p", .seconds = 2, .stall_seconds = 0.5});
-  log.write(train::ValidationMetrics{.step = 4, .tokens = 400, .results = {{"16,256,4", 3}}, .seconds = 1});
+  log.write(run::CheckpointMetrics{.step = 4, .path = "p", .seconds = 2, .stall_seconds = 0.5});
+  log.write(run::ValidationMetrics{.step = 4, .tokens = 400, .results = {{"16,256,4", 3}}, .seconds = 1});
 }
 
 /// What a reader of the run must show: by tag, (step, value).
@@ -108,7 +108,7 @@ TEST_CASE("a resumed run's metrics: what was lost is dropped, the rest is as in 
 TEST_CASE("what is not known is left out, a diverged loss is not") {
   const test::ScratchDirectory run;
   {
-    train::TensorboardLog log(run.path(), 0);
+    run::TensorboardLog log(run.path(), 0);
     auto metrics = step(1, unknown);
     metrics.share_of_peak = unknown;
     log.write(metrics);
@@ -133,7 +133,7 @@ TEST_CASE("TensorBoard's own reader shows every scalar") {
                   RATPLUS_SOURCE_DIR, (run / "tensorboard").string(), json.string());
   REQUIRE(std::system(command.c_str()) == 0);
   Shown shown;
-  const auto read = nlohmann::json::parse(data::read_whole_file(json));
+  const auto read = nlohmann::json::parse(read_whole_file(json));
   for (const auto& [tag, points] : read.items()) {
     for (const auto& point : points) shown[tag].emplace_back(point[0], point[1]);
   }

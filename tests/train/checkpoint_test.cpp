@@ -9,11 +9,11 @@
 #include <functional>
 #include <thread>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/background_save.h"
 #include "lib/checkpoint/pending_directory.h"
 #include "lib/checkpoint/verify.h"
-#include "lib/train/session.h"
+#include "lib/session/session.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/messages.h"
 #include "tests/support/modes.h"
@@ -32,14 +32,14 @@ const model::ModelConfig config{.layers = 2, .width = 32, .head_dim = 16, .vocab
 
 const test::Mode on_cpu{"cpu", DeviceChoice::cpu, DType::f32, 0};
 
-std::unique_ptr<train::Session> new_session(const test::Mode& mode) {
-  return std::make_unique<train::Session>(train::SessionSettings{.model = config,
-                                                                 .shapes = {1, 16},
-                                                                 .optimizer = {},
-                                                                 .device = mode.device,
-                                                                 .precision = mode.precision,
-                                                                 .threads = 1},
-                                          world());
+std::unique_ptr<session::Session> new_session(const test::Mode& mode) {
+  return std::make_unique<session::Session>(session::SessionSettings{.model = config,
+                                                                     .shapes = {1, 16},
+                                                                     .optimizer = {},
+                                                                     .device = mode.device,
+                                                                     .precision = mode.precision,
+                                                                     .threads = 1},
+                                            world());
 }
 
 std::vector<std::int32_t> some_tokens() {
@@ -48,7 +48,7 @@ std::vector<std::int32_t> some_tokens() {
   return tokens;
 }
 
-void train_once(train::Session& session) {
+void train_once(session::Session& session) {
   const auto tokens = some_tokens();
   session.store().begin_update();
   session.store().begin_micro_batch(true);
@@ -58,7 +58,7 @@ void train_once(train::Session& session) {
 }
 
 /// A session with weights, moments and an update count that are all different from a fresh one's.
-std::unique_ptr<train::Session> trained_session(const test::Mode& mode = on_cpu) {
+std::unique_ptr<session::Session> trained_session(const test::Mode& mode = on_cpu) {
   auto session = new_session(mode);
   session->set_initial_weights(7);
   for (int update = 0; update < 3; ++update) train_once(*session);
@@ -75,7 +75,7 @@ checkpoint::Info info_of(const fs::path& directory, std::int64_t step) {
           .tokenizer = "t"};
 }
 
-std::vector<float> state_of(train::Session& session) {
+std::vector<float> state_of(session::Session& session) {
   std::vector<float> all;
   for (std::size_t u = 0; u < session.store().units().size(); ++u) {
     for (const Tensor& x : {session.store().master(u), session.optimizer().first_moment(u),
@@ -103,7 +103,7 @@ struct Saved {
     });
   }
   test::ScratchDirectory run;
-  std::unique_ptr<train::Session> session;
+  std::unique_ptr<session::Session> session;
   fs::path directory;
 };
 
@@ -127,7 +127,7 @@ std::int64_t growth_of(const std::function<void()>& f) {
 /// What a manifest looks like from outside.
 void make_step(const fs::path& directory) {
   fs::create_directories(directory);
-  data::write_whole_file(directory / checkpoint::manifest_name, "{}");
+  write_whole_file(directory / checkpoint::manifest_name, "{}");
 }
 
 std::string replaced(std::string text, const std::string& what, const std::string& by) {
@@ -232,8 +232,8 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
   Saved saved;
   const auto part = saved.directory / checkpoint::file_name(0);
   const auto manifest = saved.directory / checkpoint::manifest_name;
-  const auto part_bytes = data::read_whole_file(part);
-  const auto manifest_text = data::read_whole_file(manifest);
+  const auto part_bytes = read_whole_file(part);
+  const auto manifest_text = read_whole_file(manifest);
 
   SUBCASE("a part is missing") {
     fs::remove(part);
@@ -246,24 +246,24 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
   SUBCASE("a byte of the weights is flipped") {
     auto bytes = part_bytes;
     bytes[bytes.size() * 3 / 4] = static_cast<char>(bytes[bytes.size() * 3 / 4] ^ 0x10);
-    data::write_whole_file(part, bytes);
+    write_whole_file(part, bytes);
     CHECK(contains(saved.load_message(), part.string()));
   }
   SUBCASE("the manifest is cut short") {
-    data::write_whole_file(manifest, manifest_text.substr(0, manifest_text.size() / 2));
+    write_whole_file(manifest, manifest_text.substr(0, manifest_text.size() / 2));
     CHECK(contains(saved.load_message(), manifest.string()));
   }
   SUBCASE("a newer format") {
-    data::write_whole_file(manifest, replaced(manifest_text, "\"version\": 2", "\"version\": 9"));
+    write_whole_file(manifest, replaced(manifest_text, "\"version\": 2", "\"version\": 9"));
     CHECK(contains(saved.load_message(), "format version 9"));
     CHECK(contains(saved.load_message(), "newer ratplus"));
   }
   SUBCASE("a foreign format") {
-    data::write_whole_file(manifest, replaced(manifest_text, "ratplus-checkpoint", "other-checkpoint"));
+    write_whole_file(manifest, replaced(manifest_text, "ratplus-checkpoint", "other-checkpoint"));
     CHECK(contains(saved.load_message(), "not a checkpoint's manifest"));
   }
   SUBCASE("a digit of the manifest is flipped") {
-    data::write_whole_file(manifest, replaced(manifest_text, "\"step\": 5", "\"step\": 7"));
+    write_whole_file(manifest, replaced(manifest_text, "\"step\": 5", "\"step\": 7"));
     CHECK(contains(saved.load_message(), "changed by hand"));
   }
   SUBCASE("a part is another checkpoint's") {
@@ -273,13 +273,12 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
   }
   SUBCASE("more parts than there can be ranks") {
     for (const auto* parts : {"0", "2000000000", "4294967297"}) {
-      data::write_whole_file(manifest,
-                             replaced(manifest_text, "\"parts\": 1", std::string("\"parts\": ") + parts));
+      write_whole_file(manifest, replaced(manifest_text, "\"parts\": 1", std::string("\"parts\": ") + parts));
       CHECK(contains(saved.load_message(), std::string("number of parts, ") + parts));
     }
   }
   SUBCASE("a model of impossible sizes") {
-    data::write_whole_file(manifest, replaced(manifest_text, "\"width\": 32", "\"width\": -32"));
+    write_whole_file(manifest, replaced(manifest_text, "\"width\": 32", "\"width\": -32"));
     CHECK(contains(saved.load_message(), "sizes are impossible"));
   }
   SUBCASE("nothing there") {
@@ -303,8 +302,7 @@ TEST_CASE("a model as large as a job file may ask for is no damage") {
 TEST_CASE("version 1, without checksums, is still read") {
   Saved saved;
   const auto manifest = saved.directory / checkpoint::manifest_name;
-  data::write_whole_file(manifest,
-                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 1"));
+  write_whole_file(manifest, replaced(read_whole_file(manifest), "\"version\": 2", "\"version\": 1"));
   CHECK(saved.load_message().empty());
   const auto info = checkpoint::read_info(saved.directory);
   CHECK(info.files.empty());
@@ -323,7 +321,7 @@ TEST_CASE("checkpoints are in the order of their steps, and what else is beside 
   for (const auto& other : others) make_step(other);
   const std::vector<fs::path> notes = {checkpoints / "notes", checkpoints / "mine.partial"};
   for (const auto& note : notes) fs::create_directories(note);
-  data::write_whole_file(checkpoints / "step-00000007", "a file");
+  write_whole_file(checkpoints / "step-00000007", "a file");
   make_step(run / "archive");
   fs::create_directory_symlink(run / "archive", checkpoint::step_directory(run.path(), 3));
 
@@ -360,7 +358,7 @@ TEST_CASE(
   checkpoint::load_weights(info, saved.session->store(), saved.session->ops());
   CHECK(state_of(*saved.session) == before);
   const auto part = checkpoint::file_name(0);
-  CHECK(data::read_whole_file(directory / part) == data::read_whole_file(saved.directory / part));
+  CHECK(read_whole_file(directory / part) == read_whole_file(saved.directory / part));
 
   // Between steps: each call does what can be done by then, and the last says so.
   background.start(info_of(checkpoint::step_directory(saved.run.path(), 9), 9), saved.session->store(),
@@ -418,12 +416,11 @@ TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer on
 
   const auto flipped = save(10);
   const auto part = flipped / checkpoint::file_name(0);
-  const auto bytes = data::read_whole_file(part);
+  const auto bytes = read_whole_file(part);
   const auto newer = save(20);
   const auto half_copied = save(30);
   const auto manifest = newer / checkpoint::manifest_name;
-  data::write_whole_file(manifest,
-                         replaced(data::read_whole_file(manifest), "\"version\": 2", "\"version\": 4"));
+  write_whole_file(manifest, replaced(read_whole_file(manifest), "\"version\": 2", "\"version\": 4"));
   fs::remove(half_copied / checkpoint::file_name(0));
   // Every byte counts: of the data, of what HDF5 keeps between it, of both ends.
   for (const std::size_t at :
@@ -431,7 +428,7 @@ TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer on
     CAPTURE(at);
     auto damaged = bytes;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
-    data::write_whole_file(part, damaged);
+    write_whole_file(part, damaged);
     const auto found = checkpoint::newest_whole(run, world());
     CHECK(found.newest == saved.directory);
     REQUIRE(found.damaged.size() == 3);
@@ -462,7 +459,7 @@ TEST_CASE("a failed write names the file as it would have been called, and the w
   }
   SUBCASE("the directory") {
     fs::remove_all(directory.parent_path());
-    data::write_whole_file(directory.parent_path(), "in the way");
+    write_whole_file(directory.parent_path(), "in the way");
     message = message_of(save);
   }
   CHECK(contains(message, directory.string()));
@@ -472,9 +469,9 @@ TEST_CASE("a failed write names the file as it would have been called, and the w
 
 TEST_CASE(
     "syncing: a directory that cannot be synced is none's fault, a file is, under the name that it gets") {
-  CHECK(message_of([] { data::sync_path("/proc"); }).empty());  // EINVAL, as some network file systems say
-  CHECK(contains(message_of([] { data::sync_path("/dev/null", "/final"); }), "cannot write /final: "));
-  CHECK(contains(message_of([] { data::sync_path("/nowhere/a"); }), "make its directory first"));
+  CHECK(message_of([] { sync_path("/proc"); }).empty());  // EINVAL, as some network file systems say
+  CHECK(contains(message_of([] { sync_path("/dev/null", "/final"); }), "cannot write /final: "));
+  CHECK(contains(message_of([] { sync_path("/nowhere/a"); }), "make its directory first"));
 }
 
 TEST_CASE("a checkpoint knows the dataset that it was trained on") {
@@ -501,8 +498,8 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
   info = read;
   info.data = checkpoint::counts_of(before);
   checkpoint::write_manifest(saved.directory, info);
-  const auto known = checkpoint::parse_manifest(
-      data::read_whole_file(saved.directory / checkpoint::manifest_name), saved.directory);
+  const auto known = checkpoint::parse_manifest(read_whole_file(saved.directory / checkpoint::manifest_name),
+                                                saved.directory);
   CHECK(known.data == info.data);
   CHECK(checkpoint::check_same_data(known, before));
   CHECK_FALSE(checkpoint::check_same_data(known, dataset_of(1000)));
@@ -519,7 +516,7 @@ TEST_CASE("a unit of many pieces comes back, by way of little memory") {
 #endif
   const model::ModelConfig large{
       .layers = 1, .width = 64, .head_dim = 16, .vocab_size = 200'000};  // root: 49 MiB
-  train::Session session({.model = large, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
+  session::Session session({.model = large, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
   session.set_initial_weights(7);
   const auto before = state_of(session);
   const test::ScratchDirectory run;
@@ -539,12 +536,12 @@ TEST_CASE("a checkpoint of the middle of a step says which of its updates are do
   Saved saved;
   const auto whole = checkpoint::read_info(saved.directory);
   CHECK(whole.begun.empty());
-  CHECK(contains(data::read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 2"));
+  CHECK(contains(read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 2"));
   auto info = whole;
   info.begun = {{.loss = 0.1, .gradient_norm = 1.0 / 3, .updated = true}};
   checkpoint::write_manifest(saved.directory, info);
   CHECK(checkpoint::read_info(saved.directory).begun == info.begun);
-  CHECK(contains(data::read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 3"));
+  CHECK(contains(read_whole_file(saved.directory / checkpoint::manifest_name), "\"version\": 3"));
   CHECK(saved.load_message().empty());
   info.begun = {{.loss = std::nan(""), .gradient_norm = std::nan(""), .updated = false}};
   checkpoint::write_manifest(saved.directory, info);  // JSON has no NaN, and the checksum is of the JSON

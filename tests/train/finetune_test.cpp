@@ -7,11 +7,11 @@
 #include <fstream>
 #include <random>
 
-#include "data/supervised.h"
-#include "data/supervised_samples.h"
+#include "base/stop_signal.h"
+#include "data/prepare/supervised.h"
+#include "data/samples/supervised_samples.h"
 #include "lib/checkpoint/checkpoint.h"
-#include "lib/train/start_defaults.h"
-#include "lib/train/stop_signal.h"
+#include "lib/session/start_defaults.h"
 #include "lib/train/trainer.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
@@ -23,20 +23,20 @@ namespace {
 
 class Losses : public train::TrainListener {
  public:
-  void on_start(train::Session&, std::int64_t) override {}
+  void on_start(session::Session&, std::int64_t) override {}
   void on_phase(const std::string&) override {}
-  void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics.halves[0].loss); }
-  void on_validation(const train::ValidationMetrics& metrics) override {
+  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics.halves[0].loss); }
+  void on_validation(const run::ValidationMetrics& metrics) override {
     validation = metrics.results[0].loss;
     accuracy = metrics.results[0].accuracy;
   }
-  void on_load(const train::LoadMetrics&) override {}
-  void on_checkpoint(const train::CheckpointMetrics&) override {}
+  void on_load(const run::LoadMetrics&) override {}
+  void on_checkpoint(const run::CheckpointMetrics&) override {}
   void on_warning(const std::string&) override {}
 
   std::vector<double> steps;
   double validation = 0;
-  std::optional<train::Accuracy> accuracy;
+  std::optional<evaluation::Accuracy> accuracy;
 };
 
 /// {"tokens": [noise, noise, d, s, d + 1 mod 10, end], "labels": the last two}.
@@ -73,8 +73,8 @@ data::Manifest make_task(const test::ScratchDirectory& scratch, const config::Jo
   options.tokenizer = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers/gpt2.json";
   options.length = 16;
   const data::Manifest manifest = data::prepare_supervised(options, [](std::int64_t) {}).manifest;
-  train::Session session({.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1},
-                         world());
+  session::Session session(
+      {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
   session.set_initial_weights(1);
   checkpoint::save(world(),
                    {.directory = job.job.from,
@@ -89,7 +89,7 @@ data::Manifest make_task(const test::ScratchDirectory& scratch, const config::Jo
 class Stopping : public Losses {
  public:
   explicit Stopping(std::int64_t after) : after_(after) {}
-  void on_step(const train::StepMetrics& metrics, bool logged) override {
+  void on_step(const run::StepMetrics& metrics, bool logged) override {
     Losses::on_step(metrics, logged);
     if (std::ssize(steps) == after_) std::raise(SIGTERM);
   }
@@ -148,7 +148,7 @@ TEST_CASE("a validation's accuracy is that of a count by hand over the logits of
 
   constexpr std::int64_t length = 16, vocab = 700;
   const model::PassShapes shapes{1, length};
-  train::Session session(
+  session::Session session(
       {.model = job.model, .shapes = shapes, .use = parallel::Use::evaluation, .optimizer = {}, .threads = 1},
       world());
   checkpoint::load_weights(checkpoint::read_info(checkpoint::resolve(job.job.directory)), session.store(),
@@ -185,7 +185,7 @@ TEST_CASE("a validation's accuracy is that of a count by hand over the logits of
 }
 
 TEST_CASE("a completion is a run of counted labels of one sample, and is right where all of it is") {
-  train::HitCounts counts;
+  evaluation::HitCounts counts;
   const std::vector<std::int32_t> labels = {-1, 5, 6, -1, 7,  -100,
                                             8,  9, 4, -1, -1, -1};  // three samples of 4
   const std::vector<std::int32_t> hits = {0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0};
@@ -210,7 +210,7 @@ TEST_CASE("fine-tuning that is stopped half-way and resumed gives the same weigh
     std::filesystem::create_directories(job.job.directory);
     const auto data = train::open_data(job, world());
     const auto from = resume ? std::optional(checkpoint::resolve(job.job.directory)) : std::nullopt;
-    const train::StopSignal signal;
+    const StopSignal signal;
     return train::Trainer(job, world(), data, train::find_start(job, data, world(), from), listener).run();
   };
   const std::int64_t steps = job.schedule.steps;
@@ -241,16 +241,16 @@ TEST_CASE("a job that begins with weights takes their model and pattern, and ano
       "[job]\nkind = \"finetune\"\nfrom = \"{0}/initial\"\ndirectory = \"{0}/next\"\n"
       "[data]\ndirectory = \"{0}/data\"\nwindow = 16\n",
       scratch.path().string());
-  const auto job = config::parse_job(text, "job.toml", {}, train::start_defaults);
+  const auto job = config::parse_job(text, "job.toml", {}, session::start_defaults);
   CHECK(job.model == made.model);
   CHECK(job.job.pattern.describe() == "4,0,1");
   const auto info = checkpoint::read_info(made.job.from);
-  CHECK(train::other_pattern_note(info, job.job.pattern).empty());
-  const auto dense = config::parse_job(text, "job.toml", {"job.pattern=dense"}, train::start_defaults);
+  CHECK(session::other_pattern_note(info, job.job.pattern).empty());
+  const auto dense = config::parse_job(text, "job.toml", {"job.pattern=dense"}, session::start_defaults);
   CHECK(dense.job.pattern.describe() == "dense");
-  CHECK(test::contains(train::other_pattern_note(info, dense.job.pattern),
+  CHECK(test::contains(session::other_pattern_note(info, dense.job.pattern),
                        "was trained with the pattern 4,0,1, and is used with dense"));
-  const auto other = config::parse_job(text, "job.toml", {"model.layers=3"}, train::start_defaults);
+  const auto other = config::parse_job(text, "job.toml", {"model.layers=3"}, session::start_defaults);
   const auto data = train::open_data(job, world());
   CHECK(test::contains(test::message_of([&] { train::look_at_start(other, data, made.job.from, false); }),
                        "model.layers = 3, it has 2"));

@@ -1,5 +1,5 @@
 // What a rank's clocks tell: the slowest rank, a falling throughput, late data; each told once an episode.
-#include "lib/train/health.h"
+#include "lib/run/health.h"
 
 #include <doctest/doctest.h>
 
@@ -7,8 +7,8 @@
 #include "tests/support/messages.h"
 
 using namespace ratplus;
-using train::Episode;
-using train::RankClocks;
+using run::Episode;
+using run::RankClocks;
 
 namespace {
 
@@ -22,7 +22,7 @@ std::vector<RankClocks> waiting(std::vector<double> seconds) {
 }
 
 /// The lines of one report after another.
-std::vector<std::string> told(train::HealthMonitor& monitor,
+std::vector<std::string> told(run::HealthMonitor& monitor,
                               const std::vector<std::vector<RankClocks>>& reports) {
   std::vector<std::string> warnings;
   std::int64_t step = 0;
@@ -37,13 +37,13 @@ std::vector<RankClocks> paced(double seconds) {
 }  // namespace
 
 TEST_CASE("the slowest rank is the one that waits least, by what the others wait more") {
-  CHECK(!train::slowest_rank(waiting({3})));
-  const auto slowest = train::slowest_rank(waiting({5, 4, 1, 6}));
+  CHECK(!run::slowest_rank(waiting({3})));
+  const auto slowest = run::slowest_rank(waiting({5, 4, 1, 6}));
   REQUIRE(slowest);
   CHECK(slowest->rank == 2);
   CHECK(slowest->lag == 4);
-  CHECK(train::slowest_rank(waiting({2, 2, 2, 2}))->lag == 0);
-  CHECK(train::slowest_rank(waiting({3, 8}))->lag == 5);
+  CHECK(run::slowest_rank(waiting({2, 2, 2, 2}))->lag == 0);
+  CHECK(run::slowest_rank(waiting({3, 8}))->lag == 5);
 }
 
 TEST_CASE("an episode begins and ends after two reports in a row") {
@@ -63,7 +63,7 @@ TEST_CASE("an episode begins and ends after two reports in a row") {
 }
 
 TEST_CASE("a straggler is named once, with its host, and so is its end") {
-  train::HealthMonitor monitor({}, hosts);
+  run::HealthMonitor monitor({}, hosts);
   const auto slow = waiting({5, 5, 1, 5});
   const auto even = waiting({1, 1, 1, 1});
   const auto lines = told(monitor, {even, slow, slow, slow, slow, even, even, even});
@@ -75,7 +75,7 @@ TEST_CASE("a straggler is named once, with its host, and so is its end") {
 
 TEST_CASE(
     "late ranks that change from report to report are noise, and one that goes on after another is another") {
-  train::HealthMonitor monitor({}, hosts);
+  run::HealthMonitor monitor({}, hosts);
   const auto first = waiting({1, 5, 5, 5});
   const auto third = waiting({5, 5, 1, 5});
   CHECK(told(monitor, {first, third, first, third}).empty());
@@ -87,16 +87,16 @@ TEST_CASE(
 }
 
 TEST_CASE("below its limit, or with a limit of 0, nothing is told") {
-  train::HealthMonitor monitor({.straggler = 0.5}, hosts);
+  run::HealthMonitor monitor({.straggler = 0.5}, hosts);
   CHECK(told(monitor, std::vector(4, waiting({5, 5, 1, 5}))).empty());
-  train::HealthMonitor off({.straggler = 0, .slowdown = 0, .data_wait = 0}, hosts);
+  run::HealthMonitor off({.straggler = 0, .slowdown = 0, .data_wait = 0}, hosts);
   auto all = waiting({9, 9, 0, 9});
   all[1].data_wait = 9;
   CHECK(told(off, std::vector(4, all)).empty());
 }
 
 TEST_CASE("throughput is held against the run's own median, once there is one") {
-  train::HealthMonitor monitor({}, hosts);
+  run::HealthMonitor monitor({}, hosts);
   // The first report, of a slow start, is no measure.
   std::vector<std::vector<RankClocks>> reports = {paced(50), paced(10), paced(11),
                                                   paced(10), paced(9),  paced(10)};
@@ -109,7 +109,7 @@ TEST_CASE("throughput is held against the run's own median, once there is one") 
 }
 
 TEST_CASE("late data are told with the rank that waits most") {
-  train::HealthMonitor monitor({}, hosts);
+  run::HealthMonitor monitor({}, hosts);
   auto late = waiting({1, 1, 1, 1});
   late[1].data_wait = 2;
   late[3].data_wait = 3;
@@ -120,7 +120,7 @@ TEST_CASE("late data are told with the rank that waits most") {
 }
 
 TEST_CASE("the fields of a report") {
-  train::HealthMonitor monitor({}, hosts);
+  run::HealthMonitor monitor({}, hosts);
   std::vector<std::string> warnings;
   auto ranks = waiting({5, 4, 1, 12});  // a GPU's collectives may run beside its computation
   ranks[0].data_wait = 1;

@@ -1,4 +1,4 @@
-#include "lib/train/metrics.h"
+#include "lib/run/metrics.h"
 
 #include <doctest/doctest.h>
 
@@ -20,7 +20,7 @@ std::vector<nlohmann::json> read_lines(const std::filesystem::path& file) {
   return lines;
 }
 
-train::StepMetrics step(std::int64_t n) {
+run::StepMetrics step(std::int64_t n) {
   return {.step = n,
           .steps = 9,
           .tokens = 100 * n,
@@ -34,15 +34,15 @@ train::StepMetrics step(std::int64_t n) {
 TEST_CASE("a line a report, with everything in it") {
   const test::ScratchDirectory run;
   {
-    train::MetricsFile file(run.path(), 0);
+    run::MetricsFile file(run.path(), 0);
     file.write(step(1));
-    file.write(train::ValidationMetrics{.step = 1, .tokens = 100, .results = {{"dense", 0.0}}, .seconds = 1});
-    file.write(train::CheckpointMetrics{.step = 1, .path = "p", .seconds = 2});
-    file.write(train::NotFiniteMetrics{2, 1, {"dense", std::nan(""), 1.5, false}, "f"});
+    file.write(run::ValidationMetrics{.step = 1, .tokens = 100, .results = {{"dense", 0.0}}, .seconds = 1});
+    file.write(run::CheckpointMetrics{.step = 1, .path = "p", .seconds = 2});
+    file.write(run::NotFiniteMetrics{2, 1, {"dense", std::nan(""), 1.5, false}, "f"});
     auto judged = step(2);
     judged.skipped_updates = 1;
     judged.halves[1] = {"dense", std::nan(""), 1.5, false};
-    judged.health = train::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest = 1, .slowest_host = "b"};
+    judged.health = run::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest = 1, .slowest_host = "b"};
     file.write(judged);
   }
   const auto lines = read_lines(run / "metrics.jsonl");
@@ -69,12 +69,12 @@ TEST_CASE("a line a report, with everything in it") {
 TEST_CASE("a resumed run keeps what was before its step and drops what came after, cut lines too") {
   const test::ScratchDirectory run;
   {
-    train::MetricsFile file(run.path(), 0);
+    run::MetricsFile file(run.path(), 0);
     for (int n = 1; n <= 5; ++n) file.write(step(n));
   }
   std::ofstream(run / "metrics.jsonl", std::ios::app) << R"({"kind":"step","ste)";
   {
-    train::MetricsFile file(run.path(), 3);
+    run::MetricsFile file(run.path(), 3);
     file.write(step(4));
   }
   const auto lines = read_lines(run / "metrics.jsonl");
@@ -84,19 +84,19 @@ TEST_CASE("a resumed run keeps what was before its step and drops what came afte
 
 TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first half") {
   const test::ScratchDirectory run;
-  const train::HalfMetrics left_out{"dense", 5, std::nan(""), false};
+  const run::HalfMetrics left_out{"dense", 5, std::nan(""), false};
   {
-    train::MetricsFile file(run.path(), 0);
+    run::MetricsFile file(run.path(), 0);
     file.write(step(1));
-    file.write(train::NotFiniteMetrics{2, 0, left_out, "first"});
-    file.write(train::NotFiniteMetrics{2, 1, left_out, ""});
+    file.write(run::NotFiniteMetrics{2, 0, left_out, "first"});
+    file.write(run::NotFiniteMetrics{2, 1, left_out, ""});
     file.write(step(2));
   }
-  { const train::MetricsFile file(run.path(), 1, 1); }
+  { const run::MetricsFile file(run.path(), 1, 1); }
   auto lines = read_lines(run / "metrics.jsonl");
   REQUIRE(lines.size() == 2);
   CHECK(lines[1]["file"] == "first");
-  { const train::MetricsFile file(run.path(), 1); }
+  { const run::MetricsFile file(run.path(), 1); }
   lines = read_lines(run / "metrics.jsonl");
   REQUIRE(lines.size() == 1);
   CHECK(lines[0]["kind"] == "step");

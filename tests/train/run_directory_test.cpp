@@ -1,4 +1,4 @@
-#include "lib/train/run_directory.h"
+#include "lib/run/run_directory.h"
 
 #include <doctest/doctest.h>
 #include <sys/syscall.h>
@@ -6,9 +6,9 @@
 
 #include <cerrno>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
-#include "lib/train/session.h"
+#include "lib/session/session.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
 #include "tests/support/scratch_directory.h"
@@ -42,12 +42,12 @@ config::JobConfig job_in(const std::filesystem::path& directory,
                            "job.toml", overrides);
 }
 
-train::RunState look_at(const config::JobConfig& job, bool resume) {
-  return train::look_at_run(job, resume, checkpoint::newest(job.job.directory));
+run::RunState look_at(const config::JobConfig& job, bool resume) {
+  return run::look_at_run(job, resume, checkpoint::newest(job.job.directory));
 }
 
 void save_at(const config::JobConfig& job, std::int64_t step) {
-  train::Session session({.model = job.model, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
+  session::Session session({.model = job.model, .shapes = {1, 16}, .optimizer = {}, .threads = 1}, world());
   checkpoint::save(world(),
                    {.directory = checkpoint::step_directory(job.job.directory, step),
                     .model = job.model,
@@ -76,7 +76,7 @@ TEST_CASE("a fresh directory starts a run; one that holds a run needs --resume")
 TEST_CASE("a run that wrote metrics but no checkpoint is not overwritten either") {
   const test::ScratchDirectory scratch;
   const auto job = job_in(scratch.path());
-  data::write_whole_file(scratch / "metrics.jsonl", "");
+  write_whole_file(scratch / "metrics.jsonl", "");
   CHECK(contains(message_of([&] { look_at(job, false); }), "holds a run already"));
 }
 
@@ -188,10 +188,10 @@ TEST_CASE("differences: every key, and only those") {
 TEST_CASE("a file system without locks is no obstacle, but is mentioned") {
   const test::ScratchDirectory scratch;
   flock_error = ENOLCK;
-  const auto message = message_of([&] { train::RunDirectory run(job_in(scratch / "run")); });
+  const auto message = message_of([&] { run::RunDirectory run(job_in(scratch / "run")); });
   flock_error = 0;
   CHECK(message.empty());
-  CHECK(contains(data::read_whole_file(scratch.path() / "run" / "log.txt"),
+  CHECK(contains(read_whole_file(scratch.path() / "run" / "log.txt"),
                  "no lock on this file (No locks available)"));
 }
 
@@ -199,15 +199,15 @@ TEST_CASE("a run directory that could not be opened is not locked") {
   const test::ScratchDirectory scratch;
   const auto job = job_in(scratch / "run");
   std::filesystem::create_directories(scratch.path() / "run" / "job.toml" / "in the way");
-  CHECK(contains(message_of([&] { train::RunDirectory run(job); }), "job.toml"));
+  CHECK(contains(message_of([&] { run::RunDirectory run(job); }), "job.toml"));
   std::filesystem::remove_all(scratch.path() / "run" / "job.toml");
-  CHECK(message_of([&] { train::RunDirectory run(job); }).empty());
+  CHECK(message_of([&] { run::RunDirectory run(job); }).empty());
 }
 
 TEST_CASE("a line that cannot be logged ends nothing, and the run says why") {
   const test::ScratchDirectory scratch;
   std::filesystem::create_symlink("/dev/full", scratch / "log.txt");
-  train::RunDirectory run(job_in(scratch.path()));
+  run::RunDirectory run(job_in(scratch.path()));
   run.log("hello");
   const auto message = run.trouble();
   CHECK(contains(message, (scratch / "log.txt").string()));
@@ -218,12 +218,12 @@ TEST_CASE("two processes cannot train in one run directory") {
   const test::ScratchDirectory scratch;
   const auto job = job_in(scratch / "run");
   {
-    train::RunDirectory first(job);
+    run::RunDirectory first(job);
     first.log("hello");
-    CHECK(contains(message_of([&] { train::RunDirectory second(job); }), "another process"));
+    CHECK(contains(message_of([&] { run::RunDirectory second(job); }), "another process"));
   }
-  train::RunDirectory again(job);
-  CHECK(contains(data::read_whole_file(scratch.path() / "run" / "log.txt"), "hello"));
+  run::RunDirectory again(job);
+  CHECK(contains(read_whole_file(scratch.path() / "run" / "log.txt"), "hello"));
   CHECK(config::load_job(scratch.path() / "run" / "job.toml", {}) == job);
 }
 
@@ -231,17 +231,17 @@ TEST_CASE("checkpoint.dir is linked into the run directory, and is one run's alo
   const test::ScratchDirectory scratch;
   const auto elsewhere = scratch / "elsewhere";
   const auto job = job_in(scratch / "run", {"checkpoint.dir=" + elsewhere.string()});
-  { const train::RunDirectory run(job); }
+  { const run::RunDirectory run(job); }
   save_at(job, 4);
   CHECK(std::filesystem::exists(elsewhere / "step-00000004" / checkpoint::manifest_name));
   CHECK(look_at(job, true).step == 4);
   CHECK(checkpoint::resolve(scratch / "run") == checkpoint::step_directory(scratch / "run", 4));
   checkpoint::prune(scratch / "run", 1);
   CHECK(look_at(job, true).step == 4);
-  { const train::RunDirectory again(job); }  // resumed
+  { const run::RunDirectory again(job); }  // resumed
 
   const auto other = job_in(scratch / "other", {"checkpoint.dir=" + elsewhere.string()});
-  CHECK(contains(message_of([&] { train::RunDirectory{other}; }), "one run alone"));
+  CHECK(contains(message_of([&] { run::RunDirectory{other}; }), "one run alone"));
   const auto moved = job_in(scratch / "run", {"checkpoint.dir=" + (scratch / "third").string()});
-  CHECK(contains(message_of([&] { train::RunDirectory{moved}; }), "move them there"));
+  CHECK(contains(message_of([&] { run::RunDirectory{moved}; }), "move them there"));
 }

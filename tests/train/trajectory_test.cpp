@@ -6,8 +6,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/manifest.h"
-#include "data/shard.h"
+#include "data/dataset/manifest.h"
+#include "data/dataset/shard.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/train/trainer.h"
 #include "tests/support/modes.h"
@@ -29,18 +29,18 @@ Tolerance tolerance_of(const test::Mode& mode) {
 }
 
 class Silent : public train::TrainListener {
-  void on_start(train::Session&, std::int64_t) override {}
+  void on_start(session::Session&, std::int64_t) override {}
   void on_phase(const std::string& text) override {
     if (text.starts_with(signal_in)) std::raise(SIGTERM);
   }
-  void on_step(const train::StepMetrics& metrics, bool) override { steps.push_back(metrics); }
-  void on_validation(const train::ValidationMetrics&) override { ++validations; }
-  void on_load(const train::LoadMetrics&) override {}
-  void on_checkpoint(const train::CheckpointMetrics&) override {}
+  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics); }
+  void on_validation(const run::ValidationMetrics&) override { ++validations; }
+  void on_load(const run::LoadMetrics&) override {}
+  void on_checkpoint(const run::CheckpointMetrics&) override {}
   void on_warning(const std::string&) override {}
 
  public:
-  std::vector<train::StepMetrics> steps;
+  std::vector<run::StepMetrics> steps;
   int validations = 0;
   std::string signal_in = "nothing";  ///< at the beginning of such a phase SIGTERM comes
 };
@@ -76,15 +76,15 @@ void write_dataset(const std::filesystem::path& directory, const std::vector<std
 /// A checkpoint of the reference's initial weights, to start from.
 void write_initial_checkpoint(const std::filesystem::path& directory, const test::ReferenceFile& file,
                               const std::string& name, const config::JobConfig& job) {
-  train::Session session({.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1},
-                         world());
+  session::Session session(
+      {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
   test::load_weights(session, file, name + "/initial");
   checkpoint::save(
       world(), {.directory = directory, .model = job.model, .job = config::to_toml(job), .tokenizer = "test"},
       session.store(), session.optimizer(), session.ops());
 }
 
-config::JobConfig job_of(const data::hdf5::Group& group, const test::ScratchDirectory& scratch,
+config::JobConfig job_of(const hdf5::Group& group, const test::ScratchDirectory& scratch,
                          const test::Mode& mode, std::int64_t micro_batch) {
   config::JobConfig job;
   job.job.kind = config::Kind::adapt;  // from given weights

@@ -6,8 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/file_lock.h"
-#include "data/pending_file.h"
+#include "base/files/file_lock.h"
+#include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/native_source.h"
 #include "lib/weights/safetensors_header.h"
@@ -133,10 +133,10 @@ TEST_CASE("values that a type cannot hold are refused with the parameter's name,
                          1);  // up to 912: below 65504, so larger ones by way of safetensors
   const auto source = weights::open_source(scratch / "large");
   convert(scratch / "large", scratch / "x.safetensors");
-  auto bytes = data::read_whole_file(scratch / "x.safetensors");
+  auto bytes = read_whole_file(scratch / "x.safetensors");
   const float huge = 1e6f;
   std::memcpy(bytes.data() + bytes.size() - 4, &huge, 4);  // the last element of the final norm
-  data::write_whole_file(scratch / "x.safetensors", bytes);
+  write_whole_file(scratch / "x.safetensors", bytes);
   const auto before = scratch.files();
   for (const char* made : {"half.pth", "half.safetensors", "half"}) {
     const auto message = message_of(
@@ -190,13 +190,13 @@ TEST_CASE("other models and damaged safetensors are refused") {
   const test::ScratchDirectory scratch;
   const auto file = scratch / "x.safetensors";
   convert(test::stored("task_bfloat16.pth"), file);
-  const auto whole = data::read_whole_file(file);
+  const auto whole = read_whole_file(file);
   const auto changed = [&](const std::string& what, const std::string& by) {
     auto bytes = whole;
     REQUIRE(what.size() == by.size());
     REQUIRE(contains(bytes, what));
     bytes.replace(bytes.find(what), what.size(), by);
-    data::write_whole_file(file, bytes);
+    write_whole_file(file, bytes);
     return message_of([&] { weights::open_source(file, test::small_model); });
   };
   CHECK(contains(changed("backbone.ln.weight", "backbone.ln.WEIGHT"), "has no backbone.ln.weight"));
@@ -206,9 +206,9 @@ TEST_CASE("other models and damaged safetensors are refused") {
   CHECK(!contains(changed("BF16", "BF17"), "damaged"));
   CHECK(contains(changed("\"data_offsets\":[0,160]", "\"data_offsets\":[1,161]"), "begins at byte"));
   CHECK(contains(changed("{\"__metadata__\"", "(\"__metadata__\""), "neither a file of PyTorch's"));
-  data::write_whole_file(file, whole.substr(0, whole.size() - 1));
+  write_whole_file(file, whole.substr(0, whole.size() - 1));
   CHECK(contains(message_of([&] { weights::open_source(file); }), "cut short"));
-  data::write_whole_file(file, whole.substr(0, 40));
+  write_whole_file(file, whole.substr(0, 40));
   CHECK(contains(message_of([&] { weights::open_source(file); }), "cut short"));
 }
 
@@ -216,17 +216,17 @@ TEST_CASE("an index whose files are missing, changed or elsewhere") {
   const test::ScratchDirectory scratch;
   const auto index = scratch / "m.safetensors.index.json";
   convert(test::stored("task_bfloat16.pth"), index, {.shard_bytes = 2000});
-  const auto text = data::read_whole_file(index);
+  const auto text = read_whole_file(index);
   const auto with = [&](const std::string& what, const std::string& by) {
     auto bytes = text;
     bytes.replace(bytes.find(what), what.size(), by);
-    data::write_whole_file(index, bytes);
+    write_whole_file(index, bytes);
     return message_of([&] { weights::open_source(index); });
   };
   CHECK(contains(with("m-00001", "../m-00001"), "no file beside it"));
   CHECK(contains(with("m-00002", "m-00003"), "does not list there"));
   CHECK(contains(with("{", "["), "no index"));
-  data::write_whole_file(index, text);
+  write_whole_file(index, text);
   CHECK(wrong_in(scratch.path()) == 0);  // the directory stands for its index
   fs::remove(scratch / "m-00002-of-00002.safetensors");
   CHECK(contains(message_of([&] { weights::open_source(index); }), "m-00002-of-00002.safetensors"));
@@ -247,7 +247,7 @@ TEST_CASE("names of wrapped modules: components of wrappers before a name and in
   CHECK(weights::without_wrappers("backbone.module_list.0.module") == "backbone.module_list.0.module");
   const test::ScratchDirectory scratch;
   convert(test::stored("task_bfloat16.pth"), scratch / "plain.safetensors");
-  const auto bytes = data::read_whole_file(scratch / "plain.safetensors");
+  const auto bytes = read_whole_file(scratch / "plain.safetensors");
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   const auto data_bytes = static_cast<std::int64_t>(bytes.size() - 8 - length);
@@ -255,8 +255,8 @@ TEST_CASE("names of wrapped modules: components of wrappers before a name and in
     auto header =
         weights::parse_safetensors_header(std::string_view(bytes).substr(8, length), data_bytes, "x");
     for (auto& entry : header.entries) entry.tensor.name = rename(entry.tensor.name);
-    data::write_whole_file(scratch / "wrapped.safetensors",
-                           weights::write_safetensors_header(header) + bytes.substr(8 + length));
+    write_whole_file(scratch / "wrapped.safetensors",
+                     weights::write_safetensors_header(header) + bytes.substr(8 + length));
   };
   write([](std::string name) {
     const std::string layer = "backbone.layers.0.";
@@ -277,8 +277,7 @@ TEST_CASE("a second conversion to the same place is refused, and no lock stays b
   const auto pth = test::stored("task_bfloat16.pth");
   const auto to = scratch / "x.safetensors";
   {
-    const data::FileLock first(scratch / ".x.safetensors.lock", to, "conversion",
-                               data::FileLock::After::remove);
+    const FileLock first(scratch / ".x.safetensors.lock", to, "conversion", FileLock::After::remove);
     CHECK(contains(message_of([&] { convert(pth, to); }), "another conversion is at work here"));
     CHECK_FALSE(fs::exists(to));
   }
@@ -303,7 +302,7 @@ TEST_CASE("directories above a destination are made; a suffix that stands for no
     CHECK(!fs::exists(scratch / name));
   }
   CHECK(!fs::exists(scratch / "k"));
-  data::write_whole_file(scratch / "file", "x");
+  write_whole_file(scratch / "file", "x");
   CHECK(contains(message_of([&] { convert(pth, scratch / "file/below/x.pth"); }), "cannot be made"));
 }
 
@@ -316,7 +315,7 @@ TEST_CASE("head_dim is needed where it cannot be seen") {
 TEST_CASE("the metadata of safetensors holds the model") {
   const test::ScratchDirectory scratch;
   convert(test::stored("task_bfloat16.pth"), scratch / "x.safetensors");
-  const auto bytes = data::read_whole_file(scratch / "x.safetensors");
+  const auto bytes = read_whole_file(scratch / "x.safetensors");
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   CHECK(length % 8 == 0);

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "data/pending_file.h"
+#include "base/files/pending_file.h"
 #include "lib/weights/unpickler.h"
 #include "lib/weights/zip_writer.h"
 #include "tests/weights/support.h"
@@ -166,10 +166,10 @@ TEST_CASE("files that are no checkpoint are told apart") {
   const test::ScratchDirectory scratch;
   const auto file = scratch / "x.pth";
   const auto with = [&](const std::string& bytes) {
-    data::write_whole_file(file, bytes);
+    write_whole_file(file, bytes);
     return refused(file);
   };
-  const auto whole = data::read_whole_file(test::stored("task_bfloat16.pth"));
+  const auto whole = read_whole_file(test::stored("task_bfloat16.pth"));
   CHECK(contains(with(""), "neither a file of PyTorch's"));
   CHECK(contains(with("hello"), "neither a file of PyTorch's"));
   CHECK(contains(with("\x80\x02\x8a\nlF"), "before version 1.6"));
@@ -185,10 +185,10 @@ TEST_CASE("files that are no checkpoint are told apart") {
 
 TEST_CASE("a flipped byte of a weight is told, with its record") {
   const test::ScratchDirectory scratch;
-  auto bytes = data::read_whole_file(test::stored("task_bfloat16.pth"));
+  auto bytes = read_whole_file(test::stored("task_bfloat16.pth"));
   const auto at = bytes.find("/data/2FB") + 200;  // in a matrix
   bytes[at] = static_cast<char>(bytes[at] ^ 1);
-  data::write_whole_file(scratch / "x.pth", bytes);
+  write_whole_file(scratch / "x.pth", bytes);
   const auto message = reading(scratch / "x.pth");
   CHECK(contains(message, "x.pth: record"));
   CHECK(contains(message, "data/2"));
@@ -200,8 +200,8 @@ TEST_CASE("what ratplus writes is what PyTorch was seen to take (make_checkpoint
   const test::ScratchDirectory scratch;
   const auto source = test::open_small();
   weights::convert(*source, scratch / "written.pth", {.type = checkpoint::StoredType::float32});
-  const auto written = data::read_whole_file(scratch / "written.pth");
-  if (std::getenv("RATPLUS_UPDATE") != nullptr) data::write_whole_file(test::stored("written.pth"), written);
-  CHECK(written == data::read_whole_file(test::stored("written.pth")));
+  const auto written = read_whole_file(scratch / "written.pth");
+  if (std::getenv("RATPLUS_UPDATE") != nullptr) write_whole_file(test::stored("written.pth"), written);
+  CHECK(written == read_whole_file(test::stored("written.pth")));
   CHECK(test::wrong_elements(*weights::open_source(scratch / "written.pth")) == 0);  // its head_dim is in it
 }

@@ -1,0 +1,45 @@
+#include "base/files/append_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/units.h"
+
+namespace ratplus {
+
+AppendFile::AppendFile(std::filesystem::path file, int flags)
+    : file_(std::move(file)), descriptor_(file_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags) {
+  if (descriptor_.ok()) return;
+  const int error = errno;
+  fail("{}: cannot be opened for writing: {}{}", file_.string(), std::strerror(error), write_advice(error));
+}
+
+void AppendFile::add(std::string_view piece) {
+  waiting_ += piece;
+  std::size_t written = 0;
+  while (written < waiting_.size()) {
+    const auto count = ::write(descriptor_.get(), waiting_.data() + written, waiting_.size() - written);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      error_ = errno;
+      break;
+    }
+    written += static_cast<std::size_t>(count);
+  }
+  waiting_.erase(0, written);
+  if (waiting_.size() > most_waiting) fail("{}", trouble());
+}
+
+std::string AppendFile::trouble() const {
+  if (waiting_.empty()) return "";
+  return fmt::format("{}: {} cannot be written: {}{}", file_.string(), counted(waiting_.size(), "byte"),
+                     std::strerror(error_), write_advice(error_));
+}
+
+}  // namespace ratplus

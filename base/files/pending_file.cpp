@@ -1,0 +1,158 @@
+#include "base/files/pending_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/files/descriptor.h"
+
+namespace ratplus {
+namespace {
+
+[[noreturn]] void fail_writing(const std::filesystem::path& file) {
+  const int error = errno;
+  fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
+}
+
+void write_all(const Descriptor& out, std::string_view bytes, const std::filesystem::path& shown_as) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(out.get(), bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_writing(shown_as);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+/// Opens an empty file that no other writer has open, as far as the file system has locks: waits for the other one.
+Descriptor open_alone(const std::filesystem::path& file, const std::filesystem::path& shown_as) {
+  while (true) {
+    Descriptor out(file, O_WRONLY | O_CREAT);
+    if (!out.ok()) fail_writing(shown_as);
+    int locked = 0;
+    do {
+      locked = ::flock(out.get(), LOCK_EX);
+    } while (locked != 0 && errno == EINTR);
+    if (locked == 0 && !has_name(out, file)) continue;  // the other writer has committed or removed it
+    if (::ftruncate(out.get(), 0) != 0) fail_writing(shown_as);
+    return out;
+  }
+}
+
+}  // namespace
+
+const char* write_advice(int error_number) {
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT:
+      return "; free some space or write to another file system";
+    case EFBIG:
+      return "; raise the file size limit (ulimit -f) or write to another file system";
+    case EACCES:
+    case EROFS:
+    case EPERM:
+      return "; write to a directory that you may write to";
+    case EISDIR:
+      return "; give the name of a file";
+    case ENOTDIR:
+      return "; a part of that path is a file: choose another";
+    case ENOENT:
+      return "; make its directory first";
+    default:
+      return "";
+  }
+}
+
+PendingFile::PendingFile(std::filesystem::path final_name, std::filesystem::path shown_as)
+    : final_(std::move(final_name)),
+      shown_(shown_as.empty() ? final_ : std::move(shown_as)),
+      partial_(final_.parent_path() / ("." + final_.filename().string() + ".partial")) {}
+
+PendingFile::~PendingFile() {
+  discard();
+}
+
+PendingFile::PendingFile(PendingFile&& other) noexcept
+    : final_(std::move(other.final_)),
+      shown_(std::move(other.shown_)),
+      partial_(std::exchange(other.partial_, {})) {}
+
+PendingFile& PendingFile::operator=(PendingFile&& other) noexcept {
+  if (this != &other) {
+    discard();
+    final_ = std::move(other.final_);
+    shown_ = std::move(other.shown_);
+    partial_ = std::exchange(other.partial_, {});
+  }
+  return *this;
+}
+
+void PendingFile::discard() noexcept {
+  if (partial_.empty()) return;
+  std::error_code ignored;
+  // Emptied first: a writer that failed may still hold the file open, and its blocks with it.
+  std::filesystem::resize_file(partial_, 0, ignored);
+  std::filesystem::remove(partial_, ignored);
+  partial_.clear();
+}
+
+void PendingFile::commit() {
+  // The bytes before the name: after a crash the name either does not exist or stands for all of them.
+  sync_path(partial_, shown_);
+  if (::rename(partial_.c_str(), final_.c_str()) != 0) fail_writing(shown_);
+  partial_.clear();
+  const std::filesystem::path parent = final_.parent_path();
+  sync_path(parent.empty() ? "." : parent, shown_);
+}
+
+void sync_path(const std::filesystem::path& path, const std::filesystem::path& shown_as) {
+  std::error_code ignored;
+  const bool directory = std::filesystem::is_directory(path, ignored);
+  const Descriptor opened(path, O_RDONLY);
+  if (opened.ok() && ::fsync(opened.get()) == 0) return;
+  // Some network file systems cannot sync a directory (EINVAL), and one may be written to but not be read
+  // (EACCES). Its names are in place all the same.
+  if (directory && (errno == EINVAL || errno == EACCES)) return;
+  fail_writing(shown_as.empty() ? path : shown_as);
+}
+
+void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
+                      const std::filesystem::path& shown_as) {
+  const std::filesystem::path& shown = shown_as.empty() ? file : shown_as;
+  Descriptor out;  // before the file: it is locked until the file is committed or removed
+  PendingFile pending(file, shown);
+  out = open_alone(pending.path(), shown);
+  write_all(out, bytes, shown);
+  pending.commit();
+}
+
+std::string read_whole_file(const std::filesystem::path& file) {
+  const auto fail_reading = [&] {
+    fail("cannot read {}: {}{}", file.string(), std::strerror(errno), errno == EISDIR ? "; give a file" : "");
+  };
+  const Descriptor in(file, O_RDONLY);
+  if (!in.ok()) fail_reading();
+  std::string bytes;
+  std::error_code unknown_size;
+  const auto size = std::filesystem::file_size(file, unknown_size);
+  std::size_t filled = 0;
+  bytes.resize(unknown_size ? 65536 : size + 1);  // one more than expected: the last read sees the end
+  while (true) {
+    const ssize_t got = ::read(in.get(), bytes.data() + filled, bytes.size() - filled);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_reading();
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+    if (filled == bytes.size()) bytes.resize(2 * bytes.size());
+  }
+  bytes.resize(filled);
+  return bytes;
+}
+
+}  // namespace ratplus

@@ -1,0 +1,16 @@
+// JSON as text that is always well-formed.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace ratplus {
+
+/// As json.dump(indent), with U+FFFD in the place of bytes that are no UTF-8, which names of files and hosts may have and
+/// JSON cannot: dump() throws for them. What is read again must not be a name of the system.
+template <typename Json>
+std::string json_dump(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace ratplus

@@ -1,0 +1,17 @@
+// UTF-8: making text well-formed before a tokenizer or a JSON parser sees it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace ratplus {
+
+/// U+FFFD, which stands for what is no character.
+inline constexpr std::string_view replacement = "\xEF\xBF\xBD";
+
+/// Puts U+FFFD in place of each maximal ill-formed subsequence (Unicode 15, 3.9: as browsers do); returns how
+/// many.
+std::int64_t repair_utf8(std::string& text);
+
+}  // namespace ratplus

@@ -1,0 +1,45 @@
+# ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...]): the
+# sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the headers of its own and of
+# the rooms that it sees, and with no others: each room's headers are linked into a directory of their own. An include of
+# a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own *.cpp; WITHOUT
+# leaves some of those out; LIBRARIES show in headers.
+define_property(GLOBAL PROPERTY RATPLUS_ROOMS BRIEF_DOCS "room:seen,seen" FULL_DOCS "each room and those that it sees")
+
+# ratplus_link_headers(DIR VARIABLE): the directory to include, in which DIR/*.h alone are found.
+function(ratplus_link_headers dir variable)
+  string(REPLACE "/" "_" name ${dir})
+  set(root ${CMAKE_BINARY_DIR}/rooms/${name})
+  file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/${dir}/*.h
+       ${CMAKE_SOURCE_DIR}/${dir}/cpu/*.h ${CMAKE_SOURCE_DIR}/${dir}/cuda/*.h ${CMAKE_SOURCE_DIR}/${dir}/cuda/*.cuh)
+  file(REMOVE_RECURSE ${root})
+  foreach(header IN LISTS headers)
+    cmake_path(GET header PARENT_PATH parent)
+    file(MAKE_DIRECTORY ${root}/${parent})
+    file(CREATE_LINK ${CMAKE_SOURCE_DIR}/${header} ${root}/${header} SYMBOLIC)
+  endforeach()
+  set(${variable} ${root} PARENT_SCOPE)
+endfunction()
+
+function(ratplus_room dir)
+  cmake_parse_arguments(ARG "" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
+  string(REPLACE "/" "_" name ${dir})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.cpp)
+  foreach(file IN LISTS ARG_WITHOUT)
+    list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/${dir}/${file})
+  endforeach()
+  foreach(file IN LISTS ARG_SOURCES)
+    cmake_path(ABSOLUTE_PATH file BASE_DIRECTORY ${CMAKE_SOURCE_DIR}/${dir})
+    list(APPEND sources ${file})
+  endforeach()
+  add_library(ratplus_${name} STATIC ${sources})
+  ratplus_link_headers(${dir} headers)
+  target_include_directories(ratplus_${name} PUBLIC ${headers})
+  set(seen "")
+  foreach(room IN LISTS ARG_SEES)
+    string(REPLACE "/" "_" target ${room})
+    list(APPEND seen ratplus_${target})
+  endforeach()
+  target_link_libraries(ratplus_${name} PUBLIC ratplus_options ${seen} ${ARG_LIBRARIES} PRIVATE ${ARG_PRIVATE})
+  string(REPLACE ";" "," sees "${ARG_SEES}")
+  set_property(GLOBAL APPEND PROPERTY RATPLUS_ROOMS "${dir}:${sees}")
+endfunction()

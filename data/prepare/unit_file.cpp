@@ -1,0 +1,197 @@
+#include "data/prepare/unit_file.h"
+#include "base/json_dump.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/error.h"
+#include "base/files/byte_stream.h"
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
+
+namespace ratplus::data {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
+
+fs::path name_of(const fs::path& directory, std::int64_t number, const std::string& rest) {
+  return directory / fmt::format("unit-{:06}{}", number, rest);
+}
+
+fs::path part_name(const fs::path& directory, std::int64_t number, Split split, const char* what) {
+  return name_of(directory, number, fmt::format("-{}.{}", to_string(split), what));
+}
+
+bool is_narrow(std::int64_t vocab_size) {
+  return vocab_size <= 65536;
+}
+
+template <typename T>
+void append(OutputFile& file, std::span<const T> values) {
+  file.write(std::as_bytes(values));
+}
+
+}  // namespace
+
+OutputFile::OutputFile(const fs::path& file)
+    : file_(file), descriptor_(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+  if (descriptor_ < 0)
+    fail("cannot write {}: {}{}", file.string(), std::strerror(errno), write_advice(errno));
+  buffer_.reserve(buffer_bytes);
+}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : file_(std::move(other.file_)),
+      buffer_(std::move(other.buffer_)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+void OutputFile::write(std::span<const std::byte> bytes) {
+  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  if (buffer_.size() >= buffer_bytes) flush();
+}
+
+void OutputFile::flush() {
+  for (std::size_t at = 0; at < buffer_.size();) {
+    const ssize_t written = ::write(descriptor_, buffer_.data() + at, buffer_.size() - at);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("cannot write {}: {}{}", file_.string(), std::strerror(errno), write_advice(errno));
+    at += static_cast<std::size_t>(written);
+  }
+  buffer_.clear();
+}
+
+void OutputFile::close() {
+  flush();
+  const bool synced = ::fsync(descriptor_) == 0;
+  const int error = errno;
+  const bool closed = ::close(std::exchange(descriptor_, -1)) == 0;
+  if (!synced || !closed) {
+    fail("cannot write {}: {}{}", file_.string(), std::strerror(synced ? errno : error), write_advice(error));
+  }
+}
+
+UnitWriter::UnitWriter(fs::path directory, std::int64_t number, std::int64_t vocab_size)
+    : directory_(std::move(directory)), number_(number), narrow_(is_narrow(vocab_size)) {
+  fs::remove(name_of(directory_, number, ".json"));  // an older unit of this number is one no longer
+  for (const Split split : {Split::train, Split::validation}) {
+    parts_.push_back({OutputFile(part_name(directory_, number, split, "tokens")),
+                      OutputFile(part_name(directory_, number, split, "documents"))});
+  }
+}
+
+void UnitWriter::add(Split split, const TokenizedDocument& document, std::int32_t end_of_text) {
+  const auto s = static_cast<std::size_t>(split);
+  Part& part = parts_[s];
+  if (narrow_) {
+    std::vector<std::uint16_t> narrow(document.tokens.begin(), document.tokens.end());
+    narrow.push_back(static_cast<std::uint16_t>(end_of_text));
+    append(part.tokens, std::span<const std::uint16_t>(narrow));
+  } else {
+    append(part.tokens, std::span<const std::int32_t>(document.tokens));
+    append(part.tokens, std::span<const std::int32_t>(&end_of_text, 1));
+  }
+  const UnitDocument entry{.tokens = std::ssize(document.tokens) + 1, .text_hash = document.text_hash};
+  append(part.documents, std::span<const UnitDocument>(&entry, 1));
+  tokens_[s] += entry.tokens;
+  ++documents_[s];
+}
+
+void UnitWriter::finish(UnitInfo info) {
+  for (Part& part : parts_) {
+    part.tokens.close();
+    part.documents.close();
+  }
+  const UnitPlace& first = info.first_repaired;
+  const Json json{{"source", info.source},
+                  {"tokens", tokens_},
+                  {"documents", documents_},
+                  {"bytes", info.bytes},
+                  {"repaired_documents", info.repaired},
+                  {"first_repaired", {first.part, first.line, first.offset}},
+                  {"left_out_empty", info.left_out_empty},
+                  {"lowest_position", info.lowest_position},
+                  {"highest_position", info.highest_position}};
+  write_whole_file(name_of(directory_, number_, ".json"), json_dump(json) + "\n");
+}
+
+std::optional<UnitInfo> read_unit_info(const fs::path& directory, std::int64_t number,
+                                       const std::string& source) {
+  const fs::path file = name_of(directory, number, ".json");
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return std::nullopt;
+  try {
+    const Json json = parse_json<Json>(read_whole_file(file));
+    const auto first = json.at("first_repaired").get<std::array<std::int64_t, 3>>();
+    UnitInfo info{.source = json.at("source").get<std::string>(),
+                  .tokens = json.at("tokens").get<std::array<std::int64_t, 2>>(),
+                  .documents = json.at("documents").get<std::array<std::int64_t, 2>>(),
+                  .bytes = json.at("bytes").get<std::int64_t>(),
+                  .repaired = json.at("repaired_documents").get<std::int64_t>(),
+                  .first_repaired = {first[0], first[1], first[2]},
+                  .left_out_empty = json.at("left_out_empty").get<std::int64_t>(),
+                  .lowest_position = json.at("lowest_position").get<double>(),
+                  .highest_position = json.at("highest_position").get<double>()};
+    if (info.source != source) return std::nullopt;
+    return info;
+  } catch (const Json::exception&) {
+    return std::nullopt;  // damaged: the unit is done again
+  }
+}
+
+std::vector<UnitDocument> read_unit_documents(const fs::path& directory, std::int64_t number, Split split) {
+  const fs::path file = part_name(directory, number, split, "documents");
+  const std::string bytes = read_whole_file(file);
+  if (bytes.size() % sizeof(UnitDocument) != 0) {
+    fail("{}: damaged; remove {} and prepare again", file.string(), directory.string());
+  }
+  std::vector<UnitDocument> documents(bytes.size() / sizeof(UnitDocument));
+  if (!bytes.empty()) std::memcpy(documents.data(), bytes.data(), bytes.size());
+  return documents;
+}
+
+UnitTokens::UnitTokens(const fs::path& directory, std::int64_t number, Split split, std::int64_t vocab_size,
+                       std::int64_t first)
+    : file_(part_name(directory, number, split, "tokens")),
+      narrow_(is_narrow(vocab_size)),
+      stream_(open_bytes(file_, Packing::none, first * (narrow_ ? 2 : 4))) {}
+
+void UnitTokens::read(std::span<std::int32_t> out) {
+  raw_.resize(out.size() * (narrow_ ? 2 : 4));
+  if (stream_->read(raw_) != raw_.size()) {
+    fail("{}: shorter than it was written; remove {} and prepare again", file_.string(),
+         file_.parent_path().string());
+  }
+  if (!narrow_) {
+    std::memcpy(out.data(), raw_.data(), raw_.size());
+    return;
+  }
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    std::uint16_t token = 0;
+    std::memcpy(&token, raw_.data() + 2 * i, 2);
+    out[i] = token;
+  }
+}
+
+void UnitTokens::skip(std::int64_t tokens) {
+  std::vector<std::int32_t> ignored(65536);
+  while (tokens > 0) {
+    const auto part = std::min<std::int64_t>(tokens, std::ssize(ignored));
+    read(std::span(ignored).first(static_cast<std::size_t>(part)));
+    tokens -= part;
+  }
+}
+
+}  // namespace ratplus::data

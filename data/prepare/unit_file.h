@@ -1,0 +1,105 @@
+// The tokens of a unit, on disk until they go into shards.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/dataset/manifest.h"
+#include "data/prepare/token_pipeline.h"
+
+namespace ratplus::data {
+
+/// Where a document of a unit lies: as Place says, in the file of one of its parts.
+struct UnitPlace {
+  std::int64_t part = 0;
+  std::int64_t line = 0;
+  std::int64_t offset = 0;
+};
+
+/// What is known of a finished unit.
+struct UnitInfo {
+  std::string source;                       ///< TextUnit::source
+  std::array<std::int64_t, 2> tokens{};     ///< by split; end-of-text tokens included
+  std::array<std::int64_t, 2> documents{};  ///< by split
+  std::int64_t bytes = 0;                   ///< TextUnit::bytes
+  std::int64_t repaired = 0;                ///< documents
+  UnitPlace first_repaired = {};            ///< where there is one
+  std::int64_t left_out_empty = 0;
+  double lowest_position = 1;  ///< of its documents
+  double highest_position = 0;
+};
+
+/// Of one document.
+struct UnitDocument {
+  std::int64_t tokens = 0;
+  std::array<std::uint64_t, 2> text_hash{};
+};
+
+/// A file that is written from its beginning to its end. Throws Error naming it.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::filesystem::path& file);
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  /// All that was written is on the disk.
+  void close();
+
+ private:
+  void flush();
+  std::filesystem::path file_;
+  std::vector<std::byte> buffer_;
+  int descriptor_;
+};
+
+/// Writes unit `number` into `directory`: tokens and documents of each split as plain arrays, and, last of all,
+/// unit-NUMBER.json, without which there is no such unit.
+class UnitWriter {
+ public:
+  UnitWriter(std::filesystem::path directory, std::int64_t number, std::int64_t vocab_size);
+  void add(Split split, const TokenizedDocument& document, std::int32_t end_of_text);
+  void finish(UnitInfo info);
+
+ private:
+  struct Part {
+    OutputFile tokens;
+    OutputFile documents;
+  };
+  std::filesystem::path directory_;
+  std::int64_t number_;
+  bool narrow_;  ///< 16-bit tokens
+  std::vector<Part> parts_;
+  std::array<std::int64_t, 2> tokens_{};
+  std::array<std::int64_t, 2> documents_{};
+};
+
+/// The unit if it is finished and its source is this one.
+std::optional<UnitInfo> read_unit_info(const std::filesystem::path& directory, std::int64_t number,
+                                       const std::string& source);
+std::vector<UnitDocument> read_unit_documents(const std::filesystem::path& directory, std::int64_t number,
+                                              Split split);
+
+/// Reads a split's tokens from `first` on.
+class UnitTokens {
+ public:
+  UnitTokens(const std::filesystem::path& directory, std::int64_t number, Split split,
+             std::int64_t vocab_size, std::int64_t first);
+  /// The next tokens, as many as `out` has room for.
+  void read(std::span<std::int32_t> out);
+  void skip(std::int64_t tokens);
+
+ private:
+  std::filesystem::path file_;
+  bool narrow_;
+  std::unique_ptr<ByteStream> stream_;
+  std::vector<char> raw_;
+};
+
+}  // namespace ratplus::data

@@ -1,0 +1,98 @@
+#include "data/tokenizer/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "data/tokenizer/sentencepiece_cut.h"
+#include "data/tokenizer/sentencepiece_words.h"
+
+namespace ratplus::data {
+namespace {
+
+/// Longer texts are encoded in parts of about this many bytes: SentencePiece's merging takes some 100 bytes
+/// of memory for each byte of text, and slows down when that leaves the caches.
+constexpr std::size_t part_bytes = std::size_t{64} << 10;
+
+/// A part without such an end takes up to 150 bytes of memory for each of its own: beyond this, there is a message
+/// rather than a process that is killed.
+constexpr std::size_t most_bytes = std::size_t{128} << 20;
+
+constexpr std::string_view blank = "\xE2\x96\x81";  // U+2581, a blank as SentencePiece writes it
+
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/// Where the first part of `text` ends: at a single blank between two words at or after `part_bytes`, or at
+/// the end.
+std::size_t part_end(std::string_view text) {
+  for (std::size_t at = part_bytes; at + 1 < text.size(); ++at) {
+    if (text[at] != ' ' || is_space(text[at - 1]) || is_space(text[at + 1])) continue;
+    // The text may hold the character that stands for a blank.
+    if (!text.substr(0, at).ends_with(blank) && !text.substr(at + 1).starts_with(blank)) return at;
+  }
+  return text.size();
+}
+
+class SentencePieceTokenizer : public TokenizerModel {
+ public:
+  SentencePieceTokenizer(const std::string& bytes, std::string file) : file_(std::move(file)) {
+    const auto status = model_.LoadFromSerializedProto(bytes);
+    if (!status.ok()) {  // its words are the source line and condition that failed
+      fail(
+          "{} is neither a SentencePiece model nor a tokenizer.json; give a tokenizer.model, or train one "
+          "with "
+          "--train-tokenizer",
+          file_);
+    }
+    cut_ = sentencepiece_cut(bytes);
+  }
+
+  std::int64_t vocab_size() const override { return model_.GetPieceSize(); }
+  std::int32_t end_of_text() const override { return model_.eos_id(); }
+  std::int32_t id_of(const std::string& piece) const override {
+    const int id = model_.PieceToId(piece);
+    return model_.IdToPiece(id) == piece ? id : -1;
+  }
+
+  void encode(std::string_view text, std::vector<std::int32_t>& out) const override {
+    std::vector<int> ids;
+    while (!text.empty()) {
+      // Where cutting is allowed, a piece holds blanks only at its beginning, so no merge crosses the cut, and the
+      // parts give the tokens of the whole. The blank at the cut is the one that the model puts before
+      // a text, if it does that, and stays with the next part otherwise.
+      const std::size_t end = cut_.allowed ? part_end(text) : text.size();
+      if (end > most_bytes) {
+        fail("{} MB of a text {}; cut it into documents, or leave it out", end >> 20,
+             cut_.allowed ? "have no single blank between two words"
+                          : "cannot be encoded in parts with this SentencePiece model");
+      }
+      const auto status = model_.Encode(text.substr(0, end), &ids);
+      if (!status.ok()) fail("{}: cannot encode a text: {}", file_, plain_words(status.message()));
+      out.insert(out.end(), ids.begin(), ids.end());
+      text.remove_prefix(std::min(text.size(), end + (cut_.adds_blank ? 1 : 0)));
+    }
+  }
+
+  std::string decode(std::span<const std::int32_t> tokens) const override {
+    std::string text;
+    const auto status = model_.Decode(std::vector<int>(tokens.begin(), tokens.end()), &text);
+    if (!status.ok()) fail("{}: cannot decode: {}", file_, plain_words(status.message()));
+    return text;
+  }
+
+ private:
+  sentencepiece::SentencePieceProcessor model_;
+  std::string file_;
+  SentencePieceCut cut_;
+};
+
+}  // namespace
+
+std::unique_ptr<TokenizerModel> sentencepiece_tokenizer(const std::string& bytes, const std::string& file) {
+  return std::make_unique<SentencePieceTokenizer>(bytes, file);
+}
+
+}  // namespace ratplus::data

@@ -1,0 +1,70 @@
+// Validator: mean loss, and the accuracy on samples with labels, over held-out windows under several patterns, in one
+// pass over the data (docs/model.md, section 21).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "data/dataset/manifest.h"
+#include "data/samples/samples.h"
+#include "lib/evaluation/accuracy.h"
+#include "lib/model/model.h"
+#include "lib/model/pattern_plan.h"
+#include "parallel/world.h"
+
+namespace ratplus::evaluation {
+
+struct ValidationSettings {
+  std::filesystem::path dataset;
+  data::Split split = data::Split::validation;
+  std::int64_t window = 1;     ///< T
+  std::int64_t sequences = 1;  ///< windows, from the split's beginning; fewer if it has fewer
+};
+
+/// What is validated: text, whose every token is predicted, or samples with labels, whose accuracy is counted too.
+enum class Validated { text, labelled };
+
+struct PatternScore {
+  double loss = 0;                        ///< mean cross-entropy over the counted positions
+  std::optional<Accuracy> accuracy = {};  ///< of samples with labels
+};
+
+class Validator {
+ public:
+  /// Throws Error where the split holds no window.
+  Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
+  /// The first `count` of these samples.
+  Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
+            const parallel::World& world);
+
+  /// The score of each pattern: every window once under each, over all ranks; the same for any number of ranks and any
+  /// micro-batch. `progress` gets windows done and windows in all. `stop` is asked between them, on all ranks
+  /// alike: nothing is returned where it says so.
+  std::vector<PatternScore> run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
+                                const std::function<void(std::int64_t, std::int64_t)>& progress = {},
+                                const std::function<bool()>& stop = {});
+  /// Reads every window once, a share on each rank, before hours go into what is to be validated. Throws Error, on all
+  /// ranks alike, where one cannot be read or where no position counts.
+  void check();
+
+  std::int64_t sequences() const { return sequences_; }
+
+ private:
+  std::int64_t fill(std::int64_t first, std::int64_t count);
+  void require_counted(std::int64_t positions) const;
+
+  const parallel::World& world_;
+  std::unique_ptr<data::Samples> samples_;
+  std::int64_t window_;
+  std::int64_t sequences_;
+  Validated kind_ = Validated::text;
+  std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]
+  std::vector<std::int32_t> labels_;
+  std::vector<std::int32_t> hits_;  ///< the same; empty of text
+};
+
+}  // namespace ratplus::evaluation

@@ -1,0 +1,56 @@
+// Session: a model with its parameters and memory on this rank's device, ready to run. Training and evaluation both
+// build on it.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "lib/session/session_parts.h"
+#include "parallel/world.h"
+
+namespace ratplus::session {
+
+/// All memory is planned and allocated in the constructor. The weights are zero until set_initial_weights() or a
+/// checkpoint fills them. Throws Error where there is no such device, or where it has not enough memory: then the
+/// message names settings that fit.
+class Session {
+ public:
+  Session(const SessionSettings& settings, const parallel::World& world);
+  /// The same, with a backend in front of the device's own (ProfiledOps, for one).
+  using Wrap = std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)>;
+  Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const parallel::World& world() const { return world_; }
+  Ops& ops() { return *ops_; }
+  SessionParts& parts() { return *parts_; }
+  parallel::ParameterStore& store() { return *parts_->store; }
+  model::Model& model() { return *parts_->model; }
+  optim::Optimizer& optimizer() { return *parts_->optimizer; }  ///< training only
+  const SessionSettings& settings() const { return settings_; }
+  const Arena& memory() const { return arena_; }
+  /// What the device had for this rank before the session took its share (less a reserve for a GPU's libraries, or
+  /// the rank's share of its host), or -1 where it cannot be told.
+  std::int64_t memory_available() const { return available_; }
+  int threads() const { return threads_; }
+
+  /// The initial values of docs/model.md, section 11, for this seed, the same for any number of ranks.
+  void set_initial_weights(std::uint64_t seed);
+
+ private:
+  std::unique_ptr<SessionParts> make_parts(const SessionSettings& settings, Arena& arena) const;
+  void check_memory() const;
+
+  SessionSettings settings_;
+  const parallel::World& world_;
+  int threads_;
+  std::unique_ptr<Ops> ops_;
+  Arena arena_;  // freed after the communicators, whose collectives may use it
+  parallel::MeshGroups groups_;
+  std::int64_t available_;
+  std::unique_ptr<SessionParts> parts_;
+};
+
+}  // namespace ratplus::session
