@@ -10,10 +10,11 @@ usage() {
   cat <<'END'
 jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are missing
 
-Usage: jobs/setup.sh [--tests] [--fuzz] [--slurm] [--cuda] [--parquet] [--list] [--help]
+Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cuda] [--parquet] [--list] [--help]
 
   --tests  also what only the tests need
   --fuzz   also clang, for tests/fuzz.sh
+  --lint   also clang-format, clang-tidy and shellcheck, for tests/lint.sh
   --slurm  also Slurm and munge, for tests/slurm.sh alone: a cluster's own Slurm is not to be replaced by them
   --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
            Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
@@ -41,6 +42,8 @@ packages=(
 test_packages=(python3-h5py ccache)
 slurm_packages=(slurm-wlm munge)
 
+# For tests/lint.sh.
+lint_packages=(clang-format clang-tidy shellcheck)
 # libFuzzer is part of clang.
 fuzz_packages=(clang libclang-rt-14-dev libomp-dev)
 
@@ -56,6 +59,7 @@ list_only=false
 while (($# > 0)); do
   case $1 in
     --tests) packages+=("${test_packages[@]}") ;;
+    --lint) packages+=("${lint_packages[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --slurm) packages+=("${slurm_packages[@]}") ;;
     --cuda) cuda=true && packages+=("${cuda_packages[@]}") ;;
