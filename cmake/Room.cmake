@@ -1,8 +1,9 @@
-# ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...]): the
+# ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...] [APART]): the
 # sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the headers of its own and of
 # the rooms that it sees, and with no others: each room's headers are linked into a directory of their own. An include of
 # a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own *.cpp; WITHOUT
-# leaves some of those out; LIBRARIES show in headers.
+# leaves some of those out; LIBRARIES show in headers; APART: two sources have helpers of one name, and are never compiled
+# as one (tests/lint.sh does so elsewhere).
 define_property(GLOBAL PROPERTY RATPLUS_ROOMS BRIEF_DOCS "room:seen,seen" FULL_DOCS "each room and those that it sees")
 
 # ratplus_link_headers(DIR VARIABLE): the directory to include, in which DIR/*.h alone are found.
@@ -21,7 +22,7 @@ function(ratplus_link_headers dir variable)
 endfunction()
 
 function(ratplus_room dir)
-  cmake_parse_arguments(ARG "" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
+  cmake_parse_arguments(ARG "APART" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
   string(REPLACE "/" "_" name ${dir})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.cpp)
   foreach(file IN LISTS ARG_WITHOUT)
@@ -32,6 +33,9 @@ function(ratplus_room dir)
     list(APPEND sources ${file})
   endforeach()
   add_library(ratplus_${name} STATIC ${sources})
+  if(ARG_APART)
+    set_target_properties(ratplus_${name} PROPERTIES UNITY_BUILD OFF)
+  endif()
   ratplus_link_headers(${dir} headers)
   target_include_directories(ratplus_${name} PUBLIC ${headers})
   set(seen "")

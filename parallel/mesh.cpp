@@ -68,7 +68,8 @@ Mesh make_mesh(const std::vector<int>& nodes, int rank, Sharding sharding, int s
   mesh.replica = place / mesh.shards;
   mesh.shard = place % mesh.shards;
   const auto at = [&](int replica, int shard) {
-    return order[static_cast<std::size_t>(replica * mesh.shards + shard)];
+    const int index = replica * mesh.shards + shard;
+    return order[static_cast<std::size_t>(index)];
   };
   for (int shard = 0; shard < mesh.shards; ++shard) mesh.shard_ranks.push_back(at(mesh.replica, shard));
   for (int replica = 0; replica < mesh.replicas; ++replica) {

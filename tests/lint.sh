@@ -10,12 +10,11 @@ usage() {
   cat <<'END'
 tests/lint.sh - clang-format, shellcheck and clang-tidy over all sources
 
-Usage: tests/lint.sh [--format | --shell | --tidy [FILE...]] [--help]
+Usage: tests/lint.sh [--format | --shell | --tidy] [--help]
 
   --format         only clang-format: files that it would change (clang-format -i FILE changes them)
   --shell          only shellcheck, over all shell scripts
-  --tidy FILE...   only clang-tidy, over these .cpp files or all of the program's; its checks are listed in .clang-tidy.
-                   Looks up how files are compiled in build/ and configures it where it is missing
+  --tidy           only clang-tidy, over the program without its CUDA part, in build-tidy/; .clang-tidy lists its checks
   --help           this text
 
 Installs the Debian packages that are missing (clang-format, clang-tidy, shellcheck). Its exit status is 0 where nothing
@@ -38,21 +37,19 @@ lint_shell() {
   } | sort -u | xargs shellcheck -x || failed=1
 }
 
+# One file a room, which includes the room's sources: a tenth of the time that they take one by one.
 lint_tidy() {
-  local files=("$@")
-  if ((${#files[@]} == 0)); then
-    mapfile -t files < <(git ls-files 'base/*.cpp' 'kernels/*.cpp' 'parallel/*.cpp' 'data/*.cpp' 'lib/*.cpp' 'apps/*.cpp')
-  fi
-  [[ -f build/compile_commands.json ]] || configure build
-  # Files that this build leaves out (CUDA, Parquet) are not known to it.
-  local known=()
-  local file
-  for file in "${files[@]}"; do
-    if grep -qF "/$file\"" build/compile_commands.json; then known+=("$file"); fi
-  done
-  echo "clang-tidy: ${#known[@]} of ${#files[@]} files"
-  # A warning of another compiler's option or of its headers is no finding.
-  if ! printf '%s\n' "${known[@]}" | xargs -P "$(nproc)" -n 4 clang-tidy -p build --quiet 2>/dev/null; then failed=1; fi
+  local build=build-tidy files=()
+  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 \
+    -DRATPLUS_TESTS=OFF -DRATPLUS_CUDA=OFF >/dev/null
+  cmake --build "$build" --target ratplus_revision >/dev/null
+  sed -i 's/ -fno-thread-jumps//' "$build/compile_commands.json" # which clang does not know
+  mapfile -t files < <(sed -n 's/^ *"file": "\(.*\)",*$/\1/p' "$build/compile_commands.json")
+  echo "clang-tidy: ${#files[@]} files"
+  # Of files put together one may shadow another's name. Warnings in the headers of others, which are counted on standard
+  # error, are no findings.
+  printf '%s\n' "${files[@]}" |
+    xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet --extra-arg=-Wno-shadow 2>"$build/clang-tidy.log" || failed=1
 }
 
 jobs/setup.sh --lint
@@ -60,7 +57,7 @@ case ${1:-} in
   '') lint_format && lint_shell && lint_tidy ;;
   --format) lint_format ;;
   --shell) lint_shell ;;
-  --tidy) lint_tidy "${@:2}" ;;
+  --tidy) lint_tidy ;;
   -h | --help) usage && exit ;;
   *) die "unknown option '$1'; --help lists the known ones" ;;
 esac

@@ -172,7 +172,8 @@ void publish_dataset(const fs::path& staging, const fs::path& output, const Mani
   {
     Moves moves;
     // The manifest goes first: without it what is left is no dataset.
-    std::ranges::stable_partition(old, [](const std::string& name) { return name == manifest_name; });
+    std::stable_partition(old.begin(), old.end(),
+                          [](const std::string& name) { return name == manifest_name; });
     for (const std::string& name : old) moves.move(output, aside, name, output / name);
     if (!old.empty()) sync_path(aside);
     for (const std::string& name : names) {

@@ -155,16 +155,17 @@ class Pipeline {
   void tokenize(Block& block) const {
     try {
       for (RawDocument& raw : block.raw) {
+        const Place place = raw;
         const Document document = parse_document(std::move(raw), settings_.text_key);
         TokenizedDocument& out = block.documents.emplace_back();
         out.repaired = document.repaired;
-        out.place = raw;
+        out.place = place;
         out.empty = document.text.empty();
         if (out.empty) continue;
         out.position = held_out_position(document.text);
         if (settings_.hash_texts) out.text_hash = hash_of(document.text);
         out.tokens.reserve(document.text.size() / 3);  // more than most texts have
-        encode(raw, document.text, out.tokens);
+        encode(place, document.text, out.tokens);
       }
     } catch (...) {
       if (!block.error) block.error = std::current_exception();
@@ -172,11 +173,11 @@ class Pipeline {
     block.raw.clear();
   }
 
-  void encode(const RawDocument& raw, std::string_view text, std::vector<std::int32_t>& tokens) const {
+  void encode(const Place& place, std::string_view text, std::vector<std::int32_t>& tokens) const {
     try {
       tokenizer_.encode(text, tokens);
     } catch (const Error& error) {
-      fail("{}: {}", to_string(raw), error.what());
+      fail("{}: {}", to_string(place), error.what());
     }
   }
 

@@ -130,7 +130,7 @@ void HuggingFaceTokenizer::read_model(const Json& model) {
   const std::string type = model.value("type", "BPE");
   if (type != "BPE") refuse(file_, fmt::format("its model is of the type \"{}\"", type));
   const auto given = [&](const char* key) {
-    return model.contains(key) && !model[key].is_null() && model[key] != "" && model[key] != false;
+    return model.contains(key) && !model[key].is_null() && model[key] != Json("") && model[key] != false;
   };
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     if (given(key)) refuse(file_, fmt::format("its model has \"{}\"", key));

@@ -71,7 +71,8 @@ std::vector<std::string> faults_of(const std::map<std::string, Room>& rooms, con
   for (const std::string& file : included(text)) {
     const std::string other = room_of(rooms, file);
     if (other.empty()) {
-      if (file.find('/') != std::string::npos) faults.push_back(path + " includes " + file + ", which is in no room");
+      if (file.find('/') != std::string::npos)
+        faults.push_back(path + " includes " + file + ", which is in no room");
     } else if (other != own && !rooms.at(own).sees.contains(other)) {
       faults.push_back(path + " includes " + file + ", and " + own + " does not see " + other);
     }
