@@ -83,7 +83,7 @@ TEST_CASE("a checkpoint.dir that cannot be made leaves no run directory") {
   const auto result = test::ratplus(arguments(scratch / "a" / "run", "checkpoint.dir=/proc/ratplus/here"));
   CAPTURE(result.output);
   CHECK(result.status == 1);
-  CHECK(test::contains(result.output, "/proc/ratplus/here: cannot be made (checkpoint.dir)"));
+  CHECK(test::contains(result.output, "/proc/ratplus/here: cannot make this directory (checkpoint.dir)"));
   CHECK_FALSE(fs::exists(scratch / "a"));
 }
 
