@@ -13,6 +13,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/files/byte_stream.h"
 #include "base/units.h"
@@ -40,16 +41,6 @@ examples:
   ratplus data-bench data/web --window 4096 --pace 2e6
 
 )";
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 /// Of this thread; on a shared machine it tells more than the time that passed.
 double cpu_seconds() {
@@ -81,7 +72,7 @@ void bench_tokenizer(const Settings& settings) {
   }
   std::vector<std::int32_t> ids;
   std::int64_t tokens = 0;
-  const Stopwatch watch;
+  const ElapsedTime watch;
   const double cpu_before = cpu_seconds();
   for (const std::string& text : texts) {
     tokenizer.encode(text, ids);
@@ -101,7 +92,7 @@ void bench_tokenizer(const Settings& settings) {
 double read_plainly(const fs::path& directory, const data::Manifest& manifest, std::int64_t& bytes) {
   std::vector<char> buffer(std::size_t{1} << 20);
   bytes = 0;
-  const Stopwatch watch;
+  const ElapsedTime watch;
   for (const auto& shard : manifest.train) {
     const auto stream = open_bytes(directory / shard.file, Packing::none);
     while (const std::size_t got = stream->read(buffer)) bytes += static_cast<std::int64_t>(got);
@@ -147,7 +138,7 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
       settings.pace > 0 ? static_cast<double>(settings.batch * settings.window) / settings.pace : 0;
   std::int64_t steps = 0;
   double first_wait = 0;  // for which nothing could be read ahead
-  const Stopwatch watch;
+  const ElapsedTime watch;
   for (; watch.seconds() < settings.seconds; ++steps) {
     loader.next();
     if (steps == 0) first_wait = loader.wait_seconds();

@@ -21,6 +21,8 @@ struct Kind {
   bool certain = true;
 };
 
+constexpr auto hdf5_head = "\x89HDF\r\n\x1A\n"sv;
+constexpr auto gzip_head = "\x1F\x8B\x08"sv;
 constexpr auto utf32_way = "convert it with `iconv -f UTF-32 -t UTF-8`"sv;
 constexpr auto utf16_way = "convert it with `iconv -f UTF-16 -t UTF-8`"sv;
 constexpr auto utf32_name = "text in UTF-32, where UTF-8 is wanted"sv;
@@ -42,10 +44,9 @@ constexpr std::array kinds{
          "of token numbers, write the bare array with `.tofile()`"sv,
          "write its numbers alone (numpy.load(\"x.npy\").ravel().astype(\"<u4\").tofile(\"x.bin\"), and "
          "--bin-bytes 4)"sv},
-    Kind{"\x89HDF\r\n\x1A\n"sv, "an HDF5 file"sv, "of token numbers, give it to `ratplus import`"sv,
+    Kind{hdf5_head, "an HDF5 file"sv, "of token numbers, give it to `ratplus import`"sv,
          "rename it to .h5"sv},
-    Kind{"\x1F\x8B\x08"sv, "packed by gzip"sv, "let its name end in .gz, or unpack it"sv,
-         "unpack it (gzip -d)"sv},
+    Kind{gzip_head, "packed by gzip"sv, "let its name end in .gz, or unpack it"sv, "unpack it (gzip -d)"sv},
     Kind{"\x28\xB5\x2F\xFD"sv, "packed by zstd"sv, "let its name end in .zst, or unpack it"sv,
          "unpack it (zstd -d)"sv},
     Kind{"\xFD\x37zXZ\0"sv, "packed by xz"sv, unpack, "unpack it (xz -d)"sv},
@@ -71,7 +72,7 @@ bool is_bare_utf16(std::string_view head, std::size_t zero_at) {
 /// A gzip member: its flags use five bits, which a token after 1F 8B 08 has by chance once in eight times only.
 bool begins_with(const Kind& kind, std::string_view head) {
   if (!head.starts_with(kind.head)) return false;
-  return kind.head != "\x1F\x8B\x08"sv || (head.size() > 4 && static_cast<unsigned char>(head[3]) < 0x20);
+  return kind.head != gzip_head || (head.size() > 4 && static_cast<unsigned char>(head[3]) < 0x20);
 }
 
 /// llm.c's token files begin with 256 numbers of 32 bits: the format with the width of a token, the version, the count.
@@ -80,7 +81,7 @@ std::string llm_c_kind(std::string_view head) {
   constexpr std::int32_t of_32_bits = 20240801;
   constexpr std::size_t header = 1024;
   std::int32_t number = 0;
-  if (head.size() < sizeof number) return {};
+  if (head.size() < header) return {};
   std::memcpy(&number, head.data(), sizeof number);
   if (number != of_16_bits && number != of_32_bits) return {};
   return fmt::format(
@@ -89,21 +90,13 @@ std::string llm_c_kind(std::string_view head) {
       header, header + 1, number == of_32_bits ? " and give --bin-bytes 4" : "");
 }
 
-std::string head_of(const std::filesystem::path& file) {
-  std::string head(head_bytes, '\0');
-  std::ifstream in(file, std::ios::binary);
-  in.read(head.data(), static_cast<std::streamsize>(head.size()));
-  head.resize(static_cast<std::size_t>(in.gcount()));
-  return head;
-}
-
 }  // namespace
 
 std::string foreign_kind(std::string_view head, Wanted wanted) {
   const bool tokens = wanted != Wanted::text;
   for (const Kind& kind : kinds) {
     if (tokens && !kind.certain) continue;
-    if (wanted == Wanted::hdf5_tokens && kind.name == "an HDF5 file"sv) continue;
+    if (wanted == Wanted::hdf5_tokens && kind.head == hdf5_head) continue;
     if (begins_with(kind, head))
       return fmt::format("{}; {}", kind.name, tokens ? kind.tokens_way : kind.text_way);
   }
@@ -118,8 +111,12 @@ std::string foreign_kind(std::string_view head, Wanted wanted) {
   return {};
 }
 
-std::string foreign_kind_of_file(const std::filesystem::path& file, Wanted wanted) {
-  return foreign_kind(head_of(file), wanted);
+std::string foreign_kind_of_file(const std::filesystem::path& file) {
+  std::string head(head_bytes, '\0');
+  std::ifstream in(file, std::ios::binary);
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<std::size_t>(in.gcount()));
+  return foreign_kind(head);
 }
 
 void refuse_foreign(std::string_view head, const std::filesystem::path& file) {

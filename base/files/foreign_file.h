@@ -8,10 +8,10 @@
 
 namespace ratplus {
 
-/// Bytes of a file's beginning that foreign_kind looks at.
+/// Bytes of a file's beginning that foreign_kind looks at where text is wanted.
 inline constexpr std::size_t head_bytes = 512;
 
-/// The content that a file should have. Token numbers may begin with any bytes, so that among them only beginnings too
+/// The content that a file should have. For tokens `head` holds 1024 bytes or more, or the whole file. Token numbers may begin with any bytes, so that among them only beginnings too
 /// long for chance count as another kind.
 enum class Wanted { text, tokens, hdf5_tokens };
 
@@ -20,7 +20,7 @@ enum class Wanted { text, tokens, hdf5_tokens };
 std::string foreign_kind(std::string_view head, Wanted wanted = Wanted::text);
 
 /// As foreign_kind, of the file on disk. Empty for a file that cannot be read, too.
-std::string foreign_kind_of_file(const std::filesystem::path& file, Wanted wanted = Wanted::text);
+std::string foreign_kind_of_file(const std::filesystem::path& file);
 
 /// Throws Error "FILE: is KIND" if `head` is of a foreign kind.
 void refuse_foreign(std::string_view head, const std::filesystem::path& file);

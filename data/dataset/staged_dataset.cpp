@@ -33,7 +33,7 @@ class Moves {
   Moves(const Moves&) = delete;
   Moves& operator=(const Moves&) = delete;
 
-  /// A directory in the place of a file, or a file in that of a directory, is not replaced: rename refuses it.
+  /// Throws Error where a directory has the new name.
   void move(const fs::path& from_directory, const fs::path& to_directory, const std::string& name,
             const fs::path& shown_as) {
     std::error_code error;
@@ -171,7 +171,7 @@ void publish_dataset(const fs::path& staging, const fs::path& output, const Mani
   }
   {
     Moves moves;
-    // The manifest goes first: without it what is left is no dataset.
+    // The manifest goes first: a reader refuses a directory without it.
     std::stable_partition(old.begin(), old.end(),
                           [](const std::string& name) { return name == manifest_name; });
     for (const std::string& name : old) moves.move(output, aside, name, output / name);

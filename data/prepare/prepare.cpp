@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/files/file_lock.h"
 #include "base/files/pending_file.h"
@@ -37,16 +38,6 @@ using Report = std::function<void(const PrepareProgress&)>;
 constexpr const char* work_name = ".prepare";
 /// Text that the tokenizer is trained on, at most: more changes its pieces little, but costs memory and time.
 constexpr double max_training_bytes = 64.0 * (1 << 20);
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 void check_options(const PrepareOptions& options) {
   if (options.output.empty()) fail("no output; name the dataset's directory with --output");
@@ -130,7 +121,7 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
       .vocab_size = options.train_vocab_size,
       .line_share =
           std::min(1.0, max_training_bytes / static_cast<double>(std::max<std::int64_t>(bytes_total, 1)))};
-  const Stopwatch stopwatch;
+  const ElapsedTime stopwatch;
   std::future<std::string> model = start_async([&] { return train_tokenizer(training, next_document); });
   try {
     while (model.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
@@ -232,7 +223,7 @@ class Preparation {
   /// This process's shards.
   void write_shards() {
     const std::vector<PlannedShard> plan = read_plan(work_ / "plan.json");
-    const Stopwatch stopwatch;
+    const ElapsedTime stopwatch;
     std::int64_t tokens = 0;
     for (const PlannedShard& shard : plan) tokens += shard.entry.tokens;
     PrepareProgress progress{.phase = "write shards", .bytes_total = tokens};
@@ -376,7 +367,7 @@ class TeamProgress {
 
  private:
   const Report* report_ = nullptr;
-  Stopwatch stopwatch_;
+  ElapsedTime stopwatch_;
   PrepareProgress progress_;
   std::vector<std::size_t> others_;  ///< units that other processes have not finished yet
   std::size_t next_ = 0;

@@ -42,9 +42,10 @@ bool is_text(std::string_view bytes) {
 }
 
 void refuse_foreign(const fs::path& file, Wanted wanted) {
-  if (const std::string kind = foreign_kind_of_file(file, wanted); !kind.empty())
+  const std::string head = first_bytes(file, 4096);
+  if (const std::string kind = foreign_kind(head, wanted); !kind.empty())
     fail("{}: is {}", file.string(), kind);
-  if (is_text(first_bytes(file, 4096)))
+  if (is_text(head))
     fail("{}: is text, not tokens; make a dataset of it with `ratplus prepare`", file.string());
 }
 

@@ -64,8 +64,8 @@ double share_for(std::int64_t part, std::int64_t steps) {
   return std::nextafter(exact, 1.0);
 }
 
-/// Why a run cannot be made longer, as a job with more steps asks, where its next update is that of step `next`; empty
-/// where it can: all steps so far then had the learning rates of the longer schedule, too.
+/// Name the reason against a longer run from step `next` on; empty where all steps before it had the learning rates of
+/// the longer schedule.
 std::string obstacle_to_length(const config::JobConfig& stored, const config::JobConfig& job,
                                std::int64_t next) {
   const auto before = session::schedule_of(stored);

@@ -218,6 +218,9 @@ TEST_CASE("import: files of other kinds are named, and widths that cannot be are
   std::int32_t magic = 20240520;
   CHECK(contains(head({reinterpret_cast<const char*>(&magic), 4}),
                  "a token file of llm.c with its header of 1024 bytes"));
+  write_bin<std::int32_t>(scratch / "a.bin", {magic});  // too short for the header
+  CHECK_FALSE(contains(message(), "llm.c"));
+  std::filesystem::remove_all(options.output);
   write_text(scratch / "a.bin", test::prose(1, 200) + " ");
   CHECK(contains(message(), "is text, not tokens"));
 
