@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "data/tokenizer/tokenizer.h"
+#include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::apps {
@@ -138,7 +139,7 @@ void print_result(const weights::Source& source, const std::string& destination,
   fmt::print("{} ({}): {} parameters, {}, width {}, {} of {}, vocabulary {}, {}\n", info.directory.string(),
              source.format(), model::parameter_count(info.model), counted(info.model.layers, "layer"),
              info.model.width, counted(info.model.heads(), "head"), info.model.head_dim,
-             info.model.vocab_size, info.model.recurrence ? "with recurrence" : "without recurrence");
+             info.model.vocab_size, model::describe_mixers(info.model));
   fmt::print("wrote {} ({}) in {}\n", destination, to_string(weights::format_of(destination)),
              format_duration(seconds));
   if (weights::format_of(destination) == weights::Format::checkpoint && info.tokenizer.empty() &&

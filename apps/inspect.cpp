@@ -29,6 +29,7 @@
 #include "lib/checkpoint/manifest.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/config/job.h"
+#include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
 #include "lib/session/start_defaults.h"
 #include "lib/weights/convert.h"
@@ -73,7 +74,7 @@ void print_parameters(const model::ModelConfig& config, bool all) {
 void print_model(const model::ModelConfig& m) {
   fmt::print("model      {}, width {}, {} of {}, vocabulary {}, {}\n", counted(m.layers, "layer"), m.width,
              counted(m.heads(), "head"), m.head_dim, m.vocab_size,
-             m.recurrence ? "with recurrence (RAT+)" : "without recurrence");
+             model::describe_mixers(m));
   fmt::print("parameters {} ({})\n", model::parameter_count(m),
              format_count(static_cast<double>(model::parameter_count(m))));
 }

@@ -191,7 +191,7 @@ void print_work(const plan::StepPlan& step) {
   for (std::size_t part = 0; part < step.work.size(); ++part) {
     const auto& work = step.work[part];
     if (work.seconds == 0) continue;
-    line(to_string(static_cast<plan::Part>(part)), work.seconds);
+    line(to_string(static_cast<Part>(part)), work.seconds);
     amounts(work.operations, work.bytes);
   }
   line("waiting for communication", step.waiting);
@@ -274,7 +274,7 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
   }
   for (std::size_t part = 0; part < step.work.size(); ++part) {
     const auto& w = step.work[part];
-    work.push_back({{"part", to_string(static_cast<plan::Part>(part))},
+    work.push_back({{"part", to_string(static_cast<Part>(part))},
                     {"seconds", w.seconds},
                     {"operations", w.operations},
                     {"bytes", w.bytes}});

@@ -74,7 +74,7 @@ void TrainDisplay::on_start(session::Session& session, std::int64_t first_step) 
   const auto& m = job_.model;
   say(fmt::format("model: {}, width {}, {}, vocabulary {}, {}: {} parameters", counted(m.layers, "layer"),
                   m.width, counted(m.heads(), "head"), m.vocab_size,
-                  m.recurrence ? "recurrence" : "no recurrence",
+                  model::describe_mixers(m),
                   parallel::parameter_count(session.store().units())));
   const auto& ops = session.ops();
   if (job_.job.device == DeviceChoice::automatic && !cuda_missing().empty()) {

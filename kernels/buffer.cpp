@@ -175,6 +175,24 @@ Tensor Arena::allocate(DType dtype, std::span<const std::int64_t> shape) {
                 device_);
 }
 
+void Arena::overlay(std::size_t count, const std::function<void(std::size_t)>& f) {
+  const std::int64_t begin = cursor_;
+  const auto plan = plan_;
+  std::int64_t end = begin;
+  auto largest = plan_;
+  for (std::size_t i = 0; i < count; ++i) {
+    cursor_ = begin;
+    plan_ = plan;
+    f(i);
+    if (cursor_ < end) continue;
+    end = cursor_;
+    largest = plan_;
+  }
+  cursor_ = end;
+  plan_ = largest;
+  if (counting_) total_ = end;
+}
+
 void Arena::commit() {
   require(counting_, "an arena is committed twice");
   buffer_ = Buffer(device_, total_);

@@ -68,6 +68,10 @@ class Arena {
   Tensor allocate(DType dtype, std::initializer_list<std::int64_t> shape);
   Tensor allocate(DType dtype, std::span<const std::int64_t> shape);
 
+  /// Runs each of `count` alternatives, f(0), f(1), ...; their tensors lie in one place, as large as the largest needs:
+  /// they are never in use at once.
+  void overlay(std::size_t count, const std::function<void(std::size_t)>& f);
+
   /// Ends the counting pass: allocates all that was asked for, and restarts from the first request.
   void commit();
   bool committed() const { return !counting_; }

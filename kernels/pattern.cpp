@@ -1,5 +1,6 @@
 #include "kernels/pattern.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 
@@ -70,6 +71,21 @@ Pattern parse_label(std::string_view label) {
 }
 
 }  // namespace
+
+/// Each query has the W + 1 keys of its window, or all keys where there are fewer; of the M = T - 1 - W queries and more
+/// below a key's window, the kept key at s < M has M - s.
+double attended_pairs(const Pattern& pattern, std::int64_t tokens) {
+  const auto real = [](std::int64_t x) { return static_cast<double>(x); };
+  const std::int64_t near = std::min(tokens, pattern.window + 1), below = tokens - near;
+  double pairs = real(near) * real(near + 1) / 2 + real(below) * real(near);
+  const std::int64_t sinks = std::min(pattern.sinks, below);
+  pairs += real(sinks) * real(below) - real(sinks) * real(sinks - 1) / 2;
+  if (pattern.dilation == Pattern::no_dilation) return pairs;
+  const std::int64_t first = pattern.sinks / pattern.dilation + 1, last = below / pattern.dilation;
+  if (last < first) return pairs;
+  const double count = real(last - first + 1);
+  return pairs + count * real(below + 1) - real(pattern.dilation) * real(first + last) * count / 2;
+}
 
 std::string to_string(const Pattern& pattern) {
   if (pattern == Pattern{}) return "dense";

@@ -32,6 +32,9 @@ struct Pattern {
 /// The patterns of one layer's heads: one for all heads, or one a head.
 using HeadPatterns = std::span<const Pattern>;
 
+/// (query, key) pairs of one head in a sequence of `tokens` (docs/model.md, section 20).
+double attended_pairs(const Pattern& pattern, std::int64_t tokens);
+
 /// "16,256,4", or "none,256,4" without dilation; "dense" for D = 1.
 std::string to_string(const Pattern& pattern);
 /// Reads what to_string writes, the reference's -1 for "none", and labels of reports: "D = 16, W = 256, I = 4" or "no

@@ -7,12 +7,19 @@
 
 namespace ratplus::parallel {
 
+/// How a parameter begins (docs/model.md, section 11).
+enum class Initial : std::uint8_t {
+  normal,  ///< N(0, init_std^2): matrices and the embedding
+  one      ///< 1: weights of norms
+};
+
 /// Where one parameter lies in its unit.
 struct ParameterSlot {
   std::string name;                 ///< full name, "backbone.layers.0.seq_layer.in_proj.weight"
   std::vector<std::int64_t> shape;  ///< row-major
   std::int64_t offset = 0;          ///< first element in the unit
   std::int64_t numel = 0;
+  Initial initial = Initial::normal;
 };
 
 /// A unit is what is gathered and dropped at once: a block, or the embedding with the final norm.
@@ -26,10 +33,10 @@ struct UnitLayout {
   std::vector<ParameterSlot> slots;
   std::int64_t numel = 0;  ///< elements, gaps between parameters included
 
-  void add(std::string parameter, std::vector<std::int64_t> shape) {
+  void add(std::string parameter, std::vector<std::int64_t> shape, Initial initial) {
     std::int64_t count = 1;
     for (const auto size : shape) count *= size;
-    slots.push_back({std::move(parameter), std::move(shape), numel, count});
+    slots.push_back({std::move(parameter), std::move(shape), numel, count, initial});
     numel += (count + alignment - 1) / alignment * alignment;
   }
 };

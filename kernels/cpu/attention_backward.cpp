@@ -25,8 +25,11 @@ struct PackedList {
 
 /// One head's inputs and gradients.
 struct HeadTensors {
-  HeadRows q, k, v, out, dout, dq, dk, dv;
-  const float* lse;  ///< [T]
+  HeadRows q, k, v, out, dout, dq;
+  HeadRows dk, dv;   ///< where the sums over queries are kept: the call's key_sums where it has some
+  const float* lse;  ///< [Tq]
+  /// Whether dk and dv hold sums of earlier queries, and are to be handed on: in the packed lists' own unit.
+  bool carried = false;
 };
 
 class BackwardHead {
@@ -52,7 +55,8 @@ class BackwardHead {
   }
 
   void run() {
-    for (std::int64_t index = 0; index < sizes_.blocks(); ++index) block(index * query_block);
+    if (!x_.carried && sizes_.first > 0) clear_unreached_keys();
+    for (std::int64_t index = sizes_.first_block(); index < sizes_.end_block(); ++index) block(index);
     for (std::size_t i = 0; i < lists_; ++i) scatter(packed_[i]);
   }
 
@@ -73,20 +77,36 @@ class BackwardHead {
     pack_transposed(packed.k_transposed, x_.k, list, count, p);
     pack_transposed(packed.v_transposed, x_.v, list, count, p);
     pack_rows(packed.k, x_.k, list, count, p);
-    std::fill(packed.dk, packed.dk + count * width, 0.0f);
-    std::fill(packed.dv, packed.dv + count * width, 0.0f);
+    if (x_.carried) {
+      pack_rows(packed.dk, x_.dk, list, count, p);
+      pack_rows(packed.dv, x_.dv, list, count, p);
+    } else {
+      std::fill(packed.dk, packed.dk + count * width, 0.0f);
+      std::fill(packed.dv, packed.dv + count * width, 0.0f);
+    }
     packed_[lists_++] = packed;
   }
 
-  /// All that the queries [first, first + query_block) give: their dq, and their share of dk and dv.
-  void block(std::int64_t first) {
-    const std::int64_t count = std::min(query_block, sizes_.tokens - first), p = sizes_.head_dim;
+  /// Keys of a direct window begin with their own query, which may lie in an earlier piece.
+  void clear_unreached_keys() {
+    if (!direct()) return;
+    for (std::int64_t s = 0; s < sizes_.first; ++s) {
+      if (pattern_.keeps(s)) continue;
+      for (const HeadRows* rows : {&x_.dk, &x_.dv})
+        std::fill(rows->row(s), rows->row(s) + sizes_.head_dim, 0.0f);
+    }
+  }
+
+  /// All that a block of queries gives: their dq, and their share of dk and dv.
+  void block(std::int64_t index) {
+    const std::int64_t first = sizes_.block_begin(index), count = sizes_.block_size(index),
+                       p = sizes_.head_dim;
     const std::int64_t width = sizes_.padded_dim();
     pack_block(queries_, x_.q, first, count, p, sizes_.scale() * log2_e);
     pack_block(douts_, x_.dout, first, count, p, 1.0f);
     std::fill(dqueries_, dqueries_ + count * width, 0.0f);
     for (std::int64_t r = 0; r < count; ++r) {
-      lse_[r] = x_.lse[first + r] * log2_e;
+      lse_[r] = x_.lse[first + r - sizes_.first] * log2_e;
       delta_[r] = dot(douts_ + r * width, x_.out.row(first + r), p);
     }
     if (direct()) {
@@ -162,7 +182,7 @@ class BackwardHead {
     const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim();
     for (std::int64_t j = 0; j < keys.count; ++j) {
       const std::int64_t s = keys.list.position(j);
-      set_scaled(x_.dk.row(s), keys.dk + j * width, ln_2, p);
+      set_scaled(x_.dk.row(s), keys.dk + j * width, x_.carried ? 1.0f : ln_2, p);
       set_scaled(x_.dv.row(s), keys.dv + j * width, 1.0f, p);
     }
   }
@@ -190,22 +210,46 @@ std::int64_t attention_scratch(const OpShapes& shapes, int threads) {
   return threads * std::max(attention_forward_floats(sizes), attention_backward_floats(sizes));
 }
 
-void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-                                Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
-  const char* op = "attention_backward";
-  const AttentionSizes sizes(q, patterns, op);
-  sizes.check_forward(out, lse, k, v, op);
-  sizes.check_gradients(dq, dk, dv, dout, op);
-  const std::int64_t per_thread = attention_backward_floats(sizes);
-  float* memory = scratch(per_thread * threads_, op);
+namespace {
+
+/// dk and dv of one head from the sums over all queries so far; keys of a packed list are held there divided by ln 2.
+void finish_sums(const operation::AttentionBackward& call, const Pattern& pattern, std::int64_t b,
+                 std::int64_t h) {
+  const std::int64_t keys = call.k.size(1), p = call.k.size(3);
+  const HeadRows dk_sums(call.key_sums.select(2, 0), b, h), dv_sums(call.key_sums.select(2, 1), b, h);
+  const HeadRows dk(call.dk, b, h), dv(call.dv, b, h);
+  for (std::int64_t s = 0; s < keys; ++s) {
+    const bool packed = pattern.window > direct_window || pattern.keeps(s);
+    set_scaled(dk.row(s), dk_sums.row(s), packed ? ln_2 : 1.0f, p);
+    set_scaled(dv.row(s), dv_sums.row(s), 1.0f, p);
+  }
+}
+
+}  // namespace
+
+void CpuOps::compute(const operation::AttentionBackward& call) {
+  const AttentionSizes sizes(call.q, call.first_query);
+  const std::int64_t per_thread = attention_backward_floats(sizes), first = sizes.first;
+  float* memory = scratch(per_thread * threads_, call.name);
+  const bool carried = !call.key_sums.empty();
+  const Tensor dk = carried ? call.key_sums.select(2, 0) : call.dk,
+               dv = carried ? call.key_sums.select(2, 1) : call.dv;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
   for (std::int64_t task = 0; task < sizes.batch * sizes.heads; ++task) {
     const std::int64_t b = task / sizes.heads, h = task % sizes.heads;
-    const HeadTensors tensors{{q, b, h},   {k, b, h},    {v, b, h},
-                              {out, b, h}, {dout, b, h}, {dq, b, h},
-                              {dk, b, h},  {dv, b, h},   lse.as<float>() + task * sizes.tokens};
-    BackwardHead(sizes, sizes.pattern(patterns, h), tensors, memory + omp_get_thread_num() * per_thread)
-        .run();
+    const Pattern& pattern = pattern_of(call.patterns, h);
+    const HeadTensors tensors{{call.q, b, h, first},
+                              {call.k, b, h},
+                              {call.v, b, h},
+                              {call.out, b, h, first},
+                              {call.dout, b, h, first},
+                              {call.dq, b, h, first},
+                              {dk, b, h},
+                              {dv, b, h},
+                              call.lse.as<float>() + task * sizes.queries(),
+                              carried};
+    BackwardHead(sizes, pattern, tensors, memory + omp_get_thread_num() * per_thread).run();
+    if (carried) finish_sums(call, pattern, b, h);
   }
 }
 

@@ -73,7 +73,7 @@ class ForwardHead {
   }
 
   void block(std::int64_t index) {
-    const std::int64_t first = index * query_block, count = std::min(query_block, sizes_.tokens - first);
+    const std::int64_t first = sizes_.block_begin(index), count = sizes_.block_size(index);
     pack_block(queries_, q_, first, count, sizes_.head_dim, sizes_.scale() * log2_e);
     std::fill(state_.m, state_.m + count, minus_infinity);
     std::fill(state_.l, state_.l + count, 0.0f);
@@ -148,14 +148,14 @@ class ForwardHead {
     for (std::int64_t r = 0; r < count; ++r) {
       set_scaled(out_.row(first + r), state_.values + r * sizes_.padded_dim(), 1.0f / state_.l[r],
                  sizes_.head_dim);
-      lse_[first + r] = (state_.m[r] + std::log2(state_.l[r])) * ln_2;
+      lse_[first + r - sizes_.first] = (state_.m[r] + std::log2(state_.l[r])) * ln_2;
     }
   }
 
   const AttentionSizes& sizes_;
   Pattern pattern_;
   HeadRows q_, k_, v_, out_;
-  float* lse_;  ///< [T]
+  float* lse_;  ///< [Tq]
   float *queries_, *scores_;
   OnlineSoftmax state_{};
   std::array<PackedList, 2> packed_{
@@ -169,24 +169,25 @@ std::int64_t attention_forward_floats(const AttentionSizes& sizes) {
   return ForwardHead::scratch_floats(sizes);
 }
 
-void CpuOps::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns) {
-  const char* op = "attention_forward";
-  const AttentionSizes sizes(q, patterns, op);
-  sizes.check_forward(out, lse, k, v, op);
+void CpuOps::compute(const operation::AttentionForward& call) {
+  const AttentionSizes sizes(call.q, call.first_query);
   const std::int64_t per_thread = attention_forward_floats(sizes);
-  float* memory = scratch(per_thread * threads_, op);
+  float* memory = scratch(per_thread * threads_, call.name);
   // Where there are few heads, several tasks share one, each with every parts-th block (late blocks have more
   // keys) and its own copy of the packed keys. A query's result does not depend on it.
-  const std::int64_t heads = sizes.batch * sizes.heads;
+  const std::int64_t heads = sizes.batch * sizes.heads, blocks = sizes.end_block() - sizes.first_block();
   const std::int64_t parts = std::clamp((2 * threads_ + heads - 1) / std::max<std::int64_t>(heads, 1),
-                                        std::int64_t{1}, std::max<std::int64_t>(sizes.blocks(), 1));
+                                        std::int64_t{1}, std::max<std::int64_t>(blocks, 1));
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
   for (std::int64_t task = 0; task < heads * parts; ++task) {
     const std::int64_t b = task / parts / sizes.heads, h = task / parts % sizes.heads;
-    ForwardHead head(sizes, sizes.pattern(patterns, h), {q, b, h}, {k, b, h}, {v, b, h}, {out, b, h},
-                     lse.as<float>() + (b * sizes.heads + h) * sizes.tokens,
+    ForwardHead head(sizes, pattern_of(call.patterns, h), {call.q, b, h, sizes.first}, {call.k, b, h},
+                     {call.v, b, h}, {call.out, b, h, sizes.first},
+                     call.lse.as<float>() + (b * sizes.heads + h) * sizes.queries(),
                      memory + omp_get_thread_num() * per_thread);
-    for (std::int64_t block = task % parts; block < sizes.blocks(); block += parts) head.block(block);
+    for (std::int64_t block = sizes.first_block() + task % parts; block < sizes.end_block(); block += parts) {
+      head.block(block);
+    }
   }
 }
 

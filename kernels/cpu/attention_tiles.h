@@ -13,8 +13,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/attention_shape.h"
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/key_list.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/ops.h"
@@ -31,29 +29,56 @@ inline constexpr std::int64_t rows_ahead = 6;
 inline constexpr float log2_e = std::numbers::log2e_v<float>;
 inline constexpr float ln_2 = std::numbers::ln2_v<float>;
 
-/// Rows [T, P] of one head.
+/// Rows [T, P] of one head, of positions `first` .. on.
 struct HeadRows {
-  HeadRows(const Tensor& tensor, std::int64_t b, std::int64_t h)
-      : data(tensor.as<float>() + b * tensor.stride(0) + h * tensor.stride(2)), stride(tensor.stride(1)) {}
-  float* row(std::int64_t t) const { return data + t * stride; }
+  HeadRows(const Tensor& tensor, std::int64_t b, std::int64_t h, std::int64_t first_position = 0)
+      : data(tensor.as<float>() + b * tensor.stride(0) + h * tensor.stride(2)),
+        stride(tensor.stride(1)),
+        first(first_position) {}
+  float* row(std::int64_t t) const { return data + (t - first) * stride; }
 
   float* data;
   std::int64_t stride;
+  std::int64_t first;
 };
 
-/// Checked sizes of a call, and what the tiles make of them.
-struct AttentionSizes : AttentionShape {
-  explicit AttentionSizes(const OpShapes& shapes) : AttentionShape(shapes) {}
-  AttentionSizes(const Tensor& q, HeadPatterns patterns, const char* op)
-      : AttentionShape(q, DType::f32, patterns, op) {
-    require(kind == DeviceKind::cpu, "{}: q is on {}, not on the cpu", op, to_string(q.device()));
-  }
+/// Sizes of a call, and what the tiles make of them.
+struct AttentionSizes {
+  /// Of a whole sequence.
+  explicit AttentionSizes(const OpShapes& shapes)
+      : batch(shapes.batch), tokens(shapes.tokens), heads(shapes.heads), head_dim(shapes.head_dim) {}
+  /// q [B, Tq, H, P], the queries from first_query on, of first_query + Tq keys.
+  AttentionSizes(const Tensor& q, std::int64_t first_query)
+      : batch(q.size(0)),
+        tokens(first_query + q.size(1)),
+        first(first_query),
+        heads(q.size(2)),
+        head_dim(q.size(3)) {}
+
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   std::int64_t padded_dim() const { return padded(head_dim); }
-  std::int64_t blocks() const { return (tokens + query_block - 1) / query_block; }
+  std::int64_t queries() const { return tokens - first; }
+  /// Blocks of queries begin at multiples of query_block in the sequence, wherever its pieces do.
+  std::int64_t first_block() const { return first / query_block; }
+  std::int64_t end_block() const { return (tokens + query_block - 1) / query_block; }
+  /// The first query of a block.
+  std::int64_t block_begin(std::int64_t block) const { return std::max(block * query_block, first); }
+  std::int64_t block_size(std::int64_t block) const {
+    return std::min((block + 1) * query_block, tokens) - block_begin(block);
+  }
   /// Keys of both lists, each in whole tiles.
   std::int64_t packed_keys() const { return tokens + 2 * key_tile; }
+
+  std::int64_t batch;
+  std::int64_t tokens;     ///< T, keys
+  std::int64_t first = 0;  ///< position of the first query
+  std::int64_t heads, head_dim;
 };
+
+/// The pattern of head h, of 1 or H patterns.
+inline const Pattern& pattern_of(HeadPatterns patterns, std::int64_t h) {
+  return patterns.size() == 1 ? patterns.front() : patterns[static_cast<std::size_t>(h)];
+}
 
 /// Hands out pieces of one thread's scratch, in whole cache lines.
 class Carver {

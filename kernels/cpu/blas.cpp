@@ -32,16 +32,11 @@ blasint leading(const Tensor& matrix) {
 
 }  // namespace
 
-void CpuOps::matmul(Tensor c, Tensor a, Tensor b, MatmulOptions options) {
-  check_rank(c, DType::f32, 2, "matmul", "c");
-  check_rank(a, DType::f32, 2, "matmul", "a");
+void CpuOps::compute(const operation::Matmul& call) {
+  const Tensor &c = call.c, &a = call.a, &b = call.b;
+  const MatmulOptions& options = call.options;
   const std::int64_t m = c.size(0), n = c.size(1);
   const std::int64_t k = a.size(options.transpose_a ? 0 : 1);
-  check(a, DType::f32, options.transpose_a ? Shape{k, m} : Shape{m, k}, "matmul", "a");
-  check(b, DType::f32, options.transpose_b ? Shape{n, k} : Shape{k, n}, "matmul", "b");
-  for (const Tensor* matrix : {&c, &a, &b}) {
-    require(matrix->size(0) <= 1 || matrix->stride(0) >= matrix->size(1), "matmul: rows overlap");
-  }
   const BlasThreads threads(threads_);
   cblas_sgemm(CblasRowMajor, options.transpose_a ? CblasTrans : CblasNoTrans,
               options.transpose_b ? CblasTrans : CblasNoTrans, to_blas(m), to_blas(n), to_blas(k), 1.0f,

@@ -18,12 +18,9 @@ void check_tokens(const Tensor& tokens, std::int64_t vocab, const char* op) {
 
 }  // namespace
 
-void CpuOps::embedding_forward(Tensor x, Tensor tokens, Tensor table) {
-  check_rank(x, DType::f32, 2, "embedding_forward", "x");
-  check_rank(table, DType::f32, 2, "embedding_forward", "table");
+void CpuOps::compute(const operation::EmbeddingForward& call) {
+  const Tensor &x = call.x, &tokens = call.tokens, &table = call.table;
   const std::int64_t rows = x.size(0), width = x.size(1);
-  check(tokens, DType::i32, {rows}, "embedding_forward", "tokens");
-  check(table, DType::f32, {table.size(0), width}, "embedding_forward", "table");
   check_tokens(tokens, table.size(0), "embedding_forward");
   const auto* ids = tokens.as<std::int32_t>();
   float* out = x.as<float>();
@@ -35,12 +32,9 @@ void CpuOps::embedding_forward(Tensor x, Tensor tokens, Tensor table) {
   }
 }
 
-void CpuOps::embedding_backward(Tensor dtable, Tensor dx, Tensor tokens) {
-  check_rank(dx, DType::f32, 2, "embedding_backward", "dx");
-  check_rank(dtable, DType::f32, 2, "embedding_backward", "dtable");
+void CpuOps::compute(const operation::EmbeddingBackward& call) {
+  const Tensor &dtable = call.dtable, &dx = call.dx, &tokens = call.tokens;
   const std::int64_t rows = dx.size(0), width = dx.size(1);
-  check(tokens, DType::i32, {rows}, "embedding_backward", "tokens");
-  check(dtable, DType::f32, {dtable.size(0), width}, "embedding_backward", "dtable");
   check_tokens(tokens, dtable.size(0), "embedding_backward");
   const auto* ids = tokens.as<std::int32_t>();
   float* out = dtable.as<float>();

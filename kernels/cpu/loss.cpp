@@ -72,11 +72,11 @@ void require_inside(const std::int32_t* labels, std::int64_t rows, std::int64_t 
 
 }  // namespace
 
-void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) {
-  check_rank(logits, DType::f32, 2, "cross_entropy", "logits");
+void CpuOps::compute(const operation::CrossEntropy& call) {
+  const Tensor &losses = call.losses, &logits = call.logits, &labels = call.labels;
+  const double scale = call.scale;
+  const bool want_gradient = call.want_gradient;
   const std::int64_t rows = logits.size(0), vocab = logits.size(1);
-  check(losses, DType::f32, {rows}, "cross_entropy", "losses");
-  check(labels, DType::i32, {rows}, "cross_entropy", "labels");
   const auto* label = labels.as<std::int32_t>();
   require_inside(label, rows, vocab, "cross_entropy");
 #pragma omp parallel for schedule(static) num_threads(threads_) if (rows * vocab > 16384)
@@ -93,11 +93,9 @@ void CpuOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double s
   }
 }
 
-void CpuOps::hits(Tensor hits, Tensor logits, Tensor labels) {
-  check_rank(logits, DType::f32, 2, "hits", "logits");
+void CpuOps::compute(const operation::Hits& call) {
+  const Tensor &hits = call.hits, &logits = call.logits, &labels = call.labels;
   const std::int64_t rows = logits.size(0), vocab = logits.size(1);
-  check(hits, DType::i32, {rows}, "hits", "hits");
-  check(labels, DType::i32, {rows}, "hits", "labels");
   const auto* label = labels.as<std::int32_t>();
   auto* hit = hits.as<std::int32_t>();
   require_inside(label, rows, vocab, "hits");

@@ -10,10 +10,6 @@
 namespace ratplus::cpu {
 namespace {
 
-bool same_shape(const Tensor& a, const Tensor& b) {
-  return std::ranges::equal(a.shape(), b.shape());
-}
-
 template <typename To, typename From, typename Convert>
 void convert(Tensor dst, Tensor src, int threads, Convert&& one) {
   const std::int64_t length = common_row({dst, src});
@@ -39,8 +35,8 @@ void fill_with(Tensor x, T value, int threads) {
 
 }  // namespace
 
-void CpuOps::copy(Tensor dst, Tensor src) {
-  require(same_shape(dst, src), "copy: dst and src differ in shape");
+void CpuOps::compute(const operation::Copy& call) {
+  const Tensor &dst = call.dst, &src = call.src;
   if (dst.numel() == 0) return;
   if (dst.dtype() == DType::f32 && src.dtype() == DType::bf16) {
     return convert<float, bf16_t>(dst, src, threads_, [](bf16_t x) { return to_float(x); });
@@ -48,8 +44,6 @@ void CpuOps::copy(Tensor dst, Tensor src) {
   if (dst.dtype() == DType::bf16 && src.dtype() == DType::f32) {
     return convert<bf16_t, float>(dst, src, threads_, [](float x) { return to_bf16(x); });
   }
-  require(dst.dtype() == src.dtype(), "copy: no conversion from {} to {}", to_string(src.dtype()),
-          to_string(dst.dtype()));
   const std::int64_t length = common_row({dst, src});
   const std::int64_t element = size_of(dst.dtype());
   const Rows to(dst, length), from(src, length);
@@ -60,7 +54,9 @@ void CpuOps::copy(Tensor dst, Tensor src) {
       });
 }
 
-void CpuOps::fill(Tensor x, float value) {
+void CpuOps::compute(const operation::Fill& call) {
+  const Tensor& x = call.x;
+  const float value = call.value;
   if (x.numel() == 0) return;
   switch (x.dtype()) {
     case DType::f32:
@@ -74,9 +70,8 @@ void CpuOps::fill(Tensor x, float value) {
   }
 }
 
-void CpuOps::add(Tensor y, Tensor x) {
-  require(same_shape(y, x), "add: y and x differ in shape");
-  require(y.dtype() == DType::f32 && x.dtype() == DType::f32, "add: y and x are f32");
+void CpuOps::compute(const operation::Add& call) {
+  const Tensor &y = call.y, &x = call.x;
   if (y.numel() == 0) return;
   const std::int64_t length = common_row({y, x});
   const Rows to(y, length), from(x, length);
@@ -89,13 +84,15 @@ void CpuOps::add(Tensor y, Tensor x) {
              });
 }
 
-void CpuOps::upload(Tensor dst, const void* host) {
-  check_contiguous(dst, "upload", "dst");
+void CpuOps::compute(const operation::Upload& call) {
+  const Tensor& dst = call.dst;
+  const void* host = call.host;
   if (dst.numel() > 0) std::memcpy(dst.raw(), host, static_cast<std::size_t>(dst.bytes()));
 }
 
-void CpuOps::download(void* host, Tensor src) {
-  check_contiguous(src, "download", "src");
+void CpuOps::compute(const operation::Download& call) {
+  const Tensor& src = call.src;
+  void* host = call.host;
   if (src.numel() > 0) std::memcpy(host, src.raw(), static_cast<std::size_t>(src.bytes()));
 }
 

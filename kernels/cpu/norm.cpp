@@ -59,16 +59,11 @@ std::int64_t norm_scratch(std::int64_t width) {
   return row_ranges * width;
 }
 
-void CpuOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x, Tensor delta, Tensor weight,
-                                       double eps) {
-  const char* op = "residual_rms_norm_forward";
-  check_rank(x, DType::f32, 2, op, "x");
+void CpuOps::compute(const operation::NormForward& call) {
+  const Tensor &y = call.y, &u = call.u, &rstd = call.rstd, &x = call.x, &delta = call.delta,
+               &weight = call.weight;
+  const double eps = call.eps;
   const std::int64_t rows = x.size(0), width = x.size(1);
-  check(u, DType::f32, {rows, width}, op, "u");
-  check(rstd, DType::f32, {rows}, op, "rstd");
-  check(weight, DType::f32, {width}, op, "weight");
-  if (delta) check(delta, DType::f32, {rows, width}, op, "delta");
-  if (y || delta) check(y, DType::f32, {rows, width}, op, "y");
   const float* w = weight.as<float>();
 #pragma omp parallel for schedule(static) num_threads(threads_) if (rows * width > 16384)
   for (std::int64_t i = 0; i < rows; ++i) {
@@ -85,18 +80,11 @@ void CpuOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x
   }
 }
 
-void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy,
-                                        Tensor y, Tensor rstd, Tensor weight) {
+void CpuOps::compute(const operation::NormBackward& call) {
+  const Tensor &dx = call.dx, &dlayer = call.dlayer, &dweight = call.dweight, &du = call.du, &dy = call.dy,
+               &y = call.y, &rstd = call.rstd, &weight = call.weight;
   const char* op = "residual_rms_norm_backward";
-  check_rank(du, DType::f32, 2, op, "du");
   const std::int64_t rows = du.size(0), width = du.size(1);
-  check(dx, DType::f32, {rows, width}, op, "dx");
-  if (dlayer) check(dlayer, DType::f32, {rows, width}, op, "dlayer");
-  check(dweight, DType::f32, {width}, op, "dweight");
-  if (dy) check(dy, DType::f32, {rows, width}, op, "dy");
-  check(y, DType::f32, {rows, width}, op, "y");
-  check(rstd, DType::f32, {rows}, op, "rstd");
-  check(weight, DType::f32, {width}, op, "weight");
   float* partial = scratch(norm_scratch(width), op);  // [row_ranges, width]
   const std::int64_t range = (rows + row_ranges - 1) / row_ranges;
 #pragma omp parallel num_threads(threads_) if (rows * width > 16384)
@@ -117,7 +105,8 @@ void CpuOps::residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight
       dweight.as<float>()[j] += static_cast<float>(sum);
     }
   }
-  if (dlayer && dlayer.raw() != dx.raw()) copy(dlayer, dx);  // the compute type is dx's own: seldom asked for
+  if (dlayer && dlayer.raw() != dx.raw())
+    compute(operation::Copy{dlayer, dx});  // the compute type is dx's own: seldom asked for
 }
 
 }  // namespace ratplus::cpu

@@ -49,23 +49,24 @@ void update_range(float* __restrict master, float* __restrict m, float* __restri
 
 }  // namespace
 
-void CpuOps::add_sum(Tensor total, Tensor x) {
-  check(total, DType::f64, {1}, "add_sum", "total");
-  require(x.contiguous(), "add_sum: x is strided");
+void CpuOps::compute(const operation::AddSum& call) {
+  const Tensor &total = call.total, &x = call.x;
   *total.as<double>() +=
       ordered_sum(x.as<float>(), x.numel(), threads_, [](float value) { return static_cast<double>(value); });
 }
 
-void CpuOps::add_sum_of_squares(Tensor total, Tensor x) {
-  check(total, DType::f64, {1}, "add_sum_of_squares", "total");
-  require(x.contiguous(), "add_sum_of_squares: x is strided");
+void CpuOps::compute(const operation::AddSumOfSquares& call) {
+  const Tensor &total = call.total, &x = call.x;
   *total.as<double>() += ordered_sum(x.as<float>(), x.numel(), threads_, [](float value) {
     return static_cast<double>(value) * static_cast<double>(value);
   });
 }
 
-void CpuOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
-  const bool copies = check_adamw(master, m, v, weights, gradient, update, DeviceKind::cpu);
+void CpuOps::compute(const operation::AdamWUpdate& call) {
+  const Tensor &master = call.master, &m = call.m, &v = call.v, &weights = call.weights,
+               &gradient = call.gradient;
+  const AdamW& update = call.update;
+  const bool copies = call.copies();
   const std::int64_t n = master.size(0);
   const AdamWFactors factors(update);
   for_pieces(1, n, threads_, [&](std::int64_t, std::int64_t begin, std::int64_t end) {

@@ -5,22 +5,10 @@
 #include "kernels/cpu/rows.h"
 
 namespace ratplus::cpu {
-namespace {
+namespace {}  // namespace
 
-void check_same(std::initializer_list<Tensor> tensors, const char* op) {
-  const Tensor& first = *tensors.begin();
-  for (const Tensor& tensor : tensors) {
-    require(tensor.dtype() == DType::f32 && tensor.device().kind == DeviceKind::cpu,
-            "{}: a tensor is not f32 on cpu", op);
-    require(std::ranges::equal(tensor.shape(), first.shape()), "{}: tensors differ in shape", op);
-    require(tensor.empty() == (tensor.numel() == 0), "{}: a tensor is missing", op);
-  }
-}
-
-}  // namespace
-
-void CpuOps::output_gate_forward(Tensor z, Tensor a, Tensor o) {
-  check_same({z, a, o}, "output_gate_forward");
+void CpuOps::compute(const operation::OutputGateForward& call) {
+  const Tensor &z = call.z, &a = call.a, &o = call.o;
   if (z.numel() == 0) return;
   const std::int64_t length = common_row({z, a, o});
   const Rows z_rows(z, length), a_rows(a, length), o_rows(o, length);
@@ -34,8 +22,8 @@ void CpuOps::output_gate_forward(Tensor z, Tensor a, Tensor o) {
              });
 }
 
-void CpuOps::output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a, Tensor o) {
-  check_same({da, dgate, dz, a, o}, "output_gate_backward");
+void CpuOps::compute(const operation::OutputGateBackward& call) {
+  const Tensor &da = call.da, &dgate = call.dgate, &dz = call.dz, &a = call.a, &o = call.o;
   if (da.numel() == 0) return;
   const std::int64_t length = common_row({da, dgate, dz, a, o});
   const Rows da_rows(da, length), dgate_rows(dgate, length), dz_rows(dz, length);
@@ -57,8 +45,8 @@ void CpuOps::output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a, 
              });
 }
 
-void CpuOps::gelu_forward(Tensor z, Tensor h) {
-  check_same({z, h}, "gelu_forward");
+void CpuOps::compute(const operation::GeluForward& call) {
+  const Tensor &z = call.z, &h = call.h;
   if (z.numel() == 0) return;
   const std::int64_t length = common_row({z, h});
   const Rows z_rows(z, length), h_rows(h, length);
@@ -71,8 +59,8 @@ void CpuOps::gelu_forward(Tensor z, Tensor h) {
              });
 }
 
-void CpuOps::gelu_backward(Tensor dh, Tensor dz, Tensor h) {
-  check_same({dh, dz, h}, "gelu_backward");
+void CpuOps::compute(const operation::GeluBackward& call) {
+  const Tensor &dh = call.dh, &dz = call.dz, &h = call.h;
   if (dh.numel() == 0) return;
   const std::int64_t length = common_row({dh, dz, h});
   const Rows dh_rows(dh, length), dz_rows(dz, length), h_rows(h, length);

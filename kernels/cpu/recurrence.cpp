@@ -1,40 +1,68 @@
-// The gated recurrence on keys and values, and the rotary position embedding of queries and keys, in one pass over
-// the projection (docs/model.md, section 5). RoPE: Su et al., "RoFormer", 2021.
+// The gated recurrence on keys and values, and the rotary position embedding of queries and keys, in one pass
+// (docs/model.md, section 5). RoPE: Su et al., "RoFormer", 2021.
 #include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/simd.h"
-#include "kernels/recurrence_shape.h"
 
 namespace ratplus::cpu {
 namespace {
 
-/// Checked sizes of a call, and the split of its work. The scan runs in t; sequences and channels are
-/// independent, so a task is a sequence and a range of heads: as wide as the threads allow, for long runs of
-/// memory.
-struct Sizes : RecurrenceShape {
-  Sizes(const Tensor& projection, const Tensor& rope, int threads, const char* op)
-      : RecurrenceShape(projection, rope, DType::f32, op) {
+/// Sizes of a call, and the split of its work. The scan runs in t; sequences and channels are independent, so a task is a
+/// sequence and a range of heads: as wide as the threads allow, for long runs of memory.
+struct Sizes {
+  /// rows: any [B, T, H, P] of the call.
+  Sizes(const Tensor& rows, std::int64_t first_position, int threads)
+      : batch(rows.size(0)),
+        tokens(rows.size(1)),
+        heads(rows.size(2)),
+        head_dim(rows.size(3)),
+        first(first_position) {
     const std::int64_t ranges = std::min(heads, (2 * threads + batch - 1) / std::max<std::int64_t>(batch, 1));
     heads_per_task = (heads + ranges - 1) / std::max<std::int64_t>(ranges, 1);
-    tasks_per_sequence = (heads + heads_per_task - 1) / heads_per_task;
+    tasks_per_sequence = (heads + heads_per_task - 1) / std::max<std::int64_t>(heads_per_task, 1);
   }
 
+  std::int64_t batch, tokens, heads, head_dim, first;
   std::int64_t heads_per_task, tasks_per_sequence;
 };
 
-/// One head's channels in [B, T, H, P], or in one part of [B, T, parts, H, P].
+/// One head's channels in [B, T, H, P].
 float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, std::int64_t h) {
   return tensor.as<float>() + b * tensor.stride(0) + t * tensor.stride(1) + h * tensor.stride(2);
 }
-float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, ProjectionPart part, std::int64_t h) {
-  return tensor.as<float>() + b * tensor.stride(0) + t * tensor.stride(1) + part * tensor.stride(2) +
-         h * tensor.stride(3);
+
+/// The k~ or v~ of one head in a carried state [B, 2, H, P].
+enum StatePart { state_k, state_v };
+float* at(const Tensor& state, std::int64_t b, StatePart part, std::int64_t h) {
+  return state.as<float>() + b * state.stride(0) + part * state.stride(1) + h * state.stride(2);
+}
+
+/// Heads [begin, end) of a carried state into a task's [2, heads, P], zeros where there is none.
+void load_state(float* state, const Tensor& from, std::int64_t b, std::int64_t begin, std::int64_t end,
+                std::int64_t p) {
+  const std::int64_t width = (end - begin) * p;
+  if (from.empty()) {
+    std::fill(state, state + 2 * width, 0.0f);
+    return;
+  }
+  for (const StatePart part : {state_k, state_v}) {
+    const float* first = at(from, b, part, begin);
+    std::copy(first, first + width, state + part * width);
+  }
+}
+
+void store_state(const Tensor& to, const float* state, std::int64_t b, std::int64_t begin, std::int64_t end,
+                 std::int64_t p) {
+  if (to.empty()) return;
+  const std::int64_t width = (end - begin) * p;
+  for (const StatePart part : {state_k, state_v}) {
+    std::copy(state + part * width, state + (part + 1) * width, at(to, b, part, begin));
+  }
 }
 
 /// How far ahead a scan prefetches, in positions, for rows of `width` channels: some 4 KiB of each tensor. It
@@ -151,32 +179,26 @@ void backward_step(const BackwardStep& s, std::int64_t half) {
   }
 }
 
-/// Tensors of a call.
-struct Forward {
-  const Tensor &q_rot, &k_rot, &v_rec, &projection, &rope;
-};
-
 /// The scan of heads [begin, end) of sequence b. state: [2, heads, P].
 template <bool gated>
-void forward_heads(const Forward& f, std::int64_t b, std::int64_t begin, std::int64_t end, const Sizes& sizes,
-                   float* state) {
+void forward_heads(const operation::RecurrenceForward& f, std::int64_t b, std::int64_t begin,
+                   std::int64_t end, const Sizes& sizes, float* state) {
   const std::int64_t p = sizes.head_dim, width = (end - begin) * p;
   const std::int64_t ahead = prefetch_distance(width);
-  if (gated) std::fill(state, state + 2 * width, 0.0f);
+  if (gated) load_state(state, f.state_in, b, begin, end, p);
   for (std::int64_t t = 0; t < sizes.tokens; ++t) {
-    const float* cos = f.rope.as<float>() + t * p;
+    const float* cos = f.rope.as<float>() + (sizes.first + t) * p;
     for (std::int64_t h = begin; h < end; ++h) {
       if (t + ahead < sizes.tokens) {
-        for (const ProjectionPart part : {part_q, part_k, part_v})
-          prefetch(at(f.projection, b, t + ahead, part, h), p);
-        if (gated) prefetch(at(f.projection, b, t + ahead, part_f, h), p);
-        for (const Tensor* output : {&f.q_rot, &f.k_rot, &f.v_rec}) prefetch(at(*output, b, t + ahead, h), p);
+        for (const Tensor* rows : {&f.q, &f.k, &f.v, &f.q_rot, &f.k_rot, &f.v_rec})
+          prefetch(at(*rows, b, t + ahead, h), p);
+        if (gated) prefetch(at(f.f, b, t + ahead, h), p);
       }
       ForwardStep step{};
-      step.q = at(f.projection, b, t, part_q, h);
-      step.k = at(f.projection, b, t, part_k, h);
-      step.v = at(f.projection, b, t, part_v, h);
-      if (gated) step.f = at(f.projection, b, t, part_f, h);
+      step.q = at(f.q, b, t, h);
+      step.k = at(f.k, b, t, h);
+      step.v = at(f.v, b, t, h);
+      if (gated) step.f = at(f.f, b, t, h);
       step.cos = cos;
       step.sin = cos + p / 2;
       step.k_state = state + (h - begin) * p;
@@ -187,32 +209,31 @@ void forward_heads(const Forward& f, std::int64_t b, std::int64_t begin, std::in
       forward_step<gated>(step, p / 2);
     }
   }
+  if (gated) store_state(f.state_out, state, b, begin, end, p);
 }
-
-struct Backward {
-  const Tensor &dprojection, &dq_rot, &dk_rot, &dv_rec, &projection, &k_rot, &v_rec, &rope;
-};
 
 /// The reversed scan of heads [begin, end) of sequence b. state: [2, heads, P] carries, then P zeros.
 template <bool gated>
-void backward_heads(const Backward& g, std::int64_t b, std::int64_t begin, std::int64_t end,
-                    const Sizes& sizes, float* state) {
+void backward_heads(const operation::RecurrenceBackward& g, std::int64_t b, std::int64_t begin,
+                    std::int64_t end, const Sizes& sizes, float* state) {
   const std::int64_t p = sizes.head_dim, width = (end - begin) * p;
   const std::int64_t ahead = prefetch_distance(width);
-  if (gated) std::fill(state, state + 2 * width + p, 0.0f);
   const float* zeros = state + 2 * width;
+  if (gated) {
+    load_state(state, g.dstate_out, b, begin, end,
+               p);  // the carry after the last token is its state's gradient
+    std::fill(state + 2 * width, state + 2 * width + p, 0.0f);
+  }
   for (std::int64_t t = sizes.tokens; t-- > 0;) {
-    const float* cos = g.rope.as<float>() + t * p;
+    const std::int64_t position = sizes.first + t;
+    const float* cos = g.rope.as<float>() + position * p;
     for (std::int64_t h = begin; h < end; ++h) {
       if (t > ahead) {
         const std::int64_t next = t - ahead;
-        for (const ProjectionPart part : {part_q, part_k, part_v})
-          prefetch(at(g.dprojection, b, next, part, h), p);
-        for (const Tensor* input : {&g.dq_rot, &g.dk_rot, &g.dv_rec}) prefetch(at(*input, b, next, h), p);
+        for (const Tensor* rows : {&g.dq, &g.dk, &g.dv, &g.dq_rot, &g.dk_rot, &g.dv_rec})
+          prefetch(at(*rows, b, next, h), p);
         if (gated) {
-          for (const ProjectionPart part : {part_k, part_v, part_f})
-            prefetch(at(g.projection, b, next, part, h), p);
-          prefetch(at(g.dprojection, b, next, part_f, h), p);
+          for (const Tensor* rows : {&g.k, &g.v, &g.f, &g.df}) prefetch(at(*rows, b, next, h), p);
           for (const Tensor* output : {&g.k_rot, &g.v_rec}) prefetch(at(*output, b, next - 1, h), p);
         }
       }
@@ -222,24 +243,26 @@ void backward_heads(const Backward& g, std::int64_t b, std::int64_t begin, std::
       step.dv_rec = at(g.dv_rec, b, t, h);
       step.cos = cos;
       step.sin = cos + p / 2;
-      step.dq = at(g.dprojection, b, t, part_q, h);
-      step.dk = at(g.dprojection, b, t, part_k, h);
-      step.dv = at(g.dprojection, b, t, part_v, h);
+      step.dq = at(g.dq, b, t, h);
+      step.dk = at(g.dk, b, t, h);
+      step.dv = at(g.dv, b, t, h);
       if (gated) {
-        step.k = at(g.projection, b, t, part_k, h);
-        step.v = at(g.projection, b, t, part_v, h);
-        step.f = at(g.projection, b, t, part_f, h);
-        step.k_rot_before = t > 0 ? at(g.k_rot, b, t - 1, h) : zeros;
-        step.v_rec_before = t > 0 ? at(g.v_rec, b, t - 1, h) : zeros;
-        step.cos_before = t > 0 ? cos - p : cos;
+        step.k = at(g.k, b, t, h);
+        step.v = at(g.v, b, t, h);
+        step.f = at(g.f, b, t, h);
+        const bool carried = t == 0 && !g.k_rot_before.empty();
+        step.k_rot_before = t > 0 ? at(g.k_rot, b, t - 1, h) : carried ? at(g.k_rot_before, b, 0, h) : zeros;
+        step.v_rec_before = t > 0 ? at(g.v_rec, b, t - 1, h) : carried ? at(g.v_rec_before, b, 0, h) : zeros;
+        step.cos_before = position > 0 ? cos - p : cos;
         step.sin_before = step.cos_before + p / 2;
         step.k_carry = state + (h - begin) * p;
         step.v_carry = step.k_carry + width;
-        step.df = at(g.dprojection, b, t, part_f, h);
+        step.df = at(g.df, b, t, h);
       }
       backward_step<gated>(step, p / 2);
     }
   }
+  if (gated) store_state(g.dstate_in, state, b, begin, end, p);
 }
 
 /// Floats of scratch of one thread: state [2, H, P], P zeros, in whole cache lines.
@@ -265,8 +288,9 @@ std::int64_t recurrence_scratch(const OpShapes& shapes, int threads) {
   return threads * state_floats(shapes.heads, shapes.head_dim);
 }
 
-void CpuOps::rope_table(Tensor table, double base) {
-  check_rope_table(table, DeviceKind::cpu);
+void CpuOps::compute(const operation::RopeTable& call) {
+  const Tensor& table = call.table;
+  const double base = call.base;
   const std::int64_t tokens = table.size(0), half = table.size(2);
   float* out = table.as<float>();
 #pragma omp parallel for schedule(static) num_threads(threads_)
@@ -280,29 +304,21 @@ void CpuOps::rope_table(Tensor table, double base) {
   }
 }
 
-void CpuOps::recurrence_rope_forward(Tensor q_rot, Tensor k_rot, Tensor v_rec, Tensor projection,
-                                     Tensor rope) {
-  const char* op = "recurrence_rope_forward";
-  const Sizes sizes(projection, rope, threads_, op);
-  sizes.check_forward(q_rot, k_rot, v_rec, op);
-  const Forward forward{q_rot, k_rot, v_rec, projection, rope};
-  const auto heads = sizes.gated ? forward_heads<true> : forward_heads<false>;
-  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), op);
+void CpuOps::compute(const operation::RecurrenceForward& call) {
+  const Sizes sizes(call.q, call.first_position, threads_);
+  const auto heads = call.gated() ? forward_heads<true> : forward_heads<false>;
+  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), call.name);
   for_tasks(sizes, threads_, states, [&](std::int64_t b, std::int64_t begin, std::int64_t end, float* state) {
-    heads(forward, b, begin, end, sizes, state);
+    heads(call, b, begin, end, sizes, state);
   });
 }
 
-void CpuOps::recurrence_rope_backward(Tensor dprojection, Tensor dq_rot, Tensor dk_rot, Tensor dv_rec,
-                                      Tensor projection, Tensor k_rot, Tensor v_rec, Tensor rope) {
-  const char* op = "recurrence_rope_backward";
-  const Sizes sizes(projection, rope, threads_, op);
-  sizes.check_backward(dprojection, dq_rot, dk_rot, dv_rec, k_rot, v_rec, op);
-  const Backward backward{dprojection, dq_rot, dk_rot, dv_rec, projection, k_rot, v_rec, rope};
-  const auto heads = sizes.gated ? backward_heads<true> : backward_heads<false>;
-  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), op);
+void CpuOps::compute(const operation::RecurrenceBackward& call) {
+  const Sizes sizes(call.dq, call.first_position, threads_);
+  const auto heads = call.gated() ? backward_heads<true> : backward_heads<false>;
+  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), call.name);
   for_tasks(sizes, threads_, states, [&](std::int64_t b, std::int64_t begin, std::int64_t end, float* state) {
-    heads(backward, b, begin, end, sizes, state);
+    heads(call, b, begin, end, sizes, state);
   });
 }
 

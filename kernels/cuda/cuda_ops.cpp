@@ -145,8 +145,9 @@ void* CudaOps::scratch(std::int64_t bytes, const char* op) const {
   return scratch_.raw();
 }
 
-void CudaOps::upload(Tensor dst, const void* host) {
-  check_contiguous(dst, "upload", "dst");
+void CudaOps::compute(const operation::Upload& call) {
+  const Tensor &dst = call.dst;
+  const void* host = call.host;
   if (dst.numel() == 0) return;
   if (dst.bytes() <= Staging::slot_bytes) return staging_->upload(dst.raw(), host, dst.bytes(), stream_);
   check_cuda(cudaMemcpyAsync(dst.raw(), host, static_cast<std::size_t>(dst.bytes()), cudaMemcpyHostToDevice,
@@ -155,8 +156,9 @@ void CudaOps::upload(Tensor dst, const void* host) {
   synchronize();
 }
 
-void CudaOps::download(void* host, Tensor src) {
-  check_contiguous(src, "download", "src");
+void CudaOps::compute(const operation::Download& call) {
+  const Tensor &src = call.src;
+  void* host = call.host;
   if (src.numel() == 0) return;
   check_cuda(cudaMemcpyAsync(host, src.raw(), static_cast<std::size_t>(src.bytes()), cudaMemcpyDeviceToHost,
                              stream_),

@@ -211,13 +211,10 @@ std::int64_t embedding_scratch(std::int64_t rows) {
   return SortMemory(rows).bytes();
 }
 
-void CudaOps::embedding_forward(Tensor x, Tensor tokens, Tensor table) {
+void CudaOps::compute(const operation::EmbeddingForward& call) {
+  const Tensor &x = call.x, &tokens = call.tokens, &table = call.table;
   const char* op = "embedding_forward";
-  check_rank(x, DType::f32, 2, op, "x");
-  check_rank(table, compute_, 2, op, "table");
   const std::int64_t rows = x.size(0), width = x.size(1), vocab = table.size(0);
-  check(tokens, DType::i32, {rows}, op, "tokens");
-  check(table, compute_, {vocab, width}, op, "table");
   if (rows * width == 0) return;
   require(vocab > 0, "{}: the table is empty", op);
   with_type(compute_, [&](auto type) {
@@ -236,13 +233,10 @@ void CudaOps::embedding_forward(Tensor x, Tensor tokens, Tensor table) {
   check_launch(op);
 }
 
-void CudaOps::embedding_backward(Tensor dtable, Tensor dx, Tensor tokens) {
+void CudaOps::compute(const operation::EmbeddingBackward& call) {
+  const Tensor &dtable = call.dtable, &dx = call.dx, &tokens = call.tokens;
   const char* op = "embedding_backward";
-  check_rank(dx, DType::f32, 2, op, "dx");
-  check_rank(dtable, DType::f32, 2, op, "dtable");
   const std::int64_t rows = dx.size(0), width = dx.size(1), vocab = dtable.size(0);
-  check(tokens, DType::i32, {rows}, op, "tokens");
-  check(dtable, DType::f32, {vocab, width}, op, "dtable");
   if (rows * width == 0 || vocab == 0) return;
 
   SortMemory memory(rows);

@@ -212,12 +212,12 @@ __global__ void __launch_bounds__(threads)
 
 }  // namespace
 
-void CudaOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double scale, bool want_gradient) {
+void CudaOps::compute(const operation::CrossEntropy& call) {
+  const Tensor &losses = call.losses, &logits = call.logits, &labels = call.labels;
+  const double scale = call.scale;
+  const bool want_gradient = call.want_gradient;
   const DType type = logits.dtype() == DType::f32 ? DType::f32 : compute_;
-  check_rank(logits, type, 2, "cross_entropy", "logits");
   const std::int64_t rows = logits.size(0), vocab = logits.size(1);
-  check(losses, DType::f32, {rows}, "cross_entropy", "losses");
-  check(labels, DType::i32, {rows}, "cross_entropy", "labels");
   if (rows * vocab == 0) return;
   with_type(type, [&](auto example) {
     using T = decltype(example);
@@ -227,12 +227,10 @@ void CudaOps::cross_entropy(Tensor losses, Tensor logits, Tensor labels, double 
   });
 }
 
-void CudaOps::hits(Tensor hits, Tensor logits, Tensor labels) {
+void CudaOps::compute(const operation::Hits& call) {
+  const Tensor &hits = call.hits, &logits = call.logits, &labels = call.labels;
   const DType type = logits.dtype() == DType::f32 ? DType::f32 : compute_;
-  check_rank(logits, type, 2, "hits", "logits");
   const std::int64_t rows = logits.size(0), vocab = logits.size(1);
-  check(hits, DType::i32, {rows}, "hits", "hits");
-  check(labels, DType::i32, {rows}, "hits", "labels");
   if (rows * vocab == 0) return;
   with_type(type, [&](auto example) {
     using T = decltype(example);

@@ -110,20 +110,15 @@ void Matmul::run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* work
                "a product");
 }
 
-void CudaOps::matmul(Tensor c, Tensor a, Tensor b, MatmulOptions options) {
+void CudaOps::compute(const operation::Matmul& call) {
+  const Tensor &c = call.c, &a = call.a, &b = call.b;
+  const MatmulOptions& options = call.options;
   const char* op = "matmul";
   const bool f32_out = c.dtype() == DType::f32;
-  check_rank(c, f32_out ? DType::f32 : compute_, 2, op, "c");
-  check_rank(a, compute_, 2, op, "a");
   const std::int64_t m = c.size(0), n = c.size(1), k = options.transpose_a ? a.size(0) : a.size(1);
-  check(a, compute_, options.transpose_a ? Shape{k, m} : Shape{m, k}, op, "a");
-  check(b, compute_, options.transpose_b ? Shape{n, k} : Shape{k, n}, op, "b");
-  for (const Tensor* matrix : {&a, &b, &c}) {
-    require(matrix->size(0) <= 1 || matrix->stride(0) >= matrix->size(1), "matmul: rows overlap");
-  }
   if (m == 0 || n == 0) return;
   if (k == 0) {
-    if (!options.accumulate) fill(c, 0);
+    if (!options.accumulate) compute(operation::Fill{c, 0});
     return;
   }
   matmul_->run(c, a, b, options, scratch(Matmul::workspace_bytes, op), stream_);

@@ -8,15 +8,6 @@
 namespace ratplus::cuda {
 namespace {
 
-bool same_shape(const Tensor& a, const Tensor& b) {
-  return std::ranges::equal(a.shape(), b.shape());
-}
-
-void check_here(const Tensor& tensor, const char* op) {
-  require(tensor.device().kind == DeviceKind::cuda && (!tensor.empty() || tensor.numel() == 0),
-          "{}: a tensor is missing, or not on cuda", op);
-}
-
 /// V elements of any type, moved as bytes.
 template <typename T, int V>
 struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Raw {
@@ -113,11 +104,9 @@ void fill_elements(const Tensor& x, T value, cudaStream_t stream) {
 
 }  // namespace
 
-void CudaOps::copy(Tensor dst, Tensor src) {
-  require(same_shape(dst, src), "copy: dst and src differ in shape");
+void CudaOps::compute(const operation::Copy& call) {
+  const Tensor &dst = call.dst, &src = call.src;
   if (dst.numel() == 0) return;
-  check_here(dst, "copy");
-  check_here(src, "copy");
   if (dst.dtype() == DType::f32 && src.dtype() == DType::bf16) {
     return elementwise<8>(Convert<float, bf16>{elements<float>(dst), elements<bf16>(src)},
                           std::array{dst, src}, stream_, "copy");
@@ -126,8 +115,6 @@ void CudaOps::copy(Tensor dst, Tensor src) {
     return elementwise<8>(Convert<bf16, float>{elements<bf16>(dst), elements<float>(src)},
                           std::array{dst, src}, stream_, "copy");
   }
-  require(dst.dtype() == src.dtype(), "copy: no conversion from {} to {}", to_string(src.dtype()),
-          to_string(dst.dtype()));
   if (dst.contiguous() && src.contiguous()) {
     return check_cuda(cudaMemcpyAsync(dst.raw(), src.raw(), static_cast<std::size_t>(dst.bytes()),
                                       cudaMemcpyDeviceToDevice, stream_),
@@ -145,9 +132,10 @@ void CudaOps::copy(Tensor dst, Tensor src) {
   }
 }
 
-void CudaOps::fill(Tensor x, float value) {
+void CudaOps::compute(const operation::Fill& call) {
+  const Tensor &x = call.x;
+  const float value = call.value;
   if (x.numel() == 0) return;
-  check_here(x, "fill");
   switch (x.dtype()) {
     case DType::f32:
       return fill_elements(x, value, stream_);
@@ -162,12 +150,9 @@ void CudaOps::fill(Tensor x, float value) {
   }
 }
 
-void CudaOps::add(Tensor y, Tensor x) {
-  require(same_shape(y, x), "add: y and x differ in shape");
-  require(y.dtype() == DType::f32 && x.dtype() == DType::f32, "add: y and x are f32");
+void CudaOps::compute(const operation::Add& call) {
+  const Tensor &y = call.y, &x = call.x;
   if (y.numel() == 0) return;
-  check_here(y, "add");
-  check_here(x, "add");
   elementwise<4>(Add{y.as<float>(), x.as<float>()}, std::array{y, x}, stream_, "add");
 }
 

@@ -298,16 +298,11 @@ std::int64_t norm_scratch(std::int64_t width) {
   return backward_blocks * width * size_of(DType::f32);
 }
 
-void CudaOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor x, Tensor delta,
-                                        Tensor weight, double eps) {
+void CudaOps::compute(const operation::NormForward& call) {
+  const Tensor &y = call.y, &u = call.u, &rstd = call.rstd, &x = call.x, &delta = call.delta, &weight = call.weight;
+  const double eps = call.eps;
   const char* op = "residual_rms_norm_forward";
-  check_rank(x, DType::f32, 2, op, "x");
   const std::int64_t rows = x.size(0), width = x.size(1);
-  check(u, compute_, {rows, width}, op, "u");
-  check(rstd, DType::f32, {rows}, op, "rstd");
-  check(weight, compute_, {width}, op, "weight");
-  if (delta) check(delta, compute_, {rows, width}, op, "delta");
-  if (y || delta) check(y, DType::f32, {rows, width}, op, "y");
   if (rows * width == 0) return;
   const bool fast = fits_registers(width) && aligned_rows(x) && aligned_rows(u) && aligned_rows(y) &&
                     aligned_rows(delta) && reinterpret_cast<std::uintptr_t>(weight.raw()) % 16 == 0;
@@ -335,18 +330,10 @@ void CudaOps::residual_rms_norm_forward(Tensor y, Tensor u, Tensor rstd, Tensor 
   check_launch(op);
 }
 
-void CudaOps::residual_rms_norm_backward(Tensor dx, Tensor dlayer, Tensor dweight, Tensor du, Tensor dy,
-                                         Tensor y, Tensor rstd, Tensor weight) {
+void CudaOps::compute(const operation::NormBackward& call) {
+  const Tensor &dx = call.dx, &dlayer = call.dlayer, &dweight = call.dweight, &du = call.du, &dy = call.dy, &y = call.y, &rstd = call.rstd, &weight = call.weight;
   const char* op = "residual_rms_norm_backward";
-  check_rank(du, compute_, 2, op, "du");
   const std::int64_t rows = du.size(0), width = du.size(1);
-  check(dx, DType::f32, {rows, width}, op, "dx");
-  if (dlayer) check(dlayer, compute_, {rows, width}, op, "dlayer");
-  check(dweight, DType::f32, {width}, op, "dweight");
-  if (dy) check(dy, DType::f32, {rows, width}, op, "dy");
-  check(y, DType::f32, {rows, width}, op, "y");
-  check(rstd, DType::f32, {rows}, op, "rstd");
-  check(weight, compute_, {width}, op, "weight");
   if (rows * width == 0) return;
   const Tensor copy = dlayer.raw() == dx.raw() ? Tensor() : dlayer;
   auto* partial = static_cast<float*>(scratch(norm_scratch(width), op));

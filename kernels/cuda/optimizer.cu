@@ -87,13 +87,6 @@ void add_sum_to(const Tensor& total, const Tensor& x, void* scratch, cudaStream_
   check_launch(op);
 }
 
-void check_sum(const Tensor& total, const Tensor& x, const char* op) {
-  check(total, DType::f64, {1}, op, "total");
-  require(x.dtype() == DType::f32 && x.device().kind == DeviceKind::cuda, "{}: x is not f32 on cuda", op);
-  require(!x.empty() || x.numel() == 0, "{}: x is missing", op);
-  check_contiguous(x, op, "x");
-}
-
 // --- AdamW -------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void update_one(float& master, float& m, float& v, float gradient,
@@ -163,21 +156,23 @@ std::int64_t reduction_scratch() {
   return sum_blocks * static_cast<std::int64_t>(sizeof(double));
 }
 
-void CudaOps::add_sum(Tensor total, Tensor x) {
-  check_sum(total, x, "add_sum");
+void CudaOps::compute(const operation::AddSum& call) {
+  const Tensor &total = call.total, &x = call.x;
   if (x.numel() == 0) return;
   add_sum_to<false>(total, x, scratch(reduction_scratch(), "add_sum"), stream_, "add_sum");
 }
 
-void CudaOps::add_sum_of_squares(Tensor total, Tensor x) {
-  check_sum(total, x, "add_sum_of_squares");
+void CudaOps::compute(const operation::AddSumOfSquares& call) {
+  const Tensor &total = call.total, &x = call.x;
   if (x.numel() == 0) return;
   add_sum_to<true>(total, x, scratch(reduction_scratch(), "add_sum_of_squares"), stream_,
                    "add_sum_of_squares");
 }
 
-void CudaOps::adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
-  const bool copies = check_adamw(master, m, v, weights, gradient, update, DeviceKind::cuda);
+void CudaOps::compute(const operation::AdamWUpdate& call) {
+  const Tensor &master = call.master, &m = call.m, &v = call.v, &weights = call.weights, &gradient = call.gradient;
+  const AdamW& update = call.update;
+  const bool copies = call.copies();
   if (master.size(0) == 0) return;
   const AdamWFactors factors(update);
   if (copies && weights.dtype() == DType::bf16) {

@@ -20,13 +20,11 @@
 
 namespace ratplus::cuda {
 
-/// Ops::attention_forward and attention_backward for any pattern, once their arguments are checked. P <= 256.
-/// The backward's `scratch` holds pattern_attention_scratch bytes.
-void pattern_attention_forward(cudaStream_t stream, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                               HeadPatterns patterns);
-void pattern_attention_backward(cudaStream_t stream, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
-                                Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns,
-                                void* scratch);
+/// AttentionForward and AttentionBackward for any pattern, once their arguments are checked; key_sums are left alone.
+/// P <= 256. The backward's `scratch` holds pattern_attention_scratch bytes. With first_query > 0 the backward leaves dk and
+/// dv of keys that no query attends to as they are.
+void pattern_attention_forward(cudaStream_t stream, const operation::AttentionForward& call);
+void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call, void* scratch);
 
 /// The key lists of a pattern at T tokens.
 struct KeyLists {
@@ -120,7 +118,8 @@ struct KeptSplits {
 
   KeptSplits() = default;
   /// heads: of all sequences. Depends on nothing but its arguments, so that results do not depend on the GPU.
-  KeptSplits(const KeyLists& lists, std::int64_t heads) : kept(lists.kept_below(lists.tokens)) {
+  KeptSplits(const KeyLists& lists, std::int64_t heads, int first_query)
+      : kept(lists.kept_below(lists.tokens)), first(first_query) {
     tiles = (kept + tile - 1) / tile;
     set_splits(lists, 1);
     if (kept == 0) return;
@@ -137,11 +136,13 @@ struct KeptSplits {
   __host__ __device__ int blocks() const { return tiles * splits; }
   /// The first split in which the kept key j's tile has queries: they begin at the tile's first key.
   __host__ __device__ int first_split(const KeyLists& lists, int j) const {
-    return lists.kept_position(j / tile * tile) / length;
+    const int position = lists.kept_position(j / tile * tile);
+    return (position < first ? first : position) / length;
   }
 
   int kept = 0, tiles = 0, splits = 1;
   int length = tile;
+  int first = 0;  ///< position of the first query
 
  private:
   void set_splits(const KeyLists& lists, int n) {
@@ -164,14 +165,13 @@ struct BackwardScratch {
       : delta(static_cast<float*>(memory)), partials(delta + padded(queries)) {}
   static std::int64_t padded(std::int64_t queries) { return (queries + 63) / 64 * 64; }
 
-  float* delta;     ///< [B, H, T], dout . out
+  float* delta;     ///< [B, H, Tq], dout . out
   float* partials;  ///< [B heads of the group, splits, kept keys, 2, P]: dk and dv of kept keys; <= 2 B T H P
 };
 
-/// The same for any P <= 256, any alignment, bf16 or f32, on the units that are not tensor cores.
-void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, Tensor out, Tensor lse, Tensor q,
-                            Tensor k, Tensor v);
-void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, Tensor dq, Tensor dk, Tensor dv,
-                             Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, float* delta);
+/// The same for any P <= 256, any alignment, bf16 or f32, on the units that are not tensor cores. delta: f32 [B, H, Tq].
+void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call);
+void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionBackward& call,
+                             float* delta);
 
 }  // namespace ratplus::cuda

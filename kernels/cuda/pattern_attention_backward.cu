@@ -29,10 +29,12 @@ using namespace tiles;
 
 struct Backward {
   Rows<bf16> q, k, v, out, dout, dq, dk, dv;
-  const float* lse;  ///< [B, H, T]
-  float* delta;      ///< [B, H, T]
+  const float* lse;  ///< [B, H, Tq], shifted: that of position t at t
+  float* delta;      ///< the same
   float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
   int heads;         ///< H
+  int first;         ///< position of the first query
+  int queries;       ///< Tq
   int p;
   float scale;
   int window_blocks;   ///< of keys_kernel, a head
@@ -59,11 +61,11 @@ template <int DP>
 __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_constant__ Backward x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
-  const int blocks = (lists.tokens + tile_rows - 1) / tile_rows;
+  const int last_block = (lists.tokens - 1) / tile_rows, blocks = last_block - x.first / tile_rows + 1;
   const int sequence_head = static_cast<int>(blockIdx.x) / blocks;
   const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
   // The last queries have the most keys, and go first.
-  const QueryBlock<1> block(lists, blocks - 1 - static_cast<int>(blockIdx.x) % blocks);
+  const QueryBlock<1> block(lists, last_block - static_cast<int>(blockIdx.x) % blocks, x.first);
   const HeadRows<bf16> k(x.k, b, h), v(x.v, b, h);
   constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
   const std::uint32_t shared = shared_address(memory);
@@ -78,12 +80,12 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
                 block.own());
   load_rows<DP>(shared + 4 * tile_bytes, HeadRows<bf16>(x.out, b, h), x.p, block.own());
   load_keys(0);
-  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
+  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;
   float lse[2], delta[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int t = first + upper_row() + 8 * i;
-    lse[i] = t < lists.tokens ? x.lse[statistics + t] * log2_e : 0.0f;
+    lse[i] = block.has(t) ? x.lse[statistics + t] * log2_e : 0.0f;
   }
   wait_for_copies();
   __syncthreads();
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int t = first + upper_row() + 8 * i;
-    if (threadIdx.x % 4 == 0 && t < lists.tokens) x.delta[statistics + t] = delta[i];
+    if (threadIdx.x % 4 == 0 && block.has(t)) x.delta[statistics + t] = delta[i];
   }
   __syncthreads();  // the second stage is free; of the fifth tile a warp uses its own rows only
 
@@ -132,7 +134,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
       if constexpr (n_sub == 1) {
         if (lists.window == 0 && block.is_window(tile)) {  // the sub-tile of the warp's own keys
           const unsigned unkept =
-              rows_where([&](int r) { return first + r < lists.tokens && !lists.keeps(first + r); });
+              rows_where([&](int r) { return block.has(first + r) && !lists.keeps(first + r); });
           float upper, lower;
           diagonal(scores[0], upper, lower);
           stage_rows<DP>(staging, dout, upper, lower);
@@ -146,7 +148,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
   }
   stage_rows<DP>(staging, dq[0], x.scale, x.scale);
   store_rows<DP>(staging, HeadRows<bf16>(x.dq, b, h), x.p,
-                 rows_where([&](int r) { return first + r < lists.tokens; }), row_of_query);
+                 rows_where([&](int r) { return block.has(first + r); }), row_of_query);
 }
 
 // --- keys ----------------------------------------------------------------------------------------------
@@ -159,18 +161,18 @@ constexpr int keys_shared_bytes = 6 * tile_elements<DP> * 2 + 4 * tile_rows * 4;
 struct KeyBlock {
   /// index: first the blocks of kept keys, then those of windows.
   __device__ KeyBlock(const KeyLists& key_lists, const KeptSplits& splits, int index)
-      : lists(key_lists), kept(index < splits.blocks()) {
+      : lists(key_lists), kept(index < splits.blocks()), first(splits.first) {
     if (kept) {
       split = index % splits.splits;
       column = index / splits.splits * tile_rows;
       keys = splits.kept;
       // Whole sub-tiles of queries; the ranges mask the first one.
-      begin = max(split * splits.length, lists.kept_position(column)) / 16 * 16;
+      begin = max(max(split * splits.length, lists.kept_position(column)), first) / 16 * 16;
       end = min((split + 1) * splits.length, lists.tokens);
     } else {
       column = (index - splits.blocks()) * tile_rows;
       keys = lists.tokens;
-      begin = column;
+      begin = max(column, first / 16 * 16);
       end = column + tile_rows <= lists.sinks ? begin : min(column + tile_rows + lists.window, lists.tokens);
     }
   }
@@ -193,12 +195,13 @@ struct KeyBlock {
     return row_ranges<1>([&](int row) {
       const int s = position(warp_row() + row);
       if (s < 0) return Range{INT_MAX, INT_MAX};
-      return Range{s, kept ? INT_MAX : s + lists.window + 1};
+      return Range{max(s, first), kept ? INT_MAX : s + lists.window + 1};
     });
   }
 
   const KeyLists& lists;
   bool kept;
+  int first;  ///< position of the first query
   int split = 0;
   int column, keys;  ///< the first key's number in its list, and how many the list has
   int begin, end;    ///< the queries
@@ -246,17 +249,17 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
   constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
   const std::uint32_t shared = shared_address(memory);
   const HeadRows<bf16> q(x.q, b, h), dout(x.dout, b, h);
-  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
+  const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;
   const auto stage = [&](int tile) { return shared + (2 + tile % 2 * 2) * tile_bytes; };
   const auto stage_statistics = [&](int tile) { return 6 * tile_bytes + tile % 2 * (2 * tile_rows * 4); };
   const auto load_queries = [&](int tile) {
     const int t0 = block.begin + tile * tile_rows;
-    load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p, {t0, block.begin, block.end});
+    load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p, {t0, max(block.begin, x.first), block.end});
     // Half of the threads load lse, half delta.
     const int t = t0 + static_cast<int>(threadIdx.x) % tile_rows;
     const float* from = (threadIdx.x < tile_rows ? x.lse : x.delta) + statistics;
-    copy_async_4(shared + stage_statistics(tile) + threadIdx.x * 4, t < block.end ? from + t : from,
-                 t < block.end);
+    const bool there = t >= x.first && t < block.end;
+    copy_async_4(shared + stage_statistics(tile) + threadIdx.x * 4, from + (there ? t : x.first), there);
   };
   load_rows<DP>(shared, HeadRows<bf16>(x.k, b, h), shared + tile_bytes, HeadRows<bf16>(x.v, b, h), x.p,
                 block.own());
@@ -347,7 +350,7 @@ void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequenc
   constexpr int queries_bytes = queries_shared_bytes<DP>, keys_bytes = keys_shared_bytes<DP>;
   check_cuda(cudaFuncSetAttribute(queries_kernel<DP>, limit, queries_bytes), what);
   check_cuda(cudaFuncSetAttribute(keys_kernel<DP>, limit, keys_bytes), what);
-  const int query_blocks = (x.group.lists.tokens + tile_rows - 1) / tile_rows;
+  const int query_blocks = (x.group.lists.tokens - 1) / tile_rows - x.first / tile_rows + 1;
   queries_kernel<DP>
       <<<static_cast<unsigned>(sequence_heads * query_blocks), threads, queries_bytes, stream>>>(x);
   check_launch(what);
@@ -363,31 +366,32 @@ void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequenc
 
 }  // namespace
 
-void pattern_attention_backward(cudaStream_t stream, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
-                                Tensor lse, Tensor q, Tensor k, Tensor v, HeadPatterns patterns,
-                                void* scratch) {
-  if (q.numel() == 0) return;
-  const std::int64_t batch = q.size(0), t = q.size(1), p = q.size(3);
-  const BackwardScratch memory(scratch, lse.numel());
+void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call, void* scratch) {
+  if (call.q.numel() == 0) return;
+  const std::int64_t batch = call.q.size(0), t = call.k.size(1), p = call.q.size(3), first = call.first_query;
+  const BackwardScratch memory(scratch, call.lse.numel());
   Backward x;
   bool fast = true;
-  for (const Tensor& tensor : {dq, dk, dv, dout, out, q, k, v}) fast = fast && takes(tensor);
+  for (const Tensor& tensor : {call.dq, call.dk, call.dv, call.dout, call.out, call.q, call.k, call.v}) {
+    fast = fast && takes(tensor);
+  }
   with_padded_dim(p, [&](auto dp) {
     constexpr int size = decltype(dp)::value;
     fast = fast && has_shared_memory(std::max(queries_shared_bytes<size>, keys_shared_bytes<size>));
   });
   if (fast) {
-    x.q = Rows<bf16>(q), x.k = Rows<bf16>(k), x.v = Rows<bf16>(v), x.out = Rows<bf16>(out);
-    x.dout = Rows<bf16>(dout), x.dq = Rows<bf16>(dq), x.dk = Rows<bf16>(dk), x.dv = Rows<bf16>(dv);
-    x.lse = lse.as<float>(), x.delta = memory.delta, x.partials = memory.partials;
-    x.heads = static_cast<int>(q.size(2)), x.p = static_cast<int>(p);
+    x.q = Rows<bf16>(call.q, first), x.k = Rows<bf16>(call.k), x.v = Rows<bf16>(call.v);
+    x.out = Rows<bf16>(call.out, first), x.dout = Rows<bf16>(call.dout, first), x.dq = Rows<bf16>(call.dq, first);
+    x.dk = Rows<bf16>(call.dk), x.dv = Rows<bf16>(call.dv);
+    x.lse = call.lse.as<float>() - first, x.delta = memory.delta - first, x.partials = memory.partials;
+    x.heads = static_cast<int>(call.q.size(2)), x.p = static_cast<int>(p);
+    x.first = static_cast<int>(first), x.queries = static_cast<int>(call.q.size(1));
     x.scale = 1.0f / std::sqrt(static_cast<float>(p));
   }
-  for_each_group(patterns, q.size(2), t, [&](const HeadGroup& group) {
-    if (!fast)
-      return simt_attention_backward(stream, group, dq, dk, dv, dout, out, lse, q, k, v, memory.delta);
+  for_each_group(call.patterns, call.q.size(2), t, [&](const HeadGroup& group) {
+    if (!fast) return simt_attention_backward(stream, group, call, memory.delta);
     x.group = group;
-    x.splits = KeptSplits(group.lists, batch * group.count);
+    x.splits = KeptSplits(group.lists, batch * group.count, x.first);
     x.sequence_heads = static_cast<int>(batch * group.count);
     x.window_blocks = group.lists.window > 0 ? static_cast<int>((t + tile_rows - 1) / tile_rows) : 0;
     with_padded_dim(

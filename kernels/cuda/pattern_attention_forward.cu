@@ -20,8 +20,10 @@ using namespace tiles;
 
 struct Forward {
   Rows<bf16> q, k, v, out;
-  float* lse;  ///< [B, H, T]
-  int heads;   ///< H
+  float* lse;   ///< [B, H, Tq]
+  int heads;    ///< H
+  int first;    ///< position of the first query
+  int queries;  ///< Tq
   int p;
   float scale;
   HeadGroup group;
@@ -91,11 +93,11 @@ template <int DP>
 __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_constant__ Forward x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
-  const int blocks = (lists.tokens + Queries::queries - 1) / Queries::queries;
+  const int last_block = (lists.tokens - 1) / Queries::queries, blocks = last_block - x.first / Queries::queries + 1;
   const int sequence_head = static_cast<int>(blockIdx.x) / blocks;
   const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
   // The last queries have the most keys, and go first.
-  const Queries block(lists, blocks - 1 - static_cast<int>(blockIdx.x) % blocks);
+  const Queries block(lists, last_block - static_cast<int>(blockIdx.x) % blocks, x.first);
   const HeadRows<bf16> k(x.k, b, h), v(x.v, b, h);
   const std::uint32_t shared = shared_address(memory);
   const auto stage = [&](int tile) { return shared + (row_tiles + tile % 2 * 2) * (tile_elements<DP> * 2); };
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
 
   // A warp's rows of the queries are its own, and done with.
   bf16* staging = memory + first_row * pitch<DP>;
-  float* lse = x.lse + (static_cast<std::int64_t>(b) * x.heads + h) * lists.tokens;
+  float* lse = x.lse + (static_cast<std::int64_t>(b) * x.heads + h) * x.queries - x.first;
   __syncwarp();
 #pragma unroll
   for (int m = 0; m < row_tiles; ++m) {
@@ -137,26 +139,28 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
     const float weight[2] = {sum_of_row(state.weight[2 * m]), sum_of_row(state.weight[2 * m + 1])};
     stage_rows<DP>(staging, state.values[m], 1 / weight[0], 1 / weight[1]);
     store_rows<DP>(staging, HeadRows<bf16>(x.out, b, h), x.p,
-                   rows_where([&](int r) { return first_of_tile + r < lists.tokens; }),
+                   rows_where([&](int r) { return block.has(first_of_tile + r); }),
                    [&](int r) { return first_of_tile + r; });
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int t = first_of_tile + upper_row() + 8 * i;
-      if (threadIdx.x % 4 == 0 && t < lists.tokens) {
+      if (threadIdx.x % 4 == 0 && block.has(t)) {
         lse[t] = state.largest[2 * m + i] * x.scale + logf(weight[i]);
       }
     }
   }
 }
 
-void launch_forward(cudaStream_t stream, const HeadGroup& group, const Tensor& out, const Tensor& lse,
-                    const Tensor& q, const Tensor& k, const Tensor& v) {
-  const std::int64_t p = q.size(3), blocks = (q.size(1) + Queries::queries - 1) / Queries::queries;
+void launch_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call) {
+  const std::int64_t p = call.q.size(3), first = call.first_query, queries = call.q.size(1);
+  const std::int64_t blocks = (first + queries - 1) / Queries::queries - first / Queries::queries + 1;
   Forward arguments;
-  arguments.q = Rows<bf16>(q), arguments.k = Rows<bf16>(k), arguments.v = Rows<bf16>(v);
-  arguments.out = Rows<bf16>(out);
-  arguments.lse = lse.as<float>();
-  arguments.heads = static_cast<int>(q.size(2));
+  arguments.q = Rows<bf16>(call.q, first), arguments.k = Rows<bf16>(call.k), arguments.v = Rows<bf16>(call.v);
+  arguments.out = Rows<bf16>(call.out, first);
+  arguments.lse = call.lse.as<float>();
+  arguments.heads = static_cast<int>(call.q.size(2));
+  arguments.first = static_cast<int>(first);
+  arguments.queries = static_cast<int>(queries);
   arguments.p = static_cast<int>(p);
   arguments.scale = 1.0f / std::sqrt(static_cast<float>(p));
   arguments.group = group;
@@ -166,7 +170,7 @@ void launch_forward(cudaStream_t stream, const HeadGroup& group, const Tensor& o
                                     shared_bytes<dp>),
                "pattern_attention_forward");
     forward_kernel<dp>
-        <<<static_cast<unsigned>(q.size(0) * group.count * blocks), threads, shared_bytes<dp>, stream>>>(
+        <<<static_cast<unsigned>(call.q.size(0) * group.count * blocks), threads, shared_bytes<dp>, stream>>>(
             arguments);
   });
   check_launch("pattern_attention_forward");
@@ -174,17 +178,16 @@ void launch_forward(cudaStream_t stream, const HeadGroup& group, const Tensor& o
 
 }  // namespace
 
-void pattern_attention_forward(cudaStream_t stream, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                               HeadPatterns patterns) {
-  if (out.numel() == 0) return;
-  bool fast = takes(q) && takes(k) && takes(v) && takes(out);
-  with_padded_dim(q.size(3),
+void pattern_attention_forward(cudaStream_t stream, const operation::AttentionForward& call) {
+  if (call.out.numel() == 0) return;
+  bool fast = takes(call.q) && takes(call.k) && takes(call.v) && takes(call.out);
+  with_padded_dim(call.q.size(3),
                   [&](auto dp) { fast = fast && has_shared_memory(shared_bytes<decltype(dp)::value>); });
-  for_each_group(patterns, q.size(2), q.size(1), [&](const HeadGroup& group) {
+  for_each_group(call.patterns, call.q.size(2), call.k.size(1), [&](const HeadGroup& group) {
     if (fast) {
-      launch_forward(stream, group, out, lse, q, k, v);
+      launch_forward(stream, group, call);
     } else {
-      simt_attention_forward(stream, group, out, lse, q, k, v);
+      simt_attention_forward(stream, group, call);
     }
   });
 }

@@ -17,28 +17,31 @@ constexpr int at_once = 4;  ///< keys of a query, or queries of a key
 template <typename T>
 struct Simt {
   Rows<T> q, k, v, out, dout, dq, dk, dv;
-  float* lse;    ///< [B, H, T]
-  float* delta;  ///< [B, H, T]
+  float* lse;    ///< [B, H, Tq], shifted: that of position t at t
+  float* delta;  ///< the same
   int heads;     ///< H
+  int first;     ///< position of the first query
+  int queries;   ///< Tq
   int p;
   float scale;
-  std::int64_t count;  ///< B heads of the group T
+  std::int64_t sequence_heads;  ///< B heads of the group
   HeadGroup group;
 };
 
-/// The head and the position of a warp.
+/// The head and the position of a warp, among `each` positions a head from `begin` on.
 struct Place {
   template <typename T>
-  __device__ explicit Place(const Simt<T>& x)
-      : index(static_cast<std::int64_t>(blockIdx.x) * warps + threadIdx.x / 32) {
-    const int sequence_head = static_cast<int>(index / x.group.lists.tokens);
-    t = static_cast<int>(index % x.group.lists.tokens);
+  __device__ Place(const Simt<T>& x, int begin, int each) {
+    const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+    there = index < x.sequence_heads * each;
+    const int sequence_head = static_cast<int>(index / each);
+    t = begin + static_cast<int>(index % each);
     b = sequence_head / x.group.count;
     h = x.group.head[sequence_head % x.group.count];
-    statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.group.lists.tokens;
+    statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;
   }
 
-  std::int64_t index;
+  bool there;
   int b, h, t;
   std::int64_t statistics;  ///< of the head, in lse and delta
 };
@@ -107,8 +110,8 @@ struct Channels {
 
 template <typename T, int E>
 __global__ void __launch_bounds__(threads) forward_kernel(const __grid_constant__ Simt<T> x) {
-  const Place place(x);
-  if (place.index >= x.count) return;
+  const Place place(x, x.first, x.queries);
+  if (!place.there) return;
   const QueryKeys keys(x.group.lists, place.t);
   const HeadRows<T> k(x.k, place.b, place.h), v(x.v, place.b, place.h);
   const Channels<E> q(HeadRows<T>(x.q, place.b, place.h).row(place.t), x.p);
@@ -141,8 +144,8 @@ __global__ void __launch_bounds__(threads) forward_kernel(const __grid_constant_
 /// delta and dq.
 template <typename T, int E>
 __global__ void __launch_bounds__(threads) queries_kernel(const __grid_constant__ Simt<T> x) {
-  const Place place(x);
-  if (place.index >= x.count) return;
+  const Place place(x, x.first, x.queries);
+  if (!place.there) return;
   const QueryKeys keys(x.group.lists, place.t);
   const HeadRows<T> k(x.k, place.b, place.h), v(x.v, place.b, place.h);
   const Channels<E> q(HeadRows<T>(x.q, place.b, place.h).row(place.t), x.p);
@@ -166,8 +169,8 @@ __global__ void __launch_bounds__(threads) queries_kernel(const __grid_constant_
 /// dk and dv of one key, from the queries at s .. T - 1 if it is kept, else s .. s + W.
 template <typename T, int E>
 __global__ void __launch_bounds__(threads) keys_kernel(const __grid_constant__ Simt<T> x) {
-  const Place place(x);
-  if (place.index >= x.count) return;
+  const Place place(x, 0, x.group.lists.tokens);
+  if (!place.there) return;
   const KeyLists& lists = x.group.lists;
   const int s = place.t;
   const int end = lists.keeps(s) ? lists.tokens : min(s + lists.window + 1, lists.tokens);
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(threads) keys_kernel(const __grid_constant__ S
   const Channels<E> key(HeadRows<T>(x.k, place.b, place.h).row(s), x.p);
   const Channels<E> value(HeadRows<T>(x.v, place.b, place.h).row(s), x.p);
   Channels<E> dk, dv;
-  for (int begin = s; begin < end; begin += at_once) {
+  for (int begin = max(s, x.first); begin < end; begin += at_once) {
 #pragma unroll
     for (int u = 0; u < at_once; ++u) {
       const int t = min(begin + u, end - 1);
@@ -190,23 +193,32 @@ __global__ void __launch_bounds__(threads) keys_kernel(const __grid_constant__ S
   dv.store(HeadRows<T>(x.dv, place.b, place.h).row(s), x.p, 1.0f);
 }
 
-template <typename T>
-Simt<T> arguments(const HeadGroup& group, const Tensor& lse, const Tensor& q, const Tensor& k,
-                  const Tensor& v) {
+/// What both directions have.
+template <typename T, typename Call>
+Simt<T> arguments(const HeadGroup& group, const Call& call) {
   Simt<T> x;
-  x.q = Rows<T>(q), x.k = Rows<T>(k), x.v = Rows<T>(v);
-  x.lse = lse.as<float>(), x.delta = nullptr;
+  const Tensor& q = call.q;
+  x.q = Rows<T>(q, call.first_query), x.k = Rows<T>(call.k), x.v = Rows<T>(call.v);
+  x.out = Rows<T>(call.out, call.first_query);
+  x.lse = call.lse.template as<float>() - call.first_query, x.delta = nullptr;
   x.heads = static_cast<int>(q.size(2)), x.p = static_cast<int>(q.size(3));
+  x.first = static_cast<int>(call.first_query), x.queries = static_cast<int>(q.size(1));
   x.scale = 1.0f / std::sqrt(static_cast<float>(x.p));
-  x.count = q.size(0) * group.count * q.size(1);
+  x.sequence_heads = q.size(0) * group.count;
   x.group = group;
   return x;
+}
+
+unsigned blocks_for(std::int64_t positions) {
+  return static_cast<unsigned>((positions + warps - 1) / warps);
 }
 
 /// Calls f(integral_constant<int, E>) with a lane's channels.
 template <typename F>
 void with_channels(std::int64_t p, F&& f) {
-  require(p <= 256, "attention: heads of {} channels, and at most 256 are supported on a GPU", p);
+  require(p <= operation::AttentionForward::most_head_dim,
+          "attention: heads of {} channels, and at most {} are supported on a GPU", p,
+          operation::AttentionForward::most_head_dim);
   if (p <= 32) {
     f(std::integral_constant<int, 1>{});
   } else if (p <= 64) {
@@ -220,33 +232,30 @@ void with_channels(std::int64_t p, F&& f) {
 
 }  // namespace
 
-void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, Tensor out, Tensor lse, Tensor q,
-                            Tensor k, Tensor v) {
-  with_type(q.dtype(), [&](auto type) {
+void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call) {
+  with_type(call.q.dtype(), [&](auto type) {
     using T = decltype(type);
-    Simt<T> x = arguments<T>(group, lse, q, k, v);
-    x.out = Rows<T>(out);
-    with_channels(q.size(3), [&](auto e) {
+    const Simt<T> x = arguments<T>(group, call);
+    with_channels(call.q.size(3), [&](auto e) {
       forward_kernel<T, decltype(e)::value>
-          <<<static_cast<unsigned>((x.count + warps - 1) / warps), threads, 0, stream>>>(x);
+          <<<blocks_for(x.sequence_heads * x.queries), threads, 0, stream>>>(x);
     });
   });
   check_launch("simt_attention_forward");
 }
 
-void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, Tensor dq, Tensor dk, Tensor dv,
-                             Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionBackward& call,
                              float* delta) {
-  with_type(q.dtype(), [&](auto type) {
+  with_type(call.q.dtype(), [&](auto type) {
     using T = decltype(type);
-    Simt<T> x = arguments<T>(group, lse, q, k, v);
-    x.out = Rows<T>(out), x.dout = Rows<T>(dout);
-    x.dq = Rows<T>(dq), x.dk = Rows<T>(dk), x.dv = Rows<T>(dv);
-    x.delta = delta;
-    const unsigned blocks = static_cast<unsigned>((x.count + warps - 1) / warps);
-    with_channels(q.size(3), [&](auto e) {
-      queries_kernel<T, decltype(e)::value><<<blocks, threads, 0, stream>>>(x);
-      keys_kernel<T, decltype(e)::value><<<blocks, threads, 0, stream>>>(x);
+    Simt<T> x = arguments<T>(group, call);
+    x.dout = Rows<T>(call.dout, call.first_query), x.dq = Rows<T>(call.dq, call.first_query);
+    x.dk = Rows<T>(call.dk), x.dv = Rows<T>(call.dv);
+    x.delta = delta - call.first_query;
+    with_channels(call.q.size(3), [&](auto e) {
+      queries_kernel<T, decltype(e)::value><<<blocks_for(x.sequence_heads * x.queries), threads, 0, stream>>>(x);
+      keys_kernel<T, decltype(e)::value>
+          <<<blocks_for(x.sequence_heads * group.lists.tokens), threads, 0, stream>>>(x);
     });
   });
   check_launch("simt_attention_backward");

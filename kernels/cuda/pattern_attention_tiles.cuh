@@ -20,12 +20,12 @@
 
 namespace ratplus::cuda {
 
-/// Rows [B, T, H, P], as a kernel takes them.
+/// Rows [B, T, H, P] of the positions `first` .. on, as a kernel takes them: row t is that of position t.
 template <typename T>
 struct Rows {
   Rows() = default;
-  explicit Rows(const Tensor& tensor)
-      : data(elements<T>(tensor)),
+  explicit Rows(const Tensor& tensor, std::int64_t first = 0)
+      : data(elements<T>(tensor) - first * tensor.stride(1)),
         batch(tensor.stride(0)),
         head(tensor.stride(2)),
         token(static_cast<int>(tensor.stride(1))) {}
@@ -69,7 +69,7 @@ inline bool has_shared_memory(std::int64_t bytes) {
 
 /// Whether the tensor-core kernels take this tensor: 16-byte loads, whole chunks of 8 channels.
 inline bool takes(const Tensor& x) {
-  if (x.dtype() != DType::bf16 || x.size(3) % 8 != 0 || x.size(3) > 128) return false;
+  if (!operation::attention_on_tensor_cores(x.dtype(), x.size(3))) return false;
   if (reinterpret_cast<std::uintptr_t>(x.raw()) % 16 != 0) return false;
   return x.stride(0) % 8 == 0 && x.stride(1) % 8 == 0 && x.stride(2) % 8 == 0;
 }
@@ -454,8 +454,12 @@ template <int M>
 struct QueryBlock {
   static constexpr int queries = 64 * M;
 
-  __device__ QueryBlock(const KeyLists& key_lists, int index)
-      : lists(key_lists), begin(index * queries), end(min(begin + queries, key_lists.tokens)) {
+  /// Block `index` of the sequence; its queries below first_query are not there.
+  __device__ QueryBlock(const KeyLists& key_lists, int index, int first_query)
+      : lists(key_lists),
+        begin(index * queries),
+        end(min(begin + queries, key_lists.tokens)),
+        first(first_query) {
     if (!lists.dense()) {
       window_begin = max(begin - lists.window, 0);
       last_window_tile = (end - 1) / tile_rows;
@@ -481,7 +485,8 @@ struct QueryBlock {
     load_rows<DP>(to_k, k, to_v, v, p, rows);
   }
   /// The queries.
-  __device__ TileRows own() const { return {begin, begin, end}; }
+  __device__ TileRows own() const { return {begin, max(begin, first), end}; }
+  __device__ bool has(int t) const { return t >= first && t < lists.tokens; }
   /// A query of the warp; past the end, the last one's position, so that its ranges are sound.
   __device__ int query(int row) const { return min(begin + warp_row<M>() + row, lists.tokens - 1); }
   __device__ RowRanges<M> window_ranges() const {
@@ -493,6 +498,7 @@ struct QueryBlock {
 
   const KeyLists& lists;
   int begin, end;  ///< the queries
+  int first;       ///< of all blocks
   int window_begin = 0, last_window_tile = 0, window_tiles = 0;
   int kept, tiles;
 };

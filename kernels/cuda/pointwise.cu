@@ -3,6 +3,7 @@
 // 5 tensors, GELU 2 and 3).
 #include <algorithm>
 
+#include "kernels/cuda/accumulate.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/math.cuh"
@@ -99,15 +100,35 @@ struct GeluBackward {
   }
 };
 
-template <std::size_t count>
-void check_same(const std::array<Tensor, count>& tensors, DType compute, const char* op) {
-  for (const Tensor& tensor : tensors) {
-    require(tensor.dtype() == compute && tensor.device().kind == DeviceKind::cuda,
-            "{}: a tensor is not {} on cuda", op, to_string(compute));
-    require(std::ranges::equal(tensor.shape(), tensors[0].shape()), "{}: tensors differ in shape", op);
-    require(tensor.empty() == (tensor.numel() == 0), "{}: a tensor is missing", op);
+template <typename T>
+struct Accumulate {
+  static constexpr int count = 2;
+  float* sum;
+  T* x;
+
+  template <int V>
+  struct In {
+    Pack<float, V> sum;
+    Pack<T, V> x;
+  };
+  template <int V>
+  __device__ __forceinline__ In<V> load(const std::int64_t (&at)[count]) const {
+    return {cuda::load<V>(static_cast<const float*>(sum) + at[0]), cuda::load<V>(static_cast<const T*>(x) + at[1])};
   }
-}
+  template <int V>
+  __device__ __forceinline__ void store(const std::int64_t (&at)[count], const In<V>& in) const {
+    Pack<float, V> total;
+    Pack<T, V> rounded;
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      const float value = in.sum[j] + in.x[j];
+      total.set(j, value);
+      rounded.set(j, value);
+    }
+    cuda::store(sum + at[0], total);
+    cuda::store(x + at[1], rounded);
+  }
+};
 
 /// Vectors of 16 bytes.
 template <typename T>
@@ -115,9 +136,9 @@ inline constexpr int vector = 16 / sizeof(T);
 
 }  // namespace
 
-void CudaOps::output_gate_forward(Tensor z, Tensor a, Tensor o) {
+void CudaOps::compute(const operation::OutputGateForward& call) {
+  const Tensor &z = call.z, &a = call.a, &o = call.o;
   const std::array tensors{z, a, o};
-  check_same(tensors, compute_, "output_gate_forward");
   if (z.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
@@ -126,9 +147,9 @@ void CudaOps::output_gate_forward(Tensor z, Tensor a, Tensor o) {
   });
 }
 
-void CudaOps::output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a, Tensor o) {
+void CudaOps::compute(const operation::OutputGateBackward& call) {
+  const Tensor &da = call.da, &dgate = call.dgate, &dz = call.dz, &a = call.a, &o = call.o;
   const std::array tensors{da, dgate, dz, a, o};
-  check_same(tensors, compute_, "output_gate_backward");
   if (da.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
@@ -138,9 +159,9 @@ void CudaOps::output_gate_backward(Tensor da, Tensor dgate, Tensor dz, Tensor a,
   });
 }
 
-void CudaOps::gelu_forward(Tensor z, Tensor h) {
+void CudaOps::compute(const operation::GeluForward& call) {
+  const Tensor &z = call.z, &h = call.h;
   const std::array tensors{z, h};
-  check_same(tensors, compute_, "gelu_forward");
   if (z.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
@@ -148,14 +169,22 @@ void CudaOps::gelu_forward(Tensor z, Tensor h) {
   });
 }
 
-void CudaOps::gelu_backward(Tensor dh, Tensor dz, Tensor h) {
+void CudaOps::compute(const operation::GeluBackward& call) {
+  const Tensor &dh = call.dh, &dz = call.dz, &h = call.h;
   const std::array tensors{dh, dz, h};
-  check_same(tensors, compute_, "gelu_backward");
   if (dh.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
     elementwise<vector<T>>(GeluBackward<T>{elements<T>(dh), elements<T>(dz), elements<T>(h)}, tensors,
                            stream_, "gelu_backward");
+  });
+}
+
+void accumulate(const Tensor& sum, const Tensor& x, cudaStream_t stream) {
+  if (x.numel() == 0) return;
+  with_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    elementwise<4>(Accumulate<T>{sum.as<float>(), elements<T>(x)}, std::array{sum, x}, stream, "accumulate");
   });
 }
 

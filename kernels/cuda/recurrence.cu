@@ -27,6 +27,22 @@ using namespace rotary;
 // Steps of a warp: what its registers hold.
 constexpr int forward_steps = 8, backward_steps = 4;
 
+/// A lane's channels of the state after the last step, where the scan's own chunks do not end with it.
+template <int n>
+__device__ __forceinline__ void store_state(const ScanMemory& scan, const Sizes& sizes, const Lane& lane,
+                                            const float (&k)[n], const float (&v)[n]) {
+  if (scan.state_out == nullptr || scan.whole) return;
+  constexpr int pairs = n / 2;
+  const int half = sizes.head_dim / 2;
+#pragma unroll
+  for (int x = 0; x < 2; ++x) {
+    float* row = scan.state_out +
+                 ((static_cast<std::int64_t>(lane.batch) * 2 + x) * sizes.heads + lane.head) * sizes.head_dim + lane.i;
+#pragma unroll
+    for (int j = 0; j < n; ++j) row[j < pairs ? j : half + j - pairs] = x == 0 ? k[j] : v[j];
+  }
+}
+
 // --- forward -----------------------------------------------------------------------------------------------------
 
 // The kernels know P / 2 when they are compiled for it, else (fixed_half = 0) from the sizes: then the upper halves
@@ -124,6 +140,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
     rotation[i].turn(turned, k_state);
     store_pairs<pairs>(k_rot[t], half, turned);
     store_pairs<pairs>(v_rec[t], half, v_state);
+    if (t == a.sizes.tokens - 1) store_state(a.scan, a.sizes, lane, k_state, v_state);
   }
 }
 
@@ -133,6 +150,7 @@ template <typename T>
 struct Backward {
   HeadRows<const T> dq_rot, dk_rot, dv_rec, k, v, f, k_rot, v_rec;
   HeadRows<T> dq, dk, dv, df;
+  HeadRows<const T> k_rot_before, v_rec_before;  ///< one row a sequence and head; null data: none
   HeadRows<const float> rope;
   Sizes sizes;
   ScanMemory scan;
@@ -219,7 +237,15 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
   for (int i = 0; i < steps; ++i) {
     const int t = last - i;
     if (t < begin) break;
-    if (t == 0) k_before[i].clear(), v_before[i].clear();  // the states before the first step
+    if (t == 0) {  // the states before the first step
+      if (a.k_rot_before.data == nullptr) {
+        k_before[i].clear(), v_before[i].clear();
+      } else {
+        k_before[i] = load_pairs<pairs>(LaneRows(a.k_rot_before, lane)[0], half);
+        v_before[i] = load_pairs<pairs>(LaneRows(a.v_rec_before, lane)[0], half);
+        rotation[i + 1] = Rotation<pairs>(LaneRows(a.rope, lane)[-1], half);
+      }
+    }
     float e[n], k_state[n], dk_out[n], dv_out[n], df_out[n];
     rotation[i].turn_back(e, dk[i]);
     rotation[i + 1].turn_back(k_state, k_before[i]);
@@ -237,6 +263,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
     store_pairs<pairs>(dk_rows[t], half, dk_out);
     store_pairs<pairs>(dv_rows[t], half, dv_out);
     store_pairs<pairs>(df_rows[t], half, df_out);
+    if (t == 0) store_state(a.scan, a.sizes, lane, k_carry, v_carry);
   }
 }
 
@@ -252,63 +279,63 @@ std::int64_t recurrence_scratch(const OpShapes& shapes) {
   return bytes;
 }
 
-void CudaOps::recurrence_rope_forward(Tensor q_rot, Tensor k_rot, Tensor v_rec, Tensor projection,
-                                      Tensor rope) {
-  const char* op = "recurrence_rope_forward";
-  const RecurrenceShape shape(projection, rope, compute_, op);
-  shape.check_forward(q_rot, k_rot, v_rec, op);
-  if (shape.empty()) return;
+void CudaOps::compute(const operation::RecurrenceForward& call) {
+  if (call.q.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
-    const auto q = head_rows<const T>(projection, part_q), k = head_rows<const T>(projection, part_k),
-               v = head_rows<const T>(projection, part_v);
-    const auto q_out = head_rows<T>(q_rot), k_out = head_rows<T>(k_rot), v_out = head_rows<T>(v_rec);
-    const auto table = rope_rows(rope);
-    const Sizes s = sizes_of(shape);
-    if (!shape.gated) return launch_turn<T>({q, k, v, q_out, k_out, v_out, table, s, false, 0}, stream_, op);
-    Forward<T> forward{q, k, v, head_rows<const T>(projection, part_f), q_out, k_out, v_out, table, s, {}};
+    const auto q = head_rows<const T>(call.q), k = head_rows<const T>(call.k), v = head_rows<const T>(call.v);
+    const auto q_out = head_rows<T>(call.q_rot), k_out = head_rows<T>(call.k_rot), v_out = head_rows<T>(call.v_rec);
+    const auto table = rope_rows(call.rope, call.first_position);
+    const Sizes s = sizes_of(call.q);
+    if (!call.gated()) {
+      return launch_turn<T>({q, k, v, q_out, k_out, v_out, table, s, false, 0}, stream_, call.name);
+    }
+    Forward<T> forward{q, k, v, head_rows<const T>(call.f), q_out, k_out, v_out, table, s, {}};
     const bool twos = all_in_twos(s, table, q, k, v, forward.f, q_out, k_out, v_out);
     with_form(twos, s.head_dim, [&](auto pairs, auto fixed_half) {
-      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs);
-      const std::int64_t chunks = blocks_of(s.tokens, warps * forward_steps);
-      forward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), op), groups, chunks, stream_);
+      constexpr int chunk = warps * forward_steps;
+      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs), chunks = blocks_of(s.tokens, chunk);
+      forward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), call.name), groups, chunks, s,
+                                  s.tokens % chunk == 0, call.state_in, call.state_out, stream_);
       forward_kernel<T, pairs, fixed_half>
           <<<static_cast<unsigned>(groups * chunks), threads, 0, stream_>>>(forward);
     });
-    check_launch(op);
+    check_launch(call.name);
   });
 }
 
-void CudaOps::recurrence_rope_backward(Tensor dprojection, Tensor dq_rot, Tensor dk_rot, Tensor dv_rec,
-                                       Tensor projection, Tensor k_rot, Tensor v_rec, Tensor rope) {
-  const char* op = "recurrence_rope_backward";
-  const RecurrenceShape shape(projection, rope, compute_, op);
-  shape.check_backward(dprojection, dq_rot, dk_rot, dv_rec, k_rot, v_rec, op);
-  if (shape.empty()) return;
+void CudaOps::compute(const operation::RecurrenceBackward& call) {
+  if (call.dq.numel() == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
-    const auto dq_in = head_rows<const T>(dq_rot), dk_in = head_rows<const T>(dk_rot),
-               dv_in = head_rows<const T>(dv_rec);
-    const auto dq = head_rows<T>(dprojection, part_q), dk = head_rows<T>(dprojection, part_k),
-               dv = head_rows<T>(dprojection, part_v);
-    const auto table = rope_rows(rope);
-    const Sizes s = sizes_of(shape);
-    if (!shape.gated)
-      return launch_turn<T>({dq_in, dk_in, dv_in, dq, dk, dv, table, s, true, 0}, stream_, op);
-    const auto k = head_rows<const T>(projection, part_k), v = head_rows<const T>(projection, part_v),
-               f = head_rows<const T>(projection, part_f), k_out = head_rows<const T>(k_rot),
-               v_out = head_rows<const T>(v_rec);
-    const auto df = head_rows<T>(dprojection, part_f);
-    Backward<T> backward{dq_in, dk_in, dv_in, k, v, f, k_out, v_out, dq, dk, dv, df, table, s, {}};
-    const bool twos = all_in_twos(s, table, dq_in, dk_in, dv_in, k, v, f, k_out, v_out, dq, dk, dv, df);
+    const auto dq_in = head_rows<const T>(call.dq_rot), dk_in = head_rows<const T>(call.dk_rot),
+               dv_in = head_rows<const T>(call.dv_rec);
+    const auto dq = head_rows<T>(call.dq), dk = head_rows<T>(call.dk), dv = head_rows<T>(call.dv);
+    const auto table = rope_rows(call.rope, call.first_position);
+    const Sizes s = sizes_of(call.dq);
+    if (!call.gated()) {
+      return launch_turn<T>({dq_in, dk_in, dv_in, dq, dk, dv, table, s, true, 0}, stream_, call.name);
+    }
+    const auto k = head_rows<const T>(call.k), v = head_rows<const T>(call.v), f = head_rows<const T>(call.f),
+               k_out = head_rows<const T>(call.k_rot), v_out = head_rows<const T>(call.v_rec);
+    const auto df = head_rows<T>(call.df);
+    HeadRows<const T> k_before{}, v_before{};
+    if (call.k_rot_before) {
+      k_before = head_rows<const T>(call.k_rot_before), v_before = head_rows<const T>(call.v_rec_before);
+    }
+    Backward<T> backward{dq_in, dk_in, dv_in, k,        v,        f,     k_out, v_out, dq,
+                         dk,    dv,    df,    k_before, v_before, table, s,     {}};
+    const bool twos = all_in_twos(s, table, dq_in, dk_in, dv_in, k, v, f, k_out, v_out, dq, dk, dv, df, k_before,
+                                  v_before);
     with_form(twos, s.head_dim, [&](auto pairs, auto fixed_half) {
-      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs);
-      const std::int64_t chunks = blocks_of(s.tokens, warps * backward_steps);
-      backward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), op), groups, chunks, stream_);
+      constexpr int chunk = warps * backward_steps;
+      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs), chunks = blocks_of(s.tokens, chunk);
+      backward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), call.name), groups, chunks, s,
+                                   s.tokens % chunk == 0, call.dstate_out, call.dstate_in, stream_);
       backward_kernel<T, pairs, fixed_half>
           <<<static_cast<unsigned>(groups * chunks), threads, 0, stream_>>>(backward);
     });
-    check_launch(op);
+    check_launch(call.name);
   });
 }
 

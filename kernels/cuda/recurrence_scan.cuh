@@ -16,6 +16,11 @@ struct ScanMemory {
   unsigned* published;  ///< [groups, chunks]
   float* maps;          ///< [groups, chunks, 5, channels]
   int groups, chunks;
+  // The state that the sequence carries in and out, f32 [B, 2, H, P]; null: zero, and not wanted.
+  const float* state_in;
+  float* state_out;
+  int heads, head_dim;
+  bool whole;  ///< all chunks have all their steps: then the state after the last one is a chunk's, to the bit
 };
 
 __device__ __forceinline__ void store_release(unsigned* to, unsigned value) {
@@ -104,7 +109,12 @@ class BlockScan {
       const int c = channel(), x = of_v();
       const float before = state_before(shared_.nearest, c, x);
       shared_.carry[x][c] = before;
-      if (!last()) map(chunk_)[(3 + x) * channels + c] = fmaf(gate_, before, state_);
+      const float after = fmaf(gate_, before, state_);
+      if (!last()) map(chunk_)[(3 + x) * channels + c] = after;
+      if (last() && memory_.whole && memory_.state_out != nullptr) {
+        const std::int64_t at = state_index(c, x);
+        if (at >= 0) memory_.state_out[at] = after;
+      }
     }
     __syncthreads();
     if (threadIdx.x == 0 && !last()) store_release(published() + chunk_, its_state);
@@ -163,9 +173,23 @@ class BlockScan {
     }
   }
 
+  /// Element of a carried state for channel c of the group; -1 past the last head.
+  __device__ __forceinline__ std::int64_t state_index(int c, int x) const {
+    const int half = memory_.head_dim / 2, per_head = half / pairs, per_sequence = memory_.heads * per_head;
+    const int groups = (per_sequence + 31) / 32, index = group_ % groups * 32 + c / lane_channels;
+    if (index >= per_sequence) return -1;
+    const int j = c % lane_channels, i = index % per_head * pairs + (j < pairs ? j : half + j - pairs);
+    return ((static_cast<std::int64_t>(group_ / groups) * 2 + x) * memory_.heads + index / per_head) * memory_.head_dim + i;
+  }
+  __device__ __forceinline__ float carried_in(int c, int x) const {
+    if (memory_.state_in == nullptr) return 0.0f;
+    const std::int64_t at = state_index(c, x);
+    return at < 0 ? 0.0f : memory_.state_in[at];
+  }
+
   /// __ldcg: past the L1 cache, which does not see what other processors write.
   __device__ __forceinline__ float state_before(int nearest, int c, int x) const {
-    float state = nearest < 0 ? 0.0f : __ldcg(map(nearest) + (3 + x) * channels + c);
+    float state = nearest < 0 ? carried_in(c, x) : __ldcg(map(nearest) + (3 + x) * channels + c);
     constexpr int ahead = 4;
     for (int m = nearest + 1; m < chunk_; m += ahead) {
       float gates[ahead], states[ahead];
@@ -200,13 +224,22 @@ inline std::int64_t scan_bytes(std::int64_t groups, std::int64_t chunks, int pai
   return flag_bytes(groups, chunks) + groups * chunks * 5 * (64 * pairs) * 4;
 }
 
-/// Lays out the scan in `memory`, and clears its flags.
-inline ScanMemory prepare_scan(void* memory, std::int64_t groups, std::int64_t chunks, cudaStream_t stream) {
+/// Lays out the scan in `memory`, and clears its flags. state_in, state_out: f32 [B, 2, H, P], or empty.
+inline ScanMemory prepare_scan(void* memory, std::int64_t groups, std::int64_t chunks, const Sizes& sizes, bool whole,
+                               const Tensor& state_in, const Tensor& state_out, cudaStream_t stream) {
   auto* words = static_cast<unsigned*>(memory);
   const auto flags = static_cast<std::size_t>(flag_bytes(groups, chunks));
   check_cuda(cudaMemsetAsync(memory, 0, flags, stream), "clearing the flags of a scan");
-  return {words, words + ticket_words, reinterpret_cast<float*>(static_cast<char*>(memory) + flags),
-          static_cast<int>(groups), static_cast<int>(chunks)};
+  return {words,
+          words + ticket_words,
+          reinterpret_cast<float*>(static_cast<char*>(memory) + flags),
+          static_cast<int>(groups),
+          static_cast<int>(chunks),
+          state_in ? state_in.as<float>() : nullptr,
+          state_out ? state_out.as<float>() : nullptr,
+          sizes.heads,
+          sizes.head_dim,
+          whole};
 }
 
 }  // namespace ratplus::cuda::rotary

@@ -87,8 +87,9 @@ __global__ void __launch_bounds__(threads)
 
 }  // namespace
 
-void CudaOps::rope_table(Tensor table, double base) {
-  check_rope_table(table, DeviceKind::cuda);
+void CudaOps::compute(const operation::RopeTable& call) {
+  const Tensor &table = call.table;
+  const double base = call.base;
   const std::int64_t tokens = table.size(0), half = table.size(2);
   if (tokens * half == 0) return;
   rope_table_kernel<<<static_cast<unsigned>(blocks_of(tokens * half, threads)), threads, 0, stream_>>>(

@@ -10,7 +10,6 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/vector.cuh"
-#include "kernels/recurrence_shape.h"
 
 namespace ratplus::cuda::rotary {
 
@@ -166,9 +165,10 @@ struct Rotation {
 
 // --- host: rows of tensors, and the form of a kernel ----------------------------------------------------------------
 
-inline Sizes sizes_of(const RecurrenceShape& shape) {
-  return {static_cast<int>(shape.batch), static_cast<int>(shape.tokens), static_cast<int>(shape.heads),
-          static_cast<int>(shape.head_dim)};
+/// Of any rows [B, T, H, P] of a call.
+inline Sizes sizes_of(const Tensor& rows) {
+  return {static_cast<int>(rows.size(0)), static_cast<int>(rows.size(1)), static_cast<int>(rows.size(2)),
+          static_cast<int>(rows.size(3))};
 }
 
 inline int byte_distance(std::int64_t stride, std::int64_t element) {
@@ -183,15 +183,9 @@ HeadRows<T> head_rows(const Tensor& tensor) {
           byte_distance(tensor.stride(1), sizeof(T))};
 }
 
-template <typename T>
-HeadRows<T> head_rows(const Tensor& projection, ProjectionPart part) {
-  return {elements<T>(projection) + part * projection.stride(2), projection.stride(0), projection.stride(3),
-          byte_distance(projection.stride(1), sizeof(T))};
-}
-
-/// The table [T, 2, P/2] as rows that all sequences and heads share: cos, P/2 later sin.
-inline HeadRows<const float> rope_rows(const Tensor& rope) {
-  return {rope.as<float>(), 0, 0, byte_distance(rope.stride(0), sizeof(float))};
+/// The table [.., 2, P/2], from a position on, as rows that all sequences and heads share: cos, P/2 later sin.
+inline HeadRows<const float> rope_rows(const Tensor& rope, std::int64_t first_position) {
+  return {rope.as<float>() + first_position * rope.stride(0), 0, 0, byte_distance(rope.stride(0), sizeof(float))};
 }
 
 /// Whether a lane can load two neighbouring elements at once from every row.

@@ -11,7 +11,7 @@
 #include "base/random.h"
 #include "kernels/buffer.h"
 #include "kernels/host_memory.h"
-#include "lib/model/attended_pairs.h"
+#include "lib/model/linear.h"
 
 namespace ratplus::bench {
 namespace {
@@ -109,23 +109,61 @@ struct Layer {
       dembedding, labels, scratch;
 };
 
-/// Sum of the tensors' bytes.
-double bytes_of(std::initializer_list<Tensor> tensors) {
-  double bytes = 0;
-  for (const auto& x : tensors) bytes += static_cast<double>(x.numel() * size_of(x.dtype()));
-  return bytes;
+/// Sums what a backend's calls cost while it observes them.
+class CostSum final : public OpObserver {
+ public:
+  explicit CostSum(Ops& ops) : ops_(ops) { ops_.observe(this); }
+  ~CostSum() override { ops_.observe(nullptr); }
+  CostSum(const CostSum&) = delete;
+  CostSum& operator=(const CostSum&) = delete;
+
+  void began(const OpCall&) override {}
+  void ended(const OpCall& call) override {
+    const Cost cost = call.cost();
+    operations += cost.operations;
+    bytes += cost.bytes;
+  }
+  double operations = 0, bytes = 0;
+
+ private:
+  Ops& ops_;
+};
+
+/// Times a forward and a backward (empty: none), each with the cost that its operations state.
+OpTime time_both(Ops& ops, const std::string& name, const std::function<void()>& forward,
+                 const std::function<void()>& backward) {
+  OpTime time{.name = name};
+  {
+    const CostSum cost(ops);
+    forward();
+    if (backward) backward();
+    time.operations = cost.operations;
+    time.bytes = cost.bytes;
+  }
+  time.forward = median_seconds(ops, forward);
+  if (backward) time.backward = median_seconds(ops, backward);
+  return time;
 }
 
-OpTime time_attention(Ops& ops, const Layer& l, const OpsBenchSettings& s, const Pattern& pattern) {
+OpTime time_attention(Ops& ops, const Layer& l, const Pattern& pattern) {
   const std::vector<Pattern> patterns = {pattern};
-  OpTime time{.name = "attention " + to_string(pattern)};
-  time.forward = median_seconds(ops, [&] { ops.attention_forward(l.a, l.lse, l.q, l.k, l.v, patterns); });
-  time.backward = median_seconds(
-      ops, [&] { ops.attention_backward(l.dq, l.dk, l.dv, l.da, l.a, l.lse, l.q, l.k, l.v, patterns); });
-  // Two products forward and five backward (the scores again), each 2 P operations a pair; H P is the width.
-  time.operations = 14.0 * static_cast<double>(s.batch * s.width) * model::attended_pairs(pattern, s.tokens);
-  time.bytes = bytes_of({l.q, l.k, l.v, l.a}) + bytes_of({l.q, l.k, l.v, l.a, l.da, l.dq, l.dk, l.dv});
-  return time;
+  return time_both(
+      ops, "attention " + to_string(pattern),
+      [&] {
+        ops.attention_forward({.out = l.a, .lse = l.lse, .q = l.q, .k = l.k, .v = l.v, .patterns = patterns});
+      },
+      [&] {
+        ops.attention_backward({.dq = l.dq,
+                                .dk = l.dk,
+                                .dv = l.dv,
+                                .dout = l.da,
+                                .out = l.a,
+                                .lse = l.lse,
+                                .q = l.q,
+                                .k = l.k,
+                                .v = l.v,
+                                .patterns = patterns});
+      });
 }
 
 }  // namespace
@@ -151,7 +189,7 @@ Ceilings measure_ceilings(Ops& ops) {
   arena.commit();
   build();
   ops.use_scratch(scratch);
-  const double product = median_seconds(ops, [&] { ops.matmul(c, a, b, {.transpose_b = true}); });
+  const double product = median_seconds(ops, [&] { model::linear::forward(ops, c, a, b); });
   const double copy = median_seconds(ops, [&] { ops.copy(to, from); });
   double to_host = 0;
   if (gpu) {
@@ -177,24 +215,32 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
   const Tensor total = total_memory.as_tensor(DType::f64);
   const auto N = s.batch * s.tokens;
   const auto d = s.width;
-  const auto heads = [&](const Tensor& x) {
-    return x.view({s.batch, s.tokens, 5, d / s.head_dim, s.head_dim});
+  const auto part = [&](const Tensor& x, int i) {
+    return x.view({s.batch, s.tokens, 5, d / s.head_dim, s.head_dim}).select(2, i);
   };
   const auto gate = [&](const Tensor& x) { return x.slice(1, 0, d); };
   std::vector<OpTime> times;
   const auto add = [&](const std::string& name, const std::function<void()>& forward,
-                       const std::function<void()>& backward, double operations, double bytes) {
-    OpTime time{.name = name, .operations = operations, .bytes = bytes};
-    time.forward = median_seconds(ops, forward);
-    if (backward) time.backward = median_seconds(ops, backward);
-    times.push_back(time);
+                       const std::function<void()>& backward) {
+    times.push_back(time_both(ops, name, forward, backward));
   };
 
   add(
       "residual + RMSNorm",
-      [&] { ops.residual_rms_norm_forward(l.y, l.u, l.rstd, l.x, l.delta, l.norm, 1e-6); },
-      [&] { ops.residual_rms_norm_backward(l.dy, l.dlayer, l.dnorm, l.du, l.dy, l.y, l.rstd, l.norm); }, 0,
-      bytes_of({l.x, l.delta, l.y, l.u}) + bytes_of({l.dy, l.dy, l.dlayer, l.du, l.y}));
+      [&] {
+        ops.residual_rms_norm_forward(
+            {.y = l.y, .u = l.u, .rstd = l.rstd, .x = l.x, .delta = l.delta, .weight = l.norm});
+      },
+      [&] {
+        ops.residual_rms_norm_backward({.dx = l.dy,
+                                        .dlayer = l.dlayer,
+                                        .dweight = l.dnorm,
+                                        .du = l.du,
+                                        .dy = l.dy,
+                                        .y = l.y,
+                                        .rstd = l.rstd,
+                                        .weight = l.norm});
+      });
   // y = x w^T; dx = dy w and dw += dy^T x from a dy of its own, so that nothing grows from call to call.
   const auto add_product = [&](const std::string& name, const Tensor& y, const Tensor& x, const Tensor& dx) {
     const auto out = y.size(1), in = x.size(1);
@@ -203,61 +249,70 @@ std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
     };
     const Tensor w = first(l.weight, out, in), dw = first(l.dweight, out, in), dy = first(l.dwide, N, out);
     add(
-        name, [&] { ops.matmul(y, x, w, {.transpose_b = true}); },
+        name, [&] { model::linear::forward(ops, y, x, w); },
         [&] {
-          ops.matmul(dx, dy, w, {});
-          ops.matmul(dw, dy, x, {.transpose_a = true, .accumulate = true});
-        },
-        3 * 2.0 * static_cast<double>(N * out * in), 0);
+          model::linear::input_gradient(ops, dx, dy, w);
+          model::linear::weight_gradient(ops, dw, dy, x, false);
+        });
   };
   add_product("product [N,d] x [d,5d]", l.wide, l.u, l.du);
   add_product("product [N,d] x [d,d]", l.dlayer, l.u, l.du);
   add_product("product [N,d] x [d,4d]", l.h, l.u, l.du);
   add_product("product [N,4d] x [4d,d]", l.dlayer, l.h, l.z);
   add(
-      "gate, recurrence, RoPE", [&] { ops.recurrence_rope_forward(l.q, l.k, l.v, heads(l.wide), l.rope); },
+      "gate, recurrence, RoPE",
       [&] {
-        ops.recurrence_rope_backward(heads(l.dwide), l.dq, l.dk, l.dv, heads(l.wide), l.k, l.v, l.rope);
+        ops.recurrence_rope_forward({.q_rot = l.q,
+                                     .k_rot = l.k,
+                                     .v_rec = l.v,
+                                     .q = part(l.wide, 1),
+                                     .k = part(l.wide, 2),
+                                     .v = part(l.wide, 3),
+                                     .f = part(l.wide, 4),
+                                     .rope = l.rope});
       },
-      0,
-      bytes_of({l.q, l.k, l.v, l.a}) + bytes_of({l.q, l.k, l.v}) + bytes_of({l.dq, l.dk, l.dv}) +
-          bytes_of({l.q, l.k, l.v, l.k, l.v}) + bytes_of({l.dq, l.dk, l.dv, l.da}));
-  for (const auto& pattern : s.patterns) times.push_back(time_attention(ops, l, s, pattern));
+      [&] {
+        ops.recurrence_rope_backward({.dq = part(l.dwide, 1),
+                                      .dk = part(l.dwide, 2),
+                                      .dv = part(l.dwide, 3),
+                                      .df = part(l.dwide, 4),
+                                      .dq_rot = l.dq,
+                                      .dk_rot = l.dk,
+                                      .dv_rec = l.dv,
+                                      .k = part(l.wide, 2),
+                                      .v = part(l.wide, 3),
+                                      .f = part(l.wide, 4),
+                                      .k_rot = l.k,
+                                      .v_rec = l.v,
+                                      .rope = l.rope});
+      });
+  for (const auto& pattern : s.patterns) times.push_back(time_attention(ops, l, pattern));
   const Tensor a = l.a.view({N, d});
   // Gradients are not taken in place, as training does: they would shrink from call to call to subnormal numbers.
   const Tensor dz = l.dwide.view({l.dwide.numel()}).slice(0, 0, l.z.numel()).view({N, 4 * d});
   add(
       "output gate", [&] { ops.output_gate_forward(l.u, a, gate(l.wide)); },
-      [&] { ops.output_gate_backward(l.dlayer, gate(l.dwide), l.du, a, gate(l.wide)); }, 0,
-      bytes_of({l.u, a, a}) + bytes_of({l.du, l.du, a, a, a}));
+      [&] { ops.output_gate_backward(l.dlayer, gate(l.dwide), l.du, a, gate(l.wide)); });
   add(
       "GELU", [&] { ops.gelu_forward(l.z, l.before_gelu); },
-      [&] { ops.gelu_backward(l.z, dz, l.before_gelu); }, 0,
-      bytes_of({l.z, l.before_gelu}) + bytes_of({l.z, l.z, l.before_gelu}));
-  add(
-      "cross-entropy and gradient", [&] { ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true); }, {},
-      0, bytes_of({l.logits, l.logits}));
+      [&] { ops.gelu_backward(l.z, dz, l.before_gelu); });
+  add("cross-entropy and gradient", [&] { ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true); }, {});
   // A chunk of the loss head: logits, loss and its gradient in place, gradients of rows and embedding.
   const Tensor rows = l.u.slice(0, 0, l.logits.size(0)), drows = l.du.slice(0, 0, l.logits.size(0));
   add(
       fmt::format("loss head, {} rows", l.logits.size(0)),
-      [&] { ops.matmul(l.logits, rows, l.embedding, {.transpose_b = true}); },
+      [&] { model::linear::forward(ops, l.logits, rows, l.embedding); },
       [&] {
         ops.cross_entropy(l.losses, l.logits, l.labels, 1e-3, true);
-        ops.matmul(l.dembedding, l.logits, rows, {.transpose_a = true, .accumulate = true});
-        ops.matmul(drows, l.logits, l.embedding, {});
-      },
-      3 * 2.0 * static_cast<double>(l.logits.numel() * d), 0);
+        model::linear::weight_gradient(ops, l.dembedding, l.logits, rows, false);
+        model::linear::input_gradient(ops, drows, l.logits, l.embedding);
+      });
   const Tensor weights = l.weight.view({5 * d * d});
   // Where products are not in f32, the update also writes the weights that they use.
   const Tensor written = ops.compute_type() == DType::f32 ? Tensor() : weights;
   ops.fill(l.second, 1);
-  add(
-      "AdamW", [&] { ops.adamw(l.master, l.first, l.second, written, l.gradient, {.lr = 1e-6}); }, {}, 0,
-      bytes_of({l.master, l.first, l.second}) * 2 + bytes_of({l.gradient}) +
-          (written ? bytes_of({written}) : 0));
-  add(
-      "gradient norm", [&] { ops.add_sum_of_squares(total, l.gradient); }, {}, 0, bytes_of({l.gradient}));
+  add("AdamW", [&] { ops.adamw(l.master, l.first, l.second, written, l.gradient, {.lr = 1e-6}); }, {});
+  add("gradient norm", [&] { ops.add_sum_of_squares(total, l.gradient); }, {});
   return times;
 }
 

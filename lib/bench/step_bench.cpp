@@ -29,12 +29,7 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_s
 
 StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& world) {
   const auto& job = settings.job;
-  ProfiledOps* profiler = nullptr;
-  session::Session session(session::session_settings(job), world, [&](std::unique_ptr<Ops> ops) {
-    auto wrapped = std::make_unique<ProfiledOps>(std::move(ops));
-    profiler = wrapped.get();
-    return wrapped;
-  });
+  session::Session session(session::session_settings(job), world);
   session.set_initial_weights(job.job.seed);
 
   const auto sequences = job.data.micro_batch * settings.micro_batches;
@@ -81,9 +76,11 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   for (int i = 0; i < settings.steps; ++i) step(true);
   for (std::size_t h = 0; h < halves.size(); ++h) result.halves[h].seconds = median(times[h]);
   result.seconds = median(steps);
-  profiler->start();
-  result.profiled_seconds = step(false);
-  result.profile = profiler->stop();
+  {
+    OpProfiler profiler(session.ops());
+    result.profiled_seconds = step(false);
+    result.profile = profiler.stop();
+  }
   parallel::Timeline timeline(session.ops().make_stopwatch());
   session.store().follow(&timeline);
   result.timeline_seconds = step(false);

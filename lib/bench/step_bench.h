@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
-#include "kernels/profiled_ops.h"
+#include "kernels/op_profiler.h"
 #include "lib/config/job.h"
 #include "parallel/timeline.h"
 #include "parallel/world.h"

@@ -4,14 +4,44 @@
 
 #include "base/error.h"
 #include "lib/config/keys.h"
+#include "lib/model/mixers.h"
 
 namespace ratplus::checkpoint {
 
 using Json = nlohmann::ordered_json;
 
+namespace {
+
+/// A name for all layers, or a list of one a layer.
+Json to_json(const std::vector<model::MixerConfig>& mixers) {
+  Json names = Json::array();
+  for (const auto& mixer : mixers) names.push_back(model::to_string(mixer.kind));
+  return mixers.size() == 1 ? names.front() : names;
+}
+
+/// Descriptions of before have "recurrence", which one mixer for all layers has or has not.
+std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::filesystem::path& file) {
+  if (!j.contains("mixer")) {
+    return {{j.at("recurrence").get<bool>() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
+  }
+  const auto read = [&](const Json& value) {
+    model::MixerConfig mixer;
+    const auto name = value.get<std::string>();
+    if (model::parse_mixer(name, mixer.kind)) return mixer;
+    fail("{}: its model has the mixer \"{}\", which this version does not know", file.string(), name);
+  };
+  const Json& mixer = j.at("mixer");
+  if (!mixer.is_array()) return {read(mixer)};
+  std::vector<model::MixerConfig> mixers;
+  for (const auto& value : mixer) mixers.push_back(read(value));
+  return mixers;
+}
+
+}  // namespace
+
 Json to_json(const model::ModelConfig& m) {
   return {{"layers", m.layers},         {"width", m.width},           {"head_dim", m.head_dim},
-          {"vocab_size", m.vocab_size}, {"recurrence", m.recurrence}, {"rope_base", m.rope_base},
+          {"vocab_size", m.vocab_size}, {"mixer", to_json(m.mixers)}, {"rope_base", m.rope_base},
           {"norm_eps", m.norm_eps},     {"init_std", m.init_std}};
 }
 
@@ -29,7 +59,7 @@ model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& f
   m.width = integer_from_json(j, "width", file);
   m.head_dim = integer_from_json(j, "head_dim", file);
   m.vocab_size = integer_from_json(j, "vocab_size", file);
-  j.at("recurrence").get_to(m.recurrence);
+  m.mixers = mixers_from_json(j, file);
   j.at("rope_base").get_to(m.rope_base);
   j.at("norm_eps").get_to(m.norm_eps);
   j.at("init_std").get_to(m.init_std);
@@ -47,7 +77,8 @@ void check_model(const model::ModelConfig& m, const std::filesystem::path& file)
                            if (section == "model") sane = sane && allowed.contains(field);
                          }
                        });
-  if (!sane || m.width % m.head_dim != 0) {
+  const bool mixers_fit = m.mixers.size() == 1 || std::ssize(m.mixers) == m.layers;
+  if (!sane || m.width % m.head_dim != 0 || !mixers_fit) {
     fail("{}: its model's sizes are impossible; the file is damaged", file.string());
   }
 }

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lib/config/keys.h"
+#include "lib/config/mixer_toml.h"
 
 namespace ratplus::config {
 namespace {
@@ -39,6 +40,10 @@ std::string text_of(const std::vector<model::PatternPlan>& plans) {
   std::vector<std::string> texts;
   for (const auto& plan : plans) texts.push_back(text_of(plan));
   return list_of(texts);
+}
+
+std::string text_of(const std::vector<model::MixerConfig>& mixers) {
+  return to_toml_value(mixers);
 }
 
 std::string text_of(const std::vector<DataSource>& sources) {

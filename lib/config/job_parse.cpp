@@ -7,6 +7,7 @@
 #include "base/files/pending_file.h"
 #include "lib/config/job.h"
 #include "lib/config/job_validate.h"
+#include "lib/config/mixer_toml.h"
 #include "lib/config/pattern_toml.h"
 #include "lib/config/sources_toml.h"
 #include "lib/config/toml_reader.h"

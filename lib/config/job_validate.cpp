@@ -78,6 +78,14 @@ void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
   }
 }
 
+void validate_mixers(const model::ModelConfig& model, const PlaceOf& place_of) {
+  const auto count = static_cast<std::int64_t>(model.mixers.size());
+  if (count == 1 || count == model.layers) return;
+  fail(
+      "{}: model.mixer is a list of {}, and model.layers = {}; give one mixer for all layers, or one a layer",
+      place_of("model.mixer"), count, model.layers);
+}
+
 void validate_patterns(const JobConfig& job, const PlaceOf& place_of) {
   const auto check = [&](const model::PatternPlan& plan, std::string_view key, const std::string& path) {
     plan.validate(job.model.layers, job.model.heads(), fmt::format("{}: {}", place_of(key), path));
@@ -169,6 +177,7 @@ void validate_job(const JobConfig& job, const PlaceOf& place_of) {
   validate_model(job.model, place_of);
   validate_units(job.model, place_of);
   validate_activations(job, place_of);
+  validate_mixers(job.model, place_of);
   validate_patterns(job, place_of);
   validate_schedule(job.schedule, place_of);
   validate_length(job, place_of);

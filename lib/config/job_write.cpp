@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "lib/config/job.h"
+#include "lib/config/mixer_toml.h"
 #include "lib/config/pattern_toml.h"
 #include "lib/config/sources_toml.h"
 #include "lib/config/toml_value.h"

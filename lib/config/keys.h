@@ -111,7 +111,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("model", "width", model.width, IntegerRange{2, 1'000'000});
   visit("model", "head_dim", model.head_dim, IntegerRange{2, 1'000'000});
   visit("model", "vocab_size", model.vocab_size, IntegerRange{2, int_max});
-  visit("model", "recurrence", model.recurrence, Any{});
+  visit("model", "mixer", model.mixers, Any{});
   visit("model", "rope_base", model.rope_base, positive);
   visit("model", "norm_eps", model.norm_eps, positive);
   visit("model", "init_std", model.init_std, positive);

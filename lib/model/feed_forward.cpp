@@ -1,5 +1,7 @@
 #include "lib/model/feed_forward.h"
 
+#include "lib/model/linear.h"
+
 namespace ratplus::model {
 
 FeedForward::FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
@@ -16,31 +18,44 @@ FeedForward::FeedForward(Arena& arena, DType compute, const ModelConfig& config,
 }
 
 void FeedForward::activate(Ops& ops, const Parameters& w, Tensor x, const Workspace& work) {
-  ops.residual_rms_norm_forward(saved_.stream, saved_.u, saved_.rstd, x, work.delta, w.ln, config_.norm_eps);
-  ops.matmul(saved_.h, saved_.u, w.fc1, {.transpose_b = true});
+  ops.residual_rms_norm_forward({.y = saved_.stream,
+                                 .u = saved_.u,
+                                 .rstd = saved_.rstd,
+                                 .x = x,
+                                 .delta = work.delta,
+                                 .weight = w.ln,
+                                 .eps = config_.norm_eps});
+  linear::forward(ops, saved_.h, saved_.u, w.fc1);
   ops.gelu_forward(saved_.z, saved_.h);
 }
 
 void FeedForward::forward(Ops& ops, const Parameters& w, Tensor x, Workspace& work) {
   activate(ops, w, x, work);
-  ops.matmul(work.delta, saved_.z, w.fc2, {.transpose_b = true});
+  linear::forward(ops, work.delta, saved_.z, w.fc2);
 }
 
 void FeedForward::backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh,
                            Workspace& work) {
   if (fresh) ops.fill(grad.ln, 0);
-  const auto wide = work.wide_rows(4 * config_.width);
+  const auto wide = work.wide_rows(wide_columns(config_));
   if (recompute_ == Recompute::cheap) {
-    ops.residual_rms_norm_forward({}, saved_.u, saved_.rstd, saved_.stream, {}, w.ln, config_.norm_eps);
+    ops.residual_rms_norm_forward(
+        {.u = saved_.u, .rstd = saved_.rstd, .x = saved_.stream, .weight = w.ln, .eps = config_.norm_eps});
     ops.gelu_forward(saved_.z, saved_.h);
   }
-  ops.matmul(grad.fc2, work.dlayer, saved_.z, {.transpose_a = true, .accumulate = !fresh});
-  ops.matmul(wide, work.dlayer, w.fc2, {});
+  linear::weight_gradient(ops, grad.fc2, work.dlayer, saved_.z, fresh);
+  linear::input_gradient(ops, wide, work.dlayer, w.fc2);
   ops.gelu_backward(wide, wide, saved_.h);
-  ops.matmul(grad.fc1, wide, saved_.u, {.transpose_a = true, .accumulate = !fresh});
-  ops.matmul(work.dz, wide, w.fc1, {});
-  ops.residual_rms_norm_backward(work.dstream, work.dlayer, grad.ln, work.dz, work.dstream, saved_.stream,
-                                 saved_.rstd, w.ln);
+  linear::weight_gradient(ops, grad.fc1, wide, saved_.u, fresh);
+  linear::input_gradient(ops, work.dz, wide, w.fc1);
+  ops.residual_rms_norm_backward({.dx = work.dstream,
+                                  .dlayer = work.dlayer,
+                                  .dweight = grad.ln,
+                                  .du = work.dz,
+                                  .dy = work.dstream,
+                                  .y = saved_.stream,
+                                  .rstd = saved_.rstd,
+                                  .weight = w.ln});
 }
 
 }  // namespace ratplus::model

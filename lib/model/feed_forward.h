@@ -19,16 +19,19 @@ class FeedForward {
 
     template <typename F>
     static void for_each(Parameters& p, const ModelConfig& c, F f) {
-      f("ln.weight", p.ln, Shape{c.width});
-      f("fc1.weight", p.fc1, Shape{4 * c.width, c.width});
-      f("fc2.weight", p.fc2, Shape{c.width, 4 * c.width});
+      f("ln.weight", p.ln, Shape{c.width}, parallel::Initial::one);
+      f("fc1.weight", p.fc1, Shape{4 * c.width, c.width}, parallel::Initial::normal);
+      f("fc2.weight", p.fc2, Shape{c.width, 4 * c.width}, parallel::Initial::normal);
     }
   };
+
+  /// Columns of Workspace::wide that the backward needs.
+  static std::int64_t wide_columns(const ModelConfig& c) { return 4 * c.width; }
 
   FeedForward(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
               const Workspace& work);
 
-  /// As RatPlusMixer's: the stream is x + work.delta on entry; work.delta is this layer's addition on return.
+  /// As a mixer's: the stream is x + work.delta on entry; work.delta is this layer's addition on return.
   void forward(Ops& ops, const Parameters& w, Tensor x, Workspace& work);
   /// The forward without its last product: all that the backward needs.
   void activate(Ops& ops, const Parameters& w, Tensor x, const Workspace& work);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lib/model/linear.h"
+
 namespace ratplus::model {
 namespace {
 
@@ -34,7 +36,13 @@ LossHead::LossHead(Arena& arena, DType compute, const ModelConfig& config, const
 }
 
 void LossHead::norm(Ops& ops, const RootParameters& w, Tensor x, const Workspace& work) {
-  ops.residual_rms_norm_forward(stream_, h_, rstd_, x, work.delta, w.final_norm, config_.norm_eps);
+  ops.residual_rms_norm_forward({.y = stream_,
+                                 .u = h_,
+                                 .rstd = rstd_,
+                                 .x = x,
+                                 .delta = work.delta,
+                                 .weight = w.final_norm,
+                                 .eps = config_.norm_eps});
 }
 
 Tensor LossHead::hits() const {
@@ -48,7 +56,7 @@ void LossHead::forward(Ops& ops, const RootParameters& w, Tensor x, Tensor label
   for (std::int64_t begin = 0; begin < shapes_.rows(); begin += chunk_) {
     const auto end = std::min(begin + chunk_, shapes_.rows());
     const auto logits = logits_.slice(0, 0, end - begin);
-    ops.matmul(logits, h_.slice(0, begin, end), w.embedding, {.transpose_b = true});
+    linear::forward(ops, logits, h_.slice(0, begin, end), w.embedding);
     ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), 1, false);
     if (want_hits) ops.hits(hits().slice(0, begin, end), logits, labels.slice(0, begin, end));
   }
@@ -63,19 +71,24 @@ void LossHead::forward_backward(Ops& ops, const RootParameters& w, const RootPar
     const auto end = std::min(begin + chunk_, shapes_.rows());
     const auto h = h_.slice(0, begin, end);
     const auto logits = logits_.slice(0, 0, end - begin);
-    ops.matmul(logits, h, w.embedding, {.transpose_b = true});
+    linear::forward(ops, logits, h, w.embedding);
     ops.cross_entropy(losses_.slice(0, begin, end), logits, labels.slice(0, begin, end), scale, true);
-    ops.matmul(grad.embedding, logits, h, {.transpose_a = true, .accumulate = !fresh || begin > 0});
-    ops.matmul(work.dz.slice(0, begin, end), logits, w.embedding, {});
+    linear::weight_gradient(ops, grad.embedding, logits, h, fresh && begin == 0);
+    linear::input_gradient(ops, work.dz.slice(0, begin, end), logits, w.embedding);
   }
-  ops.residual_rms_norm_backward(work.dstream, work.dlayer, grad.final_norm, work.dz, {}, stream_, rstd_,
-                                 w.final_norm);
+  ops.residual_rms_norm_backward({.dx = work.dstream,
+                                  .dlayer = work.dlayer,
+                                  .dweight = grad.final_norm,
+                                  .du = work.dz,
+                                  .y = stream_,
+                                  .rstd = rstd_,
+                                  .weight = w.final_norm});
   ops.add_sum(loss, losses_);
 }
 
 void LossHead::logits(Ops& ops, Tensor out, const RootParameters& w, Tensor x, const Workspace& work) {
   norm(ops, w, x, work);
-  ops.matmul(out, h_, w.embedding, {.transpose_b = true});
+  linear::forward(ops, out, h_, w.embedding);
 }
 
 }  // namespace ratplus::model

@@ -1,5 +1,6 @@
 #include "lib/model/model.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/error.h"
@@ -10,6 +11,14 @@ namespace {
 constexpr std::size_t root_unit = 0;
 std::size_t block_unit(std::int64_t layer) {
   return static_cast<std::size_t>(layer) + 1;
+}
+
+/// Of the widest layer.
+std::int64_t wide_columns(const ModelConfig& config) {
+  std::int64_t columns = 0;
+  for (const auto& mixer : config.distinct_mixers())
+    columns = std::max(columns, Block::wide_columns(config, mixer));
+  return columns;
 }
 
 /// Here, since a GPU's kernels cannot say which token it was.
@@ -37,14 +46,16 @@ Model::Model(const ModelConfig& config, const PassShapes& shapes, parallel::Use 
       labels_(arena.allocate(DType::i32, {shapes.rows()})),
       embedded_(arena.allocate(DType::f32, {shapes.rows(), config.width})),
       loss_(arena.allocate(DType::f64, {1})),
-      work_(arena, ops.compute_type(), config, shapes, training_),
+      work_(arena, ops.compute_type(), config, shapes, wide_columns(config), training_),
       head_(arena, ops.compute_type(), config, shapes) {
   if (!training_) shapes_.recompute = Recompute::none;
   const bool keeps_inputs = shapes_.recompute == Recompute::block;
   const std::int64_t kept = training_ && !keeps_inputs ? config.layers : 1;
   blocks_.reserve(static_cast<std::size_t>(kept));
   for (std::int64_t layer = 0; layer < kept; ++layer) {
-    blocks_.emplace_back(arena, ops.compute_type(), config, shapes_, work_);
+    const bool own = kept == config.layers;
+    const auto mixers = own ? std::vector{config.mixer(layer)} : config.distinct_mixers();
+    blocks_.emplace_back(arena, ops.compute_type(), config, mixers, shapes_, work_);
   }
   for (std::int64_t layer = 0; keeps_inputs && layer < config.layers; ++layer) {
     block_inputs_.push_back(arena.allocate(DType::f32, {shapes.rows(), config.width}));
@@ -97,7 +108,7 @@ Tensor Model::run_blocks(const PatternPlan& plan) {
     const auto weights = store_.weights(unit);
     prefetch(layer + 1, +1);
     Block& here = block(layer);
-    here.forward(ops_, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
+    here.forward(ops_, layer, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
     store_.release(unit);
     x = here.stream();
     delta = work_.delta;
@@ -112,9 +123,10 @@ void Model::back_through_blocks(const PatternPlan& plan) {
     prefetch(layer - 1, -1);
     Block& here = block(layer);
     if (shapes_.recompute == Recompute::block) {
-      here.recompute(ops_, store_.units()[unit], weights, plan.layer(layer), work_);
+      here.recompute(ops_, layer, store_.units()[unit], weights, plan.layer(layer), work_);
     }
-    here.backward(ops_, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer), work_);
+    here.backward(ops_, layer, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer),
+                  work_);
     store_.release(unit);
     store_.gradient_ready(unit);
   }

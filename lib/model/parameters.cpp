@@ -31,7 +31,7 @@ void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, st
     if (begin >= end) continue;
     const auto part =
         out.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin));
-    if (slot.shape.size() == 1) {  // a norm's weight
+    if (slot.initial == parallel::Initial::one) {
       std::fill(part.begin(), part.end(), 1.0F);
       continue;
     }

@@ -16,20 +16,21 @@ namespace ratplus::model {
 using Shape = std::vector<std::int64_t>;
 
 /// Appends the parameters of a struct P to a unit, under prefix + name. P::for_each(p, config, f) calls
-/// f(name, tensor, shape) for each.
-template <typename P>
-void append_layout(parallel::UnitLayout& unit, const std::string& prefix, const ModelConfig& config) {
+/// f(name, tensor, shape, initial) for each; config is a ModelConfig, or a LayerConfig for a mixer.
+template <typename P, typename Config>
+void append_layout(parallel::UnitLayout& unit, const std::string& prefix, const Config& config) {
   P parameters;
-  P::for_each(parameters, config,
-              [&](const char* name, Tensor&, Shape shape) { unit.add(prefix + name, std::move(shape)); });
+  P::for_each(parameters, config, [&](const char* name, Tensor&, Shape shape, parallel::Initial initial) {
+    unit.add(prefix + name, std::move(shape), initial);
+  });
 }
 
 /// Views of a struct's parameters in a unit's flat memory, in the order of append_layout; `next` is the number of
 /// its first parameter in the unit and is moved past its last.
-template <typename P>
-P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& next, const ModelConfig& config) {
+template <typename P, typename Config>
+P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& next, const Config& config) {
   P parameters;
-  P::for_each(parameters, config, [&](const char*, Tensor& tensor, const Shape& shape) {
+  P::for_each(parameters, config, [&](const char*, Tensor& tensor, const Shape& shape, parallel::Initial) {
     const auto& place = unit.slots[next++];
     const Tensor elements = flat.slice(0, place.offset, place.offset + place.numel);
     tensor = Tensor(elements.raw(), elements.dtype(), shape, elements.device());
@@ -43,7 +44,7 @@ std::vector<parallel::UnitLayout> unit_layouts(const ModelConfig& config);
 std::int64_t parameter_count(const ModelConfig& config);
 
 /// Initial values of elements [first, first + out.size()) of a unit's flat memory (docs/model.md, section 11):
-/// matrices and embedding ~ N(0, init_std^2), norm weights 1, gaps 0. A function of (seed, parameter, element) alone.
+/// each slot as its Initial says, gaps 0. A function of (seed, parameter, element) alone.
 void initial_values(const parallel::UnitLayout& unit, std::size_t unit_index, std::int64_t first,
                     std::span<float> out, const ModelConfig& config, std::uint64_t seed);
 

@@ -11,8 +11,8 @@ struct RootParameters {
 
   template <typename F>
   static void for_each(RootParameters& p, const ModelConfig& c, F f) {
-    f("embedding.wte.weight", p.embedding, Shape{c.vocab_size, c.width});
-    f("backbone.ln.weight", p.final_norm, Shape{c.width});
+    f("embedding.wte.weight", p.embedding, Shape{c.vocab_size, c.width}, parallel::Initial::normal);
+    f("backbone.ln.weight", p.final_norm, Shape{c.width}, parallel::Initial::one);
   }
 };
 

@@ -15,13 +15,15 @@ struct Workspace {
   Tensor delta;           ///< C [N, d], what the last residual layer adds to the stream
   Tensor dstream;         ///< f32 [N, d], gradient of the residual stream (training)
   Tensor dlayer;          ///< C [N, d], the same in C for products; dstream itself where C is f32
-  Tensor wide;            ///< C [N, 5d]
+  Tensor wide;            ///< C [N, as many columns as the widest layer needs]
   Tensor dz, dq, dk, dv;  ///< C [N, d]
   /// Made again in the backward where Recompute is cheap, so that layers share them.
   Tensor u, q, k, v, z;  ///< C [N, d]
   Tensor activated;      ///< C [N, 4d]
 
-  Workspace(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes, bool training) {
+  /// wide_columns: the most that wide_rows() is asked for.
+  Workspace(Arena& arena, DType compute, const ModelConfig& config, const PassShapes& shapes,
+            std::int64_t wide_columns, bool training) {
     const auto rows = shapes.rows();
     const auto d = config.width;
     arena.category("activations");
@@ -30,14 +32,14 @@ struct Workspace {
     if (!training) return;
     dstream = arena.allocate(DType::f32, {rows, d});
     dlayer = compute == DType::f32 ? dstream : arena.allocate(compute, {rows, d});
-    wide = arena.allocate(compute, {rows, 5 * d});
+    wide = arena.allocate(compute, {rows, wide_columns});
     for (Tensor* x : {&dz, &dq, &dk, &dv}) *x = arena.allocate(compute, {rows, d});
     if (shapes.recompute != Recompute::cheap) return;
     for (Tensor* x : {&u, &q, &k, &v, &z}) *x = arena.allocate(compute, {rows, d});
     activated = arena.allocate(compute, {rows, 4 * d});
   }
 
-  /// The wide buffer as [N, columns] without gaps; columns <= 5d.
+  /// The wide buffer as [N, columns] without gaps.
   Tensor wide_rows(std::int64_t columns) const {
     const auto rows = wide.size(0);
     return wide.view({wide.numel()}).slice(0, 0, rows * columns).view({rows, columns});

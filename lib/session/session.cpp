@@ -88,18 +88,13 @@ parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel:
 }  // namespace
 
 Session::Session(const SessionSettings& settings, const parallel::World& world)
-    : Session(settings, world, [](std::unique_ptr<Ops> ops) { return ops; }) {}
-
-Session::Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap)
     : settings_(settings),
       world_(world),
       threads_(world.threads(settings.threads)),
       ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
-      groups_(parallel::make_mesh_groups(*ops_, world,  // of the device's own backend, before it is wrapped
-                                         agree_on_mesh(settings.parallel, world))),
+      groups_(parallel::make_mesh_groups(*ops_, world, agree_on_mesh(settings.parallel, world))),
       available_(memory_for_rank(ops_->device(), world)) {
-  ops_ = wrap(std::move(ops_));
   omp_set_num_threads(
       threads_);  // of loops outside the backend too: initial values, first touch of the memory
   parts_ = make_parts(settings_, arena_);

@@ -2,7 +2,6 @@
 // build on it.
 #pragma once
 
-#include <functional>
 #include <memory>
 
 #include "lib/session/session_parts.h"
@@ -16,9 +15,6 @@ namespace ratplus::session {
 class Session {
  public:
   Session(const SessionSettings& settings, const parallel::World& world);
-  /// The same, with a backend in front of the device's own (ProfiledOps, for one).
-  using Wrap = std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)>;
-  Session(const SessionSettings& settings, const parallel::World& world, const Wrap& wrap);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

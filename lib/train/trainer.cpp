@@ -14,6 +14,7 @@
 #include "base/resident_memory.h"
 #include "base/stop_signal.h"
 #include "kernels/datasheet.h"
+#include "lib/model/mixers.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
 #include "lib/train/half.h"
@@ -39,7 +40,7 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
   compare("width", wanted.width, info.model.width);
   compare("head_dim", wanted.head_dim, info.model.head_dim);
   compare("vocab_size", wanted.vocab_size, info.model.vocab_size);
-  compare("recurrence", wanted.recurrence, info.model.recurrence);
+  compare("mixer", model::describe_mixers(wanted), model::describe_mixers(info.model));
   compare("rope_base", wanted.rope_base, info.model.rope_base);
   compare("norm_eps", wanted.norm_eps, info.model.norm_eps);
   if (differences.empty()) return;

@@ -69,7 +69,13 @@ model::ModelConfig TensorSource::infer_model(model::ModelConfig assumed) const {
   assumed.width = embedding.shape[1];
   assumed.layers = 1;
   while (tensors_.contains(layer_prefix(assumed.layers) + "seq_layer.in_proj.weight")) ++assumed.layers;
-  assumed.recurrence = projection.shape[0] / 5 == assumed.width;
+  assumed.mixers.clear();
+  for (std::int64_t layer = 0; layer < assumed.layers; ++layer) {
+    const auto& rows = required(layer_prefix(layer) + "seq_layer.in_proj.weight").shape;
+    const bool recurrence = !rows.empty() && rows[0] / 5 == assumed.width;
+    assumed.mixers.push_back({recurrence ? model::MixerKind::ratplus : model::MixerKind::gated_attention});
+  }
+  if (assumed.distinct_mixers().size() == 1) assumed.mixers.resize(1);
   if (assumed.width % assumed.head_dim != 0) {
     fail(
         "{}: does not say how its width of {} is cut into heads, and heads of {} do not divide it; give "

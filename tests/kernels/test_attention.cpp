@@ -39,14 +39,23 @@ void check_attention(const Backend& backend, const HeadShape& s, const std::vect
   };
   const Tensor q = input(1), k = input(2), v = input(3), out = output();
   const Tensor lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
-  bench->attention_forward(out, lse, q, k, v, patterns);
+  bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = patterns});
   const Values q0 = bench.read(q), k0 = bench.read(k), v0 = bench.read(v);
   const reference::Attention expected = reference::attention(q0, k0, v0, s, patterns);
   CHECK(relative_error(bench.read(out), expected.out) < bench.tolerance());
   CHECK(relative_error(bench.read(lse), expected.lse) < bench.tolerance());
 
   const Tensor dout = input(4), dq = output(), dk = output(), dv = output();
-  bench->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, patterns);
+  bench->attention_backward({.dq = dq,
+                             .dk = dk,
+                             .dv = dv,
+                             .dout = dout,
+                             .out = out,
+                             .lse = lse,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .patterns = patterns});
   const reference::AttentionGradient gradient =
       reference::attention_gradient(q0, k0, v0, bench.read(dout), s, patterns);
   // A query with a single key has no gradient in q and k: there the size of dv is the measure.
@@ -139,7 +148,7 @@ TEST_CASE("attention stands large scores") {
     const Tensor out = bench.poisoned(bench.compute(), shape),
                  lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
     const std::vector<Pattern> patterns{Pattern{4, 30, 0}};
-    bench->attention_forward(out, lse, q, k, v, patterns);
+    bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = patterns});
     const reference::Attention expected =
         reference::attention(bench.read(q), bench.read(k), bench.read(v), s, patterns);
     // Scores of some hundred carry an absolute error of some 1e-5, which is a relative one of the weights.

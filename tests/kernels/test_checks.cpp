@@ -27,12 +27,37 @@ TEST_CASE("operations refuse tensors that do not fit") {
     CHECK_THROWS_AS(bench->gelu_forward(x, wide), std::logic_error);
     CHECK_THROWS_AS(bench->gelu_forward(x, ints), std::logic_error);
     CHECK_THROWS_AS(bench->output_gate_forward(x, wide, x), std::logic_error);
-    CHECK_THROWS_AS(bench->residual_rms_norm_forward(f32, x, lse, f32, x, vector, 1e-6), std::logic_error);
-    CHECK_THROWS_AS(bench->recurrence_rope_forward(heads, heads, x, five, rope), std::logic_error);
-    CHECK_THROWS_AS(bench->recurrence_rope_forward(heads, heads, heads, five, lse), std::logic_error);
-    CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, heads, two), std::logic_error);
-    CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, x, one), std::logic_error);
-    CHECK_THROWS_AS(bench->attention_forward(heads, lse, heads, heads, heads, bad), Error);
+    CHECK_THROWS_AS(bench->residual_rms_norm_forward(
+                        {.y = f32, .u = x, .rstd = lse, .x = f32, .delta = x, .weight = vector}),
+                    std::logic_error);
+    const operation::RecurrenceForward recurrence{.q_rot = heads,
+                                                  .k_rot = heads,
+                                                  .v_rec = heads,
+                                                  .q = five.select(2, 1),
+                                                  .k = five.select(2, 2),
+                                                  .v = five.select(2, 3),
+                                                  .f = five.select(2, 4),
+                                                  .rope = rope};
+    const auto recurs_with = [&](auto change) {
+      auto call = recurrence;
+      change(call);
+      bench->recurrence_rope_forward(call);
+    };
+    CHECK_THROWS_AS(recurs_with([&](auto& call) { call.v_rec = x; }), std::logic_error);
+    CHECK_THROWS_AS(recurs_with([&](auto& call) { call.rope = lse; }), std::logic_error);
+    CHECK_THROWS_AS(recurs_with([&](auto& call) { call.first_position = 1; }), std::logic_error);
+    CHECK_THROWS_AS(recurs_with([&](auto& call) { call.state_in = f32; }), std::logic_error);
+    const operation::AttentionForward attention{
+        .out = heads, .lse = lse, .q = heads, .k = heads, .v = heads, .patterns = one};
+    const auto attends_with = [&](auto change) {
+      auto call = attention;
+      change(call);
+      bench->attention_forward(call);
+    };
+    CHECK_THROWS_AS(attends_with([&](auto& call) { call.patterns = two; }), std::logic_error);
+    CHECK_THROWS_AS(attends_with([&](auto& call) { call.v = x; }), std::logic_error);
+    CHECK_THROWS_AS(attends_with([&](auto& call) { call.first_query = 1; }), std::logic_error);
+    CHECK_THROWS_AS(attends_with([&](auto& call) { call.patterns = bad; }), Error);
     CHECK_THROWS_AS(bench->cross_entropy(vector, x, ints, 1, true), std::logic_error);
     CHECK_THROWS_AS(bench->hits(vector, x, ints), std::logic_error);
     CHECK_THROWS_AS(bench->add_sum(bench.poisoned(DType::f64, {1}), ints), std::logic_error);
@@ -58,7 +83,8 @@ TEST_CASE("the CPU backend says which token, label or scratch is wrong") {
       "hits: label 5 of row 1 is outside the vocabulary of 5", std::logic_error);
   const Tensor head(x.data(), DType::f32, {1, 1, 1, 8}), lse(table.data(), DType::f32, {1, 1, 1});
   const std::vector<Pattern> dense{Pattern{}};
-  CHECK_THROWS_AS(ops->attention_forward(head, lse, head, head, head, dense),
-                  std::logic_error);  // no scratch lent
+  CHECK_THROWS_AS(
+      ops->attention_forward({.out = head, .lse = lse, .q = head, .k = head, .v = head, .patterns = dense}),
+      std::logic_error);  // no scratch lent
   CHECK_THROWS_AS(make_cpu_ops(-1), Error);
 }

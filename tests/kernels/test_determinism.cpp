@@ -37,21 +37,51 @@ Values all_operations(const Backend& backend) {
   const Tensor q = made(shape), k = made(shape), v = made(shape), out = made(shape);
   const Tensor dq = made(shape), dk = made(shape), dv = made(shape);
   const Tensor dprojection = bench.tensor(c, {batch, tokens, 5, heads, head_dim}, Values(rows * 5 * width));
-  bench->recurrence_rope_forward(q, k, v, projection, rope);
+  const auto part = [](const Tensor& x, int i) { return x.select(2, i); };
+  bench->recurrence_rope_forward({.q_rot = q,
+                                  .k_rot = k,
+                                  .v_rec = v,
+                                  .q = part(projection, 1),
+                                  .k = part(projection, 2),
+                                  .v = part(projection, 3),
+                                  .f = part(projection, 4),
+                                  .rope = rope});
   for (const Pattern& pattern : {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 40, 4}, Pattern{0, 30, 0}}) {
-    bench->attention_forward(out, lse, q, k, v, {&pattern, 1});
-    bench->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, {&pattern, 1});
+    bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = {&pattern, 1}});
+    bench->attention_backward({.dq = dq,
+                               .dk = dk,
+                               .dv = dv,
+                               .dout = dout,
+                               .out = out,
+                               .lse = lse,
+                               .q = q,
+                               .k = k,
+                               .v = v,
+                               .patterns = {&pattern, 1}});
     for (const Tensor& tensor : {out, lse, dq, dk, dv}) keep(tensor);
   }
-  bench->recurrence_rope_backward(dprojection, dq, dk, dv, projection, k, v, rope);
+  bench->recurrence_rope_backward({.dq = part(dprojection, 1),
+                                   .dk = part(dprojection, 2),
+                                   .dv = part(dprojection, 3),
+                                   .df = part(dprojection, 4),
+                                   .dq_rot = dq,
+                                   .dk_rot = dk,
+                                   .dv_rec = dv,
+                                   .k = part(projection, 2),
+                                   .v = part(projection, 3),
+                                   .f = part(projection, 4),
+                                   .k_rot = k,
+                                   .v_rec = v,
+                                   .rope = rope});
   keep(dprojection);
 
   const Tensor x = random(DType::f32, {rows, width}, 3), dy = random(DType::f32, {rows, width}, 9);
   const Tensor delta = random(c, {rows, width}, 4), weight = random(c, {width}, 5);
   const Tensor u = made({rows, width}), rstd = made_f32({rows}), dx = made_f32({rows, width});
   const Tensor dweight = random(DType::f32, {width}, 6);
-  bench->residual_rms_norm_forward(x, u, rstd, x, delta, weight, 1e-6);
-  bench->residual_rms_norm_backward(dx, {}, dweight, u, dy, x, rstd, weight);
+  bench->residual_rms_norm_forward({.y = x, .u = u, .rstd = rstd, .x = x, .delta = delta, .weight = weight});
+  bench->residual_rms_norm_backward(
+      {.dx = dx, .dweight = dweight, .du = u, .dy = dy, .y = x, .rstd = rstd, .weight = weight});
   for (const Tensor& tensor : {x, u, rstd, dx, dweight}) keep(tensor);
 
   const Tensor labels = bench.labels(random_ids(rows, vocab, 0)),

@@ -24,7 +24,8 @@ void check_norm(const Backend& backend, std::int64_t rows, std::int64_t width, b
   const Tensor weight = bench.tensor(c, {width}, normal_values(width, 3));
   const Tensor y = with_delta ? bench.strided_poisoned(DType::f32, shape) : Tensor();
   const Tensor u = bench.strided_poisoned(c, shape), rstd = bench.poisoned(DType::f32, {rows});
-  bench->residual_rms_norm_forward(y, u, rstd, x, delta, weight, eps);
+  bench->residual_rms_norm_forward(
+      {.y = y, .u = u, .rstd = rstd, .x = x, .delta = delta, .weight = weight, .eps = eps});
 
   const Values x0 = bench.read(x), w0 = bench.read(weight),
                delta0 = with_delta ? bench.read(delta) : Values();
@@ -40,7 +41,14 @@ void check_norm(const Backend& backend, std::int64_t rows, std::int64_t width, b
   const Values before = normal_values(width, 6);
   const Tensor dweight = bench.tensor(DType::f32, {width}, before);
   const Tensor dlayer = with_dy ? bench.strided_poisoned(c, shape) : Tensor();
-  bench->residual_rms_norm_backward(dx, dlayer, dweight, du, dy, with_delta ? y : x, rstd, weight);
+  bench->residual_rms_norm_backward({.dx = dx,
+                                     .dlayer = dlayer,
+                                     .dweight = dweight,
+                                     .du = du,
+                                     .dy = dy,
+                                     .y = with_delta ? y : x,
+                                     .rstd = rstd,
+                                     .weight = weight});
   const Values dy0 = with_dy ? bench.read(dy) : Values(x0.size());
   const reference::RmsNormGradient gradient = reference::rms_norm_gradient(bench.read(du), dy0, expected, w0);
   Values added = bench.read(dweight);
@@ -99,7 +107,8 @@ TEST_CASE("RMSNorm works in place") {
     const Tensor stream = bench.tensor(DType::f32, {rows, width}, x);
     const Tensor u = bench.poisoned(bench.compute(), {rows, width}),
                  rstd = bench.poisoned(DType::f32, {rows});
-    bench->residual_rms_norm_forward(stream, u, rstd, stream, update, weight, eps);
+    bench->residual_rms_norm_forward(
+        {.y = stream, .u = u, .rstd = rstd, .x = stream, .delta = update, .weight = weight, .eps = eps});
     const reference::RmsNorm expected = reference::rms_norm(x, bench.read(update), bench.read(weight), eps);
     CHECK(relative_error(bench.read(stream), expected.y) < 1e-6);
     CHECK(relative_error(bench.read(u), expected.u) < bench.tolerance());
@@ -109,8 +118,20 @@ TEST_CASE("RMSNorm works in place") {
     const Tensor apart = bench.poisoned(DType::f32, {rows, width}),
                  in_place = bench.tensor(DType::f32, {rows, width}, dy);
     const Tensor dweight = bench.tensor(DType::f32, {width}, Values(width));
-    bench->residual_rms_norm_backward(apart, {}, dweight, du, in_place, stream, rstd, weight);
-    bench->residual_rms_norm_backward(in_place, {}, dweight, du, in_place, stream, rstd, weight);
+    bench->residual_rms_norm_backward({.dx = apart,
+                                       .dweight = dweight,
+                                       .du = du,
+                                       .dy = in_place,
+                                       .y = stream,
+                                       .rstd = rstd,
+                                       .weight = weight});
+    bench->residual_rms_norm_backward({.dx = in_place,
+                                       .dweight = dweight,
+                                       .du = du,
+                                       .dy = in_place,
+                                       .y = stream,
+                                       .rstd = rstd,
+                                       .weight = weight});
     CHECK(bench.read(apart) == bench.read(in_place));
   }
 }

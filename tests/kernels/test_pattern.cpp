@@ -70,3 +70,21 @@ TEST_CASE("attends is the definition of docs/model.md, section 6") {
   CHECK_FALSE(Pattern{Pattern::no_dilation, 0, 0}.attends(5, 3));
   CHECK(Pattern{}.attends(5, 0));
 }
+
+TEST_CASE("attended pairs are those that Pattern::attends counts") {
+  constexpr std::int64_t none = Pattern::no_dilation;
+  for (const Pattern& pattern :
+       {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 32, 4}, Pattern{none, 20, 3}, Pattern{3, 2, 1},
+        Pattern{none, 0, 5}, Pattern{7, 17, 70}, Pattern{2, 0, 0}, Pattern{5, 0, 40}, Pattern{400, 5, 1},
+        Pattern{none, 0, 0}, Pattern{1, 4, 2}}) {
+    for (const std::int64_t tokens : {0, 1, 2, 5, 18, 64, 65, 130}) {
+      CAPTURE(to_string(pattern));
+      CAPTURE(tokens);
+      std::int64_t pairs = 0;
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t k = 0; k <= t; ++k) pairs += pattern.attends(t, k) ? 1 : 0;
+      }
+      CHECK(attended_pairs(pattern, tokens) == static_cast<double>(pairs));
+    }
+  }
+}

@@ -28,7 +28,8 @@ model::ModelConfig model_of(const hdf5::Group& group) {
   config.width = group.integer_attribute("width");
   config.head_dim = group.integer_attribute("head_dim");
   config.vocab_size = group.integer_attribute("vocab_size");
-  config.recurrence = group.integer_attribute("recurrence") != 0;
+  config.mixers = {{group.integer_attribute("recurrence") != 0 ? model::MixerKind::ratplus
+                                                              : model::MixerKind::gated_attention}};
   config.rope_base = group.real_attribute("rope_base");
   config.norm_eps = group.real_attribute("norm_eps");
   return config;

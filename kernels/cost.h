@@ -1,0 +1,59 @@
+// Cost: the operations and bytes of one call. Each operation states its own (kernels/operations.h); the benchmarks, the
+// plan of a step and its share of peak read them.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+
+#include "kernels/tensor.h"
+
+namespace ratplus {
+
+/// The part of a training step to which a call belongs, as `ratplus plan` and `ratplus bench step` list them.
+enum class Part : std::uint8_t {
+  products,
+  dense_attention,
+  pattern_attention,
+  recurrence,
+  norms,
+  gelu,
+  gate,
+  loss,
+  sums,
+  update,
+  transfer  ///< between host and device, beside the computation
+};
+inline constexpr int part_count = 10;  ///< without transfer
+const char* to_string(Part part);
+
+/// Which measured rate a call runs at (lib/plan/speeds.h): that of a copy, of a norm, ...
+enum class Pace : std::uint8_t {
+  copy,
+  norm,
+  recurrence,
+  gate,
+  gelu,
+  loss,
+  sum,
+  adamw,
+  product,
+  attention_forward,
+  attention_backward
+};
+
+struct Cost {
+  Part part = Part::sums;
+  Pace pace = Pace::copy;
+  double operations = 0;     ///< additions and multiplications that are carried out, repeated ones included
+  double bytes = 0;          ///< of each tensor, once for each time that it is read or written
+  bool tensor_cores = true;  ///< false where a GPU's kernel for this call cannot use them
+};
+
+/// Sum of the bytes of the tensors that are there. A tensor that is read and written is given twice.
+inline double bytes_of(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const auto& x : tensors) bytes += x ? static_cast<double>(x.bytes()) : 0;
+  return bytes;
+}
+
+}  // namespace ratplus

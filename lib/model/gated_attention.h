@@ -1,0 +1,95 @@
+// GatedAttention: attention with an output gate, over the keys and values of a gated linear recurrence (RAT+:
+// docs/model.md, section 4) or over plain ones (its baseline: section 8).
+#pragma once
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "lib/model/parameters.h"
+#include "lib/model/shapes.h"
+#include "lib/model/workspace.h"
+
+namespace ratplus::model {
+
+/// One layer's mixer:
+///     u = RMSNorm(x);  o, q, k, v, f = in_proj u;  q', k', v~ = RoPE and recurrence;
+///     a = attention(q', k', v~);  delta = out_proj (a sigmoid(o))
+template <bool recurrence>
+class GatedAttention {
+ public:
+  static constexpr MixerKind kind = recurrence ? MixerKind::ratplus : MixerKind::gated_attention;
+  static constexpr const char* name = recurrence ? "ratplus" : "gated_attention";
+  static constexpr const char* title = recurrence ? "RAT+" : "gated attention";
+  /// Parts of in_proj: o, q, k, v, and f with recurrence.
+  static constexpr std::int64_t projections = recurrence ? 5 : 4;
+
+  struct Parameters {
+    Tensor input_norm;  ///< [d]
+    Tensor in_proj;     ///< [5d, d]: rows of o, q, k, v, f; [4d, d] without recurrence
+    Tensor out_proj;    ///< [d, d]
+
+    template <typename F>
+    static void for_each(Parameters& p, const LayerConfig& c, F f) {
+      const auto d = c.model.width;
+      f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
+      f("in_proj.weight", p.in_proj, Shape{projections * d, d}, parallel::Initial::normal);
+      f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+    }
+  };
+
+  GatedAttention(Arena& arena, DType compute, const LayerConfig& config, const PassShapes& shapes,
+                 const Workspace& work);
+
+  /// Columns of Workspace::wide that the backward needs.
+  static std::int64_t wide_columns(const LayerConfig& c) { return projections * c.model.width; }
+  /// Operations that the mathematics of forward and backward needs beside the products of the parameters, of `sequences`
+  /// of `tokens`: those of attention, 12 P an attended pair and head.
+  static double operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
+                           std::int64_t tokens);
+
+  /// x: the stream before, f32 [N, d]; work.delta: its pending addition (empty for the first layer). Leaves the sum in
+  /// stream() and the mixer's own addition in work.delta.
+  void forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, HeadPatterns patterns, Workspace& work);
+  /// work.dstream and dlayer: gradient at the stream after the mixer on entry, before it on return. Into grad: added,
+  /// or instead of what is there if it is fresh.
+  void backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, HeadPatterns patterns,
+                Workspace& work);
+
+  /// The residual stream as this layer's norm saw it.
+  Tensor stream() const { return saved_.stream; }
+  /// Keeps the stream there from now on, f32 [N, d].
+  void keep_stream_in(Tensor stream) { saved_.stream = stream; }
+
+ private:
+  /// The parts of a projection, in order.
+  enum Part : std::int64_t { part_o, part_q, part_k, part_v, part_f };
+  Tensor rows_of(const Tensor& projection, Part part) const;
+  Tensor heads_of(const Tensor& projection, Part part) const;
+  void normalize(Ops& ops, const Parameters& w, Tensor x, Tensor delta);
+  void recur_and_rotate(Ops& ops, const Workspace& work);
+  void gate(Ops& ops);
+
+  /// Kept from forward to backward.
+  struct Saved {
+    Tensor stream;      // f32 [N, d]
+    Tensor rstd;        // f32 [N]
+    Tensor u;           // [N, d]
+    Tensor projection;  // [N, 5d]
+    Tensor q, k, v;     // [B, T, H, P]: q', k', v~
+    Tensor a;           // [B, T, H, P]
+    Tensor lse;         // f32 [B, H, T]
+    Tensor z;           // [N, d]: a sigmoid(o)
+    // u, q, k, v and z are the workspace's where Recompute is cheap.
+  };
+
+  ModelConfig config_;  // of the model: all sizes are its own
+  PassShapes shapes_;
+  Saved saved_;
+};
+
+extern template class GatedAttention<true>;
+extern template class GatedAttention<false>;
+
+using RatPlusMixer = GatedAttention<true>;
+using GatedAttentionMixer = GatedAttention<false>;
+
+}  // namespace ratplus::model

@@ -1,0 +1,24 @@
+// Linear: y = x w^T, forward and backward; the only caller of matrix products in the model. Whatever concerns products
+// (their types, scales, transposed copies) belongs here.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace ratplus::model::linear {
+
+/// y [N, out] = x [N, in] w^T, w [out, in]; x and w in C, y in C or f32.
+inline void forward(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w) {
+  ops.matmul(y, x, w, {.transpose_b = true});
+}
+
+/// dx [N, in] = dy [N, out] w.
+inline void input_gradient(Ops& ops, const Tensor& dx, const Tensor& dy, const Tensor& w) {
+  ops.matmul(dx, dy, w, {});
+}
+
+/// dw [out, in] f32 += dy^T x; instead of what is there if it is fresh.
+inline void weight_gradient(Ops& ops, const Tensor& dw, const Tensor& dy, const Tensor& x, bool fresh) {
+  ops.matmul(dw, dy, x, {.transpose_a = true, .accumulate = !fresh});
+}
+
+}  // namespace ratplus::model::linear
