@@ -63,50 +63,6 @@ struct SubmitArguments {
   bool dry_run = false;
 };
 
-void check_resources(const slurm::Resources& r) {
-  if (r.nodes < 1 || r.nodes > 100'000)
-    throw po::error(fmt::format("--nodes {} is not between 1 and 100000", r.nodes));
-  if (r.ranks_per_node < 1 || r.ranks_per_node > 10'000)
-    throw po::error(fmt::format("{} ranks a node are not between 1 and 10000", r.ranks_per_node));
-  if (r.gpus_per_node < 0 || r.cpus_per_rank < 0)
-    throw po::error("--gpus-per-node and --cpus-per-rank are not negative");
-  if (r.gpus_per_node > 0 && r.ranks_per_node > r.gpus_per_node) {
-    throw po::error(fmt::format("--ranks-per-node {} is more than --gpus-per-node {}, and a rank takes a GPU",
-                                r.ranks_per_node, r.gpus_per_node));
-  }
-  constexpr std::int64_t most_ranks = 1 << 20;
-  if (std::int64_t{r.nodes} * r.ranks_per_node > most_ranks) {
-    throw po::error(fmt::format("--nodes {} of {} are more than {} ranks", r.nodes,
-                                counted(r.ranks_per_node, "rank"), most_ranks));
-  }
-  constexpr int most = 65535;  // that Slurm takes
-  if (r.stop_before < 1 || r.stop_before > most)
-    throw po::error(fmt::format("--stop-before {} is not between 1 and {} s", r.stop_before, most));
-  const auto limit = r.time.empty() ? -1 : slurm::limit_seconds(r.time);
-  if (limit >= 0 && limit <= r.stop_before) {
-    throw po::error(
-        fmt::format("--time {} is {} s, of which --stop-before {} leaves none: the ranks would be told to "
-                    "save at once; ask for more "
-                    "time, or give a smaller --stop-before",
-                    r.time, limit, r.stop_before));
-  }
-  if (r.after.find_first_not_of("0123456789_:,") != std::string::npos)
-    throw po::error(fmt::format("--after {}: the number of a job of Slurm's is wanted", r.after));
-  for (const std::string& option : r.more) {
-    const auto name = option.substr(0, option.find('='));
-    for (const char* own :
-         {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time",
-          "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
-      if (name == own)
-        throw po::error(
-            fmt::format("--sbatch={}: submit sets {} itself, for what it has checked", option, own));
-    }
-    if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
-      throw po::error(
-          fmt::format("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option));
-  }
-}
-
 /// Empty when help was asked for and given.
 std::optional<SubmitArguments> parse(const Arguments& args) {
   SubmitArguments parsed;
@@ -145,7 +101,8 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   if (!given->contains("gpus-per-node") && !given->contains("ranks-per-node"))
     throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
   if (!given->contains("ranks-per-node")) r.ranks_per_node = r.gpus_per_node;
-  check_resources(r);
+  if (!r.time.empty()) slurm::limit_seconds(r.time);  // an Error of its own
+  as_usage_error([&] { slurm::check(r); });
   if (!parsed.gpu.empty()) {
     if (r.gpus_per_node == 0) throw po::error("--gpu is the kind of --gpus-per-node, which is missing");
     plan::find_gpu(parsed.gpu);
