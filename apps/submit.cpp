@@ -16,16 +16,14 @@
 #include "base/files/pending_file.h"
 #include "base/units.h"
 #include "kernels/ops.h"
-#include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/plan.h"
-#include "lib/run/run_directory.h"
 #include "lib/session/start_defaults.h"
 #include "lib/slurm/batch_script.h"
 #include "lib/slurm/sbatch.h"
-#include "lib/train/trainer.h"
-#include "lib/weights/source.h"
+#include "lib/train/found_run.h"
+#include "lib/train/training_data.h"
 
 namespace ratplus::apps {
 namespace {
@@ -146,33 +144,6 @@ std::string check_fits(const config::JobConfig& job, const SubmitArguments& args
                      plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
 }
 
-/// What the job will begin with, as a text.
-struct Start {
-  bool finished = false;
-  std::string text;
-};
-
-Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
-  run::check_directories(job);
-  const auto newest = checkpoint::newest(job.job.directory);
-  const auto state = run::look_at_run(job, true, newest);
-  if (state.checkpoint) {
-    train::look_at_start(job, data, *state.checkpoint, true);
-    const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
-    return {state.finished, fmt::format(fmt::runtime(text), state.step, job.schedule.steps)};
-  }
-  const std::string length = counted(job.schedule.steps, "step");
-  if (job.job.kind == config::Kind::pretrain) return {false, length + " from initial weights"};
-  // The run that is waited for has a directory since it was submitted, and a checkpoint only later.
-  if (!r.after.empty() && !weights::find(job.job.from)) {
-    return {false, fmt::format("{} from {}, which is not there yet and will be checked when the job starts",
-                               length, job.job.from)};
-  }
-  const auto from = weights::resolve(job.job.from);
-  train::look_at_start(job, data, from, false);
-  return {false, fmt::format("{} from {}", length, from.string())};
-}
-
 /// A second job in the same run directory would wait in the queue only to fail there.
 void check_not_queued(const fs::path& note) {
   if (!fs::exists(note)) return;
@@ -184,7 +155,7 @@ void check_not_queued(const fs::path& note) {
          note.parent_path().string(), job, state, job);
 }
 
-std::string describe(const config::JobConfig& job, const slurm::Resources& r, const Start& start) {
+std::string describe(const config::JobConfig& job, const slurm::Resources& r, const train::Outlook& start) {
   const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
   return fmt::format("{}: {}, {} parameters, {}\n{} x {} = {}; batch {} = {} x {} of {}\n", job.job.directory,
                      to_string(job.job.kind), model::parameter_count(job.model), start.text,
@@ -238,7 +209,7 @@ int submit(const SubmitArguments& args) {
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);
   const auto data = train::check_data(job, r.rank_nodes());
-  const Start start = check_start(job, data, r);
+  const auto start = train::look_ahead(job, data, !r.after.empty());
   if (start.finished) {
     fmt::print("{}: finished already, {}; nothing is submitted\n", job.job.directory, start.text);
     return 0;
