@@ -189,6 +189,7 @@ TEST_CASE("last weights: written where the job asks for them, and ended by a sig
                    "weights.safetensors: stopped by SIGTERM while it was written; --resume writes it"));
   }
   CHECK(!fs::exists(train::last_weights_file(job)));
+  const StopSignal no_signal_yet;
   std::int64_t bytes = 0;
   const auto file = train::export_last_weights(job, world(), [&](std::int64_t more) { bytes += more; });
   REQUIRE(file);
