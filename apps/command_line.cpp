@@ -27,6 +27,14 @@ void refuse_ranks(const char* command) {
       command, launch.processes, launch.variable);
 }
 
+void as_usage_error(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    throw po::error(error.what());
+  }
+}
+
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,
                                                     const Positional& positional, const HelpText& help) {
   options.add_options()("help,h", "this text");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/program_options.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,10 @@ bool launched();
 bool first_of_job();
 /// Throws Error where there are several ranks, for a command that has no use for them.
 void refuse_ranks(const char* command);
+
+/// Runs f, a check of options by a room below; throws its Error as boost::program_options::error, so that the command ends
+/// as for any other mistake in its command line.
+void as_usage_error(const std::function<void()>& f);
 
 /// What stands without an option's name: "JOB.toml", "RUN...".
 struct Positional {

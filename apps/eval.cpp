@@ -1,9 +1,7 @@
 // ratplus eval: loss and perplexity of a checkpoint under sparsity patterns, or its logits for given tokens.
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,9 +15,7 @@
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 #include "base/units.h"
-#include "data/samples/supervised_samples.h"
-#include "lib/config/job.h"
-#include "lib/config/pattern_toml.h"
+#include "lib/evaluation/evaluation.h"
 #include "lib/evaluation/logits_dump.h"
 #include "lib/evaluation/validation.h"
 #include "lib/report/table.h"
@@ -58,57 +54,49 @@ example:
 
 struct EvalArguments {
   std::string checkpoint;
-  std::string data;
-  std::vector<std::string> patterns;
-  std::string split = "validation";
-  std::int64_t sequences = 0;
-  std::int64_t window = 0;
-  std::int64_t micro_batch = 0;
-  std::string device;     ///< empty: the job's
-  std::string precision;  ///< empty: the job's
-  int threads = 0;
+  evaluation::Request request;
   std::string json;
   std::string tokens;
   std::string dump_logits;
-  std::int64_t head_dim = 0;
 };
 
 std::optional<EvalArguments> parse(const Arguments& args) {
   EvalArguments parsed;
+  auto& request = parsed.request;
+  std::string device, precision;
   po::options_description options("options");
-  options.add_options()("data", po::value(&parsed.data)->value_name("DIR"),
+  options.add_options()("data", po::value(&request.data)->value_name("DIR"),
                         "dataset made by `ratplus prepare`; default: the one the checkpoint was trained on")(
-      "pattern", po::value(&parsed.patterns)->composing()->multitoken()->value_name("D,W,I"),
+      "pattern", po::value(&request.patterns)->composing()->multitoken()->value_name("D,W,I"),
       "patterns to evaluate; default: the one the checkpoint was trained with")(
-      "split", po::value(&parsed.split)->value_name("NAME"), "validation (default) or train")(
-      "sequences", po::value(&parsed.sequences)->value_name("N"),
-      "windows at most; default: all of the split")("window", po::value(&parsed.window)->value_name("T"),
+      "split", po::value(&request.split)->value_name("NAME"), "validation (default) or train")(
+      "sequences", po::value(&request.sequences)->value_name("N"),
+      "windows at most; default: all of the split")("window", po::value(&request.window)->value_name("T"),
                                                     "tokens a window; default: that of training")(
-      "micro-batch", po::value(&parsed.micro_batch)->value_name("B"),
+      "micro-batch", po::value(&request.micro_batch)->value_name("B"),
       "windows a rank computes at once; default: that of training")(
-      "device", po::value(&parsed.device)->value_name("NAME"),
-      "auto, cpu or cuda; default: that of training")(
-      "precision", po::value(&parsed.precision)->value_name("TYPE"),
+      "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: that of training")(
+      "precision", po::value(&precision)->value_name("TYPE"),
       "of a GPU's products, bf16 or f32; default: that of training")(
-      "threads", po::value(&parsed.threads)->value_name("N"),
+      "threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
       "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
       "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
       "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
       "with --tokens: write logits and losses there")(
-      "head-dim", po::value(&parsed.head_dim)->value_name("P"),
+      "head-dim", po::value(&request.head_dim)->value_name("P"),
       "channels of a head, where a file of weights does not say; default: 128");
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
       "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
   const auto values = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!values) return std::nullopt;
-  if (!parsed.device.empty()) parse_device(parsed.device);
-  if (!parsed.precision.empty()) parse_precision(parsed.precision);
-  for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences},
-                                    {"window", parsed.window},
-                                    {"head-dim", parsed.head_dim},
-                                    {"micro-batch", parsed.micro_batch}}) {
+  if (!device.empty()) request.device = parse_device(device);
+  if (!precision.empty()) request.precision = parse_precision(precision);
+  for (const auto& [name, value] : {std::pair{"sequences", request.sequences},
+                                    {"window", request.window},
+                                    {"head-dim", request.head_dim},
+                                    {"micro-batch", request.micro_batch}}) {
     if (values->contains(name) && value < 1)
       throw po::error(fmt::format("--{} {} is not positive", name, value));
     constexpr std::int64_t most = 1'000'000'000;  // keeps products of two within 64 bits
@@ -124,58 +112,6 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// What to evaluate, from the arguments and, where they are silent, from the checkpoint's own job, or else from a job's
-/// defaults.
-struct Evaluation {
-  std::shared_ptr<weights::Source> source;
-  config::JobConfig job;
-  std::vector<model::PatternPlan> patterns;
-  std::int64_t micro_batch = 1;
-  DeviceChoice device = DeviceChoice::automatic;
-  DType precision = DType::bf16;
-
-  const checkpoint::Info& info() const { return source->info(); }
-};
-
-Evaluation resolve(const EvalArguments& args, const std::string& checkpoint) {
-  Evaluation e;
-  model::ModelConfig assumed;
-  if (args.head_dim > 0) assumed.head_dim = args.head_dim;
-  e.source = weights::open_source(checkpoint, assumed);
-  if (!e.info().job.empty())
-    e.job = config::parse_job(e.info().job, (e.info().directory / checkpoint::manifest_name).string());
-  e.micro_batch = args.micro_batch > 0 ? args.micro_batch : e.job.data.micro_batch;
-  e.device = args.device.empty() ? e.job.job.device : parse_device(args.device);
-  e.precision = args.precision.empty() ? e.job.job.precision : parse_precision(args.precision);
-  for (const auto& text : args.patterns) e.patterns.push_back(config::parse_plan(text, "--pattern"));
-  if (e.patterns.empty()) e.patterns.push_back(e.job.job.pattern);
-  for (const auto& pattern : e.patterns)
-    pattern.validate(e.info().model.layers, e.info().model.heads(), "--pattern");
-  return e;
-}
-
-/// The checkpoint's own, unless its groups do not fit the ranks of this evaluation: then all ranks are one.
-parallel::Settings fitting(parallel::Settings settings, const parallel::World& world) {
-  try {
-    parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group);
-  } catch (const Error&) {
-    settings.shard_group = parallel::all_ranks;
-  }
-  return settings;
-}
-
-session::SessionSettings session_settings(const Evaluation& e, const model::PassShapes& shapes, int threads,
-                                          const parallel::World& world) {
-  return {.model = e.info().model,
-          .shapes = shapes,
-          .use = parallel::Use::evaluation,
-          .parallel = fitting(e.job.parallel, world),  // as in training
-          .optimizer = {},
-          .device = e.device,
-          .precision = e.precision,
-          .threads = threads};
-}
-
 void require_writable_name(const char* option, const std::string& file) {
   if (std::filesystem::is_directory(file))
     fail("{} {}: is a directory; give the name of a file", option, file);
@@ -184,72 +120,8 @@ void require_writable_name(const char* option, const std::string& file) {
     fail("{} {}: there is no directory {}", option, file, parent.string());
 }
 
-/// The held-out windows of a dataset.
-struct HeldOut {
-  evaluation::ValidationSettings settings;
-  data::Manifest manifest;
-
-  bool has_samples() const { return manifest.sample_length > 0; }
-  std::unique_ptr<evaluation::Validator> validator(const parallel::World& world) const;
-};
-
-std::unique_ptr<evaluation::Validator> HeldOut::validator(const parallel::World& world) const {
-  if (!has_samples()) return std::make_unique<evaluation::Validator>(settings, manifest, world);
-  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
-  auto samples = std::make_unique<data::SupervisedSamples>(
-      only, data::WindowSamples::Settings{.split = settings.split,
-                                          .sampling = data::Sampling::ordered,
-                                          .window = settings.window,
-                                          .seed = 0});
-  const auto count =
-      samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
-  return std::make_unique<evaluation::Validator>(std::move(samples), count, evaluation::Validated::labelled,
-                                                 world);
-}
-
-void check_dataset(const Evaluation& e, const HeldOut& held_out) {
-  const auto& directory = held_out.settings.dataset;
-  const auto& info = e.info();
-  if (held_out.manifest.vocab_size != info.model.vocab_size) {
-    fail("{}: its vocabulary has {} tokens, the model's {}; prepare the text with the model's tokenizer",
-         directory.string(), held_out.manifest.vocab_size, info.model.vocab_size);
-  }
-  if (!info.tokenizer.empty() && held_out.manifest.tokenizer != info.tokenizer) {
-    fail("{}: tokenized by {}, the model was trained with {}; prepare the text with the model's tokenizer",
-         directory.string(), held_out.manifest.tokenizer, info.tokenizer);
-  }
-}
-
-HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
-  if (!args.json.empty()) require_writable_name("--json", args.json);
-  if (args.data.empty() && e.info().job.empty()) {
-    fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
-         e.info().directory.string());
-  }
-  if (args.data.empty() && e.job.data.directory.empty()) {
-    fail("{}: was trained on {}; give the one to evaluate on with --data DIR ({}, ...)",
-         e.info().directory.string(), counted(e.job.data.sources.size(), "dataset"),
-         e.job.data.all_sources().front().directory);
-  }
-  HeldOut held_out;
-  auto& settings = held_out.settings;
-  settings.dataset = args.data.empty() ? e.job.data.directory : args.data;
-  settings.split = data::parse_split(args.split);
-  settings.window = args.window > 0 ? args.window : e.job.data.window;
-  settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
-  held_out.manifest = data::read_manifest(settings.dataset);
-  if (held_out.has_samples()) {
-    const auto length = held_out.manifest.sample_length;
-    if (args.window > 0 && args.window != length)
-      fail("--window {}: {} holds samples of {} inputs; leave --window out", args.window,
-           settings.dataset.string(), length);
-    settings.window = length;
-  }
-  check_dataset(e, held_out);
-  return held_out;
-}
-
-void write_json(const std::string& file, const Evaluation& e, const evaluation::ValidationSettings& settings,
+void write_json(const std::string& file, const evaluation::Evaluation& e,
+                const evaluation::ValidationSettings& settings,
                 const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (std::size_t p = 0; p < scores.size(); ++p) {
@@ -272,7 +144,7 @@ void write_json(const std::string& file, const Evaluation& e, const evaluation::
   write_whole_file(file, json_dump(all, 1) + "\n");
 }
 
-void print_scores(const Evaluation& e, const std::vector<evaluation::PatternScore>& scores) {
+void print_scores(const evaluation::Evaluation& e, const std::vector<evaluation::PatternScore>& scores) {
   std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
   if (scores.front().accuracy) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
   for (std::size_t p = 0; p < scores.size(); ++p) {
@@ -285,15 +157,18 @@ void print_scores(const Evaluation& e, const std::vector<evaluation::PatternScor
   fmt::print("{}", report::format_table(rows, 0));
 }
 
-int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
-  HeldOut held_out;
-  world.agree([&] { held_out = find_data(args, e); });
-  const auto& settings = held_out.settings;
-  session::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
+int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, const parallel::World& world) {
+  evaluation::EvaluatedData data;
+  world.agree([&] {
+    if (!args.json.empty()) require_writable_name("--json", args.json);
+    data = evaluation::find_data(args.request, e);
+  });
+  const auto& settings = data.settings;
+  session::Session session(e.session_settings({e.micro_batch, settings.window}, world), world);
   std::unique_ptr<evaluation::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
-    validator = held_out.validator(world);
+    validator = data.validator(world);
   });
   session.store().publish_masters();
   ProgressLine progress;
@@ -310,24 +185,23 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), held_out.has_samples() ? "sample" : "window"),
-             counted(settings.window, held_out.has_samples() ? "input" : "token"), settings.dataset.string(),
+             counted(validator->sequences(), data.has_samples() ? "sample" : "window"),
+             counted(settings.window, data.has_samples() ? "input" : "token"), settings.dataset.string(),
              data::to_string(settings.split));
   if (e.info().tokenizer.empty())
-    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
-               held_out.manifest.tokenizer);
+    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
   print_scores(e, scores);
   return 0;
 }
 
 /// Every rank computes all of it, so that shardings need no case of their own; the root writes.
-int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
+int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, const parallel::World& world) {
   evaluation::TokenRows tokens;
   world.agree([&] {
     require_writable_name("--dump-logits", args.dump_logits);
     tokens = evaluation::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
-  session::Session session(session_settings(e, {1, tokens.length}, args.threads, world), world);
+  session::Session session(e.session_settings({1, tokens.length}, world), world);
   world.agree([&] { weights::load(*e.source, session.store(), session.ops()); });
   session.store().publish_masters();
   std::vector<double> losses;
@@ -344,8 +218,8 @@ int dump_logits(const EvalArguments& args, const Evaluation& e, const parallel::
 
 int evaluate(const EvalArguments& args, const parallel::World& world) {
   const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
-  Evaluation e;
-  world.agree([&] { e = resolve(args, checkpoint); });
+  evaluation::Evaluation e;
+  world.agree([&] { e = evaluation::resolve(args.request, checkpoint); });
   for (const auto& pattern : e.patterns) {
     const auto note = session::other_pattern_note(e.info(), pattern);
     if (world.root() && !note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);

@@ -14,6 +14,8 @@
 #include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/plan/plan.h"
+#include "lib/plan/plan_json.h"
+#include "lib/plan/plan_sizes.h"
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
 #include "lib/session/start_defaults.h"
@@ -68,23 +70,6 @@ std::vector<int> parse_nodes(const std::string& text) {
   return result;
 }
 
-/// What a plan of more ranks than any machine has would only waste time on.
-void check_cluster(const PlanArguments& args) {
-  constexpr int most_ranks = 1 << 20;
-  const auto& cluster = args.cluster;
-  if (cluster.nodes < 1 || cluster.gpus_per_node < 1) {
-    throw po::error("--nodes and --gpus-per-node are at least 1");
-  }
-  auto nodes = args.table;
-  nodes.push_back(cluster.nodes);
-  for (const int n : nodes) {
-    if (std::int64_t{n} * cluster.gpus_per_node > most_ranks) {
-      throw po::error(fmt::format("{} of {} are more than {} GPUs", counted(n, "node"),
-                                  counted(cluster.gpus_per_node, "GPU"), most_ranks));
-    }
-  }
-}
-
 std::string known_names() {
   std::vector<std::string_view> names;
   for (const auto& gpu : plan::known_gpus()) names.push_back(gpu.name);
@@ -126,7 +111,14 @@ std::optional<PlanArguments> parse(const Arguments& args) {
       throw po::error("--table has its own numbers of nodes: leave --nodes out");
     parsed.table = parse_nodes(table);
   }
-  check_cluster(parsed);
+  as_usage_error([&] {
+    auto cluster = parsed.cluster;
+    plan::check_size(cluster);
+    for (const int nodes : parsed.table) {
+      cluster.nodes = nodes;
+      plan::check_size(cluster);
+    }
+  });
   try {
     parsed.cluster.gpu = &plan::find_gpu(gpu);
   } catch (const Error& error) {
@@ -247,60 +239,6 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   for (const auto& caution : plan.cautions) fmt::print("- {}\n", caution);
 }
 
-Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
-  const auto& step = plan.step;
-  Json memory = Json::object(), work = Json::array(), halves = Json::array();
-  for (const auto& part : plan.memory.parts) memory[part.category] = part.bytes;
-  Json json = {{"gpu", cluster.gpu->name},
-               {"nodes", cluster.nodes},
-               {"gpus_per_node", cluster.gpus_per_node},
-               {"link_bytes_per_second", cluster.link_bandwidth()},
-               {"network_bytes_per_second", cluster.network_bandwidth()},
-               {"parameters", plan.parameters},
-               {"memory", std::move(memory)},
-               {"memory_bytes", plan.memory.bytes},
-               {"memory_available", plan.memory.available},
-               {"fits", plan.memory.fits()},
-               {"checkpoint_bytes", plan.checkpoint_bytes},
-               {"checkpoints", plan.checkpoints},
-               {"export_bytes", plan.export_bytes},
-               {"cautions", plan.cautions}};
-  if (!plan.memory.fits()) {
-    json["way_to_fit"] = plan.memory.way_to_fit;
-    return json;
-  }
-  for (const auto& half : step.halves) {
-    halves.push_back({{"pattern", half.pattern}, {"seconds", half.seconds}, {"operations", half.operations}});
-  }
-  for (std::size_t part = 0; part < step.work.size(); ++part) {
-    const auto& w = step.work[part];
-    work.push_back({{"part", to_string(static_cast<Part>(part))},
-                    {"seconds", w.seconds},
-                    {"operations", w.operations},
-                    {"bytes", w.bytes}});
-  }
-  json.update({{"replicas", step.replicas},
-               {"shards", step.shards},
-               {"micro_batches", step.micro_batches},
-               {"tokens", step.tokens},
-               {"halves", std::move(halves)},
-               {"work", std::move(work)},
-               {"step_seconds", step.seconds},
-               {"waiting_seconds", step.waiting},
-               {"slowing_seconds", step.slowing},
-               {"bytes_in_nodes", step.in_nodes.bytes},
-               {"bytes_between_nodes", step.between_nodes.bytes},
-               {"tokens_per_second", step.tokens_per_second()},
-               {"last_half_share_of_peak", step.last_half_share(*cluster.gpu)},
-               {"share_of_peak", step.share(*cluster.gpu)},
-               {"steps", plan.steps},
-               {"validations", plan.validations},
-               {"validation_seconds", step.validation_seconds},
-               {"seconds", plan.seconds},
-               {"gpu_hours", plan.gpu_hours(cluster)}});
-  return json;
-}
-
 void write_json(const std::string& file, const Json& json) {
   if (!file.empty()) write_whole_file(file, json_dump(json, 1) + "\n");
 }
@@ -323,29 +261,24 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
                  "not hidden", "hours", "GPU hours"}};
   Json rows = Json::array();
   std::vector<std::string> problems, cautions;
-  double first = 0;  // tokens/s a GPU of the first line
-  auto cluster = args.cluster;
-  for (const int nodes : args.table) {
-    cluster.nodes = nodes;
-    try {
-      const auto plan = plan::plan_job(job, cluster);
-      require_fit(plan.memory, job, cluster);
-      const auto& step = plan.step;
-      const double rate = step.tokens_per_second() / cluster.ranks();
-      if (first == 0) first = rate;
-      table.push_back({fmt::format("{}", nodes), fmt::format("{}", cluster.ranks()),
-                       fmt::format("{}", step.micro_batches), format_fixed(gib(plan.memory.bytes), 1),
-                       format_fixed(step.seconds, 3), format_fixed(step.tokens_per_second(), 0),
-                       format_fixed(rate, 0), percent_cell(rate / first),
-                       percent_cell(step.last_half_share(*cluster.gpu)),
-                       percent_cell((step.waiting + step.slowing) / step.seconds),
-                       format_fixed(plan.seconds / 3600, 1), format_fixed(plan.gpu_hours(cluster), 0)});
-      rows.push_back(to_json(plan, cluster));
-      cautions = plan.cautions;
-    } catch (const Error& error) {
-      table.push_back({fmt::format("{}", nodes), fmt::format("{}", cluster.ranks()), "below"});
-      problems.push_back(fmt::format("{}: {}", counted(nodes, "node"), error.what()));
+  for (const auto& scaled : plan::plan_sizes(job, args.cluster, args.table)) {
+    const auto& cluster = scaled.cluster;
+    if (!scaled.plan) {
+      table.push_back({fmt::format("{}", cluster.nodes), fmt::format("{}", cluster.ranks()), "below"});
+      problems.push_back(fmt::format("{}: {}", counted(cluster.nodes, "node"), scaled.problem));
+      continue;
     }
+    const auto& plan = *scaled.plan;
+    const auto& step = plan.step;
+    table.push_back({fmt::format("{}", cluster.nodes), fmt::format("{}", cluster.ranks()),
+                     fmt::format("{}", step.micro_batches), format_fixed(gib(plan.memory.bytes), 1),
+                     format_fixed(step.seconds, 3), format_fixed(step.tokens_per_second(), 0),
+                     format_fixed(step.tokens_per_second() / cluster.ranks(), 0),
+                     percent_cell(scaled.of_first), percent_cell(step.last_half_share(*cluster.gpu)),
+                     percent_cell((step.waiting + step.slowing) / step.seconds),
+                     format_fixed(plan.seconds / 3600, 1), format_fixed(plan.gpu_hours(cluster), 0)});
+    rows.push_back(to_json(plan, cluster));
+    cautions = plan.cautions;
   }
   fmt::print("{}", report::format_table(table, 0));
   fmt::print(

@@ -16,16 +16,14 @@
 #include "base/files/pending_file.h"
 #include "base/units.h"
 #include "kernels/ops.h"
-#include "lib/checkpoint/checkpoint.h"
 #include "lib/config/job.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/plan.h"
-#include "lib/run/run_directory.h"
 #include "lib/session/start_defaults.h"
 #include "lib/slurm/batch_script.h"
 #include "lib/slurm/sbatch.h"
-#include "lib/train/trainer.h"
-#include "lib/weights/source.h"
+#include "lib/train/found_run.h"
+#include "lib/train/training_data.h"
 
 namespace ratplus::apps {
 namespace {
@@ -62,50 +60,6 @@ struct SubmitArguments {
   std::string gpu;  ///< the kind of the cluster's GPUs; empty: not told
   bool dry_run = false;
 };
-
-void check_resources(const slurm::Resources& r) {
-  if (r.nodes < 1 || r.nodes > 100'000)
-    throw po::error(fmt::format("--nodes {} is not between 1 and 100000", r.nodes));
-  if (r.ranks_per_node < 1 || r.ranks_per_node > 10'000)
-    throw po::error(fmt::format("{} ranks a node are not between 1 and 10000", r.ranks_per_node));
-  if (r.gpus_per_node < 0 || r.cpus_per_rank < 0)
-    throw po::error("--gpus-per-node and --cpus-per-rank are not negative");
-  if (r.gpus_per_node > 0 && r.ranks_per_node > r.gpus_per_node) {
-    throw po::error(fmt::format("--ranks-per-node {} is more than --gpus-per-node {}, and a rank takes a GPU",
-                                r.ranks_per_node, r.gpus_per_node));
-  }
-  constexpr std::int64_t most_ranks = 1 << 20;
-  if (std::int64_t{r.nodes} * r.ranks_per_node > most_ranks) {
-    throw po::error(fmt::format("--nodes {} of {} are more than {} ranks", r.nodes,
-                                counted(r.ranks_per_node, "rank"), most_ranks));
-  }
-  constexpr int most = 65535;  // that Slurm takes
-  if (r.stop_before < 1 || r.stop_before > most)
-    throw po::error(fmt::format("--stop-before {} is not between 1 and {} s", r.stop_before, most));
-  const auto limit = r.time.empty() ? -1 : slurm::limit_seconds(r.time);
-  if (limit >= 0 && limit <= r.stop_before) {
-    throw po::error(
-        fmt::format("--time {} is {} s, of which --stop-before {} leaves none: the ranks would be told to "
-                    "save at once; ask for more "
-                    "time, or give a smaller --stop-before",
-                    r.time, limit, r.stop_before));
-  }
-  if (r.after.find_first_not_of("0123456789_:,") != std::string::npos)
-    throw po::error(fmt::format("--after {}: the number of a job of Slurm's is wanted", r.after));
-  for (const std::string& option : r.more) {
-    const auto name = option.substr(0, option.find('='));
-    for (const char* own :
-         {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time",
-          "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
-      if (name == own)
-        throw po::error(
-            fmt::format("--sbatch={}: submit sets {} itself, for what it has checked", option, own));
-    }
-    if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
-      throw po::error(
-          fmt::format("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option));
-  }
-}
 
 /// Empty when help was asked for and given.
 std::optional<SubmitArguments> parse(const Arguments& args) {
@@ -145,7 +99,8 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   if (!given->contains("gpus-per-node") && !given->contains("ranks-per-node"))
     throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
   if (!given->contains("ranks-per-node")) r.ranks_per_node = r.gpus_per_node;
-  check_resources(r);
+  if (!r.time.empty()) slurm::limit_seconds(r.time);  // an Error of its own
+  as_usage_error([&] { slurm::check(r); });
   if (!parsed.gpu.empty()) {
     if (r.gpus_per_node == 0) throw po::error("--gpu is the kind of --gpus-per-node, which is missing");
     plan::find_gpu(parsed.gpu);
@@ -189,33 +144,6 @@ std::string check_fits(const config::JobConfig& job, const SubmitArguments& args
                      plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
 }
 
-/// What the job will begin with, as a text.
-struct Start {
-  bool finished = false;
-  std::string text;
-};
-
-Start check_start(const config::JobConfig& job, const train::TrainingData& data, const slurm::Resources& r) {
-  run::check_directories(job);
-  const auto newest = checkpoint::newest(job.job.directory);
-  const auto state = run::look_at_run(job, true, newest);
-  if (state.checkpoint) {
-    train::look_at_start(job, data, *state.checkpoint, true);
-    const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
-    return {state.finished, fmt::format(fmt::runtime(text), state.step, job.schedule.steps)};
-  }
-  const std::string length = counted(job.schedule.steps, "step");
-  if (job.job.kind == config::Kind::pretrain) return {false, length + " from initial weights"};
-  // The run that is waited for has a directory since it was submitted, and a checkpoint only later.
-  if (!r.after.empty() && !weights::find(job.job.from)) {
-    return {false, fmt::format("{} from {}, which is not there yet and will be checked when the job starts",
-                               length, job.job.from)};
-  }
-  const auto from = weights::resolve(job.job.from);
-  train::look_at_start(job, data, from, false);
-  return {false, fmt::format("{} from {}", length, from.string())};
-}
-
 /// A second job in the same run directory would wait in the queue only to fail there.
 void check_not_queued(const fs::path& note) {
   if (!fs::exists(note)) return;
@@ -227,7 +155,7 @@ void check_not_queued(const fs::path& note) {
          note.parent_path().string(), job, state, job);
 }
 
-std::string describe(const config::JobConfig& job, const slurm::Resources& r, const Start& start) {
+std::string describe(const config::JobConfig& job, const slurm::Resources& r, const train::Outlook& start) {
   const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
   return fmt::format("{}: {}, {} parameters, {}\n{} x {} = {}; batch {} = {} x {} of {}\n", job.job.directory,
                      to_string(job.job.kind), model::parameter_count(job.model), start.text,
@@ -281,7 +209,7 @@ int submit(const SubmitArguments& args) {
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);
   const auto data = train::check_data(job, r.rank_nodes());
-  const Start start = check_start(job, data, r);
+  const auto start = train::look_ahead(job, data, !r.after.empty());
   if (start.finished) {
     fmt::print("{}: finished already, {}; nothing is submitted\n", job.job.directory, start.text);
     return 0;

@@ -1,7 +1,6 @@
 // ratplus train: pretrain or adapt a model, as a job file says.
 #include <fmt/core.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -18,13 +17,13 @@
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "lib/checkpoint/checkpoint.h"
-#include "lib/checkpoint/verify.h"
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
 #include "lib/run/run_end.h"
 #include "lib/run/run_record.h"
 #include "lib/session/start_defaults.h"
-#include "lib/weights/convert.h"
+#include "lib/train/found_run.h"
+#include "lib/train/last_weights.h"
 
 namespace ratplus::apps {
 namespace {
@@ -92,61 +91,16 @@ std::optional<TrainArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// What the run directory holds, and damaged checkpoints that are passed over.
-struct FoundRun {
-  run::RunState state;
-  std::vector<checkpoint::Damaged> damaged;
-  std::int64_t verified_bytes = 0;  ///< of checkpoints, by all ranks
-  double verified_seconds = 0;
-};
-
-/// The newest checkpoint of the run; whole, if it is to be resumed. The root looks, once for all ranks.
-FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
-  world.agree([&] {
-    if (!world.root()) return;
-    run::check_directories(job);
-    if (resume) run::check_resumable(job);
+/// What the job finds in its run directory; verifying a large checkpoint shows how far it has come.
+train::FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+  ProgressLine progress;
+  std::int64_t read = 0;
+  return train::find_run(job, resume, world, [&](std::int64_t bytes) {
+    read += bytes;
+    constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
+    if (world.root() && read > worth_saying)
+      progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
   });
-  FoundRun found;
-  std::optional<std::filesystem::path> checkpoint;
-  if (resume) {
-    ProgressLine progress;
-    const auto began = std::chrono::steady_clock::now();
-    std::int64_t read = 0;
-    auto whole = checkpoint::newest_whole(job.job.directory, world, [&](std::int64_t bytes) {
-      read += bytes;
-      constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
-      if (world.root() && read > worth_saying)
-        progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
-    });
-    checkpoint = whole.newest;
-    found.damaged = std::move(whole.damaged);
-    found.verified_bytes = world.sum(read);
-    found.verified_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-  }
-  auto& state = found.state;
-  const auto chosen = world.from_root([&] {
-    if (!resume) checkpoint = checkpoint::newest(job.job.directory);
-    state = run::look_at_run(job, resume, checkpoint);
-    return state.checkpoint ? state.checkpoint->string() : std::string();
-  });
-  if (!chosen.empty()) state.checkpoint = chosen;
-  state.step = world.max(state.step);
-  state.finished = world.max(std::int64_t{state.finished}) != 0;
-  return found;
-}
-
-/// Says what is wrong with checkpoints that were passed over, and keeps them from being taken for whole ones.
-void set_aside(const FoundRun& found, const parallel::World& world, TrainDisplay& display) {
-  for (const auto& damaged : found.damaged) {
-    world.agree([&] {
-      if (world.root()) checkpoint::set_aside(damaged.directory);
-    });
-    display.say(damaged.reason);
-    display.say(fmt::format("{} is not whole: renamed to {}.damaged, and the one before it is taken, {}",
-                            damaged.directory.string(), damaged.directory.filename().string(),
-                            found.state.checkpoint->string()));
-  }
 }
 
 /// A picture is no reason for a finished run to fail.
@@ -158,32 +112,18 @@ void draw_losses(const std::filesystem::path& run, TrainDisplay& display) {
   }
 }
 
-/// The last weights as safetensors (checkpoint.dtype), by the root.
+/// The last weights as safetensors, where the job asks for them.
 void export_weights(const config::JobConfig& job, const parallel::World& world) {
-  if (job.checkpoint.dtype == config::Export::none) return;
-  world.agree([&] {
-    if (!world.root()) return;
-    const std::filesystem::path run = job.job.directory;
-    const auto file = run / "weights.safetensors";
-    const auto source = weights::open_source(run);
-    ProgressLine progress;
-    std::int64_t done = 0;
-    const weights::ExportOptions options{
-        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
-        .force = true,
-        .progress = [&](std::int64_t bytes) {
-          if (StopSignal::received() != 0) {
-            fail("{}: stopped by {} while it was written; --resume writes it", file.string(),
-                 name_of_signal(StopSignal::received()));
-          }
-          done += bytes;
-          progress.update(fmt::format("exporting {}: {} of {}", file.string(), format_bytes(done),
-                                      format_bytes(4 * model::parameter_count(job.model))));
-        }};
-    weights::convert(*source, file, options);
-    progress.finish();
-    progress.print(fmt::format("weights: {} ({})", file.string(), to_string(job.checkpoint.dtype)));
+  ProgressLine progress;
+  std::int64_t done = 0;
+  const auto file = train::export_last_weights(job, world, [&](std::int64_t bytes) {
+    done += bytes;
+    progress.update(fmt::format("exporting {}: {} of {}", train::last_weights_file(job).string(),
+                                format_bytes(done), format_bytes(4 * model::parameter_count(job.model))));
   });
+  if (!file || !world.root()) return;
+  progress.finish();
+  progress.print(fmt::format("weights: {} ({})", file->string(), to_string(job.checkpoint.dtype)));
 }
 
 /// Adds to the record of a start how it ended. Where that cannot be written, on a full disk say, the end is the same.
@@ -214,15 +154,6 @@ void note_failure(const std::filesystem::path& start_file, train::Trainer& train
   note_end(start_file, {.how = run::RunEnd::How::failed,
                         .step = trainer.step(),
                         .message = lost.empty() ? message : message + "; " + lost});
-}
-
-/// Whether the run's last start came to its end: after the last save there are the validation, the export, the picture
-/// and the record of the end.
-bool is_complete(const config::JobConfig& job, const parallel::World& world) {
-  return world.from_root([&] {
-    const auto end = run::read_run_end(job.job.directory);
-    return std::string(end && end->how == run::RunEnd::How::finished ? "yes" : "");
-  }) == "yes";
 }
 
 /// The status of the command.
@@ -284,7 +215,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   job = train::complete_schedule(std::move(job), world);
   const auto found_run = find_run(job, args.resume, world);
   const auto& found = found_run.state;
-  if (found.finished && is_complete(job, world)) {
+  if (found.finished && train::is_complete(job, world)) {
     if (world.root()) {
       fmt::print("{}: finished already, {} of {} steps ({})\n", job.job.directory, found.step,
                  job.schedule.steps, found.checkpoint->string());
@@ -299,36 +230,12 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) run.emplace(job);
   });
   TrainDisplay display(job, world, run ? &*run : nullptr);
-  set_aside(found_run, world, display);
+  for (const auto& line : train::set_aside(found_run, world)) display.say(line);
   if (found_run.verified_bytes > 0) {
     display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found_run.verified_bytes),
                             format_duration(found_run.verified_seconds)));
   }
-  if (args.resume && !found.checkpoint)
-    display.say("no checkpoint to resume from: starting at the beginning");
-  if (found.told_step > found.step && found_run.damaged.empty()) {
-    display.say(
-        fmt::format("warning: the run tells of a checkpoint of step {}, and the newest that is here is of "
-                    "step {}: are all file "
-                    "systems mounted? Training goes on from the older one",
-                    found.told_step, found.step));
-  }
-  if (start.checkpoint && !start.resume) {
-    if (const auto note = session::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
-      display.say("warning: " + note);
-  }
-  if (!start.same_data) {
-    display.say(
-        "the checkpoint or the dataset is of an older version and has no checksum of the tokens: that the "
-        "data are "
-        "the same is known by their sizes alone");
-  }
-  if (start.checkpoint && start.checkpoint->tokenizer.empty()) {
-    display.say(fmt::format(
-        "{} does not say which tokenizer its weights were trained with: that of {} is taken to be "
-        "it",
-        start.checkpoint->directory.string(), job.data.directory));
-  }
+  for (const auto& note : train::start_notes(job, args.resume, found_run, start)) display.say(note);
   train::Trainer trainer(job, world, dataset, start, display);
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;

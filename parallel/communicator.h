@@ -105,9 +105,13 @@ struct MeshGroups {
   std::unique_ptr<Communicator> replicas;  ///< mesh.replica_ranks: all-reduce what the shards have summed
 };
 
-/// Tensors are where `ops` keeps its own: they travel by MPI on CPUs, by NCCL on GPUs. Every rank of the world calls
-/// this with its own place in one mesh.
+/// Tensors are where `ops` keeps its own: they travel by MPI on CPUs, by NCCL on GPUs, and groups of one rank call neither.
+/// Every rank of the world calls this with its own place in one mesh.
 MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh);
+
+/// A group of this rank alone, which sends nothing: a sum is its own term, a gather its own part. Tensors in host memory, or
+/// on any device where part and whole are the same memory.
+std::unique_ptr<Communicator> make_solo_communicator();
 
 /// Tensors in host memory, by MPI's non-blocking collectives among these ranks of the world, of which this is one;
 /// every rank of the world calls this with its own group.

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "base/error.h"
 #include "kernels/ops.h"
 #include "parallel/communicator.h"
 #include "parallel/nccl_communicator.h"
@@ -9,8 +10,9 @@ namespace ratplus::parallel {
 
 MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh) {
   const auto connect = [&](const std::vector<int>& ranks, bool exchanges) {
-    // Groups of a single rank exchange nothing; MPI connects them, too, on whatever device.
-    if (!exchanges || ops.device().kind == DeviceKind::cpu) return make_mpi_communicator(world, ranks);
+    if (!exchanges) return make_solo_communicator();
+    require(world.connected(), "a mesh of several ranks on a solo world");
+    if (ops.device().kind == DeviceKind::cpu) return make_mpi_communicator(world, ranks);
     return make_nccl_communicator(ops, world, ranks);
   };
   MeshGroups groups;

@@ -166,12 +166,11 @@ void ParameterStore::note(std::string_view kind, std::size_t unit) {
   if (timeline_ != nullptr) timeline_->at(kind, units_[unit].name);
 }
 
-/// Tells the pass's place: a backward asks for a unit's weights first, and then for its gradient.
 Tensor ParameterStore::weights(std::size_t unit) {
-  watchdog_.at("forward", units_[unit].name);
+  watchdog_.at(phase(), units_[unit].name);
   if (kept_whole(unit)) {
     state_[unit].gathering.wait();
-    note("forward", unit);
+    note(phase(), unit);
     return state_[unit].weights;
   }
   PassingBuffer* buffer = fetch(unit);
@@ -179,7 +178,7 @@ Tensor ParameterStore::weights(std::size_t unit) {
           weight_buffers_.size());
   buffer->request.wait();
   buffer->in_use = true;
-  note("forward", unit);
+  note(phase(), unit);
   return buffer->whole;
 }
 
@@ -225,12 +224,14 @@ void ParameterStore::wait_all() {
 void ParameterStore::begin_update() {
   for (auto& unit : state_) unit.gradient_fresh = true;
   started_ = false;
+  backward_ = false;
 }
 
 void ParameterStore::begin_micro_batch(bool last) {
   first_micro_batch_ = !started_;
   last_micro_batch_ = last;
   started_ = true;
+  backward_ = false;
 }
 
 /// The buffer in which the unit's gradient is forming; an earlier micro-batch's may still be on its way in another.
@@ -262,8 +263,9 @@ void ParameterStore::clear_gaps(PassingBuffer& buffer, std::size_t unit) {
 }
 
 ParameterStore::Gradient ParameterStore::gradient(std::size_t unit) {
-  watchdog_.at("backward", units_[unit].name);
-  note("backward", unit);
+  backward_ = true;
+  watchdog_.at(phase(), units_[unit].name);
+  note(phase(), unit);
   auto& state = state_[unit];
   if (kept_whole(unit)) return {state.gradient, std::exchange(state.gradient_fresh, false)};
   if (PassingBuffer* buffer = gradient_buffer(unit)) return {buffer->whole, false};
@@ -358,6 +360,7 @@ void ParameterStore::sum_over_replicas(std::size_t unit) {
 }
 
 void ParameterStore::finish_gradients() {
+  backward_ = false;
   if (timeline_ != nullptr) timeline_->at("sums of gradients");
   settle_scattered(0);
   // In the order in which they were sent: several may be a unit's, of one micro-batch after another.

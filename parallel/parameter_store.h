@@ -59,7 +59,9 @@ class ParameterStore {
   /// Starts to bring a unit's weights here, if there is room; what weights() will wait for. To be called for the units
   /// to come in their order, nearest first: those that are here already stay.
   void prefetch(std::size_t unit);
-  /// The unit's weights, flat [>= numel] in the compute type, until release().
+  /// The unit's weights, flat [>= numel] in the compute type, until release(). Reports the pass's place to the watchdog
+  /// and the timeline: "backward" from a micro-batch's first gradient() to the next micro-batch or finish_gradients(),
+  /// "forward" elsewhere.
   Tensor weights(std::size_t unit);
   void release(std::size_t unit);
   /// Room for the unit's gradient, until gradient_ready(). Fresh at the first call of an update, and in `full` of a
@@ -124,6 +126,7 @@ class ParameterStore {
   };
 
   void note(std::string_view kind, std::size_t unit);
+  const char* phase() const { return backward_ ? "backward" : "forward"; }
   bool kept_whole(std::size_t unit) const;
   std::int64_t part_size(std::size_t unit) const;
   std::int64_t whole_size(std::size_t unit) const { return part_size(unit) * mesh().shards; }
@@ -162,6 +165,7 @@ class ParameterStore {
   bool started_ = false;  ///< a micro-batch of this update has begun
   bool first_micro_batch_ = true;
   bool last_micro_batch_ = true;
+  bool backward_ = false;  ///< a gradient of this micro-batch has been asked for
 };
 
 }  // namespace ratplus::parallel

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <climits>
 #include <cstdlib>
 #include <exception>
 #include <map>
@@ -144,8 +145,17 @@ World::World() {
     nodes_ = number_nodes(made_up_nodes(layout, size_));
 }
 
+World::World(Solo) : connected_(false), nodes_{0} {
+  std::array<char, HOST_NAME_MAX + 1> name{};
+  if (gethostname(name.data(), name.size() - 1) == 0) host_ = name.data();
+  board_ = std::make_unique<NodeBoard>("", 1, 0);
+  board_->own().process = static_cast<std::int32_t>(getpid());
+  watchdog_ = std::make_unique<Watchdog>(Watchdog::Rank{rank_, host_, true}, size_, *board_);
+}
+
 World::~World() {
   watchdog_->leave();
+  if (!connected_) return;
   const Watchdog::Waiting waiting(*watchdog_, "the end of all ranks");
   MPI_Finalize();
 }
@@ -163,6 +173,7 @@ void World::sum(std::span<double> values) const {
 }
 
 std::int64_t World::sum(std::int64_t value) const {
+  if (!connected_) return value;
   std::int64_t total = 0;
   MPI_Request request = MPI_REQUEST_NULL;
   MPI_Iallreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &request);
@@ -171,6 +182,7 @@ std::int64_t World::sum(std::int64_t value) const {
 }
 
 std::int64_t World::max(std::int64_t value) const {
+  if (!connected_) return value;
   std::int64_t largest = 0;
   MPI_Request request = MPI_REQUEST_NULL;
   MPI_Iallreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD, &request);
@@ -179,6 +191,7 @@ std::int64_t World::max(std::int64_t value) const {
 }
 
 std::vector<std::int64_t> World::all(std::int64_t value) const {
+  if (!connected_) return {value};
   std::vector<std::int64_t> values(static_cast<std::size_t>(size_));
   MPI_Request request = MPI_REQUEST_NULL;
   MPI_Iallgather(&value, 1, MPI_INT64_T, values.data(), 1, MPI_INT64_T, MPI_COMM_WORLD, &request);
@@ -191,6 +204,7 @@ std::vector<double> World::all(std::span<const double> values) const {
 }
 
 std::vector<double> World::gather(std::span<const double> values, const char* kind) const {
+  if (!connected_) return {values.begin(), values.end()};
   const auto count = static_cast<int>(values.size());
   std::vector<double> parts(values.size() * static_cast<std::size_t>(size_));
   MPI_Request request = MPI_REQUEST_NULL;
@@ -200,6 +214,7 @@ std::vector<double> World::gather(std::span<const double> values, const char* ki
 }
 
 std::vector<std::string> World::all(const std::string& text) const {
+  if (!connected_) return {text};
   const auto lengths = all(static_cast<std::int64_t>(text.size()));
   std::vector<int> counts, places;
   int total = 0;
@@ -225,6 +240,7 @@ std::string World::broadcast(const std::string& text) const {
 }
 
 std::string World::broadcast(const std::string& text, int from) const {
+  if (!connected_) return text;
   auto length = static_cast<std::int64_t>(text.size());
   MPI_Request request = MPI_REQUEST_NULL;
   MPI_Ibcast(&length, 1, MPI_INT64_T, from, MPI_COMM_WORLD, &request);
@@ -264,6 +280,7 @@ std::string World::from_root(const std::function<std::string()>& f) const {
 void World::abort(int status) const {
   board_->may_report();  // it has been said
   watchdog_->leave();
+  if (!connected_) std::_Exit(status);
   MPI_Abort(MPI_COMM_WORLD, status);
   std::abort();
 }

@@ -22,11 +22,16 @@ class AgreedError : public Error {
 /// All ranks of the job. Initialises MPI in its constructor and ends it in its destructor; one object, made by the
 /// commands that need ranks, used by the main thread alone. Started without mpirun or srun, it is one rank.
 ///
+/// World::solo() is one rank without MPI, for commands that use one rank whatever started them (plans, tests of a store):
+/// nothing here, nor a store or a session on it, calls MPI. Any number of them may live, before MPI starts or beside it.
+///
 /// Tensors travel through a Communicator; what is here are host values: counts, norms, flags, messages. Its watchdog sees
 /// to it that none of this waits for ever.
 class World {
  public:
   World();
+  /// One rank alone, without MPI: rank 0 of 1, its sums and texts its own.
+  static World solo() { return World(Solo{}); }
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -40,6 +45,8 @@ class World {
   /// RATPLUS_TEST_NODES=0,0,1,1 names another node for each rank than its own; local_rank() and host() stay true.
   const std::vector<int>& nodes() const { return nodes_; }
   bool root() const { return rank_ == 0; }
+  /// Whether ranks are connected by MPI: false for a solo world.
+  bool connected() const { return connected_; }
 
   Watchdog& watchdog() const { return *watchdog_; }
 
@@ -66,7 +73,7 @@ class World {
   /// system at different moments. Throws as agree does.
   std::string from_root(const std::function<std::string()>& f) const;
 
-  /// Ends every rank at once with this status, for a failure that the others cannot know of.
+  /// Ends every rank (a solo world: this process) at once with this status, for a failure that the others cannot know of.
   [[noreturn]] void abort(int status) const;
 
   /// CPU threads for this rank: `wanted` if positive, else OMP_NUM_THREADS, else this rank's share of the cores it
@@ -78,11 +85,15 @@ class World {
   std::int64_t host_memory() const;
 
  private:
+  struct Solo {};
+  explicit World(Solo);
+
   std::string broadcast(const std::string& text, int from) const;
   /// Ranks of this host in a control group (CgroupLimit::group).
   int sharers_of(std::uint64_t group) const;
   std::vector<double> gather(std::span<const double> values, const char* kind) const;
 
+  bool connected_ = true;
   int rank_ = 0;
   int size_ = 1;
   int local_rank_ = 0;

@@ -10,11 +10,12 @@ usage() {
   cat <<'END'
 tests/lint.sh - clang-format, shellcheck and clang-tidy over all sources
 
-Usage: tests/lint.sh [--format | --shell | --tidy] [--help]
+Usage: tests/lint.sh [--format | --shell | --tidy | --self-test] [--help]
 
   --format         only clang-format: files that it would change (clang-format -i FILE changes them)
   --shell          only shellcheck, over all shell scripts
   --tidy           only clang-tidy, over the program without its CUDA part, in build-tidy/; .clang-tidy lists its checks
+  --self-test      tests/lint_test.sh: that one line of each kind is refused by name
   --help           this text
 
 Installs the Debian packages that are missing (clang-format, clang-tidy, shellcheck). Its exit status is 0 where nothing
@@ -58,6 +59,7 @@ case ${1:-} in
   --format) lint_format ;;
   --shell) lint_shell ;;
   --tidy) lint_tidy ;;
+  --self-test) exec bash tests/lint_test.sh ;;
   -h | --help) usage && exit ;;
   *) die "unknown option '$1'; --help lists the known ones" ;;
 esac

@@ -1,7 +1,6 @@
 #include "base/files/append_file.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -22,16 +21,8 @@ AppendFile::AppendFile(std::filesystem::path file, int flags)
 
 void AppendFile::add(std::string_view piece) {
   waiting_ += piece;
-  std::size_t written = 0;
-  while (written < waiting_.size()) {
-    const auto count = ::write(descriptor_.get(), waiting_.data() + written, waiting_.size() - written);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      error_ = errno;
-      break;
-    }
-    written += static_cast<std::size_t>(count);
-  }
+  const auto written = write_fully(descriptor_, waiting_);
+  if (written < waiting_.size()) error_ = errno;
   waiting_.erase(0, written);
   if (waiting_.size() > most_waiting) fail("{}", trouble());
 }

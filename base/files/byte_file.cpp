@@ -16,11 +16,6 @@ namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
 
-[[noreturn]] void fail_writing(const std::filesystem::path& file) {
-  const int error = errno;
-  fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
-}
-
 }  // namespace
 
 ByteReader::ByteReader(std::filesystem::path file) : path_(std::move(file)), file_(path_, O_RDONLY) {
@@ -60,10 +55,10 @@ std::string ByteReader::read(std::int64_t offset, std::int64_t count) const {
   return bytes;
 }
 
-ByteWriter::ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as)
-    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC) {
+ByteWriter::ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as, Pages pages)
+    : shown_(std::move(shown_as)), file_(file, O_WRONLY | O_CREAT | O_TRUNC), pages_(pages) {
   if (!file_.ok()) fail_writing(shown_);
-  behind_ = WriteBehind(file, shown_);
+  if (pages_ == Pages::dropped) behind_ = WriteBehind(file, shown_);
   buffer_.reserve(buffer_bytes);
 }
 
@@ -84,13 +79,8 @@ void ByteWriter::flush() {
 }
 
 void ByteWriter::write_through(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(file_.get(), bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_writing(shown_);
-    behind_.wrote(written);
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
+  if (write_fully(file_, bytes) < bytes.size()) fail_writing(shown_);
+  if (pages_ == Pages::dropped) behind_.wrote(std::ssize(bytes));
 }
 
 void ByteWriter::overwrite(std::int64_t offset, std::string_view bytes) {

@@ -37,8 +37,12 @@ class ByteReader {
 /// A file written from front to back, through a buffer; what was written may be changed in place.
 class ByteWriter {
  public:
+  /// What of the file stays in the system's page cache: the part behind the place that is written is dropped
+  /// (page_cache.h), or all is kept for a reader to come.
+  enum class Pages { dropped, kept };
+
   /// Replaces a file of this name. Messages name `shown_as`, what the file is to be called.
-  ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as);
+  ByteWriter(const std::filesystem::path& file, std::filesystem::path shown_as, Pages pages = Pages::dropped);
 
   /// Bytes so far.
   std::int64_t size() const { return size_; }
@@ -57,6 +61,7 @@ class ByteWriter {
   std::filesystem::path shown_;
   Descriptor file_;
   WriteBehind behind_;
+  Pages pages_;
   std::vector<char> buffer_;
   std::int64_t size_ = 0;
 };

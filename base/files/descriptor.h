@@ -1,7 +1,9 @@
 // Descriptor: an open file of POSIX, closed with the object.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <string_view>
 #include <utility>
 
 namespace ratplus {
@@ -29,6 +31,19 @@ class Descriptor {
  private:
   int value_ = -1;
 };
+
+/// Writes bytes at the file's position, on after signals. Returns how many were written: fewer than there are where write(2)
+/// fails, whose errno stands then.
+std::size_t write_fully(const Descriptor& out, std::string_view bytes);
+
+enum class Lock { shared, exclusive };
+enum class Locked {
+  yes,
+  held_elsewhere,  ///< by another process, or another opening of the file
+  unsupported,     ///< the file system has no locks (Lustre, NFS); errno says more
+};
+/// Locks an open file (flock(2)) without waiting, until its last descriptor is closed.
+Locked try_lock(int descriptor, Lock lock);
 
 /// Whether the open file is the one of this name: another process may have renamed or removed it since it was opened.
 bool has_name(const Descriptor& open, const std::filesystem::path& file);

@@ -1,10 +1,7 @@
 #include "base/files/file_lock.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 
-#include <cerrno>
-#include <cstring>
 #include <system_error>
 
 #include "base/error.h"
@@ -16,12 +13,11 @@ FileLock::FileLock(const std::filesystem::path& file, const std::filesystem::pat
                    After after) {
   do {
     descriptor_ = Descriptor(file, O_RDWR | O_CREAT);
-    if (!descriptor_.ok())
-      fail("cannot write {}: {}{}", file.string(), std::strerror(errno), write_advice(errno));
-    if (::flock(descriptor_.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) break;  // no locks here
+    if (!descriptor_.ok()) fail_writing(file);
+    const auto locked = try_lock(descriptor_.get(), Lock::exclusive);
+    if (locked == Locked::unsupported) break;
+    if (locked == Locked::held_elsewhere)
       fail("{}: another {} is at work here; wait for it, or write to another place", place.string(), who);
-    }
   } while (after == After::remove && !has_name(descriptor_, file));
   if (after == After::remove) removed_ = file;
 }

@@ -16,20 +16,6 @@
 namespace ratplus {
 namespace {
 
-[[noreturn]] void fail_writing(const std::filesystem::path& file) {
-  const int error = errno;
-  fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
-}
-
-void write_all(const Descriptor& out, std::string_view bytes, const std::filesystem::path& shown_as) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(out.get(), bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_writing(shown_as);
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
-
 /// Opens an empty file that no other writer has open, as far as the file system has locks: waits for the other one.
 Descriptor open_alone(const std::filesystem::path& file, const std::filesystem::path& shown_as) {
   while (true) {
@@ -46,6 +32,11 @@ Descriptor open_alone(const std::filesystem::path& file, const std::filesystem::
 }
 
 }  // namespace
+
+void fail_writing(const std::filesystem::path& file) {
+  const int error = errno;
+  fail("cannot write {}: {}{}", file.string(), std::strerror(error), write_advice(error));
+}
 
 const char* write_advice(int error_number) {
   switch (error_number) {
@@ -128,7 +119,7 @@ void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
   Descriptor out;  // before the file: it is locked until the file is committed or removed
   PendingFile pending(file, shown);
   out = open_alone(pending.path(), shown);
-  write_all(out, bytes, shown);
+  if (write_fully(out, bytes) < bytes.size()) fail_writing(shown);
   pending.commit();
 }
 

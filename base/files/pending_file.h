@@ -43,6 +43,9 @@ void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
 /// Throws Error naming the file.
 std::string read_whole_file(const std::filesystem::path& file);
 
+/// Throws Error of a file that could not be written, with the reason in errno and the way out.
+[[noreturn]] void fail_writing(const std::filesystem::path& file);
+
 /// What the user can do about an errno value met while writing, to end a message with ("" where nothing is
 /// known).
 const char* write_advice(int error_number);

@@ -1,11 +1,8 @@
 #include "data/prepare/unit_file.h"
 #include "base/json_dump.h"
 
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -21,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
-
 fs::path name_of(const fs::path& directory, std::int64_t number, const std::string& rest) {
   return directory / fmt::format("unit-{:06}{}", number, rest);
 }
@@ -35,60 +30,22 @@ bool is_narrow(std::int64_t vocab_size) {
   return vocab_size <= 65536;
 }
 
-template <typename T>
-void append(OutputFile& file, std::span<const T> values) {
-  file.write(std::as_bytes(values));
-}
-
 }  // namespace
 
-OutputFile::OutputFile(const fs::path& file)
-    : file_(file), descriptor_(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
-  if (descriptor_ < 0)
-    fail("cannot write {}: {}{}", file.string(), std::strerror(errno), write_advice(errno));
-  buffer_.reserve(buffer_bytes);
-}
+UnitWriter::PartFile::PartFile(const fs::path& file)
+    : file_(file), out_(file, file, ByteWriter::Pages::kept) {}
 
-OutputFile::~OutputFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : file_(std::move(other.file_)),
-      buffer_(std::move(other.buffer_)),
-      descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-void OutputFile::write(std::span<const std::byte> bytes) {
-  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-  if (buffer_.size() >= buffer_bytes) flush();
-}
-
-void OutputFile::flush() {
-  for (std::size_t at = 0; at < buffer_.size();) {
-    const ssize_t written = ::write(descriptor_, buffer_.data() + at, buffer_.size() - at);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("cannot write {}: {}{}", file_.string(), std::strerror(errno), write_advice(errno));
-    at += static_cast<std::size_t>(written);
-  }
-  buffer_.clear();
-}
-
-void OutputFile::close() {
-  flush();
-  const bool synced = ::fsync(descriptor_) == 0;
-  const int error = errno;
-  const bool closed = ::close(std::exchange(descriptor_, -1)) == 0;
-  if (!synced || !closed) {
-    fail("cannot write {}: {}{}", file_.string(), std::strerror(synced ? errno : error), write_advice(error));
-  }
+void UnitWriter::PartFile::close() {
+  out_.close();
+  sync_path(file_);
 }
 
 UnitWriter::UnitWriter(fs::path directory, std::int64_t number, std::int64_t vocab_size)
     : directory_(std::move(directory)), number_(number), narrow_(is_narrow(vocab_size)) {
   fs::remove(name_of(directory_, number, ".json"));  // an older unit of this number is one no longer
   for (const Split split : {Split::train, Split::validation}) {
-    parts_.push_back({OutputFile(part_name(directory_, number, split, "tokens")),
-                      OutputFile(part_name(directory_, number, split, "documents"))});
+    parts_.push_back({PartFile(part_name(directory_, number, split, "tokens")),
+                      PartFile(part_name(directory_, number, split, "documents"))});
   }
 }
 
@@ -98,13 +55,13 @@ void UnitWriter::add(Split split, const TokenizedDocument& document, std::int32_
   if (narrow_) {
     std::vector<std::uint16_t> narrow(document.tokens.begin(), document.tokens.end());
     narrow.push_back(static_cast<std::uint16_t>(end_of_text));
-    append(part.tokens, std::span<const std::uint16_t>(narrow));
+    part.tokens.append(std::span<const std::uint16_t>(narrow));
   } else {
-    append(part.tokens, std::span<const std::int32_t>(document.tokens));
-    append(part.tokens, std::span<const std::int32_t>(&end_of_text, 1));
+    part.tokens.append(std::span<const std::int32_t>(document.tokens));
+    part.tokens.append(std::span<const std::int32_t>(&end_of_text, 1));
   }
   const UnitDocument entry{.tokens = std::ssize(document.tokens) + 1, .text_hash = document.text_hash};
-  append(part.documents, std::span<const UnitDocument>(&entry, 1));
+  part.documents.append(std::span<const UnitDocument>(&entry, 1));
   tokens_[s] += entry.tokens;
   ++documents_[s];
 }

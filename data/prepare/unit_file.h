@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/files/byte_file.h"
 #include "data/dataset/manifest.h"
 #include "data/prepare/token_pipeline.h"
 
@@ -40,25 +41,6 @@ struct UnitDocument {
   std::array<std::uint64_t, 2> text_hash{};
 };
 
-/// A file that is written from its beginning to its end. Throws Error naming it.
-class OutputFile {
- public:
-  explicit OutputFile(const std::filesystem::path& file);
-  ~OutputFile();
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
-
-  void write(std::span<const std::byte> bytes);
-  /// All that was written is on the disk.
-  void close();
-
- private:
-  void flush();
-  std::filesystem::path file_;
-  std::vector<std::byte> buffer_;
-  int descriptor_;
-};
-
 /// Writes unit `number` into `directory`: tokens and documents of each split as plain arrays, and, last of all,
 /// unit-NUMBER.json, without which there is no such unit.
 class UnitWriter {
@@ -68,9 +50,24 @@ class UnitWriter {
   void finish(UnitInfo info);
 
  private:
+  /// Values one after another.
+  class PartFile {
+   public:
+    explicit PartFile(const std::filesystem::path& file);
+    template <typename T>
+    void append(std::span<const T> values) {
+      out_.write({reinterpret_cast<const char*>(values.data()), values.size_bytes()});
+    }
+    /// All that was appended is on the disk.
+    void close();
+
+   private:
+    std::filesystem::path file_;
+    ByteWriter out_;
+  };
   struct Part {
-    OutputFile tokens;
-    OutputFile documents;
+    PartFile tokens;
+    PartFile documents;
   };
   std::filesystem::path directory_;
   std::int64_t number_;

@@ -1,7 +1,6 @@
 #include "lib/checkpoint/in_use.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 
 #include <cerrno>
 #include <system_error>
@@ -15,8 +14,7 @@ namespace fs = std::filesystem;
 
 InUse::InUse(const fs::path& directory) : manifest_(directory / manifest_name, O_RDONLY) {
   const bool gone = !manifest_.ok() && errno == ENOENT;
-  const bool going =
-      manifest_.ok() && ::flock(manifest_.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  const bool going = manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
   if (!gone && !going)
     return;  // without locks (Lustre, NFS) a pruned checkpoint is noticed by its missing files
   fail(
@@ -33,7 +31,7 @@ void remove_unused(const fs::path& directory) {
   }
   const Descriptor manifest(directory / manifest_name,
                             O_RDWR);  // NFS locks alone only what may be written
-  if (manifest.ok() && ::flock(manifest.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
+  if (manifest.ok() && try_lock(manifest.get(), Lock::exclusive) == Locked::held_elsewhere) return;
   fs::remove(directory / manifest_name, ignored);
   fs::remove_all(directory, ignored);
 }

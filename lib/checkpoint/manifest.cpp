@@ -242,4 +242,13 @@ bool check_same_data(const Info& info, const data::Manifest& dataset) {
   return all_known;
 }
 
+void check_same_tokenizer(const Info& info, const std::filesystem::path& directory,
+                          const data::Manifest& dataset) {
+  if (info.tokenizer.empty() || info.tokenizer == dataset.tokenizer) return;
+  fail(
+      "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's tokenizer "
+      "(`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
+      info.directory.string(), info.tokenizer, directory.string(), dataset.tokenizer);
+}
+
 }  // namespace ratplus::checkpoint

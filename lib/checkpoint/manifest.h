@@ -85,4 +85,9 @@ void write_manifest(const std::filesystem::path& directory, const Info& info);
 /// False where the sizes alone could be compared.
 bool check_same_data(const Info& info, const data::Manifest& dataset);
 
+/// Throws Error, which names both, where the checkpoint was trained on tokens of another tokenizer than those of `dataset` in
+/// `directory`. A checkpoint that does not name its tokenizer is taken to fit.
+void check_same_tokenizer(const Info& info, const std::filesystem::path& directory,
+                          const data::Manifest& dataset);
+
 }  // namespace ratplus::checkpoint

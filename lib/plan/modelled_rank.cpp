@@ -9,9 +9,7 @@ namespace ratplus::plan {
 ModelledRank::ModelledRank(const session::SessionSettings& settings, const Cluster& cluster)
     : ops_(*cluster.gpu, settings.precision, settings.deterministic,
            cluster.ranks() > 1 ? speeds::slowest : 1, timeline_),
-      arena_(ops_.device()),
-      board_("", 1, 0),
-      watchdog_({}, 1, board_) {
+      arena_(ops_.device()) {
   const auto& parallel = settings.parallel;
   groups_.mesh = parallel::make_mesh(cluster.rank_nodes(), 0, parallel.shard, parallel.shard_group);
   auto shards = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.shard_ranks);
@@ -21,7 +19,7 @@ ModelledRank::ModelledRank(const session::SessionSettings& settings, const Clust
   groups_.shards = std::move(shards);
   groups_.replicas = std::move(replicas);
   const auto sum = [](std::span<double>) {};  // nothing to tell them from the others'
-  parts_ = std::make_unique<session::SessionParts>(settings, ops_, groups_, sum, watchdog_, arena_);
+  parts_ = std::make_unique<session::SessionParts>(settings, ops_, groups_, sum, world_.watchdog(), arena_);
 }
 
 }  // namespace ratplus::plan

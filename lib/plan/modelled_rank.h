@@ -9,8 +9,7 @@
 #include "lib/plan/modelled_ops.h"
 #include "lib/plan/timeline.h"
 #include "lib/session/session_parts.h"
-#include "parallel/node_board.h"
-#include "parallel/watchdog.h"
+#include "parallel/world.h"
 
 namespace ratplus::plan {
 
@@ -31,8 +30,7 @@ class ModelledRank {
   Timeline timeline_;
   ModelledOps ops_;
   Arena arena_;  // counts, and is never committed: its tensors are looked at, not touched
-  parallel::NodeBoard board_;
-  parallel::Watchdog watchdog_;
+  parallel::World world_ = parallel::World::solo();
   ModelledCommunicator* shards_;
   ModelledCommunicator* replicas_;
   parallel::MeshGroups groups_;

@@ -1,7 +1,6 @@
 #include "lib/run/run_directory.h"
 
 #include <fmt/ranges.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -308,9 +307,10 @@ void RunDirectory::claim(const fs::path& target, const fs::path& link) {
 }
 
 void RunDirectory::lock() {
-  if (::flock(log_->descriptor(), LOCK_EX | LOCK_NB) == 0) return;
+  const auto locked = try_lock(log_->descriptor(), Lock::exclusive);
   const int error = errno;
-  if (error == EWOULDBLOCK) {
+  if (locked == Locked::yes) return;
+  if (locked == Locked::held_elsewhere) {
     fail(
         "{}: another process is training in this run directory; wait for it, or choose another with --set "
         "job.directory=...",

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "lib/slurm/batch_functions.h"
 
 namespace ratplus::slurm {
@@ -91,6 +92,45 @@ std::vector<int> Resources::rank_nodes() const {
   std::vector<int> result;
   for (int rank = 0; rank < ranks(); ++rank) result.push_back(rank / ranks_per_node);
   return result;
+}
+
+void check(const Resources& r) {
+  if (r.nodes < 1 || r.nodes > 100'000) fail("--nodes {} is not between 1 and 100000", r.nodes);
+  if (r.ranks_per_node < 1 || r.ranks_per_node > 10'000)
+    fail("{} ranks a node are not between 1 and 10000", r.ranks_per_node);
+  if (r.gpus_per_node < 0 || r.cpus_per_rank < 0)
+    fail("--gpus-per-node and --cpus-per-rank are not negative");
+  if (r.gpus_per_node > 0 && r.ranks_per_node > r.gpus_per_node) {
+    fail("--ranks-per-node {} is more than --gpus-per-node {}, and a rank takes a GPU", r.ranks_per_node,
+         r.gpus_per_node);
+  }
+  constexpr std::int64_t most_ranks = 1 << 20;
+  if (std::int64_t{r.nodes} * r.ranks_per_node > most_ranks) {
+    fail("--nodes {} of {} are more than {} ranks", r.nodes, counted(r.ranks_per_node, "rank"), most_ranks);
+  }
+  constexpr int most = 65535;  // that Slurm takes
+  if (r.stop_before < 1 || r.stop_before > most)
+    fail("--stop-before {} is not between 1 and {} s", r.stop_before, most);
+  const auto limit = r.time.empty() ? -1 : limit_seconds(r.time);
+  if (limit >= 0 && limit <= r.stop_before) {
+    fail(
+        "--time {} is {} s, of which --stop-before {} leaves none: the ranks would be told to "
+        "save at once; ask for more "
+        "time, or give a smaller --stop-before",
+        r.time, limit, r.stop_before);
+  }
+  if (r.after.find_first_not_of("0123456789_:,") != std::string::npos)
+    fail("--after {}: the number of a job of Slurm's is wanted", r.after);
+  for (const std::string& option : r.more) {
+    const auto name = option.substr(0, option.find('='));
+    for (const char* own :
+         {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time",
+          "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
+      if (name == own) fail("--sbatch={}: submit sets {} itself, for what it has checked", option, own);
+    }
+    if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
+      fail("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option);
+  }
 }
 
 std::string BatchScript::text() const {

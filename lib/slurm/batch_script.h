@@ -21,17 +21,22 @@ struct Resources {
   int ranks_per_node = 1;
   int gpus_per_node = 0;
   int cpus_per_rank = 0;
-  std::string time;  ///< "24:00:00", as sbatch takes it
-  std::string partition;
-  std::string account;
-  std::string after;              ///< a job that must have succeeded before this one starts
-  int stop_before = 300;          ///< seconds before the end of `time` at which ranks are told to save
-  std::vector<std::string> more;  ///< other options of sbatch, "--constraint=nvlink"
+  std::string time = {};  ///< "24:00:00", as sbatch takes it
+  std::string partition = {};
+  std::string account = {};
+  std::string after = {};              ///< a job that must have succeeded before this one starts
+  int stop_before = 300;               ///< seconds before the end of `time` at which ranks are told to save
+  std::vector<std::string> more = {};  ///< other options of sbatch, "--constraint=nvlink"
 
   int ranks() const { return nodes * ranks_per_node; }
   /// The node of each rank, as a launcher places them.
   std::vector<int> rank_nodes() const;
 };
+
+/// Refuses what no cluster has, or what would contradict the script: counts out of their ranges, more ranks than GPUs on a
+/// node, a time limit that leaves nothing before `stop_before`, an `after` that is no job's number, options of `more` that
+/// the script sets itself. Throws Error, which names the option of `ratplus submit`.
+void check(const Resources& resources);
 
 /// Seconds of a time limit as sbatch takes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours,
 /// days-hours:minutes or days-hours:minutes:seconds; -1 for UNLIMITED and INFINITE. Throws Error for what is none.

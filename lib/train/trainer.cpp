@@ -85,12 +85,7 @@ StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& da
                             const std::filesystem::path& directory, bool resume) {
   const auto info = weights::open_source(directory, job.model)->info();
   check_same_model(info, job.model);
-  if (!info.tokenizer.empty() && info.tokenizer != data.manifest.tokenizer) {
-    fail(
-        "{}: was trained on tokens of {}, but {} has tokens of {}; prepare the text with the model's "
-        "tokenizer (`ratplus prepare ... --tokenizer`, a copy is beside the shards it was trained on)",
-        directory.string(), info.tokenizer, data.sources.front().directory.string(), data.manifest.tokenizer);
-  }
+  checkpoint::check_same_tokenizer(info, data.sources.front().directory, data.manifest);
   const bool same_data = !resume || checkpoint::check_same_data(info, data.manifest);
   return {.checkpoint = info, .resume = resume, .same_data = same_data};
 }

@@ -136,7 +136,7 @@ TEST_CASE("a failure is told with its message: one of all ranks, and of one that
   CHECK(test::contains(read_whole_file(full / "log.txt"), "ulimit"));
 
   const auto died = scratch / "died";
-  REQUIRE(test::shell("RATPLUS_TEST_FAILURE=\"1:kill:forward of blocks.1:40\" " +
+  REQUIRE(test::shell("RATPLUS_TEST_FAILURE=\"1:kill:forward of blocks.1:20\" " +
                       test::command(arguments(died), 2))
               .status != 0);
   CHECK(end_of(died, 1)["how"] == "failed");

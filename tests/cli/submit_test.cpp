@@ -1,5 +1,5 @@
-// ratplus submit: what it checks, and the script that it writes. tests/slurm.sh runs such scripts on a real Slurm; here
-// sbatch and squeue are made up.
+// ratplus submit: what it checks, and the script that it writes. tests/slurm tests scripts and sbatch by themselves, and
+// tests/slurm.sh runs such scripts on a real Slurm; here sbatch and squeue are made up.
 #include <doctest/doctest.h>
 
 #include <cstdlib>
@@ -105,24 +105,6 @@ TEST_CASE("what sbatch refuses is told in its words") {
   CHECK(result.status == 1);
   CHECK(test::contains(result.output, "sbatch has refused it (status 1): invalid partition specified: gup"));
   CHECK(!fs::exists(scratch / "run" / "submitted.job"));
-}
-
-TEST_CASE("the job's number is told apart from what a site's plugins say") {
-  const test::ScratchDirectory scratch;
-  const auto bin = scratch / "bin", run = scratch / "run", note = run / "submitted.job";
-  const auto options = "--nodes 1 --ranks-per-node 1";
-  make_command(bin, "squeue", "echo 'slurm moves on Monday' >&2");  // and no such job
-  make_command(bin, "sbatch", "echo 'charged to: you'; echo '4711;cluster'; echo '99 hours are left' >&2");
-  REQUIRE(submit_with(bin, run, options).status == 0);
-  CHECK(read_whole_file(note) == "4711\n");
-  fs::remove(note);
-  make_command(bin, "sbatch", "echo 'charged to: you'; echo '99 hours are left' >&2");
-  const auto result = submit_with(bin, run, options);
-  CAPTURE(result.output);
-  CHECK(result.status == 1);
-  CHECK(test::contains(result.output, "tells no job number"));
-  CHECK(test::contains(result.output, "sbatch says: charged to: you\n99 hours are left"));
-  CHECK(!fs::exists(note));
 }
 
 TEST_CASE("what cannot run is refused before it is queued, and nothing is written") {

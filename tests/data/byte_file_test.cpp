@@ -13,6 +13,8 @@
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
+using test::contains;
+using test::message_of;
 using test::ScratchDirectory;
 
 namespace {
@@ -60,4 +62,16 @@ TEST_CASE("a file written in pieces of any size is what was written, also beyond
   CHECK(read == expected);
   CHECK(in.read(1'000'000, 400'000) == expected.substr(1'000'000, 400'000));
   CHECK(test::contains(test::message_of([&] { in.read(in.size() - 3, 4); }), "cut short"));
+}
+
+TEST_CASE("byte files: a full disk is named, with the way out, whatever pages are kept") {
+  if (!std::filesystem::exists("/dev/full")) return;
+  for (const auto pages : {ByteWriter::Pages::dropped, ByteWriter::Pages::kept}) {
+    CHECK(contains(message_of([&] {
+                     ByteWriter out("/dev/full", "the-file", pages);
+                     out.write(std::string(100, 'x'));
+                     out.close();
+                   }),
+                   "cannot write the-file: No space left on device; free some space"));
+  }
 }

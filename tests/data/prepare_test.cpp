@@ -362,16 +362,6 @@ TEST_CASE("prepare: while one is at work, another is refused") {
   CHECK(contains(message, "another `ratplus prepare`, `samples` or `import` is at work here"));
 }
 
-TEST_CASE("prepare: a full disk is named, and what was done is used when there is room") {
-  if (!std::filesystem::exists("/dev/full")) return;
-  CHECK(contains(message_of([] {
-                   OutputFile file("/dev/full");
-                   file.write(std::vector<std::byte>(100));
-                   file.close();
-                 }),
-                 "cannot write /dev/full: No space left on device; free some space"));
-}
-
 TEST_CASE("prepare: the held-out part is never silently empty") {
   Input input;
   input.options.validation_fraction = 1e-6;

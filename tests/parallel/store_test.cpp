@@ -414,6 +414,57 @@ TEST_CASE("asking for more units at once than there are buffers is a bug that is
   }
 }
 
+TEST_CASE(
+    "a rank that waits for weights is at the pass that asks for them: forward, or backward from its first "
+    "gradient") {
+  for (const auto& settings : all_settings()) {
+    CAPTURE(to_string(settings.shard));
+    CAPTURE(settings.shard_group);
+    const auto ops = make_cpu_ops(1);
+    const auto groups = groups_of(*ops, settings);
+    NodeBoard board("", 1, 0);
+    Watchdog watchdog({}, 1, board);
+    Arena arena(ops->device());
+    std::unique_ptr<ParameterStore> store;
+    const auto build = [&] {
+      store = std::make_unique<ParameterStore>(*ops, groups, uneven_units(3), settings,
+                                               parallel::Use::training, watchdog, arena);
+    };
+    build();
+    arena.commit();
+    build();
+    const auto check_weights = [&](std::size_t unit, const std::string& at) {
+      store->weights(unit);
+      CHECK(board.own().at.get() == at);
+      store->release(unit);
+    };
+    const auto forward = [&] {
+      for (const std::size_t unit : {0, 1, 2, 3})
+        check_weights(unit, "forward of " + store->units()[unit].name);
+    };
+    store->publish_masters();
+    for (int update = 0; update < 2; ++update) {
+      store->begin_update();
+      for (const bool last : {false, true}) {
+        store->begin_micro_batch(last);
+        forward();
+        for (const std::size_t unit : {0, 3, 2, 1}) {  // the root's gradient forms first and is complete last
+          const std::string at = "backward of " + store->units()[unit].name;
+          if (unit > 0) check_weights(unit, at);
+          store->gradient(unit);
+          CHECK(board.own().at.get() == at);
+          if (unit > 0) store->gradient_ready(unit);
+        }
+        store->gradient_ready(0);
+      }
+      store->finish_gradients();
+      store->publish_masters();
+      forward();  // of a validation
+    }
+    store->wait_all();
+  }
+}
+
 TEST_CASE("a timeline has the passes, the collectives with their bytes, and the waits for them") {
   constexpr int blocks = 5;
   constexpr int micro_batches = 3;

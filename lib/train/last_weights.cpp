@@ -1,0 +1,36 @@
+#include "lib/train/last_weights.h"
+
+#include "base/error.h"
+#include "base/stop_signal.h"
+#include "lib/weights/convert.h"
+
+namespace ratplus::train {
+
+std::filesystem::path last_weights_file(const config::JobConfig& job) {
+  return std::filesystem::path(job.job.directory) / "weights.safetensors";
+}
+
+std::optional<std::filesystem::path> export_last_weights(const config::JobConfig& job,
+                                                         const parallel::World& world,
+                                                         const std::function<void(std::int64_t)>& progress) {
+  if (job.checkpoint.dtype == config::Export::none) return std::nullopt;
+  const auto file = last_weights_file(job);
+  world.agree([&] {
+    if (!world.root()) return;
+    const auto source = weights::open_source(job.job.directory);
+    const weights::ExportOptions options{
+        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
+        .force = true,
+        .progress = [&](std::int64_t bytes) {
+          if (StopSignal::received() != 0) {
+            fail("{}: stopped by {} while it was written; --resume writes it", file.string(),
+                 name_of_signal(StopSignal::received()));
+          }
+          if (progress) progress(bytes);
+        }};
+    weights::convert(*source, file, options);
+  });
+  return file;
+}
+
+}  // namespace ratplus::train
