@@ -36,7 +36,7 @@ constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [
        ratplus eval CHECKPOINT --tokens FILE --dump-logits OUT.h5 [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
 
-Mean cross-entropy and perplexity over held-out windows, under one or several sparsity patterns
+Mean cross-entropy and perplexity over held-out sequences, under one or several sparsity patterns
 in one pass over the data. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a
 file of PyTorch's (.pth), or safetensors (a file, an index, or a directory with either).
 With --tokens, the logits and the loss of every token of FILE: text with one sequence of token
@@ -45,7 +45,7 @@ A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the 
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
 a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that a command prints, such as
 'hybrid(64,0,0 x 12, dense x 12)' or "D = 16, I = 4", can be given back.
-Of samples with labels (`ratplus samples`), each held-out sample is a window; beside the loss stand the
+Of samples with labels (`ratplus samples`), each held-out sample is a sequence; beside the loss stand the
 share of the counted tokens whose logit is the largest, and of the completions all of whose are.
 
 )";
@@ -62,7 +62,7 @@ struct EvalArguments {
   std::vector<std::string> patterns;
   std::string split = "validation";
   std::int64_t sequences = 0;
-  std::int64_t window = 0;
+  std::int64_t sequence_length = 0;
   std::int64_t micro_batch = 0;
   std::string device;     ///< empty: the job's
   std::string precision;  ///< empty: the job's
@@ -76,27 +76,28 @@ struct EvalArguments {
 std::optional<EvalArguments> parse(const Arguments& args) {
   EvalArguments parsed;
   po::options_description options("options");
-  options.add_options()("data", po::value(&parsed.data)->value_name("DIR"),
-                        "dataset made by `ratplus prepare`; default: the one the checkpoint was trained on")(
-      "pattern", po::value(&parsed.patterns)->composing()->multitoken()->value_name("D,W,I"),
-      "patterns to evaluate; default: the one the checkpoint was trained with")(
-      "split", po::value(&parsed.split)->value_name("NAME"), "validation (default) or train")(
-      "sequences", po::value(&parsed.sequences)->value_name("N"),
-      "windows at most; default: all of the split")("window", po::value(&parsed.window)->value_name("T"),
-                                                    "tokens a window; default: that of training")(
-      "micro-batch", po::value(&parsed.micro_batch)->value_name("B"),
-      "windows a rank computes at once; default: that of training")(
-      "device", po::value(&parsed.device)->value_name("NAME"),
-      "auto, cpu or cuda; default: that of training")(
-      "precision", po::value(&parsed.precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: that of training")(
-      "threads", po::value(&parsed.threads)->value_name("N"),
-      "CPU threads a rank; default: its share of the cores")(
-      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
-      "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
-      "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
-      "with --tokens: write logits and losses there")(
-      "head-dim", po::value(&parsed.head_dim)->value_name("P"),
+  auto add = options.add_options();
+  add("data", po::value(&parsed.data)->value_name("DIR"),
+      "dataset made by `ratplus prepare`; default: the one the checkpoint was trained on");
+  add("pattern", po::value(&parsed.patterns)->composing()->multitoken()->value_name("D,W,I"),
+      "patterns to evaluate; default: the one the checkpoint was trained with");
+  add("split", po::value(&parsed.split)->value_name("NAME"), "validation (default) or train");
+  add("sequences", po::value(&parsed.sequences)->value_name("N"),
+      "sequences at most; default: all of the split");
+  add("sequence-length", po::value(&parsed.sequence_length)->value_name("T"),
+      "tokens a sequence; default: as in training");
+  add("micro-batch", po::value(&parsed.micro_batch)->value_name("B"),
+      "sequences a rank computes at once; default: as in training");
+  add("device", po::value(&parsed.device)->value_name("NAME"), "auto, cpu or cuda; default: as in training");
+  add("precision", po::value(&parsed.precision)->value_name("TYPE"),
+      "of a GPU's products, bf16 or f32; default: as in training");
+  add("threads", po::value(&parsed.threads)->value_name("N"),
+      "CPU threads a rank; default: its share of the cores");
+  add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
+  add("tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset");
+  add("dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
+      "with --tokens: write logits and losses there");
+  add("head-dim", po::value(&parsed.head_dim)->value_name("P"),
       "channels of a head, where a file of weights does not say; default: 128");
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
@@ -106,7 +107,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   for (const auto& [name, value] : {std::pair{"sequences", parsed.sequences},
-                                    {"window", parsed.window},
+                                    {"sequence-length", parsed.sequence_length},
                                     {"head-dim", parsed.head_dim},
                                     {"micro-batch", parsed.micro_batch}}) {
     if (values->contains(name) && value < 1)
@@ -117,7 +118,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   }
   if (parsed.tokens.empty() != parsed.dump_logits.empty())
     throw po::error("--tokens and --dump-logits go together");
-  for (const char* option : {"data", "split", "sequences", "window", "json"}) {
+  for (const char* option : {"data", "split", "sequences", "sequence-length", "json"}) {
     if (!parsed.tokens.empty() && values->contains(option))
       throw po::error(fmt::format("--{} is for a dataset, and --tokens is in its place", option));
   }
@@ -184,7 +185,7 @@ void require_writable_name(const char* option, const std::string& file) {
     fail("{} {}: there is no directory {}", option, file, parent.string());
 }
 
-/// The held-out windows of a dataset.
+/// The held-out sequences of a dataset.
 struct HeldOut {
   evaluation::ValidationSettings settings;
   data::Manifest manifest;
@@ -197,9 +198,9 @@ std::unique_ptr<evaluation::Validator> HeldOut::validator(const parallel::World&
   if (!has_samples()) return std::make_unique<evaluation::Validator>(settings, manifest, world);
   const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
-      only, data::WindowSamples::Settings{.split = settings.split,
+      only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
-                                          .window = settings.window,
+                                          .sequence_length = settings.sequence_length,
                                           .seed = 0});
   const auto count =
       samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
@@ -235,15 +236,15 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
   auto& settings = held_out.settings;
   settings.dataset = args.data.empty() ? e.job.data.directory : args.data;
   settings.split = data::parse_split(args.split);
-  settings.window = args.window > 0 ? args.window : e.job.data.window;
+  settings.sequence_length = args.sequence_length > 0 ? args.sequence_length : e.job.data.sequence_length;
   settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
   held_out.manifest = data::read_manifest(settings.dataset);
   if (held_out.has_samples()) {
     const auto length = held_out.manifest.sample_length;
-    if (args.window > 0 && args.window != length)
-      fail("--window {}: {} holds samples of {} inputs; leave --window out", args.window,
-           settings.dataset.string(), length);
-    settings.window = length;
+    if (args.sequence_length > 0 && args.sequence_length != length)
+      fail("--sequence-length {}: {} holds samples of {} inputs; leave --sequence-length out",
+           args.sequence_length, settings.dataset.string(), length);
+    settings.sequence_length = length;
   }
   check_dataset(e, held_out);
   return held_out;
@@ -266,7 +267,7 @@ void write_json(const std::string& file, const Evaluation& e, const evaluation::
                                       {"step", e.info().step},
                                       {"data", settings.dataset.string()},
                                       {"split", data::to_string(settings.split)},
-                                      {"window", settings.window},
+                                      {"sequence_length", settings.sequence_length},
                                       {"sequences", sequences},
                                       {"results", std::move(results)}};
   write_whole_file(file, json_dump(all, 1) + "\n");
@@ -289,7 +290,8 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   HeldOut held_out;
   world.agree([&] { held_out = find_data(args, e); });
   const auto& settings = held_out.settings;
-  session::Session session(session_settings(e, {e.micro_batch, settings.window}, args.threads, world), world);
+  session::Session session(
+      session_settings(e, {e.micro_batch, settings.sequence_length}, args.threads, world), world);
   std::unique_ptr<evaluation::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
@@ -299,7 +301,7 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   ProgressLine progress;
   const auto scores = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
     if (world.root())
-      progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "window"),
+      progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "sequence"),
                                   counted(e.patterns.size(), "pattern")));
   });
   if (!args.json.empty()) {
@@ -310,9 +312,9 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), held_out.has_samples() ? "sample" : "window"),
-             counted(settings.window, held_out.has_samples() ? "input" : "token"), settings.dataset.string(),
-             data::to_string(settings.split));
+             counted(validator->sequences(), held_out.has_samples() ? "sample" : "sequence"),
+             counted(settings.sequence_length, held_out.has_samples() ? "input" : "token"),
+             settings.dataset.string(), data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
                held_out.manifest.tokenizer);

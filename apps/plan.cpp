@@ -234,7 +234,7 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
                to_string(job.parallel.shard), counted(plan.step.replicas, "replica"),
                counted(plan.step.shards, "shard"),
                counted(plan.step.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
-               job.data.window);
+               job.data.sequence_length);
   }
   print_memory(plan.memory);
   if (plan.memory.fits()) {
@@ -367,6 +367,7 @@ int plan_command(const Arguments& args) {
   if (!parsed) return 0;
   refuse_ranks("plan");
   const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
+  print_renamed_keys(job);
   return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
 }
 

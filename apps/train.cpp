@@ -158,9 +158,9 @@ void draw_losses(const std::filesystem::path& run, TrainDisplay& display) {
   }
 }
 
-/// The last weights as safetensors (checkpoint.dtype), by the root.
+/// The last weights as safetensors (checkpoint.export), by the root.
 void export_weights(const config::JobConfig& job, const parallel::World& world) {
-  if (job.checkpoint.dtype == config::Export::none) return;
+  if (job.checkpoint.export_type == config::Export::none) return;
   world.agree([&] {
     if (!world.root()) return;
     const std::filesystem::path run = job.job.directory;
@@ -169,7 +169,7 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
     ProgressLine progress;
     std::int64_t done = 0;
     const weights::ExportOptions options{
-        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
+        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.export_type), "checkpoint.export"),
         .force = true,
         .progress = [&](std::int64_t bytes) {
           if (StopSignal::received() != 0) {
@@ -182,7 +182,7 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
         }};
     weights::convert(*source, file, options);
     progress.finish();
-    progress.print(fmt::format("weights: {} ({})", file.string(), to_string(job.checkpoint.dtype)));
+    progress.print(fmt::format("weights: {} ({})", file.string(), to_string(job.checkpoint.export_type)));
   });
 }
 
@@ -277,6 +277,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
+  if (world.root()) print_renamed_keys(job);
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
@@ -354,8 +355,9 @@ int train_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
-    fmt::print("{}",
-               config::to_toml(config::load_job(parsed->job, parsed->overrides, session::start_defaults)));
+    const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
+    print_renamed_keys(job);
+    fmt::print("{}", config::to_toml(job));
     return 0;
   }
   if (!parsed->print_config) forget_output();  // the run directory has everything

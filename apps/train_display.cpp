@@ -84,7 +84,7 @@ void TrainDisplay::on_start(session::Session& session, std::int64_t first_step) 
                   to_string(ops.compute_type()), to_string(job_.job.recompute)));
   say(fmt::format("ranks: {} x {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
                   world_.size(), counted(session.threads(), "thread"), to_string(job_.parallel.shard),
-                  job_.data.batch, job_.data.window,
+                  job_.data.batch, job_.data.sequence_length,
                   job_.data.batch / (job_.data.micro_batch * world_.size()), job_.data.micro_batch));
   if (const auto& mesh = session.store().mesh(); mesh.ranks() > 1) {
     say(describe(mesh, job_.parallel));

@@ -38,7 +38,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   session.set_initial_weights(job.job.seed);
 
   const auto sequences = job.data.micro_batch * settings.micro_batches;
-  const auto rows = sequences * job.data.window;
+  const auto rows = sequences * job.data.sequence_length;
   const auto rank = static_cast<std::uint32_t>(world.rank());
   const auto inputs = random_tokens(rows, job.model.vocab_size, 2 * rank);
   const auto labels = random_tokens(rows, job.model.vocab_size, 2 * rank + 1);
@@ -54,9 +54,9 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.memory_bytes = session.memory().total_bytes();
   result.memory_available = session.memory_available();
   for (const auto& half : halves) {
-    result.halves.push_back(
-        {half.name, 0,
-         model::half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
+    result.halves.push_back({half.name, 0,
+                             model::half_operations(job.model, half.pattern, result.parameters, sequences,
+                                                    job.data.sequence_length)});
   }
   std::vector<std::vector<double>> times(halves.size());
   std::vector<double> steps;

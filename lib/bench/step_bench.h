@@ -14,7 +14,7 @@
 namespace ratplus::bench {
 
 struct StepBenchSettings {
-  config::JobConfig job;           ///< its model, patterns, micro_batch, window, device and sharding
+  config::JobConfig job;           ///< its model, patterns, micro_batch, sequence_length, device and sharding
   std::int64_t micro_batches = 4;  ///< a rank and step
   int warmup = 2;                  ///< steps before those that are timed
   int steps = 5;

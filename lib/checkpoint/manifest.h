@@ -81,7 +81,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
 void write_manifest(const std::filesystem::path& directory, const Info& info);
 
 /// Throws Error unless `dataset` has the sizes, and as far as both are known the checksums, of the one that the checkpoint
-/// was trained on: windows are found by their number, so that on other data a resumed run would repeat or miss some.
+/// was trained on: sequences are found by their number, so that on other data a resumed run would repeat or miss some.
 /// False where the sizes alone could be compared.
 bool check_same_data(const Info& info, const data::Manifest& dataset);
 

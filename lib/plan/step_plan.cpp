@@ -77,7 +77,7 @@ class Tally {
 std::vector<Tally> go_through(const config::JobConfig& job, const Cluster& cluster,
                               std::int64_t micro_batches) {
   ModelledRank rank(session::session_settings(job), cluster);
-  const auto rows = static_cast<std::size_t>(job.data.micro_batch * job.data.window * micro_batches);
+  const auto rows = static_cast<std::size_t>(job.data.micro_batch * job.data.sequence_length * micro_batches);
   const std::vector<std::int32_t> tokens(rows, 0);
   std::vector<Tally> result;
   for (const bool counts : {false, true}) {
@@ -90,10 +90,11 @@ std::vector<Tally> go_through(const config::JobConfig& job, const Cluster& clust
   return result;
 }
 
-/// All windows of a validation are computed forward, a micro-batch of each rank at a time (evaluation::Validator).
+/// All sequences of a validation are computed forward, a micro-batch of each rank at a time (evaluation::Validator).
 double validation_seconds(const config::JobConfig& job, const Cluster& cluster) {
   ModelledRank rank(session::session_settings(job), cluster);
-  const std::vector<std::int32_t> tokens(static_cast<std::size_t>(job.data.micro_batch * job.data.window), 0);
+  const std::vector<std::int32_t> tokens(
+      static_cast<std::size_t>(job.data.micro_batch * job.data.sequence_length), 0);
   for (const auto& pattern : job.log.validation_patterns) {
     rank.parts().model->forward(tokens, tokens, pattern);
   }
@@ -141,9 +142,9 @@ StepPlan plan_step(const config::JobConfig& job, const Cluster& cluster, std::in
   const auto names = session::halves(job);
   for (std::size_t h = 0; h < halves.size(); ++h) {
     halves[h].add_to(plan);
-    plan.halves.push_back(
-        {names[h].name, halves[h].seconds(),
-         model::half_operations(job.model, names[h].pattern, parameters, sequences, job.data.window)});
+    plan.halves.push_back({names[h].name, halves[h].seconds(),
+                           model::half_operations(job.model, names[h].pattern, parameters, sequences,
+                                                  job.data.sequence_length)});
   }
   plan.validation_seconds = validation_seconds(job, cluster);
   return plan;

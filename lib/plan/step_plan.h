@@ -37,7 +37,7 @@ struct StepPlan {
   /// Seconds that communication costs: those that computation waits, and those by which it is slower beside it.
   double waiting = 0;
   double slowing = 0;
-  /// A validation of the held-out windows under all of log.validation_patterns.
+  /// A validation of the held-out sequences under all of log.validation_patterns.
   double validation_seconds = 0;
 
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }

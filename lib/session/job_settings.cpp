@@ -4,7 +4,7 @@ namespace ratplus::session {
 
 SessionSettings session_settings(const config::JobConfig& job) {
   return {.model = job.model,
-          .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
+          .shapes = {job.data.micro_batch, job.data.sequence_length, job.job.recompute},
           .use = parallel::Use::training,
           .parallel = job.parallel,
           .optimizer = {.beta1 = job.optimizer.beta1,

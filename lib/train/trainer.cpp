@@ -50,7 +50,7 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
 data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World& world) {
   return {.batch = job.data.batch,
           .micro_batch = job.data.micro_batch,
-          .window = job.data.window,
+          .sequence_length = job.data.sequence_length,
           .ranks = world.size(),
           .rank = world.rank()};
 }
@@ -112,7 +112,7 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   for (const auto& half : halves_) {
     half_operations_.push_back(model::half_operations(job.model, half.pattern,
                                                       parallel::parameter_count(session_.store().units()),
-                                                      job.data.batch, job.data.window));
+                                                      job.data.batch, job.data.sequence_length));
     operations_ += half_operations_.back();
   }
   auto hosts = world.all(world.host());

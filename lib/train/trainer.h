@@ -69,7 +69,7 @@ double share_ahead(std::span<const double> halves, std::size_t done);
 
 class Trainer {
  public:
-  /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out windows read once,
+  /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out sequences read once,
   /// metrics.jsonl opened in the run directory, which must be there. Throws Error, on all ranks alike.
   Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);

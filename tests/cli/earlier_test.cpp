@@ -82,13 +82,14 @@ doctest::Approx about(double value) {
 
 TEST_CASE("an earlier version's run, checkpoint and datasets are described without a warning") {
   const Earlier files;
-  for (const char* path : {"run", "run/checkpoints/step-00000004", "data", "samples", "weights.safetensors"}) {
+  for (const char* path :
+       {"run", "run/checkpoints/step-00000004", "data", "samples", "weights.safetensors"}) {
     const auto said = files.ok(std::string("inspect ") + path);
     CHECK(!contains(said, "warning"));
     CHECK(!contains(said, "is now"));
   }
   CHECK(contains(files.ok("inspect run"), "8112"));
-  CHECK(contains(files.ok("inspect run/checkpoints/step-00000004"), "step 4"));
+  CHECK(contains(files.ok("inspect run/checkpoints/step-00000004"), "step       4 (8 updates, 256 tokens)"));
 }
 
 TEST_CASE("an earlier version's weights are evaluated to the loss that it measured") {
@@ -114,7 +115,8 @@ TEST_CASE("an earlier version's run is resumed in the middle of a step to the un
     const auto said = files.ok(fmt::format("train {} --resume", job));
     CHECK(contains(said, "resumed at step 4"));
     const bool old_key = job == std::string("job.toml");
-    CHECK(test::count(said, "job.toml:22: data.window is now data.sequence_length") == (old_key ? 1 : 0));
+    CHECK(test::count(said, "job.toml:22: data.window is now data.sequence_length") ==
+          (old_key ? 1 : 0));
     CHECK(test::count(said, "is now") == (old_key ? 1 : 0));
     const auto updates = updates_of(files / "run/metrics.jsonl");
     const auto expected = updates_of(files / "whole.jsonl");
@@ -138,8 +140,13 @@ TEST_CASE("an earlier version's run is reported, before and after it is resumed"
   files.ok("train job.toml --resume");
   const auto after = files.ok("report run");
   CHECK(contains(after, "4.6153"));
-  const auto page = read_whole_file(files / "run/report.html");
-  CHECK(contains(page, "data.sequence_length"));
+  // Beside a run of the present version: the two names of a key are one setting, in which the runs do not differ.
+  files.ok("train job.toml --set job.directory=again");
+  fs::create_directories(files / "both");
+  files.ok("report run again --output both");
+  const auto page = read_whole_file(files / "both/report.html");
+  CHECK(contains(page, "job.directory"));
+  CHECK(!contains(page, "data.sequence_length"));
   CHECK(!contains(page, "data.window"));
 }
 
@@ -152,4 +159,19 @@ TEST_CASE("an earlier version's run and samples begin an adaptation and a fine-t
   const auto tuned = files.ok(common + "job.kind=finetune job.directory=tuned data.directory=samples");
   CHECK(contains(tuned, "loss[dense] 5.390"));
   CHECK(contains(tuned, "accuracy token 0.2222"));
+}
+
+TEST_CASE("old names of options are read, and a line names the present one") {
+  const Earlier files;
+  const auto old = files.ok("eval weights.safetensors --data data --window=16 --json w.json");
+  CHECK(test::count(old, "ratplus: --window is now --sequence-length") == 1);
+  CHECK(loss_in(files / "w.json") == about(4.84528));
+  CHECK(contains(files.ok("data-bench data --window 16 --batch 1 --seconds 0.05"), "--window is now"));
+  CHECK(contains(files.ok("bench ops --tokens 64 --width 32 --head-dim 16 --vocab 50 --threads 1"),
+                 "--tokens is now --sequence-length"));
+  write_whole_file(files / "lines.jsonl", "{\"prompt\": \"ba ke\", \"completion\": \" lo\"}\n");
+  CHECK(contains(files.ok("samples lines.jsonl --output s --tokenizer data/tokenizer.model --length 16"),
+                 "--length is now --sequence-length"));
+  CHECK(contains(files.refused("eval run --window 16 --sequence-length 16"),
+                 "--window and --sequence-length are two names of one option; leave --window out"));
 }

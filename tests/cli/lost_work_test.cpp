@@ -132,7 +132,7 @@ TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found be
   const auto nothing = test::ratplus(arguments(scratch / "b", "", silent));
   CAPTURE(nothing.output);
   CHECK(nothing.status == 1);
-  CHECK(test::contains(nothing.output, "no position of the first 7 held-out windows counts"));
+  CHECK(test::contains(nothing.output, "no position of the first 7 held-out sequences counts"));
   CHECK_FALSE(test::contains(nothing.output, "step 1/20"));
 }
 

@@ -27,7 +27,7 @@ width = 32
 head_dim = 16
 vocab_size = 400
 [data]
-window = 32
+sequence_length = 32
 batch = 12
 micro_batch = 1
 [schedule]

@@ -140,7 +140,7 @@ TEST_CASE("the whole job: steps, validations and checkpoints") {
   CHECK(plan.checkpoints == 2 + 1 + 5);
   CHECK(plan.export_bytes == 0);
   const auto once =
-      plan_job(shipped_job("pretrain/1b", {"checkpoint.every=0", "checkpoint.dtype=bfloat16"}), cluster);
+      plan_job(shipped_job("pretrain/1b", {"checkpoint.every=0", "checkpoint.export=bfloat16"}), cluster);
   CHECK(once.checkpoints == 1);
   CHECK(once.export_bytes == 2 * once.parameters);
 }

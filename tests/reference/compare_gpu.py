@@ -64,7 +64,7 @@ def parse_options():
     if not set(options.parts) <= {"ops", "step"}:
         parser.error("--part is ops, step or ops,step")
     job = tomllib.loads(options.job.read_text())
-    options.job_window = job["data"]["window"]
+    options.job_sequence_length = job["data"]["sequence_length"]
     options.layers, options.width, options.head_dim, options.vocab = (
         job["model"][key] for key in ("layers", "width", "head_dim", "vocab_size"))
     options.steps = options.steps or (3 if options.quick else 5)
@@ -105,14 +105,14 @@ def run_ratplus(options, arguments):
 def time_ratplus(options):
     results = {}
     if "ops" in options.parts:
-        sizes = {"batch": options.batch, "tokens": options.tokens, "width": options.width,
+        sizes = {"batch": options.batch, "sequence-length": options.tokens, "width": options.width,
                  "head-dim": options.head_dim, "vocab": options.vocab}
         results["ops"] = run_ratplus(
             options, ["ops", "--device", "cuda", *(word for k, v in sizes.items() for word in (f"--{k}", v))])
     if "step" in options.parts:
         overrides = ["--set", f"data.micro_batch={options.batch}"]
-        if options.tokens != options.job_window:
-            overrides += ["--set", f"data.window={options.tokens}"]
+        if options.tokens != options.job_sequence_length:
+            overrides += ["--set", f"data.sequence_length={options.tokens}"]
         results["step"] = run_ratplus(options, ["step", options.job, "--device", "cuda", *overrides,
                                                 "--micro-batches", options.micro_batches])
     return results

@@ -77,7 +77,7 @@ void write_dataset(const std::filesystem::path& directory, const std::vector<std
 void write_initial_checkpoint(const std::filesystem::path& directory, const test::ReferenceFile& file,
                               const std::string& name, const config::JobConfig& job) {
   session::Session session(
-      {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
+      {.model = job.model, .shapes = {1, job.data.sequence_length}, .optimizer = {}, .threads = 1}, world());
   test::load_weights(session, file, name + "/initial");
   checkpoint::save(
       world(), {.directory = directory, .model = job.model, .job = config::to_toml(job), .tokenizer = "test"},
@@ -101,7 +101,7 @@ config::JobConfig job_of(const hdf5::Group& group, const test::ScratchDirectory&
   job.job.threads = 1;
   job.model = test::model_of(group);
   job.data.directory = scratch / "data";
-  job.data.window = group.integer_attribute("window");
+  job.data.sequence_length = group.integer_attribute("sequence");
   job.data.batch = group.integer_attribute("batch");
   job.data.micro_batch = micro_batch;
   job.optimizer = {.beta1 = group.real_attribute("beta1"),
