@@ -38,7 +38,7 @@ matrix product, and the bytes that it must move (each tensor once) over the band
 copy; both ceilings are measured first. What is far above its floor can be made faster.
 
 step: times training steps of a job on random tokens (no dataset is needed; nothing is written):
-tokens/s, each half's time and its share of the processor's peak, memory, where the time goes, and with
+tokens/s, each update's time and its share of the processor's peak, memory, where the time goes, and with
 several ranks what the collectives take and how much of that is not hidden behind computation.
 
 )";
@@ -220,11 +220,12 @@ void print_step(const bench::StepTimes& times, double peak) {
              times.memory_available < 0
                  ? ""
                  : fmt::format(" of {} available", format_bytes(times.memory_available)));
-  Rows rows = {{"half", "ms", "tokens/s", "TFLOP/s", "of peak"}};
-  for (const auto& half : times.halves) {
-    const double achieved = half.operations / half.seconds;
-    rows.push_back({half.pattern, format_fixed(half.seconds * 1e3, 1), format_fixed(rate(half.seconds), 0),
-                    rate_cell(achieved / 1e12), peak > 0 ? percent_cell(achieved / peak) : "-"});
+  Rows rows = {{"update", "ms", "tokens/s", "TFLOP/s", "of peak"}};
+  for (const auto& update : times.updates) {
+    const double achieved = update.operations / update.seconds;
+    rows.push_back({update.pattern, format_fixed(update.seconds * 1e3, 1),
+                    format_fixed(rate(update.seconds), 0), rate_cell(achieved / 1e12),
+                    peak > 0 ? percent_cell(achieved / peak) : "-"});
   }
   rows.push_back({"step", format_fixed(times.seconds * 1e3, 1), format_fixed(rate(times.seconds), 0)});
   rows.push_back({"a rank", "", format_fixed(rate(times.seconds) / times.ranks, 0)});
@@ -233,15 +234,15 @@ void print_step(const bench::StepTimes& times, double peak) {
 
 Json to_json(const BenchArguments& args, const config::JobConfig& job, const bench::StepTimes& times,
              double peak) {
-  Json halves = Json::array(), profile = Json::array(), memory = Json::object(), timeline = Json::array();
-  for (std::size_t h = 0; h < times.halves.size(); ++h) {
-    const auto& half = times.halves[h];
-    halves.push_back({{"pattern", half.pattern},
-                      {"seconds", half.seconds},
-                      {"tokens_per_second", static_cast<double>(times.tokens) / half.seconds},
-                      {"operations", half.operations},
-                      {"share_of_peak", peak > 0 ? Json(half.operations / half.seconds / peak) : Json()},
-                      {"loss", times.losses[h]}});
+  Json updates = Json::array(), profile = Json::array(), memory = Json::object(), timeline = Json::array();
+  for (std::size_t h = 0; h < times.updates.size(); ++h) {
+    const auto& update = times.updates[h];
+    updates.push_back({{"pattern", update.pattern},
+                       {"seconds", update.seconds},
+                       {"tokens_per_second", static_cast<double>(times.tokens) / update.seconds},
+                       {"operations", update.operations},
+                       {"share_of_peak", peak > 0 ? Json(update.operations / update.seconds / peak) : Json()},
+                       {"loss", times.losses[h]}});
   }
   for (const auto& kind : times.profile) {
     profile.push_back({{"kind", kind.kind}, {"seconds", kind.seconds}, {"calls", kind.calls}});
@@ -266,7 +267,7 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
           {"recompute", to_string(job.job.recompute)},
           {"shard", to_string(job.parallel.shard)},
           {"tokens", times.tokens},
-          {"halves", std::move(halves)},
+          {"updates", std::move(updates)},
           {"step_seconds", times.seconds},
           {"tokens_per_second", static_cast<double>(times.tokens) / times.seconds},
           {"peak_rate", peak},

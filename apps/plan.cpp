@@ -165,15 +165,15 @@ void print_memory(const plan::MemoryPlan& memory) {
   print_rows(rows);
 }
 
-void print_halves(const plan::StepPlan& step, const plan::Cluster& cluster) {
-  Rows rows = {{"half", "ms", "tokens/s a GPU", "TFLOP/s", "of peak"}};
+void print_updates(const plan::StepPlan& step, const plan::Cluster& cluster) {
+  Rows rows = {{"update", "ms", "tokens/s a GPU", "TFLOP/s", "of peak"}};
   const auto line = [&](const std::string& name, double seconds, double operations) {
     rows.push_back({name, format_fixed(seconds * 1e3, 1),
                     format_fixed(static_cast<double>(step.tokens) / seconds / cluster.ranks(), 0),
                     format_fixed(operations / seconds / 1e12, 1),
                     percent_cell(operations / seconds / cluster.gpu->bf16_rate)});
   };
-  for (const auto& half : step.halves) line(half.pattern, half.seconds, half.operations);
+  for (const auto& update : step.updates) line(update.pattern, update.seconds, update.operations);
   line("step", step.seconds, step.operations());
   rows.push_back({"all GPUs", "", format_fixed(step.tokens_per_second(), 0)});
   print_rows(rows);
@@ -230,7 +230,7 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   const auto& cluster = args.cluster;
   fmt::print("{} on {}\n{} parameters\n", args.job, describe(cluster), plan.parameters);
   if (plan.memory.fits()) {
-    fmt::print("shard = \"{}\": {} x {}; {} of {} x {} tokens a GPU and half\n",
+    fmt::print("shard = \"{}\": {} x {}; {} of {} x {} tokens a GPU and update\n",
                to_string(job.parallel.shard), counted(plan.step.replicas, "replica"),
                counted(plan.step.shards, "shard"),
                counted(plan.step.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
@@ -238,7 +238,7 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   }
   print_memory(plan.memory);
   if (plan.memory.fits()) {
-    print_halves(plan.step, cluster);
+    print_updates(plan.step, cluster);
     print_work(plan.step);
     fmt::print("\n");
     print_length(plan, cluster, job);
@@ -249,7 +249,7 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
 
 Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
   const auto& step = plan.step;
-  Json memory = Json::object(), work = Json::array(), halves = Json::array();
+  Json memory = Json::object(), work = Json::array(), updates = Json::array();
   for (const auto& part : plan.memory.parts) memory[part.category] = part.bytes;
   Json json = {{"gpu", cluster.gpu->name},
                {"nodes", cluster.nodes},
@@ -269,8 +269,9 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
     json["way_to_fit"] = plan.memory.way_to_fit;
     return json;
   }
-  for (const auto& half : step.halves) {
-    halves.push_back({{"pattern", half.pattern}, {"seconds", half.seconds}, {"operations", half.operations}});
+  for (const auto& update : step.updates) {
+    updates.push_back(
+        {{"pattern", update.pattern}, {"seconds", update.seconds}, {"operations", update.operations}});
   }
   for (std::size_t part = 0; part < step.work.size(); ++part) {
     const auto& w = step.work[part];
@@ -283,7 +284,7 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
                {"shards", step.shards},
                {"micro_batches", step.micro_batches},
                {"tokens", step.tokens},
-               {"halves", std::move(halves)},
+               {"updates", std::move(updates)},
                {"work", std::move(work)},
                {"step_seconds", step.seconds},
                {"waiting_seconds", step.waiting},
@@ -291,7 +292,7 @@ Json to_json(const plan::Plan& plan, const plan::Cluster& cluster) {
                {"bytes_in_nodes", step.in_nodes.bytes},
                {"bytes_between_nodes", step.between_nodes.bytes},
                {"tokens_per_second", step.tokens_per_second()},
-               {"last_half_share_of_peak", step.last_half_share(*cluster.gpu)},
+               {"last_update_share_of_peak", step.last_update_share(*cluster.gpu)},
                {"share_of_peak", step.share(*cluster.gpu)},
                {"steps", plan.steps},
                {"validations", plan.validations},
@@ -337,7 +338,7 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
                        fmt::format("{}", step.micro_batches), format_fixed(gib(plan.memory.bytes), 1),
                        format_fixed(step.seconds, 3), format_fixed(step.tokens_per_second(), 0),
                        format_fixed(rate, 0), percent_cell(rate / first),
-                       percent_cell(step.last_half_share(*cluster.gpu)),
+                       percent_cell(step.last_update_share(*cluster.gpu)),
                        percent_cell((step.waiting + step.slowing) / step.seconds),
                        format_fixed(plan.seconds / 3600, 1), format_fixed(plan.gpu_hours(cluster), 0)});
       rows.push_back(to_json(plan, cluster));
@@ -349,7 +350,8 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
   }
   fmt::print("{}", report::format_table(table, 0));
   fmt::print(
-      "\nbatches: micro-batches a GPU and half. of peak: the last half. not hidden: what communication adds "
+      "\nbatches: micro-batches a GPU and update. of peak: the last update. not hidden: what communication "
+      "adds "
       "to "
       "the step. below: cannot run, for the reason given below.\n");
   for (const auto& problem : problems) fmt::print("- {}\n", problem);

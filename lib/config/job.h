@@ -132,7 +132,8 @@ struct LogSection {
 
 struct HealthSection {
   NotFinite not_finite = NotFinite::stop;
-  std::int64_t max_skips = 10;  ///< updates of one half left out in a row, at which skip stops, too
+  std::int64_t max_skips =
+      10;  ///< updates left out in a row at which skip stops too; a joint step's two count apart
   // From which share on something is told; 0: never.
   double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
   double slowdown = 0.2;   ///< of the run's own median throughput, that is missing

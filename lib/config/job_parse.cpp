@@ -44,7 +44,7 @@ void check_unneeded(const JobConfig& job, const JobFile& file) {
   }
   if (job.job.recipe == Recipe::plain && file.find("job.joint_pattern") != nullptr) {
     fail(
-        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse half; use "
+        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse update; use "
         "job.recipe = \"joint\", or remove job.joint_pattern",
         file.where("job.joint_pattern"));
   }

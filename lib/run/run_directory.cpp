@@ -99,7 +99,7 @@ void check_same_computation(const checkpoint::Info& info, const config::JobConfi
   auto before = with_free_settings(stored, job);
   std::string obstacle;
   if (before.schedule.epochs == 0 && job.schedule.epochs == 0 && before.schedule.steps < job.schedule.steps) {
-    // The update of a half that was made belongs to the step after the last whole one.
+    // An update that was made belongs to the step after the last whole one.
     obstacle = obstacle_to_length(before, job, info.step + (info.begun.empty() ? 0 : 1));
     if (obstacle.empty()) {
       before.schedule.steps = job.schedule.steps;

@@ -28,8 +28,8 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
           .decay_shape = job.schedule.decay_shape};
 }
 
-std::vector<Half> halves(const config::JobConfig& job) {
-  std::vector<Half> result;
+std::vector<Update> updates(const config::JobConfig& job) {
+  std::vector<Update> result;
   if (job.job.recipe == config::Recipe::joint) {
     result.push_back({job.job.joint_pattern.describe(), job.job.joint_pattern});
   }

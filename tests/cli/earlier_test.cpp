@@ -115,8 +115,7 @@ TEST_CASE("an earlier version's run is resumed in the middle of a step to the un
     const auto said = files.ok(fmt::format("train {} --resume", job));
     CHECK(contains(said, "resumed at step 4"));
     const bool old_key = job == std::string("job.toml");
-    CHECK(test::count(said, "job.toml:22: data.window is now data.sequence_length") ==
-          (old_key ? 1 : 0));
+    CHECK(test::count(said, "job.toml:18: data.window is now data.sequence_length") == (old_key ? 1 : 0));
     CHECK(test::count(said, "is now") == (old_key ? 1 : 0));
     const auto updates = updates_of(files / "run/metrics.jsonl");
     const auto expected = updates_of(files / "whole.jsonl");
@@ -169,8 +168,12 @@ TEST_CASE("old names of options are read, and a line names the present one") {
   CHECK(contains(files.ok("data-bench data --window 16 --batch 1 --seconds 0.05"), "--window is now"));
   CHECK(contains(files.ok("bench ops --tokens 64 --width 32 --head-dim 16 --vocab 50 --threads 1"),
                  "--tokens is now --sequence-length"));
-  write_whole_file(files / "lines.jsonl", "{\"prompt\": \"ba ke\", \"completion\": \" lo\"}\n");
-  CHECK(contains(files.ok("samples lines.jsonl --output s --tokenizer data/tokenizer.model --length 16"),
+  std::string lines;
+  for (int i = 0; i < 60; ++i)
+    lines += fmt::format(R"({{"prompt": "{} ba", "completion": " ke"}})", i) + "\n";
+  write_whole_file(files / "lines.jsonl", lines);
+  CHECK(contains(files.ok("samples lines.jsonl --output s --tokenizer data/tokenizer.model --length 16 "
+                          "--validation-fraction 0.3"),
                  "--length is now --sequence-length"));
   CHECK(contains(files.refused("eval run --window 16 --sequence-length 16"),
                  "--window and --sequence-length are two names of one option; leave --window out"));

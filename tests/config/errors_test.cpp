@@ -160,7 +160,7 @@ TEST_CASE("keys that exclude each other") {
         "use job.kind = \"adapt\", or remove job.from");
   CHECK(refusal(minimal_job, {"job.joint_pattern=64,0,0"}) ==
         "--set job.joint_pattern=64,0,0: job.joint_pattern is given, but job.recipe = \"plain\" has no "
-        "sparse half; use job.recipe = \"joint\", or remove job.joint_pattern");
+        "sparse update; use job.recipe = \"joint\", or remove job.joint_pattern");
 }
 
 TEST_CASE("sizes that do not fit each other") {

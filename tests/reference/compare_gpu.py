@@ -495,10 +495,10 @@ def time_step(options, forms, micro_batch):
             if options.profile and DEVICE == "cuda":
                 result["kernels"] = longest_kernels(lambda: [trainer.half(inputs, labels, half) for half in (0, 1)])
         tokens = inputs.numel()
-        result.update(parameters=trainer.parameters(), tokens=tokens, losses=losses, halves=[])
+        result.update(parameters=trainer.parameters(), tokens=tokens, losses=losses, updates=[])
         for pattern, times in zip(trainer.HALVES, zip(*seconds)):
             half, operations = statistics.median(times), operations_a_token(options, trainer.parameters(), pattern)
-            result["halves"].append({"pattern": str(pattern), "seconds": half, "tokens_per_second": tokens / half,
+            result["updates"].append({"pattern": str(pattern), "seconds": half, "tokens_per_second": tokens / half,
                                      "share_of_peak": operations * tokens / half / PEAK})
         result["step_seconds"] = statistics.median(map(sum, seconds))
         result["tokens_per_second"] = tokens / result["step_seconds"]
@@ -596,12 +596,12 @@ def show_step(options, ratplus, pytorch):
     row("tokens/s", [side["tokens_per_second"] for side in sides.values()], "{:.0f}")
     row("step, s", [side["step_seconds"] for side in sides.values()], "{:.3f}", ratio=False)
     for i, pattern in enumerate(halves):
-        rates = [side["halves"][i]["tokens_per_second"] for side in sides.values()]
-        row(f"half {pattern}, tokens/s", rates, "{:.0f}")
+        rates = [side["updates"][i]["tokens_per_second"] for side in sides.values()]
+        row(f"update {pattern}, tokens/s", rates, "{:.0f}")
         # Counted here for both sides, by the same formula.
         counts = [operations_a_token(options, side["parameters"], pattern) for side in sides.values()]
         shares = [100 * a * b / PEAK for a, b in zip(rates, counts)]
-        row(f"half {pattern}, of 989 T/s", shares, "{:.1f} %", ratio=False)
+        row(f"update {pattern}, of 989 T/s", shares, "{:.1f} %", ratio=False)
     row("memory, GB", [side.get("memory_bytes", 0) / 1e9 for side in sides.values()], "{:.1f}", ratio=False)
     if "PyTorch" in sides:
         forms = ", ".join(f"{part.replace('_', ' ')}: {name}" for part, name in pytorch["forms"].items())

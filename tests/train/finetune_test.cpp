@@ -25,7 +25,7 @@ class Losses : public train::TrainListener {
  public:
   void on_start(session::Session&, std::int64_t) override {}
   void on_phase(const std::string&) override {}
-  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics.halves[0].loss); }
+  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics.updates[0].loss); }
   void on_validation(const run::ValidationMetrics& metrics) override {
     validation = metrics.results[0].loss;
     accuracy = metrics.results[0].accuracy;
