@@ -38,15 +38,15 @@ matrix product, and the bytes that it must move (each tensor once) over the band
 copy; both ceilings are measured first. What is far above its floor can be made faster.
 
 step: times training steps of a job on random tokens (no dataset is needed; nothing is written):
-tokens/s, each half's time and its share of the processor's peak, memory, where the time goes, and with
+tokens/s, each update's time and its share of the processor's peak, memory, where the time goes, and with
 several ranks what the collectives take and how much of that is not hidden behind computation.
 
 )";
 
 constexpr const char* help_end = R"(
 examples:
-  ratplus bench ops --device cpu --tokens 4096 --width 512 --head-dim 128 --threads 1
-  ratplus bench ops --batch 2 --tokens 4096 --width 2048 --vocab 32000
+  ratplus bench ops --device cpu --sequence-length 4096 --width 512 --head-dim 128 --threads 1
+  ratplus bench ops --batch 2 --sequence-length 4096 --width 2048 --vocab 32000
   ratplus bench step configs/pretrain/1b.toml --micro-batches 4
 )";
 
@@ -120,7 +120,7 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
   return {{"device", ops.device_name()},
           {"compute_type", to_string(ops.compute_type())},
           {"batch", s.batch},
-          {"tokens", s.tokens},
+          {"sequence_length", s.tokens},
           {"width", s.width},
           {"head_dim", s.head_dim},
           {"vocab_size", s.vocab_size},
@@ -136,7 +136,7 @@ constexpr double most_elements = 0x1p53;
 
 void check_sizes(const bench::OpsBenchSettings& s) {
   for (const auto& [option, value] : {std::pair{"batch", s.batch},
-                                      {"tokens", s.tokens},
+                                      {"sequence-length", s.tokens},
                                       {"width", s.width},
                                       {"head-dim", s.head_dim},
                                       {"vocab", s.vocab_size}}) {
@@ -146,7 +146,8 @@ void check_sizes(const bench::OpsBenchSettings& s) {
   const auto columns = static_cast<double>(std::max(s.width, s.vocab_size));
   if (std::max(rows, static_cast<double>(s.width)) * columns * 4 > most_elements) {
     fail(
-        "bench: --batch {} x --tokens {} with --width {} and --vocab {} is more than any memory holds; make "
+        "bench: --batch {} x --sequence-length {} with --width {} and --vocab {} is more than any memory "
+        "holds; make "
         "some smaller",
         s.batch, s.tokens, s.width, s.vocab_size);
   }
@@ -219,11 +220,12 @@ void print_step(const bench::StepTimes& times, double peak) {
              times.memory_available < 0
                  ? ""
                  : fmt::format(" of {} available", format_bytes(times.memory_available)));
-  Rows rows = {{"half", "ms", "tokens/s", "TFLOP/s", "of peak"}};
-  for (const auto& half : times.halves) {
-    const double achieved = half.operations / half.seconds;
-    rows.push_back({half.pattern, format_fixed(half.seconds * 1e3, 1), format_fixed(rate(half.seconds), 0),
-                    rate_cell(achieved / 1e12), peak > 0 ? percent_cell(achieved / peak) : "-"});
+  Rows rows = {{"update", "ms", "tokens/s", "TFLOP/s", "of peak"}};
+  for (const auto& update : times.updates) {
+    const double achieved = update.operations / update.seconds;
+    rows.push_back({update.pattern, format_fixed(update.seconds * 1e3, 1),
+                    format_fixed(rate(update.seconds), 0), rate_cell(achieved / 1e12),
+                    peak > 0 ? percent_cell(achieved / peak) : "-"});
   }
   rows.push_back({"step", format_fixed(times.seconds * 1e3, 1), format_fixed(rate(times.seconds), 0)});
   rows.push_back({"a rank", "", format_fixed(rate(times.seconds) / times.ranks, 0)});
@@ -232,15 +234,15 @@ void print_step(const bench::StepTimes& times, double peak) {
 
 Json to_json(const BenchArguments& args, const config::JobConfig& job, const bench::StepTimes& times,
              double peak) {
-  Json halves = Json::array(), profile = Json::array(), memory = Json::object(), timeline = Json::array();
-  for (std::size_t h = 0; h < times.halves.size(); ++h) {
-    const auto& half = times.halves[h];
-    halves.push_back({{"pattern", half.pattern},
-                      {"seconds", half.seconds},
-                      {"tokens_per_second", static_cast<double>(times.tokens) / half.seconds},
-                      {"operations", half.operations},
-                      {"share_of_peak", peak > 0 ? Json(half.operations / half.seconds / peak) : Json()},
-                      {"loss", times.losses[h]}});
+  Json updates = Json::array(), profile = Json::array(), memory = Json::object(), timeline = Json::array();
+  for (std::size_t h = 0; h < times.updates.size(); ++h) {
+    const auto& update = times.updates[h];
+    updates.push_back({{"pattern", update.pattern},
+                       {"seconds", update.seconds},
+                       {"tokens_per_second", static_cast<double>(times.tokens) / update.seconds},
+                       {"operations", update.operations},
+                       {"share_of_peak", peak > 0 ? Json(update.operations / update.seconds / peak) : Json()},
+                       {"loss", times.losses[h]}});
   }
   for (const auto& kind : times.profile) {
     profile.push_back({{"kind", kind.kind}, {"seconds", kind.seconds}, {"calls", kind.calls}});
@@ -261,11 +263,11 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
           {"parameters", times.parameters},
           {"micro_batch", job.data.micro_batch},
           {"micro_batches", args.micro_batches},
-          {"window", job.data.window},
+          {"sequence_length", job.data.sequence_length},
           {"recompute", to_string(job.job.recompute)},
           {"shard", to_string(job.parallel.shard)},
           {"tokens", times.tokens},
-          {"halves", std::move(halves)},
+          {"updates", std::move(updates)},
           {"step_seconds", times.seconds},
           {"tokens_per_second", static_cast<double>(times.tokens) / times.seconds},
           {"peak_rate", peak},
@@ -281,7 +283,7 @@ std::string timeline_title(const BenchArguments& args, const config::JobConfig& 
                            const bench::StepTimes& times) {
   return fmt::format("{}: {} of {}, shard = {}, micro-batch {} x {} tokens: {:.0f} tokens/s a rank",
                      args.subject[1], counted(times.ranks, "rank"), times.device,
-                     to_string(job.parallel.shard), job.data.micro_batch, job.data.window,
+                     to_string(job.parallel.shard), job.data.micro_batch, job.data.sequence_length,
                      static_cast<double>(times.tokens) / times.seconds / times.ranks);
 }
 
@@ -295,22 +297,24 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
     if (args.threads > 0) overrides.push_back(fmt::format("job.threads={}", args.threads));
     job = config::load_job(args.subject[1], overrides, session::start_defaults);
     const double rows = static_cast<double>(args.micro_batches) * static_cast<double>(job.data.micro_batch) *
-                        static_cast<double>(job.data.window);
+                        static_cast<double>(job.data.sequence_length);
     constexpr double most_rows = 0x1p32;  // of random tokens, which lie in memory
     if (rows > most_rows) {
       fail(
-          "--micro-batches {} x data.micro_batch {} x data.window {} are {:.2g} tokens a step and rank, more "
+          "--micro-batches {} x data.micro_batch {} x data.sequence_length {} are {:.2g} tokens a step and "
+          "rank, more "
           "than are "
           "kept in memory; give fewer",
-          args.micro_batches, job.data.micro_batch, job.data.window, rows);
+          args.micro_batches, job.data.micro_batch, job.data.sequence_length, rows);
     }
   });
   const auto& m = job.model;
   if (world.root()) {
+    print_renamed_keys(job);
     fmt::print("{}: {}, width {}, vocabulary {}; {} x {} x {} x {} tokens, recompute {}\n", args.subject[1],
                counted(m.layers, "layer"), m.width, m.vocab_size, counted(world.size(), "rank"),
                counted(args.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
-               job.data.window, to_string(job.job.recompute));
+               job.data.sequence_length, to_string(job.job.recompute));
     std::fflush(stdout);
   }
   const auto times = bench::time_steps(
@@ -336,29 +340,30 @@ int bench_command(const Arguments& args) {
   const auto size = [](std::int64_t& value) {
     return po::value(&value)->default_value(value)->value_name("N");
   };
-  options.add_options()("batch", size(parsed.ops.batch), "ops: sequences")(
-      "tokens", size(parsed.ops.tokens), "ops: tokens a sequence")("width", size(parsed.ops.width),
-                                                                   "ops: model width d")(
-      "head-dim", size(parsed.ops.head_dim), "ops: channels a head")("vocab", size(parsed.ops.vocab_size),
-                                                                     "ops: vocabulary")(
-      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "step: override a key of the job file")("micro-batches", size(parsed.micro_batches),
-                                              "step: micro-batches a rank and step")(
-      "steps", po::value(&parsed.steps)->default_value(parsed.steps)->value_name("N"),
-      "step: steps that are timed")("warmup",
-                                    po::value(&parsed.warmup)->default_value(parsed.warmup)->value_name("N"),
-                                    "step: steps before those")(
-      "peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
-      "step: the processor's peak; default: the datasheet's for A100, H100 and H200")(
-      "device", po::value(&parsed.device)->value_name("NAME"),
-      "auto, cpu or cuda; default: auto, or the job's")(
-      "precision", po::value(&parsed.precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: bf16, or the job's")(
-      "any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false")(
-      "threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
-      "CPU threads; 0: OpenMP's default")("json", po::value(&parsed.json)->value_name("FILE"),
-                                          "write the results there too")(
-      "timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
+  auto add = options.add_options();
+  add("batch", size(parsed.ops.batch), "ops: sequences");
+  add("sequence-length", size(parsed.ops.tokens), "ops: T, tokens a sequence");
+  add("width", size(parsed.ops.width), "ops: model width d");
+  add("head-dim", size(parsed.ops.head_dim), "ops: channels a head");
+  add("vocab", size(parsed.ops.vocab_size), "ops: vocabulary");
+  add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "step: override a key of the job file");
+  add("micro-batches", size(parsed.micro_batches), "step: micro-batches a rank and step");
+  add("steps", po::value(&parsed.steps)->default_value(parsed.steps)->value_name("N"),
+      "step: steps that are timed");
+  add("warmup", po::value(&parsed.warmup)->default_value(parsed.warmup)->value_name("N"),
+      "step: steps before those");
+  add("peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
+      "step: the processor's peak; default: the datasheet's for A100, H100 and H200");
+  add("device", po::value(&parsed.device)->value_name("NAME"),
+      "auto, cpu or cuda; default: auto, or the job's");
+  add("precision", po::value(&parsed.precision)->value_name("TYPE"),
+      "of a GPU's products, bf16 or f32; default: bf16, or the job's");
+  add("any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false");
+  add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
+      "CPU threads; 0: OpenMP's default");
+  add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
+  add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
       "step: draw what rank 0 computes and communicates in a step");
   const Positional subject{"what", 2, po::value(&parsed.subject),
                            "say what to time: ops, or step and a job file"};

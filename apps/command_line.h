@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/commands.h"
+#include "lib/config/job.h"
 
 namespace ratplus::apps {
 
@@ -36,8 +37,12 @@ struct HelpText {
   const char* after;
 };
 
+/// Prints a line on standard error for each key that the job's file or --set gave by an old name; once for all ranks.
+void print_renamed_keys(const config::JobConfig& job);
+
 /// Parses, and fills the variables that the options name. Empty when --help was asked for: it is printed. Throws
-/// boost::program_options::error for a command line that cannot be.
+/// boost::program_options::error for a command line that cannot be. An option's old name is read as the present one, which
+/// a line on standard error names.
 std::optional<boost::program_options::variables_map> parse_command_line(
     const Arguments& args, boost::program_options::options_description options, const Positional& positional,
     const HelpText& help);

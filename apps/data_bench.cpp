@@ -30,7 +30,7 @@ namespace po = boost::program_options;
 
 constexpr const char* help_text =
     R"(usage: ratplus data-bench FILE... --tokenizer MODEL        (one thread's tokenizing of .txt, .jsonl, .parquet)
-       ratplus data-bench DATASET [--window T] [--batch B] [--sampling NAME] [--pace TOKENS/S]
+       ratplus data-bench DATASET [--sequence-length T] [--batch B] [--sampling NAME] [--pace TOKENS/S]
 
 The first tells what `ratplus prepare` could reach a thread if reading and writing took no time. The second loads steps
 of B samples, from a cold page cache (dropped for the dataset's files) and a warm one, beside a plain read of the same
@@ -38,7 +38,7 @@ files; with --pace it takes the steps at that rate, as training would, and tells
 
 examples:
   ratplus data-bench web.jsonl --tokenizer tokenizer.json
-  ratplus data-bench data/web --window 4096 --pace 2e6
+  ratplus data-bench data/web --sequence-length 4096 --pace 2e6
 
 )";
 
@@ -54,7 +54,7 @@ struct Settings {
   std::string tokenizer;
   std::string text_key = "text";
   std::string sampling = "shuffled";
-  std::int64_t window = 4096;
+  std::int64_t sequence_length = 4096;
   std::int64_t batch = 64;
   double seconds = 5;
   double pace = 0;
@@ -121,21 +121,24 @@ data::Loader make_loader(const Settings& settings, const fs::path& directory,
                          const data::Manifest& manifest) {
   const data::Sampling sampling = parse_sampling(settings.sampling);
   const std::vector<data::Source> source{{directory, 1, manifest}};
-  auto samples = std::make_unique<data::WindowSamples>(
-      source, data::WindowSamples::Settings{
-                  .split = data::Split::train, .sampling = sampling, .window = settings.window, .seed = 1});
-  return {std::move(samples),
-          {.batch = settings.batch, .micro_batch = settings.batch, .window = settings.window},
-          0,
-          std::int64_t{1} << 40,
-          2};
+  auto samples = std::make_unique<data::StreamSamples>(
+      source, data::StreamSamples::Settings{.split = data::Split::train,
+                                            .sampling = sampling,
+                                            .sequence_length = settings.sequence_length,
+                                            .seed = 1});
+  return {
+      std::move(samples),
+      {.batch = settings.batch, .micro_batch = settings.batch, .sequence_length = settings.sequence_length},
+      0,
+      std::int64_t{1} << 40,
+      2};
 }
 
 void load_for_a_while(const Settings& settings, const fs::path& directory, const data::Manifest& manifest,
                       const char* cache) {
   auto loader = make_loader(settings, directory, manifest);
   const double step_seconds =
-      settings.pace > 0 ? static_cast<double>(settings.batch * settings.window) / settings.pace : 0;
+      settings.pace > 0 ? static_cast<double>(settings.batch * settings.sequence_length) / settings.pace : 0;
   std::int64_t steps = 0;
   double first_wait = 0;  // for which nothing could be read ahead
   const ElapsedTime watch;
@@ -148,14 +151,14 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
   const double seconds = watch.seconds();
   const auto samples = static_cast<double>(steps * settings.batch);
   const double bytes =
-      samples * static_cast<double>(settings.window + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
+      samples * static_cast<double>(settings.sequence_length + 1) * (manifest.vocab_size <= 65536 ? 2 : 4);
   // Without a pace there is nothing between steps that reading could be hidden behind: all that they do is wait.
   const auto others =
       settings.pace > 0 ? fmt::format(", the others {}", format_duration(loader.wait_seconds() - first_wait))
                         : "";
   fmt::print("load, {}: {} samples/s, {} tokens/s, {} GB/s of tokens; in {} the first step waited {}{}\n",
              cache, format_fixed(samples / seconds, 0),
-             format_count(samples * static_cast<double>(settings.window) / seconds),
+             format_count(samples * static_cast<double>(settings.sequence_length) / seconds),
              format_fixed(bytes / seconds / 1e9, 3), format_duration(seconds), format_duration(first_wait),
              others);
 }
@@ -163,9 +166,9 @@ void load_for_a_while(const Settings& settings, const fs::path& directory, const
 void bench_loader(const Settings& settings) {
   const fs::path directory = settings.inputs.front();
   const auto manifest = data::read_manifest(directory);
-  fmt::print("{}: {} in {}; windows of {}, {}\n", directory.string(),
+  fmt::print("{}: {} in {}; sequences of {}, {}\n", directory.string(),
              counted(manifest.tokens(data::Split::train), "token"), counted(manifest.train.size(), "shard"),
-             settings.window, settings.sampling);
+             settings.sequence_length, settings.sampling);
   std::int64_t bytes = 0;
   drop_from_cache(directory, manifest);
   const double cold = read_plainly(directory, manifest, bytes);
@@ -186,7 +189,7 @@ int data_bench_command(const Arguments& args) {
   auto add = options.add_options();
   add("tokenizer", po::value(&settings.tokenizer)->value_name("MODEL"), "tokenize with this");
   add("text-key", po::value(&settings.text_key)->value_name("KEY"), "as for prepare");
-  add("window", po::value(&settings.window)->value_name("T"), "inputs a sample (4096)");
+  add("sequence-length", po::value(&settings.sequence_length)->value_name("T"), "inputs a sample (4096)");
   add("batch", po::value(&settings.batch)->value_name("B"), "samples a step (64)");
   add("sampling", po::value(&settings.sampling)->value_name("NAME"),
       "ordered, random or shuffled (the default)");
@@ -196,13 +199,13 @@ int data_bench_command(const Arguments& args) {
       "take steps at this rate; 0 is as fast as can be");
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
-  if (settings.window < 1 || settings.batch < 1)
-    fail("--window {} and --batch {} must be positive", settings.window, settings.batch);
+  if (settings.sequence_length < 1 || settings.batch < 1)
+    fail("--sequence-length {} and --batch {} must be positive", settings.sequence_length, settings.batch);
   constexpr std::int64_t most_tokens = std::int64_t{1}
                                        << 28;  // some GiB of memory for the steps that are read ahead
-  if (settings.batch > most_tokens / settings.window)
-    fail("--batch {} of --window {}: a step of more than {} tokens; lower the one or the other",
-         settings.batch, settings.window, most_tokens);
+  if (settings.batch > most_tokens / settings.sequence_length)
+    fail("--batch {} of --sequence-length {}: a step of more than {} tokens; lower the one or the other",
+         settings.batch, settings.sequence_length, most_tokens);
   if (!(settings.seconds > 0) || !(settings.pace >= 0))
     fail("--seconds must be positive, and --pace not negative");
   parse_sampling(settings.sampling);

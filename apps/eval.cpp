@@ -32,7 +32,7 @@ constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [
        ratplus eval CHECKPOINT --tokens FILE --dump-logits OUT.h5 [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
 
-Mean cross-entropy and perplexity over held-out windows, under one or several sparsity patterns
+Mean cross-entropy and perplexity over held-out sequences, under one or several sparsity patterns
 in one pass over the data. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a
 file of PyTorch's (.pth), or safetensors (a file, an index, or a directory with either).
 With --tokens, the logits and the loss of every token of FILE: text with one sequence of token
@@ -41,7 +41,7 @@ A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the 
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
 a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that a command prints, such as
 'hybrid(64,0,0 x 12, dense x 12)' or "D = 16, I = 4", can be given back.
-Of samples with labels (`ratplus samples`), each held-out sample is a window; beside the loss stand the
+Of samples with labels (`ratplus samples`), each held-out sample is a sequence; beside the loss stand the
 share of the counted tokens whose logit is the largest, and of the completions all of whose are.
 
 )";
@@ -71,13 +71,14 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "patterns to evaluate; default: the one the checkpoint was trained with")(
       "split", po::value(&request.split)->value_name("NAME"), "validation (default) or train")(
       "sequences", po::value(&request.sequences)->value_name("N"),
-      "windows at most; default: all of the split")("window", po::value(&request.window)->value_name("T"),
-                                                    "tokens a window; default: that of training")(
+      "sequences at most; default: all of the split")(
+      "sequence-length", po::value(&request.sequence_length)->value_name("T"),
+      "tokens a sequence; default: as in training")(
       "micro-batch", po::value(&request.micro_batch)->value_name("B"),
-      "windows a rank computes at once; default: that of training")(
-      "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: that of training")(
+      "sequences a rank computes at once; default: as in training")(
+      "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: as in training")(
       "precision", po::value(&precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: that of training")(
+      "of a GPU's products, bf16 or f32; default: as in training")(
       "threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
       "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
@@ -94,7 +95,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   if (!device.empty()) request.device = parse_device(device);
   if (!precision.empty()) request.precision = parse_precision(precision);
   for (const auto& [name, value] : {std::pair{"sequences", request.sequences},
-                                    {"window", request.window},
+                                    {"sequence-length", request.sequence_length},
                                     {"head-dim", request.head_dim},
                                     {"micro-batch", request.micro_batch}}) {
     if (values->contains(name) && value < 1)
@@ -105,7 +106,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   }
   if (parsed.tokens.empty() != parsed.dump_logits.empty())
     throw po::error("--tokens and --dump-logits go together");
-  for (const char* option : {"data", "split", "sequences", "window", "json"}) {
+  for (const char* option : {"data", "split", "sequences", "sequence-length", "json"}) {
     if (!parsed.tokens.empty() && values->contains(option))
       throw po::error(fmt::format("--{} is for a dataset, and --tokens is in its place", option));
   }
@@ -138,7 +139,7 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
                                       {"step", e.info().step},
                                       {"data", settings.dataset.string()},
                                       {"split", data::to_string(settings.split)},
-                                      {"window", settings.window},
+                                      {"sequence_length", settings.sequence_length},
                                       {"sequences", sequences},
                                       {"results", std::move(results)}};
   write_whole_file(file, json_dump(all, 1) + "\n");
@@ -164,7 +165,7 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
     data = evaluation::find_data(args.request, e);
   });
   const auto& settings = data.settings;
-  session::Session session(e.session_settings({e.micro_batch, settings.window}, world), world);
+  session::Session session(e.session_settings({e.micro_batch, settings.sequence_length}, world), world);
   std::unique_ptr<evaluation::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
@@ -174,7 +175,7 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
   ProgressLine progress;
   const auto scores = validator->run(session.model(), e.patterns, [&](std::int64_t done, std::int64_t all) {
     if (world.root())
-      progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "window"),
+      progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "sequence"),
                                   counted(e.patterns.size(), "pattern")));
   });
   if (!args.json.empty()) {
@@ -185,8 +186,8 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), data.has_samples() ? "sample" : "window"),
-             counted(settings.window, data.has_samples() ? "input" : "token"), settings.dataset.string(),
+             counted(validator->sequences(), data.has_samples() ? "sample" : "sequence"),
+             counted(settings.sequence_length, data.has_samples() ? "input" : "token"), settings.dataset.string(),
              data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);

@@ -171,7 +171,7 @@ void inspect_run(const fs::path& path) {
   if (job.schedule.epochs > 0) {
     fmt::print("length     {} over the training samples, {} of {} a step\n",
                counted(job.schedule.epochs, "epoch"), counted(job.data.batch, "sample"),
-               counted(job.data.window, "input"));
+               counted(job.data.sequence_length, "input"));
   } else {
     fmt::print("steps      {} of {} tokens\n", job.schedule.steps, job.tokens_per_step());
   }
@@ -217,9 +217,10 @@ void print_samples(const fs::path& directory, const data::Manifest& manifest, da
     fail("{}: the dataset has no tokenizer to decode with", directory.string());
   const data::Tokenizer tokenizer(directory / manifest.tokenizer_file);
   const auto length = static_cast<std::size_t>(manifest.sample_length);
-  data::SupervisedSamples samples(
-      {{directory, 1, manifest}},
-      {.split = split, .sampling = data::Sampling::ordered, .window = manifest.sample_length, .seed = 0});
+  data::SupervisedSamples samples({{directory, 1, manifest}}, {.split = split,
+                                                               .sampling = data::Sampling::ordered,
+                                                               .sequence_length = manifest.sample_length,
+                                                               .seed = 0});
   std::vector<std::int32_t> inputs(length);
   std::vector<std::int32_t> labels(length);
   for (auto index = first; index < first + count; ++index) {
@@ -365,6 +366,7 @@ void inspect_shard(const fs::path& path, bool quick) {
 
 void inspect_job(const fs::path& path) {
   const auto job = config::load_job(path, {}, session::start_defaults);
+  print_renamed_keys(job);
   print_model(job.model);
   fmt::print("\n{}", config::to_toml(job));
 }

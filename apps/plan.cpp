@@ -157,15 +157,15 @@ void print_memory(const plan::MemoryPlan& memory) {
   print_rows(rows);
 }
 
-void print_halves(const plan::StepPlan& step, const plan::Cluster& cluster) {
-  Rows rows = {{"half", "ms", "tokens/s a GPU", "TFLOP/s", "of peak"}};
+void print_updates(const plan::StepPlan& step, const plan::Cluster& cluster) {
+  Rows rows = {{"update", "ms", "tokens/s a GPU", "TFLOP/s", "of peak"}};
   const auto line = [&](const std::string& name, double seconds, double operations) {
     rows.push_back({name, format_fixed(seconds * 1e3, 1),
                     format_fixed(static_cast<double>(step.tokens) / seconds / cluster.ranks(), 0),
                     format_fixed(operations / seconds / 1e12, 1),
                     percent_cell(operations / seconds / cluster.gpu->bf16_rate)});
   };
-  for (const auto& half : step.halves) line(half.pattern, half.seconds, half.operations);
+  for (const auto& update : step.updates) line(update.pattern, update.seconds, update.operations);
   line("step", step.seconds, step.operations());
   rows.push_back({"all GPUs", "", format_fixed(step.tokens_per_second(), 0)});
   print_rows(rows);
@@ -222,15 +222,15 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   const auto& cluster = args.cluster;
   fmt::print("{} on {}\n{} parameters\n", args.job, describe(cluster), plan.parameters);
   if (plan.memory.fits()) {
-    fmt::print("shard = \"{}\": {} x {}; {} of {} x {} tokens a GPU and half\n",
+    fmt::print("shard = \"{}\": {} x {}; {} of {} x {} tokens a GPU and update\n",
                to_string(job.parallel.shard), counted(plan.step.replicas, "replica"),
                counted(plan.step.shards, "shard"),
                counted(plan.step.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
-               job.data.window);
+               job.data.sequence_length);
   }
   print_memory(plan.memory);
   if (plan.memory.fits()) {
-    print_halves(plan.step, cluster);
+    print_updates(plan.step, cluster);
     print_work(plan.step);
     fmt::print("\n");
     print_length(plan, cluster, job);
@@ -274,7 +274,7 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
                      fmt::format("{}", step.micro_batches), format_fixed(gib(plan.memory.bytes), 1),
                      format_fixed(step.seconds, 3), format_fixed(step.tokens_per_second(), 0),
                      format_fixed(step.tokens_per_second() / cluster.ranks(), 0),
-                     percent_cell(scaled.of_first), percent_cell(step.last_half_share(*cluster.gpu)),
+                     percent_cell(scaled.of_first), percent_cell(step.last_update_share(*cluster.gpu)),
                      percent_cell((step.waiting + step.slowing) / step.seconds),
                      format_fixed(plan.seconds / 3600, 1), format_fixed(plan.gpu_hours(cluster), 0)});
     rows.push_back(to_json(plan, cluster));
@@ -282,7 +282,8 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
   }
   fmt::print("{}", report::format_table(table, 0));
   fmt::print(
-      "\nbatches: micro-batches a GPU and half. of peak: the last half. not hidden: what communication adds "
+      "\nbatches: micro-batches a GPU and update. of peak: the last update. not hidden: what communication "
+      "adds "
       "to "
       "the step. below: cannot run, for the reason given below.\n");
   for (const auto& problem : problems) fmt::print("- {}\n", problem);
@@ -300,6 +301,7 @@ int plan_command(const Arguments& args) {
   if (!parsed) return 0;
   refuse_ranks("plan");
   const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
+  print_renamed_keys(job);
   return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
 }
 

@@ -18,10 +18,10 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr const char* help_text =
-    R"(usage: ratplus samples INPUT... --output DIR --tokenizer MODEL --length T [options]
+    R"(usage: ratplus samples INPUT... --output DIR --tokenizer MODEL --sequence-length T [options]
 
 Makes a dataset of samples of T inputs with labels, which `ratplus train` takes with job.kind = "finetune" and
-data.window = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patterns in quotes), each
+data.sequence_length = T. INPUT are JSON lines (.jsonl, also .gz, .zst; directories; patterns in quotes), each
   {"prompt": "...", "completion": "..."}   labels are the completion and an end-of-text token, or
   {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
 Prompt and completion are encoded as one text, so that the tokens decode to it; a token across their border counts.
@@ -35,7 +35,7 @@ the first.
 
 constexpr const char* help_end = R"(
 example:
-  ratplus samples qa.jsonl --output data/qa --tokenizer runs/adapt/data/tokenizer.model --length 4096
+  ratplus samples qa.jsonl --output data/qa --tokenizer runs/adapt/data/tokenizer.model --sequence-length 4096
 )";
 
 class Interrupted : public Error {
@@ -57,7 +57,8 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
       "the tokenizer of the model to be tuned (it is copied)");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
       "the token that ends a text, where the tokenizer's file does not tell");
-  add("length", po::value(&options.length)->value_name("T"), "inputs a sample; longer lines are cut");
+  add("sequence-length", po::value(&options.length)->value_name("T"),
+      "inputs a sample; longer lines are cut");
   add("encode", po::value(&encode)->value_name("HOW"),
       "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
       "do");
@@ -87,7 +88,7 @@ void print_result(const data::SupervisedOptions& options, const data::Supervised
              counted(manifest.sample_length, "input"));
   for (const std::string& note : result.notes) fmt::print("{}\n", note);
   if (result.cut > 0)
-    fmt::print("cut to {}: {}; raise --length to keep all whole\n", counted(options.length, "input"),
+    fmt::print("cut to {}: {}; raise --sequence-length to keep all whole\n", counted(options.length, "input"),
                counted(result.cut, "line"));
   if (result.left_out > 0)
     fmt::print("left out: {} without a label that counts\n", counted(result.left_out, "line"));

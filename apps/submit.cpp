@@ -205,6 +205,7 @@ int submit(const SubmitArguments& args) {
   const auto& r = args.resources;
   const auto given = config::load_job(args.job, args.overrides,
                                       session::start_defaults);  // epochs stay epochs in what is written
+  print_renamed_keys(given);
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);

@@ -123,7 +123,7 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
   });
   if (!file || !world.root()) return;
   progress.finish();
-  progress.print(fmt::format("weights: {} ({})", file->string(), to_string(job.checkpoint.dtype)));
+  progress.print(fmt::format("weights: {} ({})", file->string(), to_string(job.checkpoint.export_type)));
 }
 
 /// Adds to the record of a start how it ended. Where that cannot be written, on a full disk say, the end is the same.
@@ -208,6 +208,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
+  if (world.root()) print_renamed_keys(job);
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
@@ -261,8 +262,9 @@ int train_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
-    fmt::print("{}",
-               config::to_toml(config::load_job(parsed->job, parsed->overrides, session::start_defaults)));
+    const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
+    print_renamed_keys(job);
+    fmt::print("{}", config::to_toml(job));
     return 0;
   }
   if (!parsed->print_config) forget_output();  // the run directory has everything

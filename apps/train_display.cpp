@@ -15,8 +15,8 @@ namespace {
 /// For the one line of a terminal, 80 columns wide.
 std::string brief_step(const config::JobConfig& job, const run::StepMetrics& metrics) {
   std::string losses;
-  for (const auto& half : metrics.halves) {
-    losses += fmt::format("{}{:.3f} [{}]", losses.empty() ? "" : ", ", half.loss, half.pattern);
+  for (const auto& update : metrics.updates) {
+    losses += fmt::format("{}{:.3f} [{}]", losses.empty() ? "" : ", ", update.loss, update.pattern);
   }
   return fmt::format("{} {}/{}  loss {}  {} tokens/s  {} left", to_string(job.job.kind), metrics.step,
                      metrics.steps, losses, format_count(metrics.tokens_per_second),
@@ -26,10 +26,10 @@ std::string brief_step(const config::JobConfig& job, const run::StepMetrics& met
 /// For a log.
 std::string full_step(const config::JobConfig& job, const run::StepMetrics& metrics) {
   std::string losses;
-  for (const auto& half : metrics.halves) {
-    losses += std::isnan(half.loss)
-                  ? fmt::format("  loss[{}] none", half.pattern)
-                  : fmt::format("  loss[{}] {:.4f} norm {:.3f}", half.pattern, half.loss, half.gradient_norm);
+  for (const auto& update : metrics.updates) {
+    losses += std::isnan(update.loss) ? fmt::format("  loss[{}] none", update.pattern)
+                                      : fmt::format("  loss[{}] {:.4f} norm {:.3f}", update.pattern,
+                                                    update.loss, update.gradient_norm);
   }
   if (metrics.skipped_updates > 0) losses += fmt::format("  updates left out {}", metrics.skipped_updates);
   return fmt::format("{} step {}/{}{}  lr {:.2e}  {} tokens/s  {} left", to_string(job.job.kind),
@@ -84,7 +84,7 @@ void TrainDisplay::on_start(session::Session& session, std::int64_t first_step) 
                   to_string(ops.compute_type()), to_string(job_.job.recompute)));
   say(fmt::format("ranks: {} x {}, sharding {}; batch {} x {} tokens, micro-batches {} x {} a rank",
                   world_.size(), counted(session.threads(), "thread"), to_string(job_.parallel.shard),
-                  job_.data.batch, job_.data.window,
+                  job_.data.batch, job_.data.sequence_length,
                   job_.data.batch / (job_.data.micro_batch * world_.size()), job_.data.micro_batch));
   if (const auto& mesh = session.store().mesh(); mesh.ranks() > 1) {
     say(describe(mesh, job_.parallel));

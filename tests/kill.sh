@@ -62,7 +62,7 @@ head_dim = 32
 vocab_size = 300
 [data]
 directory = "$work/data"
-window = 32
+sequence_length = 32
 batch = 4
 [schedule]
 steps = $1

@@ -176,13 +176,14 @@ void check_options(const SupervisedOptions& options) {
   if (options.output.empty()) fail("no output; name the dataset's directory with --output");
   if (options.tokenizer.empty()) fail("no tokenizer; give the model's with --tokenizer");
   if (options.length < 1)
-    fail("--length {} is not positive; give the inputs a sample (data.window of the job)", options.length);
+    fail("--sequence-length {} is not positive; give the inputs a sample (data.sequence_length of the job)",
+         options.length);
   if (!(options.validation_fraction > 0 && options.validation_fraction < 1)) {
     fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
   }
 }
 
-/// What the lines would have needed of --length.
+/// What the lines would have needed of --sequence-length.
 struct Needs {
   std::int64_t first_label = 0;  ///< of the line whose first label comes latest
   std::int64_t least =
@@ -203,9 +204,10 @@ void check_splits(const SupervisedOptions& options, const SupervisedResult& resu
   const auto samples = manifest.documents(Split::train) + manifest.documents(Split::validation);
   if (samples == 0 && result.lines > 0 && needs.all > 0) {
     fail(
-        "--length {}: no line has a label within {}: the first label needs {} in the shortest prompt and {} "
+        "--sequence-length {}: no line has a label within {}: the first label needs {} in the shortest "
+        "prompt and {} "
         "in the "
-        "longest, and the longest line takes {}; --length {} keeps all lines whole",
+        "longest, and the longest line takes {}; --sequence-length {} keeps all lines whole",
         options.length, counted(options.length, "input"), needs.least, needs.first_label, needs.all,
         needs.all);
   }
@@ -213,10 +215,10 @@ void check_splits(const SupervisedOptions& options, const SupervisedResult& resu
     if (manifest.documents(split) > 0) continue;
     fail("no sample fell in the {} split{}; give more lines, or another --validation-fraction",
          to_string(split),
-         result.left_out > 0
-             ? fmt::format(" ({} had no label within --length {}, and --length {} keeps all lines whole)",
-                           counted(result.left_out, "line"), options.length, needs.all)
-             : "");
+         result.left_out > 0 ? fmt::format(" ({} had no label within --sequence-length {}, and "
+                                           "--sequence-length {} keeps all lines whole)",
+                                           counted(result.left_out, "line"), options.length, needs.all)
+                             : "");
   }
 }
 

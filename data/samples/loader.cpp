@@ -83,18 +83,18 @@ bool Loader::Impl::take_spare(const std::stop_token& stop, StepBatch& batch) {
 /// This rank's share of the step; false when the loader is being destroyed.
 bool Loader::Impl::fill(const std::stop_token& stop, StepBatch& batch, std::int64_t step) {
   const std::int64_t micro_batches = shape.micro_batches();
-  const auto size = static_cast<std::size_t>(micro_batches * shape.micro_batch * shape.window);
+  const auto size = static_cast<std::size_t>(micro_batches * shape.micro_batch * shape.sequence_length);
   batch.step = step;
   batch.counted = 0;
   batch.inputs.resize(size);  // allocates in a buffer's first round only
   batch.labels.resize(size);
-  const auto window = static_cast<std::size_t>(shape.window);
+  const auto sequence_length = static_cast<std::size_t>(shape.sequence_length);
   std::size_t at = 0;
   for (std::int64_t m = 0; m < micro_batches; ++m) {
     const std::int64_t first = step * shape.batch + (m * shape.ranks + shape.rank) * shape.micro_batch;
-    for (std::int64_t j = 0; j < shape.micro_batch; ++j, at += window) {
-      const std::int64_t counted = read(stop, first + j, std::span(batch.inputs).subspan(at, window),
-                                        std::span(batch.labels).subspan(at, window));
+    for (std::int64_t j = 0; j < shape.micro_batch; ++j, at += sequence_length) {
+      const std::int64_t counted = read(stop, first + j, std::span(batch.inputs).subspan(at, sequence_length),
+                                        std::span(batch.labels).subspan(at, sequence_length));
       if (counted < 0) return false;
       batch.counted += counted;
     }
@@ -131,8 +131,8 @@ Loader::Loader(std::unique_ptr<Samples> samples, BatchShape shape, std::int64_t 
   require(shape.micro_batch > 0 && shape.batch > 0 && shape.batch % (shape.micro_batch * shape.ranks) == 0,
           "batch {} is not a multiple of micro-batch {} x {} ranks", shape.batch, shape.micro_batch,
           shape.ranks);
-  require(samples->length() == shape.window, "samples of {} inputs for windows of {}", samples->length(),
-          shape.window);
+  require(samples->length() == shape.sequence_length, "samples of {} inputs for sequences of {}",
+          samples->length(), shape.sequence_length);
   require(depth > 0 && first_step >= 0, "depth {}, first step {}", depth, first_step);
   require(retries.times >= 0 && retries.times < 20, "{} retries", retries.times);
   impl_ = std::make_unique<Impl>(std::move(samples), shape, first_step, last_step, depth, retries);

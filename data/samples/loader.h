@@ -13,9 +13,9 @@ namespace ratplus::data {
 /// How a step's global batch is cut. Global sample index of sequence j of micro-batch m of rank r in step n:
 ///     n batch + (m ranks + r) micro_batch + j.
 struct BatchShape {
-  std::int64_t batch = 1;        ///< sequences a step, over all ranks
-  std::int64_t micro_batch = 1;  ///< sequences a rank computes at once
-  std::int64_t window = 1;       ///< T, inputs a sequence
+  std::int64_t batch = 1;            ///< sequences a step, over all ranks
+  std::int64_t micro_batch = 1;      ///< sequences a rank computes at once
+  std::int64_t sequence_length = 1;  ///< T, inputs a sequence
   int ranks = 1;
   int rank = 0;
 

@@ -17,34 +17,38 @@ const char* to_string(Sampling sampling) {
   return "";
 }
 
-Sampler::Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t window, std::uint64_t seed,
-                 std::uint32_t source)
+Sampler::Sampler(Sampling sampling, std::int64_t stream_tokens, std::int64_t sequence_length,
+                 std::uint64_t seed, std::uint32_t source)
     : sampling_(sampling),
       stream_tokens_(stream_tokens),
-      window_(window),
+      sequence_length_(sequence_length),
       seed_(seed),
       source_(source),
-      windows_(window > 0 ? (stream_tokens - 1) / window : 0) {
-  if (window < 1) fail("a window of {} tokens is not possible; it needs at least 1", window);
-  if (stream_tokens < window + 1) {
-    fail("the data hold {} tokens, but one window of {} inputs needs {}; use a shorter window or more data",
-         stream_tokens, window, window + 1);
+      sequences_(sequence_length > 0 ? (stream_tokens - 1) / sequence_length : 0) {
+  if (sequence_length < 1)
+    fail("a sequence of {} tokens is not possible; it needs at least 1", sequence_length);
+  if (stream_tokens < sequence_length + 1) {
+    fail(
+        "the data hold {} tokens, but one sequence of {} inputs needs {}; use a shorter sequence or more "
+        "data",
+        stream_tokens, sequence_length, sequence_length + 1);
   }
-  if (sampling == Sampling::shuffled) order_.emplace(windows_, seed, Purpose::shuffling, source);
+  if (sampling == Sampling::shuffled) order_.emplace(sequences_, seed, Purpose::shuffling, source);
 }
 
 std::int64_t Sampler::start(std::int64_t index) const {
   require(index >= 0, "sample index {} is negative", index);
   switch (sampling_) {
     case Sampling::ordered:
-      return index % windows_ * window_;
+      return index % sequences_ * sequence_length_;
     case Sampling::shuffled:
-      return order_->at(static_cast<std::uint32_t>(index / windows_), index % windows_) * window_;
+      return order_->at(static_cast<std::uint32_t>(index / sequences_), index % sequences_) *
+             sequence_length_;
     case Sampling::random:
       break;
   }
-  // The last window ends with the stream.
-  const auto starts = static_cast<std::uint64_t>(stream_tokens_ - window_);
+  // The last sequence ends with the stream.
+  const auto starts = static_cast<std::uint64_t>(stream_tokens_ - sequence_length_);
   return static_cast<std::int64_t>(
       random_below(starts, seed_, Purpose::sampling, source_, static_cast<std::uint64_t>(index)));
 }

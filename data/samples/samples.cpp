@@ -1,7 +1,7 @@
 #include "data/samples/samples.h"
 
 #include "base/error.h"
-#include "data/samples/window.h"
+#include "data/samples/cut_sequence.h"
 
 namespace ratplus::data {
 namespace {
@@ -14,42 +14,42 @@ std::vector<double> weights_of(const std::vector<Source>& sources) {
 
 }  // namespace
 
-WindowSamples::WindowSamples(const std::vector<Source>& sources, const Settings& settings)
+StreamSamples::StreamSamples(const std::vector<Source>& sources, const Settings& settings)
     : settings_(settings),
       end_of_text_(static_cast<std::int32_t>(combined_manifest(sources).end_of_text)),
       mixture_(weights_of(sources), settings.seed),
-      tokens_(static_cast<std::size_t>(settings.window + 1)) {
+      tokens_(static_cast<std::size_t>(settings.sequence_length + 1)) {
   for (const Source& source : sources) {
     const auto number = static_cast<std::uint32_t>(streams_.size());
     directories_.push_back(source.directory);
     streams_.emplace_back(source.directory, source.manifest, settings.split);
     try {
-      samplers_.emplace_back(settings.sampling, streams_.back().tokens(), settings.window, settings.seed,
-                             number);
+      samplers_.emplace_back(settings.sampling, streams_.back().tokens(), settings.sequence_length,
+                             settings.seed, number);
     } catch (const Error& error) {
       fail("{}, {} split: {}", source.directory.string(), to_string(settings.split), error.what());
     }
   }
 }
 
-std::int64_t WindowSamples::read(std::int64_t index, std::span<std::int32_t> inputs,
+std::int64_t StreamSamples::read(std::int64_t index, std::span<std::int32_t> inputs,
                                  std::span<std::int32_t> labels) {
   const Mixture::Place place = mixture_.at(index);
   const auto source = static_cast<std::size_t>(place.source);
   streams_[source].read(samplers_[source].start(place.index), tokens_);
-  return cut_window(tokens_, end_of_text_, inputs, labels);
+  return cut_sequence(tokens_, end_of_text_, inputs, labels);
 }
 
-Samples::Place WindowSamples::place(std::int64_t index) {
+Samples::Place StreamSamples::place(std::int64_t index) {
   const Mixture::Place from = mixture_.at(index);
   const auto source = static_cast<std::size_t>(from.source);
   return {directories_[source], samplers_[source].start(from.index)};
 }
 
-std::int64_t WindowSamples::samples_before_repeat(std::int64_t most) {
+std::int64_t StreamSamples::samples_before_repeat(std::int64_t most) {
   for (std::int64_t i = 0; i < most; ++i) {
     const Mixture::Place place = mixture_.at(i);
-    if (place.index >= samplers_[static_cast<std::size_t>(place.source)].windows()) return i;
+    if (place.index >= samplers_[static_cast<std::size_t>(place.source)].sequences()) return i;
   }
   return most;
 }

@@ -35,19 +35,19 @@ class Samples {
   virtual std::int64_t samples_before_repeat(std::int64_t most) = 0;
 };
 
-/// Windows of T + 1 tokens of one split of one or several sources, mixed by their weights.
-class WindowSamples : public Samples {
+/// Sequences of T + 1 tokens of one split of one or several sources, mixed by their weights.
+class StreamSamples : public Samples {
  public:
   struct Settings {
     Split split = Split::train;
     Sampling sampling = Sampling::ordered;
-    std::int64_t window = 1;  ///< T
+    std::int64_t sequence_length = 1;  ///< T
     std::uint64_t seed = 1;
   };
-  /// Throws Error naming a source whose split holds no window, or whose tokenizer is another one.
-  WindowSamples(const std::vector<Source>& sources, const Settings& settings);
+  /// Throws Error naming a source whose split holds no sequence, or whose tokenizer is another one.
+  StreamSamples(const std::vector<Source>& sources, const Settings& settings);
 
-  std::int64_t length() const override { return settings_.window; }
+  std::int64_t length() const override { return settings_.sequence_length; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
   Place place(std::int64_t index) override;

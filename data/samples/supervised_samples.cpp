@@ -45,13 +45,13 @@ void SupervisedSamples::check_all(const Source& source) {
 }
 
 SupervisedSamples::SupervisedSamples(const std::vector<Source>& sources,
-                                     const WindowSamples::Settings& settings)
+                                     const StreamSamples::Settings& settings)
     : settings_(settings), mixture_(weights_of(sources), settings.seed) {
   combined_manifest(sources);  // of one tokenizer
   for (const Source& source : sources) {
-    if (source.manifest.sample_length != settings.window) {
-      fail("{} has samples of {} inputs, not {}; set data.window = {}", source.directory.string(),
-           source.manifest.sample_length, settings.window, source.manifest.sample_length);
+    if (source.manifest.sample_length != settings.sequence_length) {
+      fail("{} has samples of {} inputs, not {}; set data.sequence_length = {}", source.directory.string(),
+           source.manifest.sample_length, settings.sequence_length, source.manifest.sample_length);
     }
     std::vector<std::int64_t> starts{0};
     for (const ManifestShard& entry : source.manifest.shards(settings.split)) {

@@ -18,9 +18,9 @@ namespace ratplus::data {
 class SupervisedSamples : public Samples {
  public:
   /// Throws Error naming a source without samples of this length.
-  SupervisedSamples(const std::vector<Source>& sources, const WindowSamples::Settings& settings);
+  SupervisedSamples(const std::vector<Source>& sources, const StreamSamples::Settings& settings);
 
-  std::int64_t length() const override { return settings_.window; }
+  std::int64_t length() const override { return settings_.sequence_length; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
   Place place(std::int64_t index) override;
@@ -40,7 +40,7 @@ class SupervisedSamples : public Samples {
   std::int64_t number_of(const Part& part, std::int64_t index, std::uint32_t number) const;
   SampleShardReader& shard(Part& part, std::size_t index) const;
 
-  WindowSamples::Settings settings_;
+  StreamSamples::Settings settings_;
   Mixture mixture_;
   std::vector<Part> parts_;
 };

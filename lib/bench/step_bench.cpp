@@ -6,8 +6,8 @@
 #include "base/median.h"
 #include "base/random.h"
 #include "lib/model/operations.h"
-#include "lib/train/half.h"
 #include "lib/train/trainer.h"
+#include "lib/train/update.h"
 
 namespace ratplus::bench {
 namespace {
@@ -33,11 +33,11 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   session.set_initial_weights(job.job.seed);
 
   const auto sequences = job.data.micro_batch * settings.micro_batches;
-  const auto rows = sequences * job.data.window;
+  const auto rows = sequences * job.data.sequence_length;
   const auto rank = static_cast<std::uint32_t>(world.rank());
   const auto inputs = random_tokens(rows, job.model.vocab_size, 2 * rank);
   const auto labels = random_tokens(rows, job.model.vocab_size, 2 * rank + 1);
-  const auto halves = session::halves(job);
+  const auto updates = session::updates(job);
 
   StepTimes result;
   result.device = session.ops().device_name();
@@ -48,21 +48,21 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.memory = session.memory().plan();
   result.memory_bytes = session.memory().total_bytes();
   result.memory_available = session.memory_available();
-  for (const auto& half : halves) {
-    result.halves.push_back(
-        {half.name, 0,
-         model::half_operations(job.model, half.pattern, result.parameters, sequences, job.data.window)});
+  for (const auto& update : updates) {
+    result.updates.push_back({update.name, 0,
+                              model::update_operations(job.model, update.pattern, result.parameters,
+                                                       sequences, job.data.sequence_length)});
   }
-  std::vector<std::vector<double>> times(halves.size());
+  std::vector<std::vector<double>> times(updates.size());
   std::vector<double> steps;
   const auto step = [&](bool timed) {
     double total = 0;
     result.losses.clear();
-    for (std::size_t h = 0; h < halves.size(); ++h) {
+    for (std::size_t h = 0; h < updates.size(); ++h) {
       session.ops().synchronize();
       const double began = now();
       const auto made =
-          train::run_half(session.parts(), halves[h].pattern, {inputs, labels}, result.tokens, 1e-5);
+          train::run_update(session.parts(), updates[h].pattern, {inputs, labels}, result.tokens, 1e-5);
       session.ops().synchronize();
       const double seconds = now() - began;
       if (timed) times[h].push_back(seconds);
@@ -74,7 +74,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   };
   for (int i = 0; i < settings.warmup; ++i) step(false);
   for (int i = 0; i < settings.steps; ++i) step(true);
-  for (std::size_t h = 0; h < halves.size(); ++h) result.halves[h].seconds = median(times[h]);
+  for (std::size_t h = 0; h < updates.size(); ++h) result.updates[h].seconds = median(times[h]);
   result.seconds = median(steps);
   {
     OpProfiler profiler(session.ops());

@@ -14,13 +14,13 @@
 namespace ratplus::bench {
 
 struct StepBenchSettings {
-  config::JobConfig job;           ///< its model, patterns, micro_batch, window, device and sharding
+  config::JobConfig job;           ///< its model, patterns, micro_batch, sequence_length, device and sharding
   std::int64_t micro_batches = 4;  ///< a rank and step
   int warmup = 2;                  ///< steps before those that are timed
   int steps = 5;
 };
 
-struct HalfTime {
+struct UpdateTime {
   std::string pattern;
   double seconds = 0;  ///< median of the timed steps, update included
   double operations =
@@ -33,8 +33,8 @@ struct StepTimes {
   int ranks = 1;
   std::int64_t parameters = 0;
   std::int64_t tokens = 0;  ///< a step, over all ranks
-  std::vector<HalfTime> halves;
-  double seconds = 0;                              ///< a step: its halves together, median
+  std::vector<UpdateTime> updates;
+  double seconds = 0;                              ///< a step: its updates together, median
   std::vector<Arena::Entry> memory;                ///< the plan
   std::int64_t memory_bytes = 0;                   ///< a rank
   std::int64_t memory_available = -1;              ///< a rank's device, before
@@ -42,7 +42,7 @@ struct StepTimes {
   double profiled_seconds = 0;                     ///< what that step took
   std::vector<parallel::Timeline::Span> timeline;  ///< of one more step, this rank's
   double timeline_seconds = 0;                     ///< what that step took
-  std::vector<double> losses;  ///< of each half of the last step, a position: random tokens, so near ln V
+  std::vector<double> losses;  ///< of each update of the last step, a position: random tokens, so near ln V
 };
 
 /// Throws Error as Session does. Called on all ranks of the world.

@@ -16,7 +16,7 @@
 
 namespace ratplus::checkpoint {
 
-/// run/checkpoints: a directory, or a link to one (checkpoint.dir).
+/// run/checkpoints: a directory, or a link to one (checkpoint.directory).
 std::filesystem::path checkpoints_of(const std::filesystem::path& run);
 /// run/checkpoints/step-00000300.
 std::filesystem::path step_directory(const std::filesystem::path& run, std::int64_t step);

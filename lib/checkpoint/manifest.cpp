@@ -61,19 +61,20 @@ DataCounts data_from_json(const Json& j, const std::filesystem::path& file) {
 }
 
 /// JSON has no NaN and no infinity: they are null.
-Json to_json(const std::vector<HalfDone>& begun) {
+Json to_json(const std::vector<UpdateDone>& begun) {
   Json list = Json::array();
-  for (const auto& half : begun) {
-    list.push_back({{"loss", half.loss}, {"gradient_norm", half.gradient_norm}, {"updated", half.updated}});
+  for (const auto& update : begun) {
+    list.push_back(
+        {{"loss", update.loss}, {"gradient_norm", update.gradient_norm}, {"updated", update.updated}});
   }
   return list;
 }
 
-std::vector<HalfDone> begun_from_json(const Json& list) {
+std::vector<UpdateDone> begun_from_json(const Json& list) {
   const auto number = [](const Json& value) {
     return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
   };
-  std::vector<HalfDone> begun;
+  std::vector<UpdateDone> begun;
   for (const auto& each : list) {
     begun.push_back(
         {number(each.at("loss")), number(each.at("gradient_norm")), each.at("updated").get<bool>()});

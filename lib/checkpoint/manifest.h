@@ -14,7 +14,7 @@
 namespace ratplus::checkpoint {
 
 /// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read. Version 3 has
-/// halves of a step that is under way, and is written only where there are some.
+/// updates of a step that is under way, and is written only where there are some.
 inline constexpr int format_version = 3;
 inline constexpr const char* manifest_name = "manifest.json";
 
@@ -41,12 +41,12 @@ struct PartFile {
 };
 
 /// What one update of a step measured, before it.
-struct HalfDone {
+struct UpdateDone {
   double loss = 0;
   double gradient_norm = 0;
   bool updated = true;  ///< false: the update was left out
 
-  friend bool operator==(const HalfDone&, const HalfDone&) = default;
+  friend bool operator==(const UpdateDone&, const UpdateDone&) = default;
 };
 
 /// What a checkpoint says of itself.
@@ -56,8 +56,8 @@ struct Info {
   std::int64_t step = 0;     ///< schedule steps done
   std::int64_t updates = 0;  ///< optimizer updates done (two a step in joint training)
   /// Of step `step` + 1, where the checkpoint is of the middle of that one: a resumed run goes on with what comes after.
-  std::vector<HalfDone> begun = {};
-  std::int64_t tokens = 0;                        ///< tokens seen, both halves of a step counted once
+  std::vector<UpdateDone> begun = {};
+  std::int64_t tokens = 0;                        ///< tokens seen, both updates of a step counted once
   std::string job = {};                           ///< the effective job file, TOML; "" = not known
   std::string tokenizer = {};                     ///< identity of the dataset's tokenizer; "" = not known
   std::optional<DataCounts> data = std::nullopt;  ///< of the dataset; absent where it was not recorded
@@ -81,7 +81,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
 void write_manifest(const std::filesystem::path& directory, const Info& info);
 
 /// Throws Error unless `dataset` has the sizes, and as far as both are known the checksums, of the one that the checkpoint
-/// was trained on: windows are found by their number, so that on other data a resumed run would repeat or miss some.
+/// was trained on: sequences are found by their number, so that on other data a resumed run would repeat or miss some.
 /// False where the sizes alone could be compared.
 bool check_same_data(const Info& info, const data::Manifest& dataset);
 

@@ -62,11 +62,11 @@ struct DataSource {
 };
 
 struct DataSection {
-  std::string directory;            ///< a dataset made by `ratplus prepare` ...
-  std::vector<DataSource> sources;  ///< ... or several of them
-  std::int64_t window = 4096;       ///< T
-  std::int64_t batch = 512;         ///< sequences a step, over all ranks
-  std::int64_t micro_batch = 1;     ///< sequences a rank computes at once
+  std::string directory;                ///< a dataset made by `ratplus prepare` ...
+  std::vector<DataSource> sources;      ///< ... or several of them
+  std::int64_t sequence_length = 4096;  ///< T
+  std::int64_t batch = 512;             ///< sequences a step, over all ranks
+  std::int64_t micro_batch = 1;         ///< sequences a rank computes at once
   data::Sampling sampling = data::Sampling::ordered;
   int prefetch = 2;  ///< steps read ahead
 
@@ -108,12 +108,12 @@ struct ParallelSection : parallel::Settings {
 };
 
 struct CheckpointSection {
-  std::int64_t every = 0;       ///< steps between checkpoints, 0 = only at the end
-  std::int64_t keep = 2;        ///< newest ones that stay
-  std::int64_t keep_every = 0;  ///< those of steps divisible by this stay too; 0 = none
-  std::string dir;              ///< where they go; "" = the run directory
-  bool background = true;       ///< written while training goes on, from a copy in host memory
-  Export dtype = Export::none;  ///< of an export: the last weights as safetensors, in the run directory
+  std::int64_t every = 0;             ///< steps between checkpoints, 0 = only at the end
+  std::int64_t keep = 2;              ///< newest ones that stay
+  std::int64_t keep_every = 0;        ///< those of steps divisible by this stay too; 0 = none
+  std::string directory;              ///< where they go; "" = the run directory
+  bool background = true;             ///< written while training goes on, from a copy in host memory
+  Export export_type = Export::none;  ///< of the last weights, written as safetensors in the run directory
 
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };
@@ -121,7 +121,7 @@ struct CheckpointSection {
 struct LogSection {
   std::int64_t every = 10;                 ///< steps between lines of metrics.jsonl
   std::int64_t validate_every = 0;         ///< steps between validations, 0 = only at the end
-  std::int64_t validation_sequences = 64;  ///< windows of the held-out part, at most
+  std::int64_t validation_sequences = 64;  ///< sequences of the held-out part, at most
   std::vector<model::PatternPlan>
       validation_patterns;   ///< default: pattern, and joint_pattern if joint; pattern always
   bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl
@@ -132,7 +132,8 @@ struct LogSection {
 
 struct HealthSection {
   NotFinite not_finite = NotFinite::stop;
-  std::int64_t max_skips = 10;  ///< updates of one half left out in a row, at which skip stops, too
+  std::int64_t max_skips =
+      10;  ///< updates left out in a row at which skip stops too; a joint step's two count apart
   // From which share on something is told; 0: never.
   double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
   double slowdown = 0.2;   ///< of the run's own median throughput, that is missing
@@ -152,8 +153,11 @@ struct JobConfig {
   LogSection log;
   HealthSection health;
   std::string source;  ///< the file's name, for messages; no part of the job
+  /// A line for each key that was given by its old name (old_names.h): "job.toml:7: data.window is now
+  /// data.sequence_length". No part of the job.
+  std::vector<std::string> renamed;
 
-  std::int64_t tokens_per_step() const { return data.batch * data.window; }
+  std::int64_t tokens_per_step() const { return data.batch * data.sequence_length; }
   /// Equal in every key.
   friend bool operator==(const JobConfig& a, const JobConfig& b) {
     return a.job == b.job && a.model == b.model && a.data == b.data && a.optimizer == b.optimizer &&
@@ -182,7 +186,7 @@ std::vector<std::string> differences(const JobConfig& stored, const JobConfig& j
 
 /// What depends on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
 void validate_ranks(const JobConfig& job, int ranks);
-/// What depends on the dataset in `directory`: the vocabulary, and a window of T + 1 tokens in either split.
+/// What depends on the dataset in `directory`: the vocabulary, and a sequence of T + 1 tokens in either split.
 void validate_data(const JobConfig& job, const std::string& directory, std::int64_t dataset_vocab_size,
                    std::int64_t train_tokens, std::int64_t validation_tokens);
 

@@ -15,47 +15,46 @@
 namespace ratplus::config {
 namespace {
 
-void require_given(const Document& document, const std::string& field, std::string_view path,
+void require_given(const JobFile& file, const std::string& field, std::string_view path,
                    const char* example) {
   if (!field.empty()) return;
-  fail("{}: {} is missing; give it in the job file, for example {}, or with --set {}=...",
-       document.where(path), path, example, path);
+  fail("{}: {} is missing; give it in the job file, for example {}, or with --set {}=...", file.where(path),
+       path, example, path);
 }
 
-void check_required(const JobConfig& job, const Document& document) {
-  require_given(document, job.job.directory, "job.directory", "directory = \"runs/first\" in [job]");
-  if (document.find("data.sources") == nullptr) {
-    require_given(document, job.data.directory, "data.directory",
-                  "directory = \"runs/first/data\" in [data]");
+void check_required(const JobConfig& job, const JobFile& file) {
+  require_given(file, job.job.directory, "job.directory", "directory = \"runs/first\" in [job]");
+  if (file.find("data.sources") == nullptr) {
+    require_given(file, job.data.directory, "data.directory", "directory = \"runs/first/data\" in [data]");
   }
   if (job.job.kind != Kind::pretrain) {
-    require_given(document, job.job.from, "job.from", "from = \"runs/pretrain\" in [job]");
+    require_given(file, job.job.from, "job.from", "from = \"runs/pretrain\" in [job]");
   }
 }
 
-void check_unneeded(const JobConfig& job, const Document& document) {
+void check_unneeded(const JobConfig& job, const JobFile& file) {
   if (!job.data.directory.empty() && !job.data.sources.empty()) {
     fail("{}: data.sources and data.directory (at {}) are both given; remove one of them",
-         document.where("data.sources"), document.where("data.directory"));
+         file.where("data.sources"), file.where("data.directory"));
   }
   if (job.job.kind == Kind::pretrain && !job.job.from.empty()) {
     fail(
         "{}: job.from is given, but job.kind = \"pretrain\" begins with initial weights; use "
         "job.kind = \"adapt\", or remove job.from",
-        document.where("job.from"));
+        file.where("job.from"));
   }
-  if (job.job.recipe == Recipe::plain && document.find("job.joint_pattern") != nullptr) {
+  if (job.job.recipe == Recipe::plain && file.find("job.joint_pattern") != nullptr) {
     fail(
-        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse half; use "
+        "{}: job.joint_pattern is given, but job.recipe = \"plain\" has no sparse update; use "
         "job.recipe = \"joint\", or remove job.joint_pattern",
-        document.where("job.joint_pattern"));
+        file.where("job.joint_pattern"));
   }
   for (const char* key : {"schedule.decay", "schedule.decay_shape"}) {
-    if (job.schedule.shape == optim::Shape::wsd || document.find(key) == nullptr) continue;
+    if (job.schedule.shape == optim::Shape::wsd || file.find(key) == nullptr) continue;
     fail(
         "{}: {} is given, but schedule.shape = \"{}\" has no decay of its own; use schedule.shape = \"wsd\", "
         "or remove {}",
-        document.where(key), key, to_string(job.schedule.shape), key);
+        file.where(key), key, to_string(job.schedule.shape), key);
   }
 }
 
@@ -70,10 +69,10 @@ void set_finetune_defaults(JobConfig& job) {
 constexpr std::int64_t finetune_epochs = 4;
 
 /// Exactly one of steps, tokens and epochs is given; steps follows from tokens, in whole steps.
-void complete_schedule(JobConfig& job, const Document& document) {
+void complete_schedule(JobConfig& job, const JobFile& file) {
   const Value* first = nullptr;
   for (const char* key : {"schedule.steps", "schedule.tokens", "schedule.epochs"}) {
-    const Value* value = document.find(key);
+    const Value* value = file.find(key);
     if (value == nullptr) continue;
     if (first != nullptr) {
       fail("{}: {} and {} (at {}) are both given; remove one of them", first->where(), first->path, key,
@@ -85,7 +84,7 @@ void complete_schedule(JobConfig& job, const Document& document) {
     job.schedule.epochs = finetune_epochs;
   } else if (first == nullptr) {
     fail("{}: the length of the job is missing; give steps or tokens in [schedule], for example tokens = 1e9",
-         document.name());
+         file.name());
   }
   if (job.schedule.tokens > 0) {
     const std::int64_t a_step = job.tokens_per_step();
@@ -105,21 +104,21 @@ void complete_validation(JobConfig& job) {
   if (job.job.recipe == Recipe::joint && other) plans.push_back(job.job.joint_pattern);
 }
 
-void read_keys(const Document& document, JobConfig& job) {
+void read_keys(const JobFile& file, JobConfig& job) {
   for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
-    if (const Value* value = document.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
+    if (const Value* value = file.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
   });
 }
 
 /// A default size would be a guess where the weights that have it are not there.
-void require_model(const JobConfig& job, const Document& document) {
-  const auto given = [&](const char* key) { return document.find(key) != nullptr; };
+void require_model(const JobConfig& job, const JobFile& file) {
+  const auto given = [&](const char* key) { return file.find(key) != nullptr; };
   if (given("model.layers") && given("model.width") && given("model.vocab_size")) return;
   fail(
       "{}: there are no weights at {} (job.from) yet, and [model] does not say the model's sizes; give "
       "layers, width, "
       "head_dim and vocab_size in [model], or wait for the weights",
-      document.where("job.from"), job.job.from);
+      file.where("job.from"), job.job.from);
 }
 
 }  // namespace
@@ -162,26 +161,27 @@ const char* to_string(NotFinite choice) {
 
 JobConfig parse_job(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
                     const StartDefaults& start_defaults) {
-  const Document document(text, name, overrides);
+  const JobFile file(text, name, overrides);
   JobConfig defaults;
   defaults.source = name;
-  const Value* kind = document.find("job.kind");
+  const Value* kind = file.find("job.kind");
   if (kind != nullptr && kind->node->value<std::string_view>() == "finetune") set_finetune_defaults(defaults);
   JobConfig job = defaults;
-  read_keys(document, job);
-  check_required(job, document);
+  read_keys(file, job);
+  check_required(job, file);
   if (start_defaults && job.job.kind != Kind::pretrain) {
     if (start_defaults(job, defaults)) {
       job = defaults;
-      read_keys(document, job);
+      read_keys(file, job);
     } else {
-      require_model(job, document);
+      require_model(job, file);
     }
   }
-  check_unneeded(job, document);
-  complete_schedule(job, document);
+  check_unneeded(job, file);
+  complete_schedule(job, file);
   complete_validation(job);
-  validate_job(job, [&](std::string_view key) { return document.where(key); });
+  job.renamed = file.renamed();
+  validate_job(job, [&](std::string_view key) { return file.where(key); });
   return job;
 }
 

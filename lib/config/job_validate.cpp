@@ -63,18 +63,19 @@ void validate_units(const model::ModelConfig& model, const PlaceOf& place_of) {
 void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
   const DataSection& data = job.data;
   const model::ModelConfig& model = job.model;
-  const double rows = static_cast<double>(data.micro_batch) * static_cast<double>(data.window);
+  const double rows = static_cast<double>(data.micro_batch) * static_cast<double>(data.sequence_length);
   if (rows * static_cast<double>(model.width) * static_cast<double>(model.layers) > 0x1p53) {
     fail(
-        "{}: data.micro_batch = {} x data.window = {} x model.width = {} x model.layers = {} is more than "
+        "{}: data.micro_batch = {} x data.sequence_length = {} x model.width = {} x model.layers = {} is "
+        "more than "
         "any memory holds; make some of them smaller",
-        place_of("data.micro_batch"), data.micro_batch, data.window, model.width, model.layers);
+        place_of("data.micro_batch"), data.micro_batch, data.sequence_length, model.width, model.layers);
   }
   if (rows * static_cast<double>(model.vocab_size) > 0x1p53) {
     fail(
-        "{}: data.micro_batch = {} x data.window = {} x model.vocab_size = {} is more than "
+        "{}: data.micro_batch = {} x data.sequence_length = {} x model.vocab_size = {} is more than "
         "any memory holds; make some of them smaller",
-        place_of("data.micro_batch"), data.micro_batch, data.window, model.vocab_size);
+        place_of("data.micro_batch"), data.micro_batch, data.sequence_length, model.vocab_size);
   }
 }
 
@@ -119,14 +120,15 @@ void validate_length(const JobConfig& job, const PlaceOf& place_of) {
   if (job.schedule.epochs > 0) return;  // the steps are not known yet
   const auto& data = job.data;
   const double tokens = static_cast<double>(job.schedule.steps) * static_cast<double>(data.batch) *
-                        static_cast<double>(data.window);
+                        static_cast<double>(data.sequence_length);
   // A number of tokens is rounded up to whole steps.
   if (tokens <= 1.1 * static_cast<double>(most_tokens)) return;
   fail(
-      "{}: schedule.steps = {} x data.batch = {} x data.window = {} are {:.2g} tokens, and at most {:.0g} "
+      "{}: schedule.steps = {} x data.batch = {} x data.sequence_length = {} are {:.2g} tokens, and at most "
+      "{:.0g} "
       "are counted; "
       "use fewer steps, or schedule.tokens",
-      place_of("schedule.steps"), job.schedule.steps, data.batch, data.window, tokens,
+      place_of("schedule.steps"), job.schedule.steps, data.batch, data.sequence_length, tokens,
       static_cast<double>(most_tokens));
 }
 
@@ -161,14 +163,14 @@ void validate_batch_over_ranks(const JobConfig& job, int ranks, const std::strin
        multiples_near(job.data.batch, at_once), other_ways(job.data, ranks));
 }
 
-void require_window(const JobConfig& job, const std::string& directory, std::int64_t tokens,
-                    const char* split, const char* more) {
-  const std::int64_t needed = job.data.window + 1;
+void require_sequence(const JobConfig& job, const std::string& directory, std::int64_t tokens,
+                      const char* split, const char* more) {
+  const std::int64_t needed = job.data.sequence_length + 1;
   if (tokens >= needed) return;
   const std::string shorter =
-      tokens >= 2 ? fmt::format("use a data.window of at most {}, or ", tokens - 1) : "";
-  fail("{}: data.window = {} needs {}, but the {} split of {} has {}; {}{}", job.source, job.data.window,
-       counted(needed, "token"), split, directory, tokens, shorter, more);
+      tokens >= 2 ? fmt::format("use a data.sequence_length of at most {}, or ", tokens - 1) : "";
+  fail("{}: data.sequence_length = {} needs {}, but the {} split of {} has {}; {}{}", job.source,
+       job.data.sequence_length, counted(needed, "token"), split, directory, tokens, shorter, more);
 }
 
 }  // namespace
@@ -204,9 +206,9 @@ void validate_data(const JobConfig& job, const std::string& directory, std::int6
         job.source, job.model.vocab_size, directory, job.data.sources.empty() ? "directory" : "sources",
         dataset_vocab_size, dataset_vocab_size);
   }
-  require_window(job, directory, train_tokens, "training", "prepare a dataset from more text");
-  require_window(job, directory, validation_tokens, "validation",
-                 "prepare the dataset again with more text or a larger validation fraction");
+  require_sequence(job, directory, train_tokens, "training", "prepare a dataset from more text");
+  require_sequence(job, directory, validation_tokens, "validation",
+                   "prepare the dataset again with more text or a larger validation fraction");
 }
 
 }  // namespace ratplus::config

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "lib/config/old_names.h"
 #include "lib/config/suggest.h"
 
 namespace ratplus::config {
@@ -32,16 +33,30 @@ bool has_key(const SectionKeys& section, std::string_view key) {
   return std::find(section.keys.begin(), section.keys.end(), key) != section.keys.end();
 }
 
+/// The present name of the key that was once called `key`, in whatever section; empty if none was.
+std::string renamed_key(std::string_view key) {
+  for (const OldKey& old : old_keys) {
+    if (old.old_path.substr(old.old_path.find('.') + 1) == key) return std::string(old.path);
+  }
+  return "";
+}
+
 /// "data.batch" for a key written as data.bacth, or as schedule.batch, or outside any section; empty if
-/// nothing is near.
+/// nothing is near. A word near an old name leads to the present one.
 std::string nearest_key(std::string_view section, std::string_view key) {
   for (const SectionKeys& other : known_keys()) {
     if (has_key(other, key)) return fmt::format("{}.{}", other.section, key);
   }
+  if (const std::string renamed = renamed_key(key); !renamed.empty()) return renamed;
   const SectionKeys* own = find_section(section);
   if (own == nullptr) return "";
-  const std::string near = nearest(key, own->keys);
-  return near.empty() ? "" : fmt::format("{}.{}", section, near);
+  std::vector<std::string> names = own->keys;
+  for (const OldKey& old : old_keys) {
+    const auto dot = old.old_path.find('.');
+    if (old.old_path.substr(0, dot) == section) names.emplace_back(old.old_path.substr(dot + 1));
+  }
+  const std::string near = nearest(key, names);
+  return near.empty() ? "" : std::string(present_key(fmt::format("{}.{}", section, near)));
 }
 
 /// Ends the sentence before a list of what there is.

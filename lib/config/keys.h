@@ -16,7 +16,7 @@ namespace ratplus::config {
 /// No restriction beyond the type.
 struct Any {};
 
-/// Tokens of a whole job, at most; that of steps x batch x window is validated too.
+/// Tokens of a whole job, at most; steps x batch x sequence_length is held to it too.
 inline constexpr std::int64_t most_tokens = 1'000'000'000'000'000'000;
 
 /// low <= x <= high. The upper bounds below keep sums and products of two within 64 bits; validate_job looks at those of
@@ -119,7 +119,7 @@ void for_each_key(Job& config, Visit&& visit) {
   auto& data = config.data;
   visit("data", "directory", data.directory, Any{});
   visit("data", "sources", data.sources, Any{});
-  visit("data", "window", data.window, IntegerRange{1, 10'000'000});
+  visit("data", "sequence_length", data.sequence_length, IntegerRange{1, 10'000'000});
   visit("data", "batch", data.batch, IntegerRange{1, 1'000'000});
   visit("data", "micro_batch", data.micro_batch, IntegerRange{1, 1'000'000});
   visit("data", "sampling", data.sampling, Any{});
@@ -156,9 +156,9 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("checkpoint", "every", checkpoint.every, IntegerRange{0});
   visit("checkpoint", "keep", checkpoint.keep, IntegerRange{1});
   visit("checkpoint", "keep_every", checkpoint.keep_every, IntegerRange{0});
-  visit("checkpoint", "dir", checkpoint.dir, Any{});
+  visit("checkpoint", "directory", checkpoint.directory, Any{});
   visit("checkpoint", "background", checkpoint.background, Any{});
-  visit("checkpoint", "dtype", checkpoint.dtype, Any{});
+  visit("checkpoint", "export", checkpoint.export_type, Any{});
 
   auto& log = config.log;
   visit("log", "every", log.every, IntegerRange{1});

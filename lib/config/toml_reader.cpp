@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "lib/config/old_names.h"
 
 namespace ratplus::config {
 namespace {
@@ -221,16 +222,21 @@ std::vector<Pair> in_file_order(const toml::table& table) {
   return pairs;
 }
 
+void require_known_path(std::string_view path, std::string_view where) {
+  const auto dot = path.find('.');
+  require_known_key(path.substr(0, dot), path.substr(dot + 1), where);
+}
+
 }  // namespace
 
-Document::Document(std::string_view text, std::string name, const std::vector<std::string>& overrides)
+JobFile::JobFile(std::string_view text, std::string name, const std::vector<std::string>& overrides)
     : name_(std::move(name)) {
   add_sections(tables_.emplace_back(parse_file(text, name_)));
   for (const std::string& override_text : overrides) add_override(override_text);
   drop_superseded();
 }
 
-void Document::add_sections(const toml::table& file) {
+void JobFile::add_sections(const toml::table& file) {
   for (const Pair& section : in_file_order(file)) {
     const std::string section_place = place(name_, section.key->source().begin);
     const std::string_view section_name = section.key->str();
@@ -242,14 +248,20 @@ void Document::add_sections(const toml::table& file) {
            section_name);
     }
     for (const Pair& pair : in_file_order(*section.node->as_table())) {
-      require_known_key(section_name, pair.key->str(), place(name_, pair.key->source().begin));
-      std::string path = fmt::format("{}.{}", section_name, pair.key->str());
-      values_.insert_or_assign(path, Value{pair.node, path, name_, std::nullopt});
+      const std::string where = place(name_, pair.key->source().begin);
+      const std::string given = fmt::format("{}.{}", section_name, pair.key->str());
+      const std::string path = present_name(given, where);
+      require_known_path(path, where);
+      if (const Value* other = find(path)) {
+        fail("{}: {} and {} (at {}) are two names of one key; remove the one with the old name, {}", where,
+             given, other->given, other->where(), given == path ? other->given : given);
+      }
+      values_.emplace(path, Value{pair.node, path, name_, std::nullopt, given});
     }
   }
 }
 
-void Document::add_override(const std::string& text) {
+void JobFile::add_override(const std::string& text) {
   const std::string origin = "--set " + text;
   const auto equals = text.find('=');
   const std::string_view path = trim(std::string_view(text).substr(0, equals));
@@ -257,7 +269,8 @@ void Document::add_override(const std::string& text) {
   if (equals == std::string::npos || dot == std::string_view::npos) {
     fail("{}: an override is written section.key=value, for example --set data.batch=64", origin);
   }
-  require_known_key(path.substr(0, dot), path.substr(dot + 1), origin);
+  const std::string key = present_name(std::string(path), origin);
+  require_known_path(key, origin);
 
   const std::string value(trim(std::string_view(text).substr(equals + 1)));
   if (std::string copy = value; repair_utf8(copy) > 0) {
@@ -268,16 +281,22 @@ void Document::add_override(const std::string& text) {
         copy);
   }
   const toml::table& table = tables_.emplace_back(parse_override_value(value, origin));
-  values_.insert_or_assign(std::string(path), Value{table.get("value"), std::string(path), origin, value});
+  values_.insert_or_assign(key, Value{table.get("value"), key, origin, value, std::string(path)});
 }
 
-void Document::drop_from_file(std::string_view path) {
+std::string JobFile::present_name(const std::string& path, const std::string& where) {
+  const std::string_view present = present_key(path);
+  if (present != path) renamed_.push_back(fmt::format("{}: {} is now {}", where, path, present));
+  return std::string(present);
+}
+
+void JobFile::drop_from_file(std::string_view path) {
   const auto found = values_.find(path);
   if (found != values_.end() && !found->second.override_text) values_.erase(found);
 }
 
 /// An override may leave no place for a key of the file, which the command line has no way to remove.
-void Document::drop_superseded() {
+void JobFile::drop_superseded() {
   struct Rule {
     const char* override_path;
     const char* value;  ///< of the override; empty: any
@@ -305,12 +324,12 @@ void Document::drop_superseded() {
   }
 }
 
-const Value* Document::find(std::string_view path) const {
+const Value* JobFile::find(std::string_view path) const {
   const auto found = values_.find(path);
   return found == values_.end() ? nullptr : &found->second;
 }
 
-std::string Document::where(std::string_view path) const {
+std::string JobFile::where(std::string_view path) const {
   const Value* value = find(path);
   return value == nullptr ? name_ : value->where();
 }

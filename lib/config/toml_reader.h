@@ -23,6 +23,7 @@ struct Value {
   std::string path;                          ///< "data.batch", "job.pattern[3].window"
   std::string origin;                        ///< "configs/pretrain/1b.toml", or "--set data.batch=10"
   std::optional<std::string> override_text;  ///< the right side of an override
+  std::string given = {};                    ///< a key's name as it was given: its present one, or an old one
 
   /// "configs/pretrain/1b.toml:12", or the override.
   std::string where() const;
@@ -59,21 +60,25 @@ void read(const Value& value, Enum& field, Any) {
   field = choices[read_choice(value, names)];
 }
 
-/// A job file and its overrides as values by key, before they have types. All keys are known ones.
-class Document {
+/// A job file and its overrides as values by key, before they have types. All keys are
+/// known ones, by their present names.
+class JobFile {
  public:
   /// Throws Error for what is not TOML, for unknown sections and keys, and for overrides that are not
   /// section.key=value.
-  Document(std::string_view text, std::string name, const std::vector<std::string>& overrides);
+  JobFile(std::string_view text, std::string name, const std::vector<std::string>& overrides);
 
   /// The value of "section.key", or null if it is given nowhere.
   const Value* find(std::string_view path) const;
   /// The place to name for a key: where it is given, else the file.
   std::string where(std::string_view path) const;
   const std::string& name() const { return name_; }
+  /// A line for each old name that was given, with the present one.
+  const std::vector<std::string>& renamed() const { return renamed_; }
 
  private:
   void add_sections(const toml::table& file);
+  std::string present_name(const std::string& path, const std::string& where);
   void add_override(const std::string& text);
   void drop_from_file(std::string_view path);
   void drop_superseded();
@@ -81,6 +86,7 @@ class Document {
   std::string name_;
   std::deque<toml::table> tables_;  ///< own the nodes that the values point to
   std::map<std::string, Value, std::less<>> values_;
+  std::vector<std::string> renamed_;
 };
 
 }  // namespace ratplus::config

@@ -3,14 +3,14 @@
 namespace ratplus::evaluation {
 
 void HitCounts::add(std::span<const std::int32_t> labels, std::span<const std::int32_t> hits,
-                    std::int64_t window) {
+                    std::int64_t sequence_length) {
   bool within = false, all_hits = false;  // of the completion at hand
   const auto end = [&] {
     if (within && all_hits) ++completion_hits;
     within = false;
   };
   for (std::size_t i = 0; i < labels.size(); ++i) {
-    if (static_cast<std::int64_t>(i) % window == 0) end();
+    if (static_cast<std::int64_t>(i) % sequence_length == 0) end();
     if (labels[i] < 0) {
       end();
       continue;

@@ -19,8 +19,9 @@ struct HitCounts {
   std::int64_t completions = 0;
   std::int64_t completion_hits = 0;
 
-  /// Adds samples: labels and hits (Ops::hits) are [samples, window].
-  void add(std::span<const std::int32_t> labels, std::span<const std::int32_t> hits, std::int64_t window);
+  /// Adds samples: labels and hits (Ops::hits) are [samples, T].
+  void add(std::span<const std::int32_t> labels, std::span<const std::int32_t> hits,
+           std::int64_t sequence_length);
   /// Of at least one counted position.
   Accuracy accuracy() const;
 };

@@ -70,7 +70,7 @@ std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world
   auto samples = std::make_unique<data::SupervisedSamples>(
       only, data::WindowSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
-                                          .window = settings.window,
+                                          .sequence_length = settings.sequence_length,
                                           .seed = 0});
   const auto count =
       samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
@@ -93,15 +93,15 @@ EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
   auto& settings = data.settings;
   settings.dataset = request.data.empty() ? trained_on.directory : request.data;
   settings.split = data::parse_split(request.split);
-  settings.window = request.window > 0 ? request.window : trained_on.window;
+  settings.sequence_length = request.sequence_length > 0 ? request.sequence_length : trained_on.sequence_length;
   settings.sequences = request.sequences > 0 ? request.sequences : std::numeric_limits<std::int64_t>::max();
   data.manifest = data::read_manifest(settings.dataset);
   if (data.has_samples()) {
     const auto length = data.manifest.sample_length;
-    if (request.window > 0 && request.window != length)
-      fail("--window {}: {} holds samples of {} inputs; leave --window out", request.window,
+    if (request.sequence_length > 0 && request.sequence_length != length)
+      fail("--sequence-length {}: {} holds samples of {} inputs; leave --sequence-length out", request.sequence_length,
            settings.dataset.string(), length);
-    settings.window = length;
+    settings.sequence_length = length;
   }
   check_dataset(info, data);
   return data;

@@ -22,7 +22,7 @@ namespace ratplus::evaluation {
 /// What a user asks for. Empty or 0: as the weights' own job says, else a job's defaults.
 struct Request {
   std::vector<std::string> patterns = {};  ///< as config::parse_plan reads them
-  std::int64_t micro_batch = 0;            ///< windows of a rank at once
+  std::int64_t micro_batch = 0;            ///< sequences of a rank at once
   std::optional<DeviceChoice> device = {};
   std::optional<DType> precision = {};
   int threads = 0;
@@ -31,8 +31,8 @@ struct Request {
   // Of a dataset.
   std::string data = {};             ///< its directory
   std::string split = "validation";  ///< as data::parse_split reads it
-  std::int64_t sequences = 0;        ///< windows at most; 0: all of the split
-  std::int64_t window = 0;           ///< tokens
+  std::int64_t sequences = 0;        ///< sequences at most; 0: all of the split
+  std::int64_t sequence_length = 0;  ///< tokens
 };
 
 /// The weights, and how they are evaluated.
@@ -56,18 +56,18 @@ struct Evaluation {
 /// they cannot be read, or where a pattern does not fit their layers and heads.
 Evaluation resolve(const Request& request, const std::filesystem::path& path);
 
-/// A dataset's windows, or samples with labels, that are evaluated.
+/// The sequences of a dataset, or samples with labels, that are evaluated.
 struct EvaluatedData {
   ValidationSettings settings;
   data::Manifest manifest;
 
   bool has_samples() const { return manifest.sample_length > 0; }
-  /// Throws Error where the split has no window.
+  /// Throws Error where the split has no sequence.
   std::unique_ptr<Validator> validator(const parallel::World& world) const;
 };
 
 /// The dataset of the request, else the one of the weights' job. Throws Error, with the way out, where neither names one
-/// dataset, where it is of another vocabulary or tokenizer than the model, or where a window of `request` is not the length
+/// dataset, where it is of another vocabulary or tokenizer than the model, or where a sequence length of `request` is not the length
 /// of its samples.
 EvaluatedData find_data(const Request& request, const Evaluation& evaluation);
 

@@ -8,25 +8,25 @@
 namespace ratplus::evaluation {
 namespace {
 
-/// Whole windows of the split, at most as many as the settings ask for.
-std::int64_t count_windows(const ValidationSettings& settings, const data::Manifest& manifest) {
+/// Whole sequences of the split, at most as many as the settings ask for.
+std::int64_t count_sequences(const ValidationSettings& settings, const data::Manifest& manifest) {
   const auto tokens = manifest.tokens(settings.split);
-  const auto windows = (tokens - 1) / settings.window;
-  if (windows < 1) {
-    fail("{}: the {} split has {}, a window of {} needs {}; shorten the window or hold out more",
+  const auto sequences = (tokens - 1) / settings.sequence_length;
+  if (sequences < 1) {
+    fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
          settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
-         settings.window, settings.window + 1);
+         settings.sequence_length, settings.sequence_length + 1);
   }
-  return std::min(windows, settings.sequences);
+  return std::min(sequences, settings.sequences);
 }
 
-std::unique_ptr<data::Samples> ordered_windows(const ValidationSettings& settings,
-                                               const data::Manifest& manifest) {
+std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
+                                                 const data::Manifest& manifest) {
   const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
-  return std::make_unique<data::WindowSamples>(
-      only, data::WindowSamples::Settings{.split = settings.split,
+  return std::make_unique<data::StreamSamples>(
+      only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
-                                          .window = settings.window,
+                                          .sequence_length = settings.sequence_length,
                                           .seed = 0});
 }
 
@@ -39,29 +39,31 @@ HitCounts over_ranks(const HitCounts& mine, const parallel::World& world) {
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
                      const parallel::World& world)
-    : world_(world), window_(settings.window), sequences_(count_windows(settings, manifest)) {
-  samples_ = ordered_windows(settings, manifest);
+    : world_(world),
+      sequence_length_(settings.sequence_length),
+      sequences_(count_sequences(settings, manifest)) {
+  samples_ = ordered_sequences(settings, manifest);
 }
 
 Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
                      const parallel::World& world)
     : world_(world),
       samples_(std::move(samples)),
-      window_(samples_->length()),
+      sequence_length_(samples_->length()),
       sequences_(count),
       kind_(kind) {}
 
-/// Windows [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
+/// Sequences [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
 /// Returns the number of counted positions.
 std::int64_t Validator::fill(std::int64_t first, std::int64_t count) {
-  inputs_.assign(static_cast<std::size_t>(count * window_), 0);
+  inputs_.assign(static_cast<std::size_t>(count * sequence_length_), 0);
   labels_.assign(inputs_.size(), -1);
   std::int64_t counted = 0;
   for (std::int64_t j = 0; j < count && first + j < sequences_; ++j) {
-    const auto at = static_cast<std::size_t>(j * window_);
-    const auto window = static_cast<std::size_t>(window_);
-    counted += samples_->read(first + j, std::span(inputs_).subspan(at, window),
-                              std::span(labels_).subspan(at, window));
+    const auto at = static_cast<std::size_t>(j * sequence_length_);
+    const auto sequence_length = static_cast<std::size_t>(sequence_length_);
+    counted += samples_->read(first + j, std::span(inputs_).subspan(at, sequence_length),
+                              std::span(labels_).subspan(at, sequence_length));
   }
   return counted;
 }
@@ -81,19 +83,19 @@ void Validator::require_counted(std::int64_t positions) const {
   throw parallel::AgreedError(
       fmt::format("{}: no position of the first {} counts: every input is the end-of-text token, or no label "
                   "is to be predicted; hold out other text",
-                  samples_->place(0).source.string(), counted(sequences_, "held-out window")));
+                  samples_->place(0).source.string(), counted(sequences_, "held-out sequence")));
 }
 
 std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress,
                                          const std::function<bool()>& stop) {
   const auto micro_batch = model.shapes().batch;
-  require(model.shapes().tokens == window_, "validation windows of {} in a model of {}", window_,
-          model.shapes().tokens);
+  require(model.shapes().tokens == sequence_length_, "validation sequences of {} in a model of {}",
+          sequence_length_, model.shapes().tokens);
   const auto round = micro_batch * world_.size();
   std::vector<double> losses(patterns.size(), 0.0);
   std::vector<HitCounts> counts(patterns.size());
-  if (kind_ == Validated::labelled) hits_.resize(static_cast<std::size_t>(micro_batch * window_));
+  if (kind_ == Validated::labelled) hits_.resize(static_cast<std::size_t>(micro_batch * sequence_length_));
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
     if (stop && stop()) return {};
@@ -101,7 +103,7 @@ std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<
     for (std::size_t p = 0; p < patterns.size(); ++p) {
       model.forward(inputs_, labels_, patterns[p], hits_);
       losses[p] += model.take_loss();
-      if (kind_ == Validated::labelled) counts[p].add(labels_, hits_, window_);
+      if (kind_ == Validated::labelled) counts[p].add(labels_, hits_, sequence_length_);
     }
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }

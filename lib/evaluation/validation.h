@@ -1,4 +1,4 @@
-// Validator: mean loss, and the accuracy on samples with labels, over held-out windows under several patterns, in one
+// Validator: mean loss, and the accuracy on samples with labels, over held-out sequences under several patterns, in one
 // pass over the data (docs/model.md, section 21).
 #pragma once
 
@@ -21,8 +21,8 @@ namespace ratplus::evaluation {
 struct ValidationSettings {
   std::filesystem::path dataset;
   data::Split split = data::Split::validation;
-  std::int64_t window = 1;     ///< T
-  std::int64_t sequences = 1;  ///< windows, from the split's beginning; fewer if it has fewer
+  std::int64_t sequence_length = 1;  ///< T
+  std::int64_t sequences = 1;        ///< sequences, from the split's beginning; fewer if it has fewer
 };
 
 /// What is validated: text, whose every token is predicted, or samples with labels, whose accuracy is counted too.
@@ -35,19 +35,19 @@ struct PatternScore {
 
 class Validator {
  public:
-  /// Throws Error where the split holds no window.
+  /// Throws Error where the split holds no sequence.
   Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
   /// The first `count` of these samples.
   Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
             const parallel::World& world);
 
-  /// The score of each pattern: every window once under each, over all ranks; the same for any number of ranks and any
-  /// micro-batch. `progress` gets windows done and windows in all. `stop` is asked between them, on all ranks
+  /// The score of each pattern: every sequence once under each, over all ranks; the same for any number of ranks and any
+  /// micro-batch. `progress` gets sequences done and sequences in all. `stop` is asked between them, on all ranks
   /// alike: nothing is returned where it says so.
   std::vector<PatternScore> run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
                                 const std::function<void(std::int64_t, std::int64_t)>& progress = {},
                                 const std::function<bool()>& stop = {});
-  /// Reads every window once, a share on each rank, before hours go into what is to be validated. Throws Error, on all
+  /// Reads every sequence once, a share on each rank, before hours go into what is to be validated. Throws Error, on all
   /// ranks alike, where one cannot be read or where no position counts.
   void check();
 
@@ -59,7 +59,7 @@ class Validator {
 
   const parallel::World& world_;
   std::unique_ptr<data::Samples> samples_;
-  std::int64_t window_;
+  std::int64_t sequence_length_;
   std::int64_t sequences_;
   Validated kind_ = Validated::text;
   std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]

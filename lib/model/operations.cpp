@@ -4,8 +4,8 @@
 
 namespace ratplus::model {
 
-double half_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
-                       std::int64_t sequences, std::int64_t tokens) {
+double update_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
+                         std::int64_t sequences, std::int64_t tokens) {
   double operations = 6.0 * static_cast<double>(parameters) * static_cast<double>(sequences * tokens);
   for (std::int64_t layer = 0; layer < model.layers; ++layer) {
     const LayerConfig config{model, model.mixer(layer)};

@@ -10,7 +10,7 @@ namespace ratplus::model {
 
 /// Forward and backward of `sequences` of `tokens` under a pattern: 6 a parameter and token for the products, 12 d an
 /// attended pair and layer for attention. What is made again beyond them is not counted.
-double half_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
-                       std::int64_t sequences, std::int64_t tokens);
+double update_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
+                         std::int64_t sequences, std::int64_t tokens);
 
 }  // namespace ratplus::model

@@ -143,9 +143,10 @@ class NameReader {
 
 PatternPlan parse_plan(std::string_view text) {
   auto name = trim(text);
-  constexpr std::string_view half =
-      ", second half";  // a label of a joint run whose halves have the same pattern
-  if (name.ends_with(half)) name.remove_suffix(half.size());
+  // A label of a joint run whose updates have the same pattern; earlier versions called them halves.
+  for (const std::string_view label : {", second update", ", second half"}) {
+    if (name.ends_with(label)) name.remove_suffix(label.size());
+  }
   if (name.starts_with("hybrid(") || name.starts_with("heads(")) return NameReader(name).plan();
   return PatternPlan(parse_pattern(name));
 }

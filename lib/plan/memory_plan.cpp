@@ -57,7 +57,7 @@ std::string more_nodes(session::SessionSettings settings, std::int64_t available
         cluster.nodes, gib(bytes));
   }
   return "no number of such GPUs holds it: what a GPU takes beside its part is too much; use a shorter "
-         "window, a smaller model or GPUs with more memory";
+         "sequence, a smaller model or GPUs with more memory";
 }
 
 /// Settings that fit: another cut of the parameters, else smaller passes, else both, else more nodes.

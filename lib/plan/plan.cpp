@@ -34,8 +34,8 @@ std::int64_t kept_checkpoints(const config::JobConfig& job) {
 }
 
 std::int64_t export_bytes(const config::JobConfig& job, std::int64_t parameters) {
-  if (job.checkpoint.dtype == config::Export::none) return 0;
-  return parameters * (job.checkpoint.dtype == config::Export::float32 ? 4 : 2);
+  if (job.checkpoint.export_type == config::Export::none) return 0;
+  return parameters * (job.checkpoint.export_type == config::Export::float32 ? 4 : 2);
 }
 
 std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& cluster) {
@@ -49,12 +49,12 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
   else if (model.head_dim != 128)
     result.emplace_back("attention's rates are those of heads of 128 channels");
   constexpr std::int64_t least_rows = 4096, least_width = 1024;
-  if (model.width < least_width || job.data.micro_batch * job.data.window < least_rows) {
+  if (model.width < least_width || job.data.micro_batch * job.data.sequence_length < least_rows) {
     result.push_back(
         fmt::format("products this small do not reach the rate of large ones (width {}, {} tokens a "
                     "micro-batch), so that steps "
                     "take longer",
-                    model.width, job.data.micro_batch * job.data.window));
+                    model.width, job.data.micro_batch * job.data.sequence_length));
   }
   if (cluster.ranks() > 2) {
     result.emplace_back(

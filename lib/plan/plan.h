@@ -23,7 +23,7 @@ struct Plan {
 
   std::int64_t checkpoint_bytes = 0;  ///< of one
   std::int64_t checkpoints = 0;       ///< that a run keeps at most, with the one that is being written
-  std::int64_t export_bytes = 0;      ///< of the last weights as safetensors; 0 without checkpoint.dtype
+  std::int64_t export_bytes = 0;      ///< of the last weights as safetensors; 0 without checkpoint.export
   std::vector<std::string> cautions;  ///< where the plan goes beyond what was measured
 
   /// Of all checkpoints that lie there at a time; the largest number there is where it is more.

@@ -9,7 +9,7 @@ using Json = nlohmann::ordered_json;
 
 Json to_json(const Plan& plan, const Cluster& cluster) {
   const auto& step = plan.step;
-  Json memory = Json::object(), work = Json::array(), halves = Json::array();
+  Json memory = Json::object(), work = Json::array(), updates = Json::array();
   for (const auto& part : plan.memory.parts) memory[part.category] = part.bytes;
   Json json = {{"gpu", cluster.gpu->name},
                {"nodes", cluster.nodes},
@@ -29,8 +29,9 @@ Json to_json(const Plan& plan, const Cluster& cluster) {
     json["way_to_fit"] = plan.memory.way_to_fit;
     return json;
   }
-  for (const auto& half : step.halves) {
-    halves.push_back({{"pattern", half.pattern}, {"seconds", half.seconds}, {"operations", half.operations}});
+  for (const auto& update : step.updates) {
+    updates.push_back(
+        {{"pattern", update.pattern}, {"seconds", update.seconds}, {"operations", update.operations}});
   }
   for (std::size_t part = 0; part < step.work.size(); ++part) {
     const auto& w = step.work[part];
@@ -43,7 +44,7 @@ Json to_json(const Plan& plan, const Cluster& cluster) {
                {"shards", step.shards},
                {"micro_batches", step.micro_batches},
                {"tokens", step.tokens},
-               {"halves", std::move(halves)},
+               {"updates", std::move(updates)},
                {"work", std::move(work)},
                {"step_seconds", step.seconds},
                {"waiting_seconds", step.waiting},
@@ -51,7 +52,7 @@ Json to_json(const Plan& plan, const Cluster& cluster) {
                {"bytes_in_nodes", step.in_nodes.bytes},
                {"bytes_between_nodes", step.between_nodes.bytes},
                {"tokens_per_second", step.tokens_per_second()},
-               {"last_half_share_of_peak", step.last_half_share(*cluster.gpu)},
+               {"last_update_share_of_peak", step.last_update_share(*cluster.gpu)},
                {"share_of_peak", step.share(*cluster.gpu)},
                {"steps", plan.steps},
                {"validations", plan.validations},

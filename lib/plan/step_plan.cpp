@@ -6,7 +6,7 @@
 #include "lib/model/parameters.h"
 #include "lib/plan/modelled_rank.h"
 #include "lib/session/job_settings.h"
-#include "lib/train/half.h"
+#include "lib/train/update.h"
 
 namespace ratplus::plan {
 namespace {
@@ -73,27 +73,28 @@ class Tally {
   std::array<double, places> values_{};
 };
 
-/// The halves of a step of so many micro-batches, after a step before it.
+/// The updates of a step of so many micro-batches, after a step before it.
 std::vector<Tally> go_through(const config::JobConfig& job, const Cluster& cluster,
                               std::int64_t micro_batches) {
   ModelledRank rank(session::session_settings(job), cluster);
-  const auto rows = static_cast<std::size_t>(job.data.micro_batch * job.data.window * micro_batches);
+  const auto rows = static_cast<std::size_t>(job.data.micro_batch * job.data.sequence_length * micro_batches);
   const std::vector<std::int32_t> tokens(rows, 0);
   std::vector<Tally> result;
   for (const bool counts : {false, true}) {
-    for (const auto& half : session::halves(job)) {
+    for (const auto& update : session::updates(job)) {
       const auto before = Tally::of(rank);
-      train::run_half(rank.parts(), half.pattern, {tokens, tokens}, 1, 0);
+      train::run_update(rank.parts(), update.pattern, {tokens, tokens}, 1, 0);
       if (counts) result.push_back(Tally::of(rank).plus(-1, before));
     }
   }
   return result;
 }
 
-/// All windows of a validation are computed forward, a micro-batch of each rank at a time (evaluation::Validator).
+/// All sequences of a validation are computed forward, a micro-batch of each rank at a time (evaluation::Validator).
 double validation_seconds(const config::JobConfig& job, const Cluster& cluster) {
   ModelledRank rank(session::session_settings(job), cluster);
-  const std::vector<std::int32_t> tokens(static_cast<std::size_t>(job.data.micro_batch * job.data.window), 0);
+  const std::vector<std::int32_t> tokens(
+      static_cast<std::size_t>(job.data.micro_batch * job.data.sequence_length), 0);
   for (const auto& pattern : job.log.validation_patterns) {
     rank.parts().model->forward(tokens, tokens, pattern);
   }
@@ -106,12 +107,12 @@ double validation_seconds(const config::JobConfig& job, const Cluster& cluster) 
 
 double StepPlan::operations() const {
   double sum = 0;
-  for (const auto& half : halves) sum += half.operations;
+  for (const auto& update : updates) sum += update.operations;
   return sum;
 }
 
-double StepPlan::last_half_share(const Gpu& gpu) const {
-  return halves.back().operations / halves.back().seconds / gpu.bf16_rate;
+double StepPlan::last_update_share(const Gpu& gpu) const {
+  return updates.back().operations / updates.back().seconds / gpu.bf16_rate;
 }
 
 double StepPlan::share(const Gpu& gpu) const {
@@ -128,22 +129,22 @@ StepPlan plan_step(const config::JobConfig& job, const Cluster& cluster, std::in
   plan.replicas = mesh.replicas;
   plan.shards = mesh.shards;
 
-  auto halves = go_through(job, cluster, std::min(plan.micro_batches, counted));
+  auto updates = go_through(job, cluster, std::min(plan.micro_batches, counted));
   if (plan.micro_batches > counted) {
     const auto one_less = go_through(job, cluster, counted - 1);
-    for (std::size_t h = 0; h < halves.size(); ++h) {
-      const auto another = halves[h].plus(-1, one_less[h]);
-      halves[h] = halves[h].plus(static_cast<double>(plan.micro_batches - counted), another);
+    for (std::size_t h = 0; h < updates.size(); ++h) {
+      const auto another = updates[h].plus(-1, one_less[h]);
+      updates[h] = updates[h].plus(static_cast<double>(plan.micro_batches - counted), another);
     }
   }
   const auto parameters = model::parameter_count(job.model);
   const auto sequences = job.data.batch / cluster.ranks();
-  const auto names = session::halves(job);
-  for (std::size_t h = 0; h < halves.size(); ++h) {
-    halves[h].add_to(plan);
-    plan.halves.push_back(
-        {names[h].name, halves[h].seconds(),
-         model::half_operations(job.model, names[h].pattern, parameters, sequences, job.data.window)});
+  const auto names = session::updates(job);
+  for (std::size_t h = 0; h < updates.size(); ++h) {
+    updates[h].add_to(plan);
+    plan.updates.push_back({names[h].name, updates[h].seconds(),
+                            model::update_operations(job.model, names[h].pattern, parameters, sequences,
+                                                     job.data.sequence_length)});
   }
   plan.validation_seconds = validation_seconds(job, cluster);
   return plan;

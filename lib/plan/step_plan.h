@@ -18,18 +18,18 @@ struct SentIn {
   double seconds = 0;
 };
 
-struct HalfPlan {
+struct UpdatePlan {
   std::string pattern;
   double seconds = 0;     ///< its update included
   double operations = 0;  ///< of one GPU, as share of peak counts them (lib/model/operations.h)
 };
 
 struct StepPlan {
-  std::int64_t micro_batches = 0;  ///< a GPU and half
+  std::int64_t micro_batches = 0;  ///< a GPU and update
   std::int64_t tokens = 0;         ///< a step, over all GPUs
   int replicas = 1;
   int shards = 1;
-  std::vector<HalfPlan> halves;
+  std::vector<UpdatePlan> updates;
   double seconds = 0;
   std::array<Work, part_count> work{};  ///< of one GPU, by part
   SentIn in_nodes;                      ///< over links within a node
@@ -37,13 +37,13 @@ struct StepPlan {
   /// Seconds that communication costs: those that computation waits, and those by which it is slower beside it.
   double waiting = 0;
   double slowing = 0;
-  /// A validation of the held-out windows under all of log.validation_patterns.
+  /// A validation of the held-out sequences under all of log.validation_patterns.
   double validation_seconds = 0;
 
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
   double operations() const;
-  /// Of the datasheet's rate of bfloat16 products: the last half, which is the dense one of a joint job; and all.
-  double last_half_share(const Gpu& gpu) const;
+  /// Of the datasheet's rate of bfloat16 products: the last update, which is the dense one of a joint job; and all.
+  double last_update_share(const Gpu& gpu) const;
   double share(const Gpu& gpu) const;
 };
 

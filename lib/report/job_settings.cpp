@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "lib/config/old_names.h"
 
 namespace ratplus::report {
 namespace {
@@ -29,8 +30,9 @@ std::vector<std::pair<std::string, std::string>> values_in_order(const toml::tab
     const auto* keys = content.as_table();
     if (keys == nullptr) continue;
     for (const auto& [key, value] : *keys) {
+      const auto given = fmt::format("{}.{}", section.str(), key.str());
       entries.push_back(
-          {value.source().begin.line, {fmt::format("{}.{}", section.str(), key.str()), text_of(value)}});
+          {value.source().begin.line, {std::string(config::present_key(given)), text_of(value)}});
     }
   }
   std::ranges::stable_sort(entries, {}, &Entry::line);

@@ -8,7 +8,8 @@
 
 namespace ratplus::report {
 
-/// A run's effective job. Keys are not checked: the run may be of another version of the program.
+/// A run's effective job. Keys have their present names, and are not checked:
+/// another version of the program may have written them.
 struct JobSettings {
   std::string text;                                         ///< job.toml; empty where there is none
   std::vector<std::pair<std::string, std::string>> values;  ///< "data.batch" and "8", in the file's order

@@ -52,10 +52,10 @@ void add_numbers(const Json& entry, const std::string& prefix, std::int64_t step
   }
 }
 
-/// Every number of each half but its loss. Halves of the same pattern are told apart as add_step() does it.
-void add_half_numbers(const Json& halves, const Measurement& measured, RunMetrics& run) {
-  for (std::size_t h = 0; h < halves.size(); ++h) {
-    for (const auto& [field, value] : halves[h].items()) {
+/// Every number of each update but its loss. Updates of the same pattern are told apart as add_step() does it.
+void add_update_numbers(const Json& updates, const Measurement& measured, RunMetrics& run) {
+  for (std::size_t h = 0; h < updates.size(); ++h) {
+    for (const auto& [field, value] : updates[h].items()) {
       if (field == "loss" || !(value.is_number() || value.is_null())) continue;
       run.add(field, measured.losses[h].pattern, measured.step, number_or_nan(value));
     }
@@ -85,7 +85,8 @@ void parse_not_finite(const Json& entry, RunMetrics& run) {
 }
 
 void parse_step(const Json& entry, RunMetrics& run) {
-  auto step = parse_measurement(entry, "halves");
+  const char* updates = entry.contains("halves") ? "halves" : "updates";  // the name of earlier versions
+  auto step = parse_measurement(entry, updates);
   const std::int64_t before = run.last_step ? run.last_step->step : 0;
   const History* seconds = run.find("seconds");
   if (seconds != nullptr && entry.contains("seconds") && number_or_nan(entry["seconds"]) < seconds->last()) {
@@ -95,7 +96,7 @@ void parse_step(const Json& entry, RunMetrics& run) {
   run.steps = entry.value("steps", run.steps);
   run.seconds_left = entry.contains("seconds_left") ? number_or_nan(entry["seconds_left"]) : -1;
   run.add_step(std::move(step));
-  add_half_numbers(entry.at("halves"), *run.last_step, run);
+  add_update_numbers(entry.at(updates), *run.last_step, run);
   add_numbers(entry, "", run.last_step->step, run);
   run.health.reset();
   if (!entry.contains("health")) return;
@@ -154,9 +155,9 @@ void RunMetrics::add(std::string_view field, std::string_view pattern, std::int6
 
 void RunMetrics::add_step(Measurement step) {
   for (std::size_t h = 1; h < step.losses.size(); ++h) {
-    if (step.losses[h].pattern == step.losses[0].pattern) step.losses[h].pattern += ", second half";
+    if (step.losses[h].pattern == step.losses[0].pattern) step.losses[h].pattern += ", second update";
   }
-  for (const auto& half : step.losses) add("loss", half.pattern, step.step, half.loss);
+  for (const auto& update : step.losses) add("loss", update.pattern, step.step, update.loss);
   if (step.step > 0 && step.tokens > 0) {
     tokens_per_step = static_cast<double>(step.tokens) / static_cast<double>(step.step);
   }

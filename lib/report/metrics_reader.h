@@ -29,7 +29,7 @@ struct PatternLoss {
 struct Measurement {
   std::int64_t step = 0;
   std::int64_t tokens = 0;
-  std::vector<PatternLoss> losses;  ///< a step: one for each half, in order; a validation: one a pattern
+  std::vector<PatternLoss> losses;  ///< a step: one for each update, in order; a validation: one a pattern
 };
 
 /// What a run's own watch over its health says with its last line of a step (docs/health.md).
@@ -59,7 +59,7 @@ struct Series {
   std::string
       field;  ///< as in metrics.jsonl: "learning_rate", "loss"; with the kind before it if that is not
               ///< "step": "validation_loss", "checkpoint_stall_seconds"
-  std::string pattern;  ///< of what is measured for each half or each pattern; else empty
+  std::string pattern;  ///< of what is measured for each update or each pattern; else empty
   History history;
 };
 

@@ -34,7 +34,7 @@ struct Panel {
   std::vector<PanelLine> lines;
 };
 
-/// Losses of each half and of validations, learning rate, gradient norms, throughput, share of peak, memory, waits for
+/// Losses of each update and of validations, learning rate, gradient norms, throughput, share of peak, memory, waits for
 /// data and for checkpoints; then one for every other number that a step's line of metrics.jsonl has. Panels without a
 /// finite value are left out. A curve has at most about `points` points, its extremes among them.
 std::vector<Panel> make_panels(std::span<const RunMetrics> runs, std::size_t points);

@@ -21,7 +21,7 @@ std::string perplexity_cell(std::optional<double> loss) {
   return loss && std::isfinite(*loss) ? fmt::format("{:.2f}", std::exp(*loss)) : "-";
 }
 
-/// The pattern that a plain run was trained with: its only half.
+/// The pattern that a plain run was trained with: its only update.
 std::string trained_pattern(const RunMetrics& run) {
   if (!run.last_step || run.last_step->losses.size() != 1) {
     fail(

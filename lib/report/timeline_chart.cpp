@@ -57,8 +57,8 @@ struct Row {
   double end = 0;
 };
 
-/// A half ends with its update; the last row looks closer at the last half's last turn from forward to backward
-/// (the embedding and head are "root").
+/// One row for each update, up to the end of its optimizer's span; then one that enlarges the last turn from forward to
+/// backward of the last update (the embedding and head are "root").
 std::vector<Row> rows_of(const std::vector<Span>& spans) {
   std::vector<Row> rows;
   double begin = 0;
@@ -67,14 +67,14 @@ std::vector<Row> rows_of(const std::vector<Span>& spans) {
     if (span.lane != Timeline::Lane::compute) continue;
     if (span.kind == "backward" && span.subject == "root") turn = span.begin;  // the head
     if (span.kind != "update") continue;
-    rows.push_back({fmt::format("half {}", rows.size() + 1), begin, span.end});
+    rows.push_back({fmt::format("update {}", rows.size() + 1), begin, span.end});
     begin = span.end;
   }
   require(!rows.empty(), "a timeline without an update");
   const double stretch = (rows.back().end - rows.back().begin) / 12;
   if (turn > stretch) {
     rows.push_back(
-        {"where the last half turns from forward to backward", turn - stretch / 2, turn + stretch / 2});
+        {"where the last update turns from forward to backward", turn - stretch / 2, turn + stretch / 2});
   }
   return rows;
 }

@@ -9,7 +9,7 @@
 
 namespace ratplus::report {
 
-/// One row of lanes for each half of the step, and one that shows a short stretch of the last half, where it turns from
+/// One row of lanes for each update of the step, and one that shows a short stretch of the last update, where it turns from
 /// forward to backward, with its blocks' names. `spans` of one rank, as Timeline::finish() gives them. Returns the SVG.
 std::string draw_timeline(const std::vector<parallel::Timeline::Span>& spans, std::string_view title);
 

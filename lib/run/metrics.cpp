@@ -19,9 +19,9 @@ Json bytes_or_null(std::int64_t bytes) {
   return bytes < 0 ? Json() : Json(bytes);
 }
 
-Json to_json(const HalfMetrics& half) {
-  Json json = {{"pattern", half.pattern}, {"loss", half.loss}, {"gradient_norm", half.gradient_norm}};
-  if (!half.updated) json["updated"] = false;
+Json to_json(const UpdateMetrics& update) {
+  Json json = {{"pattern", update.pattern}, {"loss", update.loss}, {"gradient_norm", update.gradient_norm}};
+  if (!update.updated) json["updated"] = false;
   return json;
 }
 
@@ -44,10 +44,11 @@ Json to_json(const HealthMetrics& health) {
           {"data_wait", health.data_wait}};
 }
 
-/// Of a half of the next step that a run at `step` has left out, and does not come to again.
+/// Whether an entry reports an update of the next step that a run at `step` has left out and does not come to again.
+/// Earlier versions called the update a half.
 bool is_behind(const Json& entry, std::int64_t step, std::size_t begun) {
   return entry.value("kind", "") == "not_finite" && entry.value("step", std::int64_t{0}) == step + 1 &&
-         entry.value("half", begun + 1) <= begun;
+         entry.value(entry.contains("half") ? "half" : "update", begun + 1) <= begun;
 }
 
 }  // namespace
@@ -57,7 +58,7 @@ double wall_time() {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
 }
 
-/// Leaves the file's lines up to a step and so many halves of the next; a last line cut short by a crash is dropped.
+/// Leaves the file's lines up to a step and so many updates of the next; a last line cut short by a crash is dropped.
 /// Line by line: a long run's file may be larger than memory.
 void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   PendingFile pending(file_);
@@ -89,15 +90,15 @@ void MetricsFile::append(std::string line) {
 }
 
 void MetricsFile::write(const StepMetrics& metrics) {
-  Json halves = Json::array();
-  for (const auto& half : metrics.halves) halves.push_back(to_json(half));
+  Json updates = Json::array();
+  for (const auto& update : metrics.updates) updates.push_back(to_json(update));
   Json line = {{"kind", "step"},
                {"time", wall_time()},
                {"step", metrics.step},
                {"steps", metrics.steps},
                {"tokens", metrics.tokens},
                {"learning_rate", metrics.learning_rate},
-               {"halves", std::move(halves)},
+               {"updates", std::move(updates)},
                {"tokens_per_second", metrics.tokens_per_second},
                {"seconds", metrics.seconds},
                {"seconds_left", metrics.seconds_left},
@@ -146,8 +147,8 @@ void MetricsFile::write(const CheckpointMetrics& metrics) {
 
 void MetricsFile::write(const NotFiniteMetrics& metrics) {
   Json line = {
-      {"kind", "not_finite"}, {"time", wall_time()}, {"step", metrics.step}, {"half", metrics.number + 1}};
-  line.update(to_json(metrics.half));
+      {"kind", "not_finite"}, {"time", wall_time()}, {"step", metrics.step}, {"update", metrics.number + 1}};
+  line.update(to_json(metrics.update));
   line["file"] = metrics.file.empty() ? Json() : Json(metrics.file);
   append(json_dump(line));
 }

@@ -13,8 +13,8 @@
 
 namespace ratplus::run {
 
-/// One of a step's updates: "half" of a joint step, or the only one of a plain step.
-struct HalfMetrics {
+/// One update of a step: one of a joint step's two, or the only one of a plain step.
+struct UpdateMetrics {
   std::string pattern;       ///< PatternPlan::describe of what it attended with
   double loss = 0;           ///< mean cross-entropy of the counted positions, all ranks, before the update
   double gradient_norm = 0;  ///< global, before clipping
@@ -24,9 +24,9 @@ struct HalfMetrics {
 struct StepMetrics {
   std::int64_t step = 0;    ///< schedule steps done, this one included
   std::int64_t steps = 0;   ///< of the whole run
-  std::int64_t tokens = 0;  ///< seen so far; both halves of a step count once
+  std::int64_t tokens = 0;  ///< seen so far; both updates of a step count once
   double learning_rate = 0;
-  std::vector<HalfMetrics> halves;
+  std::vector<UpdateMetrics> updates;
   std::int64_t skipped_updates = 0;  ///< left out since the run's first step, since they were not finite
   double tokens_per_second = 0;      ///< all ranks, since the last report
   double seconds = 0;                ///< since this process began to train
@@ -36,7 +36,7 @@ struct StepMetrics {
   double data_wait_share = 0;  ///< of the steps' time since the last report
   double step_seconds = 0;     ///< of a step, mean since the last report; validation and saving left out
   double share_of_peak =
-      0;  ///< operations of the step (half_operations) over what all processors could do meanwhile; NaN: peak unknown
+      0;  ///< operations of the step (update_operations) over what all processors could do meanwhile; NaN: peak unknown
   std::int64_t memory_bytes = 0;                       ///< the plan's, on the root's device
   std::int64_t memory_available_bytes = -1;            ///< of the root's device, now; -1: not known
   std::int64_t host_memory_bytes = -1;                 ///< of the root's process, now; -1: not known
@@ -46,8 +46,8 @@ struct StepMetrics {
 /// An update that was not made, since its loss or gradient norm is not finite.
 struct NotFiniteMetrics {
   std::int64_t step = 0;   ///< that it belongs to
-  std::size_t number = 0;  ///< of the half in that step, from 0
-  HalfMetrics half;
+  std::size_t number = 0;  ///< of the update in that step, from 0
+  UpdateMetrics update;
   std::string file;  ///< that lists the batch's samples; empty where it could not be written
 };
 
@@ -87,7 +87,7 @@ struct CheckpointMetrics {
 /// there is no room are kept and tried again (AppendFile). lib/report reads it, docs/watching.md lists the fields.
 class MetricsFile {
  public:
-  /// Opens the file for a run that stands at `step`, with `begun` halves of the next one made or left out: what a run
+  /// Opens the file for a run that stands at `step`, with `begun` updates of the next one made or left out: what a run
   /// that is resumed wrote after that is taken out.
   MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun = 0);
 

@@ -98,7 +98,7 @@ void check_same_computation(const checkpoint::Info& info, const config::JobConfi
   auto before = with_free_settings(stored, job);
   std::string obstacle;
   if (before.schedule.epochs == 0 && job.schedule.epochs == 0 && before.schedule.steps < job.schedule.steps) {
-    // The update of a half that was made belongs to the step after the last whole one.
+    // An update that was made belongs to the step after the last whole one.
     obstacle = obstacle_to_length(before, job, info.step + (info.begun.empty() ? 0 : 1));
     if (obstacle.empty()) {
       before.schedule.steps = job.schedule.steps;
@@ -149,7 +149,7 @@ void require_no_file_at(const char* key, const std::string& directory) {
        there == fs::absolute(directory) ? "that" : there.string(), key);
 }
 
-/// In checkpoint.dir: the run that it belongs to.
+/// In checkpoint.directory: the run that it belongs to.
 constexpr const char* owner_name = ".run";
 
 std::string time_of_day() {
@@ -166,9 +166,9 @@ void check_directories(const config::JobConfig& job) {
   require_no_dead_link("job.directory", job.job.directory);
   require_no_file_at("job.directory", job.job.directory);
   require_no_dead_link("the run's checkpoints", checkpoint::checkpoints_of(job.job.directory));
-  if (job.checkpoint.dir.empty()) return;
-  require_no_dead_link("checkpoint.dir", job.checkpoint.dir);
-  require_no_file_at("checkpoint.dir", job.checkpoint.dir);
+  if (job.checkpoint.directory.empty()) return;
+  require_no_dead_link("checkpoint.directory", job.checkpoint.directory);
+  require_no_file_at("checkpoint.directory", job.checkpoint.directory);
 }
 
 RunState look_at_run(const config::JobConfig& job, bool resume, const std::optional<fs::path>& checkpoint) {
@@ -214,7 +214,7 @@ void check_resumable(const config::JobConfig& job) {
 
 RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.job.directory) / "log.txt") {
   std::optional<NewDirectories> elsewhere;
-  if (!job.checkpoint.dir.empty()) elsewhere.emplace(job.checkpoint.dir, "checkpoint.dir");
+  if (!job.checkpoint.directory.empty()) elsewhere.emplace(job.checkpoint.directory, "checkpoint.directory");
   NewDirectories run(job.job.directory, "job.directory");
   const bool fresh = !fs::exists(file_);
   log_.emplace(file_);
@@ -249,27 +249,28 @@ void RunDirectory::require_room_for_checkpoints(const config::JobConfig& job) {
 /// RUN/checkpoints is where all commands look, so checkpoints that go elsewhere are linked there.
 void RunDirectory::link_checkpoints(const config::JobConfig& job) {
   const auto link = checkpoint::checkpoints_of(job.job.directory);
-  if (job.checkpoint.dir.empty()) {
+  if (job.checkpoint.directory.empty()) {
     // A link that an earlier start made, or that came with a copy of another run.
     if (fs::is_symlink(link)) claim(fs::canonical(link), link);
     return;
   }
-  const auto target = fs::absolute(job.checkpoint.dir);
+  const auto target = fs::absolute(job.checkpoint.directory);
   std::error_code reason;
   if (fs::exists(fs::symlink_status(link))) {
     if (fs::equivalent(link, target, reason)) return claim(target, link);
-    fail("{}: this run's checkpoints are there, and checkpoint.dir is {}; move them there and remove {}",
-         fs::weakly_canonical(link).string(), target.string(), link.string());
+    fail(
+        "{}: this run's checkpoints are there, and checkpoint.directory is {}; move them there and remove {}",
+        fs::weakly_canonical(link).string(), target.string(), link.string());
   }
   for (const auto& entry : fs::directory_iterator(target)) {
     if (entry.path().filename().string().starts_with(owner_name)) continue;
-    fail("{}: is not empty, and checkpoint.dir is for the checkpoints of one run alone; give another",
+    fail("{}: is not empty, and checkpoint.directory is for the checkpoints of one run alone; give another",
          target.string());
   }
   claim(target, link);
   fs::create_directory_symlink(target, link, reason);
   if (reason) {
-    fail("{}: cannot be made a link to {} (checkpoint.dir): {}", link.string(), target.string(),
+    fail("{}: cannot be made a link to {} (checkpoint.directory): {}", link.string(), target.string(),
          reason.message());
   }
 }
@@ -293,7 +294,7 @@ void RunDirectory::claim(const fs::path& target, const fs::path& link) {
                                                          : fs::exists(fs::path(owner) / "log.txt", ignored));
   if (there && !own) {
     fail(
-        "{}: belongs to the run {}, and checkpoint.dir is for the checkpoints of one run alone; give "
+        "{}: belongs to the run {}, and checkpoint.directory is for the checkpoints of one run alone; give "
         "another{}",
         target.string(), owner,
         fs::exists(fs::symlink_status(link))

@@ -19,7 +19,7 @@ struct RunState {
   std::int64_t told_step = 0;  ///< of the newest save of which the run tells, to be resumed; 0: none
 };
 
-/// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.dir, and a link in
+/// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.directory, and a link in
 /// their place must lead somewhere. Throws Error.
 void check_directories(const config::JobConfig& job);
 
@@ -36,7 +36,7 @@ RunState look_at_run(const config::JobConfig& job, bool resume,
                      const std::optional<std::filesystem::path>& checkpoint);
 
 /// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
-/// makes it, writes job.toml, links checkpoint.dir and claims it for this run, sees that checkpoints can be written, and
+/// makes it, writes job.toml, links checkpoint.directory and claims it for this run, sees that checkpoints can be written, and
 /// appends lines to log.txt. Root rank only.
 class RunDirectory {
  public:

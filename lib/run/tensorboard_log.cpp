@@ -7,9 +7,9 @@ namespace ratplus::run {
 
 void TensorboardLog::write(const StepMetrics& metrics) {
   std::vector<tensorboard::Scalar> scalars;
-  for (const auto& half : metrics.halves) {
-    scalars.push_back({"loss/" + half.pattern, half.loss});
-    scalars.push_back({"gradient_norm/" + half.pattern, half.gradient_norm});
+  for (const auto& update : metrics.updates) {
+    scalars.push_back({"loss/" + update.pattern, update.loss});
+    scalars.push_back({"gradient_norm/" + update.pattern, update.gradient_norm});
   }
   scalars.push_back({"schedule/learning_rate", metrics.learning_rate});
   scalars.push_back({"schedule/tokens", static_cast<double>(metrics.tokens)});

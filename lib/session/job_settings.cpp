@@ -4,7 +4,7 @@ namespace ratplus::session {
 
 SessionSettings session_settings(const config::JobConfig& job) {
   return {.model = job.model,
-          .shapes = {job.data.micro_batch, job.data.window, job.job.recompute},
+          .shapes = {job.data.micro_batch, job.data.sequence_length, job.job.recompute},
           .use = parallel::Use::training,
           .parallel = job.parallel,
           .optimizer = {.beta1 = job.optimizer.beta1,
@@ -28,8 +28,8 @@ optim::Schedule schedule_of(const config::JobConfig& job) {
           .decay_shape = job.schedule.decay_shape};
 }
 
-std::vector<Half> halves(const config::JobConfig& job) {
-  std::vector<Half> result;
+std::vector<Update> updates(const config::JobConfig& job) {
+  std::vector<Update> result;
   if (job.job.recipe == config::Recipe::joint) {
     result.push_back({job.job.joint_pattern.describe(), job.job.joint_pattern});
   }

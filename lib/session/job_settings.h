@@ -11,12 +11,12 @@
 namespace ratplus::session {
 
 /// One update of a step: what it attends with.
-struct Half {
+struct Update {
   std::string name;
   model::PatternPlan pattern;
 };
 /// The updates that a job's recipe makes on each batch, in order.
-std::vector<Half> halves(const config::JobConfig& job);
+std::vector<Update> updates(const config::JobConfig& job);
 /// The learning rates that a job asks for; its steps are to be known (complete_schedule).
 optim::Schedule schedule_of(const config::JobConfig& job);
 /// What a job asks of its session.

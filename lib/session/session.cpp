@@ -133,7 +133,7 @@ void Session::check_memory() const {
   if (way_out.empty()) {
     way_out =
         "use more ranks with parallel.shard = \"full\" (parallel.shard_group = 0 cuts over all of them), a "
-        "shorter window or a smaller model";
+        "shorter sequence or a smaller model";
   }
   const std::string sharers =
       world_.local_size() > 1 && ops_->device().kind == DeviceKind::cpu

@@ -13,13 +13,13 @@ std::filesystem::path last_weights_file(const config::JobConfig& job) {
 std::optional<std::filesystem::path> export_last_weights(const config::JobConfig& job,
                                                          const parallel::World& world,
                                                          const std::function<void(std::int64_t)>& progress) {
-  if (job.checkpoint.dtype == config::Export::none) return std::nullopt;
+  if (job.checkpoint.export_type == config::Export::none) return std::nullopt;
   const auto file = last_weights_file(job);
   world.agree([&] {
     if (!world.root()) return;
     const auto source = weights::open_source(job.job.directory);
     const weights::ExportOptions options{
-        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.dtype), "checkpoint.dtype"),
+        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.export_type), "checkpoint.dtype"),
         .force = true,
         .progress = [&](std::int64_t bytes) {
           if (StopSignal::received() != 0) {

@@ -1,4 +1,4 @@
-// The last weights of a run as safetensors, for other programs (checkpoint.dtype).
+// The last weights of a run as safetensors, for other programs (checkpoint.export).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace ratplus::train {
 /// weights.safetensors in the run's directory.
 std::filesystem::path last_weights_file(const config::JobConfig& job);
 
-/// Writes the weights of the run's newest checkpoint there, in the type checkpoint.dtype, in the place of an older file;
+/// Writes the weights of the run's newest checkpoint there, in the type checkpoint.export, in the place of an older file;
 /// returns its name, or nothing where the job asks for none. The root writes; `progress` gets the bytes that it has
 /// written since the last call. Throws AgreedError, on all ranks alike, where it cannot be written, or where a signal
 /// (StopSignal) comes meanwhile: then nothing is left of it, and `--resume` writes it.

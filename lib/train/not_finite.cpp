@@ -30,17 +30,17 @@ std::string digits(double value) {
 
 }  // namespace
 
-SkipLimit::SkipLimit(const config::HealthSection& health, std::size_t halves)
-    : most_(health.not_finite == config::NotFinite::skip ? health.max_skips : 1), skipped_(halves, 0) {}
+SkipLimit::SkipLimit(const config::HealthSection& health, std::size_t updates)
+    : most_(health.not_finite == config::NotFinite::skip ? health.max_skips : 1), skipped_(updates, 0) {}
 
-bool SkipLimit::stops(std::size_t half, bool updated) {
-  auto& skipped = skipped_[half];
+bool SkipLimit::stops(std::size_t number, bool updated) {
+  auto& skipped = skipped_[number];
   skipped = updated ? 0 : skipped + 1;
   return skipped >= most_;
 }
 
 std::filesystem::path not_finite_file(const std::filesystem::path& run, const NotFiniteUpdate& update) {
-  return run / "not-finite" / fmt::format("step-{:08}-half-{}.json", update.step, update.half + 1);
+  return run / "not-finite" / fmt::format("step-{:08}-update-{}.json", update.step, update.number + 1);
 }
 
 void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& update,
@@ -59,7 +59,7 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
                      {"first", place.first}});
   }
   const Json record = {{"step", update.step},
-                       {"half", update.half + 1},
+                       {"update", update.number + 1},
                        {"pattern", update.pattern},
                        {"loss", number(update.loss)},
                        {"gradient_norm", number(update.gradient_norm)},

@@ -12,16 +12,16 @@
 
 namespace ratplus::train {
 
-/// Whether an update that is not finite ends the job. It ends it where the job says so, or where one half has left out
-/// so many in a row; what one half does is not hidden by the other's good updates.
+/// Decides whether an update that is not finite ends the job: with health.not_finite = "stop", or once the updates with
+/// the same number in their steps were left out so many times in a row. The two updates of a joint step count apart.
 class SkipLimit {
  public:
-  SkipLimit(const config::HealthSection& health, std::size_t halves);
+  SkipLimit(const config::HealthSection& health, std::size_t updates);
 
-  /// Of every update: whether it was made. True where the job is to stop.
-  bool stops(std::size_t half, bool updated);
-  /// Updates of the half left out since the last one made.
-  std::int64_t in_a_row(std::size_t half) const { return skipped_[half]; }
+  /// Takes in each update: its number in the step, and whether it was made. True where the job is to stop.
+  bool stops(std::size_t number, bool updated);
+  /// Updates with this number left out since the last one made.
+  std::int64_t in_a_row(std::size_t number) const { return skipped_[number]; }
 
  private:
   std::int64_t most_;  ///< left out in a row, at which the job stops
@@ -30,8 +30,8 @@ class SkipLimit {
 
 /// An update that was not made.
 struct NotFiniteUpdate {
-  std::int64_t step = 0;  ///< that it belongs to, from 1
-  std::size_t half = 0;   ///< of that step, from 0
+  std::int64_t step = 0;   ///< that it belongs to, from 1
+  std::size_t number = 0;  ///< of the update in that step, from 0
   std::string pattern;
   double loss = 0;
   double gradient_norm = 0;
@@ -40,7 +40,7 @@ struct NotFiniteUpdate {
   std::vector<std::string> hosts;  ///< of each rank
 };
 
-/// run/not-finite/step-00000008-half-1.json.
+/// run/not-finite/step-00000008-update-1.json.
 std::filesystem::path not_finite_file(const std::filesystem::path& run, const NotFiniteUpdate& update);
 
 /// Writes that file: the numbers, and every sample of the batch with its global index, the rank that had it, and where

@@ -79,7 +79,7 @@ TestFault::TestFault(int rank) {
   if (action == "gradient" || action == "loss") {
     wanted = action == "loss" ? Action::loss : Action::gradient;
     step_ = static_cast<std::int64_t>(words.number());
-    half_ = static_cast<std::int64_t>(words.number());
+    update_ = static_cast<std::int64_t>(words.number());
     times_ = static_cast<std::int64_t>(words.number());
   } else if (action == "slow" || action == "data") {
     wanted = action == "slow" ? Action::slow : Action::data;
@@ -91,10 +91,10 @@ TestFault::TestFault(int rank) {
   if (here) action_ = wanted;
 }
 
-HalfFault TestFault::in_half(std::int64_t step, std::size_t half) const {
+UpdateFault TestFault::in_update(std::int64_t step, std::size_t update) const {
   if (action_ == Action::slow && step >= step_) sleep_for(seconds_);
-  const bool now = step >= step_ && step < step_ + times_ && static_cast<std::int64_t>(half) + 1 == half_;
-  HalfFault fault;
+  const bool now = step >= step_ && step < step_ + times_ && static_cast<std::int64_t>(update) + 1 == update_;
+  UpdateFault fault;
   if (now && action_ == Action::gradient) fault.gradient = std::numeric_limits<double>::quiet_NaN();
   if (now && action_ == Action::loss) fault.loss = std::numeric_limits<double>::infinity();
   return fault;

@@ -17,7 +17,7 @@
 #include "lib/model/mixers.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
-#include "lib/train/half.h"
+#include "lib/train/update.h"
 #include "lib/weights/source.h"
 
 namespace ratplus::train {
@@ -51,15 +51,15 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
 data::BatchShape batch_shape(const config::JobConfig& job, const parallel::World& world) {
   return {.batch = job.data.batch,
           .micro_batch = job.data.micro_batch,
-          .window = job.data.window,
+          .sequence_length = job.data.sequence_length,
           .ranks = world.size(),
           .rank = world.rank()};
 }
 
 /// As a checkpoint keeps them.
-std::vector<checkpoint::HalfDone> halves_done(const std::vector<run::HalfMetrics>& halves) {
-  std::vector<checkpoint::HalfDone> done;
-  for (const auto& half : halves) done.push_back({half.loss, half.gradient_norm, half.updated});
+std::vector<checkpoint::UpdateDone> updates_done(const std::vector<run::UpdateMetrics>& updates) {
+  std::vector<checkpoint::UpdateDone> done;
+  for (const auto& update : updates) done.push_back({update.loss, update.gradient_norm, update.updated});
   return done;
 }
 
@@ -96,20 +96,20 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       world_(world),
       listener_(listener),
       data_(std::move(data)),
-      halves_(session::halves(job)),
+      updates_(session::updates(job)),
       session_(session::session_settings(job), world),
       fault_(test_fault(world)),
-      skips_(job.health, halves_.size()),
+      skips_(job.health, updates_.size()),
       background_save_(world),
       // Where the only save is the last, nothing goes on beside it.
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
                           background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
-  for (const auto& half : halves_) {
-    half_operations_.push_back(model::half_operations(job.model, half.pattern,
-                                                      parallel::parameter_count(session_.store().units()),
-                                                      job.data.batch, job.data.window));
-    operations_ += half_operations_.back();
+  for (const auto& update : updates_) {
+    update_operations_.push_back(model::update_operations(job.model, update.pattern,
+                                                          parallel::parameter_count(session_.store().units()),
+                                                          job.data.batch, job.data.sequence_length));
+    operations_ += update_operations_.back();
   }
   auto hosts = world.all(world.host());
   if (world.root()) health_.emplace(job.health, std::move(hosts));
@@ -145,12 +145,12 @@ void Trainer::load(const StartingPoint& start) {
     checkpoint::load_weights(info, session_.store(), session_.ops());
     checkpoint::load_optimizer(info, session_.store(), session_.optimizer(), session_.ops());
     step_ = info.step;
-    if (info.begun.size() >= halves_.size()) {
+    if (info.begun.size() >= updates_.size()) {
       fail("{}: holds {} updates of a step, of which the job makes {}; the manifest is damaged",
-           info.directory.string(), info.begun.size(), halves_.size());
+           info.directory.string(), info.begun.size(), updates_.size());
     }
-    for (const auto& half : info.begun)
-      begun_.push_back({halves_[begun_.size()].name, half.loss, half.gradient_norm, half.updated});
+    for (const auto& update : info.begun)
+      begun_.push_back({updates_[begun_.size()].name, update.loss, update.gradient_norm, update.updated});
     saved_step_ = step_;
   });
   session_.store().publish_masters();
@@ -161,9 +161,9 @@ void Trainer::load(const StartingPoint& start) {
                      .seconds = now() - began});
 }
 
-double share_ahead(std::span<const double> halves, std::size_t done) {
-  const double all = std::accumulate(halves.begin(), halves.end(), 0.0);
-  return std::accumulate(halves.begin() + static_cast<std::ptrdiff_t>(done), halves.end(), 0.0) / all;
+double share_ahead(std::span<const double> updates, std::size_t done) {
+  const double all = std::accumulate(updates.begin(), updates.end(), 0.0);
+  return std::accumulate(updates.begin() + static_cast<std::ptrdiff_t>(done), updates.end(), 0.0) / all;
 }
 
 Outcome Trainer::run(std::int64_t most_steps) {
@@ -211,7 +211,7 @@ Outcome Trainer::train() {
     if (saved_step_ == step_ && stop_requested()) continue;  // a signal while this step was saved
     const double began = now();
     const double waited = world_.watchdog().waited_seconds();
-    const double share = share_ahead(half_operations_, begun_.size());
+    const double share = share_ahead(update_operations_, begun_.size());
     auto metrics = train_step();
     if (!metrics) {
       save();
@@ -242,15 +242,15 @@ std::optional<run::StepMetrics> Trainer::train_step() {
   const auto counted = world_.sum(batch->counted);
   const double lr = optim::learning_rate(session::schedule_of(job_), step_);
   if (counted == 0) leave_out_step();
-  while (begun_.size() < halves_.size()) {
-    if (!train_half(*batch, counted, lr)) return std::nullopt;
+  while (begun_.size() < updates_.size()) {
+    if (!train_update(*batch, counted, lr)) return std::nullopt;
   }
   session_.ops().synchronize();  // the step's time is all its work's
   ++step_;
   run::StepMetrics metrics;
-  metrics.halves = std::exchange(begun_, {});
+  metrics.updates = std::exchange(begun_, {});
   metrics.skipped_updates =
-      step_ * static_cast<std::int64_t>(halves_.size()) - session_.optimizer().updates();
+      step_ * static_cast<std::int64_t>(updates_.size()) - session_.optimizer().updates();
   metrics.step = step_;
   metrics.steps = job_.schedule.steps;
   metrics.tokens = step_ * job_.tokens_per_step();
@@ -260,8 +260,8 @@ std::optional<run::StepMetrics> Trainer::train_step() {
 
 /// A batch that predicts nothing has no loss and no gradient: its updates are left out, and the schedule goes on.
 void Trainer::leave_out_step() {
-  while (begun_.size() < halves_.size()) {
-    begun_.push_back({halves_[begun_.size()].name, std::numeric_limits<double>::quiet_NaN(),
+  while (begun_.size() < updates_.size()) {
+    begun_.push_back({updates_[begun_.size()].name, std::numeric_limits<double>::quiet_NaN(),
                       std::numeric_limits<double>::quiet_NaN(), false});
   }
   if (!world_.root()) return;
@@ -271,29 +271,29 @@ void Trainer::leave_out_step() {
       step_ + 1, job_.data.all_sources().front().directory));
 }
 
-/// The step's next half. False where it is to stop the job.
-bool Trainer::train_half(const data::StepBatch& batch, std::int64_t counted, double lr) {
+/// The step's next update. False where it is to stop the job.
+bool Trainer::train_update(const data::StepBatch& batch, std::int64_t counted, double lr) {
   const auto number = begun_.size();
-  const auto& half = halves_[number];
+  const auto& update = updates_[number];
   updating_ = true;
-  const auto result = run_half(session_.parts(), half.pattern, {batch.inputs, batch.labels}, counted, lr,
-                               fault_.in_half(step_ + 1, number));
+  const auto result = run_update(session_.parts(), update.pattern, {batch.inputs, batch.labels}, counted, lr,
+                                 fault_.in_update(step_ + 1, number));
   updating_ = false;
-  const run::HalfMetrics metrics{half.name, result.loss, result.gradient_norm, result.updated};
+  const run::UpdateMetrics metrics{update.name, result.loss, result.gradient_norm, result.updated};
   const bool stop = skips_.stops(number, result.updated);
   if (!result.updated) record_not_finite(metrics, result.loss_sum, lr, stop);
   if (!stop) begun_.push_back(metrics);
   return !stop;
 }
 
-void Trainer::record_not_finite(const run::HalfMetrics& half, double loss_sum, double lr, bool stop) {
+void Trainer::record_not_finite(const run::UpdateMetrics& left_out, double loss_sum, double lr, bool stop) {
   const std::filesystem::path run = job_.job.directory;
   const auto shape = batch_shape(job_, world_);
   const NotFiniteUpdate update{.step = step_ + 1,
-                               .half = begun_.size(),
-                               .pattern = half.pattern,
-                               .loss = half.loss,
-                               .gradient_norm = half.gradient_norm,
+                               .number = begun_.size(),
+                               .pattern = left_out.pattern,
+                               .loss = left_out.loss,
+                               .gradient_norm = left_out.gradient_norm,
                                .learning_rate = lr,
                                .loss_sums = world_.all(std::span(&loss_sum, 1)),
                                .hosts = world_.all(world_.host())};
@@ -310,7 +310,7 @@ void Trainer::record_not_finite(const run::HalfMetrics& half, double loss_sum, d
       reason_against([&] { write_not_finite(run, update, shape, *training_samples(job_, data_)); });
   const auto file = not_listed.empty() ? not_finite_file(run, update).string() : "";
   const auto not_noted = reason_against([&] {
-    metrics_->write(run::NotFiniteMetrics{update.step, update.half, half, file});
+    metrics_->write(run::NotFiniteMetrics{update.step, update.number, left_out, file});
   });
   auto text = describe(run, update, shape, not_listed);  // the root's is shown
   if (!not_noted.empty()) text += "; " + not_noted;
@@ -318,7 +318,7 @@ void Trainer::record_not_finite(const run::HalfMetrics& half, double loss_sum, d
     stop_reason_ = text;
   } else if (world_.root()) {
     listener_.on_warning(fmt::format("{} (left out in a row: {}; health.max_skips = {} stop the job)", text,
-                                     skips_.in_a_row(update.half), job_.health.max_skips));
+                                     skips_.in_a_row(update.number), job_.health.max_skips));
   }
 }
 
@@ -440,7 +440,7 @@ void Trainer::begin_saving() {
                               .model = job_.model,
                               .step = step_,
                               .updates = session_.optimizer().updates(),
-                              .begun = halves_done(begun_),
+                              .begun = updates_done(begun_),
                               .tokens = step_ * job_.tokens_per_step(),
                               .job = config::to_toml(job_),
                               .tokenizer = data_.manifest.tokenizer,

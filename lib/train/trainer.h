@@ -64,12 +64,12 @@ StartingPoint find_start(const config::JobConfig& job, const TrainingData& data,
 StartingPoint look_at_start(const config::JobConfig& job, const TrainingData& data,
                             const std::filesystem::path& directory, bool resume);
 
-/// Of a step's operations, given those of its halves, the share that is still to be done when `done` of them are.
-double share_ahead(std::span<const double> halves, std::size_t done);
+/// The share of a step's operations that remains when its first `done` updates are made; `updates`: operations of each.
+double share_ahead(std::span<const double> updates, std::size_t done);
 
 class Trainer {
  public:
-  /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out windows read once,
+  /// Everything up to the first step: memory allocated, weights initialised or loaded, the held-out sequences read once,
   /// metrics.jsonl opened in the run directory, which must be there. Throws Error, on all ranks alike.
   Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);
@@ -94,8 +94,8 @@ class Trainer {
   std::string keep_progress();
   std::optional<run::StepMetrics> train_step();
   void leave_out_step();
-  bool train_half(const data::StepBatch& batch, std::int64_t counted, double lr);
-  void record_not_finite(const run::HalfMetrics& half, double loss_sum, double lr, bool stop);
+  bool train_update(const data::StepBatch& batch, std::int64_t counted, double lr);
+  void record_not_finite(const run::UpdateMetrics& left_out, double loss_sum, double lr, bool stop);
   void report(run::StepMetrics metrics);
   void measure_resources(run::StepMetrics& metrics);
   void judge_health(run::StepMetrics& metrics);
@@ -115,15 +115,15 @@ class Trainer {
   const parallel::World& world_;
   TrainListener& listener_;
   TrainingData data_;
-  std::vector<session::Half> halves_;
+  std::vector<session::Update> updates_;
   session::Session session_;
   std::unique_ptr<evaluation::Validator> validator_;
   std::unique_ptr<data::Loader> loader_;
   std::optional<run::MetricsFile> metrics_;         ///< root only
   std::optional<run::TensorboardLog> tensorboard_;  ///< root only, where the job asks for it
 
-  std::int64_t step_ = 0;                ///< steps done
-  std::vector<run::HalfMetrics> begun_;  ///< halves of the step after them that are done, or left out
+  std::int64_t step_ = 0;                  ///< steps done
+  std::vector<run::UpdateMetrics> begun_;  ///< updates of the step after them that are done, or left out
   TestFault fault_;
   SkipLimit skips_;
   std::string stop_reason_;
@@ -139,8 +139,8 @@ class Trainer {
   bool save_in_background_;
   run::CheckpointMetrics saving_;  ///< of the last save
   double saving_since_ = 0;
-  std::vector<double> half_operations_;  ///< of each half, all ranks
-  double operations_ = 0;                ///< of a step: their sum
+  std::vector<double> update_operations_;  ///< of each update, all ranks
+  double operations_ = 0;                  ///< of a step: their sum
 
   /// Clocks of the throughput in reports.
   struct Pace {

@@ -31,9 +31,9 @@ void check_kind(const config::JobConfig& job, const std::string& directory, cons
         "`ratplus samples`",
         job.source, directory);
   }
-  if (is_supervised(job) && length != job.data.window) {
-    fail("{}: data.window = {}, but {} has samples of {} inputs; set data.window = {}", job.source,
-         job.data.window, directory, length, length);
+  if (is_supervised(job) && length != job.data.sequence_length) {
+    fail("{}: data.sequence_length = {}, but {} has samples of {} inputs; set data.sequence_length = {}",
+         job.source, job.data.sequence_length, directory, length, length);
   }
 }
 
@@ -65,16 +65,18 @@ void check_shards(const TrainingData& data) {
 
 std::unique_ptr<data::Samples> samples_of(const config::JobConfig& job, const TrainingData& data,
                                           data::Split split, data::Sampling sampling) {
-  const data::WindowSamples::Settings settings{
-      .split = split, .sampling = sampling, .window = job.data.window, .seed = job.job.seed};
+  const data::StreamSamples::Settings settings{.split = split,
+                                               .sampling = sampling,
+                                               .sequence_length = job.data.sequence_length,
+                                               .seed = job.job.seed};
   if (is_supervised(job)) return std::make_unique<data::SupervisedSamples>(data.sources, settings);
-  return std::make_unique<data::WindowSamples>(data.sources, settings);
+  return std::make_unique<data::StreamSamples>(data.sources, settings);
 }
 
 /// Of one pass.
-std::int64_t training_samples_of(const data::Manifest& manifest, std::int64_t window) {
+std::int64_t training_samples_of(const data::Manifest& manifest, std::int64_t sequence_length) {
   if (manifest.sample_length > 0) return manifest.documents(data::Split::train);
-  return (manifest.tokens(data::Split::train) - 1) / window;
+  return (manifest.tokens(data::Split::train) - 1) / sequence_length;
 }
 
 /// What the manifests say, once job, ranks and data are known to fit each other.
@@ -113,9 +115,9 @@ config::JobConfig complete_schedule(config::JobConfig job) {
   if (job.schedule.epochs == 0) return job;
   std::int64_t samples = 0;
   for (const data::Source& source : read_sources(job))
-    samples += training_samples_of(source.manifest, job.data.window);
+    samples += training_samples_of(source.manifest, job.data.sequence_length);
   const double tokens = static_cast<double>(job.schedule.epochs) * static_cast<double>(samples) *
-                        static_cast<double>(job.data.window);
+                        static_cast<double>(job.data.sequence_length);
   if (tokens > static_cast<double>(config::most_tokens)) {
     fail("{}: schedule.epochs = {} of this data are {:.2g} tokens, and at most {:.0g} are counted; use fewer",
          job.source, job.schedule.epochs, tokens, static_cast<double>(config::most_tokens));

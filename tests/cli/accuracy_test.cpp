@@ -37,12 +37,12 @@ TEST_CASE(
   }
   lines.close();
   ok(fmt::format(
-      "samples {} --output {} --tokenizer {}/tokenizer.model --length 32 --validation-fraction 0.2",
+      "samples {} --output {} --tokenizer {}/tokenizer.model --sequence-length 32 --validation-fraction 0.2",
       path("lines.jsonl"), path("samples"), playground.data.string()));
   const auto trained = ok(
       fmt::format(
           "train {} --set job.kind=finetune job.recipe=plain job.pattern=8,0,2 job.from={} job.directory={} "
-          "data.directory={} data.window=32 data.batch=8 data.micro_batch=4 schedule.steps=80 "
+          "data.directory={} data.sequence_length=32 data.batch=8 data.micro_batch=4 schedule.steps=80 "
           "schedule.peak_lr=1e-2 "
           "log.validation_sequences=1000 log.validation_patterns=[\\\"8,0,2\\\",\\\"dense\\\"]",
           playground.job.string(), path("first"), path("tuned"), path("samples")),

@@ -59,7 +59,7 @@ TEST_CASE("settings that cannot be") {
   check_refused("data.batch=many", {"data.batch", "integer"});
   check_refused("data.batch=7", {"data.batch", "7"});
   check_refused("model.width=40 model.head_dim=16", {"model.width", "40", "16"});
-  check_refused("data.window=4000000", {"data.window", "4000001"});
+  check_refused("data.sequence_length=4000000", {"data.sequence_length", "4000001"});
   check_refused("model.vocab_size=500", {"vocab_size", "500", "400"});
   check_refused("parallel.ranks=3", {"parallel.ranks", "3", "2"});
   check_refused("job.pattern=16,x,4", {"job.pattern", "16,x,4"});
@@ -95,7 +95,7 @@ TEST_CASE("a job file with a mistake is named with its line") {
     CHECK(result.status == 1);
     CHECK(count(result.output, "ratplus: ") == 1);
     CHECK(test::contains(result.output, "mistake.toml:5"));
-    CHECK(test::contains(result.output, "data.window"));
+    CHECK(test::contains(result.output, "data.sequence_length"));
   }
   const auto missing = test::ratplus("train " + (scratch / "none.toml").string());
   CHECK(missing.status == 1);

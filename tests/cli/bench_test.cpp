@@ -8,13 +8,14 @@ using namespace ratplus;
 
 TEST_CASE("data-bench: how long steps waited is told where they were taken at a pace") {
   const auto data = test::Playground::get().data.string();
-  const auto fast = test::ratplus(fmt::format("data-bench {} --window 32 --batch 4 --seconds 0.1", data));
+  const auto fast =
+      test::ratplus(fmt::format("data-bench {} --sequence-length 32 --batch 4 --seconds 0.1", data));
   CAPTURE(fast.output);
   CHECK(fast.status == 0);
   CHECK(test::count(fast.output, "the first step waited") == 2);
   CHECK_FALSE(test::contains(fast.output, "others"));
-  const auto paced =
-      test::ratplus(fmt::format("data-bench {} --window 32 --batch 4 --seconds 0.1 --pace 10000", data));
+  const auto paced = test::ratplus(
+      fmt::format("data-bench {} --sequence-length 32 --batch 4 --seconds 0.1 --pace 10000", data));
   CHECK(test::count(paced.output, "the first step waited") == 2);
   CHECK(test::count(paced.output, ", the others ") == 2);
 }
@@ -34,8 +35,8 @@ TEST_CASE("sizes that cannot be timed are refused by name") {
     CHECK(result.status != 0);
     CHECK(test::contains(result.output, part));
   };
-  refused("data-bench " + data + " --batch 99999999999", "--batch 99999999999 of --window 4096");
-  refused("data-bench " + data + " --window 0", "--window 0");
-  refused("bench ops --device cpu --tokens 0", "--tokens 0 is not positive");
+  refused("data-bench " + data + " --batch 99999999999", "--batch 99999999999 of --sequence-length 4096");
+  refused("data-bench " + data + " --sequence-length 0", "--sequence-length 0");
+  refused("bench ops --device cpu --sequence-length 0", "--sequence-length 0 is not positive");
   refused("bench step job.toml --peak -1", "--peak -1");
 }

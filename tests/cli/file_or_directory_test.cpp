@@ -58,8 +58,8 @@ TEST_CASE("a file where a directory is wanted") {
                 {"job.directory = " + file, "is a file", "--set job.directory"});
   check_refused(place.train("job.directory=" + file) + " --resume", {"job.directory = " + file, "is a file"});
   check_refused(place.train("job.directory=" + file + "/a/b"), {file + " is a file", "--set job.directory"});
-  check_refused(place.train("job.directory=" + fresh + " checkpoint.dir=" + file),
-                {"checkpoint.dir = " + file, "is a file"});
+  check_refused(place.train("job.directory=" + fresh + " checkpoint.directory=" + file),
+                {"checkpoint.directory = " + file, "is a file"});
   check_refused(place.train("job.directory=" + fresh + " data.directory=" + file),
                 {file + " is not a dataset: it is a file"});
   const auto dataset_file = (place.data / "dataset.json").string();

@@ -53,7 +53,7 @@ double usual_step() {
 
 TEST_CASE("a slow rank is named, with its host, once") {
   const test::ScratchDirectory scratch;
-  const double sleep = std::max(0.2, 2 * usual_step());  // in each of a step's two halves
+  const double sleep = std::max(0.2, 2 * usual_step());  // in each of a step's two updates
   const auto result =
       run_with(fmt::format("1:slow:{:.3f}", sleep), scratch / "run", 10, "health.straggler=0.5");
   CAPTURE(result.output);

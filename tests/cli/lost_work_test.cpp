@@ -132,7 +132,7 @@ TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found be
   const auto nothing = test::ratplus(arguments(scratch / "b", "", silent));
   CAPTURE(nothing.output);
   CHECK(nothing.status == 1);
-  CHECK(test::contains(nothing.output, "no position of the first 7 held-out windows counts"));
+  CHECK(test::contains(nothing.output, "no position of the first 7 held-out sequences counts"));
   CHECK_FALSE(test::contains(nothing.output, "step 1/20"));
 }
 
@@ -168,13 +168,13 @@ TEST_CASE("a batch that predicts nothing is left out, on any number of ranks, an
     const auto steps = test::metrics(run, "step");
     REQUIRE(steps.size() == 20);
     const auto first = nlohmann::json::parse(steps[0]);
-    for (const auto& half : first["halves"]) {
-      CHECK(half["loss"].is_null());
-      CHECK(half["updated"] == false);
+    for (const auto& update : first["updates"]) {
+      CHECK(update["loss"].is_null());
+      CHECK(update["updated"] == false);
     }
     const auto last = nlohmann::json::parse(steps[19]);
     CHECK(last["skipped_updates"] == 2);
-    CHECK(last["halves"][0]["loss"].is_number());
+    CHECK(last["updates"][0]["loss"].is_number());
   }
 }
 

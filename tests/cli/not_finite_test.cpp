@@ -38,23 +38,23 @@ struct Layout {
   const char* shard;
 };
 
-/// A run that stops in this half of this step, by a fault of the last rank; then goes on, without the fault, to the
+/// A run that stops in this update of this step, by a fault of the last rank; then goes on, without the fault, to the
 /// undisturbed run's end.
-void check_stop(const Layout& layout, const char* kind, int step, int half, const fs::path& undisturbed) {
+void check_stop(const Layout& layout, const char* kind, int step, int update, const fs::path& undisturbed) {
   const std::string settings = fmt::format("parallel.shard={}", layout.shard);
   CAPTURE(layout.ranks);
   CAPTURE(settings);
   CAPTURE(std::string(kind));
   CAPTURE(step);
-  CAPTURE(half);
+  CAPTURE(update);
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  const auto fault = fmt::format("{}:{}:{}:{}", layout.ranks - 1, kind, step, half);
+  const auto fault = fmt::format("{}:{}:{}:{}", layout.ranks - 1, kind, step, update);
   const auto stopped = with_fault(fault, train(run, settings), layout.ranks);
   CAPTURE(stopped.output);
   CHECK(stopped.status == 3);
   CHECK(test::count(stopped.output, "ratplus: step ") == 1);
-  const auto record = run / "not-finite" / fmt::format("step-{:08}-half-{}.json", step, half);
+  const auto record = run / "not-finite" / fmt::format("step-{:08}-update-{}.json", step, update);
   for (const auto& part : {record.string(), checkpoint::step_directory(run, step - 1).string(),
                            std::string("--resume"), std::string("health.not_finite=skip")})
     CHECK(test::contains(stopped.output, part));
@@ -66,7 +66,7 @@ void check_stop(const Layout& layout, const char* kind, int step, int half, cons
   CHECK(info.updates == 2 * (step - 1) + static_cast<int>(info.begun.size()));
   if (info.begun.empty())
     CHECK(test::state_of(last) == test::state_of(checkpoint::step_directory(undisturbed, step - 1)));
-  if (half == 1) CHECK(info.begun.empty());
+  if (update == 1) CHECK(info.begun.empty());
   CHECK(test::ratplus("inspect " + last.string()).status == 0);
 
   const auto entry = read_json(record);
@@ -114,12 +114,12 @@ TEST_CASE("in the very first update, too") {
 
 TEST_CASE("skip: the run is one in which that update was left out") {
   for (const Layout layout : {Layout{1, "none"}, Layout{2, "none"}, Layout{2, "full"}}) {
-    for (const int half : {1, 2}) {
+    for (const int update : {1, 2}) {
       CAPTURE(layout.ranks);
       CAPTURE(std::string(layout.shard));
-      CAPTURE(half);
+      CAPTURE(update);
       const test::ScratchDirectory scratch;
-      const auto fault = fmt::format("{}:gradient:8:{}", layout.ranks - 1, half);
+      const auto fault = fmt::format("{}:gradient:8:{}", layout.ranks - 1, update);
       const auto settings = fmt::format("parallel.shard={}", layout.shard);
       const auto skipping =
           with_fault(fault, train(scratch / "skipping", settings + " health.not_finite=skip"), layout.ranks);
@@ -134,9 +134,9 @@ TEST_CASE("skip: the run is one in which that update was left out") {
       const auto expected = scratch / "expected";
       REQUIRE(with_fault(fault, train(expected, settings), layout.ranks).status == 3);
       auto info = checkpoint::read_info(checkpoint::step_directory(expected, 7));
-      REQUIRE(info.begun.size() == static_cast<std::size_t>(half - 1));
+      REQUIRE(info.begun.size() == static_cast<std::size_t>(update - 1));
       info.begun.push_back({.loss = 1, .gradient_norm = 1, .updated = false});
-      if (half == 2) {  // the step's last: it is done
+      if (update == 2) {  // the step's last: it is done
         info.begun.clear();
         info.step = 8;
         info.directory = checkpoint::step_directory(expected, 8);
@@ -152,7 +152,7 @@ TEST_CASE("skip: the run is one in which that update was left out") {
   }
 }
 
-TEST_CASE("so many left out in a row stop the job, counted for each half") {
+TEST_CASE("so many left out in a row stop the job, sparse and dense counted apart") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
   const auto settings = train(run, "health.not_finite=skip health.max_skips=3");
@@ -163,7 +163,7 @@ TEST_CASE("so many left out in a row stop the job, counted for each half") {
         3);  // two warnings, and the reason of the end
   CHECK(test::count(stopped.output, "ratplus: step 6 (") == 1);
   const auto info = checkpoint::read_info(checkpoint::resolve(run));
-  CHECK(info.updates == 8 + static_cast<int>(info.begun.size()));  // 3 whole steps, the first halves of two
+  CHECK(info.updates == 8 + static_cast<int>(info.begun.size()));  // 3 whole steps, the first updates of two
   const auto resumed = test::ratplus(settings + " --resume", 2);
   REQUIRE(resumed.status == 0);
   const auto last = nlohmann::json::parse(test::metrics(run, "step").back());

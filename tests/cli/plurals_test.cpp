@@ -18,7 +18,7 @@ TEST_CASE("amounts of one and of several") {
   CHECK(counted(2, "batch", "batches") == "2 batches");
 }
 
-TEST_CASE("what the commands print of one rank, thread, layer, head, shard, step, window, pattern") {
+TEST_CASE("what the commands print of one rank, thread, layer, head, shard, step, sequence, pattern") {
   const auto& playground = test::Playground::get();
   const test::ScratchDirectory scratch;
   const auto run = (scratch / "run").string(), job = playground.job.string(), data = playground.data.string();
@@ -34,7 +34,7 @@ TEST_CASE("what the commands print of one rank, thread, layer, head, shard, step
         fmt::format("inspect {}/checkpoints/step-00000001", run), "inspect " + data,
         fmt::format("eval {} --sequences 1", run), fmt::format("convert {} {}.safetensors", run, run),
         fmt::format("bench step {} {} --micro-batches 1", job, set),
-        fmt::format("data-bench {} --seconds 0.1 --window 32 --batch 1", data), "report " + run}) {
+        fmt::format("data-bench {} --seconds 0.1 --sequence-length 32 --batch 1", data), "report " + run}) {
     const auto result = test::ratplus(command);
     CAPTURE(command);
     CAPTURE(result.output);

@@ -27,7 +27,7 @@ width = 32
 head_dim = 16
 vocab_size = 400
 [data]
-window = 32
+sequence_length = 32
 batch = 12
 micro_batch = 1
 [schedule]
@@ -125,9 +125,9 @@ std::vector<double> losses(const std::filesystem::path& run) {
   std::vector<double> all;
   for (const auto& line : metrics(run, "step")) {
     const auto entry = nlohmann::json::parse(line);
-    for (const auto& half : entry["halves"]) {
-      all.push_back(half["loss"]);
-      all.push_back(half["gradient_norm"]);
+    for (const auto& update : entry["updates"]) {
+      all.push_back(update["loss"]);
+      all.push_back(update["gradient_norm"]);
     }
   }
   return all;

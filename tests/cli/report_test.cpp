@@ -17,7 +17,7 @@ namespace {
 void make_run(const fs::path& run) {
   fs::create_directories(run);
   std::ofstream(run / "metrics.jsonl")
-      << R"({"kind":"step","time":1,"step":1,"steps":2,"tokens":10,"halves":[{"pattern":"dense","loss":5}]})"
+      << R"({"kind":"step","time":1,"step":1,"steps":2,"tokens":10,"updates":[{"pattern":"dense","loss":5}]})"
          "\n"
       << R"({"kind":"validation","step":1,"tokens":10,"results":[{"pattern":"dense","loss":4}]})"
          "\n";

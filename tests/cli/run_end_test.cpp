@@ -98,7 +98,7 @@ TEST_CASE("a killed run has told no end") {
 TEST_CASE("an update that is not finite stands at the top: step, what was not finite, the file of samples") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  const auto file = run / "not-finite" / "step-00000008-half-2.json";
+  const auto file = run / "not-finite" / "step-00000008-update-2.json";
   REQUIRE(test::shell("RATPLUS_TEST_FAULT=1:gradient:8:2:1 " + test::command(arguments(run), 2)).status == 3);
   CHECK(end_of(run, 1)["how"] == "not_finite");
   const auto seen = look_at(run);
@@ -118,7 +118,7 @@ TEST_CASE("an update that is not finite stands at the top: step, what was not fi
   CAPTURE(page);
   CHECK(test::contains(page, "2 updates were left out; the last in step 9 ("));
   CHECK(test::contains(page, "loss not finite"));
-  CHECK(test::contains(page, (skipping / "not-finite" / "step-00000009-half-1.json").string()));
+  CHECK(test::contains(page, (skipping / "not-finite" / "step-00000009-update-1.json").string()));
 }
 
 TEST_CASE("a failure is told with its message: one of all ranks, and of one that died") {

@@ -29,7 +29,7 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
   const auto elsewhere = scratch / "elsewhere";
-  const auto settings = fmt::format("checkpoint.dir={}", elsewhere.string());
+  const auto settings = fmt::format("checkpoint.directory={}", elsewhere.string());
   REQUIRE(test::ratplus(arguments(run, settings) + " --stop-after 5").status == 0);
   const auto metrics = read_whole_file(run / "metrics.jsonl");
 
@@ -50,9 +50,9 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   CHECK(test::ratplus(arguments(run, settings) + " --resume").status == 0);
 }
 
-TEST_CASE("checkpoint.dir belongs to one run, from before its first step on") {
+TEST_CASE("checkpoint.directory belongs to one run, from before its first step on") {
   const test::ScratchDirectory scratch;
-  const auto both = fmt::format("checkpoint.dir={}", (scratch / "both").string());
+  const auto both = fmt::format("checkpoint.directory={}", (scratch / "both").string());
   const auto first = arguments(scratch / "first", both);
   const auto second = arguments(scratch / "second", both);
   // The second begins while the first, which takes its time, has saved nothing.
@@ -78,12 +78,14 @@ TEST_CASE("checkpoint.dir belongs to one run, from before its first step on") {
   CHECK(test::ratplus(arguments(scratch / "moved", both) + " --resume").status == 0);
 }
 
-TEST_CASE("a checkpoint.dir that cannot be made leaves no run directory") {
+TEST_CASE("a checkpoint.directory that cannot be made leaves no run directory") {
   const test::ScratchDirectory scratch;
-  const auto result = test::ratplus(arguments(scratch / "a" / "run", "checkpoint.dir=/proc/ratplus/here"));
+  const auto result =
+      test::ratplus(arguments(scratch / "a" / "run", "checkpoint.directory=/proc/ratplus/here"));
   CAPTURE(result.output);
   CHECK(result.status == 1);
-  CHECK(test::contains(result.output, "/proc/ratplus/here: cannot make this directory (checkpoint.dir)"));
+  CHECK(
+      test::contains(result.output, "/proc/ratplus/here: cannot make this directory (checkpoint.directory)"));
   CHECK_FALSE(fs::exists(scratch / "a"));
 }
 
@@ -113,11 +115,11 @@ TEST_CASE("in a directory whose name is no UTF-8, runs are saved, resumed, repor
     return test::shell(fmt::format("cd {} && {}", latin.string(), test::command(command)));
   };
   const auto stopped =
-      in_it(arguments("run", "log.tensorboard=true checkpoint.dtype=bfloat16") + " --stop-after 3");
+      in_it(arguments("run", "log.tensorboard=true checkpoint.export=bfloat16") + " --stop-after 3");
   CAPTURE(stopped.output);
   REQUIRE(stopped.status == 0);
   const auto resumed =
-      in_it(arguments("run", "log.tensorboard=true checkpoint.dtype=bfloat16") + " --resume");
+      in_it(arguments("run", "log.tensorboard=true checkpoint.export=bfloat16") + " --resume");
   CAPTURE(resumed.output);
   CHECK(resumed.status == 0);
   for (const std::string arguments :

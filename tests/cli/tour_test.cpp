@@ -101,7 +101,7 @@ TEST_CASE("--print-config prints a job file that gives the same job") {
 
 TEST_CASE("bench times every operation") {
   const auto result =
-      test::ratplus("bench ops --tokens 128 --width 64 --head-dim 32 --vocab 100 --threads 1");
+      test::ratplus("bench ops --sequence-length 128 --width 64 --head-dim 32 --vocab 100 --threads 1");
   CAPTURE(result.output);
   REQUIRE(result.status == 0);
   for (const char* part : {"ceilings", "attention dense", "attention 64,0,0", "recurrence", "AdamW"}) {

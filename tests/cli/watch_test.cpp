@@ -93,7 +93,7 @@ class OnTerminal {
 std::string step_line(int step, int steps = 100) {
   return fmt::format(
       R"({{"kind":"step","time":{},"step":{},"steps":{},"tokens":{},"learning_rate":1e-3,)"
-      R"("halves":[{{"pattern":"dense","loss":{},"gradient_norm":1}}],"tokens_per_second":1000,"seconds":{},)"
+      R"("updates":[{{"pattern":"dense","loss":{},"gradient_norm":1}}],"tokens_per_second":1000,"seconds":{},)"
       R"("seconds_left":9,"step_seconds":0.5}})"
       "\n",
       std::time(nullptr), step, steps, step * 100, 4 + 1.0 / step, step);

@@ -118,11 +118,12 @@ TEST_CASE(
   CHECK(contains(resumed.output, "weights alone"));
 }
 
-TEST_CASE("checkpoint.dtype: a finished run writes its weights, again if they are gone") {
+TEST_CASE("checkpoint.export: a finished run writes its weights, again if they are gone") {
   const Trained trained;
   const auto& playground = test::Playground::get();
   const auto train = fmt::format(
-      "train {} --resume --set job.directory={} data.directory={} schedule.steps=2 checkpoint.dtype=bfloat16",
+      "train {} --resume --set job.directory={} data.directory={} schedule.steps=2 "
+      "checkpoint.export=bfloat16",
       playground.job.string(), trained.run().string(), playground.data.string());
   trained.ok(train);
   const auto exported = (trained.run() / "weights.safetensors").string();
@@ -150,8 +151,8 @@ TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {
                  "cannot be made"));
   CHECK(contains(said("convert " + pth + " x --head-dim 3"), "--head-dim 3"));
   CHECK(contains(said("eval " + pth + " --tokens t"), "go together"));
-  CHECK(
-      contains(said("eval " + pth + " --tokens t --dump-logits l --window 3"), "--window is for a dataset"));
+  CHECK(contains(said("eval " + pth + " --tokens t --dump-logits l --sequence-length 3"),
+                 "--sequence-length is for a dataset"));
   const auto tokens = (trained.scratch / "tokens").string();
   for (const auto& [text, message] : {std::pair{"1 2\n3 x\n", ":2: \"x\" is no token"},
                                       {"1 2\n3 999999\n", ":2: \"999999\" is no token"},

@@ -75,7 +75,7 @@ TEST_CASE("run directories differ, and adaptation begins where pretraining ended
     const JobConfig before = load(users[job.job.from]);
     CHECK_MESSAGE(job.model == before.model, name);
     CHECK_MESSAGE(job.data.batch == before.data.batch, name);
-    CHECK_MESSAGE(job.data.window == before.data.window, name);
+    CHECK_MESSAGE(job.data.sequence_length == before.data.sequence_length, name);
     CHECK(job.data.sampling == data::Sampling::random);
   }
 }

@@ -27,7 +27,7 @@ TEST_CASE("the minimal job is accepted") {
 
 TEST_CASE("an unknown key names the nearest one and the keys of its section") {
   const std::string keys =
-      " Keys of [data]: directory, sources, window, batch, micro_batch, sampling, prefetch";
+      " Keys of [data]: directory, sources, sequence_length, batch, micro_batch, sampling, prefetch";
   check_line("bacth = 8", "job.toml:7: unknown key data.bacth; did you mean data.batch?" + keys);
   check_line("micro_batch_size = 8",
              "job.toml:7: unknown key data.micro_batch_size; did you mean data.micro_batch?" + keys);
@@ -55,15 +55,15 @@ TEST_CASE("an unknown section names the nearest one") {
 }
 
 TEST_CASE("counts that 64 bits do not hold are refused") {
-  const auto tokens =
-      refusal(minimal_job, {"schedule.steps=1000000000000", "data.batch=1000000", "data.window=10000000"});
+  const auto tokens = refusal(
+      minimal_job, {"schedule.steps=1000000000000", "data.batch=1000000", "data.sequence_length=10000000"});
   CAPTURE(tokens);
-  CHECK(test::contains(
-      tokens,
-      "schedule.steps = 1000000000000 x data.batch = 1000000 x data.window = 10000000 are 1e+25 tokens"));
+  CHECK(test::contains(tokens,
+                       "schedule.steps = 1000000000000 x data.batch = 1000000 x data.sequence_length = "
+                       "10000000 are 1e+25 tokens"));
   const auto logits = refusal(
       minimal_job, {"model.vocab_size=1000000000", "model.width=2", "model.head_dim=2", "data.batch=1000000",
-                    "data.micro_batch=1000000", "data.window=10000000", "schedule.steps=1"});
+                    "data.micro_batch=1000000", "data.sequence_length=10000000", "schedule.steps=1"});
   CAPTURE(logits);
   CHECK(test::contains(logits, "x model.vocab_size = 1000000000 is more than any memory holds"));
 }
@@ -160,7 +160,7 @@ TEST_CASE("keys that exclude each other") {
         "use job.kind = \"adapt\", or remove job.from");
   CHECK(refusal(minimal_job, {"job.joint_pattern=64,0,0"}) ==
         "--set job.joint_pattern=64,0,0: job.joint_pattern is given, but job.recipe = \"plain\" has no "
-        "sparse half; use job.recipe = \"joint\", or remove job.joint_pattern");
+        "sparse update; use job.recipe = \"joint\", or remove job.joint_pattern");
 }
 
 TEST_CASE("sizes that do not fit each other") {
@@ -199,8 +199,10 @@ TEST_CASE("sizes beyond MPI's counts and beyond any memory") {
       "--set model.vocab_size=2000000: model.vocab_size = 2000000 and model.width = 2048 make an "
       "embedding of 4096002048 parameters, but MPI moves at most 2147483647 at once; use a smaller "
       "vocabulary or width");
-  CHECK(refusal(minimal_job, {"data.batch=1000000", "data.micro_batch=1000000", "data.window=10_000_000"}) ==
-        "--set data.micro_batch=1000000: data.micro_batch = 1000000 x data.window = 10000000 x model.width = "
+  CHECK(refusal(minimal_job,
+                {"data.batch=1000000", "data.micro_batch=1000000", "data.sequence_length=10_000_000"}) ==
+        "--set data.micro_batch=1000000: data.micro_batch = 1000000 x data.sequence_length = 10000000 x "
+        "model.width = "
         "2048 x model.layers = 24 is more than any memory holds; make some of them smaller");
 }
 
@@ -250,16 +252,18 @@ TEST_CASE("the dataset") {
       message(4096, 4097, 4097) ==
       "job.toml: model.vocab_size = 32000, but the dataset runs/a/data (data.directory) was tokenized with a "
       "vocabulary of 4096; set model.vocab_size = 4096, or give a dataset of the model's vocabulary");
-  CHECK(
-      message(32000, 2100, 4097) ==
-      "job.toml: data.window = 4096 needs 4097 tokens, but the training split of runs/a/data has 2100; use a "
-      "data.window of at most 2099, or prepare a dataset from more text");
+  CHECK(message(32000, 2100, 4097) ==
+        "job.toml: data.sequence_length = 4096 needs 4097 tokens, but the training split of runs/a/data has "
+        "2100; use a "
+        "data.sequence_length of at most 2099, or prepare a dataset from more text");
   CHECK(message(32000, 4097, 4096) ==
-        "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 4096; "
-        "use a data.window of at most 4095, or prepare the dataset again with more text or a larger "
+        "job.toml: data.sequence_length = 4096 needs 4097 tokens, but the validation split of runs/a/data "
+        "has 4096; "
+        "use a data.sequence_length of at most 4095, or prepare the dataset again with more text or a larger "
         "validation fraction");
   CHECK(message(32000, 4097, 0) ==
-        "job.toml: data.window = 4096 needs 4097 tokens, but the validation split of runs/a/data has 0; "
+        "job.toml: data.sequence_length = 4096 needs 4097 tokens, but the validation split of runs/a/data "
+        "has 0; "
         "prepare the dataset again with more text or a larger validation fraction");
 }
 
@@ -270,7 +274,7 @@ TEST_CASE("overrides that are not section.key=value") {
   check_override("=8", "--set =8" + form);
   check_override("data.bacth=8",
                  "--set data.bacth=8: unknown key data.bacth; did you mean data.batch? Keys of [data]: "
-                 "directory, sources, window, batch, micro_batch, sampling, prefetch");
+                 "directory, sources, sequence_length, batch, micro_batch, sampling, prefetch");
   CHECK(refusal(minimal_job, {"dat.batch=8"})
             .rfind("--set dat.batch=8: unknown section [dat]; did you mean [data]?", 0) == 0);
   check_override("data.batch=1O",

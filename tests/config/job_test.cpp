@@ -4,6 +4,7 @@
 
 #include "lib/config/keys.h"
 #include "tests/config/cases.h"
+#include "tests/support/messages.h"
 
 namespace ratplus::config {
 namespace {
@@ -42,7 +43,7 @@ norm_eps = 1e-5
 init_std = 0.01
 [data]
 directory = "d"
-window = 128
+sequence_length = 128
 batch = 24
 micro_batch = 6
 sampling = "random"
@@ -70,9 +71,9 @@ ranks = 2
 every = 50
 keep = 7
 keep_every = 200
-dir = "/scratch/b"
+directory = "/scratch/b"
 background = false
-dtype = "bfloat16"
+export = "bfloat16"
 [log]
 every = 1
 validate_every = 25
@@ -114,7 +115,7 @@ data_wait = 0.25
 }
 
 TEST_CASE("steps follow from tokens, rounded up") {
-  const std::vector<std::string> small = {"data.batch=10", "data.window=100"};
+  const std::vector<std::string> small = {"data.batch=10", "data.sequence_length=100"};
   const auto steps_for = [&](const std::string& tokens) {
     std::vector<std::string> overrides = small;
     overrides.push_back("schedule.tokens=" + tokens);
@@ -275,6 +276,54 @@ TEST_CASE("several sources: what is wrong is named") {
   CHECK(message("[{ directory = \"a\" }, { directory = \"a\" }]").find("names a twice") != std::string::npos);
   CHECK(message("[3]").find("must be a source") != std::string::npos);
   CHECK(message("[{ directory = \"a\" }]\ndirectory = \"b\"").find("are both given") != std::string::npos);
+}
+
+TEST_CASE("old names of keys are read: the job is the same, and a line names the present one") {
+  const std::string text =
+      "[job]\ndirectory = \"r\"\n[data]\ndirectory = \"d\"\nwindow = 128\n[schedule]\nsteps = 3\n"
+      "[checkpoint]\ndtype = \"float32\"\ndir = \"c\"\n";
+  std::string present = text;
+  const auto rename = [&present](const std::string& old, const std::string& name) {
+    present.replace(present.find(old), old.size(), name);
+  };
+  rename("window", "sequence_length");
+  rename("dtype", "export");
+  rename("dir = \"c\"", "directory = \"c\"");
+  const JobConfig job = parse_job(text, "job.toml");
+  CHECK(job == parse_job(present, "job.toml"));
+  CHECK(to_toml(job) == to_toml(parse_job(present, "job.toml")));
+  CHECK(parse_job(present, "job.toml").renamed.empty());
+  CHECK(job.data.sequence_length == 128);
+  CHECK(job.renamed == std::vector<std::string>{"job.toml:5: data.window is now data.sequence_length",
+                                                "job.toml:9: checkpoint.dtype is now checkpoint.export",
+                                                "job.toml:10: checkpoint.dir is now checkpoint.directory"});
+  const JobConfig set = parse_job(present, "job.toml", {"data.window=64", "checkpoint.dtype=none"});
+  CHECK(set.data.sequence_length == 64);
+  CHECK(set.checkpoint.export_type == Export::none);
+  CHECK(set.renamed ==
+        std::vector<std::string>{"--set data.window=64: data.window is now data.sequence_length",
+                                 "--set checkpoint.dtype=none: checkpoint.dtype is now checkpoint.export"});
+}
+
+TEST_CASE("the two names of one key do not go together in a file, and suggestions have the present one") {
+  const std::string start = "[job]\ndirectory = \"r\"\n[schedule]\nsteps = 3\n[data]\ndirectory = \"d\"\n";
+  const auto refusal = [&start](const std::string& rest) {
+    return test::message_of([&] { parse_job(start + rest, "job.toml"); });
+  };
+  CHECK(
+      refusal("window = 8\nsequence_length = 8\n") ==
+      "job.toml:8: data.sequence_length and data.window (at job.toml:7) are two names of one key; remove the "
+      "one with the old name, data.window");
+  CHECK(
+      refusal("sequence_length = 8\nwindow = 8\n") ==
+      "job.toml:8: data.window and data.sequence_length (at job.toml:7) are two names of one key; remove the "
+      "one with the old name, data.window");
+  CHECK(test::contains(refusal("windw = 8\n"), "did you mean data.sequence_length?"));
+  CHECK(test::contains(refusal("[schedule]\n"), "once"));
+  CHECK(test::contains(refusal("sequence_lenght = 8\n"), "did you mean data.sequence_length?"));
+  CHECK(test::contains(refusal("[log]\nwindow = 8\n"), "did you mean data.sequence_length?"));
+  // A mistake in the value names the present key, at the place of the old one.
+  CHECK(refusal("window = 0\n") == "job.toml:7: data.sequence_length must be 1 to 10000000, not 0");
 }
 
 }  // namespace

@@ -420,7 +420,7 @@ TEST_CASE("samples: numbers that 32 bits do not hold; one sample in one split; a
   CHECK(both.documents(Split::train) == 2 * single.documents(Split::train));
   CHECK(both.documents(Split::validation) == 2 * single.documents(Split::validation));
   options.length = 1;
-  CHECK(contains(message(), "--length 1: no line has a label within 1 input"));
+  CHECK(contains(message(), "--sequence-length 1: no line has a label within 1 input"));
   CHECK(contains(message(), "keeps all lines whole"));
 }
 

@@ -266,11 +266,11 @@ TEST_CASE("loader: a shard that is cut short under a run ends it with the shard'
   const Scratch scratch;
   const Manifest manifest = test::write_counting_dataset(scratch.path(), {{70}, {60}, {70}});
   const std::vector<Source> source{{scratch.path(), 1, manifest}};
-  const BatchShape shape{.batch = 1, .micro_batch = 1, .window = 7};
-  Loader loader(
-      std::make_unique<WindowSamples>(
-          source, WindowSamples::Settings{.split = Split::train, .sampling = Sampling::ordered, .window = 7}),
-      shape, 0, 100, 1, {.times = 2, .first_wait = std::chrono::milliseconds(1)});
+  const BatchShape shape{.batch = 1, .micro_batch = 1, .sequence_length = 7};
+  Loader loader(std::make_unique<StreamSamples>(source, StreamSamples::Settings{.split = Split::train,
+                                                                                .sampling = Sampling::ordered,
+                                                                                .sequence_length = 7}),
+                shape, 0, 100, 1, {.times = 2, .first_wait = std::chrono::milliseconds(1)});
   for (int step = 0; step < 28; ++step) loader.next();  // once around
   fs::resize_file(scratch / "train-1.h5", 1000);
   const std::string message = message_of([&] {
@@ -292,8 +292,9 @@ TEST_CASE("supervised samples: a shard that is changed under the run is named") 
   options.tokenizer = tokenizers / "gpt2.json";
   options.length = 16;
   const Manifest manifest = prepare_supervised(options, [](std::int64_t) {}).manifest;
-  SupervisedSamples samples({{options.output, 1, manifest}},
-                            {.split = Split::train, .sampling = Sampling::ordered, .window = 16, .seed = 1});
+  SupervisedSamples samples(
+      {{options.output, 1, manifest}},
+      {.split = Split::train, .sampling = Sampling::ordered, .sequence_length = 16, .seed = 1});
   std::vector<std::int32_t> inputs(16);
   std::vector<std::int32_t> labels(16);
   CHECK(samples.read(0, inputs, labels) > 0);

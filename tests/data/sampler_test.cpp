@@ -12,13 +12,13 @@ using namespace ratplus::data;
 using test::contains;
 using test::message_of;
 
-TEST_CASE("sampler: ordered windows share one token and go around") {
+TEST_CASE("sampler: ordered sequences share one token and go around") {
   const Sampler sampler(Sampling::ordered, 101, 10, 1);
-  CHECK(sampler.windows() == 10);
+  CHECK(sampler.sequences() == 10);
   for (std::int64_t i = 0; i < 30; ++i) CHECK(sampler.start(i) == i % 10 * 10);
   CHECK(sampler.start(9) + 10 == 100);  // the last label is the last token
-  CHECK(Sampler(Sampling::ordered, 100, 10, 1).windows() == 9);
-  CHECK(Sampler(Sampling::ordered, 11, 10, 1).windows() == 1);
+  CHECK(Sampler(Sampling::ordered, 100, 10, 1).sequences() == 9);
+  CHECK(Sampler(Sampling::ordered, 11, 10, 1).sequences() == 1);
   CHECK(Sampler(Sampling::ordered, 11, 10, 1).start(12345678901) == 0);
 }
 
@@ -37,7 +37,7 @@ TEST_CASE("sampler: random is a function of (seed, index) alone") {
   CHECK(std::set<std::int64_t>(forward.begin(), forward.end()).size() > 990);
 }
 
-TEST_CASE("sampler: random offsets are uniform over every window of the stream") {
+TEST_CASE("sampler: random offsets are uniform over every sequence of the stream") {
   // 64 possible starts: chi-square with 63 degrees of freedom has mean 63 and standard deviation 11.2.
   const Sampler sampler(Sampling::random, 84, 20, 3);
   std::vector<int> counts(64, 0);
@@ -54,10 +54,10 @@ TEST_CASE("sampler: random offsets are uniform over every window of the stream")
   CHECK(chi_square < 120);  // 5 standard deviations
 }
 
-TEST_CASE("sampler: shuffled takes every window once a pass, in another order each time") {
+TEST_CASE("sampler: shuffled takes every sequence once a pass, in another order each time") {
   const Sampler sampler(Sampling::shuffled, 1003, 10, 5);
   const Sampler other(Sampling::shuffled, 1003, 10, 6);
-  REQUIRE(sampler.windows() == 100);
+  REQUIRE(sampler.sequences() == 100);
   std::vector<std::vector<std::int64_t>> passes(3);
   int same_as_other = 0;
   for (std::int64_t i = 0; i < 300; ++i) {
@@ -65,11 +65,11 @@ TEST_CASE("sampler: shuffled takes every window once a pass, in another order ea
     same_as_other += sampler.start(i) == other.start(i);
   }
   for (const auto& pass : passes) {
-    std::set<std::int64_t> windows(pass.begin(), pass.end());
-    REQUIRE(windows.size() == 100);
-    CHECK(*windows.begin() == 0);
-    CHECK(*windows.rbegin() == 990);
-    for (const std::int64_t start : windows) CHECK(start % 10 == 0);
+    std::set<std::int64_t> sequences(pass.begin(), pass.end());
+    REQUIRE(sequences.size() == 100);
+    CHECK(*sequences.begin() == 0);
+    CHECK(*sequences.rbegin() == 990);
+    for (const std::int64_t start : sequences) CHECK(start % 10 == 0);
   }
   CHECK(passes[0] != passes[1]);
   CHECK(passes[1] != passes[2]);
@@ -77,35 +77,35 @@ TEST_CASE("sampler: shuffled takes every window once a pass, in another order ea
   CHECK(Sampler(Sampling::shuffled, 11, 10, 1).start(7) == 0);
 }
 
-TEST_CASE("sampler: shuffled, at awkward sizes, takes every window once in each pass") {
-  // Tokens and window: one window, few, just below and above powers of two, primes, a last token to spare or none.
+TEST_CASE("sampler: shuffled, at awkward sizes, takes every sequence once in each pass") {
+  // Tokens and sequence: one sequence, few, just below and above powers of two, primes, a last token to spare or none.
   const std::vector<std::pair<std::int64_t, std::int64_t>> sizes{
       {2, 1},   {3, 1},   {11, 10},  {20, 10},  {21, 10},    {128, 1},
       {129, 1}, {130, 1}, {1025, 4}, {4099, 2}, {65'537, 7}, {99'991, 3}};
-  for (const auto& [tokens, window] : sizes) {
+  for (const auto& [tokens, sequence_length] : sizes) {
     CAPTURE(tokens);
-    CAPTURE(window);
-    const Sampler sampler(Sampling::shuffled, tokens, window, 12);
-    const std::int64_t windows = (tokens - 1) / window;
-    REQUIRE(sampler.windows() == windows);
+    CAPTURE(sequence_length);
+    const Sampler sampler(Sampling::shuffled, tokens, sequence_length, 12);
+    const std::int64_t sequences = (tokens - 1) / sequence_length;
+    REQUIRE(sampler.sequences() == sequences);
     for (std::int64_t pass = 0; pass < 3; ++pass) {
-      std::vector<int> taken(static_cast<std::size_t>(windows), 0);
-      for (std::int64_t i = 0; i < windows; ++i) {
-        const std::int64_t start = sampler.start(pass * windows + i);
-        REQUIRE(start % window == 0);
-        REQUIRE(start + window < tokens);
-        ++taken[static_cast<std::size_t>(start / window)];
+      std::vector<int> taken(static_cast<std::size_t>(sequences), 0);
+      for (std::int64_t i = 0; i < sequences; ++i) {
+        const std::int64_t start = sampler.start(pass * sequences + i);
+        REQUIRE(start % sequence_length == 0);
+        REQUIRE(start + sequence_length < tokens);
+        ++taken[static_cast<std::size_t>(start / sequence_length)];
       }
-      CHECK(std::count(taken.begin(), taken.end(), 1) == windows);
+      CHECK(std::count(taken.begin(), taken.end(), 1) == sequences);
     }
   }
 }
 
-TEST_CASE("sampler: only windows that fit, and no negative index") {
+TEST_CASE("sampler: only sequences that fit, and no negative index") {
   CHECK(contains(message_of([] { Sampler(Sampling::ordered, 10, 10, 1); }),
-                 "one window of 10 inputs needs 11"));
+                 "one sequence of 10 inputs needs 11"));
   CHECK(contains(message_of([] { Sampler(Sampling::random, 0, 10, 1); }), "the data hold 0 tokens"));
-  CHECK(contains(message_of([] { Sampler(Sampling::random, 10, 0, 1); }), "a window of 0 tokens"));
+  CHECK(contains(message_of([] { Sampler(Sampling::random, 10, 0, 1); }), "a sequence of 0 tokens"));
   CHECK(Sampler(Sampling::random, 11, 10, 1).start(5) == 0);
   CHECK_THROWS_AS(Sampler(Sampling::ordered, 11, 10, 1).start(-1), std::logic_error);
 }

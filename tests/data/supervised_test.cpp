@@ -151,7 +151,8 @@ TEST_CASE("supervised samples: read in any order, each once a pass") {
   const std::vector<Source> source{{input.options.output, 1, manifest}};
   const std::int64_t all = manifest.documents(Split::train);
   for (const Sampling sampling : {Sampling::ordered, Sampling::shuffled}) {
-    SupervisedSamples samples(source, {.split = Split::train, .sampling = sampling, .window = 8, .seed = 3});
+    SupervisedSamples samples(source,
+                              {.split = Split::train, .sampling = sampling, .sequence_length = 8, .seed = 3});
     std::vector<std::int32_t> inputs(8);
     std::vector<std::int32_t> labels(8);
     std::vector<std::vector<std::int32_t>> passes(2);
@@ -204,5 +205,5 @@ TEST_CASE("supervised samples: what is wrong with a line is said, and nothing is
   CHECK(contains(message(""), "no sample fell in the validation split"));
   CHECK_FALSE(std::filesystem::exists(input.options.output));
   input.options.length = 0;
-  CHECK(contains(message(""), "--length 0 is not positive"));
+  CHECK(contains(message(""), "--sequence-length 0 is not positive"));
 }

@@ -97,7 +97,7 @@ TEST_CASE("an empty request takes all of the weights' own job") {
   const auto data = evaluation::find_data({}, e);
   CHECK(data.settings.dataset == f.scratch / "data");
   CHECK(data.settings.split == data::Split::validation);
-  CHECK(data.settings.window == 16);
+  CHECK(data.settings.sequence_length == 16);
   CHECK(!data.has_samples());
   CHECK(data.validator(world())->sequences() == 199 / 16);
 }
@@ -113,7 +113,7 @@ TEST_CASE("a request comes before the weights' job") {
                         .data = (f.scratch / "other").string(),
                         .split = "train",
                         .sequences = 5,
-                        .window = 8};
+                        .sequence_length = 8};
   const auto e = f.resolve(request);
   REQUIRE(e.patterns.size() == 2);
   CHECK(e.patterns[0].describe() == "dense");
@@ -125,7 +125,7 @@ TEST_CASE("a request comes before the weights' job") {
   const auto data = evaluation::find_data(request, e);
   CHECK(data.settings.dataset == f.scratch / "other");
   CHECK(data.settings.split == data::Split::train);
-  CHECK(data.settings.window == 8);
+  CHECK(data.settings.sequence_length == 8);
   CHECK(data.validator(world())->sequences() == 5);
 }
 
@@ -149,14 +149,14 @@ TEST_CASE("data of another vocabulary or tokenizer are refused, and data that ar
   f.save("", "");  // as of weights from elsewhere: neither job nor tokenizer
   CHECK(contains(f.refusal({}),
                  "does not say which data it was trained on; give --data DIR, or --tokens FILE"));
-  CHECK(f.refusal({.data = (f.scratch / "foreign").string(), .window = 16}).empty());
+  CHECK(f.refusal({.data = (f.scratch / "foreign").string(), .sequence_length = 16}).empty());
 
   const Fixture mixed("sources = [{directory = \"a\", weight = 1}, {directory = \"b\", weight = 2}]");
   CHECK(contains(mixed.refusal({}),
                  "was trained on 2 datasets; give the one to evaluate on with --data DIR (a, ...)"));
 }
 
-TEST_CASE("samples with labels set the window") {
+TEST_CASE("samples with labels set the sequence length") {
   const Fixture f;
   const auto directory = f.scratch / "samples";
   fs::create_directories(directory);
@@ -168,10 +168,11 @@ TEST_CASE("samples with labels set the window") {
   data::write_manifest(directory, manifest);
   const Request request{.data = directory.string()};
   CHECK(evaluation::find_data(request, f.resolve()).has_samples());
-  CHECK(evaluation::find_data(request, f.resolve()).settings.window == 6);
-  CHECK(f.refusal({.data = directory.string(), .window = 6}).empty());
-  CHECK(contains(f.refusal({.data = directory.string(), .window = 16}),
-                 "--window 16: " + directory.string() + " holds samples of 6 inputs; leave --window out"));
+  CHECK(evaluation::find_data(request, f.resolve()).settings.sequence_length == 6);
+  CHECK(f.refusal({.data = directory.string(), .sequence_length = 6}).empty());
+  CHECK(contains(f.refusal({.data = directory.string(), .sequence_length = 16}),
+                 "--sequence-length 16: " + directory.string() +
+                     " holds samples of 6 inputs; leave --sequence-length out"));
 }
 
 TEST_CASE("an evaluation is sharded as in training, or over all ranks where those groups do not fit them") {
@@ -186,7 +187,7 @@ TEST_CASE("the loss of fresh weights is near that of a uniform guess, on any num
   const Fixture f;
   const auto e = f.resolve({.patterns = {"dense", "4,0,1"}});
   const auto data = evaluation::find_data({}, e);
-  session::Session session(e.session_settings({e.micro_batch, data.settings.window}, world()), world());
+  session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, world()), world());
   weights::load(*e.source, session.store(), session.ops());
   session.store().publish_masters();
   const auto scores = data.validator(world())->run(session.model(), e.patterns);

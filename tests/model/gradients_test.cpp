@@ -4,7 +4,7 @@
 #include <cmath>
 #include <span>
 
-#include "data/samples/window.h"
+#include "data/samples/cut_sequence.h"
 #include "lib/model/model.h"
 #include "tests/support/modes.h"
 #include "tests/support/ranks.h"
@@ -31,8 +31,8 @@ Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int6
   const auto T = static_cast<std::size_t>(window);
   for (std::size_t b = 0; b < static_cast<std::size_t>(batch); ++b) {
     cut.counted +=
-        data::cut_window(std::span(tokens).subspan(b * (T + 1), T + 1), end_of_text,
-                         std::span(cut.inputs).subspan(b * T, T), std::span(cut.labels).subspan(b * T, T));
+        data::cut_sequence(std::span(tokens).subspan(b * (T + 1), T + 1), end_of_text,
+                           std::span(cut.inputs).subspan(b * T, T), std::span(cut.labels).subspan(b * T, T));
   }
   return cut;
 }

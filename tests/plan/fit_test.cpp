@@ -69,7 +69,7 @@ TEST_CASE("what fits on no setting of these GPUs says how many would do") {
   const auto most = shipped_job("pretrain/7b", {"parallel.shard_group=0", "job.recompute=block"});
   CHECK(plan_memory(most, cluster_of("a100-40gb", 4, 2)).fits());
   CHECK(!plan_memory(most, cluster_of("a100-40gb", 2, 2)).fits());
-  const auto endless = plan_job(shipped_job("pretrain/7b", {"data.window=4194304"}), cluster);
+  const auto endless = plan_job(shipped_job("pretrain/7b", {"data.sequence_length=4194304"}), cluster);
   CHECK(test::contains(endless.memory.way_to_fit, "no number of such GPUs holds it"));
 }
 

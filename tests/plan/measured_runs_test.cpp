@@ -24,10 +24,10 @@ struct MeasuredRun {
   const char* gpu;
   int nodes, gpus_per_node;
   const char* config;
-  int micro_batches;  ///< a GPU and half
+  int micro_batches;  ///< a GPU and update
   std::vector<std::string> settings;
-  double tokens_per_second;  ///< a GPU, both halves
-  double dense_share;        ///< of peak, of the last half, in percent
+  double tokens_per_second;  ///< a GPU, both updates
+  double dense_share;        ///< of peak, of the last update, in percent
   double memory;             ///< GiB a GPU, as it was then
 };
 
@@ -114,13 +114,13 @@ void check_plans(Role role, double tolerance) {
     const auto cluster = cluster_of(run.gpu, run.nodes, run.gpus_per_node);
     const auto plan = plan_job(job, cluster);
     const double rate = plan.step.tokens_per_second() / cluster.ranks();
-    const double share = plan.step.last_half_share(*cluster.gpu) * 100;
+    const double share = plan.step.last_update_share(*cluster.gpu) * 100;
     const double memory = static_cast<double>(plan.memory.bytes) / (1 << 30);
     const double measured = run.memory > 0 ? run.memory - sums_beside(job, cluster.ranks()) : 0;
     std::string settings;
     for (const auto& setting : run.settings) settings += " " + setting;
     const auto line = fmt::format(
-        "{} x {}, {}{}: {:.0f} tokens/s a GPU, measured {:.0f} ({:+.1f} %); dense half {:.1f} % of peak, "
+        "{} x {}, {}{}: {:.0f} tokens/s a GPU, measured {:.0f} ({:+.1f} %); dense update {:.1f} % of peak, "
         "measured {:.1f}; {:.1f} GiB, measured {:.1f}, now {:.1f}",
         cluster.ranks(), run.gpu, run.config, settings, rate, run.tokens_per_second,
         (rate / run.tokens_per_second - 1) * 100, share, run.dense_share, memory, run.memory, measured);

@@ -60,7 +60,7 @@ TEST_CASE("json: a plan's numbers under their names; of one that does not fit, t
   CHECK(json["fits"] == true);
   CHECK(json["parameters"] == plan.parameters);
   CHECK(json["memory_bytes"] == plan.memory.bytes);
-  CHECK(json["halves"].size() == plan.step.halves.size());
+  CHECK(json["updates"].size() == plan.step.updates.size());
   CHECK(json["step_seconds"] == plan.step.seconds);
   CHECK(json["gpu_hours"] == plan.gpu_hours(cluster));
   std::int64_t parts = 0;

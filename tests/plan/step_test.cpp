@@ -33,7 +33,7 @@ TEST_CASE("a step's time is that of its parts and of what communication adds") {
     const auto job = shipped_job("pretrain/1b", {"data.batch=128", "parallel.shard=" + shard});
     const auto step = plan_step(job, cluster_of("h200", 2, 4));
     CHECK(sum_of_parts(step) == doctest::Approx(step.seconds));
-    CHECK(step.halves[0].seconds + step.halves[1].seconds == doctest::Approx(step.seconds));
+    CHECK(step.updates[0].seconds + step.updates[1].seconds == doctest::Approx(step.seconds));
     CHECK(step.tokens == 128 * 4096);
     CHECK(step.micro_batches == 4);
   }
@@ -116,10 +116,10 @@ TEST_CASE("communication that is fast costs nothing, and a slow network is waite
   CHECK(slow.between_nodes.bytes == doctest::Approx(expected.between_nodes.bytes));
 }
 
-TEST_CASE("a sparse half is faster than a dense one, and recomputation costs time") {
+TEST_CASE("a sparse update is faster than a dense one, and recomputation costs time") {
   const auto cluster = cluster_of("h100", 1, 8);
   const auto step = plan_step(shipped_job("pretrain/1b"), cluster);
-  CHECK(step.halves[0].seconds < step.halves[1].seconds);
+  CHECK(step.updates[0].seconds < step.updates[1].seconds);
   double before = step.seconds;
   for (const std::string recompute : {"cheap", "block"}) {
     const auto again = plan_step(shipped_job("pretrain/1b", {"job.recompute=" + recompute}), cluster);
@@ -140,7 +140,7 @@ TEST_CASE("the whole job: steps, validations and checkpoints") {
   CHECK(plan.checkpoints == 2 + 1 + 5);
   CHECK(plan.export_bytes == 0);
   const auto once =
-      plan_job(shipped_job("pretrain/1b", {"checkpoint.every=0", "checkpoint.dtype=bfloat16"}), cluster);
+      plan_job(shipped_job("pretrain/1b", {"checkpoint.every=0", "checkpoint.export=bfloat16"}), cluster);
   CHECK(once.checkpoints == 1);
   CHECK(once.export_bytes == 2 * once.parameters);
 }

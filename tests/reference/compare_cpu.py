@@ -41,7 +41,7 @@ CONTENDERS = {
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratplus", type=Path, help="the ratplus program")
-    for name, value in dict(layers=4, width=256, head_dim=64, vocab=4096, window=512, batch=16, micro_batch=4).items():
+    for name, value in dict(layers=4, width=256, head_dim=64, vocab=4096, sequence_length=512, batch=16, micro_batch=4).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value, help=f"default {value}")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side; default: all")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a round; default 5")
@@ -49,8 +49,8 @@ def parse_options():
     parser.add_argument("--only", default="", help="PyTorch contenders whose name contains this, e.g. eager")
     parser.add_argument("--split", action="store_true", help="also show where PyTorch's time goes")
     options = parser.parse_args()
-    if options.batch % options.micro_batch or options.width % options.head_dim or options.window % 64:
-        parser.error("micro-batch must divide batch, head-dim divide width, and 64 divide window")
+    if options.batch % options.micro_batch or options.width % options.head_dim or options.sequence_length % 64:
+        parser.error("micro-batch must divide batch, head-dim divide width, and 64 divide sequence-length")
     options.dilation = DILATION
     return options
 
@@ -58,16 +58,16 @@ def parse_options():
 def make_tokens(options, steps):
     """One stream of random tokens: what `steps` ordered batches read. Documents of about 400 tokens."""
     rng = np.random.default_rng(1)
-    stream = rng.integers(0, options.vocab, steps * options.batch * options.window + 1, dtype=np.int32)
+    stream = rng.integers(0, options.vocab, steps * options.batch * options.sequence_length + 1, dtype=np.int32)
     stream[rng.random(len(stream)) < 1 / 400] = END_OF_TEXT
     stream[-1] = END_OF_TEXT
     return stream
 
 
 def batch_of(stream, options, n):
-    tokens = options.batch * options.window
-    windows = [stream[at : at + options.window + 1] for at in range(n * tokens, (n + 1) * tokens, options.window)]
-    return torch.from_numpy(np.stack(windows).astype(np.int64))
+    tokens = options.batch * options.sequence_length
+    sequences = [stream[at : at + options.sequence_length + 1] for at in range(n * tokens, (n + 1) * tokens, options.sequence_length)]
+    return torch.from_numpy(np.stack(sequences).astype(np.int64))
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------
@@ -75,8 +75,8 @@ def batch_of(stream, options, n):
 
 def verify_rival(scan, sparse_attention):
     """The rival's joint step must be the reference's: both losses, the second after an update."""
-    sizes = Namespace(layers=2, width=32, head_dim=16, vocab=40, window=128, micro_batch=1, dilation=DILATION)
-    tokens = torch.randint(0, sizes.vocab, (2, sizes.window + 1), generator=torch.Generator().manual_seed(1))
+    sizes = Namespace(layers=2, width=32, head_dim=16, vocab=40, sequence_length=128, micro_batch=1, dilation=DILATION)
+    tokens = torch.randint(0, sizes.vocab, (2, sizes.sequence_length + 1), generator=torch.Generator().manual_seed(1))
     trainer = rival.JointTrainer(sizes, scan, sparse_attention)
     config = ref.Config(sizes.layers, sizes.width, sizes.head_dim, sizes.vocab, end_of_text=END_OF_TEXT)
     # Both models list their parameters in the same order, but for the order within a block.
@@ -123,7 +123,7 @@ def time_rival(trainer, options, stream):
         start = time.perf_counter()
         trainer.step(batch, END_OF_TEXT)
         seconds.append(time.perf_counter() - start)
-    return options.batch * options.window / statistics.median(seconds)
+    return options.batch * options.sequence_length / statistics.median(seconds)
 
 
 # Parts of a PyTorch step by words in the names of its operators; the first that matches counts.
@@ -167,7 +167,7 @@ def write_shard(path, tokens, vocab):
 
 def write_dataset(directory, options, stream):
     directory.mkdir()
-    held_out = stream[-options.window - 1 :]
+    held_out = stream[-options.sequence_length - 1 :]
     manifest = {
         "format": "ratplus dataset",
         "version": 1,
@@ -200,7 +200,7 @@ vocab_size = {options.vocab}
 
 [data]
 directory = "{directory / 'data'}"
-window = {options.window}
+sequence_length = {options.sequence_length}
 batch = {options.batch}
 micro_batch = {options.micro_batch}
 
@@ -245,7 +245,7 @@ def main():
     fastest = max(trainers, key=rates.get)
     print(
         f"joint step, float32, {options.threads} thread(s): {options.layers} layers, width {options.width}, "
-        f"head_dim {options.head_dim}, vocabulary {options.vocab}, batch {options.batch} x {options.window} "
+        f"head_dim {options.head_dim}, vocabulary {options.vocab}, batch {options.batch} x {options.sequence_length} "
         f"in micro-batches of {options.micro_batch}; torch {torch.__version__}"
     )
     print(f"{'':32} {'tokens/s':>10} {'of the fastest PyTorch':>24}")

@@ -64,7 +64,7 @@ def parse_options():
     if not set(options.parts) <= {"ops", "step"}:
         parser.error("--part is ops, step or ops,step")
     job = tomllib.loads(options.job.read_text())
-    options.job_window = job["data"]["window"]
+    options.job_sequence_length = job["data"]["sequence_length"]
     options.layers, options.width, options.head_dim, options.vocab = (
         job["model"][key] for key in ("layers", "width", "head_dim", "vocab_size"))
     options.steps = options.steps or (3 if options.quick else 5)
@@ -105,14 +105,14 @@ def run_ratplus(options, arguments):
 def time_ratplus(options):
     results = {}
     if "ops" in options.parts:
-        sizes = {"batch": options.batch, "tokens": options.tokens, "width": options.width,
+        sizes = {"batch": options.batch, "sequence-length": options.tokens, "width": options.width,
                  "head-dim": options.head_dim, "vocab": options.vocab}
         results["ops"] = run_ratplus(
             options, ["ops", "--device", "cuda", *(word for k, v in sizes.items() for word in (f"--{k}", v))])
     if "step" in options.parts:
         overrides = ["--set", f"data.micro_batch={options.batch}"]
-        if options.tokens != options.job_window:
-            overrides += ["--set", f"data.window={options.tokens}"]
+        if options.tokens != options.job_sequence_length:
+            overrides += ["--set", f"data.sequence_length={options.tokens}"]
         results["step"] = run_ratplus(options, ["step", options.job, "--device", "cuda", *overrides,
                                                 "--micro-batches", options.micro_batches])
     return results
@@ -495,10 +495,10 @@ def time_step(options, forms, micro_batch):
             if options.profile and DEVICE == "cuda":
                 result["kernels"] = longest_kernels(lambda: [trainer.half(inputs, labels, half) for half in (0, 1)])
         tokens = inputs.numel()
-        result.update(parameters=trainer.parameters(), tokens=tokens, losses=losses, halves=[])
+        result.update(parameters=trainer.parameters(), tokens=tokens, losses=losses, updates=[])
         for pattern, times in zip(trainer.HALVES, zip(*seconds)):
             half, operations = statistics.median(times), operations_a_token(options, trainer.parameters(), pattern)
-            result["halves"].append({"pattern": str(pattern), "seconds": half, "tokens_per_second": tokens / half,
+            result["updates"].append({"pattern": str(pattern), "seconds": half, "tokens_per_second": tokens / half,
                                      "share_of_peak": operations * tokens / half / PEAK})
         result["step_seconds"] = statistics.median(map(sum, seconds))
         result["tokens_per_second"] = tokens / result["step_seconds"]
@@ -596,12 +596,12 @@ def show_step(options, ratplus, pytorch):
     row("tokens/s", [side["tokens_per_second"] for side in sides.values()], "{:.0f}")
     row("step, s", [side["step_seconds"] for side in sides.values()], "{:.3f}", ratio=False)
     for i, pattern in enumerate(halves):
-        rates = [side["halves"][i]["tokens_per_second"] for side in sides.values()]
-        row(f"half {pattern}, tokens/s", rates, "{:.0f}")
+        rates = [side["updates"][i]["tokens_per_second"] for side in sides.values()]
+        row(f"update {pattern}, tokens/s", rates, "{:.0f}")
         # Counted here for both sides, by the same formula.
         counts = [operations_a_token(options, side["parameters"], pattern) for side in sides.values()]
         shares = [100 * a * b / PEAK for a, b in zip(rates, counts)]
-        row(f"half {pattern}, of 989 T/s", shares, "{:.1f} %", ratio=False)
+        row(f"update {pattern}, of 989 T/s", shares, "{:.1f} %", ratio=False)
     row("memory, GB", [side.get("memory_bytes", 0) / 1e9 for side in sides.values()], "{:.1f}", ratio=False)
     if "PyTorch" in sides:
         forms = ", ".join(f"{part.replace('_', ' ')}: {name}" for part, name in pytorch["forms"].items())

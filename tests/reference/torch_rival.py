@@ -205,7 +205,7 @@ class JointTrainer:
         self.micro_batch = sizes.micro_batch
         self.model = RatPlus(sizes.layers, sizes.width, sizes.head_dim, sizes.vocab, SCANS[scan])
         self.attentions = (SPARSE_ATTENTIONS[sparse_attention], attention_dense)
-        self.tables = Tables(sizes.window, sizes.head_dim, sizes.dilation)
+        self.tables = Tables(sizes.sequence_length, sizes.head_dim, sizes.dilation)
         if compiled:
             # By region: the blocks share one compiled graph a pattern, so that compiling takes no longer with depth.
             for block in self.model.blocks:

@@ -10,7 +10,7 @@
 namespace ratplus::report {
 namespace {
 
-const std::string joint_half =
+const std::string joint_updates =
     R"([{"pattern":"64,0,0","loss":5.5,"gradient_norm":1},{"pattern":"dense","loss":5.0}])";
 const std::string dense_result = R"([{"pattern":"dense","loss":4.5,"perplexity":90.02}])";
 
@@ -18,7 +18,7 @@ const std::string dense_result = R"([{"pattern":"dense","loss":4.5,"perplexity":
 
 TEST_CASE("steps and validations are read, other kinds passed over") {
   const RunFixture run("plain");
-  run.metrics(step_line(10, joint_half) + R"({"kind":"checkpoint","step":10,"path":"x"})" + "\n" +
+  run.metrics(step_line(10, joint_updates) + R"({"kind":"checkpoint","step":10,"path":"x"})" + "\n" +
               validation_line(10, dense_result));
   const RunMetrics metrics = read_metrics(run.directory());
   CHECK(metrics.name == "plain");
@@ -41,11 +41,11 @@ TEST_CASE("steps and validations are read, other kinds passed over") {
 
 TEST_CASE("a last line that a crash cut short is left out") {
   const RunFixture run("crashed");
-  const std::string second = step_line(20, joint_half);
-  run.metrics(step_line(10, joint_half) + second.substr(0, 40));
+  const std::string second = step_line(20, joint_updates);
+  run.metrics(step_line(10, joint_updates) + second.substr(0, 40));
   const auto steps = [&] { return read_metrics(run.directory()).find("loss", "dense")->extremes().size(); };
   CHECK(steps() == 1);
-  run.metrics(step_line(10, joint_half) +
+  run.metrics(step_line(10, joint_updates) +
               second.substr(0, second.size() - 1));  // only the newline is missing
   CHECK(steps() == 2);
 }
@@ -53,12 +53,12 @@ TEST_CASE("a last line that a crash cut short is left out") {
 TEST_CASE("any other malformed line is an error with file and line") {
   const RunFixture run("broken");
   const auto read = [&] { read_metrics(run.directory()); };
-  const std::string good = step_line(10, joint_half);
+  const std::string good = step_line(10, joint_updates);
   run.metrics(good + "{\"kind\":\"st\n" + good);
   CHECK(fails_saying(read, "metrics.jsonl:2"));
-  run.metrics(good + good + "{\"kind\":\"step\",\"step\":30}\n");  // halves are missing
-  CHECK(fails_saying(read, "metrics.jsonl:3", "halves"));
-  run.metrics(good + "{\"kind\":\"step\",\"step\":\"ten\",\"halves\":[]}\n");
+  run.metrics(good + good + "{\"kind\":\"step\",\"step\":30}\n");  // updates are missing
+  CHECK(fails_saying(read, "metrics.jsonl:3", "updates"));
+  run.metrics(good + "{\"kind\":\"step\",\"step\":\"ten\",\"updates\":[]}\n");
   CHECK(fails_saying(read, "metrics.jsonl:2"));
   run.metrics("[]\n");
   CHECK(fails_saying(read, "metrics.jsonl:1"));
@@ -74,7 +74,7 @@ TEST_CASE("a directory without metrics is an error that says so") {
 TEST_CASE("what a resumed run does again replaces what it did the first time") {
   const RunFixture run("resumed");
   const std::string again = R"([{"pattern":"dense","loss":2.0}])";
-  run.metrics(step_line(10, joint_half) + step_line(20, joint_half) + step_line(30, joint_half) +
+  run.metrics(step_line(10, joint_updates) + step_line(20, joint_updates) + step_line(30, joint_updates) +
               step_line(20, again));
   const RunMetrics metrics = read_metrics(run.directory());
   CHECK(metrics.find("loss", "dense")->extremes() == Curve{{10, 5.0}, {20, 2.0}});
@@ -102,7 +102,7 @@ TEST_CASE("an evaluation is the final result until a later validation") {
 
 TEST_CASE("what a line says of its ranks is read, and kinds of lines that are not known are passed over") {
   const RunFixture run("health");
-  std::string line = step_line(10, joint_half);
+  std::string line = step_line(10, joint_updates);
   line.insert(line.size() - 2,
               R"(,"health":{"lag_seconds":0.25,"slowest_rank":1,"straggler":false,"rank_seconds":[1,2]})");
   run.metrics(line + R"({"kind":"not_finite","step":11,"pattern":"dense","loss":null,"file":"x"})" + "\n");
@@ -116,7 +116,7 @@ TEST_CASE("a file that grows: whole lines are taken in as they come, half a line
   const RunFixture run("growing");
   MetricsReader reader(run.directory());
   CHECK_FALSE(reader.update());  // not there yet
-  const std::string first = step_line(10, joint_half), second = step_line(20, joint_half);
+  const std::string first = step_line(10, joint_updates), second = step_line(20, joint_updates);
   run.metrics(first + second.substr(0, 40));
   CHECK(reader.update());
   CHECK(reader.metrics().last_step->step == 10);
@@ -131,7 +131,7 @@ TEST_CASE("a file that grows: whole lines are taken in as they come, half a line
 TEST_CASE("a long file may be taken in part by part") {
   const RunFixture run("parts");
   std::string text;
-  for (int step = 1; step <= 20'000; ++step) text += step_line(step, joint_half);  // some megabytes
+  for (int step = 1; step <= 20'000; ++step) text += step_line(step, joint_updates);  // some megabytes
   run.metrics(text);
   MetricsReader reader(run.directory());
   int parts = 0;
@@ -146,23 +146,23 @@ TEST_CASE("a long file may be taken in part by part") {
 
 TEST_CASE("a file that a resumed run has put in its place is read from its beginning") {
   const RunFixture run("replaced");
-  run.metrics(step_line(10, joint_half) + step_line(20, joint_half) + step_line(30, joint_half));
+  run.metrics(step_line(10, joint_updates) + step_line(20, joint_updates) + step_line(30, joint_updates));
   MetricsReader reader(run.directory());
   reader.update();
   CHECK(reader.metrics().last_step->step == 30);
-  run.write("new", step_line(10, joint_half));
+  run.write("new", step_line(10, joint_updates));
   std::filesystem::rename(run.directory() / "new", run.directory() / "metrics.jsonl");
   CHECK(reader.update());
   CHECK(reader.metrics().last_step->step == 10);
   CHECK(reader.metrics().name == "replaced");
 }
 
-TEST_CASE("halves of the same pattern are kept apart") {
+TEST_CASE("updates of the same pattern are kept apart") {
   const RunFixture run("same");
-  const std::string half = R"({"pattern":"dense","loss":5,"gradient_norm":1})";
-  run.metrics(step_line(10, "[" + half + "," + half + "]"));
+  const std::string update = R"({"pattern":"dense","loss":5,"gradient_norm":1})";
+  run.metrics(step_line(10, "[" + update + "," + update + "]"));
   CHECK(read_metrics(run.directory()).patterns_of("loss") ==
-        std::vector<std::string>{"dense", "dense, second half"});
+        std::vector<std::string>{"dense", "dense, second update"});
   CHECK(read_metrics(run.directory()).patterns_of("gradient_norm").size() == 2);
 }
 
@@ -201,7 +201,8 @@ TEST_CASE("every label of a pattern can be given back as a pattern") {
     const auto label = pattern_label(plan.describe());
     CAPTURE(label);
     CHECK(model::parse_plan(label).describe() == plan.describe());
-    CHECK(model::parse_plan(pattern_label(plan.describe() + ", second half")).describe() == plan.describe());
+    CHECK(model::parse_plan(pattern_label(plan.describe() + ", second update")).describe() ==
+          plan.describe());
     CHECK(pattern_label(label) == label);
   }
 }

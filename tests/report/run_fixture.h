@@ -40,10 +40,10 @@ class RunFixture {
   std::filesystem::path directory_;
 };
 
-/// A line of metrics.jsonl; `halves` and `results` are JSON arrays of {"pattern", "loss"}.
-inline std::string step_line(int step, const std::string& halves) {
+/// A line of metrics.jsonl; `updates` and `results` are JSON arrays of {"pattern", "loss"}.
+inline std::string step_line(int step, const std::string& updates) {
   return R"({"kind":"step","step":)" + std::to_string(step) + R"(,"tokens":)" + std::to_string(step * 1000) +
-         R"(,"learning_rate":8e-4,"halves":)" + halves + R"(,"tokens_per_second":1234.5})" + "\n";
+         R"(,"learning_rate":8e-4,"updates":)" + updates + R"(,"tokens_per_second":1234.5})" + "\n";
 }
 inline std::string validation_line(int step, const std::string& results) {
   return R"({"kind":"validation","step":)" + std::to_string(step) + R"(,"tokens":)" +

@@ -16,11 +16,11 @@ int count(const std::string& text, const std::string& part) {
   return found;
 }
 
-/// Two halves of 100 ms: forward and backward of two blocks and the head, an update.
-std::vector<Timeline::Span> two_halves() {
+/// Two updates of 100 ms: forward and backward of two blocks and the head, an update.
+std::vector<Timeline::Span> two_updates() {
   std::vector<Timeline::Span> spans;
-  for (int half = 0; half < 2; ++half) {
-    double at = 0.1 * half;
+  for (int update = 0; update < 2; ++update) {
+    double at = 0.1 * update;
     const auto compute = [&](const char* kind, const char* subject, double seconds) {
       spans.push_back({Lane::compute, kind, subject, at, at + seconds, 0});
       at += seconds;
@@ -31,19 +31,19 @@ std::vector<Timeline::Span> two_halves() {
     compute("backward", "blocks.1", 0.025);
     compute("backward", "blocks.0", 0.025);
     compute("update", "", 0.01);
-    spans.push_back({Lane::waiting, "all_gather", "blocks.1", 0.1 * half + 0.015, 0.1 * half + 0.018, 0});
-    spans.push_back({Lane::shards, "all_gather", "blocks.1", 0.1 * half, 0.1 * half + 0.018, 1 << 20});
+    spans.push_back({Lane::waiting, "all_gather", "blocks.1", 0.1 * update + 0.015, 0.1 * update + 0.018, 0});
+    spans.push_back({Lane::shards, "all_gather", "blocks.1", 0.1 * update, 0.1 * update + 0.018, 1 << 20});
   }
   return spans;
 }
 
 }  // namespace
 
-TEST_CASE("a timeline shows each half, how long it waited, and the lanes that are used") {
-  const auto svg = draw_timeline(two_halves(), "a step & more");
-  CHECK(count(svg, "half 1: 100.0 ms, of which 3.0 ms waiting") == 1);
-  CHECK(count(svg, "half 2: 100.0 ms, of which 3.0 ms waiting") == 1);
-  CHECK(count(svg, "where the last half turns") == 1);
+TEST_CASE("a timeline shows each update, how long it waited, and the lanes that are used") {
+  const auto svg = draw_timeline(two_updates(), "a step & more");
+  CHECK(count(svg, "update 1: 100.0 ms, of which 3.0 ms waiting") == 1);
+  CHECK(count(svg, "update 2: 100.0 ms, of which 3.0 ms waiting") == 1);
+  CHECK(count(svg, "where the last update turns") == 1);
   CHECK(count(svg, ">shard group</text>") == 3);
   CHECK(count(svg, ">replicas</text>") == 0);
   CHECK(count(svg, "a step &amp; more") >= 1);

@@ -145,14 +145,14 @@ TEST_CASE("how a run ended takes the place of when it will end, and of its silen
 TEST_CASE("warnings that the run itself has made, and updates that it left out") {
   RunFixture fixture("watch_health");
   const auto step = [](const std::string& flags) {
-    return R"({"kind":"step","step":10,"tokens":1000,"halves":[{"pattern":"dense","loss":4}],)"
+    return R"({"kind":"step","step":10,"tokens":1000,"updates":[{"pattern":"dense","loss":4}],)"
            R"("tokens_per_second":500,"health":{"rank_seconds":[1,2],"slowest_rank":1,"slowest_host":"node07",)"
            R"("lag_seconds":0.5,"data_wait_share":0.25,"pace_ratio":0.4,)" +
            flags + "}}\n";
   };
   fixture.metrics(step(R"("straggler":true,"slowdown":true,"data_wait":true)"));
   fixture.append(
-      R"({"kind":"not_finite","time":5,"step":11,"half":1,"pattern":"64,0,0","loss":null,"gradient_norm":null,)"
+      R"({"kind":"not_finite","time":5,"step":11,"update":1,"pattern":"64,0,0","loss":null,"gradient_norm":null,)"
       R"("updated":false,"file":"a.json"})"
       "\n");
   const auto warnings = find_warnings(read_metrics(fixture.directory()), 6);

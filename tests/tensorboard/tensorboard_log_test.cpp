@@ -27,7 +27,7 @@ run::StepMetrics step(std::int64_t n, double loss) {
           .steps = 9,
           .tokens = 100 * n,
           .learning_rate = 1e-3,
-          .halves = {{"64,0,0", loss + 1, 0.5}, {"dense", loss, 0.75}},
+          .updates = {{"64,0,0", loss + 1, 0.5}, {"dense", loss, 0.75}},
           .skipped_updates = 2,
           .tokens_per_second = 10,
           .step_seconds = 0.25,

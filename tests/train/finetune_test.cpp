@@ -25,7 +25,7 @@ class Losses : public train::TrainListener {
  public:
   void on_start(session::Session&, std::int64_t) override {}
   void on_phase(const std::string&) override {}
-  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics.halves[0].loss); }
+  void on_step(const run::StepMetrics& metrics, bool) override { steps.push_back(metrics.updates[0].loss); }
   void on_validation(const run::ValidationMetrics& metrics) override {
     validation = metrics.results[0].loss;
     accuracy = metrics.results[0].accuracy;
@@ -58,7 +58,7 @@ config::JobConfig finetune_job(const test::ScratchDirectory& scratch) {
       "[job]\nkind = \"finetune\"\nfrom = \"{0}/initial\"\ndirectory = \"{0}/run\"\npattern = "
       "\"4,0,1\"\nthreads = 1\n"
       "[model]\nlayers = 2\nwidth = 32\nhead_dim = 16\nvocab_size = 700\n"
-      "[data]\ndirectory = \"{0}/data\"\nwindow = 16\nbatch = 16\nmicro_batch = 8\n"
+      "[data]\ndirectory = \"{0}/data\"\nsequence_length = 16\nbatch = 16\nmicro_batch = 8\n"
       "[schedule]\nepochs = 14\npeak_lr = 1e-2\n",
       scratch.path().string());
   return config::parse_job(text, "job.toml");
@@ -74,7 +74,7 @@ data::Manifest make_task(const test::ScratchDirectory& scratch, const config::Jo
   options.length = 16;
   const data::Manifest manifest = data::prepare_supervised(options, [](std::int64_t) {}).manifest;
   session::Session session(
-      {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
+      {.model = job.model, .shapes = {1, job.data.sequence_length}, .optimizer = {}, .threads = 1}, world());
   session.set_initial_weights(1);
   checkpoint::save(world(),
                    {.directory = job.job.from,
@@ -155,7 +155,7 @@ TEST_CASE("a validation's accuracy is that of a count by hand over the logits of
                            session.ops());
   session.store().publish_masters();
   data::SupervisedSamples samples({{job.data.directory, 1, manifest}},
-                                  {.split = data::Split::validation, .window = length});
+                                  {.split = data::Split::validation, .sequence_length = length});
   std::vector<std::int32_t> inputs(length), labels(length);
   std::vector<float> logits(length * vocab);
   const Tensor out(logits.data(), DType::f32, {length, vocab});
@@ -239,7 +239,7 @@ TEST_CASE("a job that begins with weights takes their model and pattern, and ano
   make_task(scratch, made, 100);  // its checkpoint's job is one of fine-tuning with 4,0,1
   const std::string text = fmt::format(
       "[job]\nkind = \"finetune\"\nfrom = \"{0}/initial\"\ndirectory = \"{0}/next\"\n"
-      "[data]\ndirectory = \"{0}/data\"\nwindow = 16\n",
+      "[data]\ndirectory = \"{0}/data\"\nsequence_length = 16\n",
       scratch.path().string());
   const auto job = config::parse_job(text, "job.toml", {}, session::start_defaults);
   CHECK(job.model == made.model);
@@ -268,10 +268,10 @@ TEST_CASE("fine-tuning takes samples with labels, and other kinds do not") {
   config::JobConfig job = finetune_job(scratch);
   const auto message = [&] { return test::message_of([&] { train::open_data(job, world()); }); };
   CHECK(message().empty());
-  job.data.window = 8;
-  CHECK(test::contains(message(),
-                       "data.window = 8, but " + job.data.directory + " has samples of 16 inputs; set"));
-  job.data.window = 16;
+  job.data.sequence_length = 8;
+  CHECK(test::contains(
+      message(), "data.sequence_length = 8, but " + job.data.directory + " has samples of 16 inputs; set"));
+  job.data.sequence_length = 16;
   job.job.kind = config::Kind::adapt;
   CHECK(test::contains(message(),
                        "holds samples with labels, which are for job.kind = \"finetune\", not \"adapt\""));

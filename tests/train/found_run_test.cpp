@@ -181,7 +181,7 @@ TEST_CASE("last weights: written where the job asks for them, and ended by a sig
   save_at(none, 10);
   CHECK(!train::export_last_weights(none, world(), {}));
   CHECK(!fs::exists(train::last_weights_file(none)));
-  const auto job = job_in(scratch / "run", {"checkpoint.dtype=bfloat16"});
+  const auto job = job_in(scratch / "run", {"checkpoint.export=bfloat16"});
   {
     const StopSignal signal;
     std::raise(SIGTERM);

@@ -136,7 +136,7 @@ TEST_CASE("the fields of a report") {
   CHECK(!metrics.straggler);
 }
 
-TEST_CASE("an update that is not finite stops at once, or after so many of one half in a row") {
+TEST_CASE("an update that is not finite stops at once, or after so many with its number in a row") {
   train::SkipLimit stop({}, 2);
   CHECK(!stop.stops(0, true));
   CHECK(stop.stops(1, false));

@@ -25,7 +25,7 @@ run::StepMetrics step(std::int64_t n) {
           .steps = 9,
           .tokens = 100 * n,
           .learning_rate = 1e-3,
-          .halves = {{"64,0,0", 5.25, 0.5}, {"dense", 5.0, 0.75}},
+          .updates = {{"64,0,0", 5.25, 0.5}, {"dense", 5.0, 0.75}},
           .tokens_per_second = 10};
 }
 
@@ -41,7 +41,7 @@ TEST_CASE("a line a report, with everything in it") {
     file.write(run::NotFiniteMetrics{2, 1, {"dense", std::nan(""), 1.5, false}, "f"});
     auto judged = step(2);
     judged.skipped_updates = 1;
-    judged.halves[1] = {"dense", std::nan(""), 1.5, false};
+    judged.updates[1] = {"dense", std::nan(""), 1.5, false};
     judged.health = run::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest = 1, .slowest_host = "b"};
     file.write(judged);
   }
@@ -50,18 +50,18 @@ TEST_CASE("a line a report, with everything in it") {
   for (const auto& line : lines) CHECK(line["time"] > 1e9);
   CHECK(lines[0]["kind"] == "step");
   CHECK(lines[0]["skipped_updates"] == 0);
-  CHECK(!lines[0]["halves"][1].contains("updated"));
+  CHECK(!lines[0]["updates"][1].contains("updated"));
   CHECK(lines[3]["kind"] == "not_finite");
-  CHECK(lines[3]["half"] == 2);
+  CHECK(lines[3]["update"] == 2);
   CHECK(lines[3]["loss"].is_null());
   CHECK(lines[3]["file"] == "f");
   CHECK(lines[4]["skipped_updates"] == 1);
-  CHECK(lines[4]["halves"][1]["updated"] == false);
+  CHECK(lines[4]["updates"][1]["updated"] == false);
   CHECK(lines[4]["health"]["rank_seconds"] == nlohmann::json{0.1235, 2});
   CHECK(lines[4]["health"]["slowest_rank"] == 1);
-  CHECK(lines[0]["halves"][1]["pattern"] == "dense");
-  CHECK(lines[0]["halves"][0]["loss"] == 5.25);
-  CHECK(lines[0]["halves"][1]["gradient_norm"] == 0.75);
+  CHECK(lines[0]["updates"][1]["pattern"] == "dense");
+  CHECK(lines[0]["updates"][0]["loss"] == 5.25);
+  CHECK(lines[0]["updates"][1]["gradient_norm"] == 0.75);
   CHECK(lines[1]["results"][0]["perplexity"] == 1.0);
   CHECK(lines[2]["path"] == "p");
 }
@@ -82,9 +82,9 @@ TEST_CASE("a resumed run keeps what was before its step and drops what came afte
   for (std::size_t i = 0; i < 4; ++i) CHECK(lines[i]["step"] == i + 1);
 }
 
-TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first half") {
+TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first update") {
   const test::ScratchDirectory run;
-  const run::HalfMetrics left_out{"dense", 5, std::nan(""), false};
+  const run::UpdateMetrics left_out{"dense", 5, std::nan(""), false};
   {
     run::MetricsFile file(run.path(), 0);
     file.write(step(1));
@@ -103,8 +103,8 @@ TEST_CASE("a run resumed in the middle of a step keeps what it left out of that 
 }
 
 TEST_CASE("of a step resumed in its middle, only what is done here counts for the throughput") {
-  const std::vector<double> halves = {1, 3};
-  CHECK(train::share_ahead(halves, 0) == 1);
-  CHECK(train::share_ahead(halves, 1) == 0.75);
+  const std::vector<double> updates = {1, 3};
+  CHECK(train::share_ahead(updates, 0) == 1);
+  CHECK(train::share_ahead(updates, 1) == 0.75);
   CHECK(train::share_ahead(std::vector<double>{2}, 0) == 1);
 }

@@ -38,7 +38,7 @@ config::JobConfig job_in(const std::filesystem::path& directory,
   return config::parse_job("[job]\ndirectory = \"" + directory.string() +
                                "\"\ndevice = \"cpu\"\n[model]\nlayers = 1\nwidth = 32\nhead_dim = "
                                "16\nvocab_size = 50\n[data]\ndirectory = \"d\"\n"
-                               "window = 16\nbatch = 4\n[schedule]\nsteps = 10\n",
+                               "sequence_length = 16\nbatch = 4\n[schedule]\nsteps = 10\n",
                            "job.toml", overrides);
 }
 
@@ -227,10 +227,10 @@ TEST_CASE("two processes cannot train in one run directory") {
   CHECK(config::load_job(scratch.path() / "run" / "job.toml", {}) == job);
 }
 
-TEST_CASE("checkpoint.dir is linked into the run directory, and is one run's alone") {
+TEST_CASE("checkpoint.directory is linked into the run directory, and is one run's alone") {
   const test::ScratchDirectory scratch;
   const auto elsewhere = scratch / "elsewhere";
-  const auto job = job_in(scratch / "run", {"checkpoint.dir=" + elsewhere.string()});
+  const auto job = job_in(scratch / "run", {"checkpoint.directory=" + elsewhere.string()});
   { const run::RunDirectory run(job); }
   save_at(job, 4);
   CHECK(std::filesystem::exists(elsewhere / "step-00000004" / checkpoint::manifest_name));
@@ -240,8 +240,8 @@ TEST_CASE("checkpoint.dir is linked into the run directory, and is one run's alo
   CHECK(look_at(job, true).step == 4);
   { const run::RunDirectory again(job); }  // resumed
 
-  const auto other = job_in(scratch / "other", {"checkpoint.dir=" + elsewhere.string()});
+  const auto other = job_in(scratch / "other", {"checkpoint.directory=" + elsewhere.string()});
   CHECK(contains(message_of([&] { run::RunDirectory{other}; }), "one run alone"));
-  const auto moved = job_in(scratch / "run", {"checkpoint.dir=" + (scratch / "third").string()});
+  const auto moved = job_in(scratch / "run", {"checkpoint.directory=" + (scratch / "third").string()});
   CHECK(contains(message_of([&] { run::RunDirectory{moved}; }), "move them there"));
 }

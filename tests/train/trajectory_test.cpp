@@ -77,7 +77,7 @@ void write_dataset(const std::filesystem::path& directory, const std::vector<std
 void write_initial_checkpoint(const std::filesystem::path& directory, const test::ReferenceFile& file,
                               const std::string& name, const config::JobConfig& job) {
   session::Session session(
-      {.model = job.model, .shapes = {1, job.data.window}, .optimizer = {}, .threads = 1}, world());
+      {.model = job.model, .shapes = {1, job.data.sequence_length}, .optimizer = {}, .threads = 1}, world());
   test::load_weights(session, file, name + "/initial");
   checkpoint::save(
       world(), {.directory = directory, .model = job.model, .job = config::to_toml(job), .tokenizer = "test"},
@@ -101,7 +101,7 @@ config::JobConfig job_of(const hdf5::Group& group, const test::ScratchDirectory&
   job.job.threads = 1;
   job.model = test::model_of(group);
   job.data.directory = scratch / "data";
-  job.data.window = group.integer_attribute("window");
+  job.data.sequence_length = group.integer_attribute("window");
   job.data.batch = group.integer_attribute("batch");
   job.data.micro_batch = micro_batch;
   job.optimizer = {.beta1 = group.real_attribute("beta1"),
@@ -143,17 +143,17 @@ void check_trajectory(const std::string& name, const test::Mode& mode, std::int6
   const auto norms = file.array<double>(name + "/grad_norm");
   REQUIRE(listener.steps.size() == rates.size());
   REQUIRE(rates.size() >= 8);
-  std::size_t update = 0;
+  std::size_t at = 0;
   for (std::size_t n = 0; n < rates.size(); ++n) {
     CAPTURE(n);
     CHECK(listener.steps[n].learning_rate == doctest::Approx(rates[n]).epsilon(1e-12));
-    for (const auto& half : listener.steps[n].halves) {
-      CHECK(std::abs(half.loss / losses.at(update) - 1) < tolerance.loss);
-      CHECK(std::abs(half.gradient_norm / norms.at(update) - 1) < tolerance.gradient_norm);
-      ++update;
+    for (const auto& update : listener.steps[n].updates) {
+      CHECK(std::abs(update.loss / losses.at(at) - 1) < tolerance.loss);
+      CHECK(std::abs(update.gradient_norm / norms.at(at) - 1) < tolerance.gradient_norm);
+      ++at;
     }
   }
-  CHECK(update == losses.size());
+  CHECK(at == losses.size());
   auto& store = trainer.session().store();
   for (std::size_t u = 0; u < store.units().size(); ++u) {
     for (const auto& slot : store.units()[u].slots) {

@@ -1,5 +1,5 @@
-// One half of a training step (docs/model.md, section 14): all micro-batches of a batch under one pattern, then one
-// update.
+// One update of a training step (docs/model.md, section 14): forward and backward of a batch's micro-batches under one
+// pattern, then AdamW.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,15 @@ struct RankBatch {
   std::span<const std::int32_t> labels;  ///< negative: left out
 };
 
-struct HalfResult {
+struct UpdateResult {
   double loss = 0;           ///< mean over the counted positions of all ranks
   double gradient_norm = 0;  ///< over all ranks, before clipping
   double loss_sum = 0;       ///< of this rank's counted positions
   bool updated = false;  ///< loss and norm are finite; else the parameters and the optimizer are as they were
 };
 
-/// What a test adds to one rank's half: to the factor of its gradient, and to the sum of its losses.
-struct HalfFault {
+/// What a test adds to one rank's update: to the factor of its gradient, and to the sum of its losses.
+struct UpdateFault {
   double gradient = 0;
   double loss = 0;
 };
@@ -32,7 +32,8 @@ struct HalfFault {
 /// Forward and backward over all micro-batches, then one update with this learning rate, if loss and gradient norm are
 /// finite: all ranks see the same two numbers, so that they decide alike. `counted`: positions of the global batch that
 /// count; the gradient is that of the mean over them, so it does not depend on how the batch is cut.
-HalfResult run_half(session::SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
-                    std::int64_t counted, double learning_rate, const HalfFault& fault = {});
+UpdateResult run_update(session::SessionParts& parts, const model::PatternPlan& pattern,
+                        const RankBatch& batch, std::int64_t counted, double learning_rate,
+                        const UpdateFault& fault = {});
 
 }  // namespace ratplus::train

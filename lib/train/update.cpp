@@ -1,4 +1,4 @@
-#include "lib/train/half.h"
+#include "lib/train/update.h"
 
 #include <array>
 #include <cmath>
@@ -7,8 +7,9 @@
 
 namespace ratplus::train {
 
-HalfResult run_half(session::SessionParts& parts, const model::PatternPlan& pattern, const RankBatch& batch,
-                    std::int64_t counted, double learning_rate, const HalfFault& fault) {
+UpdateResult run_update(session::SessionParts& parts, const model::PatternPlan& pattern,
+                        const RankBatch& batch, std::int64_t counted, double learning_rate,
+                        const UpdateFault& fault) {
   const auto rows = static_cast<std::size_t>(parts.model->shapes().rows());
   require(!batch.inputs.empty() && batch.inputs.size() % rows == 0,
           "a batch of {} tokens in micro-batches of {}", batch.inputs.size(), rows);
@@ -20,7 +21,7 @@ HalfResult run_half(session::SessionParts& parts, const model::PatternPlan& patt
     store.begin_micro_batch(at + rows == batch.inputs.size());
     model.forward_backward(batch.inputs.subspan(at, rows), batch.labels.subspan(at, rows), pattern, scale);
   }
-  HalfResult result;
+  UpdateResult result;
   result.loss_sum = model.take_loss() + fault.loss;
   std::array sums = {result.loss_sum, parts.optimizer->squared_norm()};
   parts.sum(sums);
