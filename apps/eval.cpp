@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "base/json_path.h"
 #include "base/units.h"
 #include "data/samples/supervised_samples.h"
 #include "lib/config/job.h"
@@ -92,7 +93,8 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "of a GPU's products, bf16 or f32; default: that of training")(
       "threads", po::value(&parsed.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
-      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
+      "json", po::value(&parsed.json)->value_name("FILE"),
+      "write the results there too; a path that is not UTF-8 also percent-encoded")(
       "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
       "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
       "with --tokens: write logits and losses there")(
@@ -262,13 +264,14 @@ void write_json(const std::string& file, const Evaluation& e, const evaluation::
     }
     results.push_back(std::move(entry));
   }
-  const nlohmann::ordered_json all = {{"checkpoint", e.info().directory.string()},
-                                      {"step", e.info().step},
-                                      {"data", settings.dataset.string()},
-                                      {"split", data::to_string(settings.split)},
-                                      {"window", settings.window},
-                                      {"sequences", sequences},
-                                      {"results", std::move(results)}};
+  nlohmann::ordered_json all;
+  put_path(all, "checkpoint", e.info().directory.string());
+  all["step"] = e.info().step;
+  put_path(all, "data", settings.dataset.string());
+  all["split"] = data::to_string(settings.split);
+  all["window"] = settings.window;
+  all["sequences"] = sequences;
+  all["results"] = std::move(results);
   write_whole_file(file, json_dump(all, 1) + "\n");
 }
 
