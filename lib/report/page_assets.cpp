@@ -16,6 +16,7 @@ main { max-width: 1320px; margin: 0 auto; padding: 16px; }
 h1 { font-size: 1.35rem; margin: 4px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 28px 0 8px; }
 p { margin: 4px 0; }
+.names { overflow-wrap: anywhere; }
 .faint, figcaption .at, th { color: var(--faint); }
 .notices { background: var(--card); border-left: 5px solid var(--alarm); border-radius: 8px; margin: 12px 0;
   padding: 8px 12px 8px 32px; overflow-wrap: anywhere; }
