@@ -1,7 +1,6 @@
 // ratplus train: pretrain or adapt a model, as a job file says.
 #include <fmt/core.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -15,6 +14,7 @@
 #include "apps/train_display.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "lib/checkpoint/checkpoint.h"
@@ -111,7 +111,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {
     ProgressLine progress;
-    const auto began = std::chrono::steady_clock::now();
+    const ElapsedTime elapsed;
     std::int64_t read = 0;
     auto whole = checkpoint::newest_whole(job.job.directory, world, [&](std::int64_t bytes) {
       read += bytes;
@@ -122,7 +122,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
     checkpoint = whole.newest;
     found.damaged = std::move(whole.damaged);
     found.verified_bytes = world.sum(read);
-    found.verified_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    found.verified_seconds = elapsed.seconds();
   }
   auto& state = found.state;
   const auto chosen = world.from_root([&] {

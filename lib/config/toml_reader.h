@@ -75,7 +75,8 @@ class Document {
  private:
   void add_sections(const toml::table& file);
   void add_override(const std::string& text);
-  void drop_from_file(std::string_view path);
+  /// `keys`: a key, or with "*" at its end all that begin so. An override stays.
+  void drop_from_file(std::string_view keys);
   void drop_superseded();
 
   std::string name_;
