@@ -149,6 +149,16 @@ void set_aside(const FoundRun& found, const parallel::World& world, TrainDisplay
   }
 }
 
+/// A newer save of which the run tells may be on a file system that is not mounted.
+void warn_of_missing_checkpoint(std::int64_t told_step, std::int64_t newest, TrainDisplay& display) {
+  if (told_step <= newest) return;
+  display.say(
+      fmt::format("warning: the run tells of a checkpoint of step {}, and the newest that is here is of step "
+                  "{}: are all file "
+                  "systems mounted? Training goes on from the older one",
+                  told_step, newest));
+}
+
 /// A picture is no reason for a finished run to fail.
 void draw_losses(const std::filesystem::path& run, TrainDisplay& display) {
   try {
@@ -306,13 +316,6 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   if (args.resume && !found.checkpoint)
     display.say("no checkpoint to resume from: starting at the beginning");
-  if (found.told_step > found.step && found_run.damaged.empty()) {
-    display.say(
-        fmt::format("warning: the run tells of a checkpoint of step {}, and the newest that is here is of "
-                    "step {}: are all file "
-                    "systems mounted? Training goes on from the older one",
-                    found.told_step, found.step));
-  }
   if (start.checkpoint && !start.resume) {
     if (const auto note = session::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
       display.say("warning: " + note);
@@ -330,6 +333,9 @@ int train(const TrainArguments& args, const parallel::World& world) {
         start.checkpoint->directory.string(), job.data.directory));
   }
   train::Trainer trainer(job, world, dataset, start, display);
+  if (world.root() && found.checkpoint && found_run.damaged.empty())
+    warn_of_missing_checkpoint(std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory)),
+                               found.step, display);
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;
   const auto start_file =
