@@ -31,6 +31,7 @@ th[scope=col] { color: var(--ink); font-weight: 600; white-space: normal; overfl
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 @media (max-width: 700px) {
   .several table, .several tbody { display: block; }
+  .several table { min-width: calc(var(--runs) * 80px - 8px); }
   .several tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(72px, 1fr)); column-gap: 8px; padding: 3px 0; }
   .several tr + tr { border-top: 1px solid var(--grid); }
   .several th, .several td { padding: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
