@@ -172,8 +172,8 @@ TEST_CASE("prepare: a directory that may not be written to") {
     disk.remount("", MS_RDONLY);
     input.options.output = disk.path() / "out";
     CHECK(contains(message_of([&] { prepare(input.options, quiet); }),
-                   input.options.output.string() +
-                       "/.prepare: Read-only file system; write to a directory that you may write to"));
+                   input.options.output.string() + "/.prepare: cannot make this directory: Read-only file "
+                                                   "system; write to a directory that you may write to"));
   }
   // Another user's; root is let in everywhere, so this is somebody else for a moment.
   const auto locked = input.scratch / "locked";
@@ -191,7 +191,8 @@ TEST_CASE("prepare: a directory that may not be written to") {
   CAPTURE(message);
   if (other)
     CHECK(contains(message,
-                   "/locked/out/.prepare: Permission denied; write to a directory that you may write to"));
+                   "/locked/out/.prepare: cannot make this directory: Permission denied; write to a "
+                   "directory that you may write to"));
 }
 
 TEST_CASE("prepare: an input that changes while it is read is named, and what was done before it is used") {
