@@ -85,23 +85,22 @@ std::string percent_cell(double share) {
   return report::format_value(report::Unit::share, share);
 }
 
-/// With three digits: processors differ by a factor of thousands.
-std::string rate_cell(double rate) {
-  return format_fixed(rate, rate >= 100 ? 1 : rate >= 10 ? 2 : 3);
+/// "-" for what an operation does nothing of.
+std::string rate_cell(double per_second, const char* unit) {
+  return per_second > 0 ? format_rate(per_second, unit) : "-";
 }
 
 void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings& ceilings) {
-  fmt::print("ceilings: products {} GFLOP/s, copies {} GB/s{}\n\n",
-             format_fixed(ceilings.product_rate / 1e9, 0), format_fixed(ceilings.bandwidth / 1e9, 1),
-             ceilings.to_host > 0
-                 ? fmt::format(", to the host {} GB/s", format_fixed(ceilings.to_host / 1e9, 1))
-                 : "");
-  Rows rows = {{"operation", "forward ms", "backward ms", "floor ms", "ratio", "GFLOP/s", "GB/s"}};
+  fmt::print(
+      "ceilings: products {}, copies {}{}\n\n", format_rate(ceilings.product_rate, "FLOP/s"),
+      format_rate(ceilings.bandwidth, "B/s"),
+      ceilings.to_host > 0 ? fmt::format(", to the host {}", format_rate(ceilings.to_host, "B/s")) : "");
+  Rows rows = {{"operation", "forward", "backward", "floor", "ratio", "FLOP/s", "bandwidth"}};
   for (const auto& time : times) {
     const double both = time.forward + time.backward;
-    rows.push_back({time.name, format_fixed(time.forward * 1e3, 3), format_fixed(time.backward * 1e3, 3),
-                    format_fixed(time.floor(ceilings) * 1e3, 3), format_fixed(both / time.floor(ceilings), 2),
-                    format_fixed(time.operations / both / 1e9, 1), format_fixed(time.bytes / both / 1e9, 1)});
+    rows.push_back({time.name, format_interval(time.forward), format_interval(time.backward),
+                    format_interval(time.floor(ceilings)), format_fixed(both / time.floor(ceilings), 2),
+                    rate_cell(time.operations / both, "FLOP/s"), rate_cell(time.bytes / both, "B/s")});
   }
   fmt::print("{}", report::format_table(rows, 0));
 }
@@ -181,14 +180,14 @@ void print_profile(const bench::StepTimes& times) {
   std::ranges::sort(kinds, std::greater(), &OpProfile::seconds);
   double device = 0;
   for (const auto& kind : kinds) device += kind.seconds;
-  Rows rows = {{"where a step's time goes", "calls", "ms", "share"}};
+  Rows rows = {{"where a step's time goes", "calls", "time", "share"}};
   for (const auto& kind : kinds) {
-    rows.push_back({kind.kind, fmt::format("{}", kind.calls), format_fixed(kind.seconds * 1e3, 3),
+    rows.push_back({kind.kind, fmt::format("{}", kind.calls), format_interval(kind.seconds),
                     percent_cell(kind.seconds / times.profiled_seconds)});
   }
   const double rest = times.profiled_seconds - device;
   rows.push_back(
-      {"between operations", "", format_fixed(rest * 1e3, 3), percent_cell(rest / times.profiled_seconds)});
+      {"between operations", "", format_interval(rest), percent_cell(rest / times.profiled_seconds)});
   fmt::print("\n{}", report::format_table(rows, 0));
 }
 
@@ -196,18 +195,17 @@ void print_profile(const bench::StepTimes& times) {
 void print_communication(const bench::StepTimes& times) {
   const auto totals = parallel::totals(times.timeline);
   if (totals.empty()) return;
-  Rows rows = {{"communication of a step", "calls", "ms", "GB/s", "waited ms", "share"}};
+  Rows rows = {{"communication of a step", "calls", "time", "bandwidth", "waited", "share"}};
   double waited = 0;
   for (const auto& total : totals) {
     rows.push_back({fmt::format("{} ({})", total.kind, to_string(total.lane)), fmt::format("{}", total.calls),
-                    format_fixed(total.seconds * 1e3, 3),
-                    format_fixed(static_cast<double>(total.bytes) / total.seconds / 1e9, 1),
-                    format_fixed(total.waited * 1e3, 3),
-                    percent_cell(total.waited / times.timeline_seconds)});
+                    format_interval(total.seconds),
+                    format_rate(static_cast<double>(total.bytes) / total.seconds, "B/s"),
+                    format_interval(total.waited), percent_cell(total.waited / times.timeline_seconds)});
     waited += total.waited;
   }
-  rows.push_back({"not hidden", "", "", "", format_fixed(waited * 1e3, 3),
-                  percent_cell(waited / times.timeline_seconds)});
+  rows.push_back(
+      {"not hidden", "", "", "", format_interval(waited), percent_cell(waited / times.timeline_seconds)});
   fmt::print("\n{}", report::format_table(rows, 0));
 }
 
@@ -220,11 +218,11 @@ void print_step(const bench::StepTimes& times, double peak) {
              times.memory_available < 0
                  ? ""
                  : fmt::format(" of {} available", format_bytes(times.memory_available)));
-  Rows rows = {{"update", "ms", "tokens/s", "TFLOP/s", "of peak"}};
+  Rows rows = {{"update", "ms", "tokens/s", "FLOP/s", "of peak"}};
   for (const auto& update : times.updates) {
     const double achieved = update.operations / update.seconds;
     rows.push_back({update.pattern, format_fixed(update.seconds * 1e3, 1),
-                    format_fixed(rate(update.seconds), 0), rate_cell(achieved / 1e12),
+                    format_fixed(rate(update.seconds), 0), format_rate(achieved, "FLOP/s"),
                     peak > 0 ? percent_cell(achieved / peak) : "-"});
   }
   rows.push_back({"step", format_fixed(times.seconds * 1e3, 1), format_fixed(rate(times.seconds), 0)});

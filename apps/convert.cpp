@@ -5,7 +5,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -13,8 +12,10 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/output.h"
 #include "apps/progress_line.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "data/tokenizer/tokenizer.h"
@@ -100,16 +101,13 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// Thrown out of a progress report to end the work.
-struct Interrupted {};
-
 /// How far the work has come, and how fast.
 class Progress {
  public:
   explicit Progress(std::int64_t bytes) : all_(bytes) {}
 
   void add(std::int64_t bytes) {
-    if (StopSignal::received() != 0) throw Interrupted{};
+    end_if_interrupted("interrupted");
     done_ += bytes;
     const double passed = seconds();
     if (passed < 1) return;  // done before it can be read
@@ -122,14 +120,12 @@ class Progress {
   std::string rate() const {
     return format_bytes(static_cast<std::int64_t>(static_cast<double>(done_) / std::max(seconds(), 1e-3)));
   }
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
-  }
+  double seconds() const { return elapsed_.seconds(); }
 
  private:
   std::int64_t all_;
   std::int64_t done_ = 0;
-  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+  ElapsedTime elapsed_;
   ProgressLine line_{5};
 };
 

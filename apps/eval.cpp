@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "base/json_path.h"
 #include "base/units.h"
 #include "lib/evaluation/evaluation.h"
 #include "lib/evaluation/logits_dump.h"
@@ -81,7 +82,8 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "of a GPU's products, bf16 or f32; default: as in training")(
       "threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores")(
-      "json", po::value(&parsed.json)->value_name("FILE"), "write the results there too")(
+      "json", po::value(&parsed.json)->value_name("FILE"),
+      "write the results there too; a path that is not UTF-8 also percent-encoded")(
       "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
       "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
       "with --tokens: write logits and losses there")(
@@ -135,13 +137,14 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
     }
     results.push_back(std::move(entry));
   }
-  const nlohmann::ordered_json all = {{"checkpoint", e.info().directory.string()},
-                                      {"step", e.info().step},
-                                      {"data", settings.dataset.string()},
-                                      {"split", data::to_string(settings.split)},
-                                      {"sequence_length", settings.sequence_length},
-                                      {"sequences", sequences},
-                                      {"results", std::move(results)}};
+  nlohmann::ordered_json all;
+  put_path(all, "checkpoint", e.info().directory.string());
+  all["step"] = e.info().step;
+  put_path(all, "data", settings.dataset.string());
+  all["split"] = data::to_string(settings.split);
+  all["sequence_length"] = settings.sequence_length;
+  all["sequences"] = sequences;
+  all["results"] = std::move(results);
   write_whole_file(file, json_dump(all, 1) + "\n");
 }
 

@@ -9,6 +9,8 @@ using report::format_bytes;
 using report::format_count;
 using report::format_duration;
 using report::format_fixed;
+using report::format_interval;
+using report::format_rate;
 using report::format_seconds;
 
 }  // namespace ratplus::apps

@@ -7,6 +7,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
@@ -34,11 +35,6 @@ examples:
   ratplus import stream.h5 --dataset tokens --output data/web --vocab-size 50257 --end-of-text-id 50256
 )";
 
-class Interrupted : public Error {
- public:
-  Interrupted() : Error("interrupted; nothing was written") {}
-};
-
 std::optional<data::ImportOptions> parse(const Arguments& args) {
   data::ImportOptions options;
   std::vector<std::string> inputs;
@@ -64,7 +60,8 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
   add("end-of-text-id", po::value(&options.end_of_text_id)->value_name("ID"),
       "without --tokenizer: ends a document");
   add("bin-bytes", po::value(&options.bin_bytes)->value_name("2|4|8"),
-      "of a token in .bin files; 2 if left out, and refused where they seem to have more");
+      "of a token in .bin files, little-endian; 2 if left out, and refused where they seem to have more, or "
+      "to be big-endian");
   add("dataset", po::value(&options.dataset)->value_name("NAME"), "in HDF5 files; the only one if left out");
   add("shard-tokens", po::value(&options.shard_tokens)->default_value(options.shard_tokens)->value_name("N"),
       "a shard is closed at the document that reaches this many tokens");
@@ -88,7 +85,7 @@ int import_command(const Arguments& args) {
   const StopSignal signal;
   ProgressLine line(5);
   const auto [manifest, warnings] = data::import_tokens(*options, [&](const data::ImportProgress& progress) {
-    if (StopSignal::received() != 0) throw Interrupted();
+    end_if_interrupted("interrupted; nothing was written");
     line.update(fmt::format("import: {} of {} tokens", format_count(double(progress.tokens)),
                             format_count(double(progress.tokens_total))));
   });

@@ -13,6 +13,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/files/hdf5.h"
@@ -79,18 +80,12 @@ void print_model(const model::ModelConfig& m) {
              format_count(static_cast<double>(model::parameter_count(m))));
 }
 
-/// No Error, which would count as a file that is not whole.
-class Interrupted : public std::runtime_error {
- public:
-  Interrupted() : std::runtime_error("interrupted: not all was verified") {}
-};
-
 /// A line that says how far the reading of `all` bytes has come, and ends at a signal.
 class VerifyLine {
  public:
   explicit VerifyLine(std::int64_t all) : all_(all) {}
   void add(std::int64_t bytes) {
-    if (StopSignal::received() != 0) throw Interrupted();
+    end_if_interrupted("interrupted: not all was verified");
     done_ += bytes;
     if (all_ > worth_saying)
       line_.update(fmt::format("verifying {} of {}", format_bytes(done_), format_bytes(all_)));

@@ -13,6 +13,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/output.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
@@ -59,12 +60,6 @@ again, it finds the dataset and does nothing. The result depends neither on thre
 
 options:
 )";
-
-/// Thrown out of a progress report to end the work.
-class Interrupted : public Error {
- public:
-  Interrupted() : Error("interrupted; the same command goes on where it stopped") {}
-};
 
 po::options_description describe_options(data::PrepareOptions& options) {
   po::options_description description("", 110, 70);
@@ -198,7 +193,7 @@ int prepare(data::PrepareOptions options, const parallel::World& world) {
   if (world.root()) line.emplace(5);
   std::string phase;
   const auto report = [&](const data::PrepareProgress& progress) {
-    if (StopSignal::received() != 0) throw Interrupted();
+    end_if_interrupted("interrupted; the same command goes on where it stopped");
     if (line) line->update(progress_text(progress), progress.phase != phase);
     phase = progress.phase;
   };

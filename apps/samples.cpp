@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "apps/command_line.h"
+#include "apps/interrupted.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
@@ -37,11 +38,6 @@ constexpr const char* help_end = R"(
 example:
   ratplus samples qa.jsonl --output data/qa --tokenizer runs/adapt/data/tokenizer.model --sequence-length 4096
 )";
-
-class Interrupted : public Error {
- public:
-  Interrupted() : Error("interrupted; nothing was written") {}
-};
 
 std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   data::SupervisedOptions options;
@@ -107,7 +103,7 @@ int samples_command(const Arguments& args) {
   const StopSignal signal;
   ProgressLine line(5);
   const auto result = data::prepare_supervised(*options, [&](std::int64_t lines) {
-    if (StopSignal::received() != 0) throw Interrupted();
+    end_if_interrupted("interrupted; nothing was written");
     line.update("samples: " + counted(lines, "line"));
   });
   line.finish();

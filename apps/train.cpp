@@ -14,6 +14,7 @@
 #include "apps/train_display.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "lib/checkpoint/checkpoint.h"
@@ -238,6 +239,10 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   for (const auto& note : train::start_notes(job, args.resume, found_run, start)) display.say(note);
   train::Trainer trainer(job, world, dataset, start, display);
+  if (world.root()) {
+    const auto recorded = std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory));
+    if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty()) display.say(note);
+  }
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;
   const auto start_file =

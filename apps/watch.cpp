@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <deque>
@@ -95,6 +96,13 @@ std::vector<std::string> log_tail(const fs::path& file, std::size_t count) {
   return {lines.begin(), lines.end()};
 }
 
+/// Whether the directory holds something that a run, or `ratplus submit`, writes before the run's first metrics.
+bool holds_run(const fs::path& directory) {
+  const std::array names = {"metrics.jsonl", "log.txt",     "job.toml",
+                            "starts",        "checkpoints", "submitted.toml"};
+  return std::ranges::any_of(names, [&](const char* name) { return fs::exists(directory / name); });
+}
+
 class Watch {
  public:
   explicit Watch(const WatchArguments& args) : args_(args), reader_(args.run) {}
@@ -113,6 +121,9 @@ class Watch {
 
   std::string frame(const TerminalSize& size, bool colour) const {
     const report::TerminalStyle style{.colour = colour, .braille = !args_.ascii};
+    const bool begun = reader_.metrics().last_step || reader_.metrics().last_validation;
+    if (!begun && !holds_run(args_.run))
+      return fmt::format("waiting for a run to begin in {} (Ctrl-C or q ends this)\n", args_.run);
     const report::WatchedRun run{reader_.metrics(), summary_, log_tail(fs::path(args_.run) / "log.txt", 3),
                                  now()};
     std::string text;
@@ -130,9 +141,24 @@ class Watch {
   std::string summary_;
 };
 
-/// A run's directory is made when it begins, so that it may be missing; a file in its place is a mistake.
+/// A run's directory is made when it begins, so that it may be missing, or be there without files; a file in its place,
+/// or a directory of something else, is a mistake.
 void check_run(const WatchArguments& args, bool live) {
-  if (fs::is_directory(args.run)) return;
+  if (fs::is_directory(args.run)) {
+    if (fs::is_empty(args.run) || holds_run(args.run)) return;
+    const auto whole = fs::absolute(args.run).lexically_normal();
+    const auto parent = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
+    std::vector<std::string> runs;
+    for (const auto& entry : fs::directory_iterator(args.run)) {
+      if (entry.is_directory() && fs::exists(entry.path() / "metrics.jsonl"))
+        runs.push_back(entry.path().string());
+    }
+    std::ranges::sort(runs);
+    fail("{}: holds files, but nothing of a run; give a run directory, {}", args.run,
+         fs::exists(parent / "metrics.jsonl") ? parent.string()
+         : !runs.empty()                      ? fmt::format("such as {}", runs.front())
+                                              : "the job.directory of its job file");
+  }
   if (fs::exists(args.run)) report::fail_no_run_directory(args.run);
   if (!live) fail("{}: there is no such run yet; without --once, a terminal waits for it", args.run);
 }

@@ -7,7 +7,7 @@
 namespace ratplus {
 
 /// As json.dump(indent), with U+FFFD in the place of bytes that are no UTF-8, which names of files and hosts may have and
-/// JSON cannot: dump() throws for them. What is read again must not be a name of the system.
+/// JSON cannot: dump() throws for them. A path is put with put_path (json_path.h), which keeps its bytes.
 template <typename Json>
 std::string json_dump(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);

@@ -65,4 +65,14 @@ std::int64_t repair_utf8(std::string& text) {
   return count;
 }
 
+bool is_utf8(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    if (at += ascii_run(text.substr(at)); at == text.size()) break;
+    const Scan character = scan(text.substr(at));
+    if (!character.well_formed) return false;
+    at += static_cast<std::size_t>(character.bytes);
+  }
+  return true;
+}
+
 }  // namespace ratplus

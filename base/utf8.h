@@ -14,4 +14,7 @@ inline constexpr std::string_view replacement = "\xEF\xBF\xBD";
 /// many.
 std::int64_t repair_utf8(std::string& text);
 
+/// Whether all of the text is well-formed.
+bool is_utf8(std::string_view text);
+
 }  // namespace ratplus

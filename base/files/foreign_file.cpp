@@ -22,7 +22,6 @@ struct Kind {
 };
 
 constexpr auto hdf5_head = "\x89HDF\r\n\x1A\n"sv;
-constexpr auto gzip_head = "\x1F\x8B\x08"sv;
 constexpr auto utf32_way = "convert it with `iconv -f UTF-32 -t UTF-8`"sv;
 constexpr auto utf16_way = "convert it with `iconv -f UTF-16 -t UTF-8`"sv;
 constexpr auto utf32_name = "text in UTF-32, where UTF-8 is wanted"sv;
@@ -47,15 +46,14 @@ constexpr std::array kinds{
     Kind{hdf5_head, "an HDF5 file"sv, "of token numbers, give it to `ratplus import`"sv,
          "rename it to .h5"sv},
     Kind{gzip_head, "packed by gzip"sv, "let its name end in .gz, or unpack it"sv, "unpack it (gzip -d)"sv},
-    Kind{"\x28\xB5\x2F\xFD"sv, "packed by zstd"sv, "let its name end in .zst, or unpack it"sv,
-         "unpack it (zstd -d)"sv},
+    Kind{zstd_head, "packed by zstd"sv, "let its name end in .zst, or unpack it"sv, "unpack it (zstd -d)"sv},
     Kind{"\xFD\x37zXZ\0"sv, "packed by xz"sv, unpack, "unpack it (xz -d)"sv},
     Kind{"BZh91AY&SY"sv, "packed by bzip2"sv, unpack, "unpack it (bzip2 -d)"sv},
     Kind{"PK\x03\x04"sv, "a zip archive (as .npz and .pt files are)"sv, unpack, to_bin},
     Kind{"MMIDIDX\0\0"sv, "a Megatron index (.idx)"sv, "give the tokens' .bin file to `ratplus import`"sv,
          "give the .bin file beside it"sv},
     Kind{"ARROW1\0\0"sv, "an Arrow file"sv, "write it as JSON lines or as Parquet"sv, to_bin},
-    Kind{"PAR1"sv, "a Parquet file"sv, "let its name end in .parquet"sv,
+    Kind{parquet_head, "a Parquet file"sv, "let its name end in .parquet"sv,
          "give its text to `ratplus prepare`, or write its token numbers into a .bin file"sv},
 };
 

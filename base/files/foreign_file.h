@@ -11,6 +11,11 @@ namespace ratplus {
 /// Bytes of a file's beginning that foreign_kind looks at where text is wanted.
 inline constexpr std::size_t head_bytes = 512;
 
+/// First bytes of the kinds that programs here read, where a file's name ends in .gz, .zst or .parquet.
+inline constexpr std::string_view gzip_head = "\x1F\x8B\x08";
+inline constexpr std::string_view zstd_head = "\x28\xB5\x2F\xFD";
+inline constexpr std::string_view parquet_head = "PAR1";
+
 /// The content that a file should have. For tokens `head` holds 1024 bytes or more, or the whole file. Token numbers may begin with any bytes, so that among them only beginnings too
 /// long for chance count as another kind.
 enum class Wanted { text, tokens, hdf5_tokens };

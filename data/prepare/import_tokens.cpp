@@ -118,6 +118,8 @@ std::vector<std::string> doubts(const ImportOptions& options, const ShardInfo& s
       if (options.bin_bytes == 0 || file.extension() != ".bin") continue;
       if (std::string doubt = width_doubt(file, options.bin_bytes); !doubt.empty())
         warnings.push_back(std::move(doubt));
+      if (std::string doubt = byte_order_doubt(file, options.bin_bytes); !doubt.empty())
+        warnings.push_back(std::move(doubt));
     }
   }
   for (const auto& [seen, what] : {std::pair(&train, "the input"), std::pair(&validation, "--validation")}) {
@@ -186,8 +188,10 @@ ImportResult import_tokens(const ImportOptions& options,
                     .validation = validation.finish()};
   for (const Split split : {Split::train, Split::validation}) {
     if (manifest.tokens(split) > 0) continue;
-    fail("the {} split is empty; give other files, --validation FILE, or another --validation-fraction",
-         to_string(split));
+    std::string why;
+    for (const auto& doubt : doubts(options, shared, seen, seen_validation)) why += "\n" + doubt;
+    fail("the {} split is empty; give other files, --validation FILE, or another --validation-fraction{}",
+         to_string(split), why);
   }
   staged.publish(manifest, options.tokenizer);
   return {std::move(manifest), doubts(options, shared, seen, seen_validation)};

@@ -13,6 +13,7 @@
 #include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/files/file_lock.h"
+#include "base/files/new_directories.h"
 #include "base/files/pending_file.h"
 #include "base/files/sha256.h"
 #include "base/start_thread.h"
@@ -87,13 +88,6 @@ std::optional<Manifest> existing_manifest(const fs::path& directory) {
   } catch (const Error&) {
     return std::nullopt;
   }
-}
-
-void make_directory(const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error)
-    fail("cannot make directory {}: {}{}", directory.string(), error.message(), write_advice(error.value()));
 }
 
 // The tokenizer.
@@ -217,7 +211,7 @@ class Preparation {
     if (options_.deduplicate) duplicates_ = find_duplicates(work_, std::ssize(units_));
     write_plan(work_ / "plan.json",
                plan_shards(work_, std::ssize(units_), options_.shard_tokens, options_.deduplicate));
-    make_directory(shards_directory());
+    NewDirectories(shards_directory()).keep();
   }
 
   /// This process's shards.
@@ -276,7 +270,7 @@ class Preparation {
 
   void make_work_directory() {
     if (team_.rank != 0) return;
-    make_directory(work_);
+    NewDirectories(work_).keep();
     lock_.emplace(lock_output(options_.output));
   }
 

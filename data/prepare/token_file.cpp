@@ -72,6 +72,10 @@ class BinFile : public TokenFile {
         !doubt.empty() && options.bin_bytes == 0) {
       fail("{}; if its tokens have {} bytes all the same, say so with --bin-bytes {}", doubt, bytes, bytes);
     }
+    if (const std::string doubt = byte_order_doubt(file, static_cast<int>(bytes_));
+        !doubt.empty() && options.bin_bytes == 0) {
+      fail("{}; if they are little-endian all the same, say --bin-bytes {}", doubt, bytes);
+    }
     check_holds(options.vocab_size, static_cast<int>(8 * bytes),
                 fmt::format("{}: read as tokens of {} bytes (--bin-bytes)", file.string(), bytes));
     tokens_ = size / bytes;
@@ -179,6 +183,24 @@ std::string width_doubt(const fs::path& file, int bytes) {
   };
   if (!low(2, 1, most_high_half) || low(2, 0, most_high_half)) return "";
   return low(4, 2, 0) && low(4, 3, 0) ? say("three of four", 8) : say("every second", 4);
+}
+
+std::string byte_order_doubt(const fs::path& file, int bytes) {
+  constexpr std::size_t looked_at = std::size_t{1} << 18;  // bytes
+  constexpr std::size_t enough = 2048;                     // bytes
+  constexpr std::uint16_t small = 4096;  // below it are most of a text's tokens, whatever the vocabulary
+  if (bytes != 2) return "";
+  const auto numbers = numbers_in<std::uint16_t>(first_bytes(file, looked_at));
+  if (numbers.size() * sizeof(std::uint16_t) < enough) return "";
+  const auto as_read = std::ranges::count_if(numbers, [&](std::uint16_t n) { return n < small; });
+  const auto swapped = std::ranges::count_if(
+      numbers, [&](std::uint16_t n) { return static_cast<std::uint16_t>(n << 8 | n >> 8) < small; });
+  if (2 * swapped < std::ssize(numbers) || swapped < 2 * as_read) return "";
+  return fmt::format(
+      "{}: seems to be big-endian: of its first {} tokens {} are below {} as they are read, little-endian, "
+      "and {} "
+      "with their bytes swapped; swap them (`dd conv=swab if={} of=NEW.bin`)",
+      file.string(), numbers.size(), as_read, small, swapped, file.string());
 }
 
 std::unique_ptr<TokenFile> open_tokens(const fs::path& file, const TokenFileOptions& options) {

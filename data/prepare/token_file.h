@@ -26,11 +26,16 @@ struct TokenFileOptions {
 };
 
 /// Throws Error naming the file where it is of another kind than its name says (NumPy's, llm.c's, packed, text, a Git LFS
-/// pointer, ...), where its numbers are too narrow for the vocabulary, or where they are no tokens of the width that is
-/// taken without having been stated.
+/// pointer, ...), where its numbers are too narrow for the vocabulary, or where they are no tokens of the width, or not of
+/// the byte order, that is taken without the width having been stated.
 std::unique_ptr<TokenFile> open_tokens(const std::filesystem::path& file, const TokenFileOptions& options);
 
 /// What is odd about a .bin file of tokens of the width that was stated; "" if nothing is.
 std::string width_doubt(const std::filesystem::path& file, int bytes);
+
+/// Says that a .bin file of 2-byte tokens seems to be big-endian: read so, its tokens are far more often small, as the
+/// frequent tokens of a vocabulary are. "" if it does not, or for tokens of another width, which in the wrong order are
+/// outside any vocabulary.
+std::string byte_order_doubt(const std::filesystem::path& file, int bytes);
 
 }  // namespace ratplus::data

@@ -153,8 +153,8 @@ void check_kind(const TextFile& file) {
     head.resize(head_bytes);
     head.resize(open_bytes(file.path, packing)->read(head));
     const bool packed_as_named = file.packing != Packing::none && packing == Packing::none &&
-                                 (head.starts_with("\x1F\x8B") || head.starts_with("\x28\xB5\x2F\xFD"));
-    const bool parquet_as_named = file.kind == TextFile::Kind::parquet && head.starts_with("PAR1");
+                                 (head.starts_with(gzip_head) || head.starts_with(zstd_head));
+    const bool parquet_as_named = file.kind == TextFile::Kind::parquet && head.starts_with(parquet_head);
     if (!packed_as_named && !parquet_as_named) refuse_foreign(head, file.path);
   };
   check(Packing::none);

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <string>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
+#include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/manifest.h"
 
 namespace ratplus::checkpoint {
@@ -13,14 +16,41 @@ namespace ratplus::checkpoint {
 namespace fs = std::filesystem;
 
 InUse::InUse(const fs::path& directory) : manifest_(directory / manifest_name, O_RDONLY) {
-  const bool gone = !manifest_.ok() && errno == ENOENT;
-  const bool going = manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
-  if (!gone && !going)
-    return;  // without locks (Lustre, NFS) a pruned checkpoint is noticed by its missing files
+  const bool gone = !manifest_.ok() && (errno == ENOENT || errno == ESTALE);
+  const bool going =
+      manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
+  // Without locks (Lustre, NFS) readers ask was_removed when a file is missing.
+  if (gone || going) fail_removed(directory);
+}
+
+bool was_removed(const fs::path& directory) {
+  std::error_code reason;
+  return !fs::exists(directory / manifest_name, reason) &&
+         (!reason || reason == std::errc::no_such_file_or_directory || reason.value() == ESTALE);
+}
+
+void fail_removed(const fs::path& directory) {
+  const auto whole = fs::absolute(directory).lexically_normal();
+  const auto itself = whole.has_filename() ? whole : whole.parent_path();
+  std::string newer;
+  try {
+    const auto all = list(itself.parent_path().parent_path());
+    // Names of steps sort as their numbers, longer ones behind.
+    const auto key = [](const fs::path& path) {
+      const auto name = path.filename().string();
+      return std::pair(name.size(), name);
+    };
+    for (const auto& each : all) {
+      if (key(each) > key(itself)) newer += (newer.empty() ? "" : ", ") + each.filename().string();
+    }
+  } catch (const Error&) {
+    // The run's directory is gone too.
+  }
   fail(
-      "{}: was removed while it was to be read: its run keeps the newest checkpoints alone (checkpoint.keep, "
-      "checkpoint.keep_every); take a newer one",
-      directory.string());
+      "{}: was removed while it was read: its run keeps the newest checkpoints alone (checkpoint.keep, "
+      "checkpoint.keep_every); {}",
+      directory.string(),
+      newer.empty() ? "the run has no newer one" : fmt::format("take a newer one: {}", newer));
 }
 
 void remove_unused(const fs::path& directory) {

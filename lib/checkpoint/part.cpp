@@ -238,6 +238,7 @@ void check_present(const Info& info, int part) {
   const auto file = info.directory / file_name(part);
   std::error_code missing;
   const auto bytes = static_cast<std::int64_t>(fs::file_size(file, missing));
+  if (missing && was_removed(info.directory)) fail_removed(info.directory);
   if (missing) fail("{}: missing; the checkpoint is incomplete", file.string());
   if (info.files.empty()) return;  // written before sizes were recorded
   if (const auto& listed = info.files[static_cast<std::size_t>(part)]; bytes != listed.bytes) {

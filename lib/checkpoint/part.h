@@ -52,7 +52,8 @@ void read_datasets(const std::filesystem::path& directory, const Info& info, int
 /// The file's size and checksum. `progress` gets the bytes read since the last call.
 PartFile measure(const std::filesystem::path& file, const std::function<void(std::int64_t)>& progress = {});
 
-/// Throws Error naming the part's file where it is missing, or not as long as the manifest says.
+/// Throws Error naming the part's file where it is missing, or not as long as the manifest says, or saying that the
+/// checkpoint was removed since its manifest was read.
 void check_present(const Info& info, int part);
 
 /// Reads any elements of any unit, from whichever parts hold them.

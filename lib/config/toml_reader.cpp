@@ -290,17 +290,21 @@ std::string JobFile::present_name(const std::string& path, const std::string& wh
   return std::string(present);
 }
 
-void JobFile::drop_from_file(std::string_view path) {
-  const auto found = values_.find(path);
-  if (found != values_.end() && !found->second.override_text) values_.erase(found);
+void JobFile::drop_from_file(std::string_view keys) {
+  const bool all = keys.ends_with('*');
+  if (all) keys.remove_suffix(1);
+  std::erase_if(values_, [&](const auto& entry) {
+    const std::string_view path = entry.first;
+    return (all ? path.starts_with(keys) : path == keys) && !entry.second.override_text;
+  });
 }
 
 /// An override may leave no place for a key of the file, which the command line has no way to remove.
 void JobFile::drop_superseded() {
   struct Rule {
     const char* override_path;
-    const char* value;  ///< of the override; empty: any
-    const char* dropped;
+    const char* value;    ///< of the override; empty: any
+    const char* dropped;  ///< a key, or with "*" at its end all that begin so
   };
   constexpr std::array rules{Rule{"schedule.steps", "", "schedule.tokens"},
                              Rule{"schedule.tokens", "", "schedule.steps"},
@@ -310,10 +314,8 @@ void JobFile::drop_superseded() {
                              Rule{"schedule.epochs", "", "schedule.tokens"},
                              Rule{"job.recipe", "plain", "job.joint_pattern"},
                              Rule{"job.kind", "pretrain", "job.from"},
-                             Rule{"schedule.shape", "cosine", "schedule.decay"},
-                             Rule{"schedule.shape", "cosine", "schedule.decay_shape"},
-                             Rule{"schedule.shape", "constant", "schedule.decay"},
-                             Rule{"schedule.shape", "constant", "schedule.decay_shape"},
+                             Rule{"schedule.shape", "cosine", "schedule.decay*"},
+                             Rule{"schedule.shape", "constant", "schedule.decay*"},
                              Rule{"data.directory", "", "data.sources"},
                              Rule{"data.sources", "", "data.directory"}};
   for (const Rule& rule : rules) {

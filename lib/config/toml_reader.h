@@ -80,7 +80,8 @@ class JobFile {
   void add_sections(const toml::table& file);
   std::string present_name(const std::string& path, const std::string& where);
   void add_override(const std::string& text);
-  void drop_from_file(std::string_view path);
+  /// `keys`: a key, or with "*" at its end all that begin so. An override stays.
+  void drop_from_file(std::string_view keys);
   void drop_superseded();
 
   std::string name_;

@@ -294,6 +294,14 @@ struct LegendEntry {
 
 constexpr double sample_width = 30;
 
+/// Cut in its middle where it is wider than that.
+std::string fitting(const std::string& text, double width, double size) {
+  std::string fitted = text;
+  for (auto columns = columns_of(text); columns > 1 && text_width(fitted, size) > width; --columns)
+    fitted = shortened_within(text, columns - 1);
+  return fitted;
+}
+
 double entry_width(const LegendEntry& entry) {
   return sample_width + 8 + text_width(entry.text, text_size) + 20;
 }
@@ -315,6 +323,8 @@ std::vector<LegendEntry> legend_entries(const Legend& legend, bool reference, co
     entries.push_back(
         {fmt::format("last dense validation of {}", first_run), {}, "7 5", {.colour = ink, .width = 1.4}});
   }
+  for (auto& entry : entries)
+    entry.text = fitting(entry.text, page_width - 2 * margin - sample_width - 8, text_size);
   return entries;
 }
 
@@ -426,7 +436,8 @@ std::string draw_loss_chart(const std::vector<RunMetrics>& runs) {
   const std::string title = chart_title(runs);
   Svg svg(page_width, height, title, chart_description(runs));
   svg.rectangle({0, 0}, page_width, height, "#ffffff");
-  svg.text({margin, margin + 18}, title, {.size = 20, .colour = ink, .bold = true});
+  svg.text({margin, margin + 18}, fitting(title, page_width - 2 * margin, 20),
+           {.size = 20, .colour = ink, .bold = true});
   lay_out_legend(&svg, entries, legend_top);
   const auto losses = loss_axes(panels, reference);
   for (std::size_t i = 0; i < panels.size(); ++i) {

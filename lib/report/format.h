@@ -6,16 +6,18 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace ratplus::report {
 
-/// "45 s", "3 min 20 s", "2 h 05 min".
+/// "45 s", "3 min 20 s", "2 h 05 min", "2 d 3 h".
 inline std::string format_seconds(double seconds) {
   if (!std::isfinite(seconds)) return "-";
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+  if (whole < 86400) return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+  return fmt::format("{} d {} h", whole / 86400, whole / 3600 % 24);
 }
 
 /// Three digits and a unit: "987", "12.3k", "4.56M", "1.47B".
@@ -52,6 +54,28 @@ inline std::string format_duration(double seconds) {
   if (size < 0.0995e-3) return fmt::format("{:.2g} ms", ms);
   if (size < 0.9995) return fmt::format("{:.{}f} ms", ms, size >= 0.09995 ? 0 : size >= 0.009995 ? 1 : 2);
   return fmt::format("{:.{}f} s", seconds, size < 9.9995 ? 3 : 1);
+}
+
+/// Three digits of a time however short: "870 ns", "12.3 us", "4.56 ms", "1.23 s"; "-" where not finite.
+inline std::string format_interval(double seconds) {
+  if (!std::isfinite(seconds)) return "-";
+  const char* units[] = {"ns", "us", "ms", "s"};
+  double value = seconds * 1e9;
+  int unit = 0;
+  for (; std::abs(value) >= 999.5 && unit < 3; ++unit) value /= 1000;
+  const double size = std::abs(value);
+  const int decimals = unit == 0 || size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
+  return fmt::format("{} {}", format_fixed(value, decimals), units[unit]);
+}
+
+/// Three digits of what is done a second, with the unit's prefix: "987 B/s", "12.3 GFLOP/s"; "-" where not finite.
+inline std::string format_rate(double per_second, std::string_view unit) {
+  if (!std::isfinite(per_second)) return "-";
+  const char* prefixes[] = {"", "k", "M", "G", "T", "P"};
+  int prefix = 0;
+  for (; per_second >= 999.5 && prefix < 5; ++prefix) per_second /= 1000;
+  const int decimals = per_second == 0 || per_second >= 99.95 ? 0 : per_second >= 9.995 ? 1 : 2;
+  return fmt::format("{} {}{}", format_fixed(per_second, decimals), prefixes[prefix], unit);
 }
 
 }  // namespace ratplus::report

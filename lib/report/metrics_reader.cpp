@@ -300,7 +300,25 @@ void fail_no_run_directory(const std::filesystem::path& file) {
        in_run ? parent.string() : "the job.directory of its job file");
 }
 
+namespace {
+
+/// Throws Error where two of the paths lead to one directory, by whatever spelling or link.
+void require_different(const std::vector<std::filesystem::path>& runs) {
+  std::error_code ignored;  // what is missing is named when it is read
+  for (auto run = runs.begin(); run != runs.end(); ++run) {
+    const auto again = std::find_if(run + 1, runs.end(), [&](const auto& other) {
+      return std::filesystem::equivalent(*run, other, ignored);
+    });
+    if (again == runs.end()) continue;
+    if (*again == *run) fail("{}: is given twice; name each run once", run->string());
+    fail("{} and {} are the same run; name each run once", run->string(), again->string());
+  }
+}
+
+}  // namespace
+
 std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& runs) {
+  require_different(runs);
   std::vector<RunMetrics> metrics;
   const auto names = telling_names(runs);
   for (const auto& run : runs) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "lib/report/format.h"
@@ -15,6 +16,7 @@
 #include "lib/report/panel_chart.h"
 #include "lib/report/panels.h"
 #include "lib/report/svg.h"
+#include "lib/report/text_columns.h"
 #include "lib/report/warnings.h"
 
 namespace ratplus::report {
@@ -31,6 +33,25 @@ std::string minute(std::time_t time) {
 
 // --- How the runs stand ---------------------------------------------------------------------------------------
 
+/// So many runs have their names shortened in tables and legends, and listed once.
+bool are_many(const std::vector<RunMetrics>& runs) {
+  return runs.size() >= 5;
+}
+
+/// As tables and legends have them: of many runs shortened in the middle, as far as they still differ.
+std::vector<std::string> names_of(const std::vector<RunMetrics>& runs) {
+  std::size_t longest = 0;
+  for (const RunMetrics& run : runs) longest = std::max(longest, columns_of(run.name));
+  std::size_t columns = are_many(runs) ? 20 : longest;
+  while (true) {
+    std::vector<std::string> names;
+    for (const RunMetrics& run : runs) names.push_back(shortened_within(run.name, columns));
+    const std::set<std::string> different(names.begin(), names.end());
+    if (different.size() == names.size() || columns >= longest) return names;
+    columns += 4;
+  }
+}
+
 /// A row of a table: what it is, and a cell a run.
 struct Row {
   std::string name;
@@ -38,16 +59,18 @@ struct Row {
 };
 
 /// `text` cells may be long: they stand to the left and are broken.
-std::string table(const std::string& corner, const std::vector<std::string>& columns,
+std::string table(const std::string& corner, const std::vector<RunMetrics>& runs,
                   const std::vector<Row>& rows, bool text) {
+  const auto columns = names_of(runs);
   // On a phone the cells of several runs stand below the name of their row, so that none is cut off.
   std::string html = columns.size() > 1
                          ? fmt::format("<div class=\"wide several\" style=\"--runs: {}\">", columns.size())
                          : "<div class=\"wide\">";
   html += "<table>\n<tr><th>" + escape(corner) + "</th>";
-  for (const auto& column : columns) {
-    html +=
-        fmt::format("<th scope=\"col\"{}>{}</th>", text ? " style=\"text-align: left\"" : "", escape(column));
+  for (std::size_t r = 0; r < columns.size(); ++r) {
+    const auto whole = columns[r] == runs[r].name ? "" : fmt::format(" title=\"{}\"", escape(runs[r].name));
+    html += fmt::format("<th scope=\"col\"{}{}>{}</th>", text ? " style=\"text-align: left\"" : "", whole,
+                        escape(columns[r]));
   }
   html += "</tr>\n";
   for (const Row& row : rows) {
@@ -72,12 +95,6 @@ std::string glued(const std::string& label) {
 /// A pattern's label for the head of a row.
 std::string row_label(const std::string& pattern) {
   return glued(pattern_label(pattern));
-}
-
-std::vector<std::string> names_of(const std::vector<RunMetrics>& runs) {
-  std::vector<std::string> names;
-  for (const RunMetrics& run : runs) names.push_back(run.name);
-  return names;
 }
 
 std::string step_cell(const RunMetrics& run) {
@@ -166,7 +183,7 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
   add("checkpoint holds steps up (median)", [](const RunMetrics& run) {
     return format_value(Unit::seconds, run.median("checkpoint_stall_seconds"));
   });
-  return table("", names_of(runs), rows, false);
+  return table("", runs, rows, false);
 }
 
 /// Rows are patterns: loss and perplexity of each run's final result.
@@ -186,7 +203,7 @@ std::string final_results(const std::vector<RunMetrics>& runs) {
   return "<h2>Final results: loss / perplexity</h2>\n<p class=\"faint\">Each run's last validation, or its "
          "evaluation "
          "over more held-out text where there is one.</p>\n" +
-         table("pattern", names_of(runs), rows, false);
+         table("pattern", runs, rows, false);
 }
 
 // --- Curves ---------------------------------------------------------------------------------------------------
@@ -197,6 +214,19 @@ double last_tokens(const std::vector<Panel>& panels) {
     for (const PanelLine& line : panel.lines) tokens = std::max(tokens, line.curve.back().x);
   }
   return tokens;
+}
+
+/// Labels begin with the name of their run.
+std::vector<Panel> with_short_names(std::vector<Panel> panels, const std::vector<RunMetrics>& runs) {
+  const auto names = names_of(runs);
+  for (Panel& panel : panels) {
+    for (PanelLine& line : panel.lines) {
+      const std::string& name = runs[line.run].name;
+      if (runs.size() > 1 && line.label.starts_with(name))
+        line.label.replace(0, name.size(), names[line.run]);
+    }
+  }
+  return panels;
 }
 
 std::string legend(const Panel& panel) {
@@ -262,7 +292,7 @@ std::string settings(const std::vector<RunMetrics>& runs, const std::vector<JobS
     }
     html += rows.empty() ? "<p>All runs have the same settings.</p>\n"
                          : "<p class=\"faint\">The keys in which the runs differ:</p>\n" +
-                               table("key", names_of(runs), rows, true);
+                               table("key", runs, rows, true);
   }
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const bool open = runs.size() == 1;
@@ -287,18 +317,22 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
   require(!runs.empty() && runs.size() == jobs.size(), "make_page: {} runs, {} jobs", runs.size(),
           jobs.size());
   const bool several = runs.size() > 1;
-  const auto panels = make_panels(runs, points_of_a_curve);
+  const auto panels = with_short_names(make_panels(runs, points_of_a_curve), runs);
   const double tokens = last_tokens(panels);
   const auto geometry = geometry_for(panels);
   const std::string title = escape(title_of(runs));
+  // Many names would fill a phone's screen as a heading.
+  const std::string heading =
+      are_many(runs) ? fmt::format("<h1>{} runs</h1>\n<p class=\"names\">{}</p>\n", runs.size(), title)
+                     : "<h1>" + title + "</h1>\n";
 
   std::string html = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" "
       "content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light "
       "dark\"/>\n"
-      "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<main>\n<h1>{0}</h1>\n"
+      "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<main>\n{3}"
       "<p class=\"faint\">ratplus report, made {2} UTC</p>\n",
-      title, page_style, minute(made));
+      title, page_style, minute(made), heading);
   html += notices(runs, made);
   html += "<h2>How the " + std::string(several ? "runs stand" : "run stands") + "</h2>\n" + state_table(runs);
   html += final_results(runs);

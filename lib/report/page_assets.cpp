@@ -16,6 +16,7 @@ main { max-width: 1320px; margin: 0 auto; padding: 16px; }
 h1 { font-size: 1.35rem; margin: 4px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 28px 0 8px; }
 p { margin: 4px 0; }
+.names { overflow-wrap: anywhere; }
 .faint, figcaption .at, th { color: var(--faint); }
 .notices { background: var(--card); border-left: 5px solid var(--alarm); border-radius: 8px; margin: 12px 0;
   padding: 8px 12px 8px 32px; overflow-wrap: anywhere; }
@@ -30,6 +31,7 @@ th[scope=col] { color: var(--ink); font-weight: 600; white-space: normal; overfl
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 @media (max-width: 700px) {
   .several table, .several tbody { display: block; }
+  .several table { min-width: calc(var(--runs) * 80px - 8px); }
   .several tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(72px, 1fr)); column-gap: 8px; padding: 3px 0; }
   .several tr + tr { border-top: 1px solid var(--grid); }
   .several th, .several td { padding: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }

@@ -1,5 +1,6 @@
 #include "lib/run/metrics.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -69,8 +70,11 @@ void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
     const auto entry = Json::parse(line, nullptr, false);
     // A crash may leave NUL bytes, at which the parser would end.
     if (entry.is_discarded() || line.find('\0') != std::string::npos) continue;
-    if (entry.value("step", std::int64_t{0}) > step && !is_behind(entry, step, begun)) continue;
-    if (entry.value("kind", "") == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
+    const auto of_line = entry.value("step", std::int64_t{0});
+    const auto kind = entry.value("kind", "");
+    if (kind == "checkpoint") told_step_ = std::max(told_step_, of_line);
+    if (of_line > step && !is_behind(entry, step, begun)) continue;
+    if (kind == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
     kept << line << '\n';
   }
   kept.close();

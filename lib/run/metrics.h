@@ -100,6 +100,8 @@ class MetricsFile {
   void retry() { out_->retry(); }
   /// Why lines are not in the file yet; empty where all are.
   std::string trouble() const { return out_->trouble(); }
+  /// Step of the newest save that the file told of when it was opened, those that were taken out included; 0 if none.
+  std::int64_t told_step() const { return told_step_; }
   /// Step of the last validation that the file holds; -1 if none.
   std::int64_t last_validation() const { return last_validation_; }
 
@@ -109,6 +111,7 @@ class MetricsFile {
 
   std::filesystem::path file_;
   std::optional<AppendFile> out_;
+  std::int64_t told_step_ = 0;
   std::int64_t last_validation_ = -1;
 };
 

@@ -126,9 +126,7 @@ void require_no_dead_link(const char* key, const fs::path& path) {
 /// The step of the newest save of which a run tells, in metrics.jsonl or in how its last start ended; 0 where it tells
 /// of none.
 std::int64_t last_saved_step(const fs::path& run) {
-  std::int64_t step = 0;
-  const auto end = read_run_end(run);
-  if (end && end->step && !end->checkpoint.empty()) step = *end->step;
+  std::int64_t step = step_saved_at_end(run);
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     if (line.find("\"checkpoint\"") == std::string::npos) continue;
@@ -162,6 +160,11 @@ std::string time_of_day() {
 
 }  // namespace
 
+std::int64_t step_saved_at_end(const fs::path& run) {
+  const auto end = read_run_end(run);
+  return end && end->step && !end->checkpoint.empty() ? *end->step : 0;
+}
+
 void check_directories(const config::JobConfig& job) {
   require_no_dead_link("job.directory", job.job.directory);
   require_no_file_at("job.directory", job.job.directory);
@@ -194,10 +197,7 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
   }
   const auto info = checkpoint::read_info(*checkpoint);
   check_same_computation(info, job);
-  return {.checkpoint = checkpoint,
-          .step = info.step,
-          .finished = info.step >= job.schedule.steps,
-          .told_step = last_saved_step(run)};
+  return {.checkpoint = checkpoint, .step = info.step, .finished = info.step >= job.schedule.steps};
 }
 
 void check_resumable(const config::JobConfig& job) {

@@ -16,7 +16,6 @@ struct RunState {
   std::optional<std::filesystem::path> checkpoint;  ///< the newest, if the job is resumed and there is one
   std::int64_t step = 0;                            ///< of that checkpoint
   bool finished = false;                            ///< that is the last step: nothing is left to do
-  std::int64_t told_step = 0;  ///< of the newest save of which the run tells, to be resumed; 0: none
 };
 
 /// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.directory, and a link in
@@ -34,6 +33,9 @@ void check_resumable(const config::JobConfig& job);
 /// checkpoints whose metrics.jsonl names one: its file system may not be mounted.
 RunState look_at_run(const config::JobConfig& job, bool resume,
                      const std::optional<std::filesystem::path>& checkpoint);
+
+/// Step of the save with which the run's newest start ended; 0 where its record names none.
+std::int64_t step_saved_at_end(const std::filesystem::path& run);
 
 /// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
 /// makes it, writes job.toml, links checkpoint.directory and claims it for this run, sees that checkpoints can be written, and

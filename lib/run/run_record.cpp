@@ -15,8 +15,11 @@
 
 #include "base/cgroup.h"
 #include "base/error.h"
+#include "base/files/new_directories.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "base/json_path.h"
+#include "base/utf8.h"
 #include "data/prepare/versions.h"
 #include "parallel/versions.h"
 
@@ -58,12 +61,18 @@ std::string time_now() {
   return {text.data(), length};
 }
 
-/// The words that this process was started with.
-Json command_line() {
+/// Puts the words that this process was started with, as put_path does: where one is not UTF-8, all of them again.
+void put_command_line(Json& record) {
   std::ifstream in("/proc/self/cmdline");
-  Json words = Json::array();
-  for (std::string word; std::getline(in, word, '\0');) words.push_back(word);
-  return words;
+  Json words = Json::array(), encoded = Json::array();
+  bool all_utf8 = true;
+  for (std::string word; std::getline(in, word, '\0');) {
+    words.push_back(word);
+    encoded.push_back(percent_encoded(word));
+    all_utf8 = all_utf8 && is_utf8(word);
+  }
+  record["command"] = std::move(words);
+  if (!all_utf8) record[percent_key("command")] = std::move(encoded);
 }
 
 /// 00112233445566778899aabbccddeeff as nvidia-smi writes it: GPU-00112233-4455-6677-8899-aabbccddeeff.
@@ -185,20 +194,19 @@ fs::path record_start(const StartRecord& start, const config::JobConfig& job, se
   return world.from_root([&] {
     std::vector<Json> ranks;
     for (const auto& text : all) ranks.push_back(Json::parse(text));
-    Json record = {{"started", time_now()},
-                   {"command", command_line()},
-                   {"step", start.step},
-                   {"checkpoint", start.checkpoint ? Json(start.checkpoint->string()) : Json()},
-                   {"program", describe_program(start.program)},
-                   {"libraries", describe_libraries()},
-                   {"environment", ranks.front()["environment"]}};
+    Json record = {{"started", time_now()}};
+    put_command_line(record);
+    record["step"] = start.step;
+    record["checkpoint"] = Json();
+    if (start.checkpoint) put_path(record, "checkpoint", start.checkpoint->string());
+    record["program"] = describe_program(start.program);
+    record["libraries"] = describe_libraries();
+    record["environment"] = ranks.front()["environment"];
     record["hosts"] = split_ranks(ranks);
     record["ranks"] = ranks;
     record["job"] = config::to_toml(job);
     const fs::path file = next_start_file(job.job.directory);
-    std::error_code reason;
-    fs::create_directories(file.parent_path(), reason);
-    if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
+    NewDirectories(file.parent_path()).keep();
     write_whole_file(file, json_dump(record, 1) + '\n');
     return file.string();
   });

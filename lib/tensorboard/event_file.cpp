@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/files/new_directories.h"
 #include "lib/tensorboard/crc32c.h"
 #include "lib/tensorboard/protobuf.h"
 
@@ -76,9 +77,7 @@ std::string little_endian(std::uint64_t value, int bytes) {
 
 /// Makes the directory.
 fs::path new_file_in(const fs::path& directory) {
-  std::error_code reason;
-  fs::create_directories(directory, reason);
-  if (reason) fail("{}: cannot be made (log.tensorboard): {}", directory.string(), reason.message());
+  NewDirectories(directory, "log.tensorboard").keep();
   return directory / fmt::format("{}{:010}.{}.{}", prefix, next_number(directory), host_name(), ::getpid());
 }
 

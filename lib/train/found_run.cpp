@@ -44,7 +44,6 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
   });
   if (!chosen.empty()) state.checkpoint = chosen;
   state.step = world.max(state.step);
-  state.told_step = world.max(state.told_step);
   state.finished = world.max(std::int64_t{state.finished}) != 0;
   return found;
 }
@@ -63,19 +62,20 @@ std::vector<std::string> set_aside(const FoundRun& found, const parallel::World&
   return lines;
 }
 
+std::string missing_checkpoint_note(const FoundRun& found, std::int64_t recorded_step) {
+  if (!found.state.checkpoint || !found.damaged.empty() || recorded_step <= found.state.step) return {};
+  return fmt::format(
+      "warning: the run records a checkpoint of step {}, and the newest one here is of step {}: are all file systems "
+      "mounted? Training resumes from the older one",
+      recorded_step, found.state.step);
+}
+
 std::vector<std::string> start_notes(const config::JobConfig& job, bool resume, const FoundRun& found,
                                      const StartingPoint& start) {
   std::vector<std::string> notes;
   const auto& state = found.state;
   if (resume && !state.checkpoint)
     notes.emplace_back("no checkpoint to resume from: starting at the beginning");
-  if (state.told_step > state.step && found.damaged.empty()) {
-    notes.push_back(
-        fmt::format("warning: the run tells of a checkpoint of step {}, and the newest that is here is of "
-                    "step {}: are all file "
-                    "systems mounted? Training goes on from the older one",
-                    state.told_step, state.step));
-  }
   if (start.checkpoint && !start.resume) {
     if (const auto note = session::other_pattern_note(*start.checkpoint, job.job.pattern); !note.empty())
       notes.push_back("warning: " + note);

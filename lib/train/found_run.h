@@ -30,6 +30,11 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
 /// Renames damaged checkpoints, so that nothing takes them for whole ones; returns what is to be said, two lines each.
 std::vector<std::string> set_aside(const FoundRun& found, const parallel::World& world);
 
+/// A warning where the run records a newer checkpoint (of recorded_step) than the newest one found: it may be on a file
+/// system that is not mounted. Empty where it does not, and where damaged checkpoints are the reason.
+std::string missing_checkpoint_note(const FoundRun& found, std::int64_t recorded_step);
+
+
 /// What a user should know of this start: that there is nothing to resume, that a newer checkpoint is missing, that the
 /// pattern is another than the weights', that data or tokenizer could not be compared. A line each.
 std::vector<std::string> start_notes(const config::JobConfig& job, bool resume, const FoundRun& found,

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/files/new_directories.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 
@@ -67,9 +68,7 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
                        {"ranks", std::move(ranks)},
                        {"samples", std::move(batch)}};
   const auto file = not_finite_file(run, update);
-  std::error_code reason;
-  std::filesystem::create_directories(file.parent_path(), reason);
-  if (reason) fail("{}: cannot be made: {}", file.parent_path().string(), reason.message());
+  NewDirectories(file.parent_path()).keep();
   write_whole_file(file, json_dump(record, 1) + '\n');
 }
 

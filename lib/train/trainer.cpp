@@ -390,8 +390,9 @@ std::string Trainer::unwritten() {
   if (!metrics_) return "";
   metrics_->retry();
   if (tensorboard_) tensorboard_->retry();
-  const auto trouble = metrics_->trouble();
-  return trouble.empty() && tensorboard_ ? tensorboard_->trouble() : trouble;
+  const auto lines = metrics_->trouble();
+  const auto events = tensorboard_ ? tensorboard_->trouble() : std::string();
+  return lines + (lines.empty() || events.empty() ? "" : "; ") + events;
 }
 
 /// False where a signal ended it: then nothing of it is written.

@@ -79,6 +79,8 @@ class Trainer {
   Outcome run(std::int64_t most_steps = 0);
 
   std::int64_t step() const { return step_; }
+  /// Of the newest save of which metrics.jsonl told when it was opened; 0: none. Root rank.
+  std::int64_t told_step() const { return metrics_ ? metrics_->told_step() : 0; }
   /// After Outcome::not_finite: which update that was, and why.
   const std::string& stop_reason() const { return stop_reason_; }
   /// After Outcome::interrupted: which signal that was; 0 where the steps asked for are done.

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/files/conveyor.h"
 #include "base/files/file_lock.h"
+#include "base/files/new_directories.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/part.h"
 #include "lib/weights/checkpoint_writer.h"
@@ -159,14 +160,6 @@ void require_replaceable(const fs::path& destination) {
         destination.string());
 }
 
-void make_parent(const fs::path& destination) {
-  const auto parent = fs::absolute(destination).parent_path();
-  std::error_code reason;
-  fs::create_directories(parent, reason);
-  if (reason)
-    fail("{}: its directory {} cannot be made: {}", destination.string(), parent.string(), reason.message());
-}
-
 }  // namespace
 
 void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
@@ -177,7 +170,7 @@ void convert(Source& source, const fs::path& destination, const ExportOptions& o
   if (fs::exists(destination) && !options.force)
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
   require_replaceable(destination);
-  make_parent(destination);
+  NewDirectories(fs::absolute(destination).parent_path()).keep();
   // Two at once would write one partial file between them.
   const auto named = destination.has_filename() ? destination : destination.parent_path();
   const FileLock lock(named.parent_path() / ("." + named.filename().string() + ".lock"), destination,

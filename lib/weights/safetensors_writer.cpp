@@ -6,6 +6,7 @@
 #include "base/files/byte_file.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "base/utf8.h"
 #include "lib/weights/description.h"
 #include "lib/weights/safetensors_file.h"
 #include "lib/weights/safetensors_header.h"
@@ -66,6 +67,13 @@ void write_safetensors(Source& source, const fs::path& file, const ExportOptions
 }
 
 void write_sharded_safetensors(Source& source, const fs::path& index, const ExportOptions& options) {
+  if (const auto own = index.filename().string(); !is_utf8(own)) {
+    fail(
+        "{}: is not UTF-8, in which the index names the files beside it; give a name in UTF-8 (its "
+        "directory's may "
+        "be any), or one file with a name that ends in {}",
+        index.string(), safetensors_suffix);
+  }
   const auto shards = shards_of(parameters_of(source, options), options.shard_bytes);
   std::string name = index.filename().string();
   name.resize(name.size() - std::string_view(safetensors_index_suffix).size());

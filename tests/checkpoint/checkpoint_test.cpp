@@ -253,6 +253,13 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     write_whole_file(manifest, manifest_text.substr(0, manifest_text.size() / 2));
     CHECK(contains(saved.load_message(), manifest.string()));
   }
+  SUBCASE("the manifest has a NUL byte, at which a parser may end") {
+    for (const auto& text : {manifest_text + std::string(1, '\0'), manifest_text + std::string("\0{}", 3),
+                             manifest_text.substr(0, 40) + '\0' + manifest_text.substr(40)}) {
+      write_whole_file(manifest, text);
+      CHECK(contains(saved.load_message(), manifest.string() + ": damaged or not a checkpoint's manifest"));
+    }
+  }
   SUBCASE("a newer format") {
     write_whole_file(manifest, replaced(manifest_text, "\"version\": 2", "\"version\": 9"));
     CHECK(contains(saved.load_message(), "format version 9"));
@@ -289,6 +296,43 @@ TEST_CASE("a damaged checkpoint is refused with the file's name") {
     fs::remove(manifest);
     CHECK(contains(saved.load_message(), "neither a checkpoint"));
   }
+}
+
+TEST_CASE("a directory is put in the place of none, of an empty one, of another, and of a file") {
+  const test::ScratchDirectory scratch;
+  const auto complete = scratch / "a.partial", final_name = scratch / "a";
+  const auto make = [&](const char* text) {
+    fs::create_directory(complete);
+    write_whole_file(complete / "file", text);
+  };
+  const auto check_placed = [&](const char* text) {
+    CHECK(read_whole_file(final_name / "file") == text);
+    CHECK(std::distance(fs::directory_iterator(final_name), fs::directory_iterator()) == 1);
+    CHECK(std::distance(fs::directory_iterator(scratch.path()), fs::directory_iterator()) == 1);
+  };
+  make("first");
+  checkpoint::put_in_place(complete, final_name);
+  check_placed("first");
+  make("second");
+  write_whole_file(final_name / "other", "of the first");
+  checkpoint::put_in_place(complete.string() + "/", final_name.string() + "/");
+  check_placed("second");
+  fs::remove_all(final_name);
+  fs::create_directory(final_name);
+  make("third");
+  checkpoint::put_in_place(complete, final_name);
+  check_placed("third");
+  fs::remove_all(final_name);
+  write_whole_file(final_name, "a file");
+  make("fourth");
+  checkpoint::put_in_place(complete, final_name);
+  check_placed("fourth");
+  // Without anything to put there, what is there stays, and the message names it.
+  CHECK(contains(message_of([&] { checkpoint::put_in_place(complete, final_name); }),
+                 "cannot write " + final_name.string()));
+  check_placed("fourth");
+  CHECK(contains(message_of([&] { checkpoint::put_in_place(complete, scratch / "none/b"); }),
+                 "cannot write " + (scratch / "none/b").string()));
 }
 
 TEST_CASE("a model as large as a job file may ask for is no damage") {

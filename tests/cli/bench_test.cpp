@@ -1,6 +1,8 @@
 // What the benchmarks print where it means something, and what --help says of them.
 #include <doctest/doctest.h>
 
+#include <sstream>
+
 #include "base/error.h"
 #include "tests/cli/program.h"
 
@@ -39,4 +41,23 @@ TEST_CASE("sizes that cannot be timed are refused by name") {
   refused("data-bench " + data + " --sequence-length 0", "--sequence-length 0");
   refused("bench ops --device cpu --sequence-length 0", "--sequence-length 0 is not positive");
   refused("bench step job.toml --peak -1", "--peak -1");
+}
+
+TEST_CASE("bench ops: times and rates have three digits, however small the work") {
+  const auto result = test::ratplus(
+      "bench ops --device cpu --batch 1 --tokens 1 --width 2 --head-dim 2 --vocab 2 --threads 1");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  std::istringstream lines(result.output);
+  int rows = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (!test::contains(line, "product [") && !line.starts_with("attention")) continue;
+    ++rows;
+    CAPTURE(line);
+    CHECK_FALSE(test::contains(line, "e-"));
+    CHECK(test::contains(line, "FLOP/s"));
+    CHECK((test::contains(line, " ns") || test::contains(line, " us")));
+    CHECK_FALSE(test::contains(line, " 0.00"));
+  }
+  CHECK(rows == 8);
 }

@@ -178,6 +178,29 @@ TEST_CASE("a batch that predicts nothing is left out, on any number of ranks, an
   }
 }
 
+TEST_CASE("a rank whose share of a batch predicts nothing takes part, and changes no result") {
+  const test::ScratchDirectory scratch;
+  // The first micro-batch of 4 windows, which is the first of three ranks' share of the first step.
+  const auto data = dataset(scratch / "data", 4 * 32, false);
+  const auto alone = scratch / "alone";
+  REQUIRE(test::ratplus(arguments(alone, "data.micro_batch=4", data)).status == 0);
+  const auto expected = test::losses(alone);
+  for (const std::string shard : {"none", "optimizer", "full"}) {
+    CAPTURE(shard);
+    const auto run = scratch / shard;
+    const auto result = test::ratplus(arguments(run, "data.micro_batch=4 parallel.shard=" + shard, data), 3);
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    CHECK_FALSE(test::contains(result.output, "no position of its batch counts"));
+    const auto losses = test::losses(run);
+    REQUIRE(losses.size() == expected.size());
+    for (std::size_t i = 0; i < losses.size(); ++i)
+      CHECK(losses[i] == doctest::Approx(expected[i]).epsilon(1e-3));
+    // Loss and gradient norm of the first step's two halves are means over the other ranks' positions.
+    for (std::size_t i = 0; i < 2; ++i) CHECK(losses[i] == doctest::Approx(expected[i]).epsilon(1e-5));
+  }
+}
+
 TEST_CASE(
     "a run killed after its last save is completed by --resume: validation, picture, record of the end") {
   const test::ScratchDirectory scratch;

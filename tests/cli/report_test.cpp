@@ -48,6 +48,22 @@ TEST_CASE("a page of several runs takes the place of no other") {
     CHECK(fs::exists(outer / file));
 }
 
+TEST_CASE("the same run twice is refused, by whatever spelling or link") {
+  const test::ScratchDirectory scratch;
+  const auto a = scratch / "a", b = scratch / "b", link = scratch / "link";
+  make_run(a);
+  make_run(b);
+  fs::create_directory_symlink(a, link);
+  CHECK(report(fmt::format("{0} {1} {0}", a.string(), b.string()), 1) ==
+        fmt::format("ratplus: {}: is given twice; name each run once\n", a.string()));
+  for (const auto& other : {a.string() + "/", (scratch / "b/../a").string(), link.string()}) {
+    CHECK(report(fmt::format("{} {}", a.string(), other), 1) ==
+          fmt::format("ratplus: {} and {} are the same run; name each run once\n", a.string(), other));
+  }
+  CHECK_FALSE(fs::exists(scratch / "a+a.html"));
+  report(fmt::format("{} {}", a.string(), b.string()));
+}
+
 TEST_CASE("--output takes a directory, but not that of a run for the page of several") {
   const test::ScratchDirectory scratch;
   const auto a = scratch / "a", b = scratch / "b", place = scratch / "place";

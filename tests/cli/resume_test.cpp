@@ -275,6 +275,25 @@ TEST_CASE("a run that is made longer goes on as one of that length from the star
                              " --resume");
   CHECK(refused.status == 1);
   CHECK(test::contains(refused.output, "before its decay, which began at step 12, and 20 steps were made"));
+  CHECK(test::contains(refused.output,
+                       "from a checkpoint of step 12 or before, once newer ones are moved away"));
+  // That way out: from the checkpoint of step 10, and the steps after it are made again.
+  const auto longer = std::string("job.threads=1 checkpoint.keep=9 schedule.shape=wsd schedule.steps=40 ") +
+                      "schedule.warmup=0 schedule.decay=0.4";
+  for (const int step : {15, 20}) {
+    const auto newer = checkpoint::step_directory(scratch / "wsd", step);
+    REQUIRE(fs::exists(newer));
+    fs::rename(newer, scratch / fmt::format("away-{}", step));
+  }
+  const auto resumed = train(scratch / "wsd", longer, " --resume");
+  CAPTURE(resumed.output);
+  REQUIRE(resumed.status == 0);
+  CHECK(test::contains(resumed.output, "resumed at step 10"));
+  CHECK(test::contains(
+      resumed.output, "the run tells of a checkpoint of step 20, and the newest that is here is of step 10"));
+  REQUIRE(train(scratch / "wsd-40", longer).status == 0);
+  CHECK(state_of(scratch / "wsd") == state_of(scratch / "wsd-40"));
+  CHECK(steps_of(scratch / "wsd") == steps_of(scratch / "wsd-40"));
 }
 
 TEST_CASE("a full disk ends the run on all ranks with one message, and the last checkpoint stays") {

@@ -1,13 +1,18 @@
 // Runs in hostile surroundings: checkpoints whose file system is gone, directories of two owners, names that are no UTF-8,
 // outputs that cannot be written.
 #include <doctest/doctest.h>
+#include <sys/mount.h>
 
+#include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/in_use.h"
+#include "lib/model/parameters.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -21,6 +26,61 @@ std::string arguments(const fs::path& run, const std::string& more = "") {
       "train {} --set job.directory={} data.directory={} job.threads=1 schedule.steps=6 "
       "checkpoint.every=2 {}",
       playground.job.string(), run.string(), playground.data.string(), more);
+}
+
+/// The bytes of percent-encoded text.
+std::string bytes_of(const nlohmann::json& text) {
+  const auto& encoded = text.get_ref<const std::string&>();
+  std::string bytes;
+  for (std::size_t at = 0; at < encoded.size(); ++at) {
+    if (encoded[at] != '%') {
+      bytes += encoded[at];
+      continue;
+    }
+    bytes += static_cast<char>(std::stoi(encoded.substr(at + 1, 2), nullptr, 16));
+    at += 2;
+  }
+  return bytes;
+}
+
+/// A file system of its own for a run's directory, where this process may mount one.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const char* options)
+      : mounted_(::mount("none", at_.path().c_str(), "tmpfs", 0, options) == 0) {
+    if (!mounted_) MESSAGE("no file system can be mounted here: this case is left out");
+  }
+  ~SmallDisk() {
+    if (mounted_) ::umount2(at_.path().c_str(), MNT_DETACH);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+
+  bool there() const { return mounted_; }
+  fs::path path() const { return at_.path(); }
+
+ private:
+  test::ScratchDirectory at_;
+  bool mounted_;
+};
+
+/// The records of all TensorBoard files of a run: 8 bytes of length, 4 of its checksum, the record, 4 of its checksum.
+std::vector<std::string> tensorboard_records(const fs::path& run) {
+  std::vector<std::string> records;
+  for (const auto& entry : fs::recursive_directory_iterator(run)) {
+    if (!test::contains(entry.path().filename().string(), "tfevents")) continue;
+    const std::string bytes = read_whole_file(entry.path());
+    std::size_t at = 0;
+    while (at + 16 <= bytes.size()) {
+      std::uint64_t length = 0;
+      std::memcpy(&length, bytes.data() + at, sizeof length);
+      REQUIRE(length <= bytes.size() - at - 16);
+      records.push_back(bytes.substr(at + 12, length));
+      at += 16 + length;
+    }
+    CHECK(at == bytes.size());
+  }
+  return records;
 }
 
 }  // namespace
@@ -103,8 +163,82 @@ TEST_CASE("a checkpoint that is read is not pruned, and one that was pruned is n
   checkpoint::prune(run, 1);
   CHECK_FALSE(fs::exists(old));
   CHECK(fs::exists(checkpoint::step_directory(run, 6)));
-  CHECK(test::contains(test::message_of([&] { checkpoint::InUse{old}; }),
-                       "was removed while it was to be read"));
+  CHECK(test::contains(test::message_of([&] { checkpoint::InUse{old}; }), "was removed while it was read"));
+}
+
+TEST_CASE(
+    "a checkpoint that is pruned while it is read, without locks, is called removed, and newer ones are "
+    "named") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  REQUIRE(test::ratplus(arguments(run, "checkpoint.keep=5")).status == 0);
+  const auto removed = [&](const fs::path& directory, const auto& read) {
+    const auto info = checkpoint::read_info(directory);
+    checkpoint::PartReader reader(info);
+    fs::remove_all(directory);  // as a prune that sees no lock
+    const auto message = test::message_of([&] { read(info, reader); });
+    CAPTURE(message);
+    CHECK(test::contains(message, directory.string() + ": was removed while it was read"));
+    CHECK_FALSE(test::contains(message, "incomplete"));
+    return message;
+  };
+  const auto present = [](const checkpoint::Info& info, checkpoint::PartReader&) {
+    checkpoint::check_present(info, 0);
+  };
+  const auto values = [](const checkpoint::Info& info, checkpoint::PartReader& reader) {
+    const auto units = model::unit_layouts(info.model);
+    std::vector<float> out(16);
+    reader.read(checkpoint::Kind::weights, units[0], {0, 16}, out.data());
+  };
+  CHECK(test::contains(removed(checkpoint::step_directory(run, 2), present),
+                       "take a newer one: step-00000004, step-00000006"));
+  CHECK(
+      test::contains(removed(checkpoint::step_directory(run, 4), values), "take a newer one: step-00000006"));
+  // One that lacks a file, and whose manifest is there, is incomplete.
+  const auto last = checkpoint::step_directory(run, 6);
+  const auto info = checkpoint::read_info(last);
+  fs::remove(last / checkpoint::file_name(0));
+  CHECK(test::contains(test::message_of([&] { checkpoint::check_present(info, 0); }),
+                       "missing; the checkpoint is incomplete"));
+  fs::remove_all(last);
+  CHECK(test::contains(test::message_of([&] { checkpoint::check_present(info, 0); }),
+                       "the run has no newer one"));
+}
+
+TEST_CASE("metrics and TensorBoard files without room end no run, and get their lines once there is room") {
+  const test::ScratchDirectory scratch;
+  const auto settings = [&](const std::string& name) {
+    return fmt::format("log.tensorboard=true schedule.steps=30 checkpoint.every=0 checkpoint.dir={}",
+                       (scratch / name).string());
+  };
+  const auto undisturbed = scratch / "undisturbed";
+  REQUIRE(test::ratplus(arguments(undisturbed, settings("checkpoints"))).status == 0);
+  for (const bool room_again : {true, false}) {
+    CAPTURE(room_again);
+    const SmallDisk disk("size=1m");
+    if (!disk.there()) return;
+    const auto run = disk.path() / "run";
+    const auto filler = (disk.path() / "filler").string();
+    const auto result =
+        test::shell(fmt::format("RATPLUS_TEST_FAULT=0:slow:0.1:1 {} & until grep -q step {}/metrics.jsonl; "
+                                "do sleep 0.05; done 2>/dev/null; "
+                                "cat /dev/zero >{} 2>/dev/null; sleep 1.5; {} wait $!",
+                                test::command(arguments(run, settings(room_again ? "a" : "b"))), run.string(),
+                                filler, room_again ? fmt::format("rm {};", filler) : ""));
+    CAPTURE(result.output);
+    REQUIRE(checkpoint::newest(run));
+    CHECK(test::state_of(run) == test::state_of(undisturbed));
+    if (room_again) {
+      CHECK(result.status == 0);
+      CHECK(test::metrics(run, "step") == test::metrics(undisturbed, "step"));
+      CHECK(test::metrics(run, "validation") == test::metrics(undisturbed, "validation"));
+      CHECK(tensorboard_records(run).size() == tensorboard_records(undisturbed).size());
+    } else {
+      CHECK(test::contains(result.output, "metrics.jsonl"));
+      CHECK(test::contains(result.output, "tfevents"));
+      CHECK(test::contains(result.output, "No space left on device"));
+    }
+  }
 }
 
 TEST_CASE("in a directory whose name is no UTF-8, runs are saved, resumed, reported and evaluated") {
@@ -124,7 +258,9 @@ TEST_CASE("in a directory whose name is no UTF-8, runs are saved, resumed, repor
   CHECK(resumed.status == 0);
   for (const std::string arguments :
        {"report {}/run", "watch --once {}/run", "inspect {}/run", "eval {}/run --micro-batch 4",
-        "convert {}/run {}/w.safetensors", "inspect {}/w.safetensors"}) {
+        "convert {}/run {}/w.safetensors", "inspect {}/w.safetensors",
+        "convert {}/run {}/w.safetensors.index.json", "inspect {}/w.safetensors.index.json",
+        "eval {}/run --micro-batch 4 --json {}/scores.json"}) {
     CAPTURE(arguments);
     std::string command = arguments;
     for (auto at = command.find("{}"); at != std::string::npos; at = command.find("{}"))
@@ -136,6 +272,32 @@ TEST_CASE("in a directory whose name is no UTF-8, runs are saved, resumed, repor
   const auto refused = test::ratplus(arguments(latin / "other"));
   CHECK(refused.status != 0);
   CHECK(test::contains(refused.output, "is not UTF-8"));
+
+  // Beside what JSON can show of it, the bytes of a path.
+  const auto scores = parse_json(read_whole_file(latin / "scores.json"));
+  CHECK(bytes_of(scores.at("checkpoint_percent_encoded")) == checkpoint::newest(latin / "run")->string());
+  CHECK(scores.at("checkpoint").get<std::string>().find("caf\xEF\xBF\xBD/run") != std::string::npos);
+  CHECK_FALSE(scores.contains("data_percent_encoded"));
+  fs::copy(test::Playground::get().job, latin / "job.toml");
+  const auto other = test::ratplus(fmt::format(
+      "train {} --set job.directory={} data.directory={} job.threads=1 schedule.steps=2",
+      (latin / "job.toml").string(), (scratch / "other").string(), test::Playground::get().data.string()));
+  CAPTURE(other.output);
+  REQUIRE(other.status == 0);
+  const auto record = parse_json(read_whole_file(scratch / "other/starts/start-0001.json"));
+  CHECK(bytes_of(record.at("command_percent_encoded").at(2)) == (latin / "job.toml").string());
+  CHECK(record.at("command").size() == record.at("command_percent_encoded").size());
+
+  // The names of an index's files are read back from it.
+  const auto index = scratch / "caf\xE9.safetensors.index.json";
+  const auto sharded = test::ratplus(fmt::format("convert {} {}", (latin / "run").string(), index.string()));
+  CAPTURE(sharded.output);
+  CHECK(sharded.status == 1);
+  CHECK(
+      test::contains(sharded.output, index.string() + ": is not UTF-8, in which the index names the files"));
+  CHECK(fs::directory_iterator(scratch.path()) != fs::directory_iterator());
+  for (const auto& entry : fs::directory_iterator(scratch.path()))
+    CHECK_FALSE(test::contains(entry.path().filename().string(), "safetensors"));
 }
 
 TEST_CASE("an output that cannot be written is an error of every command that prints its result") {

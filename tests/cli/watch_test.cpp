@@ -111,7 +111,7 @@ TEST_CASE(
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
   OnTerminal watch(run.string(), 80, 24);
-  CHECK(watch.shows("waiting for the run"));
+  CHECK(watch.shows("waiting for a run to begin in " + run.string()));
   CHECK_FALSE(watch.takes_lines());
   fs::create_directories(run);
   append(run, step_line(1) + step_line(2) + step_line(3));
@@ -164,6 +164,39 @@ TEST_CASE(
     CHECK(watch.end() == 1);
     CHECK(test::contains(watch.all(), "metrics.jsonl:2"));
   }
+}
+
+TEST_CASE(
+    "watch: a directory of something else is named at once, one of a run or without files is waited for") {
+  const test::ScratchDirectory scratch;
+  const auto directory = scratch / "runs";
+  fs::create_directories(directory / "a");
+  append(directory / "a", step_line(5));
+  {
+    OnTerminal watch(directory.string(), 200, 24);
+    CHECK(watch.end() == 1);
+    CHECK(test::contains(watch.all(), "holds files, but nothing of a run; give a run directory, such as " +
+                                          (directory / "a").string()));
+  }
+  fs::create_directories(directory / "a" / "checkpoints" / "step-00000002");
+  const auto inside = test::ratplus("watch --once " + (directory / "a" / "checkpoints").string());
+  CHECK(inside.status == 1);
+  CHECK(test::contains(inside.output, "give a run directory, " + (directory / "a").string()));
+  std::ofstream(scratch / "notes.txt") << "text";
+  CHECK(test::contains(test::ratplus("watch " + scratch.path().string()).output,
+                       "the job.directory of its job file"));
+  fs::create_directories(scratch / "empty");
+  {
+    OnTerminal watch((scratch / "empty").string(), 200, 24);
+    CHECK(watch.shows("waiting for a run to begin in " + (scratch / "empty").string()));
+    std::ofstream(scratch / "empty" / "log.txt") << "begun\n";
+    CHECK(watch.shows("waiting for the run's first line of metrics"));
+    watch.type("q");
+    CHECK(watch.end() == 0);
+  }
+  fs::create_directories(scratch / "queued");
+  std::ofstream(scratch / "queued" / "submitted.toml") << "";
+  CHECK(test::ratplus("watch " + (scratch / "queued").string()).status == 0);
 }
 
 TEST_CASE("watch: it ends with the run, and its last picture stays") {

@@ -15,6 +15,7 @@
 #include "data/samples/verify_dataset.h"
 #include "data/tokenizer/token_numbers.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/train_tokenizer.h"
 #include "tests/data/support.h"
 
 using namespace ratplus;
@@ -356,12 +357,20 @@ TEST_CASE(
 }
 
 TEST_CASE("samples: tokens of prompt and completion decode to them, and apart only where that is asked for") {
-  for (const char* file : {"gpt2.json"}) {
-    const Tokenizer tokenizer(tokenizers / file);
+  const Scratch trained;  // a SentencePiece model of the words below
+  write_text(trained / "tokenizer.model",
+             train_tokenizer({.vocab_size = 400, .line_share = 1}, [left = 3](std::string& text) mutable {
+               text = test::prose(static_cast<unsigned>(left), 3000) + " The capital is Paris.\n";
+               return left-- > 0;
+             }));
+  for (const fs::path& file : {tokenizers / "gpt2.json", trained / "tokenizer.model"}) {
+    CAPTURE(file.string());
+    const Tokenizer tokenizer(file);
     for (const Encode encode : {Encode::together, Encode::apart}) {
       const Scratch scratch;
       SupervisedOptions options = sample_options(scratch);
       options.encode = encode;
+      options.tokenizer = file;
       options.validation_fraction = 0.5;
       std::string all;
       for (int i = 0; i < 20; ++i)
@@ -378,7 +387,9 @@ TEST_CASE("samples: tokens of prompt and completion decode to them, and apart on
       const auto end = std::find(inputs.begin(), inputs.end(), tokenizer.end_of_text());
       const std::vector<std::int32_t> tokens(inputs.begin(), end);
       const std::string text = tokenizer.decode(tokens);
-      CHECK(text.ends_with(" The capital is Paris"));
+      // SentencePiece puts a blank before each text that is encoded by its own.
+      const bool blank = encode == Encode::apart && file.extension() == ".model";
+      CHECK(text.ends_with(blank ? " The capital is Par is" : " The capital is Paris"));
       std::vector<std::int32_t> whole;
       tokenizer.encode(text, whole);
       std::vector<std::int32_t> counted;
@@ -466,4 +477,18 @@ TEST_CASE("token numbers: as text and back, and what is none is named") {
   CHECK(contains(message_of([] { parse_tokens("1 x", 9); }), "token 2: \"x\" is no number"));
   CHECK(contains(message_of([] { parse_tokens("1 9", 9); }), "token 2: 9 is outside the vocabulary of 9"));
   CHECK(contains(message_of([] { parse_tokens("99999999999", 9); }), "token 1: 99999999999 is outside"));
+}
+
+TEST_CASE("a dataset's manifest with a NUL byte, at which a parser may end, is refused") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  import_tokens(options, quiet_import);
+  const auto text = read_text(options.output / manifest_name);
+  for (const auto& changed :
+       {text + '\0', text + std::string("\0{}", 3), text.substr(0, 20) + '\0' + text.substr(20)}) {
+    write_text(options.output / manifest_name, changed);
+    const auto message = message_of([&] { read_manifest(options.output); });
+    CAPTURE(message);
+    CHECK(contains(message, (options.output / manifest_name).string() + ": not JSON"));
+  }
 }

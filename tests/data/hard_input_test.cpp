@@ -1,5 +1,6 @@
 // prepare and the loader where disk, directory or files fail them: one clear message, and work that goes on later.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -171,8 +172,8 @@ TEST_CASE("prepare: a directory that may not be written to") {
     disk.remount("", MS_RDONLY);
     input.options.output = disk.path() / "out";
     CHECK(contains(message_of([&] { prepare(input.options, quiet); }),
-                   input.options.output.string() +
-                       "/.prepare: Read-only file system; write to a directory that you may write to"));
+                   input.options.output.string() + "/.prepare: cannot make this directory: Read-only file "
+                                                   "system; write to a directory that you may write to"));
   }
   // Another user's; root is let in everywhere, so this is somebody else for a moment.
   const auto locked = input.scratch / "locked";
@@ -190,7 +191,8 @@ TEST_CASE("prepare: a directory that may not be written to") {
   CAPTURE(message);
   if (other)
     CHECK(contains(message,
-                   "/locked/out/.prepare: Permission denied; write to a directory that you may write to"));
+                   "/locked/out/.prepare: cannot make this directory: Permission denied; write to a "
+                   "directory that you may write to"));
 }
 
 TEST_CASE("prepare: an input that changes while it is read is named, and what was done before it is used") {
@@ -367,4 +369,118 @@ TEST_CASE("prepare: memory for one large document is bounded, with blanks and wi
                      << " at most");
     if (memory_counts) CHECK(bytes < most);
   }
+}
+
+namespace {
+
+/// The files of a dataset, without what a command that failed keeps to go on from.
+std::map<std::string, std::string> files_of_dataset(const fs::path& directory) {
+  const Manifest manifest = read_manifest(directory);
+  std::map<std::string, std::string> files;
+  const auto take = [&](const std::string& name) { files[name] = test::read_text(directory / name); };
+  for (const Split split : {Split::train, Split::validation}) {
+    for (const auto& shard : manifest.shards(split)) take(shard.file);
+  }
+  take(manifest.tokenizer_file);
+  take(manifest_name);
+  return files;
+}
+
+/// Replaces the dataset until there is no more room for it to fail; each failure must leave the old one as it was.
+template <typename Replace>
+int failures_of(const fs::path& dataset, const std::vector<rlim_t>& limits, const Replace& replace) {
+  const auto before = files_of_dataset(dataset);
+  int failures = 0;
+  for (const rlim_t limit : limits) {
+    CAPTURE(limit);
+    std::string message;
+    {
+      const ratplus::test::FileSizeLimit full(limit);
+      message = message_of(replace);
+    }
+    if (message.empty()) continue;
+    ++failures;
+    CAPTURE(message);
+    CHECK(contains(message, "File too large; raise the file size limit (ulimit -f)"));
+    CHECK(files_of_dataset(dataset) == before);
+  }
+  replace();
+  CHECK(files_of_dataset(dataset) != before);
+  return failures;
+}
+
+SupervisedOptions supervised_input(const Scratch& scratch, int lines) {
+  std::string all;
+  for (int i = 0; i < lines; ++i)
+    all += fmt::format("{{\"prompt\": \"What is {}?\", \"completion\": \" {}\"}}\n", i, i * 7919);
+  write_text(scratch / "s.jsonl", all);
+  SupervisedOptions options;
+  options.inputs = {scratch / "s.jsonl"};
+  options.output = scratch / "samples";
+  options.tokenizer = tokenizers / "gpt2.json";
+  options.length = 256;
+  options.pack = false;
+  options.validation_fraction = 0.2;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("prepare --force and samples --force under a file size limit: the old dataset stays whole") {
+  Input input;
+  PrepareOptions options = input.options;
+  options.shard_tokens = 20'000;
+  prepare(options, quiet);
+  options.shard_tokens = 10'000;
+  options.validation_fraction = 0.3;
+  options.force = true;
+  CHECK(failures_of(options.output, {0, 300, 5000, 12'000, 20'000}, [&] { prepare(options, quiet); }) >= 3);
+
+  SupervisedOptions samples = supervised_input(input.scratch, 60);
+  prepare_supervised(samples, [](std::int64_t) {});
+  supervised_input(input.scratch, 200);
+  samples.force = true;
+  CHECK(failures_of(samples.output, {0, 300, 3000, 6000},
+                    [&] { prepare_supervised(samples, [](std::int64_t) {}); }) >= 2);
+}
+
+TEST_CASE("prepare --force and samples --force on a full disk: the old dataset stays whole") {
+  SmallDisk disk("size=8m");
+  if (!disk.there()) return;
+  Input input;
+  SupervisedOptions samples = supervised_input(input.scratch, 60);
+  samples.output = disk.path() / "samples";
+  prepare_supervised(samples, [](std::int64_t) {});
+  PrepareOptions options = input.options;
+  options.output = disk.path() / "out";
+  prepare(options, quiet);
+  const auto before = files_of_dataset(options.output), samples_before = files_of_dataset(samples.output);
+  options.force = samples.force = true;
+  options.validation_fraction = 0.3;
+  samples.validation_fraction = 0.4;
+  // From no room at all to almost enough.
+  int failures = 0;
+  for (const std::size_t room : {std::size_t{0}, std::size_t{8192}, std::size_t{40'960}}) {
+    CAPTURE(room);
+    const fs::path filler = disk.path() / "filler";
+    fs::remove(filler);
+    const auto free = fs::space(disk.path()).available;
+    REQUIRE(free > room);
+    write_text(filler, std::string(free - room, 'x'));
+    for (const auto& message : {message_of([&] { prepare(options, quiet); }),
+                                message_of([&] { prepare_supervised(samples, [](std::int64_t) {}); })}) {
+      CAPTURE(message);
+      if (message.empty()) continue;
+      ++failures;
+      CHECK(contains(message, "No space left on device; free some space"));
+    }
+    CHECK(files_of_dataset(options.output) == before);
+    CHECK(files_of_dataset(samples.output) == samples_before);
+  }
+  CHECK(failures >= 4);
+  fs::remove(disk.path() / "filler");
+  prepare(options, quiet);
+  prepare_supervised(samples, [](std::int64_t) {});
+  CHECK(files_of_dataset(options.output) != before);
+  CHECK(files_of_dataset(samples.output) != samples_before);
 }

@@ -4,8 +4,11 @@
 
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
+#include <thread>
 
 #include "base/files/sha256.h"
+#include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/text_pattern.h"
 #include "data/tokenizer/tokenizer.h"
@@ -190,6 +193,104 @@ TEST_CASE("merges: short and long words give what the definition says") {
     merged += std::ssize(word) - std::ssize(applied);
   }
   CHECK(merged > 3000);
+}
+
+TEST_CASE(
+    "merges: words that are remembered have the ids of words that are merged anew, for several tokenizers") {
+  std::mt19937 random(5);
+  std::set<std::string> unique;  // more than the cache has places, and longer ones than it takes
+  while (unique.size() < 80'000) {
+    std::string word(1 + random() % (unique.size() % 16 == 0 ? 60 : 7), 'a');
+    for (char& c : word) c = static_cast<char>('a' + std::min(random() % 26, random() % 26));
+    unique.insert(std::move(word));
+  }
+  const std::vector<std::string> words(unique.begin(), unique.end());
+  const auto ids_of = [&](const Tokenizer& tokenizer, std::size_t i) {
+    std::vector<std::int32_t> ids;
+    tokenizer.encode(words[i], ids);
+    return ids;
+  };
+  const Tokenizer gpt2(directory / "gpt2.json"), qwen(directory / "qwen.json");
+  std::vector<std::vector<std::int32_t>> merged[2];
+  for (const int which : {0, 1}) {
+    // A new thread has an empty cache, and no word comes twice.
+    std::thread([&] {
+      for (std::size_t i = 0; i < words.size(); ++i)
+        merged[which].push_back(ids_of(which == 0 ? gpt2 : qwen, i));
+    }).join();
+  }
+  std::int64_t wrong = 0;
+  for (int round = 0; round < 40; ++round) {
+    const Tokenizer& tokenizer = round % 2 == 0 ? gpt2 : qwen;
+    const std::size_t first = random() % (words.size() - 2500);
+    for (int again = 0; again < 2; ++again) {
+      for (std::size_t i = first; i < first + 2500; ++i)
+        wrong += ids_of(tokenizer, i) != merged[round % 2][i] ? 1 : 0;
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(merged[0] != merged[1]);
+}
+
+TEST_CASE("added tokens: the longest one at each place, as a search by their definition finds it") {
+  std::mt19937 random(7);
+  const auto below = [&](unsigned bound) { return static_cast<std::size_t>(random() % bound); };
+  const auto text_of = [&](std::size_t length) {
+    std::string text(length, ' ');
+    for (char& c : text) c = "aab<> "[below(6)];
+    return text;
+  };
+  std::int64_t found = 0;
+  for (int round = 0; round < 200; ++round) {
+    Json json = Json::array();
+    for (int i = 0; i < 12; ++i) {
+      json.push_back({{"id", i},
+                      {"content", text_of(1 + below(5))},
+                      {"single_word", false},
+                      {"lstrip", below(4) == 0},
+                      {"rstrip", below(4) == 0},
+                      {"normalized", false},
+                      {"special", true}});
+    }
+    const AddedTokens added(json, nullptr, "t.json");
+    const std::string text = text_of(below(80));
+    std::string cut, expected;
+    added.cut(
+        text,
+        [&](std::string_view words, bool first) { cut += fmt::format("[{}]{}", words, first ? "!" : ""); },
+        [&](std::int32_t id) { cut += fmt::format("#{}", id); });
+
+    std::size_t done = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const Json* best = nullptr;
+      const auto size_of = [](const Json& entry) {
+        return entry["content"].get_ref<const std::string&>().size();
+      };
+      for (const Json& entry : json) {
+        const bool here =
+            text.compare(at, size_of(entry), entry["content"].get_ref<const std::string&>()) == 0;
+        if (here && (best == nullptr || size_of(entry) > size_of(*best))) best = &entry;
+      }
+      if (best == nullptr) {
+        ++at;
+        continue;
+      }
+      ++found;
+      std::size_t begin = at;
+      while ((*best)["lstrip"] == true && begin > done && text[begin - 1] == ' ') --begin;
+      if (done < begin)
+        expected += fmt::format("[{}]{}", text.substr(done, begin - done), done == 0 ? "!" : "");
+      expected += fmt::format("#{}", (*best)["id"].get<int>());
+      done = at + size_of(*best);
+      while ((*best)["rstrip"] == true && done < text.size() && text[done] == ' ') ++done;
+      at = done;
+    }
+    if (done < text.size()) expected += fmt::format("[{}]{}", text.substr(done), done == 0 ? "!" : "");
+    CAPTURE(json.dump());
+    CAPTURE(text);
+    CHECK(cut == expected);
+  }
+  CHECK(found > 1000);
 }
 
 TEST_CASE("text pattern: a text beyond the limit of matching is named, with the way out") {

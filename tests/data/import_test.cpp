@@ -159,3 +159,50 @@ TEST_CASE("import: what cannot be is named, and nothing is left") {
   CHECK(contains(message(), "give --tokenizer, or --vocab-size and --end-of-text-id"));
   CHECK_FALSE(std::filesystem::exists(options.output));
 }
+
+TEST_CASE("import: big-endian tokens are named, and not read as others") {
+  const Scratch scratch;
+  // As a text's: four of five tokens are frequent ones, and every 200th ends a document.
+  std::vector<std::uint16_t> tokens, swapped;
+  std::uint32_t random = 1;
+  for (int i = 0; i < 20000; ++i) {
+    random = random * 1664525 + 1013904223;
+    const std::uint32_t draw = random >> 8;
+    const std::uint32_t token = i % 200 == 199  ? 50256
+                                : draw % 5 != 0 ? (draw / 5) % 3000
+                                                : (draw / 5) % 50000;
+    tokens.push_back(static_cast<std::uint16_t>(token));
+    swapped.push_back(static_cast<std::uint16_t>(token << 8 | token >> 8));
+  }
+  ImportOptions options = options_for(scratch);
+  options.vocab_size = 65536;
+  options.end_of_text_id = 50256;
+  write_bin(scratch / "v.bin", tokens);
+  write_bin(scratch / "a.bin", swapped);
+  const auto message = [&] { return message_of([&] { import_tokens(options, quiet); }); };
+  CHECK(contains(message(), "a.bin: seems to be big-endian: of its first 20000 tokens "));
+  CHECK(contains(message(), "dd conv=swab if=" + (scratch / "a.bin").string()));
+  CHECK(contains(message(), "say --bin-bytes 2"));
+  // Said to be right, and one document, which a hash may hold out: the reason is there too.
+  options.bin_bytes = 2;
+  options.validation.clear();
+  options.validation_fraction = 0.5;
+  const auto empty = message();
+  CHECK(contains(empty, " split is empty"));
+  CHECK(contains(empty, "a.bin: seems to be big-endian"));
+  options.validation = {scratch / "v.bin"};
+  bool warned = false;
+  for (const auto& warning : import_tokens(options, quiet).warnings)
+    warned = warned || contains(warning, "a.bin: seems to be big-endian");
+  CHECK(warned);
+  // The right order, and tokens of any value alike, raise no doubt.
+  options.bin_bytes = 0;
+  options.force = true;
+  write_bin(scratch / "a.bin", tokens);
+  CHECK(import_tokens(options, quiet).warnings.empty());
+  for (auto& token : tokens)
+    token = static_cast<std::uint16_t>((random = random * 1664525 + 1013904223) >> 16);
+  tokens.back() = 50256;
+  write_bin(scratch / "a.bin", tokens);
+  CHECK(message().empty());
+}

@@ -111,6 +111,17 @@ TEST_CASE("several runs: a panel each, and the first one's dense loss for compar
   CHECK(svg.find("Loss of the runs in runs") != std::string::npos);
 }
 
+TEST_CASE("names too long for the picture are cut in their middle, in its title and its legend too") {
+  const std::string name = std::string(90, 'm') + "-end";
+  const auto first = falling_run(name, "16,0,0", 8, 4, 100), second = falling_run("b", "16,0,0", 8, 4, 100);
+  for (const auto& svg : {draw_loss_chart({first, second}), draw_loss_chart({first})}) {
+    CHECK(well_formed(svg));
+    const auto drawn = svg.substr(svg.find("<rect"));  // behind the title and description for readers of text
+    CHECK(count(drawn, name) == 0);
+    CHECK(count(drawn, "m-end</text>") == 2);
+  }
+}
+
 TEST_CASE("losses that are not finite are left out") {
   RunMetrics run = falling_run("diverged", "dense", 8, 4, 20);
   const double nan = std::numeric_limits<double>::quiet_NaN();

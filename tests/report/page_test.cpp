@@ -147,6 +147,38 @@ TEST_CASE("many runs with the same patterns are compared pattern by pattern") {
   }
 }
 
+TEST_CASE(
+    "five runs and more: names are shortened where they repeat, differ still, and are listed once in full") {
+  const std::string beginning(40, 'a'), end(40, 'z');
+  std::vector<RunMetrics> runs;
+  for (int i = 0; i < 5; ++i) runs.push_back(whole_run(fmt::format("{}-seed{}-{}", beginning, i, end), 20));
+  const auto count = [](const std::string& text, const std::string& part) {
+    int found = 0;
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+    return found;
+  };
+  // They differ in their middle alone, which stays therefore.
+  const std::string whole = page_of(runs);
+  CHECK(xml_error(whole) == "");
+  CHECK(count(whole, "<h1>5 runs</h1>") == 1);
+  std::set<std::string> heads;
+  const std::regex head("<th scope=\"col\"[^>]*>([^<]+)</th>");
+  for (std::sregex_iterator at(whole.begin(), whole.end(), head), none; at != none; ++at)
+    heads.insert((*at)[1]);
+  CHECK(heads.size() == 5);
+  for (int i = 0; i < 5; ++i) runs[static_cast<std::size_t>(i)].name = fmt::format("{}-{}", beginning, i);
+  const std::string page = page_of(runs);
+  CHECK(xml_error(page) == "");
+  for (int i = 0; i < 5; ++i) {
+    const auto& name = runs[static_cast<std::size_t>(i)].name;
+    CHECK(count(page, fmt::format(" title=\"{}\">aaaaaaaaa\u2026aaaaaaaa-{}</th>", name, i)) >= 2);
+    CHECK(count(page, fmt::format("<span>aaaaaaaaa\u2026aaaaaaaa-{}", i)) >= 2);  // legends
+    CHECK(count(page, "<th scope=\"col\">" + name) == 0);
+  }
+  runs.pop_back();
+  CHECK(count(page_of(runs), "\u2026") == 0);
+}
+
 TEST_CASE("hard runs: one step, a diverged one, odd names, no job.toml") {
   RunMetrics young;
   young.directory = "runs/young";

@@ -87,6 +87,24 @@ TEST_CASE("no value that is not 0 is written as 0") {
   CHECK(format_value(Unit::nats, 0.0000123) == "1.2e-05");
   CHECK(format_bytes(1024 * 1024 - 1) == "1.0 MiB");  // not "1024.0 KiB"
   CHECK(format_seconds(std::numeric_limits<double>::quiet_NaN()) == "-");
+  CHECK(format_seconds(59.4) == "59 s");
+  CHECK(format_seconds(7500) == "2 h 05 min");
+  CHECK(format_seconds(86399.4) == "23 h 59 min");
+  CHECK(format_seconds(86399.6) == "1 d 0 h");
+  CHECK(format_seconds(2 * 86400 + 3 * 3600 + 3599) == "2 d 3 h");
+  CHECK(format_interval(0) == "0 ns");
+  CHECK(format_interval(8.7e-7) == "870 ns");
+  CHECK(format_interval(9.996e-7) == "1.00 us");
+  CHECK(format_interval(1.234e-5) == "12.3 us");
+  CHECK(format_interval(4.564e-3) == "4.56 ms");
+  CHECK(format_interval(123.4) == "123 s");
+  CHECK(format_rate(20, "B/s") == "20.0 B/s");
+  CHECK(format_rate(0.0123, "B/s") == "0.01 B/s");
+  CHECK(format_rate(0, "B/s") == "0 B/s");
+  CHECK(format_rate(999.6, "B/s") == "1.00 kB/s");
+  CHECK(format_rate(12'345'678'901, "FLOP/s") == "12.3 GFLOP/s");
+  CHECK(format_rate(720e12, "FLOP/s") == "720 TFLOP/s");
+  CHECK(format_rate(std::numeric_limits<double>::infinity(), "B/s") == "-");
 }
 
 }  // namespace ratplus::report

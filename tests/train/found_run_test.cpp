@@ -106,31 +106,30 @@ TEST_CASE("found run: what is said of a start, and nothing of one that is in ord
         Notes{"no checkpoint to resume from: starting at the beginning"});
 
   train::FoundRun older;
-  older.state = {.checkpoint = "run/checkpoints/step-00000004", .step = 4, .finished = false, .told_step = 7};
-  auto notes = train::start_notes(job, true, older, {});
-  REQUIRE(notes.size() == 1);
-  CHECK(contains(notes[0],
-                 "the run tells of a checkpoint of step 7, and the newest that is here is of step 4"));
+  older.state = {.checkpoint = "run/checkpoints/step-00000004", .step = 4, .finished = false};
+  CHECK(contains(train::missing_checkpoint_note(older, 7),
+                 "the run records a checkpoint of step 7, and the newest one here is of step 4"));
+  CHECK(train::missing_checkpoint_note(older, 4).empty());
   older.damaged = {
       {"run/checkpoints/step-00000007", "damaged"}};  // that is the reason, and is said elsewhere
-  CHECK(train::start_notes(job, true, older, {}).empty());
+  CHECK(train::missing_checkpoint_note(older, 7).empty());
 
   train::StartingPoint start;
   start.checkpoint.emplace();
   start.checkpoint->directory = "weights.pth";
-  notes = train::start_notes(job, false, {}, start);
+  auto notes = train::start_notes(job, false, {}, start);
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "weights.pth does not say which tokenizer"));
   start.checkpoint->tokenizer = "t";
   CHECK(train::start_notes(job, false, {}, start).empty());
   start.same_data = false;
-  notes = train::start_notes(job, false, {}, start);
+  auto notes = train::start_notes(job, false, {}, start);
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "known by their sizes alone"));
   start.same_data = true;
   start.checkpoint->job = config::to_toml(
       job_in("sparse", {"job.kind=adapt", "job.recipe=plain", "job.from=x", "job.pattern=4,0,1"}));
-  notes = train::start_notes(job, false, {}, start);
+  auto notes = train::start_notes(job, false, {}, start);
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "was trained with the pattern 4,0,1, and is used with dense"));
   start.resume = true;  // its own job, whose pattern was compared

@@ -82,6 +82,21 @@ TEST_CASE("a resumed run keeps what was before its step and drops what came afte
   for (std::size_t i = 0; i < 4; ++i) CHECK(lines[i]["step"] == i + 1);
 }
 
+TEST_CASE("the newest save that the file told of is known, though it is behind the step that is resumed") {
+  const test::ScratchDirectory run;
+  CHECK(run::MetricsFile(run.path(), 0).told_step() == 0);
+  {
+    run::MetricsFile file(run.path(), 0);
+    for (const std::int64_t n : {4, 8}) {
+      file.write(step(n));
+      file.write(run::CheckpointMetrics{.step = n, .path = "x"});
+    }
+    file.write(step(9));
+  }
+  CHECK(run::MetricsFile(run.path(), 4).told_step() == 8);
+  CHECK(run::MetricsFile(run.path(), 4).told_step() == 4);
+}
+
 TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first update") {
   const test::ScratchDirectory run;
   const run::UpdateMetrics left_out{"dense", 5, std::nan(""), false};

@@ -303,7 +303,8 @@ TEST_CASE("directories above a destination are made; a suffix that stands for no
   }
   CHECK(!fs::exists(scratch / "k"));
   write_whole_file(scratch / "file", "x");
-  CHECK(contains(message_of([&] { convert(pth, scratch / "file/below/x.pth"); }), "cannot be made"));
+  CHECK(contains(message_of([&] { convert(pth, scratch / "file/below/x.pth"); }),
+                 "cannot make this directory"));
 }
 
 TEST_CASE("head_dim is needed where it cannot be seen") {
@@ -326,4 +327,18 @@ TEST_CASE("the metadata of safetensors holds the model") {
   CHECK(model.at("head_dim") == 4);
   CHECK(model.at("layers") == 2);
   CHECK(model.at("recurrence") == true);
+}
+
+TEST_CASE("safetensors: a NUL byte in the header, at which a parser may end, is damage") {
+  const std::string entry = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
+  CHECK(weights::parse_safetensors_header("{" + entry + "}   ", 4, "x").entries.size() == 1);
+  const std::string nul(1, '\0');
+  for (const auto& header :
+       {"{" + entry + "}" + nul, "{" + entry + "}" + nul + ",{}", "{" + nul + entry + "}",
+        "{" + entry.substr(0, 2) + nul + entry.substr(2) + "}"}) {
+    const auto message = message_of([&] { weights::parse_safetensors_header(header, 4, "x.safetensors"); });
+    CAPTURE(message);
+    CHECK(contains(message, "x.safetensors"));
+    CHECK(contains(message, "damaged"));
+  }
 }
