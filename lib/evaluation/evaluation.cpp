@@ -68,7 +68,7 @@ std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world
   if (!has_samples()) return std::make_unique<Validator>(settings, manifest, world);
   const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
-      only, data::WindowSamples::Settings{.split = settings.split,
+      only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
                                           .sequence_length = settings.sequence_length,
                                           .seed = 0});

@@ -36,7 +36,7 @@ JobConfig load(const std::string& name) {
 /// each, two norms; the embedding and the last norm.
 std::int64_t parameters(const model::ModelConfig& model) {
   const std::int64_t d = model.width;
-  const std::int64_t projections = model.recurrence ? 5 : 4;
+  const std::int64_t projections = model.mixers.front().kind == model::MixerKind::ratplus ? 5 : 4;
   return model.vocab_size * d + model.layers * ((projections + 1 + 8) * d * d + 2 * d) + d;
 }
 
@@ -117,8 +117,8 @@ TEST_CASE("attention baselines differ from RAT+ in the mixer, the recipe and the
     };
     const JobConfig ratplus = baseline("");
     const auto like_ratplus = [&](JobConfig job) {
-      CHECK(!job.model.recurrence);
-      job.model.recurrence = true;
+      CHECK(job.model.mixers == std::vector<model::MixerConfig>{{model::MixerKind::gated_attention}});
+      job.model.mixers = ratplus.model.mixers;
       job.job = ratplus.job;
       job.log.validation_patterns = ratplus.log.validation_patterns;
       return job == ratplus;

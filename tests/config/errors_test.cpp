@@ -79,8 +79,14 @@ TEST_CASE("a wrong type names the expected and the found one") {
   check_line(
       "sampling = 3",
       "job.toml:7: data.sampling must be \"ordered\" or \"random\" or \"shuffled\", not the integer 3");
-  check_line("[model]\nrecurrence = 1",
-             "job.toml:8: model.recurrence must be a boolean (true or false), not the integer 1");
+  check_line("[model]\nmixer = 1",
+             "job.toml:8: model.mixer must be \"ratplus\" or \"gated_attention\", not the integer 1");
+  check_line("[model]\nmixer = \"ratpuls\"",
+             "job.toml:8: model.mixer must be \"ratplus\" or \"gated_attention\", not \"ratpuls\"");
+  check_line(
+      "[model]\nlayers = 3\nmixer = [\"ratplus\", \"gated_attention\"]",
+      "job.toml:9: model.mixer is a list of 2, and model.layers = 3; give one mixer for all layers, or one a "
+      "layer");
   check_line("[optimizer]\nbeta1 = \"0.9\"",
              "job.toml:8: optimizer.beta1 must be a number, not the string \"0.9\"");
   CHECK(refusal("[job]\ndirectory = 1") == "job.toml:2: job.directory must be a string, not the integer 1");

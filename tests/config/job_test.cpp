@@ -150,7 +150,7 @@ TEST_CASE("overrides replace what the file says") {
   CHECK(job.data.sampling == data::Sampling::random);
   CHECK(job.data.directory == "/data/a b#c=d");
   CHECK(job.job.directory == "2026");
-  CHECK(!job.model.recurrence);
+  CHECK(job.model.mixers == std::vector<model::MixerConfig>{{model::MixerKind::gated_attention}});
   CHECK(job.optimizer.clip == std::numeric_limits<double>::infinity());
   CHECK(job.job.pattern == model::PatternPlan(Pattern{16, 256, 4}));
   CHECK(parse_job(minimal_job, "job.toml", {"job.directory=\"a\\\"b\""}).job.directory == "a\"b");

@@ -113,81 +113,146 @@ TEST_CASE("losses, logits and gradients equal PyTorch's, for every pattern, with
   }
 }
 
-TEST_CASE("micro-batches add up to the gradient of the whole batch") {
-  const model::ModelConfig config{.layers = 2, .width = 32, .head_dim = 16, .vocab_size = 50};
-  const model::PatternPlan plan(Pattern{4, 3, 1});
-  const std::int64_t window = 40;
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(4 * (window + 1)));
-  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((i * i + 7 * i) % 50);
-  const auto batch = cut(tokens, 4, window, 2);
+using model::MixerKind;
 
-  const auto gradient = [&](const Mode& mode, std::int64_t micro_batch,
-                            model::Recompute recompute = model::Recompute::none) {
-    session::Session session({.model = config,
-                              .shapes = {micro_batch, window, recompute},
-                              .optimizer = {},
-                              .device = mode.device,
-                              .precision = mode.precision,
-                              .threads = 1},
-                             world());
-    session.set_initial_weights(5);
-    auto& store = session.store();
-    store.begin_update();
-    const auto rows = static_cast<std::size_t>(micro_batch * window);
-    for (std::size_t at = 0; at < batch.inputs.size(); at += rows) {
-      store.begin_micro_batch(at + rows == batch.inputs.size());
-      session.model().forward_backward(std::span(batch.inputs).subspan(at, rows),
-                                       std::span(batch.labels).subspan(at, rows), plan, 1e-2);
-    }
-    store.finish_gradients();
-    std::vector<float> all;
-    for (std::size_t u = 0; u < store.units().size(); ++u) {
-      for (const auto& slot : store.units()[u].slots) {
-        const auto part = test::parameter(session.ops(), store.gradient_part(u), slot);
-        all.insert(all.end(), part.begin(), part.end());
+/// RAT+ alone, and mixers of both kinds by layer: units of different layouts side by side.
+std::vector<model::ModelConfig> small_models() {
+  const model::ModelConfig uniform{.layers = 2, .width = 32, .head_dim = 16, .vocab_size = 50};
+  model::ModelConfig mixed = uniform;
+  mixed.layers = 4;
+  mixed.mixers = {
+      {MixerKind::gated_attention}, {MixerKind::ratplus}, {MixerKind::ratplus}, {MixerKind::gated_attention}};
+  return {uniform, mixed};
+}
+
+TEST_CASE("micro-batches add up to the gradient of the whole batch") {
+  for (const auto& config : small_models()) {
+    CAPTURE(config.layers);
+    const model::PatternPlan plan(Pattern{4, 3, 1});
+    const std::int64_t window = 40;
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(4 * (window + 1)));
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<std::int32_t>((i * i + 7 * i) % 50);
+    const auto batch = cut(tokens, 4, window, 2);
+
+    const auto gradient = [&](const Mode& mode, std::int64_t micro_batch,
+                              model::Recompute recompute = model::Recompute::none) {
+      session::Session session({.model = config,
+                                .shapes = {micro_batch, window, recompute},
+                                .optimizer = {},
+                                .device = mode.device,
+                                .precision = mode.precision,
+                                .threads = 1},
+                               world());
+      session.set_initial_weights(5);
+      auto& store = session.store();
+      store.begin_update();
+      const auto rows = static_cast<std::size_t>(micro_batch * window);
+      for (std::size_t at = 0; at < batch.inputs.size(); at += rows) {
+        store.begin_micro_batch(at + rows == batch.inputs.size());
+        session.model().forward_backward(std::span(batch.inputs).subspan(at, rows),
+                                         std::span(batch.labels).subspan(at, rows), plan, 1e-2);
+      }
+      store.finish_gradients();
+      std::vector<float> all;
+      for (std::size_t u = 0; u < store.units().size(); ++u) {
+        for (const auto& slot : store.units()[u].slots) {
+          const auto part = test::parameter(session.ops(), store.gradient_part(u), slot);
+          all.insert(all.end(), part.begin(), part.end());
+        }
+      }
+      return all;
+    };
+    for (const auto& mode : modes()) {
+      CAPTURE(mode.name);
+      const auto whole = gradient(mode, 4);
+      const auto in_two = gradient(mode, 2);
+      CHECK(relative_error(in_two, whole) < mode.tolerance / 10);
+      CHECK(relative_error(gradient(mode, 1), whole) < mode.tolerance / 10);
+      // What is computed again is the same to the bit, and so is another run.
+      CHECK(gradient(mode, 4) == whole);
+      for (const auto recompute : {model::Recompute::cheap, model::Recompute::block}) {
+        CAPTURE(to_string(recompute));
+        CHECK(gradient(mode, 4, recompute) == whole);
+        CHECK(gradient(mode, 2, recompute) == in_two);
       }
     }
-    return all;
-  };
-  for (const auto& mode : modes()) {
-    CAPTURE(mode.name);
-    const auto whole = gradient(mode, 4);
-    const auto in_two = gradient(mode, 2);
-    CHECK(relative_error(in_two, whole) < mode.tolerance / 10);
-    CHECK(relative_error(gradient(mode, 1), whole) < mode.tolerance / 10);
-    // What is computed again is the same to the bit, and so is another run.
-    CHECK(gradient(mode, 4) == whole);
-    for (const auto recompute : {model::Recompute::cheap, model::Recompute::block}) {
-      CAPTURE(to_string(recompute));
-      CHECK(gradient(mode, 4, recompute) == whole);
-      CHECK(gradient(mode, 2, recompute) == in_two);
+  }
+}
+
+TEST_CASE("the gradient of a model with mixers of both kinds equals central differences") {
+  const auto config = small_models().back();
+  const std::int64_t window = 20;
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(2 * (window + 1)));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((5 * i * i + i) % 50);
+  const auto batch = cut(tokens, 2, window, 2);
+  const model::PatternPlan plan(Pattern{4, 3, 1});
+  session::Session session({.model = config,
+                            .shapes = {2, window},
+                            .optimizer = {},
+                            .device = DeviceKind::cpu,
+                            .precision = DType::f32,
+                            .threads = 1},
+                           world());
+  session.set_initial_weights(5);
+  auto& store = session.store();
+  store.begin_update();
+  store.begin_micro_batch(true);
+  session.model().forward_backward(batch.inputs, batch.labels, plan, 1);
+  store.finish_gradients();
+  session.model().take_loss();
+  // Each parameter by itself, along its own gradient: the loss grows by step times the gradient's norm.
+  for (std::size_t u = 0; u < store.units().size(); ++u) {
+    for (const auto& slot : store.units()[u].slots) {
+      CAPTURE(slot.name);
+      const auto gradient = test::parameter(session.ops(), store.gradient_part(u), slot);
+      double norm = 0;
+      for (const float g : gradient) norm += static_cast<double>(g) * g;
+      norm = std::sqrt(norm);
+      REQUIRE(norm > 0);
+      float* weights = store.weights(u).as<float>() + slot.offset;
+      const std::vector<float> before(weights, weights + slot.numel);
+      const double step = 0.02;
+      const auto loss_at = [&](double along) {
+        for (std::size_t i = 0; i < before.size(); ++i) {
+          weights[i] = static_cast<float>(before[i] + along * gradient[i] / norm);
+        }
+        session.model().forward(batch.inputs, batch.labels, plan);
+        return session.model().take_loss();
+      };
+      const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
+      std::copy(before.begin(), before.end(), weights);
+      CHECK(std::abs(slope / norm - 1) < 5e-3);
     }
   }
 }
 
 TEST_CASE("a model made for evaluation gives the losses of one made for training") {
-  const model::ModelConfig config{.layers = 3, .width = 32, .head_dim = 8, .vocab_size = 50};
-  const std::int64_t window = 24;
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(2 * (window + 1)));
-  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>((3 * i * i + i) % 50);
-  const auto batch = cut(tokens, 2, window, 2);
-  const auto loss = [&](const Mode& mode, parallel::Use use) {
-    session::Session session({.model = config,
-                              .shapes = {2, window},
-                              .use = use,
-                              .optimizer = {},
-                              .device = mode.device,
-                              .precision = mode.precision,
-                              .threads = 1},
-                             world());
-    session.set_initial_weights(11);
-    session.model().forward(batch.inputs, batch.labels, model::PatternPlan(Pattern{8, 0, 1}));
-    return session.model().take_loss();
-  };
-  for (const auto& mode : modes()) {
-    CAPTURE(mode.name);
-    const double training = loss(mode, parallel::Use::training);
-    CHECK(training > 0);
-    CHECK(loss(mode, parallel::Use::evaluation) == training);
+  for (const auto& config : small_models()) {
+    CAPTURE(config.layers);
+    const std::int64_t window = 24;
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(2 * (window + 1)));
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<std::int32_t>((3 * i * i + i) % 50);
+    const auto batch = cut(tokens, 2, window, 2);
+    const auto loss = [&](const Mode& mode, parallel::Use use) {
+      session::Session session({.model = config,
+                                .shapes = {2, window},
+                                .use = use,
+                                .optimizer = {},
+                                .device = mode.device,
+                                .precision = mode.precision,
+                                .threads = 1},
+                               world());
+      session.set_initial_weights(11);
+      session.model().forward(batch.inputs, batch.labels, model::PatternPlan(Pattern{8, 0, 1}));
+      return session.model().take_loss();
+    };
+    for (const auto& mode : modes()) {
+      CAPTURE(mode.name);
+      const double training = loss(mode, parallel::Use::training);
+      CHECK(training > 0);
+      CHECK(loss(mode, parallel::Use::evaluation) == training);
+    }
   }
 }

@@ -14,7 +14,6 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/model/attended_pairs.h"
 #include "lib/model/parameters.h"
 
 namespace fs = std::filesystem;
@@ -175,7 +174,7 @@ TEST_CASE("the page of formulas states the parameters and the attended keys that
   for (const Size& size : {Size{"1b", 24, 2048}, Size{"3b", 28, 2560}, Size{"7b", 32, 4096}}) {
     model::ModelConfig config{.layers = size.layers, .width = size.width};
     const auto with = model::parameter_count(config);
-    config.recurrence = false;
+    config.mixers = {{model::MixerKind::gated_attention}};
     const auto row =
         fmt::format("\n| {} | {} | {} | {} | {} | {} |\n", size.name, size.layers, size.width, config.heads(),
                     with_commas(with), with_commas(model::parameter_count(config)));
@@ -183,7 +182,7 @@ TEST_CASE("the page of formulas states the parameters and the attended keys that
   }
   constexpr std::int64_t tokens = 4096;
   for (const char* written : {"dense", "16,0,4", "64,0,0", "64,0,4", "16,256,4", "none,64,0"}) {
-    const double pairs = model::attended_pairs(parse_pattern(written), tokens);
+    const double pairs = attended_pairs(parse_pattern(written), tokens);
     const auto row = fmt::format("\n| {} | {} | {:.1f} |\n", written,
                                  with_commas(static_cast<std::int64_t>(pairs)), pairs / tokens);
     CHECK_MESSAGE(contains(text, row), "the page lacks" << row);

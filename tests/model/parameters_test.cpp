@@ -41,7 +41,11 @@ TEST_CASE("units hold every parameter once, without overlap, under the reference
 }
 
 TEST_CASE("without recurrence, in_proj has no gate rows") {
-  const ModelConfig config{.layers = 1, .width = 48, .head_dim = 16, .vocab_size = 31, .recurrence = false};
+  const ModelConfig config{.layers = 1,
+                           .width = 48,
+                           .head_dim = 16,
+                           .vocab_size = 31,
+                           .mixers = {{model::MixerKind::gated_attention}}};
   CHECK(model::unit_layouts(config)[1].slots[1].shape == std::vector<std::int64_t>{4 * 48, 48});
 }
 

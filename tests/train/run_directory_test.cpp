@@ -173,14 +173,14 @@ TEST_CASE("differences: every key, and only those") {
   other.job.recipe = config::Recipe::joint;
   other.job.pattern = model::PatternPlan({{Pattern{16, 4, 0}, Pattern()}});  // by head, not by layer
   other.job.directory = "there";
-  other.model.recurrence = false;
+  other.model.mixers = {{model::MixerKind::gated_attention}};
   other.schedule.steps = 8;
   other.schedule.floor_lr = 0;
   other.log.validation_patterns = {model::PatternPlan(Pattern{16, 4, 0}), model::PatternPlan()};
   CHECK(config::differences(job, other) ==
         std::vector<std::string>{
             "job.recipe = \"joint\" (was \"plain\")", "job.directory = \"there\" (was \"run\")",
-            "job.pattern = [[\"16,4,0\", \"dense\"]] (was \"dense\")", "model.recurrence = false (was true)",
+            "job.pattern = [[\"16,4,0\", \"dense\"]] (was \"dense\")", "model.mixer = \"gated_attention\" (was \"ratplus\")",
             "schedule.steps = 8 (was 10)", "schedule.floor_lr = 0 (was 1e-06)",
             "log.validation_patterns = [\"16,4,0\", \"dense\"] (was [\"dense\"])"});
 }

@@ -60,7 +60,7 @@ TEST_CASE("a checkpoint of a training: prefixed names, bfloat16, an optimizer an
 TEST_CASE("a bare state dict of the baseline without recurrence, in float16") {
   const auto source = test::open_small("bare_float16.pth");
   auto expected = test::small_model;
-  expected.recurrence = false;
+  expected.mixers = {{model::MixerKind::gated_attention}};
   CHECK(source->info().model == expected);
   CHECK(source->stored_type(1, 1) == checkpoint::StoredType::float16);
   CHECK(test::wrong_elements(*source) == 0);
