@@ -93,12 +93,6 @@ std::vector<StepDirectory> step_directories(const fs::path& run, std::error_code
   return found;
 }
 
-/// For the functions of std::filesystem that report so.
-void require_written(const std::error_code& reason, const fs::path& directory) {
-  if (!reason) return;
-  fail("cannot write {}: {}{}", directory.string(), reason.message(), write_advice(reason.value()));
-}
-
 }  // namespace
 
 fs::path checkpoints_of(const fs::path& run) {
@@ -157,11 +151,7 @@ Tensor state_tensor(Kind kind, std::size_t unit, const parallel::ParameterStore&
 fs::path begin_directory(const fs::path& directory, const parallel::World& world) {
   const auto partial = PendingDirectory::partial_of(directory);
   world.agree([&] {
-    if (!world.root()) return;
-    std::error_code reason;
-    fs::remove_all(partial, reason);
-    if (!reason) fs::create_directories(partial, reason);
-    require_written(reason, directory);
+    if (world.root()) PendingDirectory::make_empty(partial, directory);
   });
   return partial;
 }

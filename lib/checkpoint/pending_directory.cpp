@@ -28,10 +28,14 @@ fs::path PendingDirectory::partial_of(fs::path final_name) {
 
 PendingDirectory::PendingDirectory(fs::path final_name)
     : final_(std::move(final_name)), partial_(partial_of(final_)) {
+  make_empty(partial_, final_);
+}
+
+void PendingDirectory::make_empty(const fs::path& partial, const fs::path& final_name) {
   std::error_code reason;
-  fs::remove_all(partial_, reason);
-  if (!reason) fs::create_directories(partial_, reason);
-  require_written(reason, final_);
+  fs::remove_all(partial, reason);
+  if (!reason) fs::create_directories(partial, reason);
+  require_written(reason, final_name);
 }
 
 PendingDirectory::~PendingDirectory() {

@@ -22,6 +22,8 @@ class PendingDirectory {
 
   /// NAME.partial.
   static std::filesystem::path partial_of(std::filesystem::path final_name);
+  /// Makes `partial` an empty directory, whatever was there, and those above it. Throws Error naming `final_name`.
+  static void make_empty(const std::filesystem::path& partial, const std::filesystem::path& final_name);
 
  private:
   std::filesystem::path final_;
