@@ -2,11 +2,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <limits>
-#include <map>
 #include <stdexcept>
 #include <string_view>
 #include <vector>
@@ -19,6 +16,7 @@
 #include "base/files/hdf5.h"
 #include "base/stop_signal.h"
 #include "base/units.h"
+#include "data/dataset/document_lengths.h"
 #include "data/dataset/manifest.h"
 #include "data/dataset/sample_shard.h"
 #include "data/dataset/shard.h"
@@ -233,40 +231,12 @@ void print_samples(const fs::path& directory, const data::Manifest& manifest, da
   }
 }
 
-/// Lengths of a split's documents: the least, some quantiles and the longest, end-of-text tokens included. One shard's
-/// lengths are in memory at a time: the quantiles are those of a histogram of 64 steps an octave, so to 1 %.
-void print_lengths(const fs::path& directory, const data::Manifest& manifest, data::Split split) {
-  std::map<int, std::int64_t> histogram;
-  std::int64_t documents = 0;
-  std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
-  std::int64_t longest = 0;
-  constexpr double steps = 64;
-  for (const auto& entry : manifest.shards(split)) {
-    const auto offsets = data::ShardReader(directory / entry.file).document_offsets();
-    for (std::size_t i = 0; i + 1 < offsets.size(); ++i, ++documents) {
-      const auto length = offsets[i + 1] - offsets[i];
-      shortest = std::min(shortest, length);
-      longest = std::max(longest, length);
-      ++histogram[static_cast<int>(
-          std::lround(steps * std::log2(static_cast<double>(std::max<std::int64_t>(length, 1)))))];
-    }
-  }
-  if (documents == 0) return;
-  const auto quantile = [&](double share) {
-    std::int64_t seen = 0;
-    for (const auto& [step, count] : histogram) {
-      seen += count;
-      if (static_cast<double>(seen) >= share * static_cast<double>(documents)) {
-        return std::clamp(static_cast<std::int64_t>(std::lround(std::exp2(step / steps))), shortest, longest);
-      }
-    }
-    return longest;
-  };
+void print_lengths(const data::DocumentLengths& lengths) {
+  if (lengths.documents == 0) return;
   fmt::print(
       "           lengths {} (least), {} (tenth), {} (median), {} (nine tenths), {} (greatest), mean "
       "{:.1f}\n",
-      shortest, quantile(0.1), quantile(0.5), quantile(0.9), longest,
-      static_cast<double>(manifest.tokens(split)) / static_cast<double>(documents));
+      lengths.shortest, lengths.tenth, lengths.median, lengths.nine_tenths, lengths.longest, lengths.mean);
 }
 
 /// Bytes of the shards' tokens, or of their samples' inputs and labels, as they are read.
@@ -309,7 +279,7 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
     }
     fmt::print("{:<10} {}, {}, {}\n", data::to_string(each), counted(manifest.tokens(each), "token"),
                counted(manifest.documents(each), "document"), counted(shards, "shard"));
-    if (!quick) print_lengths(path, manifest, each);
+    if (!quick) print_lengths(data::document_lengths(path, manifest, each));
   }
   if (!manifest.encode.empty()) fmt::print("encoded    prompts and completions {}\n", manifest.encode);
   std::fflush(stdout);

@@ -144,17 +144,6 @@ std::string check_fits(const config::JobConfig& job, const SubmitArguments& args
                      plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
 }
 
-/// A second job in the same run directory would wait in the queue only to fail there.
-void check_not_queued(const fs::path& note) {
-  if (!fs::exists(note)) return;
-  std::string job = read_whole_file(note);
-  job.erase(job.find_last_not_of('\n') + 1);
-  const std::string state = slurm::state_of(job);
-  if (!state.empty())
-    fail("{}: job {} of this run is in the queue already ({}); wait for it, or scancel {}",
-         note.parent_path().string(), job, state, job);
-}
-
 std::string describe(const config::JobConfig& job, const slurm::Resources& r, const train::Outlook& start) {
   const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
   return fmt::format("{}: {}, {} parameters, {}\n{} x {} = {}; batch {} = {} x {} of {}\n", job.job.directory,
@@ -185,7 +174,7 @@ void submit(const config::JobConfig& job, const slurm::BatchScript& script) {
   }
   NewDirectories made(run, "job.directory");
   const FileLock one_at_a_time(run / ".submit.lock", run, "`ratplus submit`", FileLock::After::remove);
-  check_not_queued(note);
+  slurm::check_not_queued(note);
   write_whole_file(script.job_file, config::to_toml(job));
   write_whole_file(file, script.text());
   const std::string number = slurm::submit(file);

@@ -1,6 +1,4 @@
 #include "data/prepare/unit_file.h"
-#include "base/json_dump.h"
-
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include "base/error.h"
 #include "base/files/byte_stream.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
 #include "base/parse_json.h"
 
 namespace ratplus::data {

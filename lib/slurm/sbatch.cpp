@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/files/pending_file.h"
 
 namespace ratplus::slurm {
 namespace {
@@ -114,6 +115,16 @@ std::string submit(const std::filesystem::path& script) {
 std::string state_of(const std::string& job) {
   const Finished squeue = run({"squeue", "--noheader", "--jobs=" + job, "--format=%T"});
   return squeue.status == 0 ? squeue.output : "";
+}
+
+void check_not_queued(const std::filesystem::path& note) {
+  if (!std::filesystem::exists(note)) return;
+  std::string job = read_whole_file(note);
+  job.erase(job.find_last_not_of('\n') + 1);
+  const std::string state = state_of(job);
+  if (!state.empty())
+    fail("{}: job {} of this run is in the queue already ({}); wait for it, or scancel {}",
+         note.parent_path().string(), job, state, job);
 }
 
 }  // namespace ratplus::slurm

@@ -85,6 +85,19 @@ TEST_CASE("a job's state is squeue's word, and empty where there is no such job"
   CHECK(slurm::state_of("4711").empty());
 }
 
+TEST_CASE("a run whose job is in the queue is refused, and one whose job has gone is not") {
+  const Commands commands;
+  const auto note = commands / "submitted.job";
+  commands.make("squeue", "[ \"$2\" = --jobs=4711 ] && echo PENDING");
+  const auto refusal = [&] { return message_of([&] { slurm::check_not_queued(note); }); };
+  CHECK(refusal() == "");
+  write_whole_file(note, "4711\n");
+  CHECK(contains(refusal(),
+                 "job 4711 of this run is in the queue already (PENDING); wait for it, or scancel 4711"));
+  write_whole_file(note, "4712\n");
+  CHECK(refusal() == "");
+}
+
 TEST_CASE("a long answer on both streams does not block") {
   const Commands commands;
   commands.make(
