@@ -114,7 +114,6 @@ void CudaOps::compute(const operation::Matmul& call) {
   const Tensor &c = call.c, &a = call.a, &b = call.b;
   const MatmulOptions& options = call.options;
   const char* op = "matmul";
-  const bool f32_out = c.dtype() == DType::f32;
   const std::int64_t m = c.size(0), n = c.size(1), k = options.transpose_a ? a.size(0) : a.size(1);
   if (m == 0 || n == 0) return;
   if (k == 0) {

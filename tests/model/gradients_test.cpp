@@ -190,7 +190,7 @@ TEST_CASE("the gradient of a model with mixers of both kinds equals central diff
   session::Session session({.model = config,
                             .shapes = {2, window},
                             .optimizer = {},
-                            .device = DeviceKind::cpu,
+                            .device = modes().front().device,
                             .precision = DType::f32,
                             .threads = 1},
                            world());

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/pattern.h"
 #include "lib/model/parameters.h"
 
 namespace fs = std::filesystem;
