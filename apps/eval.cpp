@@ -43,10 +43,10 @@ With --tokens, the logits and the loss of every token of FILE: text with one seq
 numbers a line, all of the same length; OUT.h5 has a group for each pattern.
 A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the last 256 tokens
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
-a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that a command prints, such as
+a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name of a pattern that a command prints, such as
 'hybrid(64,0,0 x 12, dense x 12)' or "D = 16, I = 4", can be given back.
-Of samples with labels (`ratplus samples`), each held-out sample is a sequence; beside the loss stand the
-share of the counted tokens whose logit is the largest, and of the completions all of whose are.
+With samples with labels (`ratplus samples`), each held-out sample is a sequence, and two accuracies follow
+the loss: the share of counted tokens with the largest logit, and of completions all of whose tokens have it.
 
 )";
 
@@ -125,10 +125,9 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// What to evaluate, from the arguments and, where they are silent, from the checkpoint's own job, or else from a job's
-/// defaults.
+/// The subject of an evaluation: from the arguments, else from the checkpoint's job, else from a job's defaults.
 struct Evaluation {
-  std::shared_ptr<weights::Source> source;
+  std::shared_ptr<weights::WeightsSource> source;
   config::JobConfig job;
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;
@@ -186,7 +185,7 @@ void require_writable_name(const char* option, const std::string& file) {
 }
 
 /// The held-out sequences of a dataset.
-struct HeldOut {
+struct EvaluationData {
   evaluation::ValidationSettings settings;
   data::Manifest manifest;
 
@@ -194,9 +193,9 @@ struct HeldOut {
   std::unique_ptr<evaluation::Validator> validator(const parallel::World& world) const;
 };
 
-std::unique_ptr<evaluation::Validator> HeldOut::validator(const parallel::World& world) const {
+std::unique_ptr<evaluation::Validator> EvaluationData::validator(const parallel::World& world) const {
   if (!has_samples()) return std::make_unique<evaluation::Validator>(settings, manifest, world);
-  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
+  const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
@@ -208,20 +207,20 @@ std::unique_ptr<evaluation::Validator> HeldOut::validator(const parallel::World&
                                                  world);
 }
 
-void check_dataset(const Evaluation& e, const HeldOut& held_out) {
-  const auto& directory = held_out.settings.dataset;
+void check_dataset(const Evaluation& e, const EvaluationData& dataset) {
+  const auto& directory = dataset.settings.dataset;
   const auto& info = e.info();
-  if (held_out.manifest.vocab_size != info.model.vocab_size) {
+  if (dataset.manifest.vocab_size != info.model.vocab_size) {
     fail("{}: its vocabulary has {} tokens, the model's {}; prepare the text with the model's tokenizer",
-         directory.string(), held_out.manifest.vocab_size, info.model.vocab_size);
+         directory.string(), dataset.manifest.vocab_size, info.model.vocab_size);
   }
-  if (!info.tokenizer.empty() && held_out.manifest.tokenizer != info.tokenizer) {
+  if (!info.tokenizer.empty() && dataset.manifest.tokenizer != info.tokenizer) {
     fail("{}: tokenized by {}, the model was trained with {}; prepare the text with the model's tokenizer",
-         directory.string(), held_out.manifest.tokenizer, info.tokenizer);
+         directory.string(), dataset.manifest.tokenizer, info.tokenizer);
   }
 }
 
-HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
+EvaluationData find_data(const EvalArguments& args, const Evaluation& e) {
   if (!args.json.empty()) require_writable_name("--json", args.json);
   if (args.data.empty() && e.info().job.empty()) {
     fail("{}: does not say which data it was trained on; give --data DIR, or --tokens FILE",
@@ -232,22 +231,22 @@ HeldOut find_data(const EvalArguments& args, const Evaluation& e) {
          e.info().directory.string(), counted(e.job.data.sources.size(), "dataset"),
          e.job.data.all_sources().front().directory);
   }
-  HeldOut held_out;
-  auto& settings = held_out.settings;
+  EvaluationData dataset;
+  auto& settings = dataset.settings;
   settings.dataset = args.data.empty() ? e.job.data.directory : args.data;
   settings.split = data::parse_split(args.split);
   settings.sequence_length = args.sequence_length > 0 ? args.sequence_length : e.job.data.sequence_length;
   settings.sequences = args.sequences > 0 ? args.sequences : std::numeric_limits<std::int64_t>::max();
-  held_out.manifest = data::read_manifest(settings.dataset);
-  if (held_out.has_samples()) {
-    const auto length = held_out.manifest.sample_length;
+  dataset.manifest = data::read_manifest(settings.dataset);
+  if (dataset.has_samples()) {
+    const auto length = dataset.manifest.sample_length;
     if (args.sequence_length > 0 && args.sequence_length != length)
       fail("--sequence-length {}: {} holds samples of {} inputs; leave --sequence-length out",
            args.sequence_length, settings.dataset.string(), length);
     settings.sequence_length = length;
   }
-  check_dataset(e, held_out);
-  return held_out;
+  check_dataset(e, dataset);
+  return dataset;
 }
 
 void write_json(const std::string& file, const Evaluation& e, const evaluation::ValidationSettings& settings,
@@ -287,15 +286,15 @@ void print_scores(const Evaluation& e, const std::vector<evaluation::PatternScor
 }
 
 int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel::World& world) {
-  HeldOut held_out;
-  world.agree([&] { held_out = find_data(args, e); });
-  const auto& settings = held_out.settings;
+  EvaluationData dataset;
+  world.agree([&] { dataset = find_data(args, e); });
+  const auto& settings = dataset.settings;
   session::Session session(
       session_settings(e, {e.micro_batch, settings.sequence_length}, args.threads, world), world);
   std::unique_ptr<evaluation::Validator> validator;
   world.agree([&] {
     weights::load(*e.source, session.store(), session.ops());
-    validator = held_out.validator(world);
+    validator = dataset.validator(world);
   });
   session.store().publish_masters();
   ProgressLine progress;
@@ -312,12 +311,11 @@ int evaluate_data(const EvalArguments& args, const Evaluation& e, const parallel
   if (!world.root()) return 0;
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), held_out.has_samples() ? "sample" : "sequence"),
-             counted(settings.sequence_length, held_out.has_samples() ? "input" : "token"),
+             counted(validator->sequences(), dataset.has_samples() ? "sample" : "sequence"),
+             counted(settings.sequence_length, dataset.has_samples() ? "input" : "token"),
              settings.dataset.string(), data::to_string(settings.split));
   if (e.info().tokenizer.empty())
-    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n",
-               held_out.manifest.tokenizer);
+    fmt::print("its tokenizer is not known; assuming the dataset's ({})\n", dataset.manifest.tokenizer);
   print_scores(e, scores);
   return 0;
 }

@@ -43,7 +43,7 @@ void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
 /// Throws Error naming the file.
 std::string read_whole_file(const std::filesystem::path& file);
 
-/// What the user can do about an errno value met while writing, to end a message with ("" where nothing is
+/// The way out for an errno value of a write, as the end of a message ("" where nothing is
 /// known).
 const char* write_advice(int error_number);
 

@@ -48,7 +48,7 @@ void with_way_out(const Info& info, const std::function<void()>& load) {
   try {
     load();
   } catch (const Error& error) {
-    fail("{}\nWithout {} a resumed run goes on from the checkpoint before it: remove or move it",
+    fail("{}\nWithout {} a resumed run continues from the checkpoint before it: remove or move it",
          error.what(), info.directory.string());
   }
 }

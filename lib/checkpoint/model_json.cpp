@@ -1,18 +1,19 @@
 #include "lib/checkpoint/model_json.h"
 
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "base/error.h"
-#include "lib/config/keys.h"
+#include "lib/model/config_fields.h"
 
 namespace ratplus::checkpoint {
 
 using Json = nlohmann::ordered_json;
 
 Json to_json(const model::ModelConfig& m) {
-  return {{"layers", m.layers},         {"width", m.width},           {"head_dim", m.head_dim},
-          {"vocab_size", m.vocab_size}, {"recurrence", m.recurrence}, {"rope_base", m.rope_base},
-          {"norm_eps", m.norm_eps},     {"init_std", m.init_std}};
+  Json json;
+  model::for_each_field(m, [&](const char* name, const auto& field, const auto&) { json[name] = field; });
+  return json;
 }
 
 std::int64_t integer_from_json(const Json& json, const char* key, const std::filesystem::path& file) {
@@ -25,28 +26,22 @@ std::int64_t integer_from_json(const Json& json, const char* key, const std::fil
 
 model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& file) {
   model::ModelConfig m;
-  m.layers = integer_from_json(j, "layers", file);
-  m.width = integer_from_json(j, "width", file);
-  m.head_dim = integer_from_json(j, "head_dim", file);
-  m.vocab_size = integer_from_json(j, "vocab_size", file);
-  j.at("recurrence").get_to(m.recurrence);
-  j.at("rope_base").get_to(m.rope_base);
-  j.at("norm_eps").get_to(m.norm_eps);
-  j.at("init_std").get_to(m.init_std);
+  model::for_each_field(m, [&](const char* name, auto& field, const auto&) {
+    if constexpr (std::is_same_v<decltype(field), std::int64_t&>) {
+      field = integer_from_json(j, name, file);
+    } else {
+      j.at(name).get_to(field);
+    }
+  });
   check_model(m, file);
   return m;
 }
 
 void check_model(const model::ModelConfig& m, const std::filesystem::path& file) {
-  config::JobConfig job;
-  job.model = m;
   bool sane = true;
-  config::for_each_key(job,
-                       [&](std::string_view section, const char*, const auto& field, const auto& allowed) {
-                         if constexpr (requires { allowed.contains(field); }) {
-                           if (section == "model") sane = sane && allowed.contains(field);
-                         }
-                       });
+  model::for_each_field(m, [&](const char*, const auto& field, const auto& allowed) {
+    if constexpr (requires { allowed.contains(field); }) sane = sane && allowed.contains(field);
+  });
   if (!sane || m.width % m.head_dim != 0) {
     fail("{}: its model's sizes are impossible; the file is damaged", file.string());
   }

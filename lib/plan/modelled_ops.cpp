@@ -49,8 +49,8 @@ const char* to_string(Part part) {
   return "?";
 }
 
-ModelledOps::ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, Timeline& timeline)
-    : gpu_(gpu), compute_(compute), deterministic_(deterministic), pace_(pace), timeline_(timeline) {}
+ModelledOps::ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, ModelledTime& time)
+    : gpu_(gpu), compute_(compute), deterministic_(deterministic), pace_(pace), time_(time) {}
 
 std::unique_ptr<Stopwatch> ModelledOps::make_stopwatch() {
   require(false, "a stopwatch of operations that are only counted");
@@ -65,7 +65,7 @@ void ModelledOps::spend(Part part, double operations, double bytes, double secon
   work.bytes += bytes;
   const double taken = (seconds + speeds::between_operations) / pace_;
   work.seconds += taken;
-  timeline_.compute(taken);
+  time_.compute(taken);
 }
 
 /// One pass over memory, at this share of a copy's bandwidth.

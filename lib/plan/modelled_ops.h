@@ -11,7 +11,7 @@
 
 #include "kernels/ops.h"
 #include "lib/plan/cluster.h"
-#include "lib/plan/timeline.h"
+#include "lib/plan/modelled_time.h"
 
 namespace ratplus::plan {
 
@@ -31,7 +31,7 @@ enum class Part {
 inline constexpr int part_count = 10;
 const char* to_string(Part part);
 
-/// What operations do: of one part, or all.
+/// Work of operations: of one part, or all.
 struct Work {
   double operations = 0;  ///< that are carried out, what is made again included
   double bytes = 0;       ///< read from memory and written
@@ -41,7 +41,7 @@ struct Work {
 class ModelledOps final : public Ops {
  public:
   /// pace: 1, or less for a GPU that is slower than others of its kind.
-  ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, Timeline& timeline);
+  ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, ModelledTime& time);
 
   /// Since the beginning.
   const std::array<Work, part_count>& work() const { return work_; }
@@ -102,9 +102,9 @@ class ModelledOps final : public Ops {
   DType compute_;
   bool deterministic_;
   double pace_;
-  Timeline& timeline_;
+  ModelledTime& time_;
   std::array<Work, part_count> work_{};
-  /// Of patterns seen, by dilation, window, sinks and tokens.
+  /// Attended pairs of the patterns seen, by dilation, window, sinks and tokens.
   std::map<std::array<std::int64_t, 4>, double> pairs_;
 };
 

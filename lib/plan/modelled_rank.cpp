@@ -8,14 +8,14 @@ namespace ratplus::plan {
 
 ModelledRank::ModelledRank(const session::SessionSettings& settings, const Cluster& cluster)
     : ops_(*cluster.gpu, settings.precision, settings.deterministic,
-           cluster.ranks() > 1 ? speeds::slowest : 1, timeline_),
+           cluster.ranks() > 1 ? speeds::slowest : 1, time_),
       arena_(ops_.device()),
       board_("", 1, 0),
       watchdog_({}, 1, board_) {
   const auto& parallel = settings.parallel;
   groups_.mesh = parallel::make_mesh(cluster.rank_nodes(), 0, parallel.shard, parallel.shard_group);
-  auto shards = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.shard_ranks);
-  auto replicas = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.replica_ranks);
+  auto shards = std::make_unique<ModelledCommunicator>(time_, cluster, groups_.mesh.shard_ranks);
+  auto replicas = std::make_unique<ModelledCommunicator>(time_, cluster, groups_.mesh.replica_ranks);
   shards_ = shards.get();
   replicas_ = replicas.get();
   groups_.shards = std::move(shards);

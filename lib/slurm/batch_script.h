@@ -9,13 +9,13 @@
 
 namespace ratplus::slurm {
 
-/// What starts the ranks inside the job.
+/// The launcher of the ranks inside the job.
 enum class Launcher { srun, mpirun };
 const char* to_string(Launcher launcher);
 /// Throws Error that lists the names.
 Launcher parse_launcher(std::string_view name);
 
-/// What is asked of Slurm; what is empty or 0 is left to the cluster's own settings.
+/// Resources of a Slurm job; those that are empty or 0 are left to the cluster's settings.
 struct Resources {
   int nodes = 1;
   int ranks_per_node = 1;
@@ -25,7 +25,7 @@ struct Resources {
   std::string partition;
   std::string account;
   std::string after;              ///< a job that must have succeeded before this one starts
-  int stop_before = 300;          ///< seconds before the end of `time` at which ranks are told to save
+  int stop_before = 300;          ///< seconds before the end of `time` at which ranks begin to save
   std::vector<std::string> more;  ///< other options of sbatch, "--constraint=nvlink"
 
   int ranks() const { return nodes * ranks_per_node; }
@@ -47,7 +47,7 @@ struct BatchScript {
   Resources resources;
 
   /// The script: settings, then jobs/slurm/batch.sh, which stops, saves and queues again, then `train`. It needs nothing
-  /// of the repository. Throws Error for a path that cannot stand in a #SBATCH line.
+  /// of the repository. Throws Error for a path that a #SBATCH line cannot hold.
   std::string text() const;
 };
 

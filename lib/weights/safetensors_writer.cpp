@@ -33,7 +33,7 @@ SafetensorsHeader header_of(const Parameters& parameters, const checkpoint::Info
   return header;
 }
 
-void write_file(Source& source, const Parameters& parameters, const PendingFile& pending,
+void write_file(WeightsSource& source, const Parameters& parameters, const PendingFile& pending,
                 const ExportOptions& options) {
   ByteWriter out(pending.path(), pending.final_name());
   out.write(write_safetensors_header(header_of(parameters, exported_info(source, options))));
@@ -59,13 +59,13 @@ std::vector<Parameters> shards_of(const Parameters& parameters, std::int64_t mos
 
 }  // namespace
 
-void write_safetensors(Source& source, const fs::path& file, const ExportOptions& options) {
+void write_safetensors(WeightsSource& source, const fs::path& file, const ExportOptions& options) {
   PendingFile pending(file);
   write_file(source, parameters_of(source, options), pending, options);
   pending.commit();
 }
 
-void write_sharded_safetensors(Source& source, const fs::path& index, const ExportOptions& options) {
+void write_sharded_safetensors(WeightsSource& source, const fs::path& index, const ExportOptions& options) {
   const auto shards = shards_of(parameters_of(source, options), options.shard_bytes);
   std::string name = index.filename().string();
   name.resize(name.size() - std::string_view(safetensors_index_suffix).size());
