@@ -121,7 +121,7 @@ TEST_CASE("the job's number is told apart from what a site's plugins say") {
   CAPTURE(result.output);
   CHECK(result.status == 1);
   CHECK(test::contains(result.output, "printed no job number"));
-  CHECK(test::contains(result.output, "sbatch says: charged to: you\n99 hours are left"));
+  CHECK(test::contains(result.output, "sbatch printed: charged to: you\n99 hours are left"));
   CHECK(!fs::exists(note));
 }
 
