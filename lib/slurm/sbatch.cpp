@@ -106,7 +106,8 @@ std::string submit(const std::filesystem::path& script) {
   const std::string number = job_number(sbatch.output);
   if (number.empty()) {
     fail(
-        "{}: sbatch printed no job number; squeue --me shows whether the job is in the queue. sbatch printed: {}",
+        "{}: sbatch printed no job number; squeue --me shows whether the job is in the queue. sbatch "
+        "printed: {}",
         script.string(), all_text(sbatch));
   }
   return number;
