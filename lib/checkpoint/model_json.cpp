@@ -1,6 +1,7 @@
 #include "lib/checkpoint/model_json.h"
 
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "base/error.h"
 #include "lib/config/keys.h"
@@ -68,8 +69,6 @@ model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& f
 }
 
 void check_model(const model::ModelConfig& m, const std::filesystem::path& file) {
-  config::JobConfig job;
-  job.model = m;
   bool sane = true;
   config::for_each_key(job,
                        [&](std::string_view section, const char*, const auto& field, const auto& allowed) {

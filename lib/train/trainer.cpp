@@ -114,9 +114,9 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   auto hosts = world.all(world.host());
   if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
-    HeldOut held_out = validation_samples(job, data_);
+    ValidationSamples validation = validation_samples(job, data_);
     validator_ = std::make_unique<evaluation::Validator>(
-        std::move(held_out.samples), held_out.count,
+        std::move(validation.samples), validation.count,
         data_.manifest.sample_length > 0 ? evaluation::Validated::labelled : evaluation::Validated::text,
         world);
   });
@@ -189,7 +189,7 @@ std::string Trainer::keep_progress() {
   } catch (const parallel::AgreedError& error) {
     return fmt::format("; the state after step {} could not be saved either: {}", step_, error.what());
   }
-  return fmt::format("; the state after step {} is saved: --resume goes on from there", step_);
+  return fmt::format("; the state after step {} is saved: --resume continues from it", step_);
 }
 
 Outcome Trainer::train() {
@@ -381,7 +381,7 @@ void Trainer::write_metrics(const Metrics& metrics) {
   if (trouble.empty() != said_unwritten_.empty()) {
     listener_.on_warning(trouble.empty()
                              ? "the lines that waited for room are written"
-                             : trouble + "; training goes on, and these lines are kept and tried again");
+                             : trouble + "; training continues, and these lines are kept and tried again");
   }
   said_unwritten_ = trouble;
 }
