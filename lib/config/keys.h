@@ -83,15 +83,9 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("job", "pattern", job.pattern, Any{});
   visit("job", "joint_pattern", job.joint_pattern, Any{});
 
-  auto& model = config.model;
-  visit("model", "layers", model.layers, IntegerRange{1, 10'000});
-  visit("model", "width", model.width, IntegerRange{2, 1'000'000});
-  visit("model", "head_dim", model.head_dim, IntegerRange{2, 1'000'000});
-  visit("model", "vocab_size", model.vocab_size, IntegerRange{2, int_max});
-  visit("model", "mixer", model.mixers, Any{});
-  visit("model", "rope_base", model.rope_base, positive);
-  visit("model", "norm_eps", model.norm_eps, positive);
-  visit("model", "init_std", model.init_std, positive);
+  model::for_each_field(config.model, [&](const char* key, auto& field, const auto& allowed) {
+    visit("model", key, field, allowed);
+  });
 
   auto& data = config.data;
   visit("data", "directory", data.directory, Any{});

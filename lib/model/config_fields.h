@@ -24,7 +24,7 @@ void for_each_member(Visit&& visit) {
   visit("width", &ModelConfig::width, IntegerRange{2, 1'000'000}, FieldUse::weights);
   visit("head_dim", &ModelConfig::head_dim, IntegerRange{2, 1'000'000}, FieldUse::weights);
   visit("vocab_size", &ModelConfig::vocab_size, IntegerRange{2, int_max}, FieldUse::weights);
-  visit("recurrence", &ModelConfig::recurrence, Any{}, FieldUse::weights);
+  visit("mixer", &ModelConfig::mixers, Any{}, FieldUse::weights);
   visit("rope_base", &ModelConfig::rope_base, positive_range, FieldUse::weights);
   visit("norm_eps", &ModelConfig::norm_eps, positive_range, FieldUse::weights);
   visit("init_std", &ModelConfig::init_std, positive_range, FieldUse::initial_weights);

@@ -14,6 +14,7 @@
 #include "base/resident_memory.h"
 #include "base/stop_signal.h"
 #include "kernels/datasheet.h"
+#include "lib/model/config_fields.h"
 #include "lib/model/mixers.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
@@ -31,18 +32,18 @@ double now() {
 /// Names the keys of [model] in which a checkpoint differs.
 void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wanted) {
   std::string differences;
-  const auto compare = [&](const char* key, auto job, auto stored) {
-    if (job != stored)
-      differences +=
-          fmt::format("{}model.{} = {}, it has {}", differences.empty() ? "" : "; ", key, job, stored);
+  const auto text_of = [](const model::ModelConfig& model, auto member) {
+    if constexpr (std::is_same_v<decltype(member), std::vector<model::MixerConfig> model::ModelConfig::*>) {
+      return model::describe_mixers(model);
+    } else {
+      return fmt::format("{}", model.*member);
+    }
   };
-  compare("layers", wanted.layers, info.model.layers);
-  compare("width", wanted.width, info.model.width);
-  compare("head_dim", wanted.head_dim, info.model.head_dim);
-  compare("vocab_size", wanted.vocab_size, info.model.vocab_size);
-  compare("mixer", model::describe_mixers(wanted), model::describe_mixers(info.model));
-  compare("rope_base", wanted.rope_base, info.model.rope_base);
-  compare("norm_eps", wanted.norm_eps, info.model.norm_eps);
+  model::for_each_member([&](const char* key, auto member, const auto&, model::FieldUse use) {
+    if (use != model::FieldUse::weights || wanted.*member == info.model.*member) return;
+    differences += fmt::format("{}model.{} = {}, it has {}", differences.empty() ? "" : "; ", key,
+                               text_of(wanted, member), text_of(info.model, member));
+  });
   if (differences.empty()) return;
   fail("{}: holds another model than the job's: {}; change the job's [model] section, or leave it out",
        info.directory.string(), differences);
