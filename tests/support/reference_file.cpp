@@ -29,7 +29,7 @@ model::ModelConfig model_of(const hdf5::Group& group) {
   config.head_dim = group.integer_attribute("head_dim");
   config.vocab_size = group.integer_attribute("vocab_size");
   config.mixers = {{group.integer_attribute("recurrence") != 0 ? model::MixerKind::ratplus
-                                                              : model::MixerKind::gated_attention}};
+                                                               : model::MixerKind::gated_attention}};
   config.rope_base = group.real_attribute("rope_base");
   config.norm_eps = group.real_attribute("norm_eps");
   return config;
