@@ -248,6 +248,9 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
       }
     }
     float e[n], k_state[n], dk_out[n], dv_out[n], df_out[n];
+    float k_first[n],
+        v_first[n];  // the carry for the state before the sequence: a product of its own, so that the one
+                     // of k_carry and v_carry is fused as it is where no such carry is wanted
     rotation[i].turn_back(e, dk[i]);
     rotation[i + 1].turn_back(k_state, k_before[i]);
 #pragma unroll
@@ -257,6 +260,8 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
       const float dg = s_k * (k_state[j] - k[i][j]) + s_v * (v_before[i][j] - v[i][j]);
       k_carry[j] = g * s_k;
       v_carry[j] = g * s_v;
+      k_first[j] = __fmul_rn(g, s_k);
+      v_first[j] = __fmul_rn(g, s_v);
       dk_out[j] = s_k - k_carry[j];  // (1 - g) s
       dv_out[j] = s_v - v_carry[j];
       df_out[j] = dg * (g * (1.0f - g));
@@ -264,7 +269,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
     store_pairs<pairs>(dk_rows[t], half, dk_out);
     store_pairs<pairs>(dv_rows[t], half, dv_out);
     store_pairs<pairs>(df_rows[t], half, df_out);
-    if (t == 0) store_state(a.scan, a.sizes, lane, k_carry, v_carry);
+    if (t == 0) store_state(a.scan, a.sizes, lane, k_first, v_first);
   }
 }
 

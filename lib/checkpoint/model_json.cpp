@@ -13,6 +13,12 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
+/// Whether one mixer serves all layers and is RAT+ or its baseline: earlier versions know these as "recurrence".
+bool known_before(const std::vector<model::MixerConfig>& mixers) {
+  const auto is = [&](model::MixerKind kind) { return mixers == std::vector<model::MixerConfig>{{kind}}; };
+  return is(model::MixerKind::ratplus) || is(model::MixerKind::gated_attention);
+}
+
 /// A name for all layers, or a list of one a layer.
 Json to_json(const std::vector<model::MixerConfig>& mixers) {
   Json names = Json::array();
@@ -20,7 +26,6 @@ Json to_json(const std::vector<model::MixerConfig>& mixers) {
   return mixers.size() == 1 ? names.front() : names;
 }
 
-/// Descriptions of before have "recurrence", which one mixer for all layers has or has not.
 std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::filesystem::path& file) {
   if (!j.contains("mixer")) {
     return {{j.at("recurrence").get<bool>() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
@@ -44,7 +49,11 @@ Json to_json(const model::ModelConfig& m) {
   Json json;
   model::for_each_field(m, [&](const char* name, const auto& field, const auto&) {
     if constexpr (std::is_same_v<decltype(field), const std::vector<model::MixerConfig>&>) {
-      json[name] = to_json(field);
+      if (known_before(field)) {  // in their words, so that they read such files
+        json["recurrence"] = field.front().kind == model::MixerKind::ratplus;
+      } else {
+        json[name] = to_json(field);
+      }
     } else {
       json[name] = field;
     }

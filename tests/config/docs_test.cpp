@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "lib/config/keys.h"
+#include "lib/model/mixers.h"
 #include "tests/config/cases.h"
 
 namespace ratplus::config {
@@ -31,6 +32,13 @@ Column column(bool, Any) {
 }
 Column column(const std::string&, Any) {
   return {"string", ""};
+}
+Column column(const std::vector<model::MixerConfig>&, Any) {
+  std::string names;
+  model::for_each_mixer([&]<typename M>(std::type_identity<M>) {
+    names += fmt::format("{}`\"{}\"`", names.empty() ? "" : ", ", M::name);
+  });
+  return {"mixer, or list of one a layer", names};
 }
 Column column(double, const RealRange& range) {
   return {"number", describe(range)};

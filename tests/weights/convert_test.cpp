@@ -326,7 +326,7 @@ TEST_CASE("the metadata of safetensors holds the model") {
   const auto model = nlohmann::json::parse(header.metadata.at("ratplus")).at("model");
   CHECK(model.at("head_dim") == 4);
   CHECK(model.at("layers") == 2);
-  CHECK(model.at("mixer") == "ratplus");
+  CHECK(model.at("recurrence") == true);
 }
 
 TEST_CASE("safetensors: a NUL byte in the header, at which a parser may end, is damage") {
