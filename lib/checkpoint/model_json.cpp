@@ -1,5 +1,7 @@
 #include "lib/checkpoint/model_json.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -12,11 +14,20 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-/// A name for all layers, or a list of one a layer.
+/// A mixer's name, or, with sizes, an object of its kind and them.
+Json to_json(const model::MixerConfig& mixer) {
+  const auto sizes = model::sizes_of(mixer.kind);
+  if (sizes.empty()) return model::to_string(mixer.kind);
+  Json json = {{"kind", model::to_string(mixer.kind)}};
+  for (const auto& size : sizes) json[size.name] = mixer.*size.field;
+  return json;
+}
+
+/// One for all layers, or a list of one a layer.
 Json to_json(const std::vector<model::MixerConfig>& mixers) {
-  Json names = Json::array();
-  for (const auto& mixer : mixers) names.push_back(model::to_string(mixer.kind));
-  return mixers.size() == 1 ? names.front() : names;
+  Json list = Json::array();
+  for (const auto& mixer : mixers) list.push_back(to_json(mixer));
+  return mixers.size() == 1 ? list.front() : list;
 }
 
 /// Descriptions of before have "recurrence", which one mixer for all layers has or has not.
@@ -25,9 +36,15 @@ std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::files
     return {{j.at("recurrence").get<bool>() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
   }
   const auto read = [&](const Json& value) {
-    model::MixerConfig mixer;
-    const auto name = value.get<std::string>();
-    if (model::parse_mixer(name, mixer.kind)) return mixer;
+    model::MixerKind kind{};
+    const auto name = (value.is_object() ? value.at("kind") : value).get<std::string>();
+    if (model::parse_mixer(name, kind)) {
+      auto mixer = model::default_mixer(kind);
+      for (const auto& size : model::sizes_of(kind)) {
+        if (value.is_object()) mixer.*size.field = integer_from_json(value, size.name, file);
+      }
+      return mixer;
+    }
     fail("{}: its model has the mixer \"{}\", which this version does not know", file.string(), name);
   };
   const Json& mixer = j.at("mixer");
@@ -40,9 +57,14 @@ std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::files
 }  // namespace
 
 Json to_json(const model::ModelConfig& m) {
-  return {{"layers", m.layers},         {"width", m.width},           {"head_dim", m.head_dim},
-          {"vocab_size", m.vocab_size}, {"mixer", to_json(m.mixers)}, {"rope_base", m.rope_base},
-          {"norm_eps", m.norm_eps},     {"init_std", m.init_std}};
+  Json json = {{"layers", m.layers}, {"width", m.width}, {"head_dim", m.head_dim}};
+  if (m.kv_heads != 0) json["kv_heads"] = m.kv_heads;
+  json["vocab_size"] = m.vocab_size;
+  json["mixer"] = to_json(m.mixers);
+  json["rope_base"] = m.rope_base;
+  json["norm_eps"] = m.norm_eps;
+  json["init_std"] = m.init_std;
+  return json;
 }
 
 std::int64_t integer_from_json(const Json& json, const char* key, const std::filesystem::path& file) {
@@ -58,6 +80,7 @@ model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& f
   m.layers = integer_from_json(j, "layers", file);
   m.width = integer_from_json(j, "width", file);
   m.head_dim = integer_from_json(j, "head_dim", file);
+  if (j.contains("kv_heads")) m.kv_heads = integer_from_json(j, "kv_heads", file);
   m.vocab_size = integer_from_json(j, "vocab_size", file);
   m.mixers = mixers_from_json(j, file);
   j.at("rope_base").get_to(m.rope_base);
@@ -81,6 +104,8 @@ void check_model(const model::ModelConfig& m, const std::filesystem::path& file)
   if (!sane || m.width % m.head_dim != 0 || !mixers_fit) {
     fail("{}: its model's sizes are impossible; the file is damaged", file.string());
   }
+  model::check_sizes(m, fmt::format("{}: its mixer", file.string()),
+                     fmt::format("{}: its kv_heads", file.string()));
 }
 
 }  // namespace ratplus::checkpoint

@@ -110,6 +110,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("model", "layers", model.layers, IntegerRange{1, 10'000});
   visit("model", "width", model.width, IntegerRange{2, 1'000'000});
   visit("model", "head_dim", model.head_dim, IntegerRange{2, 1'000'000});
+  visit("model", "kv_heads", model.kv_heads, IntegerRange{0, 1'000'000});
   visit("model", "vocab_size", model.vocab_size, IntegerRange{2, int_max});
   visit("model", "mixer", model.mixers, Any{});
   visit("model", "rope_base", model.rope_base, positive);

@@ -39,6 +39,7 @@ void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wa
   compare("layers", wanted.layers, info.model.layers);
   compare("width", wanted.width, info.model.width);
   compare("head_dim", wanted.head_dim, info.model.head_dim);
+  compare("kv_heads", wanted.key_heads(), info.model.key_heads());
   compare("vocab_size", wanted.vocab_size, info.model.vocab_size);
   compare("mixer", model::describe_mixers(wanted), model::describe_mixers(info.model));
   compare("rope_base", wanted.rope_base, info.model.rope_base);
