@@ -191,7 +191,7 @@ void print_profile(const bench::StepTimes& times) {
   fmt::print("\n{}", report::format_table(rows, 0));
 }
 
-/// What the collectives of the timeline's step took, and how much of it the computation waited for.
+/// Prints the times of the collectives of the timeline's step, and the computation's waits for them.
 void print_communication(const bench::StepTimes& times) {
   const auto totals = parallel::totals(times.timeline);
   if (totals.empty()) return;
@@ -296,7 +296,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
     job = config::load_job(args.subject[1], overrides, session::start_defaults);
     const double rows = static_cast<double>(args.micro_batches) * static_cast<double>(job.data.micro_batch) *
                         static_cast<double>(job.data.sequence_length);
-    constexpr double most_rows = 0x1p32;  // of random tokens, which lie in memory
+    constexpr double most_rows = 0x1p32;  // of random tokens, which are held in memory
     if (rows > most_rows) {
       fail(
           "--micro-batches {} x data.micro_batch {} x data.sequence_length {} are {:.2g} tokens a step and "

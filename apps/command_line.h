@@ -12,8 +12,8 @@
 
 namespace ratplus::apps {
 
-/// What mpirun or srun tell before MPI starts: whether one of them started this process, and whether it is the only
-/// one or the first of its job. Help and mistakes in the command line are printed once.
+/// From the variables of mpirun or srun, before MPI starts: whether one of them started this process, and whether it is
+/// the only one or the first of its job. Help and mistakes in the command line are printed once.
 bool launched();
 bool first_of_job();
 /// Throws Error where there are several ranks, for a command that has no use for them.
@@ -28,7 +28,7 @@ struct Positional {
   const char* name;                                      ///< of the pseudo-option it is parsed as
   int at_most;                                           ///< -1: any number
   const boost::program_options::value_semantic* target;  ///< as po::value(&variable)
-  const char* missing;  ///< what to say if there is none: "a job file is missing"
+  const char* missing;  ///< the message if there is none: "a job file is missing"
 };
 
 /// The text around the list of options in a command's --help.

@@ -1,4 +1,4 @@
-// The commands of the program, one source file each. A command takes what stands after its name and returns the
+// The commands of the program, one source file each. A command takes the words after its name and returns the
 // exit status; it throws Error for what the user can mend, and main prints that once.
 #pragma once
 
@@ -29,6 +29,6 @@ inline constexpr int exit_usage = 2;  ///< the command line is wrong
 inline constexpr int exit_not_finite =
     3;  ///< a loss or a gradient norm was not finite: the state before that update is saved
 inline constexpr int exit_interrupted =
-    75;  ///< stopped by a signal, saved, can go on with --resume (EX_TEMPFAIL)
+    75;  ///< stopped by a signal, saved, to be continued with --resume (EX_TEMPFAIL)
 
 }  // namespace ratplus::apps

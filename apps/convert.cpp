@@ -30,17 +30,17 @@ namespace po = boost::program_options;
 
 constexpr const char* help_text = R"(usage: ratplus convert SRC DST [options]
 
-Writes the weights of SRC to DST, in another format, another type or another number of files. What SRC is,
-its content tells; what DST is to be, its name:
+Writes the weights of SRC to DST, in another format, another type or another number of files. The content
+of SRC decides its format, the name of DST that of the result:
   DIR                            a checkpoint, as `ratplus train` writes them: to adapt (job.from), to
                                  evaluate; from a checkpoint the optimizer's state goes along
   FILE.pth (.pt, .bin)           PyTorch: {"task": state dict}, for the reference's load_state_dict
   FILE.safetensors               safetensors, with the model's sizes in its metadata
   NAME.safetensors.index.json    the same in several files, which the index lists
 Another suffix of a file's (.gguf) is refused; DIR.NAME/ is a directory. Directories above DST are made.
-SRC may also be a run's directory (its newest checkpoint), or one that holds safetensors. Of a file of
-PyTorch's nothing is executed: it may hold tensors, dictionaries and plain values, in "task" or bare.
-Every size of the model is told by the tensors' shapes but for that of a head (--head-dim).
+SRC may also be a run's directory (its newest checkpoint), or one that holds safetensors. No code of a
+PyTorch file is executed: it may hold tensors, dictionaries and plain values, in "task" or bare.
+The tensors' shapes give every size of the model except that of a head (--head-dim).
 
 Memory stays below 1 GiB, whatever the model. DST is complete or absent, also after Ctrl-C.
 
@@ -67,19 +67,20 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
   ConvertArguments parsed;
   auto& options = parsed.options;
   po::options_description description("options");
-  description.add_options()(
-      "dtype", po::value(&parsed.dtype)->value_name("TYPE"),
-      "of all weights: float32, bfloat16 or float16; default: as they are, in a checkpoint float32")(
-      "parts", po::value(&options.parts)->value_name("N"), "a checkpoint's number of files; default: 1")(
-      "shard-size", po::value(&parsed.shard_gib)->value_name("GIB"),
-      "GiB of one file of several, at most; default: 4")(
-      "head-dim", po::value(&parsed.head_dim)->value_name("P"),
-      "channels of a head, where SRC does not say; default: 128")(
-      "tokenizer", po::value(&parsed.tokenizer)->value_name("MODEL"),
+  auto add = description.add_options();
+  add("dtype", po::value(&parsed.dtype)->value_name("TYPE"),
+      "of all weights: float32, bfloat16 or float16; default: as they are, in a checkpoint float32");
+  add("parts", po::value(&options.parts)->value_name("N"), "a checkpoint's number of files; default: 1");
+  add("shard-size", po::value(&parsed.shard_gib)->value_name("GIB"),
+      "GiB of one file of several, at most; default: 4");
+  add("head-dim", po::value(&parsed.head_dim)->value_name("P"),
+      "channels of a head, where SRC does not say; default: 128");
+  add("tokenizer", po::value(&parsed.tokenizer)->value_name("MODEL"),
       "the SentencePiece model that the weights were trained with, where SRC does not say: it is noted, so "
-      "that data of another tokenizer is refused")("weights-only", po::bool_switch(&options.weights_only),
-                                                   "leave the optimizer's state of a checkpoint out")(
-      "force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
+      "that data of another tokenizer is refused");
+  add("weights-only", po::bool_switch(&options.weights_only),
+      "leave the optimizer's state of a checkpoint out");
+  add("force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
   const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing"};
   const auto given = parse_command_line(args, description, paths, {help_text, help_end});
   if (!given) return std::nullopt;
@@ -129,7 +130,7 @@ class Progress {
   ProgressLine line_{5};
 };
 
-void print_result(const weights::Source& source, const std::string& destination,
+void print_result(const weights::WeightsSource& source, const std::string& destination,
                   const weights::ExportOptions& options, double seconds) {
   const auto& info = source.info();
   fmt::print("{} ({}): {} parameters, {}, width {}, {} of {}, vocabulary {}, {}\n", info.directory.string(),

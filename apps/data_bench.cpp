@@ -42,7 +42,7 @@ examples:
 
 )";
 
-/// Of this thread; on a shared machine it tells more than the time that passed.
+/// Seconds of this thread on the processor, which other load does not change.
 double cpu_seconds() {
   timespec time{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -120,7 +120,7 @@ data::Sampling parse_sampling(const std::string& name) {
 data::Loader make_loader(const Settings& settings, const fs::path& directory,
                          const data::Manifest& manifest) {
   const data::Sampling sampling = parse_sampling(settings.sampling);
-  const std::vector<data::Source> source{{directory, 1, manifest}};
+  const std::vector<data::SampleSource> source{{directory, 1, manifest}};
   auto samples = std::make_unique<data::StreamSamples>(
       source, data::StreamSamples::Settings{.split = data::Split::train,
                                             .sampling = sampling,

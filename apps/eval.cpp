@@ -40,10 +40,10 @@ With --tokens, the logits and the loss of every token of FILE: text with one seq
 numbers a line, all of the same length; OUT.h5 has a group for each pattern.
 A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the last 256 tokens
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
-a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name that a command prints, such as
+a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name of a pattern that a command prints, such as
 'hybrid(64,0,0 x 12, dense x 12)' or "D = 16, I = 4", can be given back.
-Of samples with labels (`ratplus samples`), each held-out sample is a sequence; beside the loss stand the
-share of the counted tokens whose logit is the largest, and of the completions all of whose are.
+With samples with labels (`ratplus samples`), each held-out sample is a sequence, and two accuracies follow
+the loss: the share of counted tokens with the largest logit, and of completions all of whose tokens have it.
 
 )";
 

@@ -54,7 +54,7 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
   add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
       "what the tokens were made with (it is copied)");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
-      "its token that ends a text, where its file does not tell");
+      "the token that ends a text, if the tokenizer's file does not name it");
   add("vocab-size", po::value(&options.vocab_size)->value_name("N"),
       "without --tokenizer: all tokens are below it");
   add("end-of-text-id", po::value(&options.end_of_text_id)->value_name("ID"),

@@ -130,7 +130,7 @@ void inspect_checkpoint(const fs::path& path, bool all, bool verify) {
 }
 
 /// Reads every element; a format's checksums, where it has any, are compared on the way.
-void read_all(weights::Source& source) {
+void read_all(weights::WeightsSource& source) {
   std::int64_t bytes = 0;
   for (const auto& unit : source.units()) bytes += unit.numel * static_cast<std::int64_t>(sizeof(float));
   const StopSignal signal;
@@ -357,13 +357,14 @@ int inspect_command(const Arguments& args) {
   bool quick = false;
   std::int64_t head_dim = 0;
   po::options_description options("options");
-  options.add_options()("text", po::value(&text)->value_name("FIRST,COUNT"),
-                        "dataset: decode these tokens to text; of samples with labels, these samples")(
-      "split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text")(
-      "parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block")(
-      "quick", po::bool_switch(&quick),
-      "dataset, shard, checkpoint, weights: do not read and verify all; of a dataset, the manifest alone")(
-      "head-dim", po::value(&head_dim)->value_name("P"),
+  auto add = options.add_options();
+  add("text", po::value(&text)->value_name("FIRST,COUNT"),
+      "dataset: decode these tokens to text; of samples with labels, these samples");
+  add("split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text");
+  add("parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block");
+  add("quick", po::bool_switch(&quick),
+      "dataset, shard, checkpoint, weights: do not read and verify all; of a dataset, the manifest alone");
+  add("head-dim", po::value(&head_dim)->value_name("P"),
       "weights: channels of a head, where the file does not say; default: 128");
   const Positional place{"path", 1, po::value(&path), "a path is missing"};
   const auto given = parse_command_line(args, options, place, {help_text, help_end});

@@ -32,7 +32,7 @@ constexpr std::array commands = {
     Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
             import_command},
     Command{"tokenize", "text to token numbers, and back", tokenize_command},
-    Command{"train", "pretrain, adapt or fine-tune a model, as a job file says", train_command, true},
+    Command{"train", "pretrain, adapt or fine-tune a model by a job file", train_command, true},
     Command{"submit", "a training job to Slurm's queue, checked before", submit_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns, or logits of given tokens",
             eval_command, true},

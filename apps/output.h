@@ -1,4 +1,4 @@
-// What a command prints: messages that cannot fail, and an output whose failure is noticed.
+// A command's output: messages that cannot fail, and a standard output whose failure is reported.
 #pragma once
 
 #include <string>

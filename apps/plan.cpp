@@ -82,19 +82,19 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   std::string gpu, table;
   const auto gpu_help = fmt::format("kind of GPU: {}", known_names());
   po::options_description options("options");
-  options.add_options()("nodes", po::value(&parsed.cluster.nodes)->default_value(1)->value_name("N"),
-                        "nodes")("gpus-per-node",
-                                 po::value(&parsed.cluster.gpus_per_node)->default_value(8)->value_name("G"),
-                                 "GPUs of a node, a rank each")(
-      "gpu", po::value(&gpu)->default_value("h100")->value_name("KIND"), gpu_help.c_str())(
-      "table", po::value(&table)->value_name("N,N,..."), "a line for each of these numbers of nodes")(
-      "network", po::value(&parsed.cluster.network)->value_name("GB/s"),
-      "what collectives reach between nodes, a GPU; default: 40 (400 Gbit/s a GPU)")(
-      "link", po::value(&parsed.cluster.link)->value_name("GB/s"),
-      "what they reach within a node, a GPU; default: 60 % of NVLink's rate in one direction")(
-      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "override a key of the job file")("json", po::value(&parsed.json)->value_name("FILE"),
-                                        "write the plan there too");
+  auto add = options.add_options();
+  add("nodes", po::value(&parsed.cluster.nodes)->default_value(1)->value_name("N"), "nodes");
+  add("gpus-per-node", po::value(&parsed.cluster.gpus_per_node)->default_value(8)->value_name("G"),
+      "GPUs of a node, a rank each");
+  add("gpu", po::value(&gpu)->default_value("h100")->value_name("KIND"), gpu_help.c_str());
+  add("table", po::value(&table)->value_name("N,N,..."), "a line for each of these numbers of nodes");
+  add("network", po::value(&parsed.cluster.network)->value_name("GB/s"),
+      "what collectives reach between nodes, a GPU; default: 40 (400 Gbit/s a GPU)");
+  add("link", po::value(&parsed.cluster.link)->value_name("GB/s"),
+      "what they reach within a node, a GPU; default: 60 % of NVLink's rate in one direction");
+  add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "override a key of the job file");
+  add("json", po::value(&parsed.json)->value_name("FILE"), "write the plan there too");
   const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)"};
   const auto values = parse_command_line(args, options, job, {help_text, help_end});
   if (!values) return std::nullopt;
@@ -187,7 +187,7 @@ void print_work(const plan::StepPlan& step) {
     amounts(work.operations, work.bytes);
   }
   line("waiting for communication", step.waiting);
-  line("computing slower while communication goes on", step.slowing);
+  line("computing slower beside communication", step.slowing);
   double operations = 0, bytes = 0;
   for (const auto& work : step.work) {
     operations += work.operations;
@@ -254,7 +254,7 @@ int plan_one(const PlanArguments& args, const config::JobConfig& job) {
 
 // --- a table of several -----------------------------------------------------------------------------------------
 
-/// Numbers of nodes on which the job cannot run are told below the table. Status 1 where it can on none.
+/// Prints a table, and below it the numbers of nodes on which the job cannot run. Status 1 if it runs on none.
 int plan_table(const PlanArguments& args, const config::JobConfig& job) {
   fmt::print("{} on nodes of {} x {}\n\n", args.job, args.cluster.gpus_per_node, args.cluster.gpu->title);
   Rows table = {{"nodes", "GPUs", "batches", "GiB/GPU", "s/step", "tokens/s", "a GPU", "of first", "of peak",

@@ -37,8 +37,8 @@ INPUT is a file, a directory (all such files in it, sorted by path) or a pattern
   .txt                 one document
   .jsonl               one JSON object a line, its text under --text-key
   .parquet             one document a row, its text in the column --text-key
-A directory is searched with all below it, linked directories too; hidden files and directories are passed over, and
-a file that is named or reached twice counts once: it says so.
+A directory is searched with all below it, linked directories too; hidden files and directories are skipped, and
+a file that is named or reached twice counts once, with a note.
 .txt and .jsonl may be packed (.gz, .zst). Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become
 U+FFFD; at the end it says in how many documents, and names the first.
 
@@ -75,7 +75,7 @@ po::options_description describe_options(data::PrepareOptions& options) {
   add("vocab-size", po::value<std::int64_t>()->default_value(32000)->value_name("N"),
       "with --train-tokenizer: its number of pieces, among them 3 special ones and 256 bytes");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
-      "the token that ends a text, where the tokenizer's file does not tell");
+      "the token that ends a text, if the tokenizer's file does not name it");
   add("text-key", po::value(&options.text_key)->default_value(options.text_key)->value_name("KEY"),
       "JSON lines: the key of the text; Parquet: its column");
   add("validation-fraction",
@@ -163,7 +163,7 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
     fmt::print("left out: {} without text\n", counted(result.left_out_empty, "document"));
   }
   if (result.duplicates > 0) {
-    fmt::print("left out: {} of which another has the same text\n", counted(result.duplicates, "document"));
+    fmt::print("left out: {} with the text of another\n", counted(result.duplicates, "document"));
   }
   if (result.repaired > 0) {
     fmt::print("{} held ill-formed UTF-8 or half a surrogate pair, now U+FFFD; the first is {}\n",
@@ -205,7 +205,7 @@ int prepare(data::PrepareOptions options, const parallel::World& world) {
     return 0;
   } catch (const Interrupted& interrupted) {
     if (line) line->finish();
-    // All ranks are told to stop as a rule, and the root speaks for them.
+    // Usually all ranks get the signal, and the root prints the message.
     if (!world.root()) std::this_thread::sleep_for(std::chrono::seconds(2));
     print_error(fmt::format("{}: {}", options.output.string(), interrupted.what()));
     std::fflush(stderr);

@@ -7,7 +7,7 @@
 namespace ratplus::apps {
 
 /// On a terminal, one line of stderr that is written over; in a log, a plain line every few seconds. Under mpirun
-/// no rank sees the terminal: RATPLUS_PROGRESS=terminal or =log tells it which it is, COLUMNS how wide.
+/// no rank sees the terminal: RATPLUS_PROGRESS=terminal or =log chooses the form, COLUMNS the width.
 class ProgressLine {
  public:
   /// log_seconds: the least time between two lines of a log.

@@ -25,7 +25,7 @@ constexpr const char* help_text =
 
 Reads what runs have written into their directories and shows it:
   report.html  a page with all curves (losses, validations, learning rate, gradient norms, throughput,
-               memory, waits), how the runs stand, their settings and in what these differ; one file
+               memory, waits), progress, settings and their differences; one file
                that needs no network, for a screen or a phone
   loss.svg     a picture of the loss curves alone, one panel a run
   and in the terminal a table of each run's final validation, and with several runs one table of all.
@@ -58,13 +58,14 @@ struct ReportArguments {
 std::optional<ReportArguments> parse(const Arguments& args) {
   ReportArguments parsed;
   po::options_description options("options");
-  options.add_options()(
-      "output,o", po::value(&parsed.output)->value_name("FILE"),
+  auto add = options.add_options();
+  add("output,o", po::value(&parsed.output)->value_name("FILE"),
       "write only the page (FILE.html) or only the picture (FILE.svg), to this file, or both, report.html "
       "and "
       "loss.svg, into this directory; default: both, in RUN, or of several RUNs beside the first, named "
-      "after them all")("adaptation", po::bool_switch(&parsed.adaptation),
-                        "print only the table of perplexity before and after adaptation");
+      "after them all");
+  add("adaptation", po::bool_switch(&parsed.adaptation),
+      "print only the table of perplexity before and after adaptation");
   const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
   if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)

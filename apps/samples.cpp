@@ -27,10 +27,10 @@ data.sequence_length = T. INPUT are JSON lines (.jsonl, also .gz, .zst; director
   {"tokens": [...], "labels": [...]}       one label a token: the token itself, or -100 where it does not count
 Prompt and completion are encoded as one text, so that the tokens decode to it; a token across their border counts.
 With --encode apart each is encoded by its own. Lines are packed into samples in their order, several where they fit (they see each other); with --pad each has its own.
-A directory is searched with all below it, linked directories too; hidden files and directories are passed over, and
-a file that is named or reached twice counts once: it says so.
-Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become U+FFFD; at the end it says in how many lines, and names
-the first.
+A directory is searched with all below it, linked directories too; hidden files and directories are skipped, and
+a file that is named or reached twice counts once, with a note.
+Ill-formed UTF-8 and halves of surrogate pairs (\ud800) become U+FFFD; the end reports the number of such lines, and
+names the first.
 
 )";
 
@@ -52,7 +52,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
       "the tokenizer of the model to be tuned (it is copied)");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
-      "the token that ends a text, where the tokenizer's file does not tell");
+      "the token that ends a text, if the tokenizer's file does not name it");
   add("sequence-length", po::value(&options.length)->value_name("T"),
       "inputs a sample; longer lines are cut");
   add("encode", po::value(&encode)->value_name("HOW"),

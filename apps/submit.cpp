@@ -57,7 +57,7 @@ struct SubmitArguments {
   std::vector<std::string> overrides;
   slurm::Resources resources;
   slurm::Launcher launcher = slurm::Launcher::srun;
-  std::string gpu;  ///< the kind of the cluster's GPUs; empty: not told
+  std::string gpu;  ///< the kind of the cluster's GPUs; empty: not given
   bool dry_run = false;
 };
 
@@ -67,31 +67,33 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   auto& r = parsed.resources;
   std::string launcher = slurm::to_string(parsed.launcher);
   po::options_description options("options");
-  options.add_options()("nodes", po::value(&r.nodes)->required()->value_name("N"), "nodes of the cluster")(
-      "gpus-per-node", po::value(&r.gpus_per_node)->value_name("G"), "GPUs of a node; each gets a rank")(
-      "ranks-per-node", po::value(&r.ranks_per_node)->value_name("R"),
-      "ranks of a node; default: one for each GPU")("cpus-per-rank",
-                                                    po::value(&r.cpus_per_rank)->value_name("C"),
-                                                    "cores of a rank; default: what Slurm gives")(
-      "gpu", po::value(&parsed.gpu)->value_name("KIND"),
+  auto add = options.add_options();
+  add("nodes", po::value(&r.nodes)->required()->value_name("N"), "nodes of the cluster");
+  add("gpus-per-node", po::value(&r.gpus_per_node)->value_name("G"), "GPUs of a node; each gets a rank");
+  add("ranks-per-node", po::value(&r.ranks_per_node)->value_name("R"),
+      "ranks of a node; default: one for each GPU");
+  add("cpus-per-rank", po::value(&r.cpus_per_rank)->value_name("C"),
+      "cores of a rank; default: what Slurm gives");
+  add("gpu", po::value(&parsed.gpu)->value_name("KIND"),
       "of the cluster (h100, h200, a100, ...): the memory and the time that are expected of the job there, "
       "as "
-      "`ratplus plan` tells them; a job that does not fit is refused")(
-      "time", po::value(&r.time)->value_name("LIMIT"),
-      "time limit of one start, as sbatch takes it (24:00:00, 2-00:00:00); default: the partition's")(
-      "stop-before", po::value(&r.stop_before)->value_name("S"),
-      "seconds before that limit at which the ranks are told to save; more than a step and a checkpoint "
+      "`ratplus plan` lists them; a job that does not fit is refused");
+  add("time", po::value(&r.time)->value_name("LIMIT"),
+      "time limit of one start, as sbatch takes it (24:00:00, 2-00:00:00); default: the partition's");
+  add("stop-before", po::value(&r.stop_before)->value_name("S"),
+      "seconds before that limit at which the ranks begin to save; more than a step and a checkpoint "
       "take; "
-      "default: 300")("partition", po::value(&r.partition)->value_name("NAME"), "where the job is queued")(
-      "account", po::value(&r.account)->value_name("NAME"), "whom it is charged to")(
-      "after", po::value(&r.after)->value_name("JOB"), "wait until Slurm's job of this number has succeeded")(
-      "sbatch", po::value(&r.more)->composing()->value_name("OPTION"),
-      "any other option of sbatch, as --sbatch=--constraint=nvlink; as often as wanted")(
-      "launcher", po::value(&launcher)->value_name("NAME"),
-      "what starts the ranks: srun (default) or mpirun")(
-      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "override a key of the job file")("dry-run", po::bool_switch(&parsed.dry_run),
-                                        "check, print the script, and write and submit nothing");
+      "default: 300");
+  add("partition", po::value(&r.partition)->value_name("NAME"), "where the job is queued");
+  add("account", po::value(&r.account)->value_name("NAME"), "whom it is charged to");
+  add("after", po::value(&r.after)->value_name("JOB"), "wait until Slurm's job of this number has succeeded");
+  add("sbatch", po::value(&r.more)->composing()->value_name("OPTION"),
+      "any other option of sbatch, as --sbatch=--constraint=nvlink; as often as wanted");
+  add("launcher", po::value(&launcher)->value_name("NAME"),
+      "what starts the ranks: srun (default) or mpirun");
+  add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "override a key of the job file");
+  add("dry-run", po::bool_switch(&parsed.dry_run), "check, print the script, and write and submit nothing");
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)"};
   const auto given = parse_command_line(args, options, job, {help_text, help_end});
@@ -109,7 +111,7 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-/// A plan needs neither GPUs nor a program for them; a job does, so that only a dry run goes on without, and says so.
+/// A job needs GPUs and a program for them: a dry run only warns without them.
 void check_device(const config::JobConfig& job, const slurm::Resources& r, bool dry_run) {
   const bool gpus = r.gpus_per_node > 0;
   if (gpus && job.job.device == DeviceChoice::cpu) {
@@ -130,7 +132,7 @@ void check_device(const config::JobConfig& job, const slurm::Resources& r, bool 
   }
 }
 
-/// That the job fits into GPUs of the kind that was told, and what is expected of it there, as a text.
+/// Checks that the job fits into GPUs of the given kind. Returns the expected time and memory as text.
 std::string check_fits(const config::JobConfig& job, const SubmitArguments& args) {
   if (args.gpu.empty()) return "";
   const plan::Cluster cluster{.gpu = &plan::find_gpu(args.gpu),

@@ -14,7 +14,7 @@ struct TerminalSize {
   std::size_t columns = 80;
   std::size_t rows = 24;
 };
-/// Of stdout; 80 x 24 (or what COLUMNS and LINES say) where it is no terminal.
+/// The size of stdout's terminal; 80 x 24, or COLUMNS and LINES, if stdout is none.
 TerminalSize terminal_size();
 
 /// Takes the terminal's other screen, hides the cursor and the echo of keys, and gives all back as it was when

@@ -45,13 +45,13 @@ All output goes to job.directory: job.toml (the effective job), log.txt, metrics
 checkpoints/, loss.svg, and starts/ (program, libraries, hosts and environment of every start).
 Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU to a rank finishes the step, saves and ends
 with status 75;
-the same command with --resume goes on from the newest checkpoint, bit for bit. Ctrl-C once more,
+the same command with --resume continues from the newest checkpoint, bit for bit. A second Ctrl-C,
 2 seconds later, ends at once. --stop-after N does the same after N steps, with status 0, and
 leaves the schedule as it is.
 A loss or a gradient norm that is not finite stops the job with status 3, the state before that
 update saved (health.not_finite; docs/health.md).
 mpirun kills its ranks a second after its own Ctrl-C or SIGTERM, but passes SIGUSR1 on: stop a
-job by `kill -USR1` of mpirun, and set checkpoint.every for all else that may happen.
+job by `kill -USR1` of mpirun, and set checkpoint.every against other failures.
 
 )";
 
@@ -75,17 +75,17 @@ struct TrainArguments {
 std::optional<TrainArguments> parse(const Arguments& args) {
   TrainArguments parsed;
   po::options_description options("options");
-  options.add_options()(
-      "set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "override a key of the job file; the value is TOML, a bare word is a string")(
-      "resume", po::bool_switch(&parsed.resume),
-      "go on from the newest checkpoint in job.directory; from the start if there was none")(
-      "stop-after", po::value<std::int64_t>()->value_name("N")->notifier([&](std::int64_t steps) {
-        if (steps < 1) throw po::error("--stop-after takes a number of steps, 1 or more");
-        parsed.stop_after = steps;
-      }),
-      "save and end after N steps of this start, if the schedule does not end before")(
-      "print-config", po::bool_switch(&parsed.print_config), "print the whole effective job and end");
+  auto add = options.add_options();
+  add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
+      "override a key of the job file; the value is TOML, a bare word is a string");
+  add("resume", po::bool_switch(&parsed.resume),
+      "resume from the newest checkpoint in job.directory, or begin at the start without one");
+  add("stop-after", po::value<std::int64_t>()->value_name("N")->notifier([&](std::int64_t steps) {
+    if (steps < 1) throw po::error("--stop-after takes a number of steps, 1 or more");
+    parsed.stop_after = steps;
+  }),
+      "save and end after N steps of this start, if the schedule does not end before");
+  add("print-config", po::bool_switch(&parsed.print_config), "print the whole effective job and end");
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)"};
   if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
@@ -104,7 +104,7 @@ train::FoundRun find_run(const config::JobConfig& job, bool resume, const parall
   });
 }
 
-/// A picture is no reason for a finished run to fail.
+/// Draws the loss curves; a failure is reported, but does not fail the run.
 void draw_losses(const std::filesystem::path& run, TrainDisplay& display) {
   try {
     report::write_loss_chart({run}, run / "loss.svg");
@@ -127,22 +127,22 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
   progress.print(fmt::format("weights: {} ({})", file->string(), to_string(job.checkpoint.export_type)));
 }
 
-/// Adds to the record of a start how it ended. Where that cannot be written, on a full disk say, the end is the same.
+/// Records the end of a start. A failure to write it, for example on a full disk, only prints a warning.
 void note_end(const std::filesystem::path& start_file, const run::RunEnd& end) noexcept {
   try {
     run::write_run_end(start_file, end);
   } catch (const std::exception& error) {
-    print_error(fmt::format("warning: how this ends is not recorded: {}", error.what()));
+    print_error(fmt::format("warning: the end of this start is not recorded: {}", error.what()));
   }
 }
 
-/// Which files of the run lack lines at its end, and why; empty where none does.
+/// Names the files of the run that lack lines at its end, with the reason; empty if none does.
 std::string lost_lines(train::Trainer& trainer, const TrainDisplay& display) {
   const auto metrics = trainer.unwritten();
   return metrics.empty() ? display.unwritten() : metrics;
 }
 
-/// Of an error that ends the job, before it is thrown on and printed.
+/// Records an error that ends the job, before it is printed.
 void note_failure(const std::filesystem::path& start_file, train::Trainer& trainer,
                   const std::string& message, TrainDisplay& display) noexcept {
   display.log(message);
@@ -175,11 +175,12 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   if (outcome == train::Outcome::not_finite) {
     end.message = trainer.stop_reason();
     note(How::not_finite);
-    display.fail(fmt::format(
-        "{}. The last good state is in {}: --resume goes on from there, and with --set "
-        "health.not_finite=skip without such updates; or begin a run from it with a lower schedule.peak_lr "
-        "(job.kind=adapt job.from=...)",
-        trainer.stop_reason(), end.checkpoint));
+    display.fail(
+        fmt::format("{}. The last good state is in {}: --resume continues from it, and with --set "
+                    "health.not_finite=skip leaves such updates out; or begin a run from it with a lower "
+                    "schedule.peak_lr "
+                    "(job.kind=adapt job.from=...)",
+                    trainer.stop_reason(), end.checkpoint));
     return exit_not_finite;
   }
   if (outcome == train::Outcome::interrupted) {
@@ -187,7 +188,8 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
     end.signal =
         asked_for ? fmt::format("--stop-after {}", stop_after) : name_of_signal(trainer.stop_signal());
     note(How::stopped);
-    display.say(fmt::format("stopped by {} after step {}; go on with --resume", end.signal, trainer.step()));
+    display.say(
+        fmt::format("stopped by {} after step {}; continue with --resume", end.signal, trainer.step()));
     return asked_for ? 0 : exit_interrupted;
   }
   try {
@@ -277,7 +279,7 @@ int train_command(const Arguments& args) {
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
   EndOnSignal before_the_first_step(
       exit_interrupted,
-      first_of_job() ? "ratplus: stopped by a signal while no step was under way; go on with --resume\n"
+      first_of_job() ? "ratplus: stopped by a signal while no step was under way; continue with --resume\n"
                      : nullptr);
   return with_ranks([&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());

@@ -37,7 +37,7 @@ std::string full_step(const config::JobConfig& job, const run::StepMetrics& metr
                      format_count(metrics.tokens_per_second), format_seconds(metrics.seconds_left));
 }
 
-/// How parameters lie over the ranks, and what is held to hide their travel.
+/// Describes the sharding of the parameters and the memory for their transfers.
 std::string describe(const parallel::Mesh& mesh, const parallel::Settings& p) {
   const bool full = p.shard == parallel::Sharding::full && mesh.shards > 1;
   const std::string overlap =

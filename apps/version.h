@@ -8,7 +8,7 @@ namespace ratplus::apps {
 /// Version, revision and build of this program.
 run::ProgramRecord this_program();
 
-/// Of this program and of the libraries that it runs with.
+/// The versions of this program and of its libraries at run time.
 void print_version();
 
 }  // namespace ratplus::apps

@@ -1,4 +1,4 @@
-// What every thread of ours beside the main one begins with.
+// The beginning of every thread beside the main one.
 #pragma once
 
 #include <pthread.h>

@@ -8,12 +8,12 @@
 
 namespace ratplus {
 
-/// A limit of one group; a process stands under those of its group and of all groups above it.
+/// A limit of one group; the limits of its group and of all groups above hold for a process.
 struct CgroupLimit {
   std::uint64_t group = 0;  ///< the same number in all processes of this host that share the group
   double cores = 0;         ///< CPU quota in cores; 0: none
-  std::int64_t memory =
-      -1;  ///< bytes that the group may still take, its page cache counted as free; -1: no limit
+  /// Bytes that the group may still take, its page cache counted as free; -1: no limit.
+  std::int64_t memory = -1;
 };
 
 /// All limits, the innermost group first; empty where there are none, or no cgroups. `root` is where proc/ and the

@@ -9,7 +9,7 @@
 
 namespace ratplus {
 
-/// What the user can act on: a bad file, key, shape or environment. The message names the place (file, key,
+/// An error that the user can mend: a bad file, key, shape or environment. The message names the place (file, key,
 /// line, rank) and the way out; commands print it once and exit non-zero.
 class Error : public std::runtime_error {
  public:

@@ -1,4 +1,4 @@
-// parse_json: JSON of which every byte counts.
+// parse_json: strict JSON, without bytes after its end.
 #pragma once
 
 #include <nlohmann/json.hpp>

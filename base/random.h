@@ -8,7 +8,7 @@
 
 namespace ratplus {
 
-/// What a number is drawn for; a new use gets a new value, never a reused one.
+/// Purpose of a random number; each use has its own value, never a reused one.
 enum class Purpose : std::uint32_t {
   initial_weights = 1,
   sampling = 2,

@@ -5,7 +5,7 @@
 
 namespace ratplus {
 
-/// Bytes of this process that are in host memory now (resident set), or -1 where that cannot be told.
+/// Bytes of this process that are in host memory now (resident set), or -1 if unknown.
 std::int64_t resident_bytes();
 
 }  // namespace ratplus

@@ -1,4 +1,4 @@
-// How messages tell amounts.
+// Amounts as messages write them.
 #pragma once
 
 #include <fmt/format.h>

@@ -7,7 +7,7 @@
 
 namespace ratplus {
 
-/// U+FFFD, which stands for what is no character.
+/// U+FFFD, the replacement of ill-formed bytes.
 inline constexpr std::string_view replacement = "\xEF\xBF\xBD";
 
 /// Puts U+FFFD in place of each maximal ill-formed subsequence (Unicode 15, 3.9: as browsers do); returns how

@@ -2,7 +2,7 @@
 # English prose for the quick start, as JSON lines.
 #
 # The text is "An Anarchist FAQ" from the Debian package `anarchism` (7 MB to fetch, GPL-2): 10 MB of essays in plain
-# English without code or tables, the largest such text that Debian has. It comes as Markdown, so that awk suffices.
+# English without code or tables, the largest such text in Debian. It comes as Markdown, so that awk suffices.
 # The package is unpacked into a temporary directory and not installed: slim systems install no documentation.
 set -euo pipefail
 

@@ -17,12 +17,12 @@ pretrains a small RAT+ jointly on N MPI ranks, adapts it to D = 16 and to D = 64
 It ends with a table of perplexities before and after adaptation, and a picture of the loss curves.
 
   --ranks N  MPI ranks, 1 or 2 (default 2)
-  --short    a few steps on an eighth of the text, to see that everything works; in runs/quickstart-short
+  --short    a few steps on an eighth of the text, as a check; in runs/quickstart-short
   --fresh    start over: removes the run directory first
   --help     this text
 
 At most 15 minutes on 2 cores. Everything goes to build/ and runs/quickstart/. Stop it at any time by Ctrl-C: the same
-command goes on where it was, and does nothing again that is finished.
+command resumes, and repeats no finished phase.
 END
 }
 
@@ -58,7 +58,7 @@ if $short; then
     "job.from=$run/pretrain")
 fi
 
-# --- Phases: what is going on, and how to go on after Ctrl-C -----------------------------------------------------
+# --- Phases, and the way on after Ctrl-C -------------------------------------------------------------------------
 
 phases=8
 phase_number=0
@@ -79,7 +79,7 @@ stopped() {
   # --fresh would throw away what is there by now.
   local again=jobs/quickstart.sh argument
   for argument in "${arguments[@]}"; do [[ $argument == --fresh ]] || again+=" $argument"; done
-  printf '\nstopped in phase %d/%d (%s); go on with: %s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
+  printf '\nstopped in phase %d/%d (%s); continue with: %s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
   exit 130
 }
 
@@ -100,7 +100,7 @@ rank_processes() {
 }
 
 # ratplus on all ranks. mpirun kills its ranks a second after Ctrl-C, which is too soon for a checkpoint; so it runs in
-# a process group of its own, which a terminal's Ctrl-C does not reach, and the ranks are told by on_interrupt.
+# a process group of its own, which a terminal's Ctrl-C does not reach, and on_interrupt signals the ranks.
 run_ranks() {
   local status=0
   set -m
@@ -123,7 +123,7 @@ train() {
   for setting in "$@"; do settings+=(--set "$setting"); done
   run_ranks train "configs/quickstart/$job.toml" --resume --set "job.directory=$run/$job" "${settings[@]}" ||
     die "training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
-      "else the same command goes on from the last checkpoint"
+      "else the same command continues from the last checkpoint"
 }
 
 # All held-out text under all three patterns; once for each finished run.
@@ -136,7 +136,7 @@ evaluate() {
   fi
 }
 
-# --- The way ------------------------------------------------------------------------------------------------------
+# --- Steps ------------------------------------------------------------------------------------------------------
 
 mpi_environment
 if [[ -t 2 ]]; then

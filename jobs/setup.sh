@@ -12,10 +12,10 @@ jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are m
 
 Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cuda] [--parquet] [--list] [--help]
 
-  --tests  also what only the tests need
+  --tests  also the packages that only the tests need
   --fuzz   also clang, for tests/fuzz.sh
   --lint   also clang-format, clang-tidy and shellcheck, for tests/lint.sh
-  --slurm  also Slurm and munge, for tests/slurm.sh alone: a cluster's own Slurm is not to be replaced by them
+  --slurm  also Slurm and munge, for tests/slurm.sh alone: do not replace a cluster's own Slurm by them
   --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
            Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
   --parquet
@@ -23,11 +23,11 @@ Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cuda] [--parquet] 
   --list   print the missing packages, install nothing
   --help   this text
 
-Works as root or through sudo. Where nothing is missing it does nothing, and needs no network.
+Works as root or through sudo. Does nothing, without a network, if no package is missing.
 END
 }
 
-# What builds and runs the program, and doctest, so that one build directory serves both it and its tests.
+# Packages that build and run the program, and doctest, so that one build directory serves both it and its tests.
 packages=(
   g++ cmake ninja-build pkg-config
   libopenmpi-dev openmpi-bin

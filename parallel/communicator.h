@@ -74,7 +74,7 @@ class Communicator {
   /// Lets what is under way move on, where that takes the host's help (MPI's collectives do). Call it now and then.
   virtual void progress() {}
 
-  /// Notes what it does as this lane's, until it is told to follow none.
+  /// Records its operations as this lane's; null ends the recording.
   void follow(Timeline* timeline, Timeline::Lane lane) {
     timeline_ = timeline;
     lane_ = lane;

@@ -1,4 +1,4 @@
-// What the program that started this process (mpirun, srun, another MPI's mpiexec) says of the job in the environment,
+// The job as described by the environment of the launcher (mpirun, srun, another MPI's mpiexec),
 // before MPI starts and whether or not MPI understands it.
 #pragma once
 
@@ -16,7 +16,7 @@ struct Launch {
 /// From the environment. A batch script, or a shell of salloc, is no rank of its job, whatever the job has asked for.
 Launch find_launch();
 
-/// What to say where several processes were started, and MPI knows of one.
+/// The message for several started processes of which MPI connects none.
 std::string explain_singletons(const Launch& launch);
 
 }  // namespace ratplus::parallel

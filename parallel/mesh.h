@@ -8,7 +8,7 @@
 
 namespace ratplus::parallel {
 
-/// Where this rank stands. With 6 ranks in groups of 3:
+/// The place of this rank. With 6 ranks in groups of 3:
 ///
 ///                 shard 0   shard 1   shard 2
 ///     replica 0   rank 0    rank 1    rank 2     gather weights and scatter gradients among themselves

@@ -1,4 +1,4 @@
-// What the NCCL communicator would define, in a build without it.
+// The NCCL communicator in a build without NCCL.
 #include "base/error.h"
 #include "parallel/nccl_communicator.h"
 

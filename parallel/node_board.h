@@ -1,4 +1,4 @@
-// NodeBoard: what the ranks of a host tell each other without messages, in memory that they share.
+// NodeBoard: state that the ranks of a host exchange in shared memory, without messages.
 #pragma once
 
 #include <atomic>
@@ -56,7 +56,7 @@ class NodeBoard {
   bool may_report() const { return !head_->reported.exchange(true); }
 
  private:
-  /// What comes before the entries.
+  /// The head before the entries.
   struct alignas(BoardEntry) Head {
     std::atomic<bool> reported;
   };

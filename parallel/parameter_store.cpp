@@ -256,7 +256,7 @@ ParameterStore::PassingBuffer* ParameterStore::settled_gradient_buffer(std::size
 }
 
 /// Gaps between parameters are zero in memory that is new, and stay so while units of one layout form there, as a model's
-/// blocks do; where another comes, they lie elsewhere.
+/// blocks do; where another comes, they are elsewhere.
 void ParameterStore::clear_gaps(PassingBuffer& buffer, std::size_t unit) {
   const auto before = std::exchange(buffer.formed, static_cast<std::int64_t>(unit));
   if (before >= 0 && !same_places(units_[static_cast<std::size_t>(before)], units_[unit]))

@@ -17,7 +17,7 @@
 
 namespace ratplus::parallel {
 
-/// What parameters and activations are held for: evaluation keeps no gradients, and one layer's activations.
+/// Purpose of the parameters and activations: evaluation keeps no gradients, and one layer's activations.
 enum class Use { training, evaluation };
 
 /// Parameters in flat units, kept as Sharding says; "part" is a rank's part in its shard group:
@@ -77,7 +77,7 @@ class ParameterStore {
   void wait_all();
   /// Waits for all gradients.
   void finish_gradients();
-  /// Notes what the passes, the update and the collectives take there, until it is told to follow none.
+  /// Records the times of passes, updates and collectives there, until it is set to null.
   void follow(Timeline* timeline);
 
   // --- for the optimizer, initial values and checkpoints ------------------------------------------------------

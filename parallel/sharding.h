@@ -25,7 +25,7 @@ constexpr const char* to_string(Sharding sharding) {
 inline constexpr int all_ranks = 0;
 inline constexpr int ranks_of_a_node = -1;
 
-/// How a job uses its ranks.
+/// The use of ranks by a job.
 struct Settings {
   Sharding shard = Sharding::none;
   int shard_group = ranks_of_a_node;  ///< ranks that a copy of the model is cut over

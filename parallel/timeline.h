@@ -44,7 +44,7 @@ class Timeline {
   /// The computation waited for a collective of lane `of`.
   void add_wait(Lane of, std::string_view kind, std::string_view subject, int from, int to);
 
-  /// Ends what goes on, and waits for it: all spans, by lane and time. Those of no length are left out.
+  /// Ends running spans and waits for them. Returns all spans, by lane and time. Those of no length are left out.
   std::vector<Span> finish();
 
  private:
@@ -64,7 +64,7 @@ class Timeline {
 
 std::string to_string(Timeline::Lane lane);
 
-/// What the collectives of a timeline took.
+/// Times of the collectives of a timeline.
 struct CollectiveTotal {
   Timeline::Lane lane = Timeline::Lane::shards;
   std::string kind;

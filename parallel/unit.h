@@ -30,9 +30,10 @@ struct UnitLayout {
   static constexpr std::int64_t alignment = 64;
 
   std::string name;  ///< "blocks.0", "root"
-  bool resident =
-      false;  ///< used all through a pass, so kept whole on every rank rather than gathered in turn
-  bool full_precision = false;  ///< kept, computed with and sent in f32, whatever the compute type
+  /// Used all through a pass, so kept whole on every rank rather than gathered in turn.
+  bool resident = false;
+  /// Kept, computed with and sent in f32, whatever the compute type.
+  bool full_precision = false;
   std::vector<ParameterSlot> slots;
   std::int64_t numel = 0;  ///< elements, gaps between parameters included
 
@@ -45,7 +46,7 @@ struct UnitLayout {
   }
 };
 
-/// Whether parameters and gaps lie at the same places in both.
+/// Whether parameters and gaps have the same places in both.
 bool same_places(const UnitLayout& a, const UnitLayout& b);
 
 /// Parameters in these units, without the gaps.

@@ -217,7 +217,7 @@ void Watchdog::end_job(const std::string& message) {
   }
   const bool in_mpi = !left_;
   leave();
-  // The rank's own thread may be anywhere, in MPI too. MPI_Abort tells the launcher, which ends the other hosts' ranks;
+  // The rank's own thread may be anywhere, in MPI too. MPI_Abort notifies the launcher, which ends the other hosts' ranks;
   // should it not come back, the alarm ends this one.
   std::signal(SIGALRM, SIG_DFL);
   alarm(2);

@@ -25,7 +25,7 @@ namespace ratplus::parallel {
 /// rank outlives another by more than the timeout: a collective that a dead or stuck rank never joins ends there, even
 /// if this host shares nothing with that rank's.
 ///
-/// Time counts while this process runs: a job that was stopped (SIGSTOP, a debugger) and goes on has waited no longer.
+/// Time counts while this process runs: the time of a stop (SIGSTOP, a debugger) does not count.
 class Watchdog {
  public:
   struct Rank {
@@ -44,7 +44,7 @@ class Watchdog {
   void set_timeout(double seconds) { timeout_ = seconds; }
   double timeout() const { return timeout_; }
 
-  /// What this rank does now, "forward of blocks.3": for messages. For tests, RATPLUS_TEST_FAILURE makes a rank fail
+  /// The present work of this rank, "forward of blocks.3": for messages. For tests, RATPLUS_TEST_FAILURE makes a rank fail
   /// here or in a wait, "1:kill:forward of blocks.3:2": rank 1 kills itself (or with `stall`, sleeps for ever) at the
   /// second time that it does this.
   void at(std::string_view kind, std::string_view subject = {});

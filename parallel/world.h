@@ -53,12 +53,12 @@ class World {
   /// Sums and maxima over all ranks; the same bits on every rank.
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
-  /// Of several values at once, in place.
+  /// Sums several values at once, in place.
   void sum(std::span<double> values) const;
   std::int64_t max(std::int64_t value) const;
   /// Every rank's value or text, in the order of the ranks.
   std::vector<std::int64_t> all(std::int64_t value) const;
-  /// Of several values a rank: those of rank r are [r n, (r + 1) n) of [ranks n].
+  /// Gathers several values a rank: the values of rank r are [r n, (r + 1) n) of [ranks n].
   std::vector<double> all(std::span<const double> values) const;
   std::vector<std::string> all(const std::string& text) const;
   /// The root's text, on every rank.
@@ -69,7 +69,7 @@ class World {
   /// f must not talk to other ranks.
   void agree(const std::function<void()>& f) const;
 
-  /// What f returns on the root, on every rank: for what must be looked up once, since ranks may see a shared file
+  /// Returns f() of the root on every rank: for look-ups to be made once, since ranks may see a shared file
   /// system at different moments. Throws as agree does.
   std::string from_root(const std::function<std::string()>& f) const;
 
@@ -80,7 +80,7 @@ class World {
   /// may run on and of the CPU quotas of its control groups; of the latter two at most OMP_THREAD_LIMIT.
   int threads(int wanted) const;
 
-  /// Bytes of this host's memory that this rank may plan with, or -1 where it cannot be told: its share of what the
+  /// Bytes of this host's memory that this rank may plan with, or -1 if unknown: its share of what the
   /// machine and its control groups can still give.
   std::int64_t host_memory() const;
 
@@ -99,8 +99,8 @@ class World {
   int local_rank_ = 0;
   int local_size_ = 1;
   int core_sharers_ = 1;  ///< ranks of this host, this one included, that may run on some of this one's cores
-  std::vector<std::uint64_t>
-      host_groups_;  ///< control groups with limits of all ranks of this host, each rank's own
+  /// Control groups with limits of all ranks of this host, each rank's own.
+  std::vector<std::uint64_t> host_groups_;
   std::string host_;
   std::vector<int> nodes_;
   std::unique_ptr<NodeBoard> board_;

@@ -8,7 +8,7 @@ source jobs/common.sh
 
 usage() {
   cat <<'END'
-tests/fuzz.sh - feed made-up inputs to all that reads files of others, by libFuzzer
+tests/fuzz.sh - feed generated inputs to every reader of foreign files, by libFuzzer
 
 Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
 
@@ -16,8 +16,8 @@ Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
   --seconds N  for each target (20)
   --build DIR  where to build (build-fuzz)
 
-Installs the Debian packages that are missing (clang among them). What was found lies in
-DIRECTORY/corpus, and is where the next run begins; an input that fails is written to DIRECTORY/TARGET-crash-... and
+Installs the Debian packages that are missing (clang among them). DIRECTORY/corpus keeps the inputs
+found, with which the next run begins; an input that fails is written to DIRECTORY/TARGET-crash-... and
 ends the script with an error.
 END
 }

@@ -30,7 +30,7 @@ ByteReader::ByteReader(std::filesystem::path file) : path_(std::move(file)), fil
 void ByteReader::read(std::int64_t offset, std::span<char> out) const {
   const auto count = static_cast<std::int64_t>(out.size());
   if (offset < 0 || offset > size_ - count) {
-    fail("{}: ends at byte {}, before bytes {} to {} that it says it has; it is cut short or damaged",
+    fail("{}: ends at byte {}, before bytes {} to {} that its header lists; it is cut short or damaged",
          path_.string(), size_, offset, offset + count);
   }
   const auto begin = offset;

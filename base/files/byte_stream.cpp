@@ -54,7 +54,7 @@ class PlainStream : public ByteStream {
   std::int64_t consumed_ = 0;
 };
 
-/// What gzip and zstd have in common: a buffer of packed bytes, refilled when it is used up.
+/// Common to gzip and zstd: a buffer of packed bytes, refilled when it is used up.
 class PackedStream : public ByteStream {
  public:
   explicit PackedStream(const std::filesystem::path& file) : plain_(file, 0), packed_(packed_bytes) {}
@@ -79,7 +79,7 @@ class PackedStream : public ByteStream {
   }
   [[noreturn]] void fail_behind(const char* kind) const {
     fail(
-        "{}: behind the end of its {} data stand other bytes; remove them, or download or copy the file "
+        "{}: other bytes follow the end of its {} data; remove them, or download or copy the file "
         "again",
         name(), kind);
   }

@@ -17,7 +17,7 @@ class ByteStream {
   virtual ~ByteStream() = default;
   /// Fills `out` from its beginning on; fewer bytes than its size only at the end of the file.
   virtual std::size_t read(std::span<char> out) = 0;
-  /// Bytes of the file that were read so far, as it lies on disk.
+  /// Bytes of the file, as stored on disk, that were read so far.
   virtual std::int64_t consumed() const = 0;
 };
 

@@ -25,7 +25,7 @@ class Descriptor {
 
   int get() const { return value_; }
   bool ok() const { return value_ >= 0; }
-  /// Whether the last bytes could be written, as far as the system tells here.
+  /// Whether the last bytes were written, as far as the system reports it here.
   bool close();
 
  private:

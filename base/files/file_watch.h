@@ -7,7 +7,7 @@
 
 namespace ratplus {
 
-/// Of one file. What a run has read and what it reads later must belong together, also where the file was closed and
+/// Watches one file. The earlier and later reads of a run must belong together, also where the file was closed and
 /// opened again in between.
 class FileWatch {
  public:

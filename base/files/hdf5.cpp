@@ -18,7 +18,7 @@
 namespace ratplus::hdf5 {
 namespace {
 
-/// What HDF5's error stack says, boiled down.
+/// HDF5's error stack as one short text.
 struct Reason {
   std::string text;      ///< of the innermost failure: its cause
   int error_number = 0;  ///< errno of the system call that failed, if one did
@@ -504,7 +504,7 @@ File File::create(const std::filesystem::path& file, const std::filesystem::path
 namespace {
 
 Handle open_file(const std::filesystem::path& file) {
-  // The common cases in plain words, since HDF5 tells them apart poorly.
+  // Plain messages for the common cases, which HDF5 hardly distinguishes.
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
   if (!std::filesystem::exists(status)) fail("cannot open {}: no such file", file.string());

@@ -35,7 +35,7 @@ class Handle {
 
   hid_t get() const { return id_; }
   bool open() const { return id_ >= 0; }
-  /// Closes and tells whether that succeeded.
+  /// Closes and returns whether that succeeded.
   bool close();
   /// Forgets the identifier and leaves it open in HDF5.
   void abandon() { id_ = H5I_INVALID_HID; }
@@ -45,7 +45,7 @@ class Handle {
   Close close_ = nullptr;
 };
 
-/// What elements are on disk (little-endian) and, for reads and writes, in memory.
+/// Element types, on disk (little-endian) and in memory.
 enum class Element { float32, float64, float16, bfloat16, uint16, uint32, int32, int64 };
 std::size_t bytes_of(Element element);
 
@@ -76,7 +76,7 @@ inline constexpr Element element_of = [] {
   }
 }();
 
-/// How a dataset lies in its file. Elements that are never written have no defined value.
+/// Storage layout of a dataset. Elements that are never written have no defined value.
 struct Layout {
   std::int64_t chunk = 65536;  ///< elements; the unit of checksums, compression and caching
   int compression = 0;         ///< gzip level 1..9, 0 = none
@@ -84,7 +84,7 @@ struct Layout {
   bool growable = false;       ///< Dataset::resize may make it longer
 };
 
-/// What an open file's objects share.
+/// State shared by the objects of an open file.
 struct FileState {
   std::filesystem::path name;  ///< as messages name it
   /// Why writing failed, "" if it did not. HDF5 1.10 keeps half-written objects after a failed write and may
@@ -93,7 +93,7 @@ struct FileState {
   std::string failure;
 };
 
-/// What has attributes: a file's root, a group, a dataset.
+/// An object with attributes: a file's root, a group, a dataset.
 class Object {
  public:
   ~Object();
@@ -137,12 +137,12 @@ class Dataset : public Object {
   std::int64_t size() const { return size_; }
   const std::string& name() const { return name_; }
   bool holds_integers() const;
-  /// Of integers: without a sign.
+  /// Whether integers are unsigned.
   bool holds_unsigned() const;
   /// Throws Error naming what is missing unless every element was written, in this file or in those that an external or
   /// a virtual dataset takes them from: HDF5 reads fill values for the others. Costs the reading of the chunks' index.
   void require_written() const;
-  /// Of one element on disk.
+  /// Bytes of an element on disk.
   std::size_t element_bytes() const;
   /// Growable datasets only.
   void resize(std::int64_t size);
@@ -223,7 +223,7 @@ std::optional<std::uint32_t> checksum_attribute(const Object& object);
 /// would have it again before a thread that waits for it wakes up.
 void let_others_in();
 
-/// Of the library that runs: "1.10.8".
+/// The version of the library at run time: "1.10.8".
 std::string version();
 
 }  // namespace ratplus::hdf5

@@ -61,7 +61,7 @@ void check_external(hid_t dataset, hid_t create, int files, const fs::path& file
     hsize_t size = 0;
     if (H5Pget_external(create, static_cast<unsigned>(i), external.size() - 1, external.data(), &offset,
                         &size) < 0)
-      fail("{}: cannot tell which files hold dataset \"{}\"", file.string(), name);
+      fail("{}: cannot find the files of dataset \"{}\"", file.string(), name);
     const std::int64_t part =
         size == H5F_UNLIMITED ? left : std::min<std::int64_t>(left, static_cast<std::int64_t>(size));
     std::error_code missing;

@@ -1,4 +1,4 @@
-// What a file that is written or read once, from front to back, takes of the system's page cache: a few megabytes
+// Limits the share of the system's page cache for a file written or read once, from front to back: a few megabytes
 // behind the place where it is, instead of all it has.
 //
 // A checkpoint can be larger than the host's memory. Left to itself, the system holds gigabytes of a file back until
@@ -22,14 +22,14 @@ class WriteBehind {
   WriteBehind(const std::filesystem::path& file, std::filesystem::path shown_as);
 
   /// `bytes` more have been given to the system. Waits for the disk where that is more than a few portions behind.
-  /// Throws Error where the disk could not write, which a later sync would not tell again.
+  /// Throws Error for a failed write, which a later sync would not report again.
   void wrote(std::int64_t bytes);
 
  private:
   std::filesystem::path shown_;
   Descriptor file_;
   std::int64_t written_ = 0;
-  std::int64_t begun_ = 0;    ///< up to here the system was told to write
+  std::int64_t begun_ = 0;    ///< the system has been asked to write up to here
   std::int64_t dropped_ = 0;  ///< up to here it is on the disk
 };
 

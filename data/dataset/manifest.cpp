@@ -24,7 +24,7 @@ std::int64_t sum(const std::vector<ManifestShard>& shards, std::int64_t Manifest
 }
 
 /// A JSON object together with the words that say where it is, for messages.
-struct Place {
+struct JsonPlace {
   const Json& json;
   std::string where;
 
@@ -58,12 +58,12 @@ struct Place {
   }
 };
 
-std::vector<ManifestShard> parse_shards(const Place& manifest, const char* key) {
+std::vector<ManifestShard> parse_shards(const JsonPlace& manifest, const char* key) {
   const Json& list = manifest.at(key);
   if (!list.is_array()) fail("{}: \"{}\" is not a list of shards", manifest.where, key);
   std::vector<ManifestShard> shards;
   for (const Json& entry : list) {
-    const Place place{entry, fmt::format("{}: {}[{}]", manifest.where, key, shards.size())};
+    const JsonPlace place{entry, fmt::format("{}: {}[{}]", manifest.where, key, shards.size())};
     shards.push_back(
         {place.text("file"), place.integer("tokens"), place.integer("documents"), place.checksum("crc32")});
   }
@@ -146,7 +146,7 @@ Manifest read_manifest(const std::filesystem::path& dataset_directory) {
   } catch (const Json::exception& e) {
     fail("{}: not JSON ({}); prepare the dataset again", file.string(), e.what());
   }
-  const Place place{json, file.string()};
+  const JsonPlace place{json, file.string()};
   if (place.text("format") != manifest_format) {
     fail("{}: format is \"{}\", not \"{}\"", file.string(), place.text("format"), manifest_format);
   }

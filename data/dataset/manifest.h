@@ -33,8 +33,8 @@ struct Manifest {
   std::string tokenizer;       ///< identity, as in ShardInfo
   std::string tokenizer_file;  ///< the model beside the shards, relative; empty if unknown
   std::string source;          ///< fingerprint of the inputs and options it was prepared from
-  std::int64_t sample_length =
-      0;  ///< of samples with labels (`documents` counts samples); 0: streams of tokens
+  /// T of samples with labels (`documents` counts samples); 0: streams of tokens.
+  std::int64_t sample_length = 0;
   /// How prompts and completions were encoded: "together" or "apart"; empty where it does not apply or is not known.
   std::string encode = {};
   std::vector<ManifestShard> train = {};

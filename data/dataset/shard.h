@@ -12,7 +12,7 @@
 
 namespace ratplus::data {
 
-/// What a shard says about itself and what all shards of a dataset share.
+/// Attributes of a shard, and those that all shards of a dataset share.
 struct ShardInfo {
   std::int64_t tokens = 0;
   std::int64_t documents = 0;
@@ -55,7 +55,7 @@ class ShardWriter {
  public:
   struct Options {
     int compression = 0;                ///< gzip level, 0 = none
-    std::int64_t chunk_tokens = 16384;  ///< read as wholes: a sequence touches one or two
+    std::int64_t chunk_tokens = 16384;  ///< read as wholes; a sequence spans one or two
   };
   /// `shared` gives vocab_size, end_of_text and tokenizer; its counts are ignored.
   ShardWriter(const std::filesystem::path& file, const ShardInfo& shared, Options options);

@@ -15,7 +15,7 @@
 
 namespace ratplus::data {
 
-// What a series needs to know of a kind of shard: what it is filled by, and what the manifest says of it.
+// Traits of a kind of shard: its elements, and its entry in the manifest.
 inline std::int64_t filled(const ShardWriter& shard) {
   return shard.tokens();
 }

@@ -46,13 +46,13 @@ void undo_interrupted_publication(const std::filesystem::path& output);
 bool publication_interrupted(const std::filesystem::path& output);
 
 /// Puts the files of a complete dataset in `staging` into `output`, in place of the one that is there. The manifest is
-/// written here; the shards and, if it is not in `output` already, the tokenizer's file lie in `staging`. Nothing but
+/// written here; the shards and, if it is not in `output` already, the tokenizer's file are in `staging`. Nothing but
 /// renaming is left to do once the old dataset is touched: its files move aside, its manifest first, and the new
 /// manifest comes last. Throws Error naming the file, with the old dataset back in its place.
 void publish_dataset(const std::filesystem::path& staging, const std::filesystem::path& output,
                      const Manifest& manifest);
 
-/// Copies the tokenizer's file into `staging` as `name`, unless it is the one that lies in `output` under this name.
+/// Copies the tokenizer's file into `staging` as `name`, unless it is the one in `output` under this name.
 void stage_tokenizer(const std::filesystem::path& tokenizer, const std::string& name,
                      const std::filesystem::path& staging, const std::filesystem::path& output);
 
@@ -61,7 +61,7 @@ void stage_tokenizer(const std::filesystem::path& tokenizer, const std::string& 
 void check_replaceable(const std::filesystem::path& output, const std::string& tokenizer_name,
                        const std::filesystem::path& tokenizer, bool force);
 
-/// Throws Error where an input lies in `output` under the name of a shard: the dataset made of it would replace it.
+/// Throws Error for an input in `output` with the name of a shard, which the new dataset would replace.
 void refuse_inputs_in(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs);
 
 }  // namespace ratplus::data

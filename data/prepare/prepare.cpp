@@ -21,10 +21,10 @@
 #include "data/dataset/shard.h"
 #include "data/dataset/staged_dataset.h"
 #include "data/dataset/token_stream.h"
+#include "data/prepare/portion_file.h"
 #include "data/prepare/shard_plan.h"
-#include "data/prepare/text_units.h"
+#include "data/prepare/text_portions.h"
 #include "data/prepare/token_pipeline.h"
-#include "data/prepare/unit_file.h"
 #include "data/text/text_source.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/train_tokenizer.h"
@@ -194,21 +194,22 @@ class Preparation {
     shared_ = {.vocab_size = tokenizer_->vocab_size(),
                .end_of_text = tokenizer_->end_of_text(),
                .tokenizer = tokenizer_->identity()};
-    const std::int64_t bytes = options_.unit_bytes > 0 ? options_.unit_bytes : unit_bytes_for(files_);
-    units_ =
-        cut_into_units(files_, bytes,
-                       fmt::format("1 {} {} {} {} {}\n", shared_.tokenizer, shared_.end_of_text,
-                                   options_.text_key, options_.validation_fraction, options_.deduplicate));
+    const std::int64_t bytes =
+        options_.portion_bytes > 0 ? options_.portion_bytes : portion_bytes_for(files_);
+    portions_ =
+        cut_into_portions(files_, bytes,
+                          fmt::format("1 {} {} {} {} {}\n", shared_.tokenizer, shared_.end_of_text,
+                                      options_.text_key, options_.validation_fraction, options_.deduplicate));
   }
 
-  /// This process's units that are not done.
+  /// This process's portions that are not done.
   void tokenize();
 
   void plan() {
     if (team_.rank != 0) return;
-    UnitInfo all = total();
+    PortionInfo all = total();
     check_splits(all);
-    if (options_.deduplicate) duplicates_ = find_duplicates(work_, std::ssize(units_));
+    if (options_.deduplicate) duplicates_ = find_duplicates(work_, std::ssize(portions_));
     write_plan(work_ / "plan.json",
                plan_shards(work_, std::ssize(units_), options_.shard_tokens, options_.deduplicate));
     NewDirectories(shards_directory()).keep();
@@ -287,17 +288,17 @@ class Preparation {
   /// Its name says what they are cut from and how: shards of another plan are not taken for those of this one.
   fs::path shards_directory() const {
     Sha256 digest;
-    digest.update(fmt::format("{} {} {}\n", options_.shard_tokens, options_.compression, units_.size()));
-    for (const TextUnit& unit : units_) digest.update(unit.source);
+    digest.update(fmt::format("{} {} {}\n", options_.shard_tokens, options_.compression, portions_.size()));
+    for (const TextPortion& portion : portions_) digest.update(portion.source);
     return work_ / fmt::format("shards-{}", digest.hex().substr(0, 16));
   }
 
-  std::optional<UnitInfo> info_of(std::size_t unit) const {
-    return read_unit_info(work_, static_cast<std::int64_t>(unit), units_[unit].source);
+  std::optional<PortionInfo> info_of(std::size_t portion) const {
+    return read_portion_info(work_, static_cast<std::int64_t>(portion), portions_[portion].source);
   }
 
-  UnitInfo total();
-  void check_splits(const UnitInfo& all) const;
+  PortionInfo total();
+  void check_splits(const PortionInfo& all) const;
 
   const PrepareOptions& options_;
   const Report& report_;
@@ -309,13 +310,13 @@ class Preparation {
   std::string source_;
   std::optional<Tokenizer> tokenizer_;
   ShardInfo shared_;
-  std::vector<TextUnit> units_;
-  UnitInfo counted_;  ///< root only
+  std::vector<TextPortion> portions_;
+  PortionInfo counted_;  ///< root only
   std::string first_repaired_;
   std::int64_t duplicates_ = 0;
 };
 
-/// How far all processes have come: this one by what it does, the others by the units that they have finished.
+/// How far all processes have come: this one by what it does, the others by the portions that they have finished.
 class TeamProgress {
  public:
   TeamProgress(const Report& report, std::int64_t bytes_total) {
@@ -327,14 +328,14 @@ class TeamProgress {
     progress_.bytes_done += bytes;
     progress_.bytes_before += bytes;
   }
-  void expect(std::size_t unit) { others_.push_back(unit); }
+  void expect(std::size_t portion) { others_.push_back(portion); }
   void add_own(std::int64_t tokens) {
     ++progress_.documents;
     progress_.tokens += tokens;
   }
-  void add_own_unit(std::int64_t bytes) { progress_.bytes_done += bytes; }
+  void add_own_portion(std::int64_t bytes) { progress_.bytes_done += bytes; }
 
-  /// `info_of` looks for a unit of another process. A few are looked for at a time, every two seconds.
+  /// `info_of` looks for a portion of another process. A few are looked for at a time, every two seconds.
   template <typename InfoOf>
   void report(std::int64_t bytes_under_way, const InfoOf& info_of) {
     if (stopwatch_.seconds() > looked_ + 2) {
@@ -342,7 +343,7 @@ class TeamProgress {
       for (std::size_t tries = std::min<std::size_t>(others_.size(), 100); tries > 0 && !others_.empty();
            --tries) {
         next_ = next_ % others_.size();
-        if (const std::optional<UnitInfo> info = info_of(others_[next_])) {
+        if (const std::optional<PortionInfo> info = info_of(others_[next_])) {
           progress_.documents += info->documents[0] + info->documents[1];
           progress_.tokens += info->tokens[0] + info->tokens[1];
           progress_.bytes_done += info->bytes;
@@ -363,43 +364,43 @@ class TeamProgress {
   const Report* report_ = nullptr;
   ElapsedTime stopwatch_;
   PrepareProgress progress_;
-  std::vector<std::size_t> others_;  ///< units that other processes have not finished yet
+  std::vector<std::size_t> others_;  ///< portions that other processes have not finished yet
   std::size_t next_ = 0;
   double looked_ = 0;
 };
 
-/// A place in one of the unit's files, without pointing to it, and back.
-UnitPlace place_in(const TextUnit& unit, const Place& place) {
-  const auto part = std::ranges::find(unit.parts, place.file, &TextPart::file);
-  return {part - unit.parts.begin(), place.line, place.offset};
+/// A place in one of the portion's files, without pointing to it, and back.
+PlaceInPortion place_in(const TextPortion& portion, const DocumentPlace& place) {
+  const auto part = std::ranges::find(portion.parts, place.file, &TextPart::file);
+  return {part - portion.parts.begin(), place.line, place.offset};
 }
 
-Place place_in(const TextUnit& unit, const UnitPlace& place) {
-  return {unit.parts.at(static_cast<std::size_t>(place.part)).file, place.line, place.offset};
+DocumentPlace place_in(const TextPortion& portion, const PlaceInPortion& place) {
+  return {portion.parts.at(static_cast<std::size_t>(place.part)).file, place.line, place.offset};
 }
 
 void Preparation::tokenize() {
   std::vector<std::int64_t> sizes;
-  for (const TextUnit& unit : units_) sizes.push_back(unit.bytes);
+  for (const TextPortion& portion : portions_) sizes.push_back(portion.bytes);
   const std::vector<int> owner = share_out(sizes, team_.size);
   TeamProgress progress(report_, std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
-  std::vector<const TextUnit*> mine;
-  for (std::size_t i = 0; i < units_.size(); ++i) {
+  std::vector<const TextPortion*> mine;
+  for (std::size_t i = 0; i < portions_.size(); ++i) {
     if (info_of(i)) {
       progress.add_before(sizes[i]);
     } else if (owner[i] == team_.rank) {
-      mine.push_back(&units_[i]);
+      mine.push_back(&portions_[i]);
     } else {
       progress.expect(i);
     }
   }
-  const auto info_of_other = [&](std::size_t unit) { return info_of(unit); };
-  std::optional<UnitWriter> writer;
-  UnitInfo info;
+  const auto info_of_other = [&](std::size_t portion) { return info_of(portion); };
+  std::optional<PortionWriter> writer;
+  PortionInfo info;
   std::size_t next = 0;
-  const auto begin_unit = [&] {
+  const auto begin_portion = [&] {
     info = {};
-    if (next < mine.size()) writer.emplace(work_, mine[next] - units_.data(), shared_.vocab_size);
+    if (next < mine.size()) writer.emplace(work_, mine[next] - portions_.data(), shared_.vocab_size);
   };
   const PipelineSink sink{.document =
                               [&](const TokenizedDocument& document) {
@@ -415,34 +416,34 @@ void Preparation::tokenize() {
                                 progress.add_own(std::ssize(document.tokens) + 1);
                               },
                           .progress = [&](std::int64_t bytes) { progress.report(bytes, info_of_other); },
-                          .unit_done =
-                              [&](const TextUnit& unit) {
-                                check_unchanged(unit);
-                                info.source = unit.source;
-                                info.bytes = unit.bytes;
+                          .portion_done =
+                              [&](const TextPortion& portion) {
+                                check_unchanged(portion);
+                                info.source = portion.source;
+                                info.bytes = portion.bytes;
                                 writer->finish(info);
-                                progress.add_own_unit(unit.bytes);
+                                progress.add_own_portion(portion.bytes);
                                 ++next;
-                                begin_unit();
+                                begin_portion();
                               }};
-  begin_unit();
+  begin_portion();
   const int threads = options_.threads > 0 ? options_.threads : omp_get_max_threads();
-  tokenize_units(mine, *tokenizer_,
-                 {.text_key = options_.text_key, .hash_texts = options_.deduplicate, .threads = threads},
-                 sink);
+  tokenize_portions(mine, *tokenizer_,
+                    {.text_key = options_.text_key, .hash_texts = options_.deduplicate, .threads = threads},
+                    sink);
   progress.report(0, info_of_other);
 }
 
-UnitInfo Preparation::total() {
+PortionInfo Preparation::total() {
   counted_ = {};
-  for (std::size_t i = 0; i < units_.size(); ++i) {
-    const std::optional<UnitInfo> info = info_of(i);
+  for (std::size_t i = 0; i < portions_.size(); ++i) {
+    const std::optional<PortionInfo> info = info_of(i);
     if (!info)
-      fail("{}: unit {} is not finished; were the inputs changed meanwhile? Run the command again",
+      fail("{}: portion {} is not finished; were the inputs changed meanwhile? Run the command again",
            work_.string(), i);
     for (std::size_t s = 0; s < 2; ++s) counted_.documents[s] += info->documents[s];
     if (info->repaired > 0 && counted_.repaired == 0)
-      first_repaired_ = to_string(place_in(units_[i], info->first_repaired));
+      first_repaired_ = to_string(place_in(portions_[i], info->first_repaired));
     counted_.repaired += info->repaired;
     counted_.left_out_empty += info->left_out_empty;
     counted_.lowest_position = std::min(counted_.lowest_position, info->lowest_position);
@@ -451,7 +452,7 @@ UnitInfo Preparation::total() {
   return counted_;
 }
 
-void Preparation::check_splits(const UnitInfo& all) const {
+void Preparation::check_splits(const PortionInfo& all) const {
   const std::int64_t documents = all.documents[0] + all.documents[1];
   if (documents == 0) fail("the input holds no text");
   if (options_.validation_fraction == 0) return;

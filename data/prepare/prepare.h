@@ -24,13 +24,13 @@ struct PrepareOptions {
   std::int64_t shard_tokens = 100'000'000;         ///< a shard is closed at the document that reaches this
   int compression = 0;                             ///< gzip level of the shards, 0 = none
   bool force = false;                              ///< replace another dataset in `output`
-  int threads = 0;              ///< a process, 0 = all that OpenMP gives; the result does not depend on it
-  std::int64_t unit_bytes = 0;  ///< of input that is done as a whole, 0 = by the input; nor on this
+  int threads = 0;                 ///< a process, 0 = all that OpenMP gives; the result does not depend on it
+  std::int64_t portion_bytes = 0;  ///< of input that is done as a whole, 0 = by the input; nor on this
 };
 
 struct PrepareProgress {
   std::string phase;  ///< "read text for the tokenizer", "train the tokenizer", "tokenize", "write shards"
-  std::int64_t documents = 0;  ///< this call, all processes as far as they have told
+  std::int64_t documents = 0;  ///< in this call, of all processes as last reported
   std::int64_t tokens = 0;     ///< the same
   std::int64_t bytes_done = 0;
   std::int64_t bytes_before = 0;  ///< of them, done by earlier calls
@@ -40,11 +40,11 @@ struct PrepareProgress {
 
 struct PrepareResult {
   Manifest manifest;
-  bool already_there = false;       ///< the directory held this very dataset, and nothing was done
-  std::int64_t repaired = 0;        ///< documents in which U+FFFD stands for what was no character (Document)
-  std::string first_repaired = {};  ///< the first of them: file and line
-  std::int64_t left_out_empty = 0;  ///< documents without text
-  std::int64_t duplicates = 0;      ///< documents left out because another has the same text
+  bool already_there = false;           ///< the directory held this very dataset, and nothing was done
+  std::int64_t repaired = 0;            ///< documents with text replaced by U+FFFD (Document)
+  std::string first_repaired = {};      ///< the first of them: file and line
+  std::int64_t left_out_empty = 0;      ///< documents without text
+  std::int64_t duplicates = 0;          ///< documents left out because another has the same text
   std::vector<std::string> notes = {};  ///< on the inputs (list_text_files), a line each
 };
 
@@ -58,7 +58,7 @@ struct Team {
 
 /// Writes tokenizer.model (or .json), train-*.h5, validation-*.h5 and, last of all, the manifest. What fails or is
 /// interrupted (by an exception out of `report`, which is called a few times a second) leaves no dataset, but the
-/// finished units in `output`/.prepare, where the next call of the same options goes on; an older dataset stays until
+/// finished portions in `output`/.prepare, where the next call with the same options continues; an older dataset stays until
 /// then. A directory that holds the dataset of the same inputs and options is left as it is; one that holds another is
 /// an Error unless options.force. Throws Error naming the input (file and line) or the output; what one process of a team
 /// meets in the long steps, it throws alone, and the others are to be ended.

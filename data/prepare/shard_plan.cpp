@@ -18,15 +18,15 @@ using Json = nlohmann::json;
 
 constexpr std::array splits = {Split::train, Split::validation};
 
-fs::path duplicates_name(const fs::path& directory, std::int64_t unit, Split split) {
-  return directory / fmt::format("unit-{:06}-{}.duplicates", unit, to_string(split));
+fs::path duplicates_name(const fs::path& directory, std::int64_t portion, Split split) {
+  return directory / fmt::format("portion-{:06}-{}.duplicates", portion, to_string(split));
 }
 
-/// Numbers of the unit's documents that are left out, rising.
-std::vector<std::int64_t> read_duplicates(const fs::path& directory, std::int64_t unit, Split split,
+/// Numbers of the portion's documents that are left out, rising.
+std::vector<std::int64_t> read_duplicates(const fs::path& directory, std::int64_t portion, Split split,
                                           bool any) {
   if (!any) return {};
-  const std::string bytes = read_whole_file(duplicates_name(directory, unit, split));
+  const std::string bytes = read_whole_file(duplicates_name(directory, portion, split));
   std::vector<std::int64_t> numbers(bytes.size() / sizeof(std::int64_t));
   if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof(std::int64_t));
   return numbers;
@@ -52,14 +52,14 @@ class Planner {
   Planner(Split split, std::int64_t shard_tokens, std::vector<PlannedShard>& plan)
       : split_(split), shard_tokens_(shard_tokens), plan_(plan) {}
 
-  void add(std::int64_t unit, std::int64_t document, std::int64_t tokens) {
+  void add(std::int64_t portion, std::int64_t document, std::int64_t tokens) {
     if (!open_) {
       plan_.push_back({.split = split_, .entry = {.file = shard_name(split_, shards_++)}, .spans = {}});
       open_ = true;
     }
     PlannedShard& shard = plan_.back();
-    if (shard.spans.empty() || shard.spans.back().unit != unit)
-      shard.spans.push_back({unit, document, document});
+    if (shard.spans.empty() || shard.spans.back().portion != portion)
+      shard.spans.push_back({portion, document, document});
     shard.spans.back().end = document + 1;
     shard.entry.tokens += tokens;
     ++shard.entry.documents;
@@ -76,16 +76,17 @@ class Planner {
 
 }  // namespace
 
-std::vector<PlannedShard> plan_shards(const fs::path& units_directory, std::int64_t units,
+std::vector<PlannedShard> plan_shards(const fs::path& portions_directory, std::int64_t portions,
                                       std::int64_t shard_tokens, bool leave_out_duplicates) {
   std::vector<PlannedShard> plan;
   for (const Split split : splits) {
     Planner planner(split, shard_tokens, plan);
-    for (std::int64_t unit = 0; unit < units; ++unit) {
-      const std::vector<UnitDocument> documents = read_unit_documents(units_directory, unit, split);
-      RisingSet left_out(read_duplicates(units_directory, unit, split, leave_out_duplicates));
+    for (std::int64_t portion = 0; portion < portions; ++portion) {
+      const std::vector<PortionDocument> documents =
+          read_portion_documents(portions_directory, portion, split);
+      RisingSet left_out(read_duplicates(portions_directory, portion, split, leave_out_duplicates));
       for (std::int64_t i = 0; i < std::ssize(documents); ++i) {
-        if (!left_out.contains(i)) planner.add(unit, i, documents[static_cast<std::size_t>(i)].tokens);
+        if (!left_out.contains(i)) planner.add(portion, i, documents[static_cast<std::size_t>(i)].tokens);
       }
     }
   }
@@ -94,9 +95,9 @@ std::vector<PlannedShard> plan_shards(const fs::path& units_directory, std::int6
 
 namespace {
 
-/// Numbers, over all units of the split, of the documents that repeat an earlier one; of those whose hash is part
+/// Numbers, over all portions of the split, of the documents that repeat an earlier one; of those whose hash is part
 /// `part` of `parts`.
-void append_repeated(const fs::path& directory, std::int64_t units, Split split, std::uint64_t part,
+void append_repeated(const fs::path& directory, std::int64_t portions, Split split, std::uint64_t part,
                      std::uint64_t parts, std::vector<std::int64_t>& repeated) {
   struct Entry {
     std::array<std::uint64_t, 2> hash;
@@ -107,8 +108,8 @@ void append_repeated(const fs::path& directory, std::int64_t units, Split split,
   };
   std::vector<Entry> entries;
   std::int64_t number = 0;
-  for (std::int64_t unit = 0; unit < units; ++unit) {
-    for (const UnitDocument& document : read_unit_documents(directory, unit, split)) {
+  for (std::int64_t portion = 0; portion < portions; ++portion) {
+    for (const PortionDocument& document : read_portion_documents(directory, portion, split)) {
       if (document.text_hash[0] % parts == part) entries.push_back({document.text_hash, number});
       ++number;
     }
@@ -119,25 +120,25 @@ void append_repeated(const fs::path& directory, std::int64_t units, Split split,
   }
 }
 
-std::int64_t find_duplicates_of(const fs::path& directory, std::int64_t units, Split split,
+std::int64_t find_duplicates_of(const fs::path& directory, std::int64_t portions, Split split,
                                 std::int64_t hashes_at_once) {
-  std::vector<std::int64_t> first{0};  // number of each unit's first document
-  for (std::int64_t unit = 0; unit < units; ++unit) {
-    first.push_back(first.back() + std::ssize(read_unit_documents(directory, unit, split)));
+  std::vector<std::int64_t> first{0};  // number of each portion's first document
+  for (std::int64_t portion = 0; portion < portions; ++portion) {
+    first.push_back(first.back() + std::ssize(read_portion_documents(directory, portion, split)));
   }
   const auto parts = static_cast<std::uint64_t>(first.back() / hashes_at_once + 1);
   std::vector<std::int64_t> repeated;
   for (std::uint64_t part = 0; part < parts; ++part)
-    append_repeated(directory, units, split, part, parts, repeated);
+    append_repeated(directory, portions, split, part, parts, repeated);
   std::sort(repeated.begin(), repeated.end());
   auto next = repeated.begin();
-  for (std::int64_t unit = 0; unit < units; ++unit) {
-    std::vector<std::int64_t> of_unit;
-    for (; next != repeated.end() && *next < first[static_cast<std::size_t>(unit) + 1]; ++next) {
-      of_unit.push_back(*next - first[static_cast<std::size_t>(unit)]);
+  for (std::int64_t portion = 0; portion < portions; ++portion) {
+    std::vector<std::int64_t> of_portion;
+    for (; next != repeated.end() && *next < first[static_cast<std::size_t>(portion) + 1]; ++next) {
+      of_portion.push_back(*next - first[static_cast<std::size_t>(portion)]);
     }
-    const auto bytes = std::as_bytes(std::span(of_unit));
-    write_whole_file(duplicates_name(directory, unit, split),
+    const auto bytes = std::as_bytes(std::span(of_portion));
+    write_whole_file(duplicates_name(directory, portion, split),
                      {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   }
   return std::ssize(repeated);
@@ -145,10 +146,11 @@ std::int64_t find_duplicates_of(const fs::path& directory, std::int64_t units, S
 
 }  // namespace
 
-std::int64_t find_duplicates(const fs::path& units_directory, std::int64_t units,
+std::int64_t find_duplicates(const fs::path& portions_directory, std::int64_t portions,
                              std::int64_t hashes_at_once) {
   std::int64_t found = 0;
-  for (const Split split : splits) found += find_duplicates_of(units_directory, units, split, hashes_at_once);
+  for (const Split split : splits)
+    found += find_duplicates_of(portions_directory, portions, split, hashes_at_once);
   return found;
 }
 
@@ -156,7 +158,7 @@ void write_plan(const fs::path& file, const std::vector<PlannedShard>& plan) {
   Json list = Json::array();
   for (const PlannedShard& shard : plan) {
     Json spans = Json::array();
-    for (const UnitSpan& span : shard.spans) spans.push_back({span.unit, span.begin, span.end});
+    for (const PortionSpan& span : shard.spans) spans.push_back({span.portion, span.begin, span.end});
     list.push_back({{"split", to_string(shard.split)},
                     {"file", shard.entry.file},
                     {"tokens", shard.entry.tokens},
@@ -183,14 +185,15 @@ std::vector<PlannedShard> read_plan(const fs::path& file) {
 
 namespace {
 
-void append_span(const fs::path& units_directory, Split split, const UnitSpan& span,
+void append_span(const fs::path& portions_directory, Split split, const PortionSpan& span,
                  bool leave_out_duplicates, std::int64_t vocab_size, ShardWriter& writer) {
-  const std::vector<UnitDocument> documents = read_unit_documents(units_directory, span.unit, split);
-  require(span.end <= std::ssize(documents), "unit {} has {} documents", span.unit, documents.size());
+  const std::vector<PortionDocument> documents =
+      read_portion_documents(portions_directory, span.portion, split);
+  require(span.end <= std::ssize(documents), "portion {} has {} documents", span.portion, documents.size());
   std::int64_t first = 0;
   for (std::int64_t i = 0; i < span.begin; ++i) first += documents[static_cast<std::size_t>(i)].tokens;
-  UnitTokens tokens(units_directory, span.unit, split, vocab_size, first);
-  RisingSet left_out(read_duplicates(units_directory, span.unit, split, leave_out_duplicates));
+  PortionTokens tokens(portions_directory, span.portion, split, vocab_size, first);
+  RisingSet left_out(read_duplicates(portions_directory, span.portion, split, leave_out_duplicates));
   std::vector<std::int32_t> document;
   for (std::int64_t i = span.begin; i < span.end; ++i) {
     const std::int64_t count = documents[static_cast<std::size_t>(i)].tokens;
@@ -207,13 +210,13 @@ void append_span(const fs::path& units_directory, Split split, const UnitSpan& s
 
 }  // namespace
 
-void write_shard(const fs::path& directory, const fs::path& units_directory, const PlannedShard& shard,
+void write_shard(const fs::path& directory, const fs::path& portions_directory, const PlannedShard& shard,
                  const ShardInfo& shared, int compression, bool leave_out_duplicates) {
   const fs::path file = directory / shard.entry.file;
   if (fs::exists(file)) return;  // it has its name only when it is complete
   ShardWriter writer(file, shared, {.compression = compression});
-  for (const UnitSpan& span : shard.spans) {
-    append_span(units_directory, shard.split, span, leave_out_duplicates, shared.vocab_size, writer);
+  for (const PortionSpan& span : shard.spans) {
+    append_span(portions_directory, shard.split, span, leave_out_duplicates, shared.vocab_size, writer);
   }
   const ShardInfo written = writer.finish();
   require(written.tokens == shard.entry.tokens && written.documents == shard.entry.documents,

@@ -15,7 +15,7 @@
 #include "data/dataset/sample_shard.h"
 #include "data/dataset/shard_series.h"
 #include "data/dataset/staged_dataset.h"
-#include "data/prepare/text_units.h"
+#include "data/prepare/text_portions.h"
 #include "data/text/json_text.h"
 #include "data/text/text_source.h"
 #include "data/tokenizer/tokenizer.h"
@@ -186,9 +186,9 @@ void check_options(const SupervisedOptions& options) {
 /// What the lines would have needed of --sequence-length.
 struct Needs {
   std::int64_t first_label = 0;  ///< of the line whose first label comes latest
-  std::int64_t least =
-      std::numeric_limits<std::int64_t>::max();  ///< of the line whose first label comes soonest
-  std::int64_t all = 0;                          ///< of the longest line
+  /// Of the line whose first label comes soonest.
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
+  std::int64_t all = 0;  ///< of the longest line
 
   void add(const Example& example) {
     const auto first = std::find(example.counts.begin() + 1, example.counts.end(), true);

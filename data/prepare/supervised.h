@@ -34,9 +34,9 @@ struct SupervisedOptions {
 struct SupervisedResult {
   Manifest manifest;
   std::int64_t lines = 0;
-  std::int64_t cut = 0;            ///< lines longer than T, of which the first T positions stay
+  std::int64_t cut = 0;            ///< lines longer than T, cut to T positions
   std::int64_t left_out = 0;       ///< lines without a label that counts within T
-  std::int64_t repaired = 0;       ///< lines in which U+FFFD stands for what was no character (Document)
+  std::int64_t repaired = 0;       ///< lines with text replaced by U+FFFD (Document)
   std::string first_repaired;      ///< the first of them: file and line
   std::vector<std::string> notes;  ///< on the inputs (list_text_files), a line each
 };

@@ -23,14 +23,14 @@ constexpr std::int64_t block_bytes = std::int64_t{256} << 10;   ///< of text, to
 constexpr std::int64_t bytes_a_thread = std::int64_t{4} << 20;  ///< of text under way
 constexpr std::int64_t document_bytes = 64;  ///< a document's own cost, so that empty ones count, too
 
-/// Some documents of a unit on their way.
+/// Some documents of a portion on their way.
 struct Block {
-  const TextUnit* unit = nullptr;
+  const TextPortion* portion = nullptr;
   std::vector<RawDocument> raw;
   std::vector<TokenizedDocument> documents;
-  std::int64_t bytes = 0;       ///< of raw text
-  std::int64_t unit_bytes = 0;  ///< of the unit's files that are read up to here
-  bool last = false;            ///< of its unit
+  std::int64_t bytes = 0;          ///< of raw text
+  std::int64_t portion_bytes = 0;  ///< of the portion's files that are read up to here
+  bool last = false;               ///< of its portion
   bool done = false;
   std::exception_ptr error;
 };
@@ -45,9 +45,9 @@ std::array<std::uint64_t, 2> hash_of(std::string_view text) {
 
 class Pipeline {
  public:
-  Pipeline(const std::vector<const TextUnit*>& units, const Tokenizer& tokenizer,
+  Pipeline(const std::vector<const TextPortion*>& portions, const Tokenizer& tokenizer,
            const PipelineSettings& settings)
-      : units_(units),
+      : portions_(portions),
         tokenizer_(tokenizer),
         settings_(settings),
         most_bytes_(bytes_a_thread * (settings.threads + 1)) {
@@ -89,11 +89,11 @@ class Pipeline {
     leave_signals_to_main_thread();
     auto block = std::make_shared<Block>();
     try {
-      for (const TextUnit* unit : units_) {
-        TextSource source(unit->parts, settings_.text_key);
+      for (const TextPortion* portion : portions_) {
+        TextSource source(portion->parts, settings_.text_key);
         const auto begin = [&] {
           block = std::make_shared<Block>();
-          block->unit = unit;
+          block->portion = portion;
         };
         begin();
         for (RawDocument raw; source.next(raw);) {
@@ -101,11 +101,11 @@ class Pipeline {
           block->raw.push_back(std::move(raw));
           raw = {};
           if (block->bytes < block_bytes) continue;
-          block->unit_bytes = source.bytes_done();
+          block->portion_bytes = source.bytes_done();
           if (!add(block)) return;
           begin();
         }
-        block->unit_bytes = unit->bytes;
+        block->portion_bytes = portion->bytes;
         block->last = true;
         if (!add(block)) return;
       }
@@ -155,7 +155,7 @@ class Pipeline {
   void tokenize(Block& block) const {
     try {
       for (RawDocument& raw : block.raw) {
-        const Place place = raw;
+        const DocumentPlace place = raw;
         const Document document = parse_document(std::move(raw), settings_.text_key);
         TokenizedDocument& out = block.documents.emplace_back();
         out.repaired = document.repaired;
@@ -173,7 +173,7 @@ class Pipeline {
     block.raw.clear();
   }
 
-  void encode(const Place& place, std::string_view text, std::vector<std::int32_t>& tokens) const {
+  void encode(const DocumentPlace& place, std::string_view text, std::vector<std::int32_t>& tokens) const {
     try {
       tokenizer_.encode(text, tokens);
     } catch (const Error& error) {
@@ -181,7 +181,7 @@ class Pipeline {
     }
   }
 
-  const std::vector<const TextUnit*>& units_;
+  const std::vector<const TextPortion*>& portions_;
   const Tokenizer& tokenizer_;
   const PipelineSettings& settings_;
   const std::int64_t most_bytes_;
@@ -199,10 +199,10 @@ class Pipeline {
 
 }  // namespace
 
-void tokenize_units(const std::vector<const TextUnit*>& units, const Tokenizer& tokenizer,
-                    const PipelineSettings& settings, const PipelineSink& sink) {
+void tokenize_portions(const std::vector<const TextPortion*>& portions, const Tokenizer& tokenizer,
+                       const PipelineSettings& settings, const PipelineSink& sink) {
   require(settings.threads > 0, "{} threads", settings.threads);
-  Pipeline pipeline(units, tokenizer, settings);
+  Pipeline pipeline(portions, tokenizer, settings);
   std::int64_t read = 0;
   while (true) {
     bool waited = false;
@@ -214,9 +214,9 @@ void tokenize_units(const std::vector<const TextUnit*>& units, const Tokenizer& 
     if (block == nullptr) return;
     for (const TokenizedDocument& document : block->documents) sink.document(document);
     if (block->error) std::rethrow_exception(block->error);
-    read = block->unit_bytes;
+    read = block->portion_bytes;
     if (block->last) {
-      sink.unit_done(*block->unit);
+      sink.portion_done(*block->portion);
       read = 0;
     }
     sink.progress(read);

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/prepare/text_units.h"
+#include "data/prepare/text_portions.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace ratplus::data {
@@ -18,7 +18,7 @@ struct TokenizedDocument {
   double position = 0;                       ///< held_out_position of its text
   std::array<std::uint64_t, 2> text_hash{};  ///< of SHA-256, if asked for
   bool repaired = false;                     ///< as in Document
-  Place place = {};
+  DocumentPlace place = {};
   bool empty = false;  ///< no text: no tokens
 };
 
@@ -28,18 +28,18 @@ struct PipelineSettings {
   int threads = 1;
 };
 
-/// What comes out, all in the caller's thread.
+/// Receivers of the results, called in the caller's thread.
 struct PipelineSink {
   std::function<void(const TokenizedDocument&)> document;
-  /// `bytes`: of the unit's files that are read so far. Often enough to report progress; what it throws ends the work.
+  /// `bytes`: of the portion's files that are read so far. Often enough to report progress; what it throws ends the work.
   std::function<void(std::int64_t bytes)> progress;
-  /// A unit's documents are all out.
-  std::function<void(const TextUnit&)> unit_done;
+  /// A portion's documents are all out.
+  std::function<void(const TextPortion&)> portion_done;
 };
 
 /// One thread reads, `threads` tokenize; some megabytes a thread are under way, or one document. Throws what reading or
 /// tokenizing threw, in its place in the order.
-void tokenize_units(const std::vector<const TextUnit*>& units, const Tokenizer& tokenizer,
-                    const PipelineSettings& settings, const PipelineSink& sink);
+void tokenize_portions(const std::vector<const TextPortion*>& portions, const Tokenizer& tokenizer,
+                       const PipelineSettings& settings, const PipelineSink& sink);
 
 }  // namespace ratplus::data

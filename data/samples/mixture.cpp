@@ -51,12 +51,12 @@ void Mixture::deal(std::int64_t round) {
   dealt_ = round;
 }
 
-Mixture::Place Mixture::at(std::int64_t index) {
+Mixture::Entry Mixture::at(std::int64_t index) {
   require(index >= 0, "sample index {} is negative", index);
   if (shares_.size() == 1) return {0, index};
   const std::int64_t round = index / round_samples;
   if (round != dealt_) deal(round);
-  Place place = table_[static_cast<std::size_t>(index % round_samples)];
+  Entry place = table_[static_cast<std::size_t>(index % round_samples)];
   place.index += round * shares_[static_cast<std::size_t>(place.source)];
   return place;
 }

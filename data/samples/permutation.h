@@ -9,11 +9,11 @@ namespace ratplus::data {
 
 /// Bijections of [0, size), as many as there are (seed, purpose, stream, number): no table in memory, any element in
 /// constant time. A Feistel network (Luby and Rackoff, 1988) permutes the numbers of an even count of bits; a result
-/// outside [0, size) is permuted again until it lies inside (cycle walking: Black and Rogaway, 2002), fewer than four
+/// outside [0, size) is permuted again until it is inside (cycle walking: Black and Rogaway, 2002), fewer than four
 /// times on average.
 class Permutation {
  public:
-  /// stream: below 2^24, tells apart what shares a seed and a purpose. Throws std::logic_error unless 1 <= size <= 2^62.
+  /// stream: below 2^24; separates permutations that share a seed and a purpose. Throws std::logic_error unless 1 <= size <= 2^62.
   Permutation(std::int64_t size, std::uint64_t seed, Purpose purpose, std::uint32_t stream);
 
   /// Where permutation `number` (an epoch) puts x, 0 <= x < size.

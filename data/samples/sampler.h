@@ -1,4 +1,4 @@
-// Sampler: where the sequence of a sample starts, as a function of (seed, sample index) alone
+// Sampler: the beginning of a sample's sequence, as a function of (seed, sample index) alone
 // (docs/model.md, section 16).
 #pragma once
 

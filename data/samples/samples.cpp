@@ -6,20 +6,20 @@
 namespace ratplus::data {
 namespace {
 
-std::vector<double> weights_of(const std::vector<Source>& sources) {
+std::vector<double> weights_of(const std::vector<SampleSource>& sources) {
   std::vector<double> weights;
-  for (const Source& source : sources) weights.push_back(source.weight);
+  for (const SampleSource& source : sources) weights.push_back(source.weight);
   return weights;
 }
 
 }  // namespace
 
-StreamSamples::StreamSamples(const std::vector<Source>& sources, const Settings& settings)
+StreamSamples::StreamSamples(const std::vector<SampleSource>& sources, const Settings& settings)
     : settings_(settings),
       end_of_text_(static_cast<std::int32_t>(combined_manifest(sources).end_of_text)),
       mixture_(weights_of(sources), settings.seed),
       tokens_(static_cast<std::size_t>(settings.sequence_length + 1)) {
-  for (const Source& source : sources) {
+  for (const SampleSource& source : sources) {
     const auto number = static_cast<std::uint32_t>(streams_.size());
     directories_.push_back(source.directory);
     streams_.emplace_back(source.directory, source.manifest, settings.split);
@@ -34,21 +34,21 @@ StreamSamples::StreamSamples(const std::vector<Source>& sources, const Settings&
 
 std::int64_t StreamSamples::read(std::int64_t index, std::span<std::int32_t> inputs,
                                  std::span<std::int32_t> labels) {
-  const Mixture::Place place = mixture_.at(index);
+  const Mixture::Entry place = mixture_.at(index);
   const auto source = static_cast<std::size_t>(place.source);
   streams_[source].read(samplers_[source].start(place.index), tokens_);
   return cut_sequence(tokens_, end_of_text_, inputs, labels);
 }
 
-Samples::Place StreamSamples::place(std::int64_t index) {
-  const Mixture::Place from = mixture_.at(index);
+Samples::Origin StreamSamples::origin(std::int64_t index) {
+  const Mixture::Entry from = mixture_.at(index);
   const auto source = static_cast<std::size_t>(from.source);
   return {directories_[source], samplers_[source].start(from.index)};
 }
 
 std::int64_t StreamSamples::samples_before_repeat(std::int64_t most) {
   for (std::int64_t i = 0; i < most; ++i) {
-    const Mixture::Place place = mixture_.at(i);
+    const Mixture::Entry place = mixture_.at(i);
     if (place.index >= samplers_[static_cast<std::size_t>(place.source)].sequences()) return i;
   }
   return most;

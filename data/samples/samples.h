@@ -7,14 +7,14 @@
 #include <span>
 #include <vector>
 
-#include "data/dataset/source.h"
+#include "data/dataset/sample_source.h"
 #include "data/dataset/token_stream.h"
 #include "data/samples/mixture.h"
 #include "data/samples/sampler.h"
 
 namespace ratplus::data {
 
-/// Training samples, each of T inputs and their labels. What sample `index` is depends on the index alone, whoever
+/// Training samples, each of T inputs and their labels. Sample `index` depends on the index alone, whoever
 /// reads it and whatever was read before. One reader thread.
 class Samples {
  public:
@@ -25,12 +25,12 @@ class Samples {
   /// Error naming the file that cannot be read; another call may succeed then.
   virtual std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                             std::span<std::int32_t> labels) = 0;
-  /// Where sample `index` lies, for messages.
-  struct Place {
+  /// The origin of sample `index`, for messages.
+  struct Origin {
     std::filesystem::path source;  ///< a dataset's directory
     std::int64_t first = 0;        ///< token of its split; of samples with labels, its number there
   };
-  virtual Place place(std::int64_t index) = 0;
+  virtual Origin origin(std::int64_t index) = 0;
   /// How many samples from the first on, `most` at most, hold none twice (ordered and shuffled samplings).
   virtual std::int64_t samples_before_repeat(std::int64_t most) = 0;
 };
@@ -45,12 +45,12 @@ class StreamSamples : public Samples {
     std::uint64_t seed = 1;
   };
   /// Throws Error naming a source whose split holds no sequence, or whose tokenizer is another one.
-  StreamSamples(const std::vector<Source>& sources, const Settings& settings);
+  StreamSamples(const std::vector<SampleSource>& sources, const Settings& settings);
 
   std::int64_t length() const override { return settings_.sequence_length; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
-  Place place(std::int64_t index) override;
+  Origin origin(std::int64_t index) override;
 
   std::int64_t samples_before_repeat(std::int64_t most) override;
 

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t max_open_shards = 128;
 
-SampleShardReader open_checked(const Source& source, const ManifestShard& entry) {
+SampleShardReader open_checked(const SampleSource& source, const ManifestShard& entry) {
   const auto file = source.directory / entry.file;
   SampleShardReader reader(file);
   const SampleShardInfo& info = reader.info();
@@ -30,25 +30,25 @@ SampleShardReader open_checked(const Source& source, const ManifestShard& entry)
   return reader;
 }
 
-std::vector<double> weights_of(const std::vector<Source>& sources) {
+std::vector<double> weights_of(const std::vector<SampleSource>& sources) {
   std::vector<double> weights;
-  for (const Source& source : sources) weights.push_back(source.weight);
+  for (const SampleSource& source : sources) weights.push_back(source.weight);
   return weights;
 }
 
 }  // namespace
 
-void SupervisedSamples::check_all(const Source& source) {
+void SupervisedSamples::check_all(const SampleSource& source) {
   for (const Split split : {Split::train, Split::validation}) {
     for (const ManifestShard& entry : source.manifest.shards(split)) open_checked(source, entry);
   }
 }
 
-SupervisedSamples::SupervisedSamples(const std::vector<Source>& sources,
+SupervisedSamples::SupervisedSamples(const std::vector<SampleSource>& sources,
                                      const StreamSamples::Settings& settings)
     : settings_(settings), mixture_(weights_of(sources), settings.seed) {
   combined_manifest(sources);  // of one tokenizer
-  for (const Source& source : sources) {
+  for (const SampleSource& source : sources) {
     if (source.manifest.sample_length != settings.sequence_length) {
       fail("{} has samples of {} inputs, not {}; set data.sequence_length = {}", source.directory.string(),
            source.manifest.sample_length, settings.sequence_length, source.manifest.sample_length);
@@ -95,7 +95,7 @@ SampleShardReader& SupervisedSamples::shard(Part& part, std::size_t index) const
 
 std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t> inputs,
                                      std::span<std::int32_t> labels) {
-  const Mixture::Place from = mixture_.at(index);
+  const Mixture::Entry from = mixture_.at(index);
   Part& part = parts_[static_cast<std::size_t>(from.source)];
   const std::int64_t sample = number_of(part, from.index, static_cast<std::uint32_t>(from.source));
   const auto after = std::upper_bound(part.starts.begin(), part.starts.end(), sample);
@@ -114,15 +114,15 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
   return std::count_if(labels.begin(), labels.end(), [](std::int32_t label) { return label >= 0; });
 }
 
-Samples::Place SupervisedSamples::place(std::int64_t index) {
-  const Mixture::Place from = mixture_.at(index);
+Samples::Origin SupervisedSamples::origin(std::int64_t index) {
+  const Mixture::Entry from = mixture_.at(index);
   const Part& part = parts_[static_cast<std::size_t>(from.source)];
   return {part.source.directory, number_of(part, from.index, static_cast<std::uint32_t>(from.source))};
 }
 
 std::int64_t SupervisedSamples::samples_before_repeat(std::int64_t most) {
   for (std::int64_t i = 0; i < most; ++i) {
-    const Mixture::Place from = mixture_.at(i);
+    const Mixture::Entry from = mixture_.at(i);
     if (from.index >= parts_[static_cast<std::size_t>(from.source)].starts.back()) return i;
   }
   return most;

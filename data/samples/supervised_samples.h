@@ -7,31 +7,31 @@
 
 #include "base/files/file_watch.h"
 #include "data/dataset/sample_shard.h"
-#include "data/dataset/source.h"
+#include "data/dataset/sample_source.h"
 #include "data/samples/mixture.h"
 #include "data/samples/permutation.h"
 #include "data/samples/samples.h"
 
 namespace ratplus::data {
 
-/// ordered: as they lie, around again. shuffled: each once a pass, another order in each pass. random: drawn uniformly.
+/// ordered: in their order, around again. shuffled: each once a pass, another order in each pass. random: drawn uniformly.
 class SupervisedSamples : public Samples {
  public:
   /// Throws Error naming a source without samples of this length.
-  SupervisedSamples(const std::vector<Source>& sources, const StreamSamples::Settings& settings);
+  SupervisedSamples(const std::vector<SampleSource>& sources, const StreamSamples::Settings& settings);
 
   std::int64_t length() const override { return settings_.sequence_length; }
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
-  Place place(std::int64_t index) override;
+  Origin origin(std::int64_t index) override;
   std::int64_t samples_before_repeat(std::int64_t most) override;
 
   /// Opens every shard of both splits, so that a missing or another file is found before the first step.
-  static void check_all(const Source& source);
+  static void check_all(const SampleSource& source);
 
  private:
   struct Part {
-    Source source;
+    SampleSource source;
     std::vector<std::int64_t> starts;  ///< first sample of each shard, and the number of all
     Permutation order;
     std::map<std::size_t, SampleShardReader> open;

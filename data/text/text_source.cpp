@@ -225,7 +225,7 @@ std::int64_t lines_before(const TextFile& file, std::int64_t offset) {
 
 }  // namespace
 
-std::string to_string(const Place& place) {
+std::string to_string(const DocumentPlace& place) {
   const std::string file = place.file->path.string();
   switch (place.file->kind) {
     case TextFile::Kind::json_lines:

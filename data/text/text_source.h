@@ -20,7 +20,7 @@ struct TextFile {
   std::int64_t bytes = 0;
 };
 
-/// The files behind the inputs, in the order given. A directory stands for its .txt, .jsonl (both also with .gz or .zst)
+/// The files behind the inputs, in the order given. A directory means its .txt, .jsonl (both also with .gz or .zst)
 /// and .parquet files, recursively, linked directories too, hidden files and directories not; a pattern with *, ? or [] for the files and directories that match it; either
 /// sorted by path. A file that is named or reached again, by a link too, counts once. `notes` gets a line on what was
 /// hidden and one on what came again. Throws Error naming an input that is missing, of another kind, or without any such
@@ -38,15 +38,15 @@ struct TextPart {
   std::int64_t bytes = 0;  ///< on disk
 };
 
-/// Where a document lies.
-struct Place {
+/// The place of a document in its input.
+struct DocumentPlace {
   const TextFile* file = nullptr;
   std::int64_t line = 0;    ///< JSON lines: its number, from 1, after byte `offset`; Parquet: the row, from 0
   std::int64_t offset = 0;  ///< JSON lines: where counting begins
 };
 
-/// A document as it lies in its file: a whole .txt file, one JSON line, or one row of a Parquet file.
-struct RawDocument : Place {
+/// A document as stored in its file: a whole .txt file, one JSON line, or one row of a Parquet file.
+struct RawDocument : DocumentPlace {
   std::string bytes;
 };
 
@@ -96,7 +96,7 @@ class TextSource {
 std::vector<TextPart> whole_files(const std::vector<TextFile>& files);
 
 /// "web.jsonl, line 12": for messages. Reads a part of a file again to count its lines.
-std::string to_string(const Place& place);
+std::string to_string(const DocumentPlace& place);
 
 /// The text of a raw document: the file's text, the row's, or the string under `text_key` of the JSON object. Throws
 /// Error naming file and line. Thread-safe.

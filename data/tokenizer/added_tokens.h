@@ -1,4 +1,4 @@
-// The added tokens of a tokenizer.json: texts that are tokens of their own wherever they stand.
+// The added tokens of a tokenizer.json: texts that are tokens of their own wherever they occur.
 #pragma once
 
 #include <cstdint>

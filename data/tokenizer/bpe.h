@@ -21,7 +21,7 @@ class Merges {
   explicit Merges(std::size_t count);
   /// A pair that is there already gets this rank.
   void add(std::int32_t left, std::int32_t right, const Merge& merge);
-  /// Of rank `none` where the pair does not merge.
+  /// The merge of a pair; of rank `none` if it does not merge.
   Merge find(std::int32_t left, std::int32_t right) const;
 
   /// Merges `symbols` in place. Short words take quadratic, long ones n log n time.
@@ -40,8 +40,8 @@ class Merges {
   std::vector<Entry> table_;  ///< open addressing, half empty at least
 };
 
-/// What words were merged to lately, for one thread: text repeats its words. A word has one place, where the last word
-/// that belongs there lies.
+/// A cache of merged words, for one thread: text repeats its words. A word has one place, which holds the last word
+/// hashed to it.
 class WordCache {
  public:
   WordCache();

@@ -5,7 +5,7 @@
 
 namespace ratplus::data {
 
-/// What a model says of its blanks.
+/// A model's treatment of blanks.
 struct SentencePieceCut {
   bool allowed = false;     ///< parts cut at single blanks between words give the tokens of the whole
   bool adds_blank = false;  ///< the model puts a blank before every text ("dummy prefix")

@@ -1,4 +1,4 @@
-// What SentencePiece says of a failure, made fit for a message.
+// SentencePiece's error texts, fit for a message.
 #pragma once
 
 #include <string_view>

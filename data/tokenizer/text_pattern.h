@@ -12,7 +12,7 @@ namespace ratplus::data {
 /// for \s, which is spelt out. Thread-safe.
 class TextPattern {
  public:
-  /// Throws Error; `where` stands before the message.
+  /// Throws Error; `where` begins the message.
   TextPattern(const std::string& expression, const std::string& where);
   ~TextPattern();
   TextPattern(TextPattern&&) noexcept;

@@ -11,7 +11,7 @@
 
 namespace ratplus::data {
 
-/// What a kind of tokenizer does. Thread-safe once made.
+/// The interface of a kind of tokenizer. Thread-safe once made.
 class TokenizerModel {
  public:
   virtual ~TokenizerModel() = default;
@@ -28,7 +28,7 @@ class Tokenizer {
  public:
   /// Loads a SentencePiece model (LLaMA-2's tokenizer.model is one) or a tokenizer.json. Throws Error naming the file,
   /// and what of a tokenizer.json is not known here. `end_of_text`: the piece that ends a text, where the file itself
-  /// does not tell or another is wanted.
+  /// does not name it or another is wanted.
   explicit Tokenizer(const std::filesystem::path& model, const std::string& end_of_text = {});
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

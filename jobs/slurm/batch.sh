@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# What every batch job of ratplus does around its ranks: it starts them, stops them in order when it is told to, and
-# queues itself again until they are done. To be sourced by the scripts beside it, which set `ratplus`, `launcher` and
+# Common to the batch jobs of ratplus: starts the ranks, stops them in order on a signal, and queues the job again until
+# they are done. Sourced by the scripts beside it, which set `ratplus`, `launcher` and
 # `launcher_options`; `ratplus submit` puts it into the scripts that it writes.
 #
 # Signals to the batch script (`--signal=B:USR1@300` sends one by itself 300 s before the time is up):
 #   USR1, TERM  stop and save, and queue this job again
 #   INT         stop and save, and end
 # Exit statuses: 0 done; 75 stopped and saved, not queued again; all others failed, with the reason in the log. A job
-# that is queued again goes on from its newest checkpoint; one that failed is not queued again.
+# that is queued again resumes from its newest checkpoint; one that failed is not queued again.
 
 stopped_and_saved=75 # of ratplus train
 ranks_process=       # srun or mpirun, while one runs
@@ -30,7 +30,7 @@ on_signal() {
   tell_ranks
 }
 
-# Ranks take a second signal for "at once", so they are told once.
+# A second signal ends ranks at once, so they get one.
 tell_ranks() {
   if $ranks_told || [[ -z $ranks_process ]]; then return; fi
   ranks_told=true
@@ -74,7 +74,7 @@ run_directory() {
   local job directory
   job=$("$ratplus" train "$@" --print-config) || return
   directory=$(sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$job" | head -n 1)
-  [[ -n $directory ]] || fail "$ratplus does not tell the run directory of $1"
+  [[ -n $directory ]] || fail "$ratplus does not print the run directory of $1"
   [[ $directory != *\\* ]] || fail "$directory: batch jobs take no quotes, backslashes or line ends in job.directory; rename it"
   echo "$directory"
 }
@@ -83,7 +83,7 @@ newest_checkpoint() {
   find -L "$1/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1
 }
 
-# count_start DIRECTORY GOT_ON: a job that is stopped again and again before it has got on would be queued for ever;
+# count_start DIRECTORY GOT_ON: a job that is always stopped before its first step would be queued for ever;
 # DIRECTORY keeps the count.
 count_start() {
   local in_vain=$1/.starts-in-vain got_on=$2 count=0
@@ -95,13 +95,13 @@ count_start() {
   fi
 }
 
-# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON says whether this start has brought anything. Slurm is
+# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON: whether this start made a step. Slurm is
 # asked for about a minute: its controller may just be restarting.
 queue_again() {
   local counted=false attempt state job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID} # the last task of an array has the array's number as its own, which means all tasks
   if [[ $asked_to_stop == INT ]]; then
-    say "stopped; submitted again, it goes on from here"
+    say "stopped; submit it again to continue"
     exit "$stopped_and_saved"
   fi
   for ((attempt = 0; attempt <= 12; ++attempt)); do
@@ -119,7 +119,7 @@ queue_again() {
       exit "$stopped_and_saved"
     fi
   done
-  say "Slurm has not queued this job again within a minute (see above); submitted again, it goes on from here"
+  say "Slurm has not queued this job again within a minute (see above); submit it again to continue"
   exit "$stopped_and_saved"
 }
 
@@ -168,8 +168,8 @@ evaluate() {
 evaluated_one=false # by this start
 
 # collect_table SWEEP PRETRAINED: SWEEP/table.txt. The runs of the sweep are evaluated under the pattern that each was
-# trained with, and the run that they were adapted from under all of these. Queued again, the job goes on after the last
-# one that it has evaluated.
+# trained with, and the run that they were adapted from under all of these. Queued again, the job continues after the
+# last run evaluated.
 collect_table() {
   local sweep=$1 pretrained=$2 begun=$1/.table-$SLURM_JOB_ID runs patterns run
   mapfile -t runs < <(runs_of_sweep "$sweep")

@@ -10,10 +10,10 @@ Usage: jobs/slurm/chain.sh [--sweep DIRECTORY] PRETRAIN.toml ADAPT.toml [option 
 
 Submits pretrain.sbatch, then adapt_sweep.sbatch, which waits until the pretraining is done, then eval.sbatch --table,
 which waits for all tasks of the sweep. The sweep starts from the weights of the pretraining, whatever job.from in
-ADAPT.toml says. Where one of them fails, what waits for it is cancelled by Slurm; the same command goes on from there.
+ADAPT.toml says. If one of them fails, Slurm cancels the jobs that wait for it; the same command continues from there.
 
   --sweep DIRECTORY  where the adapted runs and table.txt go; default: sweep/ beside the pretraining's run directory
-  option of sbatch   for all three, in the place of what the scripts say: --partition=gpu --account my-project, in one
+  option of sbatch   for all three, in place of the settings of the scripts: --partition=gpu --account my-project, in one
                      word or in two, as sbatch has them; --array=0,4,6 (or -a) is for the sweep alone. Others for one
                      alone are set in the scripts
   --help             this text
@@ -62,7 +62,7 @@ directory_of() { sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$1" | head -n 1; }
 # Both job files are read before anything is queued.
 pretrain_job=$("$ratplus" train "${jobs[0]}" --print-config) || exit
 pretrained=$(directory_of "$pretrain_job")
-[[ -n $pretrained ]] || die "$ratplus does not tell the run directory of ${jobs[0]}"
+[[ -n $pretrained ]] || die "$ratplus does not print the run directory of ${jobs[0]}"
 [[ $pretrained != *\\* ]] || die "$pretrained: batch jobs take no quotes, backslashes or line ends in job.directory; rename it"
 sweep=${sweep:-$(dirname "$pretrained")/sweep}
 "$ratplus" train "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained" --print-config >/dev/null || exit

@@ -18,7 +18,7 @@ struct OpsBenchSettings {
   std::vector<Pattern> patterns = {{1, 0, 0}, {64, 0, 0}, {16, 0, 4}, {16, 256, 4}};
 };
 
-/// What this machine does at best, measured by the backend itself.
+/// The best rates of this machine, measured by the backend itself.
 struct Ceilings {
   double product_rate = 0;  ///< operations a second of a large matrix product
   double bandwidth = 0;     ///< bytes a second, read and written, of a large copy

@@ -23,8 +23,8 @@ struct StepBenchSettings {
 struct UpdateTime {
   std::string pattern;
   double seconds = 0;  ///< median of the timed steps, update included
-  double operations =
-      0;  ///< of one rank: 6 N a token for the parameters' products, 12 d a (query, key) pair and layer
+  /// Operations of one rank: 6 N a token for the parameters' products, 12 d a (query, key) pair and layer.
+  double operations = 0;
 };
 
 struct StepTimes {

@@ -1,4 +1,4 @@
-// BackgroundSave: a checkpoint that is written while training goes on. The step stops only to copy this rank's part to
+// BackgroundSave: a checkpoint written beside training. The step stops only to copy this rank's part to
 // host memory; a thread writes, syncs and verifies its file; when all ranks' files are there, the root's thread
 // publishes them under the manifest.
 #pragma once

@@ -25,7 +25,7 @@ std::filesystem::path step_directory(const std::filesystem::path& run, std::int6
 std::vector<std::filesystem::path> list(const std::filesystem::path& run);
 /// The newest complete checkpoint of a run directory, if there is one.
 std::optional<std::filesystem::path> newest(const std::filesystem::path& run);
-/// What the user gave, a checkpoint or a run directory (then its newest), as a checkpoint's directory.
+/// Resolves a given path, a checkpoint or a run directory (then its newest), to a checkpoint's directory.
 std::filesystem::path resolve(const std::filesystem::path& given);
 
 /// Writes info.directory, by all ranks together: each its part of every unit (master weights and moments). Written

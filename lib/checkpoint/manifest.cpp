@@ -124,7 +124,7 @@ void check_checksum(Json manifest, const std::filesystem::path& file) {
   const auto stored = manifest.at(checksum_key).get<std::string>();
   manifest.erase(checksum_key);
   if (sha256_hex(json_dump(manifest)) != stored)
-    fail("{}: damaged or changed by hand: its checksum is not that of what it says", file.string());
+    fail("{}: damaged or changed by hand: its content does not match its checksum", file.string());
 }
 
 int check_version(const Json& manifest, const std::filesystem::path& file) {

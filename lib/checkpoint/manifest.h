@@ -1,4 +1,4 @@
-// The manifest of a checkpoint: manifest.json, written last, with what the checkpoint says of itself.
+// The manifest of a checkpoint: manifest.json, written last, with the description of the checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@
 
 namespace ratplus::checkpoint {
 
-/// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read. Version 3 has
-/// updates of a step that is under way, and is written only where there are some.
+/// Version 1 had no checksums, and always float32 weights with the optimizer's state; it is still read. Version 3 adds
+/// updates of an unfinished step, and is written only for those.
 inline constexpr int format_version = 3;
 inline constexpr const char* manifest_name = "manifest.json";
 
-/// The sizes and checksums of a dataset, by which a resumed run knows it again.
+/// The sizes and checksums of a dataset, by which a resumed run recognizes it.
 struct DataCounts {
   std::int64_t train_tokens = 0;
   std::int64_t train_documents = 0;
@@ -32,7 +32,7 @@ struct DataCounts {
 };
 DataCounts counts_of(const data::Manifest& dataset);
 
-/// A part's file, as it lies on the disk.
+/// A part's file on the disk.
 struct PartFile {
   std::int64_t bytes = 0;
   std::uint32_t crc32 = 0;  ///< of all bytes (base/files/crc32.h)
@@ -40,7 +40,7 @@ struct PartFile {
   friend bool operator==(const PartFile&, const PartFile&) = default;
 };
 
-/// What one update of a step measured, before it.
+/// Measurements of one update of a step, before it.
 struct UpdateDone {
   double loss = 0;
   double gradient_norm = 0;
@@ -49,13 +49,13 @@ struct UpdateDone {
   friend bool operator==(const UpdateDone&, const UpdateDone&) = default;
 };
 
-/// What a checkpoint says of itself.
+/// The description of a checkpoint: its manifest.
 struct Info {
   std::filesystem::path directory;
   model::ModelConfig model;
   std::int64_t step = 0;     ///< schedule steps done
   std::int64_t updates = 0;  ///< optimizer updates done (two a step in joint training)
-  /// Of step `step` + 1, where the checkpoint is of the middle of that one: a resumed run goes on with what comes after.
+  /// The updates made of step `step` + 1, for a checkpoint of its middle: a resumed run continues after them.
   std::vector<UpdateDone> begun = {};
   std::int64_t tokens = 0;                        ///< tokens seen, both updates of a step counted once
   std::string job = {};                           ///< the effective job file, TOML; "" = not known

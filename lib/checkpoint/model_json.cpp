@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
+#include <type_traits>
 
 #include "base/error.h"
-#include "lib/config/keys.h"
+#include "lib/model/config_fields.h"
 #include "lib/model/mixers.h"
 
 namespace ratplus::checkpoint {
@@ -57,13 +59,14 @@ std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::files
 }  // namespace
 
 Json to_json(const model::ModelConfig& m) {
-  Json json = {{"layers", m.layers}, {"width", m.width}, {"head_dim", m.head_dim}};
-  if (m.kv_heads != 0) json["kv_heads"] = m.kv_heads;
-  json["vocab_size"] = m.vocab_size;
-  json["mixer"] = to_json(m.mixers);
-  json["rope_base"] = m.rope_base;
-  json["norm_eps"] = m.norm_eps;
-  json["init_std"] = m.init_std;
+  Json json;
+  model::for_each_field(m, [&](const char* name, const auto& field, const auto&) {
+    if constexpr (std::is_same_v<decltype(field), const std::vector<model::MixerConfig>&>) {
+      json[name] = to_json(field);
+    } else if (std::string_view(name) != "kv_heads" || m.kv_heads != 0) {
+      json[name] = field;
+    }
+  });
   return json;
 }
 
@@ -77,31 +80,27 @@ std::int64_t integer_from_json(const Json& json, const char* key, const std::fil
 
 model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& file) {
   model::ModelConfig m;
-  m.layers = integer_from_json(j, "layers", file);
-  m.width = integer_from_json(j, "width", file);
-  m.head_dim = integer_from_json(j, "head_dim", file);
-  if (j.contains("kv_heads")) m.kv_heads = integer_from_json(j, "kv_heads", file);
-  m.vocab_size = integer_from_json(j, "vocab_size", file);
-  m.mixers = mixers_from_json(j, file);
-  j.at("rope_base").get_to(m.rope_base);
-  j.at("norm_eps").get_to(m.norm_eps);
-  j.at("init_std").get_to(m.init_std);
+  model::for_each_field(m, [&](const char* name, auto& field, const auto&) {
+    if constexpr (std::is_same_v<decltype(field), std::int64_t&>) {
+      // Descriptions of before have heads of keys for all.
+      if (std::string_view(name) == "kv_heads" && !j.contains(name)) return;
+      field = integer_from_json(j, name, file);
+    } else if constexpr (std::is_same_v<decltype(field), std::vector<model::MixerConfig>&>) {
+      field = mixers_from_json(j, file);
+    } else {
+      j.at(name).get_to(field);
+    }
+  });
   check_model(m, file);
   return m;
 }
 
 void check_model(const model::ModelConfig& m, const std::filesystem::path& file) {
-  config::JobConfig job;
-  job.model = m;
-  bool sane = true;
-  config::for_each_key(job,
-                       [&](std::string_view section, const char*, const auto& field, const auto& allowed) {
-                         if constexpr (requires { allowed.contains(field); }) {
-                           if (section == "model") sane = sane && allowed.contains(field);
-                         }
-                       });
-  const bool mixers_fit = m.mixers.size() == 1 || std::ssize(m.mixers) == m.layers;
-  if (!sane || m.width % m.head_dim != 0 || !mixers_fit) {
+  bool sane = m.mixers.size() == 1 || std::ssize(m.mixers) == m.layers;
+  model::for_each_field(m, [&](const char*, const auto& field, const auto& allowed) {
+    if constexpr (requires { allowed.contains(field); }) sane = sane && allowed.contains(field);
+  });
+  if (!sane || m.width % m.head_dim != 0) {
     fail("{}: its model's sizes are impossible; the file is damaged", file.string());
   }
   model::check_sizes(m, fmt::format("{}: its mixer", file.string()),

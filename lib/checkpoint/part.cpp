@@ -113,8 +113,8 @@ class FileSum {
   std::int64_t at_ = 0;
 };
 
-/// Reads every dataset of a part's file in the order in which they were written. `read` is told of the bytes, and of
-/// the file's byte up to which they lie.
+/// Reads every dataset of a part's file in the order in which they were written. `read` gets the bytes, and the
+/// offset of their end in the file.
 void read_all_datasets(const fs::path& directory, const Info& info, int part,
                        const std::vector<parallel::UnitLayout>& units,
                        const std::function<void(std::int64_t bytes, std::int64_t end)>& read) {

@@ -18,7 +18,7 @@
 
 namespace ratplus::checkpoint {
 
-/// What a checkpoint holds of every unit: groups of a part file.
+/// The kinds of values kept of every unit: groups of a part file.
 enum class Kind { weights, first_moment, second_moment };
 inline constexpr std::array all_kinds = {Kind::weights, Kind::first_moment, Kind::second_moment};
 const char* to_string(Kind kind);

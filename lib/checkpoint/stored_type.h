@@ -1,4 +1,4 @@
-// StoredType: how the elements of a weight lie in a file, and their values as float32, in which all else works.
+// StoredType: the type of a weight's elements in a file, converted from and to float32.
 #pragma once
 
 #include <cstdint>

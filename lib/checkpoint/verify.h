@@ -33,7 +33,7 @@ struct Found {
   std::optional<std::filesystem::path> newest;  ///< that is whole
   std::vector<Damaged> damaged;                 ///< newer ones, newest first
 };
-/// The newest whole checkpoint of a run, by all ranks together: each verifies some of the parts. `progress` is told
+/// The newest whole checkpoint of a run, by all ranks together: each verifies some of the parts. `progress` gets
 /// of those of this rank. Throws Error, on all ranks alike, where there are checkpoints and none is whole.
 Found newest_whole(const std::filesystem::path& run, const parallel::World& world,
                    const VerifyProgress& progress = {});

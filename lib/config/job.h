@@ -28,8 +28,8 @@ enum class Kind { pretrain, adapt, finetune };
 enum class Recipe { plain, joint };
 /// The type of the weights that a finished run writes as safetensors.
 enum class Export { none, float32, bfloat16, float16 };
-/// What a loss or a gradient norm that is not finite leads to: stop saves the state before it and ends the job, skip
-/// leaves the update out.
+/// Reaction to a loss or a gradient norm that is not finite: stop saves the state before it and ends the job, skip leaves
+/// the update out.
 enum class NotFinite { stop, skip };
 const char* to_string(Kind kind);
 const char* to_string(Recipe recipe);
@@ -112,7 +112,7 @@ struct CheckpointSection {
   std::int64_t keep = 2;              ///< newest ones that stay
   std::int64_t keep_every = 0;        ///< those of steps divisible by this stay too; 0 = none
   std::string directory;              ///< where they go; "" = the run directory
-  bool background = true;             ///< written while training goes on, from a copy in host memory
+  bool background = true;             ///< written beside training, from a copy in host memory
   Export export_type = Export::none;  ///< of the last weights, written as safetensors in the run directory
 
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
@@ -122,8 +122,8 @@ struct LogSection {
   std::int64_t every = 10;                 ///< steps between lines of metrics.jsonl
   std::int64_t validate_every = 0;         ///< steps between validations, 0 = only at the end
   std::int64_t validation_sequences = 64;  ///< sequences of the held-out part, at most
-  std::vector<model::PatternPlan>
-      validation_patterns;   ///< default: pattern, and joint_pattern if joint; pattern always
+  /// Default: pattern, and joint_pattern if joint; pattern always.
+  std::vector<model::PatternPlan> validation_patterns;
   bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl
   double peak = 0;  ///< TFLOP/s of a rank's processor, for share_of_peak; 0 = by the datasheet, where known
 
@@ -132,9 +132,9 @@ struct LogSection {
 
 struct HealthSection {
   NotFinite not_finite = NotFinite::stop;
-  std::int64_t max_skips =
-      10;  ///< updates left out in a row at which skip stops too; a joint step's two count apart
-  // From which share on something is told; 0: never.
+  /// Updates left out in a row at which skip stops too; a joint step's two count apart.
+  std::int64_t max_skips = 10;
+  // Warn above these shares; 0: never.
   double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
   double slowdown = 0.2;   ///< of the run's own median throughput, that is missing
   double data_wait = 0.1;  ///< of a step, that a rank waits for its data
@@ -176,7 +176,7 @@ using StartDefaults = std::function<bool(const JobConfig& given, JobConfig& job)
 /// nearest known key for an unknown one.
 JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const StartDefaults& start_defaults = {});
-/// The same from text; `name` stands for the file in messages.
+/// The same from text; `name` is the file's name in messages.
 JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides = {}, const StartDefaults& start_defaults = {});
 /// The whole effective job as a job file: parse_job of it gives an equal job.
@@ -184,9 +184,9 @@ std::string to_toml(const JobConfig& job);
 /// The keys in which `job` is not `stored`, each as "schedule.steps = 8 (was 6)"; empty if the jobs are equal.
 std::vector<std::string> differences(const JobConfig& stored, const JobConfig& job);
 
-/// What depends on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
+/// Checks that depend on the number of ranks: parallel.ranks met, batch divisible by ranks x micro_batch.
 void validate_ranks(const JobConfig& job, int ranks);
-/// What depends on the dataset in `directory`: the vocabulary, and a sequence of T + 1 tokens in either split.
+/// Checks that depend on the dataset in `directory`: the vocabulary, and a sequence of T + 1 tokens in either split.
 void validate_data(const JobConfig& job, const std::string& directory, std::int64_t dataset_vocab_size,
                    std::int64_t train_tokens, std::int64_t validation_tokens);
 

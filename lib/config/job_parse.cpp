@@ -58,7 +58,7 @@ void check_unneeded(const JobConfig& job, const JobFile& file) {
   }
 }
 
-/// What fine-tuning has where the job does not say otherwise (docs/model.md, section 17).
+/// Sets the defaults of fine-tuning (docs/model.md, section 17).
 void set_finetune_defaults(JobConfig& job) {
   job.data.batch = 32;
   job.data.sampling = data::Sampling::shuffled;

@@ -147,7 +147,7 @@ void validate_batch(const DataSection& data, const PlaceOf& place_of) {
   }
 }
 
-/// What else than data.batch would make a batch divisible: another micro-batch, or other numbers of ranks.
+/// Alternatives to another data.batch: a micro-batch or a number of ranks that divides it.
 std::string other_ways(const DataSection& data, int ranks) {
   std::string ways;
   if (data.batch % ranks == 0) {

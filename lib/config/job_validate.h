@@ -1,4 +1,4 @@
-// Checks of a whole job: what single keys cannot tell.
+// Checks of a whole job: relations between its keys.
 #pragma once
 
 #include <functional>

@@ -105,8 +105,8 @@ void require_known_key(std::string_view section, std::string_view key, std::stri
 }
 
 void fail_outside_sections(std::string_view key, std::string_view where) {
-  fail("{}: key {} stands outside any section{} Sections: [{}]", where, key,
-       did_you_mean(nearest_key("", key)), fmt::join(section_names(), "], ["));
+  fail("{}: key {} is outside any section{} Sections: [{}]", where, key, did_you_mean(nearest_key("", key)),
+       fmt::join(section_names(), "], ["));
 }
 
 }  // namespace ratplus::config

@@ -9,37 +9,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/range.h"
 #include "lib/config/job.h"
+#include "lib/model/config_fields.h"
 
 namespace ratplus::config {
 
-/// No restriction beyond the type.
-struct Any {};
-
-/// Tokens of a whole job, at most; steps x batch x sequence_length is held to it too.
+/// The most tokens of a whole job; steps x batch x sequence_length is held to it too. The ranges below keep sums and
+/// products of two numbers within 64 bits; validate_job checks products of three.
 inline constexpr std::int64_t most_tokens = 1'000'000'000'000'000'000;
-
-/// low <= x <= high. The upper bounds below keep sums and products of two within 64 bits; validate_job looks at those of
-/// three.
-struct IntegerRange {
-  std::int64_t low = 0;
-  std::int64_t high = std::numeric_limits<std::int64_t>::max();
-
-  bool contains(std::int64_t x) const { return low <= x && x <= high; }
-};
-
-/// Between low and high; whether the bounds themselves belong to it is said for each. An infinite bound that
-/// does not belong to it means: finite.
-struct RealRange {
-  double low = 0;
-  bool with_low = true;
-  double high = std::numeric_limits<double>::infinity();
-  bool with_high = false;
-
-  bool contains(double x) const {
-    return (with_low ? low <= x : low < x) && (with_high ? x <= high : x < high);
-  }
-};
 
 /// "1 to 1000000", "at least 0".
 std::string describe(const IntegerRange& range);
@@ -68,7 +46,7 @@ constexpr auto choices_of(optim::Shape) {
 constexpr auto choices_of(optim::Decay) {
   return std::array{optim::Decay::linear, optim::Decay::sqrt, optim::Decay::cosine};
 }
-/// Of job.precision and parallel.reduce.
+/// Values of job.precision and parallel.reduce.
 constexpr auto choices_of(DType) {
   return std::array{DType::bf16, DType::f32};
 }
@@ -86,9 +64,8 @@ constexpr auto choices_of(parallel::Sharding) {
 /// `allowed` is Any, IntegerRange or RealRange. Job is JobConfig or const JobConfig.
 template <typename Job, typename Visit>
 void for_each_key(Job& config, Visit&& visit) {
-  constexpr std::int64_t int_max = std::numeric_limits<std::int32_t>::max();
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  constexpr RealRange positive{0, false, infinity, false};
+  constexpr RealRange positive = positive_range;
   constexpr RealRange not_negative{0, true, infinity, false};
   constexpr RealRange below_one{0, true, 1, false};
 
@@ -106,16 +83,9 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("job", "pattern", job.pattern, Any{});
   visit("job", "joint_pattern", job.joint_pattern, Any{});
 
-  auto& model = config.model;
-  visit("model", "layers", model.layers, IntegerRange{1, 10'000});
-  visit("model", "width", model.width, IntegerRange{2, 1'000'000});
-  visit("model", "head_dim", model.head_dim, IntegerRange{2, 1'000'000});
-  visit("model", "kv_heads", model.kv_heads, IntegerRange{0, 1'000'000});
-  visit("model", "vocab_size", model.vocab_size, IntegerRange{2, int_max});
-  visit("model", "mixer", model.mixers, Any{});
-  visit("model", "rope_base", model.rope_base, positive);
-  visit("model", "norm_eps", model.norm_eps, positive);
-  visit("model", "init_std", model.init_std, positive);
+  model::for_each_field(config.model, [&](const char* key, auto& field, const auto& allowed) {
+    visit("model", key, field, allowed);
+  });
 
   auto& data = config.data;
   visit("data", "directory", data.directory, Any{});

@@ -108,7 +108,7 @@ std::size_t read_choice(const Value& value, const std::vector<std::string>& choi
 // The document.
 namespace {
 
-/// What the parser says, without the name of its own function, and with what to do about the usual mistakes.
+/// The parser's message without the name of its function, and with a way out for the usual mistakes.
 std::string describe_syntax(std::string_view description) {
   const auto prefix = description.find(": ");
   const bool has_prefix =

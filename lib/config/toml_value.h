@@ -5,7 +5,7 @@
 
 namespace ratplus::config {
 
-/// A TOML basic string: quoted, with escapes for what may not stand in it.
+/// A TOML basic string: quoted, with escapes where needed.
 std::string to_toml_value(const std::string& text);
 /// The shortest digits that read back as the same number, always with the marks of a float.
 std::string to_toml_value(double x);

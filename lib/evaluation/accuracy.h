@@ -22,7 +22,7 @@ struct HitCounts {
   /// Adds samples: labels and hits (Ops::hits) are [samples, T].
   void add(std::span<const std::int32_t> labels, std::span<const std::int32_t> hits,
            std::int64_t sequence_length);
-  /// Of at least one counted position.
+  /// Shares of hits; at least one position must count.
   Accuracy accuracy() const;
 };
 

@@ -22,7 +22,7 @@ std::int64_t count_sequences(const ValidationSettings& settings, const data::Man
 
 std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
                                                  const data::Manifest& manifest) {
-  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
+  const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   return std::make_unique<data::StreamSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
@@ -83,7 +83,7 @@ void Validator::require_counted(std::int64_t positions) const {
   throw parallel::AgreedError(
       fmt::format("{}: no position of the first {} counts: every input is the end-of-text token, or no label "
                   "is to be predicted; hold out other text",
-                  samples_->place(0).source.string(), counted(sequences_, "held-out sequence")));
+                  samples_->origin(0).source.string(), counted(sequences_, "held-out sequence")));
 }
 
 std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,

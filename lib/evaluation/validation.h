@@ -25,7 +25,7 @@ struct ValidationSettings {
   std::int64_t sequences = 1;        ///< sequences, from the split's beginning; fewer if it has fewer
 };
 
-/// What is validated: text, whose every token is predicted, or samples with labels, whose accuracy is counted too.
+/// Kind of the validated samples: text, whose every token is predicted, or samples with labels, whose accuracy counts too.
 enum class Validated { text, labelled };
 
 struct PatternScore {

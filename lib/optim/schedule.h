@@ -6,7 +6,7 @@
 
 namespace ratplus::optim {
 
-/// Of the learning rate after the warm-up. cosine: falls to the floor all along. constant: stays at the peak. wsd
+/// The learning rate after the warm-up. cosine: falls to the floor all along. constant: stays at the peak. wsd
 /// (warm-up, stable, decay): stays at the peak, and falls to the floor over the last steps.
 enum class Shape { cosine, constant, wsd };
 /// How a wsd schedule falls, with p in [0, 1) through its decay: linear 1 - p, sqrt 1 - sqrt(p) (Hägele et al.,

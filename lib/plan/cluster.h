@@ -9,7 +9,7 @@
 
 namespace ratplus::plan {
 
-/// What the maker says of a kind of GPU. What of it a job reaches is in speeds.h, the same share for all kinds.
+/// Datasheet of a kind of GPU. speeds.h has the shares of it that a job reaches, the same for all kinds.
 struct Gpu {
   std::string_view name;   ///< "h100", as --gpu takes it
   std::string_view title;  ///< "NVIDIA H100 80GB SXM"

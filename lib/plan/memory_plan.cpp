@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "lib/plan/modelled_rank.h"
-#include "lib/session/job_settings.h"
+#include "lib/session/settings_of_job.h"
 
 namespace ratplus::plan {
 namespace {

@@ -17,9 +17,9 @@ int count_nodes(const Cluster& cluster, const std::vector<int>& ranks) {
 
 }  // namespace
 
-ModelledCommunicator::ModelledCommunicator(Timeline& timeline, const Cluster& cluster,
+ModelledCommunicator::ModelledCommunicator(ModelledTime& time, const Cluster& cluster,
                                            const std::vector<int>& ranks)
-    : timeline_(timeline),
+    : time_(time),
       size_(static_cast<int>(ranks.size())),
       nodes_(count_nodes(cluster, ranks)),
       bandwidth_(cluster.link_bandwidth()),
@@ -76,7 +76,7 @@ parallel::Request ModelledCommunicator::start(double bytes, double steps, double
   const double duration = seconds(bytes, steps);
   traffic_.bytes += bytes;
   traffic_.seconds += duration;
-  const double end = timeline_.launch(stream_, duration, load_, not_before);
+  const double end = time_.launch(stream_, duration, load_, not_before);
   if (free_.empty()) {
     free_.push_back(static_cast<int>(ends_.size()));
     ends_.push_back(0);
@@ -88,7 +88,7 @@ parallel::Request ModelledCommunicator::start(double bytes, double steps, double
 }
 
 void ModelledCommunicator::wait(int ticket) {
-  timeline_.wait(ends_[static_cast<std::size_t>(ticket)]);
+  time_.wait(ends_[static_cast<std::size_t>(ticket)]);
   free_.push_back(ticket);
 }
 

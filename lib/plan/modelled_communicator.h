@@ -1,16 +1,16 @@
-// ModelledCommunicator: a group of ranks whose collectives move nothing, but take their time on a Timeline.
+// ModelledCommunicator: a group of ranks whose collectives move nothing, but take their time on a ModelledTime.
 #pragma once
 
 #include <string_view>
 #include <vector>
 
 #include "lib/plan/cluster.h"
-#include "lib/plan/timeline.h"
+#include "lib/plan/modelled_time.h"
 #include "parallel/communicator.h"
 
 namespace ratplus::plan {
 
-/// What a group's collectives send, a rank.
+/// Bytes and calls of a group's collectives, a rank.
 struct Traffic {
   double bytes = 0;
   double seconds = 0;  ///< that the stream is busy
@@ -22,7 +22,7 @@ struct Traffic {
 /// node's network.
 class ModelledCommunicator final : public parallel::Communicator {
  public:
-  ModelledCommunicator(Timeline& timeline, const Cluster& cluster, const std::vector<int>& ranks);
+  ModelledCommunicator(ModelledTime& time, const Cluster& cluster, const std::vector<int>& ranks);
 
   int rank() const override { return 0; }
   int size() const override { return size_; }
@@ -40,13 +40,13 @@ class ModelledCommunicator final : public parallel::Communicator {
   double seconds(double bytes, double steps) const;
   void wait(int ticket) override;
 
-  Timeline& timeline_;
+  ModelledTime& time_;
   int size_;
   int nodes_;  ///< that the group is on
   double bandwidth_;
   double latency_;  ///< of a step
   double load_;     ///< of the computation's pace
-  Timeline::Stream stream_ = 0;
+  ModelledTime::Stream stream_ = 0;
   Traffic traffic_;
   std::vector<double> ends_;  ///< by ticket
   std::vector<int> free_;     ///< tickets that nobody holds

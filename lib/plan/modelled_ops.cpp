@@ -72,7 +72,7 @@ void ModelledOps::ended(const OpCall& call) {
   work.bytes += cost.bytes;
   const double taken = (seconds_of(cost) + speeds::between_operations) / pace_;
   work.seconds += taken;
-  timeline_.compute(taken);
+  time_.compute(taken);
 }
 
 void ModelledOps::compute(const operation::Download& x) {

@@ -8,7 +8,7 @@
 
 #include "kernels/ops.h"
 #include "lib/plan/cluster.h"
-#include "lib/plan/timeline.h"
+#include "lib/plan/modelled_time.h"
 
 namespace ratplus::plan {
 
@@ -22,7 +22,7 @@ struct Work {
 class ModelledOps final : public Ops, private OpObserver {
  public:
   /// pace: 1, or less for a GPU that is slower than others of its kind.
-  ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, Timeline& timeline);
+  ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, ModelledTime& time);
 
   /// Since the beginning.
   const std::array<Work, part_count>& work() const { return work_; }
@@ -51,7 +51,7 @@ class ModelledOps final : public Ops, private OpObserver {
   DType compute_;
   bool deterministic_;
   double pace_;
-  Timeline& timeline_;
+  ModelledTime& time_;
   std::array<Work, part_count> work_{};
 };
 

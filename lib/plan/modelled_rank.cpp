@@ -12,8 +12,8 @@ ModelledRank::ModelledRank(const session::SessionSettings& settings, const Clust
       arena_(ops_.device()) {
   const auto& parallel = settings.parallel;
   groups_.mesh = parallel::make_mesh(cluster.rank_nodes(), 0, parallel.shard, parallel.shard_group);
-  auto shards = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.shard_ranks);
-  auto replicas = std::make_unique<ModelledCommunicator>(timeline_, cluster, groups_.mesh.replica_ranks);
+  auto shards = std::make_unique<ModelledCommunicator>(time_, cluster, groups_.mesh.shard_ranks);
+  auto replicas = std::make_unique<ModelledCommunicator>(time_, cluster, groups_.mesh.replica_ranks);
   shards_ = shards.get();
   replicas_ = replicas.get();
   groups_.shards = std::move(shards);

@@ -1,5 +1,5 @@
 // ModelledRank: rank 0 of a cluster that is only counted: a job's own objects, as Session makes them, on a backend and on
-// collectives that take their time on a Timeline.
+// collectives that take their time on a ModelledTime.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 #include "lib/plan/cluster.h"
 #include "lib/plan/modelled_communicator.h"
 #include "lib/plan/modelled_ops.h"
-#include "lib/plan/timeline.h"
+#include "lib/plan/modelled_time.h"
 #include "lib/session/session_parts.h"
 #include "parallel/world.h"
 
@@ -21,13 +21,13 @@ class ModelledRank {
   session::SessionParts& parts() { return *parts_; }
   const Arena& memory() const { return arena_; }
   const parallel::Mesh& mesh() const { return groups_.mesh; }
-  const Timeline& timeline() const { return timeline_; }
+  const ModelledTime& time() const { return time_; }
   const ModelledOps& ops() const { return ops_; }
   const ModelledCommunicator& shards() const { return *shards_; }
   const ModelledCommunicator& replicas() const { return *replicas_; }
 
  private:
-  Timeline timeline_;
+  ModelledTime time_;
   ModelledOps ops_;
   Arena arena_;  // counts, and is never committed: its tensors are looked at, not touched
   parallel::World world_ = parallel::World::solo();

@@ -47,7 +47,7 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
     result.push_back(
         fmt::format("heads of {} channels take plain kernels, whose rate is a guess", model.head_dim));
   else if (model.head_dim != 128)
-    result.emplace_back("attention's rates are those of heads of 128 channels");
+    result.emplace_back("attention's rates were measured with heads of 128 channels");
   constexpr std::int64_t least_rows = 4096, least_width = 1024;
   if (model.width < least_width || job.data.micro_batch * job.data.sequence_length < least_rows) {
     result.push_back(

@@ -26,7 +26,7 @@ struct Plan {
   std::int64_t export_bytes = 0;      ///< of the last weights as safetensors; 0 without checkpoint.export
   std::vector<std::string> cautions;  ///< where the plan goes beyond what was measured
 
-  /// Of all checkpoints that lie there at a time; the largest number there is where it is more.
+  /// Bytes of all checkpoints that exist at a time; the largest number of the type if it is more.
   std::int64_t all_checkpoint_bytes() const;
   double gpu_hours(const Cluster& cluster) const { return seconds / 3600 * cluster.ranks(); }
 };

@@ -1,4 +1,4 @@
-// Every constant of the model of a step's time, in one place. docs/performance.md, "What many GPUs are expected to do",
+// Every constant of the model of a step's time, in one place. docs/performance.md, "Predictions for many GPUs",
 // explains the model; tests/plan compares it with measured runs.
 //
 // An operation takes the larger of its bytes over the bandwidth that it reaches and its operations over the rate that it

@@ -5,7 +5,7 @@
 #include "lib/model/operations.h"
 #include "lib/model/parameters.h"
 #include "lib/plan/modelled_rank.h"
-#include "lib/session/job_settings.h"
+#include "lib/session/settings_of_job.h"
 #include "lib/train/update.h"
 
 namespace ratplus::plan {
@@ -28,9 +28,9 @@ class Tally {
       v[group->leaves_node() ? far_bytes : near_bytes] += group->traffic().bytes;
       v[group->leaves_node() ? far_seconds : near_seconds] += group->traffic().seconds;
     }
-    v[time] = rank.timeline().now();
-    v[stalled] = rank.timeline().stalled();
-    v[slowed] = rank.timeline().slowed();
+    v[time] = rank.time().now();
+    v[stalled] = rank.time().stalled();
+    v[slowed] = rank.time().slowed();
     return tally;
   }
 
@@ -59,8 +59,8 @@ class Tally {
   }
 
  private:
-  /// Places after the three values of each part.
-  enum Place : std::size_t {
+  /// Indices after the three values of each part.
+  enum Index : std::size_t {
     near_bytes = 3 * part_count,
     near_seconds,
     far_bytes,
@@ -100,7 +100,7 @@ double validation_seconds(const config::JobConfig& job, const Cluster& cluster) 
   }
   const auto round = job.data.micro_batch * cluster.ranks();
   const auto rounds = (job.log.validation_sequences + round - 1) / round;
-  return rank.timeline().now() * static_cast<double>(rounds);
+  return rank.time().now() * static_cast<double>(rounds);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 
 namespace ratplus::plan {
 
-/// What one GPU sends in a step, and for how long it is at it, computing or not.
+/// Bytes that one GPU sends in a step, and the seconds of sending, beside computation or not.
 struct SentIn {
   double bytes = 0;
   double seconds = 0;

@@ -46,7 +46,7 @@ inline std::string format_fixed(double value, int decimals) {
   return shown ? text : fmt::format("{:.2g}", value);
 }
 
-/// Of what was measured, two digits and more: "0.12 ms", "22.3 ms", "1.250 s", "61.2 s".
+/// Measured seconds, with two digits or more: "0.12 ms", "22.3 ms", "1.250 s", "61.2 s".
 inline std::string format_duration(double seconds) {
   const double size = std::abs(seconds), ms = 1e3 * seconds;
   if (!std::isfinite(seconds)) return "-";

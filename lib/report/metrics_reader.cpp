@@ -13,6 +13,7 @@
 #include "base/parse_json.h"
 #include "kernels/pattern.h"
 #include "lib/report/warnings.h"
+#include "lib/run/metrics_fields.h"
 
 namespace ratplus::report {
 namespace {
@@ -38,16 +39,15 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
   return measurement;
 }
 
-/// What is not a measured quantity, but says when and where it was measured.
-bool is_place(const std::string& field) {
-  constexpr std::array places = {"kind", "time", "step", "steps", "tokens", "seconds_left"};
-  return std::ranges::find(places, field) != places.end();
+/// The position of a measurement in the run, not a measurement.
+bool is_position(const std::string& field) {
+  return field == "kind" || field == "time" || run::is_shown_as(run::Shown::position, field);
 }
 
 /// Every number of an entry that has one value, under the field's name with `prefix` before it.
 void add_numbers(const Json& entry, const std::string& prefix, std::int64_t step, RunMetrics& run) {
   for (const auto& [field, value] : entry.items()) {
-    if (is_place(field) || !(value.is_number() || value.is_null())) continue;
+    if (is_position(field) || !(value.is_number() || value.is_null())) continue;
     run.add(prefix + field, "", step, number_or_nan(value));
   }
 }
@@ -62,15 +62,13 @@ void add_update_numbers(const Json& updates, const Measurement& measured, RunMet
   }
 }
 
-RunHealth parse_health(const Json& health) {
-  return {.straggler = health.value("straggler", false),
-          .slowdown = health.value("slowdown", false),
-          .data_wait = health.value("data_wait", false),
-          .slowest_rank = health.value("slowest_rank", std::int64_t{0}),
-          .slowest_host = health.value("slowest_host", ""),
-          .lag_seconds = health.value("lag_seconds", 0.0),
-          .pace_ratio = health.value("pace_ratio", 0.0),
-          .data_wait_share = health.value("data_wait_share", 0.0)};
+run::HealthMetrics parse_health(const Json& json) {
+  run::HealthMetrics health;
+  run::for_each_health_field(health, [&](const run::Field& field, auto& value) {
+    if (const auto found = json.find(field.name); found != json.end() && !found->is_null())
+      found->get_to(value);
+  });
+  return health;
 }
 
 void parse_not_finite(const Json& entry, RunMetrics& run) {

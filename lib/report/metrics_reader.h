@@ -1,5 +1,4 @@
-// What a run directory says about a run: metrics.jsonl, how its newest start ended, and evaluation.json where there is
-// one.
+// Reads a run directory: metrics.jsonl, the end of its newest start, and evaluation.json if it exists.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +11,13 @@
 
 #include "lib/evaluation/accuracy.h"
 #include "lib/report/history.h"
+#include "lib/run/health.h"
 #include "lib/run/run_end.h"
 
 namespace ratplus::report {
 
 /// The loss of one of a step's updates, or of a validation, under one attention pattern. Mean cross-entropy
-/// in nats a token; NaN where the run had diverged (JSON has no NaN; it stands as null). A validation of samples with
+/// in nats a token; NaN where the run had diverged (JSON has no NaN: it is null there). A validation of samples with
 /// labels has their accuracy too.
 struct PatternLoss {
   std::string pattern;  ///< as model::PatternPlan::describe writes it: "dense", "64,0,0"
@@ -32,18 +32,6 @@ struct Measurement {
   std::vector<PatternLoss> losses;  ///< a step: one for each update, in order; a validation: one a pattern
 };
 
-/// What a run's own watch over its health says with its last line of a step (docs/health.md).
-struct RunHealth {
-  bool straggler = false;  ///< these three have been warned about and still hold
-  bool slowdown = false;
-  bool data_wait = false;
-  std::int64_t slowest_rank = 0;
-  std::string slowest_host;
-  double lag_seconds = 0;  ///< a step, that the others wait for that rank
-  double pace_ratio = 0;   ///< tokens a second over the run's own median
-  double data_wait_share = 0;
-};
-
 /// Updates that were not made, since their loss or gradient norm is not finite.
 struct LeftOut {
   std::int64_t updates = 0;
@@ -56,24 +44,24 @@ struct LeftOut {
 
 /// One quantity of a run over its steps.
 struct Series {
-  std::string
-      field;  ///< as in metrics.jsonl: "learning_rate", "loss"; with the kind before it if that is not
-              ///< "step": "validation_loss", "checkpoint_stall_seconds"
+  /// As in metrics.jsonl: "learning_rate", "loss"; with the kind before it if that is not "step":
+  /// "validation_loss", "checkpoint_stall_seconds".
+  std::string field;
   std::string pattern;  ///< of what is measured for each update or each pattern; else empty
   History history;
 };
 
 struct RunMetrics {
   std::filesystem::path directory;
-  std::string name;            ///< of the directory; of several runs, what tells it from the others'
+  std::string name;            ///< of the directory; of several runs, the shortest distinct end of its path
   std::vector<Series> series;  ///< in the order in which they came
   std::optional<Measurement> last_step;
   std::optional<Measurement> last_validation;
-  std::optional<RunHealth> health;  ///< of the last step; runs of earlier versions have none
+  std::optional<run::HealthMetrics> health;  ///< of the last step; runs of earlier versions have none
   std::optional<LeftOut> left_out;
-  std::optional<run::RunEnd> end;  ///< of the newest start, where it has told that
-  std::optional<Measurement>
-      evaluation;  ///< `ratplus eval --json RUN/evaluation.json`; its tokens are unknown
+  std::optional<run::RunEnd> end;  ///< of the newest start, if recorded
+  /// `ratplus eval --json RUN/evaluation.json`; its tokens are unknown.
+  std::optional<Measurement> evaluation;
 
   std::int64_t steps = 0;            ///< of the whole run; 0: not known
   std::int64_t saved_step = -1;      ///< of the last complete checkpoint; -1: none
@@ -94,13 +82,13 @@ struct RunMetrics {
   /// The patterns for which a field was measured, in the order in which they came.
   std::vector<std::string> patterns_of(std::string_view field) const;
 
-  /// What the run is judged by: its evaluation unless a later validation outdates it, else the last
+  /// The measurement that judges the run: its evaluation unless a later validation outdates it, else the last
   /// validation. Null where there is neither.
   const Measurement* final_result() const;
   bool finished() const { return steps > 0 && saved_step >= steps; }
 };
 
-/// Reads a run's metrics.jsonl, and goes on reading it while it grows. Memory is bounded, however long the file is.
+/// Reads a run's metrics.jsonl, also while it grows. Memory is bounded, however long the file is.
 class MetricsReader {
  public:
   explicit MetricsReader(std::filesystem::path run);
@@ -143,7 +131,7 @@ std::vector<RunMetrics> read_metrics(const std::vector<std::filesystem::path>& r
 /// Throws Error, of a file that was given for a run directory.
 [[noreturn]] void fail_no_run_directory(const std::filesystem::path& file);
 
-/// Names for runs that are shown together: of each the end of its path, as short as tells it from all others, "a/run" and
+/// Names for runs that are shown together: the shortest distinct end of each path, "a/run" and
 /// "b/run". The same run given twice has one name.
 std::vector<std::string> telling_names(const std::vector<std::filesystem::path>& runs);
 

@@ -31,7 +31,7 @@ std::string minute(std::time_t time) {
   return fmt::format("{:%Y-%m-%d %H:%M}", fmt::gmtime(time));
 }
 
-// --- How the runs stand ---------------------------------------------------------------------------------------
+// --- Progress of the runs -------------------------------------------------------------------------------------
 
 /// So many runs have their names shortened in tables and legends, and listed once.
 bool are_many(const std::vector<RunMetrics>& runs) {
@@ -158,7 +158,7 @@ std::string state_table(const std::vector<RunMetrics>& runs) {
   add("tokens", [](const RunMetrics& run) {
     return run.last_step ? format_value(Unit::count, static_cast<double>(run.last_step->tokens)) : "-";
   });
-  add("time left, as last said", [](const RunMetrics& run) {
+  add("time left, last estimate", [](const RunMetrics& run) {
     return run.finished() || run.end || !(run.seconds_left >= 0) ? "-" : format_seconds(run.seconds_left);
   });
   add("last line (UTC)", [](const RunMetrics& run) {
@@ -334,7 +334,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
       "<p class=\"faint\">ratplus report, made {2} UTC</p>\n",
       title, page_style, minute(made), heading);
   html += notices(runs, made);
-  html += "<h2>How the " + std::string(several ? "runs stand" : "run stands") + "</h2>\n" + state_table(runs);
+  html += "<h2>Progress of the " + std::string(several ? "runs" : "run") + "</h2>\n" + state_table(runs);
   html += final_results(runs);
   html +=
       "<h2>Curves</h2>\n<p class=\"faint\">Over tokens; losses in nats a token. Faint lines are as logged, "

@@ -10,7 +10,7 @@
 
 namespace ratplus::report {
 
-/// How the runs stand, their curves, final losses, and settings with what differs between them. The page needs no
+/// Progress of the runs, their curves, final losses, and settings with what differs between them. The page needs no
 /// network and no script (with one, it shows values under the pointer), is well-formed as XML too, and its size is
 /// bounded by the number of runs. `jobs` are the runs' in order; `made` is the time that the page names.
 std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs,

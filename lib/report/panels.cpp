@@ -5,6 +5,8 @@
 #include <limits>
 #include <map>
 
+#include "lib/run/metrics_fields.h"
+
 namespace ratplus::report {
 namespace {
 
@@ -45,11 +47,9 @@ const std::vector<PanelPlan>& known_panels() {
   return plans;
 }
 
-/// Told by another field, or of no use as a curve.
+/// A field that another one shows better, or that is of no use as a curve.
 bool is_left_out(const std::string& field) {
-  for (const char* known : {"seconds", "step_seconds", "data_wait_seconds", "memory_available_bytes"}) {
-    if (field == known) return true;
-  }
+  if (run::is_shown_as(run::Shown::value, field)) return true;
   for (const char* prefix : {"validation_", "checkpoint_", "health_"}) {
     if (field.starts_with(prefix)) return true;
   }

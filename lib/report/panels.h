@@ -1,4 +1,4 @@
-// Panels: which curves of runs stand together in a chart, for pages and terminals alike.
+// Panels: the curves of runs by chart, for pages and terminals.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct PanelLine {
   std::size_t kind = 0;    ///< which of the patterns (the same in all panels) or of the panel's fields
   std::size_t colour = 0;  ///< with `dashes`: no other line of the panel has both; the same in all panels
   std::size_t dashes = 0;  ///< 0: solid
-  std::string label;       ///< what tells it from the panel's other lines
+  std::string label;       ///< its name among the panel's lines
   Curve curve;             ///< over tokens; averaged, where the quantity is noisy
   Curve as_logged;         ///< what was averaged; else empty
   double last = 0;         ///< the last value that was logged, finite or not

@@ -9,7 +9,7 @@
 
 namespace ratplus::report {
 
-/// Marks that differ in shape, for those who cannot tell the colours apart.
+/// Marks of different shapes, for readers who cannot distinguish the colours.
 enum class Mark { circle, square, triangle, diamond };
 
 enum class Anchor { start, middle, end };
@@ -32,7 +32,7 @@ struct TextStyle {
 /// stroke-dasharray; empty: solid. Different for each number.
 std::string dashes_of(std::size_t number);
 
-/// A document under construction; lengths in pixels, y downwards. It stands alone: no scripts, no style
+/// A document under construction; lengths in pixels, y downwards. It is self-contained: no scripts, no style
 /// sheets, no fonts but the reader's own.
 class Svg {
  public:
@@ -48,7 +48,7 @@ class Svg {
   void mark(Mark shape, Point centre, double radius, std::string_view colour,
             std::string_view rim = "#ffffff");
   void text(Point at, std::string_view text, const TextStyle& style);
-  /// What is drawn until end_clip() is cut off outside of this rectangle.
+  /// Clips all drawing until end_clip() to this rectangle.
   void begin_clip(Point corner, double width, double height);
   void end_clip();
 
@@ -62,7 +62,7 @@ class Svg {
   int clips_ = 0;
 };
 
-/// Text as XML and HTML have it: markup escaped, what cannot stand there (control characters, broken UTF-8) replaced.
+/// Text as XML and HTML have it: markup escaped, other characters that are not allowed (control characters, broken UTF-8) replaced.
 std::string escape(std::string_view text);
 
 /// Width of a text in a common sans-serif font, estimated.

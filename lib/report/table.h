@@ -10,7 +10,7 @@
 namespace ratplus::report {
 
 /// Rows of cells in aligned columns, as wide as their widest cell: the first to the left, the others to the right. The
-/// first row is the head; an empty row is an empty line. `indent` blanks stand before each line.
+/// first row is the head; an empty row is an empty line. `indent` blanks begin each line.
 std::string format_table(const std::vector<std::vector<std::string>>& rows, std::size_t indent = 2);
 
 /// One run's final result: pattern, loss, perplexity.
@@ -20,7 +20,7 @@ std::string final_table(const RunMetrics& run);
 /// wider than 80 columns, patterns may be the rows.
 std::string joint_table(const std::vector<RunMetrics>& runs);
 
-/// What adaptation gained. Columns: dense, and the pattern that each adapted run was trained with. Rows: the
+/// The gain by adaptation. Columns: dense, and the pattern that each adapted run was trained with. Rows: the
 /// pretrained model before; and after it, each pattern by the run adapted to it (dense stays the pretrained
 /// one). Throws Error naming the run that has no result for its column.
 std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted);

@@ -14,7 +14,7 @@ struct TerminalStyle {
   bool colour = true;
   bool braille = true;  ///< or else characters of ASCII
 
-  /// What stands for text that has no room.
+  /// The mark of cut text.
   std::string_view mark() const { return braille ? "\u2026" : "..."; }
 };
 

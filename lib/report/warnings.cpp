@@ -26,7 +26,7 @@ bool ended_early(const RunMetrics& run) {
 
 /// As the run itself judges, by the limits of its [health].
 void add_health(const RunMetrics& run, std::vector<std::string>& warnings) {
-  const RunHealth& health = *run.health;
+  const run::HealthMetrics& health = *run.health;
   if (health.straggler) {
     warnings.push_back(fmt::format("rank {} on {} is slow: the other ranks wait {} a step for it",
                                    health.slowest_rank, health.slowest_host,

@@ -1,4 +1,4 @@
-// How a run stands, in words: how it ended, and what a person should look after.
+// The end of a run and its problems, in words.
 #pragma once
 
 #include <string>
@@ -15,13 +15,13 @@ double age_of(const RunMetrics& run, double now);
 bool is_silent(const RunMetrics& run, double now);
 
 /// "stopped by SIGTERM at step 57, saved; resume with --resume", or why it failed, with what to look at; empty of a run
-/// that goes on, of one that has finished, and where nothing has told its end.
+/// that is running, has finished, or has recorded no end.
 std::string describe_end(const RunMetrics& run);
 
 /// The same in a word: "stopped", "failed"; empty in the same cases.
 std::string end_in_a_word(const RunMetrics& run);
 
-/// What a person should look after: losses that are not finite, updates left out, a run that writes no more, and what the
+/// Problems that need attention: losses that are not finite, updates left out, a run that writes no more, and what the
 /// run itself warns of: a slow rank, throughput far below its own median, steps that wait for data. A sentence each.
 std::vector<std::string> find_warnings(const RunMetrics& run, double now);
 

@@ -1,4 +1,4 @@
-// What `ratplus watch` shows of a run: one screen of a terminal.
+// The screen of `ratplus watch`.
 #pragma once
 
 #include <string>

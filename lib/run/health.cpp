@@ -76,7 +76,7 @@ void HealthMonitor::judge_ranks(double steps, std::span<const RankClocks> ranks,
   const auto slowest = slowest_rank(ranks);
   if (!slowest) return;
   const auto& clocks = ranks[slowest->rank];
-  metrics.slowest = slowest->rank;
+  metrics.slowest_rank = static_cast<std::int64_t>(slowest->rank);
   metrics.slowest_host = hosts_[slowest->rank];
   metrics.lag_seconds = slowest->lag * a_step;
   const double share = clocks.training > 0 ? slowest->lag / clocks.training : 0;

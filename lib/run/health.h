@@ -1,4 +1,4 @@
-// Health: what tells a slow rank, a falling throughput and late data, from a few clocks of every rank.
+// Health: detects a slow rank, a falling throughput and late data from a few clocks of every rank.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ struct SlowestRank {
 /// The one that has waited least for others; nothing where there is one rank. Not negative.
 std::optional<SlowestRank> slowest_rank(std::span<const RankClocks> ranks);
 
-/// A condition that is told of when it begins and when it ends, and not in between. It takes two reports in a row to
-/// begin and to end, so that a single one is no news.
+/// A condition that is reported when it begins and when it ends. Two reports in a row begin or end it, so that a single
+/// one has no effect.
 class Episode {
  public:
   enum class Change { none, began, ended };
@@ -38,13 +38,13 @@ class Episode {
 
  private:
   bool active_ = false;
-  int against_ = 0;  ///< reports in a row that say otherwise
+  int against_ = 0;  ///< reports in a row to the contrary
 };
 
 /// The run's own seconds a step: the median of the latest reports.
 class UsualPace {
  public:
-  /// Of the reports so far; nothing while they are too few.
+  /// The median of the reports so far; nothing while they are too few.
   std::optional<double> median() const;
   /// The first report of a process is left out: its steps load libraries and touch memory for the first time.
   void add(double seconds_a_step);
@@ -59,7 +59,7 @@ class UsualPace {
 /// Between two reports.
 struct HealthMetrics {
   std::vector<double> rank_seconds;  ///< a step, of each rank: what it took without its waits for other ranks
-  std::size_t slowest = 0;           ///< the rank that the others wait for
+  std::int64_t slowest_rank = 0;     ///< the rank that the others wait for
   std::string slowest_host;
   double lag_seconds = 0;      ///< a step, that they wait for it
   double data_wait_share = 0;  ///< of the steps' time, the greatest of all ranks

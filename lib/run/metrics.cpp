@@ -5,23 +5,34 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "lib/run/metrics_fields.h"
 
 namespace ratplus::run {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Null where it is not known.
-Json bytes_or_null(std::int64_t bytes) {
-  return bytes < 0 ? Json() : Json(bytes);
-}
+/// Adds a field to a line: null where it is not known.
+struct AddTo {
+  Json& line;
+
+  template <typename Value>
+  void operator()(const Field& field, const Value& value) const {
+    line[field.name] = value;
+    if constexpr (std::is_same_v<Value, std::int64_t>) {
+      if (field.negative_is_unknown && value < 0) line[field.name] = nullptr;
+    }
+  }
+};
 
 Json to_json(const UpdateMetrics& update) {
-  Json json = {{"pattern", update.pattern}, {"loss", update.loss}, {"gradient_norm", update.gradient_norm}};
+  Json json;
+  for_each_update_field(update, AddTo{json});
   if (!update.updated) json["updated"] = false;
   return json;
 }
@@ -32,17 +43,19 @@ double brief(double seconds) {
 }
 
 Json to_json(const HealthMetrics& health) {
-  Json rank_seconds = Json::array();
-  for (const double seconds : health.rank_seconds) rank_seconds.push_back(brief(seconds));
-  return {{"rank_seconds", std::move(rank_seconds)},
-          {"slowest_rank", health.slowest},
-          {"slowest_host", health.slowest_host},
-          {"lag_seconds", brief(health.lag_seconds)},
-          {"data_wait_share", brief(health.data_wait_share)},
-          {"pace_ratio", brief(health.pace_ratio)},
-          {"straggler", health.straggler},
-          {"slowdown", health.slowdown},
-          {"data_wait", health.data_wait}};
+  Json json;
+  for_each_health_field(health, [&](const Field& field, const auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    if constexpr (std::is_same_v<Value, double>) {
+      json[field.name] = brief(value);
+    } else if constexpr (std::is_same_v<Value, std::vector<double>>) {
+      json[field.name] = Json::array();
+      for (const double seconds : value) json[field.name].push_back(brief(seconds));
+    } else {
+      json[field.name] = value;
+    }
+  });
+  return json;
 }
 
 /// Whether an entry reports an update of the next step that a run at `step` has left out and does not come to again.
@@ -94,26 +107,10 @@ void MetricsFile::append(std::string line) {
 }
 
 void MetricsFile::write(const StepMetrics& metrics) {
-  Json updates = Json::array();
-  for (const auto& update : metrics.updates) updates.push_back(to_json(update));
-  Json line = {{"kind", "step"},
-               {"time", wall_time()},
-               {"step", metrics.step},
-               {"steps", metrics.steps},
-               {"tokens", metrics.tokens},
-               {"learning_rate", metrics.learning_rate},
-               {"updates", std::move(updates)},
-               {"tokens_per_second", metrics.tokens_per_second},
-               {"seconds", metrics.seconds},
-               {"seconds_left", metrics.seconds_left},
-               {"step_seconds", metrics.step_seconds},
-               {"data_wait_seconds", metrics.data_wait_seconds},
-               {"data_wait_share", metrics.data_wait_share},
-               {"share_of_peak", metrics.share_of_peak},
-               {"memory_bytes", metrics.memory_bytes},
-               {"memory_available_bytes", bytes_or_null(metrics.memory_available_bytes)},
-               {"host_memory_bytes", bytes_or_null(metrics.host_memory_bytes)},
-               {"skipped_updates", metrics.skipped_updates}};
+  Json line = {{"kind", "step"}, {"time", wall_time()}};
+  for_each_step_field(metrics, AddTo{line});
+  line["updates"] = Json::array();
+  for (const auto& update : metrics.updates) line["updates"].push_back(to_json(update));
   if (metrics.health) line["health"] = to_json(*metrics.health);
   append(json_dump(line));
 }
@@ -121,11 +118,8 @@ void MetricsFile::write(const StepMetrics& metrics) {
 void MetricsFile::write(const ValidationMetrics& metrics) {
   Json results = Json::array();
   for (const auto& result : metrics.results) {
-    Json entry = {{"pattern", result.pattern}, {"loss", result.loss}, {"perplexity", std::exp(result.loss)}};
-    if (result.accuracy) {
-      entry["token_accuracy"] = result.accuracy->token;
-      entry["completion_accuracy"] = result.accuracy->completion;
-    }
+    Json entry = {{"pattern", result.pattern}};
+    for_each_result_number(result, [&](const char* name, double value) { entry[name] = value; });
     results.push_back(std::move(entry));
   }
   last_validation_ = metrics.step;
@@ -138,15 +132,9 @@ void MetricsFile::write(const ValidationMetrics& metrics) {
 }
 
 void MetricsFile::write(const CheckpointMetrics& metrics) {
-  append(json_dump(Json{{"kind", "checkpoint"},
-                        {"time", wall_time()},
-                        {"step", metrics.step},
-                        {"path", metrics.path},
-                        {"seconds", metrics.seconds},
-                        {"stall_seconds", metrics.stall_seconds},
-                        {"background", metrics.background},
-                        {"copy_seconds", metrics.copy_seconds},
-                        {"copied_bytes", metrics.copied_bytes}}));
+  Json line = {{"kind", "checkpoint"}, {"time", wall_time()}};
+  for_each_checkpoint_field(metrics, AddTo{line});
+  append(json_dump(line));
 }
 
 void MetricsFile::write(const NotFiniteMetrics& metrics) {

@@ -1,4 +1,4 @@
-// What a training run reports, and metrics.jsonl, where it is kept.
+// A training run's metrics, and their file metrics.jsonl.
 #pragma once
 
 #include <cstdint>
@@ -31,12 +31,12 @@ struct StepMetrics {
   double tokens_per_second = 0;      ///< all ranks, since the last report
   double seconds = 0;                ///< since this process began to train
   double seconds_left = 0;           ///< to the last step, at the present rate
-  double data_wait_seconds =
-      0;  ///< that the steps have waited for the loader, this rank, since the last report
+  /// Seconds that the steps of this rank waited for the loader since the last report.
+  double data_wait_seconds = 0;
   double data_wait_share = 0;  ///< of the steps' time since the last report
   double step_seconds = 0;     ///< of a step, mean since the last report; validation and saving left out
-  double share_of_peak =
-      0;  ///< operations of the step (update_operations) over what all processors could do meanwhile; NaN: peak unknown
+  /// Operations of the step (update_operations) over what all processors could do meanwhile; NaN: peak unknown.
+  double share_of_peak = 0;
   std::int64_t memory_bytes = 0;                       ///< the plan's, on the root's device
   std::int64_t memory_available_bytes = -1;            ///< of the root's device, now; -1: not known
   std::int64_t host_memory_bytes = -1;                 ///< of the root's process, now; -1: not known
@@ -87,8 +87,8 @@ struct CheckpointMetrics {
 /// there is no room are kept and tried again (AppendFile). lib/report reads it, docs/watching.md lists the fields.
 class MetricsFile {
  public:
-  /// Opens the file for a run that stands at `step`, with `begun` updates of the next one made or left out: what a run
-  /// that is resumed wrote after that is taken out.
+  /// Opens the file for a run at `step`, with `begun` updates of the next step made or left out. Removes later lines,
+  /// which a resumed run writes again.
   MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun = 0);
 
   void write(const StepMetrics& metrics);

@@ -20,7 +20,7 @@
 #include "base/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/run/run_end.h"
-#include "lib/session/job_settings.h"
+#include "lib/session/settings_of_job.h"
 
 namespace ratplus::run {
 namespace {
@@ -123,8 +123,7 @@ void require_no_dead_link(const char* key, const fs::path& path) {
        path.string(), fs::read_symlink(path, ignored).string(), key);
 }
 
-/// The step of the newest save of which a run tells, in metrics.jsonl or in how its last start ended; 0 where it tells
-/// of none.
+/// The step of the newest save that a run reports, in metrics.jsonl or in the record of its last end; 0: none.
 std::int64_t last_saved_step(const fs::path& run) {
   std::int64_t step = step_saved_at_end(run);
   std::ifstream in(run / "metrics.jsonl");
@@ -179,7 +178,7 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
   if (!resume) {
     if (checkpoint || fs::exists(run / "metrics.jsonl")) {
       fail(
-          "{}: holds a run already ({}); --resume goes on from there, or choose another directory with --set "
+          "{}: holds a run already ({}); continue it with --resume, or choose another directory with --set "
           "job.directory=...",
           run.string(),
           checkpoint ? checkpoint->filename().string() : "without a checkpoint, so from the start");
@@ -190,7 +189,7 @@ RunState look_at_run(const config::JobConfig& job, bool resume, const std::optio
     const auto saved = last_saved_step(run);
     if (saved == 0) return {};
     fail(
-        "{}: no checkpoint is in {}, though the run tells of one of step {}; mount its file system or bring "
+        "{}: no checkpoint is in {}, but the run reports one of step {}; mount its file system or bring "
         "it back, "
         "or, to begin anew, remove metrics.jsonl and starts/ or choose another job.directory",
         run.string(), checkpoint::checkpoints_of(run).string(), saved);
@@ -207,7 +206,7 @@ void check_resumable(const config::JobConfig& job) {
   try {
     info = checkpoint::read_info(*newest);
   } catch (const Error&) {
-    return;  // what is damaged is told, and passed over, when the checkpoints are verified
+    return;  // damaged ones are reported and skipped when the checkpoints are verified
   }
   check_same_computation(*info, job);
 }

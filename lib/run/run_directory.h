@@ -11,15 +11,14 @@
 
 namespace ratplus::run {
 
-/// What a job finds in its run directory.
+/// State of a job's run directory.
 struct RunState {
   std::optional<std::filesystem::path> checkpoint;  ///< the newest, if the job is resumed and there is one
   std::int64_t step = 0;                            ///< of that checkpoint
   bool finished = false;                            ///< that is the last step: nothing is left to do
 };
 
-/// No file may stand where the job's directories are or are to be made, job.directory and checkpoint.directory, and a link in
-/// their place must lead somewhere. Throws Error.
+/// Throws Error if a file or a broken link is in the place of job.directory or checkpoint.directory.
 void check_directories(const config::JobConfig& job);
 
 /// Throws Error where the newest checkpoint was made with other settings than the job's, which does not go on with the

@@ -13,22 +13,21 @@ struct RunEnd {
     finished,    ///< all steps are done and saved
     stopped,     ///< a signal asked for it: the step was finished and saved
     not_finite,  ///< an update was not finite: the state before it was saved
-    failed,      ///< anything else that the program could still tell
+    failed,      ///< any other end that the program could record
   };
   How how = How::finished;
-  std::optional<std::int64_t> step =
-      std::nullopt;          ///< steps done; none where the one that tells does not know
-  std::string signal{};      ///< "SIGTERM", of stopped
-  std::string checkpoint{};  ///< that was saved last thing; empty of failed
-  std::string message{};     ///< of not_finite and failed
-  double time = 0;           ///< seconds since 1970
+  std::optional<std::int64_t> step = std::nullopt;  ///< steps done; none if the reporting rank does not know
+  std::string signal{};                             ///< "SIGTERM", of stopped
+  std::string checkpoint{};                         ///< that was saved last thing; empty of failed
+  std::string message{};                            ///< of not_finite and failed
+  double time = 0;                                  ///< seconds since 1970
 };
 
 /// Writes starts/end-0003.json beside the start's record (start_files.h), with the present time: durable, and whole or
 /// not at all. By any rank; later ones of the same start take its place. Throws Error.
 void write_run_end(const std::filesystem::path& start_file, const RunEnd& end);
 
-/// How the run's newest start ended. None where it goes on, where nothing told its end (SIGKILL, a host that went
+/// The end of the run's newest start. None while it runs, or if its end was not recorded (SIGKILL, a host that went
 /// down), and where that cannot be read.
 std::optional<RunEnd> read_run_end(const std::filesystem::path& run);
 

@@ -38,7 +38,7 @@ std::string first_line(const char* file) {
   return line;
 }
 
-/// What stands after the colon (or, of os-release, after the equals sign) of the first line with this key.
+/// The value of the first line with this key, after a colon or, in os-release, an equals sign.
 std::string value_in(const char* file, const std::string& key) {
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
@@ -106,7 +106,7 @@ bool should_be_equal(std::string_view variable) {
   return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return variable.starts_with(prefix); });
 }
 
-/// What this rank says of itself; the host only where it is its first rank.
+/// Describes this rank, and its host if it is the host's first rank.
 Json describe_rank(session::Session& session) {
   const auto& world = session.world();
   const auto& ops = session.ops();

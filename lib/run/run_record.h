@@ -1,5 +1,5 @@
-// The record of a run: one file for each start of the program in the run directory, with all that may matter later to
-// tell why a result is what it is. Earlier starts' files stay.
+// The record of a run: one file for each start of the program in the run directory, with all that may
+// explain a result later. Earlier starts' files stay.
 #pragma once
 
 #include <cstdint>
@@ -27,20 +27,20 @@ struct ProgramRecord {
   std::string build;  ///< what was chosen when it was configured
 };
 
-/// Of all libraries that tell theirs.
+/// The versions of all libraries that report one.
 std::vector<LibraryVersion> library_versions();
 
 /// One start of a run.
 struct StartRecord {
   ProgramRecord program;
-  std::int64_t step = 0;                            ///< that it begins or goes on at
+  std::int64_t step = 0;                            ///< at which it begins or resumes
   std::optional<std::filesystem::path> checkpoint;  ///< that it has its weights from
 };
 
 /// Variables of the environment that bear on a run: NCCL_*, UCX_*, OMPI_MCA_*, SLURM_*, PMIX_*, OMP_*, GOMP_*, CUDA_*, RATPLUS_*
 /// and their like; of them none whose name speaks of a secret (SLURM_JWT).
 bool is_recorded(std::string_view variable);
-/// Those that this process has.
+/// The recorded variables of this process.
 std::map<std::string, std::string> recorded_environment();
 
 /// Writes the next file of starts/ by the root, with what all ranks say of themselves: hosts, processes, GPUs, and where

@@ -13,7 +13,7 @@ namespace ratplus::run {
 /// its fields in groups, "loss/dense", "validation_loss/64,0,0", "throughput/tokens_per_second".
 class TensorboardLog {
  public:
-  /// For a run that stands at `step`.
+  /// For a run at `step`.
   TensorboardLog(const std::filesystem::path& run, std::int64_t step)
       : file_(run / "tensorboard", step + 1) {}
 

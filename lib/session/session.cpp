@@ -67,7 +67,7 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
   return ops;
 }
 
-/// Bytes that a rank may plan with, or -1 where it cannot be told. The ranks of a host share its memory; GPUs they do
+/// Bytes that a rank may plan with, or -1 if unknown. The ranks of a host share its memory; GPUs they do
 /// not share.
 std::int64_t memory_for_rank(const Device& device, const parallel::World& world) {
   if (device.kind == DeviceKind::cpu) return world.host_memory();

@@ -27,8 +27,8 @@ class Session {
   optim::Optimizer& optimizer() { return *parts_->optimizer; }  ///< training only
   const SessionSettings& settings() const { return settings_; }
   const Arena& memory() const { return arena_; }
-  /// What the device had for this rank before the session took its share (less a reserve for a GPU's libraries, or
-  /// the rank's share of its host), or -1 where it cannot be told.
+  /// Bytes of the device for this rank before the session allocated its memory (less a reserve for a GPU's libraries, or
+  /// the rank's share of its host), or -1 if unknown.
   std::int64_t memory_available() const { return available_; }
   int threads() const { return threads_; }
 

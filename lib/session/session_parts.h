@@ -44,7 +44,7 @@ struct SessionParts {
   SumOverRanks sum;
 };
 
-/// What a GPU's libraries take beside the plan, when their kernels are loaded.
+/// Memory of a GPU's libraries beside the plan, once their kernels are loaded.
 inline constexpr std::int64_t gpu_reserve = std::int64_t{1} << 30;
 
 /// "weights 8.2, gradients 5.5": an arena's plan, in GiB.

@@ -1,5 +1,4 @@
-// What a job that begins with weights takes from them where it does not say otherwise: the model, and the attention
-// pattern that they were trained with.
+// The defaults of a job that begins with weights: their model, and the attention pattern that they were trained with.
 #pragma once
 
 #include <optional>

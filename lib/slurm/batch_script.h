@@ -9,13 +9,13 @@
 
 namespace ratplus::slurm {
 
-/// What starts the ranks inside the job.
+/// The launcher of the ranks inside the job.
 enum class Launcher { srun, mpirun };
 const char* to_string(Launcher launcher);
 /// Throws Error that lists the names.
 Launcher parse_launcher(std::string_view name);
 
-/// What is asked of Slurm; what is empty or 0 is left to the cluster's own settings.
+/// Resources of a Slurm job; those that are empty or 0 are left to the cluster's settings.
 struct Resources {
   int nodes = 1;
   int ranks_per_node = 1;
@@ -52,7 +52,7 @@ struct BatchScript {
   Resources resources;
 
   /// The script: settings, then jobs/slurm/batch.sh, which stops, saves and queues again, then `train`. It needs nothing
-  /// of the repository. Throws Error for a path that cannot stand in a #SBATCH line.
+  /// of the repository. Throws Error for a path that a #SBATCH line cannot hold.
   std::string text() const;
 };
 

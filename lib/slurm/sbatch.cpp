@@ -43,7 +43,7 @@ class Written {
     for (ssize_t got = 0;
          (got = ::pread(file_, buffer.data(), buffer.size(), static_cast<off_t>(text.size()))) != 0;) {
       if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
-      if (got < 0 && errno != EINTR) fail("cannot read what {} says: {}", program_, std::strerror(errno));
+      if (got < 0 && errno != EINTR) fail("cannot read the output of {}: {}", program_, std::strerror(errno));
     }
     while (text.ends_with('\n')) text.pop_back();
     return text;
@@ -106,8 +106,10 @@ std::string submit(const std::filesystem::path& script) {
   }
   const std::string number = job_number(sbatch.output);
   if (number.empty()) {
-    fail("{}: sbatch tells no job number; squeue --me shows whether the job is in the queue. sbatch says: {}",
-         script.string(), all_text(sbatch));
+    fail(
+        "{}: sbatch printed no job number; squeue --me shows whether the job is in the queue. sbatch "
+        "printed: {}",
+        script.string(), all_text(sbatch));
   }
   return number;
 }

@@ -1,4 +1,4 @@
-// What is asked of Slurm's commands.
+// Calls of Slurm's commands.
 #pragma once
 
 #include <filesystem>

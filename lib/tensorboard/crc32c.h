@@ -7,7 +7,7 @@
 
 namespace ratplus::tensorboard {
 
-/// Of each byte value: the polynomial 0x1EDC6F41, its bits reversed.
+/// A table by byte value: the polynomial 0x1EDC6F41, its bits reversed.
 constexpr std::array<std::uint32_t, 256> crc32c_table() {
   std::array<std::uint32_t, 256> table{};
   for (std::uint32_t byte = 0; byte < 256; ++byte) {

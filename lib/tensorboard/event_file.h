@@ -12,7 +12,7 @@
 namespace ratplus::tensorboard {
 
 struct Scalar {
-  std::string tag;  ///< "loss/dense"; what stands before the slash is a group
+  std::string tag;  ///< "loss/dense"; the part before the slash is a group
   double value = 0;
 };
 

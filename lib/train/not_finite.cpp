@@ -53,7 +53,7 @@ void write_not_finite(const std::filesystem::path& run, const NotFiniteUpdate& u
   Json batch = Json::array();
   const auto first = (update.step - 1) * shape.batch;
   for (std::int64_t i = 0; i < shape.batch; ++i) {
-    const auto place = samples.place(first + i);
+    const auto place = samples.origin(first + i);
     batch.push_back({{"index", first + i},
                      {"rank", rank_of(i, shape)},
                      {"source", place.source.string()},

@@ -1,4 +1,4 @@
-// A loss or a gradient norm that is not finite: what follows from it, and what is written down about it.
+// A loss or a gradient norm that is not finite: its consequences and its record.
 #pragma once
 
 #include <cstdint>

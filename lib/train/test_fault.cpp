@@ -31,7 +31,7 @@ class SlowSamples final : public data::Samples {
     if (index >= first_) sleep_for(seconds_);
     return samples_->read(index, inputs, labels);
   }
-  Place place(std::int64_t index) override { return samples_->place(index); }
+  Origin origin(std::int64_t index) override { return samples_->origin(index); }
   std::int64_t samples_before_repeat(std::int64_t most) override {
     return samples_->samples_before_repeat(most);
   }

@@ -1,4 +1,4 @@
-// TestFault: what RATPLUS_TEST_FAULT makes a rank of a training run do wrong, for tests.
+// TestFault: a fault of a rank by RATPLUS_TEST_FAULT, for tests.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ namespace ratplus::train {
 /// Steps are counted from 1; what is left out is 1.
 class TestFault {
  public:
-  /// Of the environment. Throws Error where it says something else.
+  /// From the environment. Throws Error for any other value.
   explicit TestFault(int rank);
 
-  /// What goes wrong in this update (from 0) of the step; sleeps where it is slow.
+  /// The fault of this update (from 0) of the step; sleeps if the fault is slowness.
   UpdateFault in_update(std::int64_t step, std::size_t update) const;
   /// The samples, or slower ones; `batch`: samples a step.
   std::unique_ptr<data::Samples> wrap(std::unique_ptr<data::Samples> samples, std::int64_t batch) const;

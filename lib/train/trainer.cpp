@@ -14,6 +14,7 @@
 #include "base/resident_memory.h"
 #include "base/stop_signal.h"
 #include "kernels/datasheet.h"
+#include "lib/model/config_fields.h"
 #include "lib/model/mixers.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
@@ -31,19 +32,18 @@ double now() {
 /// Names the keys of [model] in which a checkpoint differs.
 void check_same_model(const checkpoint::Info& info, const model::ModelConfig& wanted) {
   std::string differences;
-  const auto compare = [&](const char* key, auto job, auto stored) {
-    if (job != stored)
-      differences +=
-          fmt::format("{}model.{} = {}, it has {}", differences.empty() ? "" : "; ", key, job, stored);
+  const auto text_of = [](const model::ModelConfig& model, auto member) {
+    if constexpr (std::is_same_v<decltype(member), std::vector<model::MixerConfig> model::ModelConfig::*>) {
+      return model::describe_mixers(model);
+    } else {
+      return fmt::format("{}", model.*member);
+    }
   };
-  compare("layers", wanted.layers, info.model.layers);
-  compare("width", wanted.width, info.model.width);
-  compare("head_dim", wanted.head_dim, info.model.head_dim);
-  compare("kv_heads", wanted.key_heads(), info.model.key_heads());
-  compare("vocab_size", wanted.vocab_size, info.model.vocab_size);
-  compare("mixer", model::describe_mixers(wanted), model::describe_mixers(info.model));
-  compare("rope_base", wanted.rope_base, info.model.rope_base);
-  compare("norm_eps", wanted.norm_eps, info.model.norm_eps);
+  model::for_each_member([&](const char* key, auto member, const auto&, model::FieldUse use) {
+    if (use != model::FieldUse::weights || wanted.*member == info.model.*member) return;
+    differences += fmt::format("{}model.{} = {}, it has {}", differences.empty() ? "" : "; ", key,
+                               text_of(wanted, member), text_of(info.model, member));
+  });
   if (differences.empty()) return;
   fail("{}: holds another model than the job's: {}; change the job's [model] section, or leave it out",
        info.directory.string(), differences);
@@ -115,9 +115,9 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   auto hosts = world.all(world.host());
   if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
-    HeldOut held_out = validation_samples(job, data_);
+    ValidationSamples validation = validation_samples(job, data_);
     validator_ = std::make_unique<evaluation::Validator>(
-        std::move(held_out.samples), held_out.count,
+        std::move(validation.samples), validation.count,
         data_.manifest.sample_length > 0 ? evaluation::Validated::labelled : evaluation::Validated::text,
         world);
   });
@@ -190,7 +190,7 @@ std::string Trainer::keep_progress() {
   } catch (const parallel::AgreedError& error) {
     return fmt::format("; the state after step {} could not be saved either: {}", step_, error.what());
   }
-  return fmt::format("; the state after step {} is saved: --resume goes on from there", step_);
+  return fmt::format("; the state after step {} is saved: --resume continues from it", step_);
 }
 
 Outcome Trainer::train() {
@@ -382,7 +382,7 @@ void Trainer::write_metrics(const Metrics& metrics) {
   if (trouble.empty() != said_unwritten_.empty()) {
     listener_.on_warning(trouble.empty()
                              ? "the lines that waited for room are written"
-                             : trouble + "; training goes on, and these lines are kept and tried again");
+                             : trouble + "; training continues, and these lines are kept and tried again");
   }
   said_unwritten_ = trouble;
 }

@@ -16,28 +16,28 @@
 #include "lib/run/health.h"
 #include "lib/run/metrics.h"
 #include "lib/run/tensorboard_log.h"
-#include "lib/session/job_settings.h"
 #include "lib/session/session.h"
+#include "lib/session/settings_of_job.h"
 #include "lib/train/not_finite.h"
 #include "lib/train/test_fault.h"
 #include "lib/train/training_data.h"
 
 namespace ratplus::train {
 
-/// What a run tells whoever watches it. Called on the root rank only.
+/// Receives the events of a run. Called on the root rank only.
 class TrainListener {
  public:
   virtual ~TrainListener() = default;
   /// Weights were loaded; before on_start.
   virtual void on_load(const run::LoadMetrics& metrics) = 0;
   virtual void on_start(session::Session& session, std::int64_t first_step) = 0;
-  /// What is going on between steps: "validation 12/64", "checkpoint".
+  /// The work between steps: "validation 12/64", "checkpoint".
   virtual void on_phase(const std::string& text) = 0;
   /// Every step; `logged` for those that also go to metrics.jsonl.
   virtual void on_step(const run::StepMetrics& metrics, bool logged) = 0;
   virtual void on_validation(const run::ValidationMetrics& metrics) = 0;
   virtual void on_checkpoint(const run::CheckpointMetrics& metrics) = 0;
-  /// One line on what is not as it should be, though training goes on.
+  /// One line on a problem that does not stop training.
   virtual void on_warning(const std::string& text) = 0;
 };
 
@@ -47,7 +47,7 @@ enum class Outcome {
   not_finite,  ///< an update was not finite and is to stop the job: the state before it was saved
 };
 
-/// What a run begins with: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
+/// The start of a run: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
 /// system's, or all of a checkpoint's state.
 struct StartingPoint {
   std::optional<checkpoint::Info> checkpoint;  ///< of whatever the weights are in

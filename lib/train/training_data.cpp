@@ -37,8 +37,8 @@ void check_kind(const config::JobConfig& job, const std::string& directory, cons
   }
 }
 
-std::vector<data::Source> read_sources(const config::JobConfig& job) {
-  std::vector<data::Source> sources;
+std::vector<data::SampleSource> read_sources(const config::JobConfig& job) {
+  std::vector<data::SampleSource> sources;
   for (const config::DataSource& source : job.data.all_sources()) {
     sources.push_back({source.directory, source.weight, data::read_manifest(source.directory)});
     const data::Manifest& manifest = sources.back().manifest;
@@ -52,7 +52,7 @@ std::vector<data::Source> read_sources(const config::JobConfig& job) {
 }
 
 void check_shards(const TrainingData& data) {
-  for (const data::Source& source : data.sources) {
+  for (const data::SampleSource& source : data.sources) {
     if (source.manifest.sample_length > 0) {
       data::SupervisedSamples::check_all(source);
       continue;
@@ -114,7 +114,7 @@ config::JobConfig complete_schedule(config::JobConfig job, const parallel::World
 config::JobConfig complete_schedule(config::JobConfig job) {
   if (job.schedule.epochs == 0) return job;
   std::int64_t samples = 0;
-  for (const data::Source& source : read_sources(job))
+  for (const data::SampleSource& source : read_sources(job))
     samples += training_samples_of(source.manifest, job.data.sequence_length);
   const double tokens = static_cast<double>(job.schedule.epochs) * static_cast<double>(samples) *
                         static_cast<double>(job.data.sequence_length);
@@ -130,7 +130,7 @@ std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, co
   return samples_of(job, data, data::Split::train, job.data.sampling);
 }
 
-HeldOut validation_samples(const config::JobConfig& job, const TrainingData& data) {
+ValidationSamples validation_samples(const config::JobConfig& job, const TrainingData& data) {
   auto samples = samples_of(job, data, data::Split::validation, data::Sampling::ordered);
   const std::int64_t count = samples->samples_before_repeat(job.log.validation_sequences);
   return {std::move(samples), count};

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "data/dataset/source.h"
+#include "data/dataset/sample_source.h"
 #include "data/samples/samples.h"
 #include "lib/config/job.h"
 #include "parallel/world.h"
@@ -12,7 +12,7 @@
 namespace ratplus::train {
 
 struct TrainingData {
-  std::vector<data::Source> sources;
+  std::vector<data::SampleSource> sources;
   data::Manifest manifest;  ///< of all sources together
 };
 
@@ -31,10 +31,10 @@ config::JobConfig complete_schedule(config::JobConfig job);
 std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data);
 
 /// The held-out part: `samples`, of which `count` are looked at, none of them twice.
-struct HeldOut {
+struct ValidationSamples {
   std::unique_ptr<data::Samples> samples;
   std::int64_t count = 0;
 };
-HeldOut validation_samples(const config::JobConfig& job, const TrainingData& data);
+ValidationSamples validation_samples(const config::JobConfig& job, const TrainingData& data);
 
 }  // namespace ratplus::train

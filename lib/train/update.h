@@ -23,7 +23,7 @@ struct UpdateResult {
   bool updated = false;  ///< loss and norm are finite; else the parameters and the optimizer are as they were
 };
 
-/// What a test adds to one rank's update: to the factor of its gradient, and to the sum of its losses.
+/// The fault that a test adds to one rank's update: to the factor of its gradient, and to the sum of its losses.
 struct UpdateFault {
   double gradient = 0;
   double loss = 0;

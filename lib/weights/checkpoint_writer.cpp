@@ -9,12 +9,13 @@ namespace ratplus::weights {
 
 using checkpoint::Kind;
 
-bool keeps_optimizer(const Source& source, const ExportOptions& options) {
+bool keeps_optimizer(const WeightsSource& source, const ExportOptions& options) {
   return dynamic_cast<const NativeSource*>(&source) != nullptr && source.info().optimizer &&
          !options.weights_only && options.type.value_or(StoredType::float32) == StoredType::float32;
 }
 
-void write_checkpoint(Source& source, const std::filesystem::path& directory, const ExportOptions& options) {
+void write_checkpoint(WeightsSource& source, const std::filesystem::path& directory,
+                      const ExportOptions& options) {
   auto info = exported_info(source, options);
   info.directory = directory;
   info.parts = options.parts;

@@ -6,8 +6,9 @@
 namespace ratplus::weights {
 
 /// Into a directory of this name, complete or absent.
-void write_checkpoint(Source& source, const std::filesystem::path& directory, const ExportOptions& options);
+void write_checkpoint(WeightsSource& source, const std::filesystem::path& directory,
+                      const ExportOptions& options);
 /// Whether the optimizer's state goes along: from a whole checkpoint to one of float32 weights.
-bool keeps_optimizer(const Source& source, const ExportOptions& options);
+bool keeps_optimizer(const WeightsSource& source, const ExportOptions& options);
 
 }  // namespace ratplus::weights

@@ -65,7 +65,7 @@ std::int64_t Parameter::numel() const {
   return count;
 }
 
-std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& options) {
+std::vector<Parameter> parameters_of(const WeightsSource& source, const ExportOptions& options) {
   std::vector<Parameter> parameters;
   std::vector<Parameter> last;
   for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
@@ -84,7 +84,7 @@ std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& 
   return parameters;
 }
 
-void stream(Source& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
+void stream(WeightsSource& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
             const Sink& sink) {
   struct Piece {
     std::size_t parameter = 0;
@@ -117,13 +117,14 @@ void stream(Source& source, const std::vector<Parameter>& parameters, const Expo
   writing.finish();
 }
 
-checkpoint::Info exported_info(const Source& source, const ExportOptions& options) {
+checkpoint::Info exported_info(const WeightsSource& source, const ExportOptions& options) {
   auto info = source.info();
   if (options.tokenizer) info.tokenizer = *options.tokenizer;
   return info;
 }
 
-std::int64_t bytes_to_read(const Source& source, const fs::path& destination, const ExportOptions& options) {
+std::int64_t bytes_to_read(const WeightsSource& source, const fs::path& destination,
+                           const ExportOptions& options) {
   constexpr std::int64_t float_bytes = sizeof(float);
   std::int64_t elements = 0;
   if (format_of(destination) != Format::checkpoint) {
@@ -162,11 +163,11 @@ void require_replaceable(const fs::path& destination) {
 
 }  // namespace
 
-void convert(Source& source, const fs::path& destination, const ExportOptions& options) {
+void convert(WeightsSource& source, const fs::path& destination, const ExportOptions& options) {
   require_known_suffix(destination);
   std::error_code other;
   if (fs::equivalent(source.info().directory, destination, other))
-    fail("{}: is what is to be converted; write to another place", destination.string());
+    fail("{}: is the source of the conversion; write to another place", destination.string());
   if (fs::exists(destination) && !options.force)
     fail("{}: is there already; choose another name, or replace it with --force", destination.string());
   require_replaceable(destination);

@@ -18,7 +18,7 @@ const char* to_string(Format format);
 /// directory.
 Format format_of(const std::filesystem::path& destination);
 
-/// Throws Error with the formats that there are, where a name ends in a file's suffix that stands for none of them
+/// Throws Error with the list of formats for a name with the suffix of another kind of file
 /// (.gguf). A suffix that begins with a digit is part of a directory's name (run-0.2).
 void require_known_suffix(const std::filesystem::path& destination);
 
@@ -37,9 +37,9 @@ struct ExportOptions {
 
 /// Writes `destination`, complete or not at all, in pieces of bounded memory; makes the directories above it. Throws Error naming the file, and what
 /// `progress` throws.
-void convert(Source& source, const std::filesystem::path& destination, const ExportOptions& options);
-/// What `progress` will have been told of at the end.
-std::int64_t bytes_to_read(const Source& source, const std::filesystem::path& destination,
+void convert(WeightsSource& source, const std::filesystem::path& destination, const ExportOptions& options);
+/// The sum of all bytes that `progress` gets.
+std::int64_t bytes_to_read(const WeightsSource& source, const std::filesystem::path& destination,
                            const ExportOptions& options);
 
 // --- for the writers of the formats -----------------------------------------------------------------------------
@@ -55,16 +55,16 @@ struct Parameter {
   std::int64_t bytes() const { return numel() * bytes_of(type); }
 };
 /// In the order of the reference's state dict: embedding, layers, final norm.
-std::vector<Parameter> parameters_of(const Source& source, const ExportOptions& options);
-/// What a format does with the parameters' bytes, on a thread of its own.
+std::vector<Parameter> parameters_of(const WeightsSource& source, const ExportOptions& options);
+/// A format's sink of the parameters' bytes, on a thread of its own.
 struct Sink {
   std::function<void(const Parameter& parameter, std::size_t i)> begin;  ///< the i-th of them
   std::function<void(std::string_view bytes)> write;  ///< as they are to be stored; in pieces
 };
 /// Reads the parameters one after another, piece by piece, while `sink` gets what was read before.
-void stream(Source& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
+void stream(WeightsSource& source, const std::vector<Parameter>& parameters, const ExportOptions& options,
             const Sink& sink);
 /// The source's info as it is to be written.
-checkpoint::Info exported_info(const Source& source, const ExportOptions& options);
+checkpoint::Info exported_info(const WeightsSource& source, const ExportOptions& options);
 
 }  // namespace ratplus::weights

@@ -1,4 +1,4 @@
-// What ratplus writes beside exported weights, so that nothing has to be guessed when they are read: the model's sizes
+// The description that ratplus writes beside exported weights, so that reading them needs no guess: the model's sizes
 // and choices, and what is known of its training, as JSON.
 #pragma once
 

@@ -20,7 +20,7 @@ struct ElementType {
   std::string_view pytorch;        ///< the storage's class in PyTorch's files; empty: is not in them
   std::string_view safetensors;    ///< its name in safetensors; empty: is not in them
 
-  /// Of so many elements; -1 where 64 bits cannot count them, or they are no whole bytes.
+  /// Bytes of so many elements; -1 if 64 bits cannot count them, or they are no whole bytes.
   constexpr std::int64_t bytes_of(std::int64_t count) const {
     std::int64_t all = 0;
     if (count < 0 || __builtin_mul_overflow(count, bits, &all) || all % 8 != 0) return -1;

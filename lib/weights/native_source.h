@@ -7,7 +7,7 @@
 
 namespace ratplus::weights {
 
-class NativeSource : public Source {
+class NativeSource : public WeightsSource {
  public:
   explicit NativeSource(const std::filesystem::path& directory)
       : info_(checkpoint::read_info(directory)), units_(model::unit_layouts(info_.model)), reader_(info_) {

@@ -32,7 +32,7 @@ std::string pickle_of(const std::vector<Parameter>& parameters, const checkpoint
 
 }  // namespace
 
-void write_pytorch(Source& source, const std::filesystem::path& file, const ExportOptions& options) {
+void write_pytorch(WeightsSource& source, const std::filesystem::path& file, const ExportOptions& options) {
   const auto parameters = parameters_of(source, options);
   require(parameters[0].name == embedding_name, "the first parameter is {}", parameters[0].name);
   PendingFile pending(file);

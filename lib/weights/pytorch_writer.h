@@ -6,6 +6,6 @@
 namespace ratplus::weights {
 
 /// Complete or absent: written beside and renamed.
-void write_pytorch(Source& source, const std::filesystem::path& file, const ExportOptions& options);
+void write_pytorch(WeightsSource& source, const std::filesystem::path& file, const ExportOptions& options);
 
 }  // namespace ratplus::weights

@@ -34,7 +34,7 @@ SafetensorsHeader header_of(const Parameters& parameters, const checkpoint::Info
   return header;
 }
 
-void write_file(Source& source, const Parameters& parameters, const PendingFile& pending,
+void write_file(WeightsSource& source, const Parameters& parameters, const PendingFile& pending,
                 const ExportOptions& options) {
   ByteWriter out(pending.path(), pending.final_name());
   out.write(write_safetensors_header(header_of(parameters, exported_info(source, options))));
@@ -60,7 +60,7 @@ std::vector<Parameters> shards_of(const Parameters& parameters, std::int64_t mos
 
 }  // namespace
 
-void write_safetensors(Source& source, const fs::path& file, const ExportOptions& options) {
+void write_safetensors(WeightsSource& source, const fs::path& file, const ExportOptions& options) {
   PendingFile pending(file);
   write_file(source, parameters_of(source, options), pending, options);
   pending.commit();

@@ -97,13 +97,13 @@ fs::path resolve(const fs::path& path) {
       path.string(), checkpoint::manifest_name);
 }
 
-std::unique_ptr<Source> open_source(const fs::path& path, const model::ModelConfig& assumed) {
+std::unique_ptr<WeightsSource> open_source(const fs::path& path, const model::ModelConfig& assumed) {
   const auto found = resolve(path);
   if (fs::is_directory(found)) return std::make_unique<NativeSource>(found);
   return std::make_unique<TensorSource>(open_tensors(found), assumed);
 }
 
-void load(Source& source, parallel::ParameterStore& store, Ops& ops) {
+void load(WeightsSource& source, parallel::ParameterStore& store, Ops& ops) {
   std::vector<float> buffer(checkpoint::piece);
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
     const auto owned = store.owned(unit);

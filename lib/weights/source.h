@@ -1,4 +1,4 @@
-// Source: a model's weights, wherever they are stored: a checkpoint of ours, a file of PyTorch's, safetensors.
+// WeightsSource: a model's weights, wherever they are stored: a checkpoint of ours, a file of PyTorch's, safetensors.
 #pragma once
 
 #include <filesystem>
@@ -18,9 +18,9 @@ namespace ratplus::weights {
 
 using checkpoint::StoredType;
 
-class Source {
+class WeightsSource {
  public:
-  virtual ~Source() = default;
+  virtual ~WeightsSource() = default;
 
   virtual const char* format() const = 0;  ///< "checkpoint", "PyTorch", "safetensors"
   /// The model, and what is known of its training; its directory is the source's path. Of weights from elsewhere
@@ -28,7 +28,7 @@ class Source {
   virtual const checkpoint::Info& info() const = 0;
   /// The units of info().model, in which weights are read.
   virtual const std::vector<parallel::UnitLayout>& units() const = 0;
-  /// How a parameter's elements are stored.
+  /// The stored type of a parameter's elements.
   virtual StoredType stored_type(std::size_t unit, std::size_t slot) const = 0;
   /// Elements `range` of a unit's flat memory; gaps between parameters are zero.
   virtual void read(std::size_t unit, parallel::UnitRange range, float* out) = 0;
@@ -36,14 +36,14 @@ class Source {
   virtual void expect_one_reading() = 0;
 };
 
-/// What `path` holds, told by its content: a checkpoint's directory, a run's (its newest checkpoint), a file of
+/// Opens `path` by its content: a checkpoint's directory, a run's (its newest checkpoint), a file of
 /// PyTorch's, a safetensors file, their index, or a directory with either of the two. Where the file does not say
 /// head_dim, rope_base, norm_eps and init_std, they are those of `assumed`; all other sizes are the tensors'. Throws
 /// Error naming the file, and the tensor that is missing, too many or of another shape.
-std::unique_ptr<Source> open_source(const std::filesystem::path& path,
-                                    const model::ModelConfig& assumed = {});
+std::unique_ptr<WeightsSource> open_source(const std::filesystem::path& path,
+                                           const model::ModelConfig& assumed = {});
 
-/// What open_source will open, for all ranks to agree on: of a run its newest checkpoint.
+/// The path that open_source opens, for all ranks to agree on: for a run its newest checkpoint.
 std::filesystem::path resolve(const std::filesystem::path& path);
 /// The same; empty if there is nothing to open, as in the directory of a run that waits in a queue.
 std::optional<std::filesystem::path> find(const std::filesystem::path& path);
@@ -52,6 +52,6 @@ bool is_checkpoint(const std::filesystem::path& path);
 
 /// Loads master weights into a store of the source's units; the caller then publishes them. Each rank reads what it
 /// owns only, and talks to no other.
-void load(Source& source, parallel::ParameterStore& store, Ops& ops);
+void load(WeightsSource& source, parallel::ParameterStore& store, Ops& ops);
 
 }  // namespace ratplus::weights

@@ -35,7 +35,7 @@ class TensorFile {
   virtual const std::filesystem::path& path() const = 0;
   virtual const char* format() const = 0;  ///< "PyTorch", "safetensors"
   virtual const std::vector<StoredTensor>& tensors() const = 0;
-  /// What ratplus wrote of the weights beside them (description.h); empty if it did not write them.
+  /// The description beside the weights (description.h); empty if ratplus did not write them.
   virtual std::string description() const = 0;
   /// Whether two tensors are one and the same memory.
   virtual bool same_memory(std::size_t a, std::size_t b) const = 0;

@@ -11,7 +11,7 @@
 
 namespace ratplus::weights {
 
-class TensorSource : public Source {
+class TensorSource : public WeightsSource {
  public:
   TensorSource(std::unique_ptr<TensorFile> file, const model::ModelConfig& assumed);
 

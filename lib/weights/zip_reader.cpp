@@ -191,7 +191,7 @@ const ZipEntry* ZipReader::find(std::string_view name) const {
 std::int64_t ZipReader::data_offset(const ZipEntry& entry) const {
   const std::string header = file_.read(entry.header, local_bytes);
   if (number<std::uint32_t>(header, 0) != local_signature) {
-    fail("{}: record \"{}\" is not where its directory says; the file is damaged", path().string(),
+    fail("{}: the directory gives a wrong place for record \"{}\"; the file is damaged", path().string(),
          entry.name);
   }
   return entry.header + local_bytes + number<std::uint16_t>(header, 26) + number<std::uint16_t>(header, 28);
@@ -208,7 +208,7 @@ void ZipReader::check(const ZipEntry& entry, std::int64_t offset, std::span<cons
   progress.crc = crc32(progress.crc, bytes);
   progress.next += static_cast<std::int64_t>(bytes.size());
   if (progress.next == entry.size && progress.crc != entry.crc) {
-    fail("{}: record \"{}\" is damaged: its checksum is not that of its bytes; copy the file again",
+    fail("{}: record \"{}\" is damaged: its bytes do not match its checksum; copy the file again",
          path().string(), entry.name);
   }
 }

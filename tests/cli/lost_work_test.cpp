@@ -74,7 +74,7 @@ TEST_CASE("one request to stop may come twice: the run is saved all the same") {
     const auto result = disturbed(scratch / "run", fmt::format("kill {} $!", signals));
     CAPTURE(result.output);
     CHECK(result.status == 75);
-    CHECK(test::contains(result.output, "go on with --resume"));
+    CHECK(test::contains(result.output, "continue with --resume"));
     const auto end = run::read_run_end(scratch / "run");
     REQUIRE(end);
     CHECK(end->how == run::RunEnd::How::stopped);
@@ -147,7 +147,7 @@ TEST_CASE("an error in the middle of a run is thrown once the steps before it ar
       test::command(arguments(run, "checkpoint.every=0", data)), run.string(), data.string()));
   CAPTURE(result.output);
   CHECK(result.status == 1);
-  CHECK(test::contains(result.output, "is saved: --resume goes on from there"));
+  CHECK(test::contains(result.output, "is saved: --resume continues from it"));
   fs::remove_all(data);
   copy_of_data(data);
   const auto again = test::ratplus(arguments(run, "checkpoint.every=0", data) + " --resume");
@@ -234,7 +234,7 @@ TEST_CASE("--stop-after ends a start after so many steps, and leaves the schedul
   const auto first = test::ratplus(arguments(run) + " --stop-after 7");
   CAPTURE(first.output);
   CHECK(first.status == 0);
-  CHECK(test::contains(first.output, "stopped by --stop-after 7 after step 7; go on with --resume"));
+  CHECK(test::contains(first.output, "stopped by --stop-after 7 after step 7; continue with --resume"));
   CHECK(test::metrics(run, "step").size() == 7);
   CHECK(test::ratplus(arguments(run) + " --resume --stop-after 5").status == 0);
   CHECK(test::metrics(run, "step").size() == 12);

@@ -88,7 +88,7 @@ TEST_CASE("a signal before the first step ends the run at once, with the status 
                     job, test::command("train " + job), signal));
     CAPTURE(result.output);
     CHECK(result.status == 75);
-    CHECK(test::contains(result.output, "go on with --resume"));
+    CHECK(test::contains(result.output, "continue with --resume"));
   }
 }
 
@@ -110,7 +110,7 @@ TEST_CASE("a signal to one rank of several before the first step is no crash") {
   CAPTURE(result.output);
   CHECK(result.status == 75);
   CHECK(!test::contains(result.output, " died in "));
-  CHECK(test::contains(result.output, "go on with --resume"));
+  CHECK(test::contains(result.output, "continue with --resume"));
 }
 
 TEST_CASE("a sharded run stops in order while weights are on their way") {

@@ -193,7 +193,7 @@ TEST_CASE("a run goes on where it was, and a finished one is not submitted") {
   CHECK(finished.status == 0);
   CHECK(test::contains(finished.output, "finished already"));
   fs::remove_all(fs::path(run) / "checkpoints" / "step-00000004");
-  CHECK(test::contains(submit(run, options).output, "goes on from step 2 of 4"));
+  CHECK(test::contains(submit(run, options).output, "resumes at step 2 of 4"));
   const auto changed = submit(run, "schedule.steps=6 --nodes 1 --ranks-per-node 1 --dry-run");
   CHECK(changed.status == 1);
   CHECK(test::contains(changed.output, "schedule.steps"));

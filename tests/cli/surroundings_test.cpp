@@ -85,7 +85,7 @@ std::vector<std::string> tensorboard_records(const fs::path& run) {
 
 }  // namespace
 
-TEST_CASE("--resume is refused where the run tells of checkpoints that are not there") {
+TEST_CASE("--resume is refused where the run reports checkpoints that are missing") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
   const auto elsewhere = scratch / "elsewhere";
@@ -102,7 +102,7 @@ TEST_CASE("--resume is refused where the run tells of checkpoints that are not t
   const auto empty = test::ratplus(arguments(run, settings) + " --resume");
   CAPTURE(empty.output);
   CHECK(empty.status == 1);
-  CHECK(test::contains(empty.output, "the run tells of one of step 5; mount its file system"));
+  CHECK(test::contains(empty.output, "the run reports one of step 5; mount its file system"));
   CHECK(read_whole_file(run / "metrics.jsonl") == metrics);
 
   fs::remove(elsewhere);

@@ -49,7 +49,7 @@ TEST_CASE("an unknown section names the nearest one") {
              "job.toml:7: unknown section [optimiser]; did you mean [optimizer]?" + sections);
   check_line("[serving]", "job.toml:7: unknown section [serving]." + sections);
   CHECK(refusal("batch = 8\n" + minimal_job) ==
-        "job.toml:1: key batch stands outside any section; did you mean data.batch?" + sections);
+        "job.toml:1: key batch is outside any section; did you mean data.batch?" + sections);
   check_line("[[log]]\nevery = 1",
              "job.toml:7: section [log] is a list of tables; write its name in single brackets");
 }

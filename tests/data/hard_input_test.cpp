@@ -64,7 +64,7 @@ struct Input {
     options.tokenizer = tokenizers / "gpt2.json";
     options.validation_fraction = 0.1;
     options.shard_tokens = 5000;
-    options.unit_bytes = 20'000;
+    options.portion_bytes = 20'000;
   }
   static std::string line(unsigned i) {
     std::string text = prose(i, 100);
@@ -267,7 +267,7 @@ TEST_CASE("loader: a shard that is changed under the run is named, and read on w
 TEST_CASE("loader: a shard that is cut short under a run ends it with the shard's name, after some tries") {
   const Scratch scratch;
   const Manifest manifest = test::write_counting_dataset(scratch.path(), {{70}, {60}, {70}});
-  const std::vector<Source> source{{scratch.path(), 1, manifest}};
+  const std::vector<SampleSource> source{{scratch.path(), 1, manifest}};
   const BatchShape shape{.batch = 1, .micro_batch = 1, .sequence_length = 7};
   Loader loader(std::make_unique<StreamSamples>(source, StreamSamples::Settings{.split = Split::train,
                                                                                 .sampling = Sampling::ordered,

@@ -24,7 +24,7 @@ struct Dataset {
   Dataset() : manifest(test::write_counting_dataset(scratch.path(), {{30, 40}, {1, 9, 50}, {70}})) {}
 
   std::unique_ptr<Samples> samples(Sampling sampling) const {
-    const std::vector<Source> source{{scratch.path(), 1, manifest}};
+    const std::vector<SampleSource> source{{scratch.path(), 1, manifest}};
     return std::make_unique<StreamSamples>(
         source,
         StreamSamples::Settings{
@@ -199,7 +199,8 @@ TEST_CASE("loader: several sources, each in its own order, and the same samples 
   const Dataset a;
   const Dataset b;
   const auto loader = [&](Sampling sampling, int ranks, int rank) {
-    const std::vector<Source> sources{{a.scratch.path(), 2, a.manifest}, {b.scratch.path(), 1, b.manifest}};
+    const std::vector<SampleSource> sources{{a.scratch.path(), 2, a.manifest},
+                                            {b.scratch.path(), 1, b.manifest}};
     auto samples = std::make_unique<StreamSamples>(
         sources,
         StreamSamples::Settings{
@@ -229,7 +230,7 @@ TEST_CASE("loader: several sources, each in its own order, and the same samples 
   }
   Manifest other = b.manifest;
   other.tokenizer = "another";
-  const std::vector<Source> unlike{{"data/a", 1, a.manifest}, {"data/b", 1, other}};
+  const std::vector<SampleSource> unlike{{"data/a", 1, a.manifest}, {"data/b", 1, other}};
   CHECK(contains(message_of([&] { StreamSamples(unlike, {.sequence_length = sequence_length}); }),
                  "data/a and data/b cannot be mixed: their tokenizers differ"));
 }

@@ -8,8 +8,8 @@
 
 #include "data/dataset/held_out.h"
 #include "data/dataset/token_stream.h"
+#include "data/prepare/portion_file.h"
 #include "data/prepare/shard_plan.h"
-#include "data/prepare/unit_file.h"
 #include "data/tokenizer/tokenizer.h"
 #include "tests/data/support.h"
 
@@ -186,7 +186,7 @@ TEST_CASE("prepare: a file that is no tokenizer is named before anything is writ
 TEST_CASE("prepare: interrupted anywhere and called again, it goes on and gives the same dataset") {
   Input input;
   input.options.shard_tokens = 300;
-  input.options.unit_bytes = 2000;
+  input.options.portion_bytes = 2000;
   input.options.threads = 1;
   const Manifest whole = prepare(input.options, quiet).manifest;
   for (int stop_at = 0; stop_at < 36; stop_at += 5) {
@@ -238,7 +238,7 @@ TEST_CASE(
   std::filesystem::copy_file(input.options.output / "tokenizer.model", input.scratch / "m.model");
   options.tokenizer = input.scratch / "m.model";
   options.force = true;
-  options.unit_bytes = 500;
+  options.portion_bytes = 500;
   CHECK(contains(message_of([&] { prepare(options, quiet); }), torn.string() + ", line 2: not JSON"));
   CHECK(read_manifest(options.output).source == trained.source);
   TokenStream(options.output, trained, Split::train).check_all();
@@ -288,7 +288,7 @@ TEST_CASE("prepare: any number of processes and any size of units give the same 
   for (const int ranks : {1, 2, 3}) {
     PrepareOptions options = input.options;
     options.output = input.scratch / ("out" + std::to_string(ranks));
-    options.unit_bytes = 1000 * ranks;
+    options.portion_bytes = 1000 * ranks;
     options.threads = ranks;
     ThreadTeam team(ranks);
     std::vector<std::thread> threads;
@@ -315,7 +315,7 @@ TEST_CASE("prepare: documents with the same text are left out but for the first,
   write_text(input.scratch / "in/c.jsonl", "{\"text\": \"" + Input::line(3) +
                                                "\"}\n{\"text\": \"new\"}\n{\"text\": \"" + Input::line(7) +
                                                "\"}\n{\"text\": \"new\"}\n");
-  input.options.unit_bytes = 3000;
+  input.options.portion_bytes = 3000;
   CHECK(prepare(input.options, quiet).duplicates == 0);
   PrepareOptions options = input.options;
   options.deduplicate = true;
@@ -334,7 +334,7 @@ TEST_CASE("prepare: documents with the same text are left out but for the first,
 TEST_CASE("duplicates: a bound on the memory changes nothing") {
   const Scratch scratch;
   for (std::int64_t unit = 0; unit < 5; ++unit) {
-    UnitWriter writer(scratch.path(), unit, 100);
+    PortionWriter writer(scratch.path(), unit, 100);
     for (std::uint64_t i = 0; i < 20; ++i) {
       writer.add(Split::train,
                  {.tokens = {1, 2}, .text_hash = {i % 7 * 1'000'003, static_cast<std::uint64_t>(unit) / 3}},
@@ -348,7 +348,7 @@ TEST_CASE("duplicates: a bound on the memory changes nothing") {
     REQUIRE(plan.size() == 4);  // 14 documents of 3 tokens, 4 a shard
     CHECK(plan[0].entry.documents == 4);
     CHECK(plan[1].spans.front().begin == 4);
-    CHECK(plan[1].spans.back().unit == 3);
+    CHECK(plan[1].spans.back().portion == 3);
   }
 }
 
@@ -406,7 +406,7 @@ TEST_CASE("prepare: empty documents and ill-formed text are counted, and the fir
   write_text(input.scratch / "in/c.jsonl", lines);
   for (const int threads : {1, 3}) {
     input.options.threads = threads;
-    input.options.unit_bytes = 500 * threads;
+    input.options.portion_bytes = 500 * threads;
     result = prepare(input.options, quiet);
     CHECK(result.repaired == 3);
     CHECK(result.first_repaired == (input.scratch / "in/c.jsonl").string() + ", line 27");

@@ -148,7 +148,7 @@ TEST_CASE("supervised samples: read in any order, each once a pass") {
   input.options.shard_samples = 7;
   write_text(input.scratch / "a.jsonl", token_lines(50, 5));
   const Manifest manifest = prepare_supervised(input.options, quiet).manifest;
-  const std::vector<Source> source{{input.options.output, 1, manifest}};
+  const std::vector<SampleSource> source{{input.options.output, 1, manifest}};
   const std::int64_t all = manifest.documents(Split::train);
   for (const Sampling sampling : {Sampling::ordered, Sampling::shuffled}) {
     SupervisedSamples samples(source,

@@ -321,9 +321,11 @@ TEST_CASE("text: padding behind packed data is passed over, other bytes are name
   CHECK(read_all({zst}) == std::vector<std::string>{"one two"});
   for (const std::string& garbage : {std::string("x"), std::string("garbage")}) {
     write_text(gz, packed_gzip("one") + garbage);
-    CHECK(contains(message_of([&] { read_all({gz}); }), "a.txt.gz: behind the end of its gzip data"));
+    CHECK(contains(message_of([&] { read_all({gz}); }),
+                   "a.txt.gz: other bytes follow the end of its gzip data"));
     write_text(zst, packed_zstd("one") + garbage);
-    CHECK(contains(message_of([&] { read_all({zst}); }), "a.txt.zst: behind the end of its zstd data"));
+    CHECK(contains(message_of([&] { read_all({zst}); }),
+                   "a.txt.zst: other bytes follow the end of its zstd data"));
   }
 }
 

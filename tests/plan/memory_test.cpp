@@ -5,8 +5,8 @@
 #include <map>
 
 #include "lib/plan/memory_plan.h"
-#include "lib/session/job_settings.h"
 #include "lib/session/session.h"
+#include "lib/session/settings_of_job.h"
 #include "tests/plan/jobs.h"
 #include "tests/support/ranks.h"
 

@@ -28,10 +28,10 @@ struct Layer {
 
 /// The milliseconds of what f does.
 double milliseconds(const std::function<void(ModelledOps&)>& f, bool deterministic = true) {
-  Timeline timeline;
-  ModelledOps ops(find_gpu("h100"), DType::bf16, deterministic, 1, timeline);
+  ModelledTime time;
+  ModelledOps ops(find_gpu("h100"), DType::bf16, deterministic, 1, time);
   f(ops);
-  return timeline.now() * 1e3;
+  return time.now() * 1e3;
 }
 
 /// The plan of a training step takes products and dense attention to be as slow as in one, where power limits the clock.

@@ -60,8 +60,13 @@ class File:
         path.parent.mkdir(exist_ok=True)
         # Compact groups of HDF5 1.10, and no filters: random floats hardly compress, and chunks cost an index each.
         with h5py.File(path, "w", libver=("v110", "v110")) as file:
+            first_name = {}
             for name, array in self.arrays.items():
-                file.create_dataset(name, data=array)
+                if id(array) in first_name:
+                    file[name] = file[first_name[id(array)]]  # a hard link: the array is stored once
+                else:
+                    file.create_dataset(name, data=array)
+                    first_name[id(array)] = name
             for group, attributes in self.attributes.items():
                 for name, value in attributes.items():
                     # Fixed-length strings: the C interface reads them without ownership of each string.

@@ -107,7 +107,7 @@ TEST_CASE("warnings") {
   CHECK(says(find_warnings(slow, 1001), "wait for data 60.0%"));
 
   // Where the run judges itself, by its own limits, nothing is judged again.
-  slow.health = RunHealth{};
+  slow.health = run::HealthMetrics{};
   CHECK(find_warnings(slow, 1001).empty());
 }
 

@@ -128,7 +128,7 @@ TEST_CASE("the fields of a report") {
   REQUIRE(metrics.rank_seconds.size() == 4);
   const std::vector<double> expected = {1, 1.2, 1.8, 0};
   for (std::size_t r = 0; r < 4; ++r) CHECK(metrics.rank_seconds[r] == doctest::Approx(expected[r]));
-  CHECK(metrics.slowest == 2);
+  CHECK(metrics.slowest_rank == 2);
   CHECK(metrics.slowest_host == "b");
   CHECK(metrics.lag_seconds == doctest::Approx(0.8));
   CHECK(metrics.data_wait_share == doctest::Approx(0.1));

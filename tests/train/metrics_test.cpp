@@ -42,7 +42,7 @@ TEST_CASE("a line a report, with everything in it") {
     auto judged = step(2);
     judged.skipped_updates = 1;
     judged.updates[1] = {"dense", std::nan(""), 1.5, false};
-    judged.health = run::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest = 1, .slowest_host = "b"};
+    judged.health = run::HealthMetrics{.rank_seconds = {0.123456, 2}, .slowest_rank = 1, .slowest_host = "b"};
     file.write(judged);
   }
   const auto lines = read_lines(run / "metrics.jsonl");

@@ -156,7 +156,7 @@ TEST_CASE("an existing destination is kept, and replaced when asked to") {
     convert(pth, scratch / name, {.force = true});
     CHECK(wrong_in(scratch / name) == 0);
     CHECK(contains(message_of([&] { convert(scratch / name, scratch / name, {.force = true}); }),
-                   "what is to be converted"));
+                   "the source of the conversion"));
   }
 }
 

@@ -25,7 +25,7 @@ inline float known_value(std::int64_t n, std::int64_t i) {
 }
 
 /// A parameter's elements, read in pieces of odd sizes.
-inline std::vector<float> elements_of(weights::Source& source, const weights::Parameter& parameter) {
+inline std::vector<float> elements_of(weights::WeightsSource& source, const weights::Parameter& parameter) {
   const auto offset = source.units()[parameter.unit].slots[parameter.slot].offset;
   std::vector<float> all(static_cast<std::size_t>(parameter.numel()));
   for (std::int64_t begin = 0; begin < parameter.numel(); begin += 37) {
@@ -36,7 +36,7 @@ inline std::vector<float> elements_of(weights::Source& source, const weights::Pa
 }
 
 /// Elements that are not those of make_checkpoints.py.
-inline int wrong_elements(weights::Source& source, const std::string& but_for = "") {
+inline int wrong_elements(weights::WeightsSource& source, const std::string& but_for = "") {
   int wrong = 0;
   const auto parameters = weights::parameters_of(source, {});
   for (std::size_t n = 0; n < parameters.size(); ++n) {
@@ -49,7 +49,7 @@ inline int wrong_elements(weights::Source& source, const std::string& but_for = 
 }
 
 /// The stored file that most tests begin with.
-inline std::unique_ptr<weights::Source> open_small(const std::string& name = "task_bfloat16.pth") {
+inline std::unique_ptr<weights::WeightsSource> open_small(const std::string& name = "task_bfloat16.pth") {
   return weights::open_source(stored(name), small_model);
 }
 

@@ -1,11 +1,11 @@
-#include "data/dataset/source.h"
+#include "data/dataset/sample_source.h"
 
 #include "base/error.h"
 
 namespace ratplus::data {
 namespace {
 
-void check_same_tokenizer(const Source& first, const Source& other) {
+void check_same_tokenizer(const SampleSource& first, const SampleSource& other) {
   const Manifest& a = first.manifest;
   const Manifest& b = other.manifest;
   if (a.tokenizer == b.tokenizer && a.vocab_size == b.vocab_size && a.end_of_text == b.end_of_text) return;
@@ -19,13 +19,13 @@ void check_same_tokenizer(const Source& first, const Source& other) {
 
 }  // namespace
 
-Manifest combined_manifest(const std::vector<Source>& sources) {
+Manifest combined_manifest(const std::vector<SampleSource>& sources) {
   require(!sources.empty(), "no source");
   if (sources.size() == 1) return sources.front().manifest;
   Manifest all = sources.front().manifest;
   all.train.clear();
   all.validation.clear();
-  for (const Source& source : sources) {
+  for (const SampleSource& source : sources) {
     check_same_tokenizer(sources.front(), source);
     for (const auto list : {&Manifest::train, &Manifest::validation}) {
       for (ManifestShard shard : source.manifest.*list) {

@@ -1,4 +1,4 @@
-// Timeline: when a GPU's computation and its collectives begin and end, without any GPU.
+// ModelledTime: begin and end of a GPU's computation and collectives, without any GPU.
 #pragma once
 
 #include <vector>
@@ -8,11 +8,11 @@ namespace ratplus::plan {
 /// One stream of computation, and streams of collectives beside it (as parallel/nccl_communicator.cpp gives them): a
 /// collective begins when the computation given so far is done and the one before it on its stream is; computation goes
 /// on meanwhile, more slowly, until it waits for one. Seconds from 0.
-class Timeline {
+class ModelledTime {
  public:
   /// The computation of so many seconds, were it alone.
   void compute(double seconds);
-  /// The computation goes on when this time has come.
+  /// Waits until this time.
   void wait(double until);
   /// Where a stream of collectives is free.
   using Stream = double;

@@ -1,4 +1,4 @@
-#include "data/prepare/text_units.h"
+#include "data/prepare/text_portions.h"
 
 #include <algorithm>
 #include <chrono>
@@ -12,8 +12,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Row groups, put together up to `unit_bytes`.
-void add_row_groups(const TextFile& file, std::int64_t unit_bytes, std::vector<TextPart>& parts) {
+/// Row groups, put together up to `portion_bytes`.
+void add_row_groups(const TextFile& file, std::int64_t portion_bytes, std::vector<TextPart>& parts) {
   const std::vector<std::int64_t> groups = parquet::row_group_bytes(file.path);
   double unpacked = 1;
   for (const std::int64_t bytes : groups) unpacked += static_cast<double>(bytes);
@@ -22,33 +22,33 @@ void add_row_groups(const TextFile& file, std::int64_t unit_bytes, std::vector<T
   for (const std::int64_t bytes : groups) {
     ++part.end;
     part.bytes += static_cast<std::int64_t>(static_cast<double>(bytes) * on_disk);
-    if (part.bytes < unit_bytes) continue;
+    if (part.bytes < portion_bytes) continue;
     parts.push_back(part);
     part = {.file = &file, .begin = part.end, .end = part.end, .bytes = 0};
   }
   if (part.end > part.begin) parts.push_back(part);
 }
 
-void add_parts(const TextFile& file, std::int64_t unit_bytes, std::vector<TextPart>& parts) {
+void add_parts(const TextFile& file, std::int64_t portion_bytes, std::vector<TextPart>& parts) {
   if (file.kind == TextFile::Kind::parquet) {
-    add_row_groups(file, unit_bytes, parts);
+    add_row_groups(file, portion_bytes, parts);
     return;
   }
   const bool divisible = file.kind == TextFile::Kind::json_lines && file.packing == Packing::none;
-  if (!divisible || file.bytes <= unit_bytes) {
+  if (!divisible || file.bytes <= portion_bytes) {
     parts.push_back({.file = &file, .bytes = file.bytes});
     return;
   }
-  for (std::int64_t begin = 0; begin < file.bytes; begin += unit_bytes) {
-    const std::int64_t end = std::min(begin + unit_bytes, file.bytes);
+  for (std::int64_t begin = 0; begin < file.bytes; begin += portion_bytes) {
+    const std::int64_t end = std::min(begin + portion_bytes, file.bytes);
     parts.push_back({.file = &file, .begin = begin, .end = end, .bytes = end - begin});
   }
 }
 
-std::string source_of(const TextUnit& unit, const std::string& settings) {
+std::string source_of(const TextPortion& portion, const std::string& settings) {
   Sha256 digest;
   digest.update(settings);
-  for (const TextPart& part : unit.parts) {
+  for (const TextPart& part : portion.parts) {
     digest.update(fmt::format("{} {} {}\n", file_mark(*part.file), part.begin, part.end));
   }
   return digest.hex();
@@ -62,34 +62,34 @@ std::string file_mark(const TextFile& file) {
                      std::chrono::duration_cast<std::chrono::nanoseconds>(changed).count());
 }
 
-std::int64_t unit_bytes_for(const std::vector<TextFile>& files) {
+std::int64_t portion_bytes_for(const std::vector<TextFile>& files) {
   std::int64_t total = 0;
   for (const TextFile& file : files) total += file.bytes;
   return std::clamp<std::int64_t>(total / 64, std::int64_t{4} << 20, std::int64_t{256} << 20);
 }
 
-std::vector<TextUnit> cut_into_units(const std::vector<TextFile>& files, std::int64_t unit_bytes,
-                                     const std::string& settings) {
-  std::vector<TextUnit> units;
+std::vector<TextPortion> cut_into_portions(const std::vector<TextFile>& files, std::int64_t portion_bytes,
+                                           const std::string& settings) {
+  std::vector<TextPortion> portions;
   std::vector<TextPart> parts;
-  for (const TextFile& file : files) add_parts(file, unit_bytes, parts);
+  for (const TextFile& file : files) add_parts(file, portion_bytes, parts);
   for (const TextPart& part : parts) {
-    if (units.empty() || units.back().bytes >= unit_bytes) units.emplace_back();
-    units.back().parts.push_back(part);
-    units.back().bytes += part.bytes;
+    if (portions.empty() || portions.back().bytes >= portion_bytes) portions.emplace_back();
+    portions.back().parts.push_back(part);
+    portions.back().bytes += part.bytes;
   }
-  for (TextUnit& unit : units) {
-    unit.source = source_of(unit, settings);
-    for (const TextPart& part : unit.parts) unit.marks.push_back(file_mark(*part.file));
+  for (TextPortion& portion : portions) {
+    portion.source = source_of(portion, settings);
+    for (const TextPart& part : portion.parts) portion.marks.push_back(file_mark(*part.file));
   }
-  return units;
+  return portions;
 }
 
-void check_unchanged(const TextUnit& unit) {
-  for (std::size_t i = 0; i < unit.parts.size(); ++i) {
-    const TextFile& file = *unit.parts[i].file;
+void check_unchanged(const TextPortion& portion) {
+  for (std::size_t i = 0; i < portion.parts.size(); ++i) {
+    const TextFile& file = *portion.parts[i].file;
     std::error_code gone;
-    if (fs::exists(file.path, gone) && file_mark(file) == unit.marks[i]) continue;
+    if (fs::exists(file.path, gone) && file_mark(file) == portion.marks[i]) continue;
     fail("{}: was changed or removed while it was read; when it is complete, run the command again",
          file.path.string());
   }

@@ -1,4 +1,4 @@
-// Source: a dataset that samples are taken from, and its share of them.
+// SampleSource: a dataset that samples are taken from, and its share of them.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace ratplus::data {
 
-struct Source {
+struct SampleSource {
   std::filesystem::path directory;
   double weight = 1;  ///< of its samples among those of all sources
   Manifest manifest;
@@ -17,6 +17,6 @@ struct Source {
 
 /// All shards of all sources under one roof, for what looks at counts and identities alone: a file's name has its
 /// dataset's directory before it. Throws Error naming two sources whose tokenizers differ.
-Manifest combined_manifest(const std::vector<Source>& sources);
+Manifest combined_manifest(const std::vector<SampleSource>& sources);
 
 }  // namespace ratplus::data

@@ -1,4 +1,4 @@
-#include "lib/session/job_settings.h"
+#include "lib/session/settings_of_job.h"
 
 namespace ratplus::session {
 

@@ -1,4 +1,4 @@
-#include "lib/plan/timeline.h"
+#include "lib/plan/modelled_time.h"
 
 #include <algorithm>
 #include <limits>
@@ -6,7 +6,7 @@
 namespace ratplus::plan {
 
 /// What is launched later begins after this computation, so all that can slow it down is known.
-void Timeline::compute(double seconds) {
+void ModelledTime::compute(double seconds) {
   constexpr double least_pace = 0.1;
   const double began = now_;
   for (double left = seconds; left > 0;) {
@@ -28,13 +28,13 @@ void Timeline::compute(double seconds) {
   slowed_ += now_ - began - seconds;
 }
 
-void Timeline::wait(double until) {
+void ModelledTime::wait(double until) {
   if (until <= now_) return;
   stalled_ += until - now_;
   now_ = until;
 }
 
-double Timeline::launch(Stream& stream, double seconds, double load, double not_before) {
+double ModelledTime::launch(Stream& stream, double seconds, double load, double not_before) {
   const double begin = std::max({stream, now_, not_before});
   stream = begin + seconds;
   under_way_.push_back({begin, stream, load});

@@ -1,4 +1,4 @@
-// The tokens of a unit, on disk until they go into shards.
+// The tokens of a portion, on disk until they go into shards.
 #pragma once
 
 #include <array>
@@ -15,28 +15,28 @@
 
 namespace ratplus::data {
 
-/// Where a document of a unit lies: as Place says, in the file of one of its parts.
-struct UnitPlace {
+/// The place of a document in a portion: a DocumentPlace with the number of a part instead of its file.
+struct PlaceInPortion {
   std::int64_t part = 0;
   std::int64_t line = 0;
   std::int64_t offset = 0;
 };
 
-/// What is known of a finished unit.
-struct UnitInfo {
-  std::string source;                       ///< TextUnit::source
+/// Counts and settings of a finished portion.
+struct PortionInfo {
+  std::string source;                       ///< TextPortion::source
   std::array<std::int64_t, 2> tokens{};     ///< by split; end-of-text tokens included
   std::array<std::int64_t, 2> documents{};  ///< by split
-  std::int64_t bytes = 0;                   ///< TextUnit::bytes
+  std::int64_t bytes = 0;                   ///< TextPortion::bytes
   std::int64_t repaired = 0;                ///< documents
-  UnitPlace first_repaired = {};            ///< where there is one
+  PlaceInPortion first_repaired = {};       ///< where there is one
   std::int64_t left_out_empty = 0;
   double lowest_position = 1;  ///< of its documents
   double highest_position = 0;
 };
 
-/// Of one document.
-struct UnitDocument {
+/// Counts of one document.
+struct PortionDocument {
   std::int64_t tokens = 0;
   std::array<std::uint64_t, 2> text_hash{};
 };
@@ -45,9 +45,9 @@ struct UnitDocument {
 /// unit-NUMBER.json, without which there is no such unit.
 class UnitWriter {
  public:
-  UnitWriter(std::filesystem::path directory, std::int64_t number, std::int64_t vocab_size);
+  PortionWriter(std::filesystem::path directory, std::int64_t number, std::int64_t vocab_size);
   void add(Split split, const TokenizedDocument& document, std::int32_t end_of_text);
-  void finish(UnitInfo info);
+  void finish(PortionInfo info);
 
  private:
   /// Values one after another.
@@ -77,17 +77,17 @@ class UnitWriter {
   std::array<std::int64_t, 2> documents_{};
 };
 
-/// The unit if it is finished and its source is this one.
-std::optional<UnitInfo> read_unit_info(const std::filesystem::path& directory, std::int64_t number,
-                                       const std::string& source);
-std::vector<UnitDocument> read_unit_documents(const std::filesystem::path& directory, std::int64_t number,
-                                              Split split);
+/// The portion if it is finished and its source is this one.
+std::optional<PortionInfo> read_portion_info(const std::filesystem::path& directory, std::int64_t number,
+                                             const std::string& source);
+std::vector<PortionDocument> read_portion_documents(const std::filesystem::path& directory,
+                                                    std::int64_t number, Split split);
 
 /// Reads a split's tokens from `first` on.
-class UnitTokens {
+class PortionTokens {
  public:
-  UnitTokens(const std::filesystem::path& directory, std::int64_t number, Split split,
-             std::int64_t vocab_size, std::int64_t first);
+  PortionTokens(const std::filesystem::path& directory, std::int64_t number, Split split,
+                std::int64_t vocab_size, std::int64_t first);
   /// The next tokens, as many as `out` has room for.
   void read(std::span<std::int32_t> out);
   void skip(std::int64_t tokens);

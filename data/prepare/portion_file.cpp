@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 fs::path name_of(const fs::path& directory, std::int64_t number, const std::string& rest) {
-  return directory / fmt::format("unit-{:06}{}", number, rest);
+  return directory / fmt::format("portion-{:06}{}", number, rest);
 }
 
 fs::path part_name(const fs::path& directory, std::int64_t number, Split split, const char* what) {
@@ -39,16 +39,16 @@ void UnitWriter::PartFile::close() {
   sync_path(file_);
 }
 
-UnitWriter::UnitWriter(fs::path directory, std::int64_t number, std::int64_t vocab_size)
+PortionWriter::PortionWriter(fs::path directory, std::int64_t number, std::int64_t vocab_size)
     : directory_(std::move(directory)), number_(number), narrow_(is_narrow(vocab_size)) {
-  fs::remove(name_of(directory_, number, ".json"));  // an older unit of this number is one no longer
+  fs::remove(name_of(directory_, number, ".json"));  // an older portion of this number is one no longer
   for (const Split split : {Split::train, Split::validation}) {
     parts_.push_back({PartFile(part_name(directory_, number, split, "tokens")),
                       PartFile(part_name(directory_, number, split, "documents"))});
   }
 }
 
-void UnitWriter::add(Split split, const TokenizedDocument& document, std::int32_t end_of_text) {
+void PortionWriter::add(Split split, const TokenizedDocument& document, std::int32_t end_of_text) {
   const auto s = static_cast<std::size_t>(split);
   Part& part = parts_[s];
   if (narrow_) {
@@ -65,12 +65,12 @@ void UnitWriter::add(Split split, const TokenizedDocument& document, std::int32_
   ++documents_[s];
 }
 
-void UnitWriter::finish(UnitInfo info) {
+void PortionWriter::finish(PortionInfo info) {
   for (Part& part : parts_) {
     part.tokens.close();
     part.documents.close();
   }
-  const UnitPlace& first = info.first_repaired;
+  const PlaceInPortion& first = info.first_repaired;
   const Json json{{"source", info.source},
                   {"tokens", tokens_},
                   {"documents", documents_},
@@ -83,48 +83,49 @@ void UnitWriter::finish(UnitInfo info) {
   write_whole_file(name_of(directory_, number_, ".json"), json_dump(json) + "\n");
 }
 
-std::optional<UnitInfo> read_unit_info(const fs::path& directory, std::int64_t number,
-                                       const std::string& source) {
+std::optional<PortionInfo> read_portion_info(const fs::path& directory, std::int64_t number,
+                                             const std::string& source) {
   const fs::path file = name_of(directory, number, ".json");
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return std::nullopt;
   try {
     const Json json = parse_json<Json>(read_whole_file(file));
     const auto first = json.at("first_repaired").get<std::array<std::int64_t, 3>>();
-    UnitInfo info{.source = json.at("source").get<std::string>(),
-                  .tokens = json.at("tokens").get<std::array<std::int64_t, 2>>(),
-                  .documents = json.at("documents").get<std::array<std::int64_t, 2>>(),
-                  .bytes = json.at("bytes").get<std::int64_t>(),
-                  .repaired = json.at("repaired_documents").get<std::int64_t>(),
-                  .first_repaired = {first[0], first[1], first[2]},
-                  .left_out_empty = json.at("left_out_empty").get<std::int64_t>(),
-                  .lowest_position = json.at("lowest_position").get<double>(),
-                  .highest_position = json.at("highest_position").get<double>()};
+    PortionInfo info{.source = json.at("source").get<std::string>(),
+                     .tokens = json.at("tokens").get<std::array<std::int64_t, 2>>(),
+                     .documents = json.at("documents").get<std::array<std::int64_t, 2>>(),
+                     .bytes = json.at("bytes").get<std::int64_t>(),
+                     .repaired = json.at("repaired_documents").get<std::int64_t>(),
+                     .first_repaired = {first[0], first[1], first[2]},
+                     .left_out_empty = json.at("left_out_empty").get<std::int64_t>(),
+                     .lowest_position = json.at("lowest_position").get<double>(),
+                     .highest_position = json.at("highest_position").get<double>()};
     if (info.source != source) return std::nullopt;
     return info;
   } catch (const Json::exception&) {
-    return std::nullopt;  // damaged: the unit is done again
+    return std::nullopt;  // damaged: the portion is done again
   }
 }
 
-std::vector<UnitDocument> read_unit_documents(const fs::path& directory, std::int64_t number, Split split) {
+std::vector<PortionDocument> read_portion_documents(const fs::path& directory, std::int64_t number,
+                                                    Split split) {
   const fs::path file = part_name(directory, number, split, "documents");
   const std::string bytes = read_whole_file(file);
-  if (bytes.size() % sizeof(UnitDocument) != 0) {
+  if (bytes.size() % sizeof(PortionDocument) != 0) {
     fail("{}: damaged; remove {} and prepare again", file.string(), directory.string());
   }
-  std::vector<UnitDocument> documents(bytes.size() / sizeof(UnitDocument));
+  std::vector<PortionDocument> documents(bytes.size() / sizeof(PortionDocument));
   if (!bytes.empty()) std::memcpy(documents.data(), bytes.data(), bytes.size());
   return documents;
 }
 
-UnitTokens::UnitTokens(const fs::path& directory, std::int64_t number, Split split, std::int64_t vocab_size,
-                       std::int64_t first)
+PortionTokens::PortionTokens(const fs::path& directory, std::int64_t number, Split split,
+                             std::int64_t vocab_size, std::int64_t first)
     : file_(part_name(directory, number, split, "tokens")),
       narrow_(is_narrow(vocab_size)),
       stream_(open_bytes(file_, Packing::none, first * (narrow_ ? 2 : 4))) {}
 
-void UnitTokens::read(std::span<std::int32_t> out) {
+void PortionTokens::read(std::span<std::int32_t> out) {
   raw_.resize(out.size() * (narrow_ ? 2 : 4));
   if (stream_->read(raw_) != raw_.size()) {
     fail("{}: shorter than it was written; remove {} and prepare again", file_.string(),
@@ -141,7 +142,7 @@ void UnitTokens::read(std::span<std::int32_t> out) {
   }
 }
 
-void UnitTokens::skip(std::int64_t tokens) {
+void PortionTokens::skip(std::int64_t tokens) {
   std::vector<std::int32_t> ignored(65536);
   while (tokens > 0) {
     const auto part = std::min<std::int64_t>(tokens, std::ssize(ignored));

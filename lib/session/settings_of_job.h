@@ -1,4 +1,4 @@
-// What a job file asks of a session and of each step.
+// The settings of a session and of each step, from a job.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace ratplus::session {
 
-/// One update of a step: what it attends with.
+/// One update of a step: its pattern.
 struct Update {
   std::string name;
   model::PatternPlan pattern;
@@ -19,7 +19,7 @@ struct Update {
 std::vector<Update> updates(const config::JobConfig& job);
 /// The learning rates that a job asks for; its steps are to be known (complete_schedule).
 optim::Schedule schedule_of(const config::JobConfig& job);
-/// What a job asks of its session.
+/// The settings of a job's session.
 SessionSettings session_settings(const config::JobConfig& job);
 
 }  // namespace ratplus::session
