@@ -1,5 +1,5 @@
 // The gated recurrence where it restarts with every chunk, has a bias in its gate, or keys that heads share; and the rotary
-// embedding of queries and keys of different numbers of heads (docs/model.md, sections 5 and 8). Sums over heads that share
+// embedding of queries and keys of different numbers of heads (docs/model.md, section 5). Sums over heads that share
 // have the order of the heads.
 #include <omp.h>
 

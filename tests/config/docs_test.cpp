@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "lib/config/keys.h"
+#include "lib/model/mixers.h"
 #include "tests/config/cases.h"
 
 namespace ratplus::config {
