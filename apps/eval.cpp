@@ -72,9 +72,9 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "patterns to evaluate; default: the one the checkpoint was trained with")(
       "split", po::value(&request.split)->value_name("NAME"), "validation (default) or train")(
       "sequences", po::value(&request.sequences)->value_name("N"),
-      "sequences at most; default: all of the split")(
-      "sequence-length", po::value(&request.sequence_length)->value_name("T"),
-      "tokens a sequence; default: as in training")(
+      "sequences at most; default: all of the split")("sequence-length",
+                                                      po::value(&request.sequence_length)->value_name("T"),
+                                                      "tokens a sequence; default: as in training")(
       "micro-batch", po::value(&request.micro_batch)->value_name("B"),
       "sequences a rank computes at once; default: as in training")(
       "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: as in training")(
@@ -190,8 +190,8 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
   progress.finish();
   fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
              counted(validator->sequences(), data.has_samples() ? "sample" : "sequence"),
-             counted(settings.sequence_length, data.has_samples() ? "input" : "token"), settings.dataset.string(),
-             data::to_string(settings.split));
+             counted(settings.sequence_length, data.has_samples() ? "input" : "token"),
+             settings.dataset.string(), data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
   print_scores(e, scores);

@@ -72,8 +72,7 @@ void print_parameters(const model::ModelConfig& config, bool all) {
 
 void print_model(const model::ModelConfig& m) {
   fmt::print("model      {}, width {}, {} of {}, vocabulary {}, {}\n", counted(m.layers, "layer"), m.width,
-             counted(m.heads(), "head"), m.head_dim, m.vocab_size,
-             model::describe_mixers(m));
+             counted(m.heads(), "head"), m.head_dim, m.vocab_size, model::describe_mixers(m));
   fmt::print("parameters {} ({})\n", model::parameter_count(m),
              format_count(static_cast<double>(model::parameter_count(m))));
 }

@@ -243,7 +243,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
   train::Trainer trainer(job, world, dataset, start, display);
   if (world.root()) {
     const auto recorded = std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory));
-    if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty()) display.say(note);
+    if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty())
+      display.say(note);
   }
   std::optional<std::filesystem::path> weights_from;
   if (start.checkpoint) weights_from = start.checkpoint->directory;

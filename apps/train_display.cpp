@@ -73,8 +73,7 @@ void TrainDisplay::fail(const std::string& message) {
 void TrainDisplay::on_start(session::Session& session, std::int64_t first_step) {
   const auto& m = job_.model;
   say(fmt::format("model: {}, width {}, {}, vocabulary {}, {}: {} parameters", counted(m.layers, "layer"),
-                  m.width, counted(m.heads(), "head"), m.vocab_size,
-                  model::describe_mixers(m),
+                  m.width, counted(m.heads(), "head"), m.vocab_size, model::describe_mixers(m),
                   parallel::parameter_count(session.store().units())));
   const auto& ops = session.ops();
   if (job_.job.device == DeviceChoice::automatic && !cuda_missing().empty()) {

@@ -163,7 +163,7 @@ struct NormBackward {
   Cost cost(const Target& target) const;
 };
 
-// --- mixers (docs/model.md, sections 4 to 8) ---------------------------------------------------------------------
+// --- mixers (docs/model.md, section 4 and on) ---------------------------------------------------------------------
 
 /// The rotary table, f32 [T, 2, P/2]: cos and sin of floor(t / chunk) base^(-2i/P).
 struct RopeTable {

@@ -88,6 +88,7 @@ plant parallel/unit.cpp 'int  two_blanks = 0;'
 refused --format parallel/unit.cpp clang-format-violations
 plant parallel/unit.cpp 'double half(int n) { return n / 2; }'
 refused --tidy parallel/unit.cpp bugprone-integer-division
+# shellcheck disable=SC2016 # the planted line is not expanded here
 plant jobs/common.sh 'unquoted() { rm -- $1; }'
 refused --shell jobs/common.sh SC2086
 plant parallel/unit.cpp '#include "lib/upper.h"'

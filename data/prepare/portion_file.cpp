@@ -1,4 +1,4 @@
-#include "data/prepare/unit_file.h"
+#include "data/prepare/portion_file.h"
 
 #include <algorithm>
 #include <cstring>
@@ -31,10 +31,10 @@ bool is_narrow(std::int64_t vocab_size) {
 
 }  // namespace
 
-UnitWriter::PartFile::PartFile(const fs::path& file)
+PortionWriter::PartFile::PartFile(const fs::path& file)
     : file_(file), out_(file, file, ByteWriter::Pages::kept) {}
 
-void UnitWriter::PartFile::close() {
+void PortionWriter::PartFile::close() {
   out_.close();
   sync_path(file_);
 }
@@ -59,8 +59,8 @@ void PortionWriter::add(Split split, const TokenizedDocument& document, std::int
     part.tokens.append(std::span<const std::int32_t>(document.tokens));
     part.tokens.append(std::span<const std::int32_t>(&end_of_text, 1));
   }
-  const UnitDocument entry{.tokens = std::ssize(document.tokens) + 1, .text_hash = document.text_hash};
-  part.documents.append(std::span<const UnitDocument>(&entry, 1));
+  const PortionDocument entry{.tokens = std::ssize(document.tokens) + 1, .text_hash = document.text_hash};
+  part.documents.append(std::span<const PortionDocument>(&entry, 1));
   tokens_[s] += entry.tokens;
   ++documents_[s];
 }

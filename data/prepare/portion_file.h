@@ -43,7 +43,7 @@ struct PortionDocument {
 
 /// Writes unit `number` into `directory`: tokens and documents of each split as plain arrays, and, last of all,
 /// unit-NUMBER.json, without which there is no such unit.
-class UnitWriter {
+class PortionWriter {
  public:
   PortionWriter(std::filesystem::path directory, std::int64_t number, std::int64_t vocab_size);
   void add(Split split, const TokenizedDocument& document, std::int32_t end_of_text);

@@ -211,7 +211,7 @@ class Preparation {
     check_splits(all);
     if (options_.deduplicate) duplicates_ = find_duplicates(work_, std::ssize(portions_));
     write_plan(work_ / "plan.json",
-               plan_shards(work_, std::ssize(units_), options_.shard_tokens, options_.deduplicate));
+               plan_shards(work_, std::ssize(portions_), options_.shard_tokens, options_.deduplicate));
     NewDirectories(shards_directory()).keep();
   }
 

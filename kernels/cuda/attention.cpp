@@ -19,7 +19,8 @@ void CudaOps::compute(const operation::AttentionForward& call) {
   if (for_cudnn(compute_, call.patterns, call.first_query)) {
     const std::int64_t workspace = dense_attention_->forward_workspace(call.out, call.q, call.k, call.v);
     if (workspace >= 0) {
-      return dense_attention_->forward(call.out, call.lse, call.q, call.k, call.v, scratch(workspace, call.name));
+      return dense_attention_->forward(call.out, call.lse, call.q, call.k, call.v,
+                                       scratch(workspace, call.name));
     }
   }
   pattern_attention_forward(stream_, call);
@@ -36,11 +37,11 @@ void CudaOps::compute(const operation::AttentionBackward& call) {
 /// dk and dv of these queries alone.
 void CudaOps::backward_of_queries(const operation::AttentionBackward& call) {
   if (for_cudnn(compute_, call.patterns, call.first_query)) {
-    const std::int64_t workspace = dense_attention_->backward_workspace(call.dq, call.dk, call.dv, call.dout, call.out,
-                                                                        call.q, call.k, call.v);
+    const std::int64_t workspace = dense_attention_->backward_workspace(call.dq, call.dk, call.dv, call.dout,
+                                                                        call.out, call.q, call.k, call.v);
     if (workspace >= 0) {
-      return dense_attention_->backward(call.dq, call.dk, call.dv, call.dout, call.out, call.lse, call.q, call.k,
-                                        call.v, scratch(workspace, call.name));
+      return dense_attention_->backward(call.dq, call.dk, call.dv, call.dout, call.out, call.lse, call.q,
+                                        call.k, call.v, scratch(workspace, call.name));
     }
   }
   if (call.first_query > 0) {  // keys that none of these queries attends to

@@ -146,7 +146,7 @@ void* CudaOps::scratch(std::int64_t bytes, const char* op) const {
 }
 
 void CudaOps::compute(const operation::Upload& call) {
-  const Tensor &dst = call.dst;
+  const Tensor& dst = call.dst;
   const void* host = call.host;
   if (dst.numel() == 0) return;
   if (dst.bytes() <= Staging::slot_bytes) return staging_->upload(dst.raw(), host, dst.bytes(), stream_);
@@ -157,7 +157,7 @@ void CudaOps::compute(const operation::Upload& call) {
 }
 
 void CudaOps::compute(const operation::Download& call) {
-  const Tensor &src = call.src;
+  const Tensor& src = call.src;
   void* host = call.host;
   if (src.numel() == 0) return;
   check_cuda(cudaMemcpyAsync(host, src.raw(), static_cast<std::size_t>(src.bytes()), cudaMemcpyDeviceToHost,

@@ -133,7 +133,7 @@ void CudaOps::compute(const operation::Copy& call) {
 }
 
 void CudaOps::compute(const operation::Fill& call) {
-  const Tensor &x = call.x;
+  const Tensor& x = call.x;
   const float value = call.value;
   if (x.numel() == 0) return;
   switch (x.dtype()) {

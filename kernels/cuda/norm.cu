@@ -299,7 +299,8 @@ std::int64_t norm_scratch(std::int64_t width) {
 }
 
 void CudaOps::compute(const operation::NormForward& call) {
-  const Tensor &y = call.y, &u = call.u, &rstd = call.rstd, &x = call.x, &delta = call.delta, &weight = call.weight;
+  const Tensor &y = call.y, &u = call.u, &rstd = call.rstd, &x = call.x, &delta = call.delta,
+               &weight = call.weight;
   const double eps = call.eps;
   const char* op = "residual_rms_norm_forward";
   const std::int64_t rows = x.size(0), width = x.size(1);
@@ -331,7 +332,8 @@ void CudaOps::compute(const operation::NormForward& call) {
 }
 
 void CudaOps::compute(const operation::NormBackward& call) {
-  const Tensor &dx = call.dx, &dlayer = call.dlayer, &dweight = call.dweight, &du = call.du, &dy = call.dy, &y = call.y, &rstd = call.rstd, &weight = call.weight;
+  const Tensor &dx = call.dx, &dlayer = call.dlayer, &dweight = call.dweight, &du = call.du, &dy = call.dy,
+               &y = call.y, &rstd = call.rstd, &weight = call.weight;
   const char* op = "residual_rms_norm_backward";
   const std::int64_t rows = du.size(0), width = du.size(1);
   if (rows * width == 0) return;

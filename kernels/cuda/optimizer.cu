@@ -170,7 +170,8 @@ void CudaOps::compute(const operation::AddSumOfSquares& call) {
 }
 
 void CudaOps::compute(const operation::AdamWUpdate& call) {
-  const Tensor &master = call.master, &m = call.m, &v = call.v, &weights = call.weights, &gradient = call.gradient;
+  const Tensor &master = call.master, &m = call.m, &v = call.v, &weights = call.weights,
+               &gradient = call.gradient;
   const AdamW& update = call.update;
   const bool copies = call.copies();
   if (master.size(0) == 0) return;

@@ -170,8 +170,9 @@ struct BackwardScratch {
 };
 
 /// The same for any P <= 256, any alignment, bf16 or f32, on the units that are not tensor cores. delta: f32 [B, H, Tq].
-void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call);
-void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionBackward& call,
-                             float* delta);
+void simt_attention_forward(cudaStream_t stream, const HeadGroup& group,
+                            const operation::AttentionForward& call);
+void simt_attention_backward(cudaStream_t stream, const HeadGroup& group,
+                             const operation::AttentionBackward& call, float* delta);
 
 }  // namespace ratplus::cuda

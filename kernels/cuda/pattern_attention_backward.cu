@@ -254,7 +254,8 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
   const auto stage_statistics = [&](int tile) { return 6 * tile_bytes + tile % 2 * (2 * tile_rows * 4); };
   const auto load_queries = [&](int tile) {
     const int t0 = block.begin + tile * tile_rows;
-    load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p, {t0, max(block.begin, x.first), block.end});
+    load_rows<DP>(stage(tile), q, stage(tile) + tile_bytes, dout, x.p,
+                  {t0, max(block.begin, x.first), block.end});
     // Half of the threads load lse, half delta.
     const int t = t0 + static_cast<int>(threadIdx.x) % tile_rows;
     const float* from = (threadIdx.x < tile_rows ? x.lse : x.delta) + statistics;
@@ -366,7 +367,8 @@ void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequenc
 
 }  // namespace
 
-void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call, void* scratch) {
+void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call,
+                                void* scratch) {
   if (call.q.numel() == 0) return;
   const std::int64_t batch = call.q.size(0), t = call.k.size(1), p = call.q.size(3), first = call.first_query;
   const BackwardScratch memory(scratch, call.lse.numel());
@@ -381,7 +383,8 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
   });
   if (fast) {
     x.q = Rows<bf16>(call.q, first), x.k = Rows<bf16>(call.k), x.v = Rows<bf16>(call.v);
-    x.out = Rows<bf16>(call.out, first), x.dout = Rows<bf16>(call.dout, first), x.dq = Rows<bf16>(call.dq, first);
+    x.out = Rows<bf16>(call.out, first), x.dout = Rows<bf16>(call.dout, first),
+    x.dq = Rows<bf16>(call.dq, first);
     x.dk = Rows<bf16>(call.dk), x.dv = Rows<bf16>(call.dv);
     x.lse = call.lse.as<float>() - first, x.delta = memory.delta - first, x.partials = memory.partials;
     x.heads = static_cast<int>(call.q.size(2)), x.p = static_cast<int>(p);

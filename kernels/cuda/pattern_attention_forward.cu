@@ -93,7 +93,8 @@ template <int DP>
 __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_constant__ Forward x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
-  const int last_block = (lists.tokens - 1) / Queries::queries, blocks = last_block - x.first / Queries::queries + 1;
+  const int last_block = (lists.tokens - 1) / Queries::queries,
+            blocks = last_block - x.first / Queries::queries + 1;
   const int sequence_head = static_cast<int>(blockIdx.x) / blocks;
   const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
   // The last queries have the most keys, and go first.

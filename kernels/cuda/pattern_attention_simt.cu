@@ -232,7 +232,8 @@ void with_channels(std::int64_t p, F&& f) {
 
 }  // namespace
 
-void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call) {
+void simt_attention_forward(cudaStream_t stream, const HeadGroup& group,
+                            const operation::AttentionForward& call) {
   with_type(call.q.dtype(), [&](auto type) {
     using T = decltype(type);
     const Simt<T> x = arguments<T>(group, call);
@@ -244,8 +245,8 @@ void simt_attention_forward(cudaStream_t stream, const HeadGroup& group, const o
   check_launch("simt_attention_forward");
 }
 
-void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionBackward& call,
-                             float* delta) {
+void simt_attention_backward(cudaStream_t stream, const HeadGroup& group,
+                             const operation::AttentionBackward& call, float* delta) {
   with_type(call.q.dtype(), [&](auto type) {
     using T = decltype(type);
     Simt<T> x = arguments<T>(group, call);
@@ -253,7 +254,8 @@ void simt_attention_backward(cudaStream_t stream, const HeadGroup& group, const 
     x.dk = Rows<T>(call.dk), x.dv = Rows<T>(call.dv);
     x.delta = delta - call.first_query;
     with_channels(call.q.size(3), [&](auto e) {
-      queries_kernel<T, decltype(e)::value><<<blocks_for(x.sequence_heads * x.queries), threads, 0, stream>>>(x);
+      queries_kernel<T, decltype(e)::value>
+          <<<blocks_for(x.sequence_heads * x.queries), threads, 0, stream>>>(x);
       keys_kernel<T, decltype(e)::value>
           <<<blocks_for(x.sequence_heads * group.lists.tokens), threads, 0, stream>>>(x);
     });

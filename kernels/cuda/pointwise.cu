@@ -113,7 +113,8 @@ struct Accumulate {
   };
   template <int V>
   __device__ __forceinline__ In<V> load(const std::int64_t (&at)[count]) const {
-    return {cuda::load<V>(static_cast<const float*>(sum) + at[0]), cuda::load<V>(static_cast<const T*>(x) + at[1])};
+    return {cuda::load<V>(static_cast<const float*>(sum) + at[0]),
+            cuda::load<V>(static_cast<const T*>(x) + at[1])};
   }
   template <int V>
   __device__ __forceinline__ void store(const std::int64_t (&at)[count], const In<V>& in) const {

@@ -36,8 +36,9 @@ __device__ __forceinline__ void store_state(const ScanMemory& scan, const Sizes&
   const int half = sizes.head_dim / 2;
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
-    float* row = scan.state_out +
-                 ((static_cast<std::int64_t>(lane.batch) * 2 + x) * sizes.heads + lane.head) * sizes.head_dim + lane.i;
+    float* row =
+        scan.state_out +
+        ((static_cast<std::int64_t>(lane.batch) * 2 + x) * sizes.heads + lane.head) * sizes.head_dim + lane.i;
 #pragma unroll
     for (int j = 0; j < n; ++j) row[j < pairs ? j : half + j - pairs] = x == 0 ? k[j] : v[j];
   }
@@ -284,7 +285,8 @@ void CudaOps::compute(const operation::RecurrenceForward& call) {
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
     const auto q = head_rows<const T>(call.q), k = head_rows<const T>(call.k), v = head_rows<const T>(call.v);
-    const auto q_out = head_rows<T>(call.q_rot), k_out = head_rows<T>(call.k_rot), v_out = head_rows<T>(call.v_rec);
+    const auto q_out = head_rows<T>(call.q_rot), k_out = head_rows<T>(call.k_rot),
+               v_out = head_rows<T>(call.v_rec);
     const auto table = rope_rows(call.rope, call.first_position);
     const Sizes s = sizes_of(call.q);
     if (!call.gated()) {
@@ -294,7 +296,8 @@ void CudaOps::compute(const operation::RecurrenceForward& call) {
     const bool twos = all_in_twos(s, table, q, k, v, forward.f, q_out, k_out, v_out);
     with_form(twos, s.head_dim, [&](auto pairs, auto fixed_half) {
       constexpr int chunk = warps * forward_steps;
-      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs), chunks = blocks_of(s.tokens, chunk);
+      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs),
+                         chunks = blocks_of(s.tokens, chunk);
       forward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), call.name), groups, chunks, s,
                                   s.tokens % chunk == 0, call.state_in, call.state_out, stream_);
       forward_kernel<T, pairs, fixed_half>
@@ -325,11 +328,12 @@ void CudaOps::compute(const operation::RecurrenceBackward& call) {
     }
     Backward<T> backward{dq_in, dk_in, dv_in, k,        v,        f,     k_out, v_out, dq,
                          dk,    dv,    df,    k_before, v_before, table, s,     {}};
-    const bool twos = all_in_twos(s, table, dq_in, dk_in, dv_in, k, v, f, k_out, v_out, dq, dk, dv, df, k_before,
-                                  v_before);
+    const bool twos =
+        all_in_twos(s, table, dq_in, dk_in, dv_in, k, v, f, k_out, v_out, dq, dk, dv, df, k_before, v_before);
     with_form(twos, s.head_dim, [&](auto pairs, auto fixed_half) {
       constexpr int chunk = warps * backward_steps;
-      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs), chunks = blocks_of(s.tokens, chunk);
+      const std::int64_t groups = groups_of(s.batch, s.heads, s.head_dim, pairs),
+                         chunks = blocks_of(s.tokens, chunk);
       backward.scan = prepare_scan(scratch(scan_bytes(groups, chunks, pairs), call.name), groups, chunks, s,
                                    s.tokens % chunk == 0, call.dstate_out, call.dstate_in, stream_);
       backward_kernel<T, pairs, fixed_half>

@@ -20,7 +20,8 @@ struct ScanMemory {
   const float* state_in;
   float* state_out;
   int heads, head_dim;
-  bool whole;  ///< all chunks have all their steps: then the state after the last one is a chunk's, to the bit
+  bool
+      whole;  ///< all chunks have all their steps: then the state after the last one is a chunk's, to the bit
 };
 
 __device__ __forceinline__ void store_release(unsigned* to, unsigned value) {
@@ -179,7 +180,9 @@ class BlockScan {
     const int groups = (per_sequence + 31) / 32, index = group_ % groups * 32 + c / lane_channels;
     if (index >= per_sequence) return -1;
     const int j = c % lane_channels, i = index % per_head * pairs + (j < pairs ? j : half + j - pairs);
-    return ((static_cast<std::int64_t>(group_ / groups) * 2 + x) * memory_.heads + index / per_head) * memory_.head_dim + i;
+    return ((static_cast<std::int64_t>(group_ / groups) * 2 + x) * memory_.heads + index / per_head) *
+               memory_.head_dim +
+           i;
   }
   __device__ __forceinline__ float carried_in(int c, int x) const {
     if (memory_.state_in == nullptr) return 0.0f;
@@ -225,8 +228,9 @@ inline std::int64_t scan_bytes(std::int64_t groups, std::int64_t chunks, int pai
 }
 
 /// Lays out the scan in `memory`, and clears its flags. state_in, state_out: f32 [B, 2, H, P], or empty.
-inline ScanMemory prepare_scan(void* memory, std::int64_t groups, std::int64_t chunks, const Sizes& sizes, bool whole,
-                               const Tensor& state_in, const Tensor& state_out, cudaStream_t stream) {
+inline ScanMemory prepare_scan(void* memory, std::int64_t groups, std::int64_t chunks, const Sizes& sizes,
+                               bool whole, const Tensor& state_in, const Tensor& state_out,
+                               cudaStream_t stream) {
   auto* words = static_cast<unsigned*>(memory);
   const auto flags = static_cast<std::size_t>(flag_bytes(groups, chunks));
   check_cuda(cudaMemsetAsync(memory, 0, flags, stream), "clearing the flags of a scan");

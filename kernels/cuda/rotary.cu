@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(threads)
 }  // namespace
 
 void CudaOps::compute(const operation::RopeTable& call) {
-  const Tensor &table = call.table;
+  const Tensor& table = call.table;
   const double base = call.base;
   const std::int64_t tokens = table.size(0), half = table.size(2);
   if (tokens * half == 0) return;

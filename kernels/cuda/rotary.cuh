@@ -185,7 +185,8 @@ HeadRows<T> head_rows(const Tensor& tensor) {
 
 /// The table [.., 2, P/2], from a position on, as rows that all sequences and heads share: cos, P/2 later sin.
 inline HeadRows<const float> rope_rows(const Tensor& rope, std::int64_t first_position) {
-  return {rope.as<float>() + first_position * rope.stride(0), 0, 0, byte_distance(rope.stride(0), sizeof(float))};
+  return {rope.as<float>() + first_position * rope.stride(0), 0, 0,
+          byte_distance(rope.stride(0), sizeof(float))};
 }
 
 /// Whether a lane can load two neighbouring elements at once from every row.

@@ -17,8 +17,7 @@ namespace fs = std::filesystem;
 
 InUse::InUse(const fs::path& directory) : manifest_(directory / manifest_name, O_RDONLY) {
   const bool gone = !manifest_.ok() && (errno == ENOENT || errno == ESTALE);
-  const bool going =
-      manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
+  const bool going = manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
   // Without locks (Lustre, NFS) readers ask was_removed when a file is missing.
   if (gone || going) fail_removed(directory);
 }

@@ -14,8 +14,7 @@ struct OldKey {
 };
 
 inline constexpr std::array old_keys = {
-    OldKey{"data.window", "data.sequence_length"},
-    OldKey{"checkpoint.dir", "checkpoint.directory"},
+    OldKey{"data.window", "data.sequence_length"}, OldKey{"checkpoint.dir", "checkpoint.directory"},
     OldKey{"checkpoint.dtype", "checkpoint.export"},
     OldKey{"model.recurrence", "model.mixer"},  // true: "ratplus"; false: "gated_attention"
 };

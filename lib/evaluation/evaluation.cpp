@@ -67,7 +67,7 @@ Evaluation resolve(const Request& request, const std::filesystem::path& path) {
 
 std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world) const {
   if (!has_samples()) return std::make_unique<Validator>(settings, manifest, world);
-  const std::vector<data::Source> only{{settings.dataset, 1, manifest}};
+  const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
                                           .sampling = data::Sampling::ordered,
@@ -94,14 +94,15 @@ EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
   auto& settings = data.settings;
   settings.dataset = request.data.empty() ? trained_on.directory : request.data;
   settings.split = data::parse_split(request.split);
-  settings.sequence_length = request.sequence_length > 0 ? request.sequence_length : trained_on.sequence_length;
+  settings.sequence_length =
+      request.sequence_length > 0 ? request.sequence_length : trained_on.sequence_length;
   settings.sequences = request.sequences > 0 ? request.sequences : std::numeric_limits<std::int64_t>::max();
   data.manifest = data::read_manifest(settings.dataset);
   if (data.has_samples()) {
     const auto length = data.manifest.sample_length;
     if (request.sequence_length > 0 && request.sequence_length != length)
-      fail("--sequence-length {}: {} holds samples of {} inputs; leave --sequence-length out", request.sequence_length,
-           settings.dataset.string(), length);
+      fail("--sequence-length {}: {} holds samples of {} inputs; leave --sequence-length out",
+           request.sequence_length, settings.dataset.string(), length);
     settings.sequence_length = length;
   }
   check_dataset(info, data);

@@ -37,7 +37,7 @@ struct Request {
 
 /// The weights, and how they are evaluated.
 struct Evaluation {
-  std::shared_ptr<weights::Source> source;
+  std::shared_ptr<weights::WeightsSource> source;
   config::JobConfig job;  ///< the weights' own, else a job's defaults
   std::vector<model::PatternPlan> patterns;
   std::int64_t micro_batch = 1;

@@ -7,8 +7,8 @@
 #include "lib/plan/speeds.h"
 
 namespace ratplus::plan {
-ModelledOps::ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, Timeline& timeline)
-    : gpu_(gpu), compute_(compute), deterministic_(deterministic), pace_(pace), timeline_(timeline) {
+ModelledOps::ModelledOps(const Gpu& gpu, DType compute, bool deterministic, double pace, ModelledTime& time)
+    : gpu_(gpu), compute_(compute), deterministic_(deterministic), pace_(pace), time_(time) {
   observe(this);
 }
 

@@ -8,7 +8,7 @@ namespace ratplus::plan {
 
 ModelledRank::ModelledRank(const session::SessionSettings& settings, const Cluster& cluster)
     : ops_(*cluster.gpu, settings.precision, settings.deterministic,
-           cluster.ranks() > 1 ? speeds::slowest : 1, timeline_),
+           cluster.ranks() > 1 ? speeds::slowest : 1, time_),
       arena_(ops_.device()) {
   const auto& parallel = settings.parallel;
   groups_.mesh = parallel::make_mesh(cluster.rank_nodes(), 0, parallel.shard, parallel.shard_group);

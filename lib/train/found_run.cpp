@@ -65,7 +65,8 @@ std::vector<std::string> set_aside(const FoundRun& found, const parallel::World&
 std::string missing_checkpoint_note(const FoundRun& found, std::int64_t recorded_step) {
   if (!found.state.checkpoint || !found.damaged.empty() || recorded_step <= found.state.step) return {};
   return fmt::format(
-      "warning: the run records a checkpoint of step {}, and the newest one here is of step {}: are all file systems "
+      "warning: the run records a checkpoint of step {}, and the newest one here is of step {}: are all file "
+      "systems "
       "mounted? Training resumes from the older one",
       recorded_step, found.state.step);
 }

@@ -34,7 +34,6 @@ std::vector<std::string> set_aside(const FoundRun& found, const parallel::World&
 /// system that is not mounted. Empty where it does not, and where damaged checkpoints are the reason.
 std::string missing_checkpoint_note(const FoundRun& found, std::int64_t recorded_step);
 
-
 /// What a user should know of this start: that there is nothing to resume, that a newer checkpoint is missing, that the
 /// pattern is another than the weights', that data or tokenizer could not be compared. A line each.
 std::vector<std::string> start_notes(const config::JobConfig& job, bool resume, const FoundRun& found,

@@ -66,7 +66,7 @@ void write_safetensors(WeightsSource& source, const fs::path& file, const Export
   pending.commit();
 }
 
-void write_sharded_safetensors(Source& source, const fs::path& index, const ExportOptions& options) {
+void write_sharded_safetensors(WeightsSource& source, const fs::path& index, const ExportOptions& options) {
   if (const auto own = index.filename().string(); !is_utf8(own)) {
     fail(
         "{}: is not UTF-8, in which the index names the files beside it; give a name in UTF-8 (its "

@@ -289,8 +289,8 @@ TEST_CASE("a run that is made longer goes on as one of that length from the star
   CAPTURE(resumed.output);
   REQUIRE(resumed.status == 0);
   CHECK(test::contains(resumed.output, "resumed at step 10"));
-  CHECK(test::contains(
-      resumed.output, "the run records a checkpoint of step 20, and the newest one here is of step 10"));
+  CHECK(test::contains(resumed.output,
+                       "the run records a checkpoint of step 20, and the newest one here is of step 10"));
   REQUIRE(train(scratch / "wsd-40", longer).status == 0);
   CHECK(state_of(scratch / "wsd") == state_of(scratch / "wsd-40"));
   CHECK(steps_of(scratch / "wsd") == steps_of(scratch / "wsd-40"));

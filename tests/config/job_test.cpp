@@ -100,7 +100,7 @@ data_wait = 0.25
                   3,
                   model::PatternPlan(Pattern{16, 256, 4}),
                   model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};
-  expected.model = {2, 96, 32, 300, false, 500000, 1e-5, 0.01};
+  expected.model = {2, 96, 32, 3, 300, {{model::MixerKind::gated_attention}}, 500000, 1e-5, 0.01};
   expected.data = {"d", {}, 128, 24, 6, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};

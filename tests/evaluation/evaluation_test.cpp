@@ -187,7 +187,8 @@ TEST_CASE("the loss of fresh weights is near that of a uniform guess, on any num
   const Fixture f;
   const auto e = f.resolve({.patterns = {"dense", "4,0,1"}});
   const auto data = evaluation::find_data({}, e);
-  session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, world()), world());
+  session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, world()),
+                           world());
   weights::load(*e.source, session.store(), session.ops());
   session.store().publish_masters();
   const auto scores = data.validator(world())->run(session.model(), e.patterns);

@@ -178,11 +178,12 @@ TEST_CASE("differences: every key, and only those") {
   other.schedule.floor_lr = 0;
   other.log.validation_patterns = {model::PatternPlan(Pattern{16, 4, 0}), model::PatternPlan()};
   CHECK(config::differences(job, other) ==
-        std::vector<std::string>{
-            "job.recipe = \"joint\" (was \"plain\")", "job.directory = \"there\" (was \"run\")",
-            "job.pattern = [[\"16,4,0\", \"dense\"]] (was \"dense\")", "model.mixer = \"gated_attention\" (was \"ratplus\")",
-            "schedule.steps = 8 (was 10)", "schedule.floor_lr = 0 (was 1e-06)",
-            "log.validation_patterns = [\"16,4,0\", \"dense\"] (was [\"dense\"])"});
+        std::vector<std::string>{"job.recipe = \"joint\" (was \"plain\")",
+                                 "job.directory = \"there\" (was \"run\")",
+                                 "job.pattern = [[\"16,4,0\", \"dense\"]] (was \"dense\")",
+                                 "model.mixer = \"gated_attention\" (was \"ratplus\")",
+                                 "schedule.steps = 8 (was 10)", "schedule.floor_lr = 0 (was 1e-06)",
+                                 "log.validation_patterns = [\"16,4,0\", \"dense\"] (was [\"dense\"])"});
 }
 
 TEST_CASE("a file system without locks is no obstacle, but is mentioned") {
