@@ -186,7 +186,7 @@ void CudaOps::compute(const operation::AddColumnSums& call) {
             partials, elements<const T>(call.x), call.x.stride(0), rows, columns, splits);
   });
   check_launch(call.name);
-  add_partials_kernel<<<static_cast<unsigned>(rotary::blocks_of(columns, column_threads)), column_threads, 0,
+  add_partials_kernel<<<static_cast<unsigned>(blocks_of(columns, column_threads)), column_threads, 0,
                         stream_>>>(call.sums.as<float>(), call.sums.stride(0), partials, columns, splits);
   check_launch(call.name);
 }

@@ -38,9 +38,10 @@ Batch cut(const std::vector<std::int32_t>& tokens, std::int64_t batch, std::int6
   return cut;
 }
 
+/// decoded: of each sequence's last position, as computed token by token from caches; may be empty.
 void check_logits(session::Session& session, const Batch& batch, const model::PatternPlan& plan,
-                  const std::vector<float>& stored, std::int64_t window, std::int64_t stride,
-                  double tolerance) {
+                  const std::vector<float>& stored, const std::vector<float>& decoded, std::int64_t window,
+                  std::int64_t stride, double tolerance) {
   const auto& config = session.settings().model;
   const auto rows = static_cast<std::int64_t>(batch.inputs.size());
   auto& ops = session.ops();
@@ -57,6 +58,13 @@ void check_logits(session::Session& session, const Batch& batch, const model::Pa
     picked.insert(picked.end(), row, row + config.vocab_size);
   }
   CHECK(relative_error(picked, stored) < tolerance);
+  if (decoded.empty()) return;
+  std::vector<float> last;
+  for (std::int64_t row = window - 1; row < rows; row += window) {
+    const float* logits_of_row = host.data() + row * config.vocab_size;
+    last.insert(last.end(), logits_of_row, logits_of_row + config.vocab_size);
+  }
+  CHECK(relative_error(last, decoded) < tolerance);
 }
 
 void check_gradients(session::Session& session, const test::ReferenceFile& file, const std::string& group,
@@ -101,8 +109,10 @@ void check_cases(const char* name_of_file, std::size_t least) {
       const auto positions = static_cast<double>(batch.counted);
       const double loss = group.real_attribute("loss");
 
-      check_logits(session, batch, plan, file.array<float>("cases/" + name + "/logits"), window,
-                   group.integer_attribute("logit_stride"), mode.tolerance);
+      check_logits(
+          session, batch, plan, file.array<float>("cases/" + name + "/logits"),
+          group.has("decode") ? file.array<float>("cases/" + name + "/decode") : std::vector<float>(), window,
+          group.integer_attribute("logit_stride"), mode.tolerance);
       session.model().forward(batch.inputs, batch.labels, plan);
       CHECK(std::abs(session.model().take_loss() / positions - loss) < mode.tolerance * loss);
 
