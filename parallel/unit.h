@@ -37,8 +37,8 @@ struct UnitLayout {
   std::vector<ParameterSlot> slots;
   std::int64_t numel = 0;  ///< elements, gaps between parameters included
 
-  void add(std::string parameter, std::vector<std::int64_t> shape, Initial initial, double low = 0,
-           double high = 0) {
+  void add(std::string parameter, std::vector<std::int64_t> shape, Initial initial = Initial::normal,
+           double low = 0, double high = 0) {
     std::int64_t count = 1;
     for (const auto size : shape) count *= size;
     slots.push_back({std::move(parameter), std::move(shape), numel, count, initial, low, high});

@@ -9,10 +9,10 @@
 
 namespace ratplus::model {
 
-/// The weights and gradients of all gates' biases, flat f32; empty where the model has none.
+/// The weights of all gates' biases, and their gradient, to which layers add: flat f32; empty where the model has none.
 struct Gates {
   const parallel::UnitLayout* unit = nullptr;
-  Tensor weights;
+  Tensor weights = {};
   parallel::ParameterStore::Gradient gradient = {};
 };
 

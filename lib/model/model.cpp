@@ -158,7 +158,11 @@ void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<con
   const auto room = store_.gradient(root_unit);
   const auto gradient = bind<RootParameters>(store_.units()[root_unit], room.flat, next, config_);
   head_.forward_backward(ops_, weights, gradient, room.fresh, x, labels_, scale, loss_, work_);
-  if (has_gates(config_)) gates_.gradient = store_.gradient(gates_unit());
+  if (has_gates(config_)) {
+    gates_.gradient = store_.gradient(gates_unit());
+    if (gates_.gradient.fresh)
+      ops_.fill(gates_.gradient.flat, 0);  // its layers add, whenever theirs is fresh
+  }
   back_through_blocks(plan);
   ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);
   store_.release(root_unit);

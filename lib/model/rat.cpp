@@ -59,7 +59,7 @@ void RatMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, He
 
 void RatMixer::backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, HeadPatterns,
                         Workspace& work) {
-  if (fresh) ops.fill(grad.input_norm, 0), ops.fill(grad.gate_bias, 0);
+  if (fresh) ops.fill(grad.input_norm, 0);
   const auto p = config_.model.head_dim;
   const auto a = a_.view({shapes_.rows(), config_.model.width});
   const auto wide = work.wide_rows(projection_.size(1));

@@ -41,7 +41,7 @@ void RnnMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, He
 
 void RnnMixer::backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, HeadPatterns,
                         Workspace& work) {
-  if (fresh) ops.fill(grad.input_norm, 0), ops.fill(grad.gate_bias, 0);
+  if (fresh) ops.fill(grad.input_norm, 0);
   const auto wide = work.wide_rows(projection_.size(1));
   if (shapes_.recompute == Recompute::cheap) {
     norm_.forward(ops, w.input_norm, norm_.stream, {}, config_.norm_eps);
