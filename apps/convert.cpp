@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/stop_signal.h"
 #include "data/tokenizer/tokenizer.h"
+#include "lib/config/mixer_toml.h"
 #include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
 
@@ -40,7 +41,8 @@ of SRC decides its format, the name of DST that of the result:
 Another suffix of a file's (.gguf) is refused; DIR.NAME/ is a directory. Directories above DST are made.
 SRC may also be a run's directory (its newest checkpoint), or one that holds safetensors. No code of a
 PyTorch file is executed: it may hold tensors, dictionaries and plain values, in "task" or bare.
-The tensors' shapes give every size of the model except that of a head (--head-dim).
+The tensors' shapes give every size of the model except that of a head (--head-dim), and, in models of the RAT
+family, the mixer and its sizes (--mixer).
 
 Memory stays below 1 GiB, whatever the model. DST is complete or absent, also after Ctrl-C.
 
@@ -57,6 +59,8 @@ struct ConvertArguments {
   std::vector<std::string> paths;
   std::string dtype;
   std::int64_t head_dim = 0;
+  std::int64_t kv_heads = 0;
+  std::string mixer;
   double shard_gib = 0;
   std::string tokenizer;
   weights::ExportOptions options;
@@ -75,6 +79,11 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
       "GiB of one file of several, at most; default: 4");
   add("head-dim", po::value(&parsed.head_dim)->value_name("P"),
       "channels of a head, where SRC does not say; default: 128");
+  add("kv-heads", po::value(&parsed.kv_heads)->value_name("K"),
+      "heads of keys and values, where heads share them and SRC does not say");
+  add("mixer", po::value(&parsed.mixer)->value_name("MIXER"),
+      "the mixers as a job's model.mixer has them, where SRC does not say: attention, or '{ kind = \"rat\", "
+      "chunk = 16, groups = 2 }'; a list that is shorter than the model repeats");
   add("tokenizer", po::value(&parsed.tokenizer)->value_name("MODEL"),
       "the SentencePiece model that the weights were trained with, where SRC does not say: it is noted, so "
       "that data of another tokenizer is refused");
@@ -89,6 +98,8 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
     throw po::error(fmt::format("--parts {} is not between 1 and 100000", options.parts));
   if (given->contains("head-dim") && parsed.head_dim < 1)
     throw po::error(fmt::format("--head-dim {} is not positive", parsed.head_dim));
+  if (given->contains("kv-heads") && parsed.kv_heads < 1)
+    throw po::error(fmt::format("--kv-heads {} is not positive", parsed.kv_heads));
   if (given->contains("shard-size") && !(parsed.shard_gib > 0 && parsed.shard_gib < 1e6))
     throw po::error(fmt::format("--shard-size {} is not positive", parsed.shard_gib));
   if (parsed.shard_gib > 0) options.shard_bytes = static_cast<std::int64_t>(parsed.shard_gib * (1 << 30));
@@ -152,11 +163,20 @@ int convert(ConvertArguments args) {
   const std::string& destination = args.paths[1];
   model::ModelConfig assumed;
   if (args.head_dim > 0) assumed.head_dim = args.head_dim;
+  assumed.kv_heads = args.kv_heads;
+  if (!args.mixer.empty()) assumed.mixers = config::parse_mixers(args.mixer, "--mixer");
   if (!args.tokenizer.empty()) args.options.tokenizer = data::Tokenizer(args.tokenizer).identity();
   const auto source = weights::open_source(args.paths[0], assumed);
   if (args.head_dim > 0 && source->info().model.head_dim != args.head_dim) {
     fail("--head-dim {}: {} says that its heads have {} channels", args.head_dim, args.paths[0],
          source->info().model.head_dim);
+  }
+  if (!args.mixer.empty()) {
+    for (std::int64_t layer = 0; layer < source->info().model.layers; ++layer) {
+      if (source->info().model.mixer(layer) == assumed.mixer(layer)) continue;
+      fail("--mixer: layer {} would hold {}, and {} holds {} there", layer, describe(assumed.mixer(layer)),
+           args.paths[0], describe(source->info().model.mixer(layer)));
+    }
   }
   const StopSignal signal;
   Progress progress(weights::bytes_to_read(*source, destination, args.options));

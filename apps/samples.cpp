@@ -45,6 +45,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   std::string output;
   std::string tokenizer;
   std::string encode = to_string(options.encode);
+  std::string cut = to_string(options.cut);
   bool pad = false;
   po::options_description description("options", 110, 70);
   auto add = description.add_options();
@@ -58,6 +59,8 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   add("encode", po::value(&encode)->value_name("HOW"),
       "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
       "do");
+  add("cut", po::value(&cut)->value_name("WHAT"),
+      "a line that is too long loses its end (default) or its middle");
   add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
   add("validation-fraction",
       po::value(&options.validation_fraction)
@@ -72,6 +75,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   options.output = output;
   options.tokenizer = tokenizer;
   options.encode = data::parse_encode(encode);
+  options.cut = data::parse_cut(cut);
   options.pack = !pad;
   return options;
 }

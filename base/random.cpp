@@ -84,4 +84,13 @@ void fill_normal(std::span<float> out, float sigma, std::uint64_t seed, Purpose 
   }
 }
 
+void fill_uniform(std::span<double> out, double low, double high, std::uint64_t seed, Purpose purpose,
+                  std::uint32_t stream, std::uint64_t first) {
+  for (std::uint64_t i = 0; i < out.size(); ++i) {
+    const auto w = words(seed, purpose, 0, stream, (first + i) / 4);
+    const double u = (w[(first + i) % 4] + 0.5) * 0x1p-32;
+    out[i] = low + (high - low) * u;
+  }
+}
+
 }  // namespace ratplus

@@ -9,7 +9,14 @@
 namespace ratplus {
 
 /// Purpose of a random number; each use has its own value, never a reused one.
-enum class Purpose : std::uint32_t { initial_weights = 1, sampling = 2, test = 3, shuffling = 4, mixing = 5 };
+enum class Purpose : std::uint32_t {
+  initial_weights = 1,
+  sampling = 2,
+  test = 3,
+  shuffling = 4,
+  mixing = 5,
+  initial_gates = 6
+};
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): a bijection of the
 /// counter under a key.
@@ -21,5 +28,9 @@ std::uint64_t random_below(std::uint64_t bound, std::uint64_t seed, Purpose purp
 /// out[i] ~ N(0, sigma^2) for element first + i of the stream; any sub-range gives the same elements.
 void fill_normal(std::span<float> out, float sigma, std::uint64_t seed, Purpose purpose, std::uint32_t stream,
                  std::uint64_t first);
+
+/// out[i] ~ U(low, high) for element first + i of the stream; any sub-range gives the same elements.
+void fill_uniform(std::span<double> out, double low, double high, std::uint64_t seed, Purpose purpose,
+                  std::uint32_t stream, std::uint64_t first);
 
 }  // namespace ratplus

@@ -98,6 +98,40 @@ void check_rope(const Checker& check, const Tensor& rope, std::int64_t first, st
   check_contiguous(rope, check.op, "rope");
 }
 
+/// Heads' tensors [B, T, any heads, P] of one call.
+struct HeadSizes {
+  HeadSizes(const Checker& checker, const Tensor& one)
+      : check_(checker), batch(one.size(0)), tokens(one.size(1)), head_dim(one.size(3)) {
+    check_.rank(one, check_.target.compute, 4, "a tensor of heads");
+  }
+  void check(const Tensor& x, std::int64_t heads, const char* which) const {
+    check_.compute(x, {batch, tokens, heads, head_dim}, which);
+  }
+
+  const Checker& check_;
+  std::int64_t batch, tokens, head_dim;
+};
+
+Tensor first_of(std::initializer_list<Tensor> tensors) {
+  for (const Tensor& x : tensors) {
+    if (x) return x;
+  }
+  return {};
+}
+
+/// The heads of x, which `heads` share.
+std::int64_t shared_heads(const Tensor& x, std::int64_t heads, const char* op) {
+  const auto shared = x.rank() == 4 ? x.size(2) : 0;
+  require(shared > 0 && heads % shared == 0, "{}: {} heads share {}", op, heads, shared);
+  return shared;
+}
+
+void check_bias(const Checker& check, const Tensor& bias, const Tensor& like) {
+  if (!bias) return;
+  check.f32(bias, {like.size(2), like.size(3)}, "gate_bias");
+  check_contiguous(bias, check.op, "gate_bias");
+}
+
 void check_state(const Checker& check, const Tensor& state, const Tensor& like, const char* name) {
   if (!state) return;
   check.f32(state, {like.size(0), 2, like.size(2), like.size(3)}, name);
@@ -113,29 +147,31 @@ void check_patterns(HeadPatterns patterns, std::int64_t heads, const char* op) {
 /// What both directions of attention have.
 void check_attention(const Checker& check, const Tensor& out, const Tensor& lse, const Tensor& q,
                      const Tensor& k, const Tensor& v, HeadPatterns patterns, std::int64_t first_query) {
-  check.rank(q, check.target.compute, 4, "q");
-  const auto batch = q.size(0), queries = q.size(1), heads = q.size(2), head_dim = q.size(3);
+  check.rank(out, check.target.compute, 4, "out");
+  const auto batch = out.size(0), queries = out.size(1), heads = out.size(2), head_dim = out.size(3);
   check_patterns(patterns, heads, check.op);
   require(first_query >= 0, "{}: the first query is at {}", check.op, first_query);
-  check.compute(k, {batch, first_query + queries, heads, head_dim}, "k");
-  check.compute(v, {batch, first_query + queries, heads, head_dim}, "v");
-  check.compute(out, {batch, queries, heads, head_dim}, "out");
+  const auto key_heads = shared_heads(k, heads, check.op);
+  check.compute(q, {batch, queries, shared_heads(q, heads, check.op), head_dim}, "q");
+  check.compute(k, {batch, first_query + queries, key_heads, head_dim}, "k");
+  check.compute(v, {batch, first_query + queries, key_heads, head_dim}, "v");
   check.f32(lse, {batch, heads, queries}, "lse");
   check_contiguous(lse, check.op, "lse");
 }
 
-Cost attention_cost(const Target& target, const Tensor& q, HeadPatterns patterns, std::int64_t first_query,
+Cost attention_cost(const Target& target, const Tensor& out, HeadPatterns patterns, std::int64_t first_query,
                     double operations_a_pair, double bytes, Pace pace) {
   double pairs = 0;
   for (const auto& pattern : patterns) {
-    pairs += attended_pairs(pattern, first_query + q.size(1)) - attended_pairs(pattern, first_query);
+    pairs += attended_pairs(pattern, first_query + out.size(1)) - attended_pairs(pattern, first_query);
   }
-  const double heads_each = static_cast<double>(q.size(2)) / static_cast<double>(patterns.size());
-  return {.part = all_dense(patterns) ? Part::dense_attention : Part::pattern_attention,
-          .pace = pace,
-          .operations = operations_a_pair * static_cast<double>(q.size(0) * q.size(3)) * heads_each * pairs,
-          .bytes = bytes,
-          .tensor_cores = attention_on_tensor_cores(target.compute, q.size(3))};
+  const double heads_each = static_cast<double>(out.size(2)) / static_cast<double>(patterns.size());
+  return {
+      .part = all_dense(patterns) ? Part::dense_attention : Part::pattern_attention,
+      .pace = pace,
+      .operations = operations_a_pair * static_cast<double>(out.size(0) * out.size(3)) * heads_each * pairs,
+      .bytes = bytes,
+      .tensor_cores = attention_on_tensor_cores(target.compute, out.size(3))};
 }
 
 }  // namespace
@@ -286,25 +322,40 @@ void RopeTable::check(const Target& target) const {
   require(table.rank() == 3, "rope_table: the table has {} dimensions, not 3", table.rank());
   check_tensor(table, target.kind, DType::f32, {table.size(0), 2, table.size(2)}, name, "table");
   check_contiguous(table, name, "table");
+  require(chunk >= 1, "{}: chunks of {}", name, chunk);
 }
 Cost RopeTable::cost(const Target&) const {
   return {.part = Part::recurrence, .bytes = bytes_of({table})};
 }
 
+bool RecurrenceForward::plain() const {
+  return q && k && v && q.size(2) == v.size(2) && k.size(2) == v.size(2) && gate_bias.empty() && chunk == 0;
+}
+
 void RecurrenceForward::check(const Target& target) const {
   const Checker checker{target, name};
-  checker.rank(q, target.compute, 4, "q");
-  const auto batch = q.size(0), tokens = q.size(1), heads = q.size(2), head_dim = q.size(3);
-  const auto check_heads = [&](const Tensor& x, const char* which) {
-    checker.compute(x, {batch, tokens, heads, head_dim}, which);
-  };
-  check_heads(k, "k"), check_heads(v, "v");
-  if (gated()) check_heads(f, "f");
-  check_heads(q_rot, "q_rot"), check_heads(k_rot, "k_rot"), check_heads(v_rec, "v_rec");
-  check_rope(checker, rope, first_position, tokens, head_dim);
-  require(gated() || (state_in.empty() && state_out.empty()), "{}: a state without a gate", name);
-  check_state(checker, state_in, q, "state_in");
-  check_state(checker, state_out, q, "state_out");
+  const HeadSizes sizes(checker, first_of({v, k, q}));
+  require(chunk >= 0, "{}: chunks of {}", name, chunk);
+  require(q.empty() == q_rot.empty() && k.empty() == k_rot.empty() && v.empty() == v_rec.empty(),
+          "{}: an output without its input, or the reverse", name);
+  if (q) sizes.check(q, q.size(2), "q"), sizes.check(q_rot, q.size(2), "q_rot");
+  const auto heads = gated() ? f.size(2) : k ? k.size(2) : 0;
+  if (k) {
+    sizes.check(k, gated() ? shared_heads(k, heads, name) : heads, "k");
+    sizes.check(k_rot, heads, "k_rot");
+  }
+  if (v) sizes.check(v, gated() ? heads : v.size(2), "v"), sizes.check(v_rec, v.size(2), "v_rec");
+  if (q || k) check_rope(checker, rope, first_position, sizes.tokens, sizes.head_dim);
+  if (!gated()) {
+    require(state_in.empty() && state_out.empty(), "{}: a state without a gate", name);
+    require(gate_bias.empty() && chunk == 0, "{}: a bias or chunks without a gate", name);
+    return;
+  }
+  sizes.check(f, heads, "f");
+  require(!v.empty(), "{}: a gate without values", name);
+  check_bias(checker, gate_bias, f);
+  check_state(checker, state_in, f, "state_in");
+  check_state(checker, state_out, f, "state_out");
 }
 Cost RecurrenceForward::cost(const Target&) const {
   return {.part = Part::recurrence,
@@ -312,29 +363,47 @@ Cost RecurrenceForward::cost(const Target&) const {
           .bytes = bytes_of({q_rot, k_rot, v_rec, q, k, v, f, state_in, state_out})};
 }
 
+bool RecurrenceBackward::plain() const {
+  return dq && dk && dv && dq.size(2) == dv.size(2) && dk.size(2) == dv.size(2) &&
+         dq_rot.size(2) == dq.size(2) && gate_bias.empty() && chunk == 0;
+}
+
 void RecurrenceBackward::check(const Target& target) const {
   const Checker checker{target, name};
-  checker.rank(dq, target.compute, 4, "dq");
-  const auto batch = dq.size(0), tokens = dq.size(1), heads = dq.size(2), head_dim = dq.size(3);
-  const auto check_heads = [&](const Tensor& x, const char* which) {
-    checker.compute(x, {batch, tokens, heads, head_dim}, which);
-  };
-  check_heads(dk, "dk"), check_heads(dv, "dv");
-  check_heads(dq_rot, "dq_rot"), check_heads(dk_rot, "dk_rot"), check_heads(dv_rec, "dv_rec");
-  check_rope(checker, rope, first_position, tokens, head_dim);
+  const HeadSizes sizes(checker, first_of({dv, dk, dq}));
+  require(chunk >= 0, "{}: chunks of {}", name, chunk);
+  require(dq.empty() == dq_rot.empty() && dk.empty() == dk_rot.empty() && dv.empty() == dv_rec.empty(),
+          "{}: a gradient without the one that it comes from, or the reverse", name);
+  if (dq) {
+    sizes.check(dq_rot, dq_rot.size(2), "dq_rot");
+    sizes.check(dq, shared_heads(dq, dq_rot.size(2), name), "dq");
+  }
+  const auto heads = gated() ? f.size(2) : dk ? dk.size(2) : 0;
+  if (dk) {
+    sizes.check(dk, gated() ? shared_heads(dk, heads, name) : heads, "dk");
+    sizes.check(dk_rot, heads, "dk_rot");
+  }
+  if (dv) sizes.check(dv, gated() ? heads : dv.size(2), "dv"), sizes.check(dv_rec, dv.size(2), "dv_rec");
+  if (dq || dk) check_rope(checker, rope, first_position, sizes.tokens, sizes.head_dim);
   const auto states = {dstate_in, dstate_out, k_rot_before, v_rec_before};
   require(gated() || std::ranges::all_of(states, &Tensor::empty), "{}: a state without a gate", name);
-  if (!gated()) return;
-  check_heads(df, "df"), check_heads(k, "k"), check_heads(v, "v"), check_heads(f, "f");
-  check_heads(k_rot, "k_rot"), check_heads(v_rec, "v_rec");
-  require(k_rot_before.empty() == v_rec_before.empty(), "{}: k_rot_before or v_rec_before is missing", name);
-  if (k_rot_before) {
-    checker.compute(k_rot_before, {batch, 1, heads, head_dim}, "k_rot_before");
-    checker.compute(v_rec_before, {batch, 1, heads, head_dim}, "v_rec_before");
+  if (!gated()) {
+    require(gate_bias.empty() && chunk == 0, "{}: a bias or chunks without a gate", name);
+    return;
+  }
+  sizes.check(df, heads, "df"), sizes.check(v, heads, "v"), sizes.check(f, heads, "f");
+  sizes.check(v_rec, heads, "v_rec");
+  if (dk) sizes.check(k, dk.size(2), "k"), sizes.check(k_rot, heads, "k_rot");
+  check_bias(checker, gate_bias, f);
+  require(v_rec_before || k_rot_before.empty(), "{}: k_rot_before or v_rec_before is missing", name);
+  if (v_rec_before) {
+    require(dk.empty() == k_rot_before.empty(), "{}: k_rot_before or v_rec_before is missing", name);
+    if (dk) checker.compute(k_rot_before, {sizes.batch, 1, heads, sizes.head_dim}, "k_rot_before");
+    checker.compute(v_rec_before, {sizes.batch, 1, heads, sizes.head_dim}, "v_rec_before");
     require(first_position > 0, "{}: a token before position 0", name);
   }
-  check_state(checker, dstate_in, dq, "dstate_in");
-  check_state(checker, dstate_out, dq, "dstate_out");
+  check_state(checker, dstate_in, f, "dstate_in");
+  check_state(checker, dstate_out, f, "dstate_out");
 }
 /// Without the gate, k, v, k~ and v~ are not read.
 Cost RecurrenceBackward::cost(const Target&) const {
@@ -344,27 +413,36 @@ Cost RecurrenceBackward::cost(const Target&) const {
                    (gated() ? bytes_of({k, v, f, k_rot, v_rec}) : 0)};
 }
 
+void AddColumnSums::check(const Target& target) const {
+  const Checker checker{target, name};
+  checker.rank(x, target.compute, 2, "x");
+  checker.f32(sums, {x.size(1)}, "sums");
+}
+Cost AddColumnSums::cost(const Target&) const {
+  return {.part = Part::recurrence, .pace = Pace::sum, .bytes = bytes_of({x})};
+}
+
 void AttentionForward::check(const Target& target) const {
   check_attention({target, name}, out, lse, q, k, v, patterns, first_query);
 }
 Cost AttentionForward::cost(const Target& target) const {
-  return attention_cost(target, q, patterns, first_query, operations_a_pair, bytes_of({out, q, k, v}),
+  return attention_cost(target, out, patterns, first_query, operations_a_pair, bytes_of({out, q, k, v}),
                         Pace::attention_forward);
 }
 
 void AttentionBackward::check(const Target& target) const {
   const Checker checker{target, name};
   check_attention(checker, out, lse, q, k, v, patterns, first_query);
-  const auto batch = q.size(0), heads = q.size(2), head_dim = q.size(3), keys = k.size(1);
-  checker.compute(dout, {batch, q.size(1), heads, head_dim}, "dout");
-  checker.compute(dq, {batch, q.size(1), heads, head_dim}, "dq");
-  checker.compute(dk, {batch, keys, heads, head_dim}, "dk");
-  checker.compute(dv, {batch, keys, heads, head_dim}, "dv");
+  const auto batch = out.size(0), heads = out.size(2), head_dim = out.size(3), keys = k.size(1);
+  checker.compute(dout, {batch, out.size(1), heads, head_dim}, "dout");
+  checker.compute(dq, {batch, out.size(1), heads, head_dim}, "dq");
+  checker.compute(dk, {batch, keys, k.size(2), head_dim}, "dk");
+  checker.compute(dv, {batch, keys, k.size(2), head_dim}, "dv");
   if (!key_sums) return;
   checker.f32(key_sums, {batch, keys, 2, heads, head_dim}, "key_sums");
 }
 Cost AttentionBackward::cost(const Target& target) const {
-  return attention_cost(target, q, patterns, first_query, operations_a_pair,
+  return attention_cost(target, out, patterns, first_query, operations_a_pair,
                         bytes_of({dq, dk, dv, dout, out, q, k, v, key_sums, key_sums}),
                         Pace::attention_backward);
 }

@@ -165,59 +165,83 @@ struct NormBackward {
 
 // --- mixers (docs/model.md, section 4) ---------------------------------------------------------------------
 
-/// The rotary table, f32 [T, 2, P/2]: cos and sin of t base^(-2i/P).
+/// The rotary table, f32 [T, 2, P/2]: cos and sin of floor(t / chunk) base^(-2i/P).
 struct RopeTable {
   static constexpr const char* name = "rope_table";
   Tensor table;
   double base = 10000;
+  std::int64_t chunk = 1;  ///< L: tokens that share a position
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };
 
-/// The gated recurrence of keys and values and the rotary embedding of queries and keys. With g = sigmoid(f),
+/// The gated recurrence of keys and values and the rotary embedding of queries and keys. With g = sigmoid(f + gate_bias),
 ///     k~_t = g_t k~_{t-1} + (1 - g_t) k_t,   the same for v~ (in f32),   or k~ = k and v~ = v without f;
 ///     q_rot = RoPE(q),   k_rot = RoPE(k~),   v_rec = v~.
+/// With a chunk of L, k~_{t-1} = v~_{t-1} = 0 where t mod L = 0. H heads have gates; queries may have another number of
+/// heads, and G heads of keys may serve all H: head h reads head h mod G.
 /// A sequence may come in pieces: first_position is the place of the piece's first token in the sequence, and the state
 /// after one piece is the state before the next.
 struct RecurrenceForward {
   static constexpr const char* name = "recurrence_rope_forward";
-  Tensor q_rot, k_rot, v_rec;  ///< [B, T, H, P] C
+  Tensor q_rot = {}, k_rot = {}, v_rec = {};  ///< [B, T, heads of q, or H, P] C; absent where q, k or v is
   Tensor state_out = {};  ///< [B, 2, H, P] f32, k~ (not rotated) and v~ after the last token; may be absent
-  Tensor q, k, v;         ///< [B, T, H, P] C
+  Tensor q = {};          ///< [B, T, any heads, P] C; may be absent
+  Tensor k = {};          ///< [B, T, G, P] C, with f, else [B, T, H, P]; may be absent
+  Tensor v = {};          ///< [B, T, H, P] C; may be absent without f
   Tensor f = {};          ///< [B, T, H, P] C; absent: no recurrence
-  Tensor rope;            ///< f32 [at least first_position + T, 2, P/2]
+  Tensor gate_bias = {};  ///< [H, P] f32; absent: zero
+  Tensor rope = {};       ///< f32 [at least first_position + T, 2, P/2]; absent without q and k
   Tensor state_in = {};   ///< [B, 2, H, P] f32, k~ and v~ before the first token; absent: zero
   std::int64_t first_position = 0;  ///< position of the first token
+  std::int64_t chunk = 0;           ///< L; 0: the recurrence never restarts
 
   bool gated() const { return !f.empty(); }
+  /// Whether q, k and v are all there with H heads each, and the gate is f alone.
+  bool plain() const;
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };
 
-/// Gradient of RecurrenceForward: the reversed scan s_t = e_t + g_{t+1} s_{t+1} of docs/model.md, section 5.
+/// Gradient of RecurrenceForward: the reversed scan s_t = e_t + g_{t+1} s_{t+1} of docs/model.md, section 5. dq and dk
+/// of a head that several share are sums over these, in the order of the heads.
 struct RecurrenceBackward {
   static constexpr const char* name = "recurrence_rope_backward";
-  Tensor dq, dk, dv;              ///< [B, T, H, P] C
-  Tensor df = {};                 ///< [B, T, H, P] C; absent without f
-  Tensor dstate_in = {};          ///< [B, 2, H, P] f32, gradient of state_in; may be absent
-  Tensor dq_rot, dk_rot, dv_rec;  ///< [B, T, H, P] C
-  Tensor dstate_out = {};         ///< [B, 2, H, P] f32, gradient of state_out; absent: zero
-  Tensor k, v, f;                 ///< as the forward's; read with f only
-  Tensor k_rot, v_rec;            ///< the forward's outputs; read with f only
+  Tensor dq = {}, dk = {}, dv = {};  ///< as q, k, v
+  Tensor df = {};                    ///< [B, T, H, P] C; absent without f
+  Tensor dstate_in = {};             ///< [B, 2, H, P] f32, gradient of state_in; may be absent
+  Tensor dq_rot = {};  ///< [B, T, a multiple of the heads of dq, P] C; head h is of head h mod those
+  Tensor dk_rot = {}, dv_rec = {};                ///< [B, T, H, P] C; dk_rot is overwritten where G < H
+  Tensor dstate_out = {};                         ///< [B, 2, H, P] f32, gradient of state_out; absent: zero
+  Tensor k = {}, v = {}, f = {}, gate_bias = {};  ///< as the forward's; read with f only
+  Tensor k_rot = {}, v_rec = {};                  ///< the forward's outputs; read with f only
   Tensor k_rot_before = {},
          v_rec_before =
-             {};  ///< [B, 1, H, P] C, its outputs at first_position - 1; absent: the state was zero
-  Tensor rope;    ///< as the forward's
+             {};     ///< [B, 1, H, P] C, its outputs at first_position - 1; absent: the state was zero
+  Tensor rope = {};  ///< as the forward's
   std::int64_t first_position = 0;
+  std::int64_t chunk = 0;
 
   bool gated() const { return !f.empty(); }
+  bool plain() const;
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// sums [columns] f32 += the sum over the rows of x [N, columns] (C), in f32.
+struct AddColumnSums {
+  static constexpr const char* name = "add_column_sums";
+  Tensor sums, x;
+
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };
 
 /// out_t = sum over s in A(t) of softmax_s(q_t . k_s / sqrt(P)) v_s, per sequence and head. Never holds T x T; the cost
 /// follows the number of attended keys. Queries may be fewer than keys: the last ones of a sequence, from first_query on.
+/// Heads may share: of H heads (those of `out`), head h reads the queries of head h mod Hq, and the keys and values of head
+/// floor(h / (H / Hk)).
 struct AttentionForward {
   static constexpr const char* name = "attention_forward";
   static constexpr double operations_a_pair = 4;      ///< a channel: scores, and weighted sums of values
@@ -225,8 +249,8 @@ struct AttentionForward {
 
   Tensor out;                    ///< [B, Tq, H, P] C
   Tensor lse;                    ///< [B, H, Tq] f32, log sum exp of the scaled scores
-  Tensor q;                      ///< [B, Tq, H, P] C
-  Tensor k, v;                   ///< [B, T, H, P] C, of positions 0 .. T - 1
+  Tensor q;                      ///< [B, Tq, Hq, P] C; Hq divides H
+  Tensor k, v;                   ///< [B, T, Hk, P] C, of positions 0 .. T - 1; Hk divides H
   HeadPatterns patterns;         ///< 1, or one a head
   std::int64_t first_query = 0;  ///< position of the first query: T - Tq
 
@@ -241,13 +265,14 @@ struct AttentionBackward {
       10;                                     ///< a channel: scores again, gradients of weights, q, k and v
   static constexpr double needed_a_pair = 8;  ///< without the scores
 
-  Tensor dq;      ///< [B, Tq, H, P] C
-  Tensor dk, dv;  ///< [B, T, H, P] C: of these queries, and of those in key_sums
+  Tensor dq;  ///< [B, Tq, H, P] C, of each head's queries; not yet summed where Hq < H
+  Tensor dk,
+      dv;  ///< [B, T, Hk, P] C: of these queries, and of those in key_sums; sums over the heads that share
   Tensor key_sums =
       {};  ///< [B, T, 2, H, P] f32, sums of dk and dv over the queries of earlier pieces, then of
            ///< these too, in a unit of the backend's own: zero before the first; may be absent
-  Tensor dout, out, lse, q;  ///< of the queries
-  Tensor k, v;               ///< [B, T, H, P] C
+  Tensor dout, out, lse, q;  ///< of the queries, as the forward's
+  Tensor k, v;               ///< as the forward's
   HeadPatterns patterns;
   std::int64_t first_query = 0;
 
@@ -370,7 +395,8 @@ struct AdamWUpdate {
   X(Fill)                                                                                                   \
   X(Add)                                                                                                    \
   X(Upload)                                                                                                 \
-  X(Matmul) X(EmbeddingForward) X(EmbeddingBackward) X(NormForward) X(NormBackward) X(RopeTable)            \
-      X(RecurrenceForward) X(RecurrenceBackward) X(AttentionForward) X(AttentionBackward)                   \
-          X(OutputGateForward) X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) \
-              X(AddSum) X(AddSumOfSquares) X(AdamWUpdate)
+  X(Matmul)                                                                                                 \
+  X(EmbeddingForward) X(EmbeddingBackward) X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) \
+      X(RecurrenceBackward) X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)  \
+          X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)            \
+              X(AddSumOfSquares) X(AdamWUpdate)

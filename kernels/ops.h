@@ -22,10 +22,13 @@ namespace ratplus {
 
 /// The sizes of a job that decide how much scratch its operations need.
 struct OpShapes {
-  std::int64_t batch = 1;     ///< B, sequences of a micro-batch
-  std::int64_t tokens = 1;    ///< T
-  std::int64_t heads = 1;     ///< H
-  std::int64_t head_dim = 1;  ///< P
+  std::int64_t batch = 1;      ///< B, sequences of a micro-batch
+  std::int64_t tokens = 1;     ///< T
+  std::int64_t heads = 1;      ///< H
+  std::int64_t head_dim = 1;   ///< P
+  std::int64_t key_heads = 0;  ///< heads of keys and values that H heads share; 0: H
+
+  bool shares_keys() const { return key_heads != 0 && key_heads != heads; }
 };
 
 /// Points in the order of a backend's work, and the time between them.
@@ -94,9 +97,12 @@ class Ops {
   }
   void residual_rms_norm_forward(const operation::NormForward& x) { run(x); }
   void residual_rms_norm_backward(const operation::NormBackward& x) { run(x); }
-  void rope_table(Tensor table, double base) { run(operation::RopeTable{table, base}); }
+  void rope_table(Tensor table, double base, std::int64_t chunk = 1) {
+    run(operation::RopeTable{table, base, chunk});
+  }
   void recurrence_rope_forward(const operation::RecurrenceForward& x) { run(x); }
   void recurrence_rope_backward(const operation::RecurrenceBackward& x) { run(x); }
+  void add_column_sums(Tensor sums, Tensor x) { run(operation::AddColumnSums{sums, x}); }
   void attention_forward(const operation::AttentionForward& x) { run(x); }
   void attention_backward(const operation::AttentionBackward& x) { run(x); }
   void output_gate_forward(Tensor z, Tensor a, Tensor o) { run(operation::OutputGateForward{z, a, o}); }

@@ -27,15 +27,15 @@ ParameterStore::ParameterStore(Ops& ops, const MeshGroups& groups, std::vector<U
 void ParameterStore::allocate_weights(Unit& unit, std::size_t index, Arena& arena) {
   const auto part = part_size(index);
   const auto place = mesh().shard * part;
-  const bool same_type = ops_.compute_type() == DType::f32;
+  const DType type = weights_type(index);
   arena.category("weights");
   if (kept_whole(index)) {
-    unit.weights = arena.allocate(ops_.compute_type(), {whole_size(index)});
+    unit.weights = arena.allocate(type, {whole_size(index)});
     unit.weights_own = unit.weights.slice(0, place, place + part);
   } else {
-    unit.weights_own = arena.allocate(ops_.compute_type(), {part});
+    unit.weights_own = arena.allocate(type, {part});
   }
-  unit.master = same_type ? unit.weights_own : arena.allocate(DType::f32, {part});
+  unit.master = type == DType::f32 ? unit.weights_own : arena.allocate(DType::f32, {part});
 }
 
 void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& arena) {
@@ -47,7 +47,7 @@ void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& are
   } else {
     unit.gradient_part = arena.allocate(DType::f32, {part});
   }
-  if (rounds() && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
+  if (rounds(index) && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
 }
 
 /// Weights: one in use, the others on their way; or one for each unit, where they are kept. Gradients: one forming, the
@@ -58,8 +58,9 @@ void ParameterStore::allocate_buffers(Arena& arena) {
   std::int64_t largest = 0;         // part of one of them
   std::int64_t largest_of_all = 0;  // part of any unit
   for (std::size_t u = 0; u < units_.size(); ++u) {
-    largest_of_all = std::max(largest_of_all, part_size(u));
+    if (!units_[u].full_precision) largest_of_all = std::max(largest_of_all, part_size(u));
     if (kept_whole(u)) continue;
+    require(!units_[u].full_precision, "unit {} of full precision is not resident", units_[u].name);
     ++passing;
     largest = std::max(largest, part_size(u));
   }
@@ -113,7 +114,7 @@ Tensor ParameterStore::gradient_part(std::size_t unit) const {
 }
 
 Tensor ParameterStore::weights_part(std::size_t unit) const {
-  if (ops_.compute_type() == DType::f32) return {};
+  if (weights_type(unit) == DType::f32) return {};
   return state_[unit].weights_own.slice(0, 0, owned(unit).size());
 }
 
@@ -205,7 +206,7 @@ void ParameterStore::publish(std::size_t unit) {
 void ParameterStore::publish_masters() {
   for (std::size_t u = 0; u < units_.size(); ++u) {
     state_[u].gathering.wait();
-    if (ops_.compute_type() != DType::f32) ops_.copy(state_[u].weights_own, state_[u].master);
+    if (weights_type(u) != DType::f32) ops_.copy(state_[u].weights_own, state_[u].master);
     publish(u);
   }
 }
@@ -296,7 +297,7 @@ void ParameterStore::gradient_ready(std::size_t unit) {
 void ParameterStore::scatter_in_place(std::size_t unit) {
   auto& state = state_[unit];
   if (mesh().shards == 1) return sum_over_replicas(unit);
-  if (rounds()) {
+  if (rounds(unit)) {
     PassingBuffer* buffer = settled_gradient_buffer(unit);
     ops_.copy(buffer->whole.slice(0, 0, whole_size(unit)), state.gradient);
     return scatter(unit, *buffer);
@@ -354,9 +355,9 @@ void ParameterStore::settle_scattered(std::size_t left) {
 void ParameterStore::sum_over_replicas(std::size_t unit) {
   if (mesh().replicas == 1) return;
   auto& state = state_[unit];
-  if (rounds()) ops_.copy(state.rounded_part, state.gradient_part);
-  state.reducing =
-      groups_.replicas->all_reduce(rounds() ? state.rounded_part : state.gradient_part, units_[unit].name);
+  if (rounds(unit)) ops_.copy(state.rounded_part, state.gradient_part);
+  state.reducing = groups_.replicas->all_reduce(rounds(unit) ? state.rounded_part : state.gradient_part,
+                                                units_[unit].name);
 }
 
 void ParameterStore::finish_gradients() {
@@ -368,9 +369,10 @@ void ParameterStore::finish_gradients() {
   for (auto& buffer : gradient_buffers_) sent.push_back(&buffer);
   std::sort(sent.begin(), sent.end(), [](auto* a, auto* b) { return a->last_use < b->last_use; });
   for (auto* buffer : sent) settle_gradient(*buffer);
-  for (auto& unit : state_) {
+  for (std::size_t u = 0; u < state_.size(); ++u) {
+    auto& unit = state_[u];
     unit.reducing.wait();
-    if (rounds() && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
+    if (rounds(u) && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
   }
   if (timeline_ != nullptr) timeline_->at("update");
 }

@@ -30,7 +30,7 @@ enum class Use { training, evaluation };
 ///                 few buffers in turn                                                forms, in a few buffers in turn
 ///
 /// A resident unit (the embedding, which is used at both ends of a pass) is whole in `full` too, as to weights and
-/// gradient. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
+/// gradient. A unit of full precision (biases of gates) has float32 weights, and its gradient is summed in float32. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
 /// same memory as far as both are kept.
 ///
 /// Gradients are summed in two steps: over the shard group, of which each rank gets its part, then, once an update,
@@ -59,7 +59,7 @@ class ParameterStore {
   /// Starts to bring a unit's weights here, if there is room; what weights() will wait for. To be called for the units
   /// to come in their order, nearest first: those that are here already stay.
   void prefetch(std::size_t unit);
-  /// The unit's weights, flat [>= numel] in the compute type, until release(). Reports the pass's place to the watchdog
+  /// The unit's weights, flat [>= numel] in the compute type (f32 where it has full precision), until release(). Reports the pass's place to the watchdog
   /// and the timeline: "backward" from a micro-batch's first gradient() to the next micro-batch or finish_gradients(),
   /// "forward" elsewhere.
   Tensor weights(std::size_t unit);
@@ -131,6 +131,11 @@ class ParameterStore {
   std::int64_t part_size(std::size_t unit) const;
   std::int64_t whole_size(std::size_t unit) const { return part_size(unit) * mesh().shards; }
   bool rounds() const { return settings_.reduce == DType::bf16; }
+  bool rounds(std::size_t unit) const { return rounds() && !units_[unit].full_precision; }
+  /// Of a unit's weights.
+  DType weights_type(std::size_t unit) const {
+    return units_[unit].full_precision ? DType::f32 : ops_.compute_type();
+  }
   void allocate_weights(Unit& unit, std::size_t index, Arena& arena);
   void allocate_gradient(Unit& unit, std::size_t index, Arena& arena);
   void allocate_buffers(Arena& arena);

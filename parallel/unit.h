@@ -9,8 +9,9 @@ namespace ratplus::parallel {
 
 /// How a parameter begins (docs/model.md, section 11).
 enum class Initial : std::uint8_t {
-  normal,  ///< N(0, init_std^2): matrices and the embedding
-  one      ///< 1: weights of norms
+  normal,      ///< N(0, init_std^2): matrices and the embedding
+  one,         ///< 1: weights of norms
+  log_uniform  ///< log r, r ~ U(low, high) of the slot: biases of gates
 };
 
 /// Where one parameter lies in its unit.
@@ -20,6 +21,7 @@ struct ParameterSlot {
   std::int64_t offset = 0;          ///< first element in the unit
   std::int64_t numel = 0;
   Initial initial = Initial::normal;
+  double low = 0, high = 0;  ///< of Initial::log_uniform
 };
 
 /// A unit is what is gathered and dropped at once: a block, or the embedding with the final norm.
@@ -30,13 +32,16 @@ struct UnitLayout {
   std::string name;  ///< "blocks.0", "root"
   /// Used all through a pass, so kept whole on every rank rather than gathered in turn.
   bool resident = false;
+  /// Kept, computed with and sent in f32, whatever the compute type.
+  bool full_precision = false;
   std::vector<ParameterSlot> slots;
   std::int64_t numel = 0;  ///< elements, gaps between parameters included
 
-  void add(std::string parameter, std::vector<std::int64_t> shape, Initial initial = Initial::normal) {
+  void add(std::string parameter, std::vector<std::int64_t> shape, Initial initial = Initial::normal,
+           double low = 0, double high = 0) {
     std::int64_t count = 1;
     for (const auto size : shape) count *= size;
-    slots.push_back({std::move(parameter), std::move(shape), numel, count, initial});
+    slots.push_back({std::move(parameter), std::move(shape), numel, count, initial, low, high});
     numel += (count + alignment - 1) / alignment * alignment;
   }
 };

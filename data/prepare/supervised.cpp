@@ -117,12 +117,34 @@ Example parse_example(const RawDocument& raw, const Tokenizer& tokenizer, Encode
              : example_of_text(json, tokenizer, encode, where);
 }
 
+/// Positions of an example in a sample: [0, head), then [tail, end).
+struct KeptPositions {
+  KeptPositions(std::size_t tokens, std::size_t length, Cut cut) : end(tokens) {
+    const std::size_t before_last = tokens - 1;
+    if (cut == Cut::middle && before_last >= length) {
+      head = (length - 1) / 2;
+      tail = before_last - (length - 1 - head);
+    } else {
+      head = tail = end = std::min(tokens, length);
+    }
+  }
+  std::size_t size() const { return head + end - tail; }
+  template <typename F>
+  void for_each(F&& f) const {
+    for (std::size_t t = 0; t < head; ++t) f(t);
+    for (std::size_t t = tail; t < end; ++t) f(t);
+  }
+
+  std::size_t head = 0, tail = 0, end;
+};
+
 /// Puts examples into the samples of one split, and these into shards.
 class SampleWriter {
  public:
   SampleWriter(const SupervisedOptions& options, Split split, const SampleShardInfo& shared,
                const fs::path& directory)
       : pack_(options.pack),
+        cut_(options.cut),
         shared_(shared),
         shards_(directory, split, options.shard_samples,
                 [shared](const fs::path& file) { return SampleShardWriter(file, shared); }) {
@@ -132,18 +154,19 @@ class SampleWriter {
   /// False if no position of the example counts within a sample's length.
   bool add(const Example& example) {
     // The last token is no input of its own, but stays as one that predicts nothing, so that examples stand apart.
-    const std::size_t length = std::min<std::size_t>(example.tokens.size(), inputs_.size());
-    const std::size_t predicting = std::min(length, example.tokens.size() - 1);
-    const auto first = example.counts.begin() + 1;
-    if (std::find(first, first + static_cast<std::ptrdiff_t>(predicting), true) ==
-        first + static_cast<std::ptrdiff_t>(predicting)) {
-      return false;
-    }
-    if (at_ > 0 && (!pack_ || at_ + length > inputs_.size())) write_sample();
-    for (std::size_t t = 0; t < length; ++t, ++at_) {
+    const KeptPositions kept(example.tokens.size(), inputs_.size(), cut_);
+    const auto predicts = [&](std::size_t t) {
+      return t + 1 < example.tokens.size() && example.counts[t + 1];
+    };
+    bool counts = false;
+    kept.for_each([&](std::size_t t) { counts = counts || predicts(t); });
+    if (!counts) return false;
+    if (at_ > 0 && (!pack_ || at_ + kept.size() > inputs_.size())) write_sample();
+    kept.for_each([&](std::size_t t) {
       inputs_[at_] = example.tokens[t];
-      if (t < predicting && example.counts[t + 1]) labels_[at_] = example.tokens[t + 1];
-    }
+      if (predicts(t)) labels_[at_] = example.tokens[t + 1];
+      ++at_;
+    });
     return true;
   }
 
@@ -165,6 +188,7 @@ class SampleWriter {
   }
 
   const bool pack_;
+  const Cut cut_;
   const SampleShardInfo shared_;
   ShardSeries<SampleShardWriter> shards_;
   std::vector<std::int32_t> inputs_;
@@ -229,6 +253,7 @@ std::string source_fingerprint(const SupervisedOptions& options, const std::vect
   digest.update(fmt::format("samples\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n", shared.tokenizer, shared.end_of_text,
                             options.length, to_string(options.encode), options.pack,
                             options.validation_fraction, options.shard_samples));
+  if (options.cut != Cut::end) digest.update(fmt::format("cut {}\n", to_string(options.cut)));
   for (const TextFile& file : files) digest.update(file_mark(file) + "\n");
   return "sha256:" + digest.hex();
 }
@@ -245,6 +270,18 @@ Encode parse_encode(std::string_view name) {
   }
   fail("--encode {}: prompts and completions are encoded {} or {}", name, to_string(Encode::together),
        to_string(Encode::apart));
+}
+
+const char* to_string(Cut cut) {
+  return cut == Cut::end ? "end" : "middle";
+}
+
+Cut parse_cut(std::string_view name) {
+  for (const Cut cut : {Cut::end, Cut::middle}) {
+    if (name == to_string(cut)) return cut;
+  }
+  fail("--cut {}: lines that are too long lose their {} or their {}", name, to_string(Cut::end),
+       to_string(Cut::middle));
 }
 
 SupervisedResult prepare_supervised(const SupervisedOptions& options,
@@ -272,7 +309,8 @@ SupervisedResult prepare_supervised(const SupervisedOptions& options,
     if (repair_utf8(raw.bytes) + repair_half_pairs(raw.bytes) > 0 && result.repaired++ == 0)
       result.first_repaired = to_string(raw);
     const Example example = parse_example(raw, tokenizer, options.encode);
-    if (std::ssize(example.tokens) > options.length + 1) ++result.cut;
+    const std::int64_t whole = options.length + (options.cut == Cut::end ? 1 : 0);
+    if (std::ssize(example.tokens) > whole) ++result.cut;
     if (example.tokens.size() > 1) needs.add(example);
     SampleWriter& writer = example.position < options.validation_fraction ? validation : train;
     if (example.tokens.size() < 2 || !writer.add(example)) ++result.left_out;

@@ -202,7 +202,8 @@ class BackwardHead {
 }  // namespace
 
 std::int64_t attention_backward_floats(const AttentionSizes& sizes) {
-  return BackwardHead::scratch_floats(sizes);
+  const std::int64_t of_head = (BackwardHead::scratch_floats(sizes) + 15) / 16 * 16;
+  return of_head + (sizes.sharing() > 1 ? 2 * sizes.tokens * sizes.head_dim : 0);
 }
 
 std::int64_t attention_scratch(const OpShapes& shapes, int threads) {
@@ -212,44 +213,70 @@ std::int64_t attention_scratch(const OpShapes& shapes, int threads) {
 
 namespace {
 
-/// dk and dv of one head from the sums over all queries so far; keys of a packed list are held there divided by ln 2.
-void finish_sums(const operation::AttentionBackward& call, const Pattern& pattern, std::int64_t b,
-                 std::int64_t h) {
-  const std::int64_t keys = call.k.size(1), p = call.k.size(3);
-  const HeadRows dk_sums(call.key_sums.select(2, 0), b, h), dv_sums(call.key_sums.select(2, 1), b, h);
-  const HeadRows dk(call.dk, b, h), dv(call.dv, b, h);
-  for (std::int64_t s = 0; s < keys; ++s) {
-    const bool packed = pattern.window > direct_window || pattern.keeps(s);
-    set_scaled(dk.row(s), dk_sums.row(s), packed ? ln_2 : 1.0f, p);
-    set_scaled(dv.row(s), dv_sums.row(s), 1.0f, p);
+/// dk and dv of a head of keys: set by its first head, added to by the others that share it.
+class KeyGradients {
+ public:
+  KeyGradients(const operation::AttentionBackward& call, std::int64_t b, std::int64_t key_head)
+      : dk_(call.dk, b, key_head), dv_(call.dv, b, key_head), keys_(call.dk.size(1)), p_(call.dk.size(3)) {}
+
+  /// unit(s): dk's, of the key at s.
+  template <typename Unit>
+  void take(const HeadRows& dk, const HeadRows& dv, Unit&& unit) {
+    const auto into = first_ ? set_scaled : add_scaled;
+    for (std::int64_t s = 0; s < keys_; ++s) {
+      into(dk_.row(s), dk.row(s), unit(s), p_);
+      into(dv_.row(s), dv.row(s), 1.0f, p_);
+    }
+    first_ = false;
   }
-}
+
+ private:
+  HeadRows dk_, dv_;
+  std::int64_t keys_, p_;
+  bool first_ = true;
+};
 
 }  // namespace
 
 void CpuOps::compute(const operation::AttentionBackward& call) {
-  const AttentionSizes sizes(call.q, call.first_query);
-  const std::int64_t per_thread = attention_backward_floats(sizes), first = sizes.first;
+  const AttentionSizes sizes(call);
+  const std::int64_t per_thread = attention_backward_floats(sizes), first = sizes.first, p = sizes.head_dim;
   float* memory = scratch(per_thread * threads_, call.name);
-  const bool carried = !call.key_sums.empty();
-  const Tensor dk = carried ? call.key_sums.select(2, 0) : call.dk,
-               dv = carried ? call.key_sums.select(2, 1) : call.dv;
+  const bool carried = !call.key_sums.empty(), shared = sizes.sharing() > 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
-  for (std::int64_t task = 0; task < sizes.batch * sizes.heads; ++task) {
-    const std::int64_t b = task / sizes.heads, h = task % sizes.heads;
-    const Pattern& pattern = pattern_of(call.patterns, h);
-    const HeadTensors tensors{{call.q, b, h, first},
-                              {call.k, b, h},
-                              {call.v, b, h},
-                              {call.out, b, h, first},
-                              {call.dout, b, h, first},
-                              {call.dq, b, h, first},
-                              {dk, b, h},
-                              {dv, b, h},
-                              call.lse.as<float>() + task * sizes.queries(),
-                              carried};
-    BackwardHead(sizes, pattern, tensors, memory + omp_get_thread_num() * per_thread).run();
-    if (carried) finish_sums(call, pattern, b, h);
+  for (std::int64_t task = 0; task < sizes.batch * sizes.key_heads; ++task) {
+    const std::int64_t b = task / sizes.key_heads, hk = task % sizes.key_heads;
+    float* const of_thread = memory + omp_get_thread_num() * per_thread;
+    float* const own = shared ? of_thread + per_thread - 2 * sizes.tokens * p : nullptr;  // [2, T, P]
+    KeyGradients sums(call, b, hk);
+    for (std::int64_t h = hk * sizes.sharing(); h < (hk + 1) * sizes.sharing(); ++h) {
+      const Pattern& pattern = pattern_of(call.patterns, h);
+      const HeadRows dk = carried  ? HeadRows(call.key_sums.select(2, 0), b, h)
+                          : shared ? HeadRows(own, p)
+                                   : HeadRows(call.dk, b, hk);
+      const HeadRows dv = carried  ? HeadRows(call.key_sums.select(2, 1), b, h)
+                          : shared ? HeadRows(own + sizes.tokens * p, p)
+                                   : HeadRows(call.dv, b, hk);
+      const HeadTensors tensors{{call.q, b, sizes.query_head(h), first},
+                                {call.k, b, hk},
+                                {call.v, b, hk},
+                                {call.out, b, h, first},
+                                {call.dout, b, h, first},
+                                {call.dq, b, h, first},
+                                dk,
+                                dv,
+                                call.lse.as<float>() + (b * sizes.heads + h) * sizes.queries(),
+                                carried};
+      BackwardHead(sizes, pattern, tensors, of_thread).run();
+      // Keys of a packed list are held in key_sums divided by ln 2.
+      if (carried) {
+        sums.take(dk, dv, [&](std::int64_t s) {
+          return pattern.window > direct_window || pattern.keeps(s) ? ln_2 : 1.0f;
+        });
+      } else if (shared) {
+        sums.take(dk, dv, [](std::int64_t) { return 1.0f; });
+      }
+    }
   }
 }
 

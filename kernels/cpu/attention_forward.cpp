@@ -170,7 +170,7 @@ std::int64_t attention_forward_floats(const AttentionSizes& sizes) {
 }
 
 void CpuOps::compute(const operation::AttentionForward& call) {
-  const AttentionSizes sizes(call.q, call.first_query);
+  const AttentionSizes sizes(call);
   const std::int64_t per_thread = attention_forward_floats(sizes);
   float* memory = scratch(per_thread * threads_, call.name);
   // Where there are few heads, several tasks share one, each with every parts-th block (late blocks have more
@@ -181,8 +181,9 @@ void CpuOps::compute(const operation::AttentionForward& call) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
   for (std::int64_t task = 0; task < heads * parts; ++task) {
     const std::int64_t b = task / parts / sizes.heads, h = task / parts % sizes.heads;
-    ForwardHead head(sizes, pattern_of(call.patterns, h), {call.q, b, h, sizes.first}, {call.k, b, h},
-                     {call.v, b, h}, {call.out, b, h, sizes.first},
+    const std::int64_t hk = sizes.key_head(h);
+    ForwardHead head(sizes, pattern_of(call.patterns, h), {call.q, b, sizes.query_head(h), sizes.first},
+                     {call.k, b, hk}, {call.v, b, hk}, {call.out, b, h, sizes.first},
                      call.lse.as<float>() + (b * sizes.heads + h) * sizes.queries(),
                      memory + omp_get_thread_num() * per_thread);
     for (std::int64_t block = sizes.first_block() + task % parts; block < sizes.end_block(); block += parts) {

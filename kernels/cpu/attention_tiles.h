@@ -35,6 +35,8 @@ struct HeadRows {
       : data(tensor.as<float>() + b * tensor.stride(0) + h * tensor.stride(2)),
         stride(tensor.stride(1)),
         first(first_position) {}
+  /// Of positions from 0 on, without gaps.
+  HeadRows(float* rows, std::int64_t head_dim) : data(rows), stride(head_dim), first(0) {}
   float* row(std::int64_t t) const { return data + (t - first) * stride; }
 
   float* data;
@@ -46,15 +48,28 @@ struct HeadRows {
 struct AttentionSizes {
   /// Of a whole sequence.
   explicit AttentionSizes(const OpShapes& shapes)
-      : batch(shapes.batch), tokens(shapes.tokens), heads(shapes.heads), head_dim(shapes.head_dim) {}
-  /// q [B, Tq, H, P], the queries from first_query on, of first_query + Tq keys.
-  AttentionSizes(const Tensor& q, std::int64_t first_query)
-      : batch(q.size(0)),
-        tokens(first_query + q.size(1)),
-        first(first_query),
-        heads(q.size(2)),
-        head_dim(q.size(3)) {}
+      : batch(shapes.batch),
+        tokens(shapes.tokens),
+        heads(shapes.heads),
+        query_heads(shapes.heads),
+        key_heads(shapes.shares_keys() ? shapes.key_heads : shapes.heads),
+        head_dim(shapes.head_dim) {}
+  /// Of a call, the queries from first_query on, of first_query + Tq keys.
+  template <typename Call>
+  explicit AttentionSizes(const Call& call)
+      : batch(call.out.size(0)),
+        tokens(call.first_query + call.out.size(1)),
+        first(call.first_query),
+        heads(call.out.size(2)),
+        query_heads(call.q.size(2)),
+        key_heads(call.k.size(2)),
+        head_dim(call.out.size(3)) {}
 
+  /// The heads of q, and of k and v, that head h reads.
+  std::int64_t query_head(std::int64_t h) const { return h % query_heads; }
+  std::int64_t key_head(std::int64_t h) const { return h / sharing(); }
+  /// How many heads read one head of keys.
+  std::int64_t sharing() const { return heads / key_heads; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   std::int64_t padded_dim() const { return padded(head_dim); }
   std::int64_t queries() const { return tokens - first; }
@@ -72,7 +87,7 @@ struct AttentionSizes {
   std::int64_t batch;
   std::int64_t tokens;     ///< T, keys
   std::int64_t first = 0;  ///< position of the first query
-  std::int64_t heads, head_dim;
+  std::int64_t heads, query_heads, key_heads, head_dim;
 };
 
 /// The pattern of head h, of 1 or H patterns.

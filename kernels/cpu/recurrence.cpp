@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/head_rows.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/simd.h"
 
@@ -30,17 +31,6 @@ struct Sizes {
   std::int64_t batch, tokens, heads, head_dim, first;
   std::int64_t heads_per_task, tasks_per_sequence;
 };
-
-/// One head's channels in [B, T, H, P].
-float* at(const Tensor& tensor, std::int64_t b, std::int64_t t, std::int64_t h) {
-  return tensor.as<float>() + b * tensor.stride(0) + t * tensor.stride(1) + h * tensor.stride(2);
-}
-
-/// The k~ or v~ of one head in a carried state [B, 2, H, P].
-enum StatePart { state_k, state_v };
-float* at(const Tensor& state, std::int64_t b, StatePart part, std::int64_t h) {
-  return state.as<float>() + b * state.stride(0) + part * state.stride(1) + h * state.stride(2);
-}
 
 /// Heads [begin, end) of a carried state into a task's [2, heads, P], zeros where there is none.
 void load_state(float* state, const Tensor& from, std::int64_t b, std::int64_t begin, std::int64_t end,
@@ -265,15 +255,10 @@ void backward_heads(const operation::RecurrenceBackward& g, std::int64_t b, std:
   if (gated) store_state(g.dstate_in, state, b, begin, end, p);
 }
 
-/// Floats of scratch of one thread: state [2, H, P], P zeros, in whole cache lines.
-std::int64_t state_floats(std::int64_t heads, std::int64_t head_dim) {
-  return ((2 * heads + 1) * head_dim + 15) / 16 * 16;
-}
-
 /// Calls body(b, first head, end head, state) for every task, over the threads.
 template <typename Body>
 void for_tasks(const Sizes& sizes, int threads, float* scratch, Body&& body) {
-  const std::int64_t state = state_floats(sizes.heads, sizes.head_dim);
+  const std::int64_t state = recurrence_state_floats(sizes.heads, sizes.head_dim);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (std::int64_t task = 0; task < sizes.batch * sizes.tasks_per_sequence; ++task) {
     const std::int64_t begin = task % sizes.tasks_per_sequence * sizes.heads_per_task;
@@ -285,7 +270,7 @@ void for_tasks(const Sizes& sizes, int threads, float* scratch, Body&& body) {
 }  // namespace
 
 std::int64_t recurrence_scratch(const OpShapes& shapes, int threads) {
-  return threads * state_floats(shapes.heads, shapes.head_dim);
+  return threads * recurrence_state_floats(shapes.heads, shapes.head_dim);
 }
 
 void CpuOps::compute(const operation::RopeTable& call) {
@@ -297,7 +282,7 @@ void CpuOps::compute(const operation::RopeTable& call) {
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t i = 0; i < half; ++i) {
       const double frequency = std::pow(base, -static_cast<double>(i) / static_cast<double>(half));
-      const double angle = static_cast<double>(t) * frequency;
+      const double angle = static_cast<double>(t / call.chunk) * frequency;
       out[(2 * t) * half + i] = static_cast<float>(std::cos(angle));
       out[(2 * t + 1) * half + i] = static_cast<float>(std::sin(angle));
     }
@@ -305,18 +290,38 @@ void CpuOps::compute(const operation::RopeTable& call) {
 }
 
 void CpuOps::compute(const operation::RecurrenceForward& call) {
+  if (!call.plain()) {
+    if (call.q) rotate_heads(call.q_rot, call.q, call.rope, call.first_position, threads_);
+    if (call.gated()) {
+      const auto floats = threads_ * recurrence_state_floats(call.f.size(2), call.f.size(3));
+      return recurrence_in_chunks(call, scratch(floats, call.name), threads_);
+    }
+    if (call.k) rotate_heads(call.k_rot, call.k, call.rope, call.first_position, threads_);
+    if (call.v) compute(operation::Copy{call.v_rec, call.v});
+    return;
+  }
   const Sizes sizes(call.q, call.first_position, threads_);
   const auto heads = call.gated() ? forward_heads<true> : forward_heads<false>;
-  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), call.name);
+  float* states = scratch(threads_ * recurrence_state_floats(sizes.heads, sizes.head_dim), call.name);
   for_tasks(sizes, threads_, states, [&](std::int64_t b, std::int64_t begin, std::int64_t end, float* state) {
     heads(call, b, begin, end, sizes, state);
   });
 }
 
 void CpuOps::compute(const operation::RecurrenceBackward& call) {
+  if (!call.plain()) {
+    if (call.dq) rotate_heads_back(call.dq, call.dq_rot, call.rope, call.first_position, threads_);
+    if (call.gated()) {
+      const auto floats = threads_ * recurrence_state_floats(call.f.size(2), call.f.size(3));
+      return recurrence_in_chunks(call, scratch(floats, call.name), threads_);
+    }
+    if (call.dk) rotate_heads_back(call.dk, call.dk_rot, call.rope, call.first_position, threads_);
+    if (call.dv) compute(operation::Copy{call.dv, call.dv_rec});
+    return;
+  }
   const Sizes sizes(call.dq, call.first_position, threads_);
   const auto heads = call.gated() ? backward_heads<true> : backward_heads<false>;
-  float* states = scratch(threads_ * state_floats(sizes.heads, sizes.head_dim), call.name);
+  float* states = scratch(threads_ * recurrence_state_floats(sizes.heads, sizes.head_dim), call.name);
   for_tasks(sizes, threads_, states, [&](std::int64_t b, std::int64_t begin, std::int64_t end, float* state) {
     heads(call, b, begin, end, sizes, state);
   });

@@ -123,13 +123,16 @@ void CudaOps::synchronize() {
 
 std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
   const std::int64_t width = shapes.heads * shapes.head_dim;
-  std::int64_t bytes =
-      std::max({Matmul::workspace_bytes, pattern_attention_scratch(shapes), recurrence_scratch(shapes),
-                norm_scratch(width), embedding_scratch(shapes.batch * shapes.tokens), reduction_scratch()});
+  std::int64_t bytes = std::max({Matmul::workspace_bytes, pattern_attention_scratch(shapes),
+                                 recurrence_scratch(shapes), norm_scratch(width), column_sums_scratch(width),
+                                 embedding_scratch(shapes.batch * shapes.tokens), reduction_scratch()});
   if (compute_ == DType::bf16) {
     const Tensor x = like_a_head_tensor(shapes);
-    bytes = std::max({bytes, dense_attention_->forward_workspace(x, x, x, x),
-                      dense_attention_->backward_workspace(x, x, x, x, x, x, x, x)});
+    OpShapes of_keys = shapes;
+    if (shapes.shares_keys()) of_keys.heads = shapes.key_heads;
+    const Tensor k = like_a_head_tensor(of_keys);
+    bytes = std::max({bytes, dense_attention_->forward_workspace(x, x, k, k),
+                      dense_attention_->backward_workspace(x, k, k, x, x, x, k, k)});
   }
   return bytes;
 }

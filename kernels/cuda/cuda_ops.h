@@ -39,7 +39,8 @@ class CudaOps final : public Ops {
   RATPLUS_OPERATIONS(RATPLUS_DECLARE)
 #undef RATPLUS_DECLARE
 
-  void backward_of_queries(const operation::AttentionBackward& call);
+  void backward_of_queries(const operation::AttentionBackward& call, void* memory);
+  void add_to_key_sums(const operation::AttentionBackward& call);
   /// `bytes` of scratch, 256-byte aligned; std::logic_error if less was lent.
   void* scratch(std::int64_t bytes, const char* op) const;
 
@@ -57,6 +58,7 @@ class CudaOps final : public Ops {
 // Scratch of the operations that need some, in bytes.
 std::int64_t pattern_attention_scratch(const OpShapes& shapes);
 std::int64_t recurrence_scratch(const OpShapes& shapes);
+std::int64_t column_sums_scratch(std::int64_t columns);
 std::int64_t norm_scratch(std::int64_t width);
 std::int64_t embedding_scratch(std::int64_t rows);
 std::int64_t reduction_scratch();

@@ -68,11 +68,12 @@ bool all_aligned(const std::array<Tensor, N>& tensors) {
 }
 
 template <typename Key, std::size_t N>
-Key key_of(const std::array<Tensor, N>& tensors) {
+Key key_of(const std::array<Tensor, N>& tensors, const Tensor& k) {
   Key key{};
   for (std::size_t i = 0; i < 4; ++i) key[i] = tensors[0].size(static_cast<int>(i));
+  key[4] = k.size(2);
   for (std::size_t n = 0; n < N; ++n) {
-    for (std::size_t i = 0; i < 3; ++i) key[4 + 3 * n + i] = tensors[n].stride(static_cast<int>(i));
+    for (std::size_t i = 0; i < 3; ++i) key[5 + 3 * n + i] = tensors[n].stride(static_cast<int>(i));
   }
   return key;
 }
@@ -136,7 +137,7 @@ DenseAttention::~DenseAttention() = default;
 DenseAttention::Plan& DenseAttention::forward_plan(const Tensor& out, const Tensor& q, const Tensor& k,
                                                    const Tensor& v) {
   const std::array<Tensor, 4> tensors{q, k, v, out};
-  auto& plan = plans_[key_of<Key>(tensors)];
+  auto& plan = plans_[key_of<Key>(tensors, k)];
   if (plan) return *plan;
   auto graph = new_graph();
   const auto options = fe::graph::SDPA_attributes()
@@ -159,9 +160,9 @@ DenseAttention::Plan& DenseAttention::forward_plan(const Tensor& out, const Tens
 }
 
 DenseAttention::Plan& DenseAttention::backward_plan(const std::array<Tensor, 8>& tensors) {
-  auto& plan = plans_[key_of<Key>(tensors)];
-  if (plan) return *plan;
   const auto& [dq, dk, dv, dout, out, q, k, v] = tensors;
+  auto& plan = plans_[key_of<Key>(tensors, k)];
+  if (plan) return *plan;
   auto graph = new_graph();
   const auto options = fe::graph::SDPA_backward_attributes()
                            .set_name("attention gradient")

@@ -80,6 +80,17 @@ struct KeyLists {
   unsigned dilated_base = 0;  ///< position of kept key j is j D + this, modulo 2^32, from j = I on
 };
 
+/// The heads of queries and of keys that a head reads, where heads share them: AttentionForward.
+struct HeadMap {
+  HeadMap() = default;
+  HeadMap(const Tensor& out, const Tensor& q, const Tensor& k)
+      : queries(static_cast<int>(q.size(2))), sharing(static_cast<int>(out.size(2) / k.size(2))) {}
+  __host__ __device__ int query(int h) const { return h % queries; }
+  __host__ __device__ int key(int h) const { return h / sharing; }
+
+  int queries = 1, sharing = 1;
+};
+
 /// The heads of one launch, which have equal patterns. A kernel's parameter, hence of fixed size.
 struct HeadGroup {
   static constexpr int most = 512;

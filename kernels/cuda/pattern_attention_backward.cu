@@ -33,6 +33,7 @@ struct Backward {
   float* delta;      ///< the same
   float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
   int heads;         ///< H
+  HeadMap map;
   int first;         ///< position of the first query
   int queries;       ///< Tq
   int p;
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
   const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
   // The last queries have the most keys, and go first.
   const QueryBlock<1> block(lists, last_block - static_cast<int>(blockIdx.x) % blocks, x.first);
-  const HeadRows<bf16> k(x.k, b, h), v(x.v, b, h);
+  const HeadRows<bf16> k(x.k, b, x.map.key(h)), v(x.v, b, x.map.key(h));
   constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
   const std::uint32_t shared = shared_address(memory);
   const auto stage = [&](int tile) { return shared + tile % 2 * (2 * tile_bytes); };
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
   const int first_row = warp_row(), first = block.begin + first_row;
   bf16* staging = memory + 4 * tile_elements<DP> + first_row * pitch<DP>;
 
-  load_rows<DP>(stage(1), HeadRows<bf16>(x.q, b, h), stage(1) + tile_bytes, HeadRows<bf16>(x.dout, b, h), x.p,
+  load_rows<DP>(stage(1), HeadRows<bf16>(x.q, b, x.map.query(h)), stage(1) + tile_bytes, HeadRows<bf16>(x.dout, b, h), x.p,
                 block.own());
   load_rows<DP>(shared + 4 * tile_bytes, HeadRows<bf16>(x.out, b, h), x.p, block.own());
   load_keys(0);
@@ -248,7 +249,7 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
 
   constexpr std::uint32_t tile_bytes = tile_elements<DP> * 2;
   const std::uint32_t shared = shared_address(memory);
-  const HeadRows<bf16> q(x.q, b, h), dout(x.dout, b, h);
+  const HeadRows<bf16> q(x.q, b, x.map.query(h)), dout(x.dout, b, h);
   const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;
   const auto stage = [&](int tile) { return shared + (2 + tile % 2 * 2) * tile_bytes; };
   const auto stage_statistics = [&](int tile) { return 6 * tile_bytes + tile % 2 * (2 * tile_rows * 4); };
@@ -262,7 +263,8 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
     const bool there = t >= x.first && t < block.end;
     copy_async_4(shared + stage_statistics(tile) + threadIdx.x * 4, from + (there ? t : x.first), there);
   };
-  load_rows<DP>(shared, HeadRows<bf16>(x.k, b, h), shared + tile_bytes, HeadRows<bf16>(x.v, b, h), x.p,
+  const int hk = x.map.key(h);
+  load_rows<DP>(shared, HeadRows<bf16>(x.k, b, hk), shared + tile_bytes, HeadRows<bf16>(x.v, b, hk), x.p,
                 block.own());
   load_queries(0);
 
@@ -387,11 +389,12 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
     x.dq = Rows<bf16>(call.dq, first);
     x.dk = Rows<bf16>(call.dk), x.dv = Rows<bf16>(call.dv);
     x.lse = call.lse.as<float>() - first, x.delta = memory.delta - first, x.partials = memory.partials;
-    x.heads = static_cast<int>(call.q.size(2)), x.p = static_cast<int>(p);
+    x.map = HeadMap(call.out, call.q, call.k);
+    x.heads = static_cast<int>(call.out.size(2)), x.p = static_cast<int>(p);
     x.first = static_cast<int>(first), x.queries = static_cast<int>(call.q.size(1));
     x.scale = 1.0f / std::sqrt(static_cast<float>(p));
   }
-  for_each_group(call.patterns, call.q.size(2), t, [&](const HeadGroup& group) {
+  for_each_group(call.patterns, call.out.size(2), t, [&](const HeadGroup& group) {
     if (!fast) return simt_attention_backward(stream, group, call, memory.delta);
     x.group = group;
     x.splits = KeptSplits(group.lists, batch * group.count, x.first);
@@ -404,7 +407,9 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
 
 std::int64_t pattern_attention_scratch(const OpShapes& shapes) {
   const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
-  return (BackwardScratch::padded(queries) + 2 * queries * shapes.head_dim) * 4;
+  // Where heads share keys: dk and dv of each, in the compute type, which has at most 4 bytes.
+  const std::int64_t of_heads = shapes.shares_keys() ? 2 * queries * shapes.head_dim : 0;
+  return (BackwardScratch::padded(queries) + 2 * queries * shapes.head_dim + of_heads) * 4;
 }
 
 }  // namespace ratplus::cuda

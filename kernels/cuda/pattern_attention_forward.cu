@@ -22,6 +22,7 @@ struct Forward {
   Rows<bf16> q, k, v, out;
   float* lse;   ///< [B, H, Tq]
   int heads;    ///< H
+  HeadMap map;
   int first;    ///< position of the first query
   int queries;  ///< Tq
   int p;
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
   const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
   // The last queries have the most keys, and go first.
   const Queries block(lists, last_block - static_cast<int>(blockIdx.x) % blocks, x.first);
-  const HeadRows<bf16> k(x.k, b, h), v(x.v, b, h);
+  const HeadRows<bf16> k(x.k, b, x.map.key(h)), v(x.v, b, x.map.key(h));
   const std::uint32_t shared = shared_address(memory);
   const auto stage = [&](int tile) { return shared + (row_tiles + tile % 2 * 2) * (tile_elements<DP> * 2); };
   const auto load_keys = [&](int tile) {
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
   };
   const int first_row = warp_row<row_tiles>(), first = block.begin + first_row;
 
-  load_rows<DP, row_tiles>(shared, HeadRows<bf16>(x.q, b, h), x.p, block.own());
+  load_rows<DP, row_tiles>(shared, HeadRows<bf16>(x.q, b, x.map.query(h)), x.p, block.own());
   load_keys(0);
   RowRanges<row_tiles> ranges = block.is_window(0) ? block.window_ranges() : block.kept_ranges();
   const std::uint32_t q_rows = shared + first_row * pitch<DP> * 2;
@@ -159,7 +160,8 @@ void launch_forward(cudaStream_t stream, const HeadGroup& group, const operation
   arguments.q = Rows<bf16>(call.q, first), arguments.k = Rows<bf16>(call.k), arguments.v = Rows<bf16>(call.v);
   arguments.out = Rows<bf16>(call.out, first);
   arguments.lse = call.lse.as<float>();
-  arguments.heads = static_cast<int>(call.q.size(2));
+  arguments.heads = static_cast<int>(call.out.size(2));
+  arguments.map = HeadMap(call.out, call.q, call.k);
   arguments.first = static_cast<int>(first);
   arguments.queries = static_cast<int>(queries);
   arguments.p = static_cast<int>(p);
@@ -184,7 +186,7 @@ void pattern_attention_forward(cudaStream_t stream, const operation::AttentionFo
   bool fast = takes(call.q) && takes(call.k) && takes(call.v) && takes(call.out);
   with_padded_dim(call.q.size(3),
                   [&](auto dp) { fast = fast && has_shared_memory(shared_bytes<decltype(dp)::value>); });
-  for_each_group(call.patterns, call.q.size(2), call.k.size(1), [&](const HeadGroup& group) {
+  for_each_group(call.patterns, call.out.size(2), call.k.size(1), [&](const HeadGroup& group) {
     if (fast) {
       launch_forward(stream, group, call);
     } else {

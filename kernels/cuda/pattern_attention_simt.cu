@@ -20,6 +20,7 @@ struct Simt {
   float* lse;    ///< [B, H, Tq], shifted: that of position t at t
   float* delta;  ///< the same
   int heads;     ///< H
+  HeadMap map;
   int first;     ///< position of the first query
   int queries;   ///< Tq
   int p;
@@ -113,8 +114,9 @@ __global__ void __launch_bounds__(threads) forward_kernel(const __grid_constant_
   const Place place(x, x.first, x.queries);
   if (!place.there) return;
   const QueryKeys keys(x.group.lists, place.t);
-  const HeadRows<T> k(x.k, place.b, place.h), v(x.v, place.b, place.h);
-  const Channels<E> q(HeadRows<T>(x.q, place.b, place.h).row(place.t), x.p);
+  const int hk = x.map.key(place.h);
+  const HeadRows<T> k(x.k, place.b, hk), v(x.v, place.b, hk);
+  const Channels<E> q(HeadRows<T>(x.q, place.b, x.map.query(place.h)).row(place.t), x.p);
   float largest = -INFINITY, weight = 0;
   Channels<E> values;
   for (int i = 0; i < keys.count; i += at_once) {
@@ -147,8 +149,9 @@ __global__ void __launch_bounds__(threads) queries_kernel(const __grid_constant_
   const Place place(x, x.first, x.queries);
   if (!place.there) return;
   const QueryKeys keys(x.group.lists, place.t);
-  const HeadRows<T> k(x.k, place.b, place.h), v(x.v, place.b, place.h);
-  const Channels<E> q(HeadRows<T>(x.q, place.b, place.h).row(place.t), x.p);
+  const int hk = x.map.key(place.h);
+  const HeadRows<T> k(x.k, place.b, hk), v(x.v, place.b, hk);
+  const Channels<E> q(HeadRows<T>(x.q, place.b, x.map.query(place.h)).row(place.t), x.p);
   const Channels<E> dout(HeadRows<T>(x.dout, place.b, place.h).row(place.t), x.p);
   const Channels<E> out(HeadRows<T>(x.out, place.b, place.h).row(place.t), x.p);
   const float lse = x.lse[place.statistics + place.t], delta = dout.dot(out);
@@ -174,9 +177,9 @@ __global__ void __launch_bounds__(threads) keys_kernel(const __grid_constant__ S
   const KeyLists& lists = x.group.lists;
   const int s = place.t;
   const int end = lists.keeps(s) ? lists.tokens : min(s + lists.window + 1, lists.tokens);
-  const HeadRows<T> q(x.q, place.b, place.h), dout(x.dout, place.b, place.h);
-  const Channels<E> key(HeadRows<T>(x.k, place.b, place.h).row(s), x.p);
-  const Channels<E> value(HeadRows<T>(x.v, place.b, place.h).row(s), x.p);
+  const HeadRows<T> q(x.q, place.b, x.map.query(place.h)), dout(x.dout, place.b, place.h);
+  const Channels<E> key(HeadRows<T>(x.k, place.b, x.map.key(place.h)).row(s), x.p);
+  const Channels<E> value(HeadRows<T>(x.v, place.b, x.map.key(place.h)).row(s), x.p);
   Channels<E> dk, dv;
   for (int begin = max(s, x.first); begin < end; begin += at_once) {
 #pragma unroll
@@ -201,7 +204,8 @@ Simt<T> arguments(const HeadGroup& group, const Call& call) {
   x.q = Rows<T>(q, call.first_query), x.k = Rows<T>(call.k), x.v = Rows<T>(call.v);
   x.out = Rows<T>(call.out, call.first_query);
   x.lse = call.lse.template as<float>() - call.first_query, x.delta = nullptr;
-  x.heads = static_cast<int>(q.size(2)), x.p = static_cast<int>(q.size(3));
+  x.map = HeadMap(call.out, call.q, call.k);
+  x.heads = static_cast<int>(call.out.size(2)), x.p = static_cast<int>(q.size(3));
   x.first = static_cast<int>(call.first_query), x.queries = static_cast<int>(q.size(1));
   x.scale = 1.0f / std::sqrt(static_cast<float>(x.p));
   x.sequence_heads = q.size(0) * group.count;

@@ -22,6 +22,9 @@ struct ScanMemory {
   int heads, head_dim;
   bool
       whole;  ///< all chunks have all their steps: then the state after the last one is a chunk's, to the bit
+  /// The recurrence restarts with every chunk of the scan: no state crosses from one to the next. Looked at by
+  /// look_back<true> alone.
+  bool restarts = false;
 };
 
 __device__ __forceinline__ void store_release(unsigned* to, unsigned value) {
@@ -100,15 +103,17 @@ class BlockScan {
   }
 
   /// Finds the states before the chunk, and shows those after it.
+  template <bool may_restart = false>
   __device__ __forceinline__ void look_back() {
-    if (threadIdx.x < 32) {
+    const bool alone = may_restart && memory_.restarts;
+    if (!alone && threadIdx.x < 32) {
       const int nearest = wait_for_nearest_state();
       if (threadIdx.x == 0) shared_.nearest = nearest;
     }
     __syncthreads();
     if (works()) {
       const int c = channel(), x = of_v();
-      const float before = state_before(shared_.nearest, c, x);
+      const float before = alone ? 0.0f : state_before(shared_.nearest, c, x);
       shared_.carry[x][c] = before;
       const float after = fmaf(gate_, before, state_);
       if (!last()) map(chunk_)[(3 + x) * channels + c] = after;

@@ -1,6 +1,9 @@
 #include "lib/checkpoint/model_json.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <type_traits>
 
 #include "base/error.h"
@@ -19,11 +22,20 @@ bool known_before(const std::vector<model::MixerConfig>& mixers) {
   return is(model::MixerKind::ratplus) || is(model::MixerKind::gated_attention);
 }
 
-/// A name for all layers, or a list of one a layer.
+/// A mixer's name, or, with sizes, an object of its kind and them.
+Json to_json(const model::MixerConfig& mixer) {
+  const auto sizes = model::sizes_of(mixer.kind);
+  if (sizes.empty()) return model::to_string(mixer.kind);
+  Json json = {{"kind", model::to_string(mixer.kind)}};
+  for (const auto& size : sizes) json[size.name] = mixer.*size.field;
+  return json;
+}
+
+/// One for all layers, or a list of one a layer.
 Json to_json(const std::vector<model::MixerConfig>& mixers) {
-  Json names = Json::array();
-  for (const auto& mixer : mixers) names.push_back(model::to_string(mixer.kind));
-  return mixers.size() == 1 ? names.front() : names;
+  Json list = Json::array();
+  for (const auto& mixer : mixers) list.push_back(to_json(mixer));
+  return mixers.size() == 1 ? list.front() : list;
 }
 
 std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::filesystem::path& file) {
@@ -31,9 +43,15 @@ std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::files
     return {{j.at("recurrence").get<bool>() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
   }
   const auto read = [&](const Json& value) {
-    model::MixerConfig mixer;
-    const auto name = value.get<std::string>();
-    if (model::parse_mixer(name, mixer.kind)) return mixer;
+    model::MixerKind kind{};
+    const auto name = (value.is_object() ? value.at("kind") : value).get<std::string>();
+    if (model::parse_mixer(name, kind)) {
+      auto mixer = model::default_mixer(kind);
+      for (const auto& size : model::sizes_of(kind)) {
+        if (value.is_object()) mixer.*size.field = integer_from_json(value, size.name, file);
+      }
+      return mixer;
+    }
     fail("{}: its model has the mixer \"{}\", which this version does not know", file.string(), name);
   };
   const Json& mixer = j.at("mixer");
@@ -54,7 +72,7 @@ Json to_json(const model::ModelConfig& m) {
       } else {
         json[name] = to_json(field);
       }
-    } else {
+    } else if (std::string_view(name) != "kv_heads" || m.kv_heads != 0) {
       json[name] = field;
     }
   });
@@ -73,6 +91,8 @@ model::ModelConfig model_from_json(const Json& j, const std::filesystem::path& f
   model::ModelConfig m;
   model::for_each_field(m, [&](const char* name, auto& field, const auto&) {
     if constexpr (std::is_same_v<decltype(field), std::int64_t&>) {
+      // Descriptions of before have heads of keys for all.
+      if (std::string_view(name) == "kv_heads" && !j.contains(name)) return;
       field = integer_from_json(j, name, file);
     } else if constexpr (std::is_same_v<decltype(field), std::vector<model::MixerConfig>&>) {
       field = mixers_from_json(j, file);
@@ -92,6 +112,8 @@ void check_model(const model::ModelConfig& m, const std::filesystem::path& file)
   if (!sane || m.width % m.head_dim != 0) {
     fail("{}: its model's sizes are impossible; the file is damaged", file.string());
   }
+  model::check_sizes(m, fmt::format("{}: its mixer", file.string()),
+                     fmt::format("{}: its kv_heads", file.string()));
 }
 
 }  // namespace ratplus::checkpoint

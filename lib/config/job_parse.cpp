@@ -108,6 +108,10 @@ void read_keys(const JobFile& file, JobConfig& job) {
   for_each_key(job, [&](const char* section, const char* key, auto& field, const auto& allowed) {
     if (const Value* value = file.find(fmt::format("{}.{}", section, key))) read(*value, field, allowed);
   });
+  const Value* mixer = file.find("model.mixer");
+  if (mixer != nullptr && repeats(*mixer)) job.model.repeat_mixers();
+  if (job.model.head_dim > 0 && job.model.kv_heads == job.model.heads())
+    job.model.kv_heads = 0;  // one a head
 }
 
 /// A default size would be a guess where the weights that have it are not there.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "lib/config/keys.h"
+#include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
 
 namespace ratplus::config {
@@ -42,20 +43,22 @@ void validate_model(const model::ModelConfig& model, const PlaceOf& place_of) {
 /// A unit travels in one MPI call, which counts elements in int.
 void validate_units(const model::ModelConfig& model, const PlaceOf& place_of) {
   constexpr std::int64_t most = std::numeric_limits<int>::max();
-  model::ModelConfig one_block = model;  // all blocks are alike
-  one_block.layers = 1;
-  const std::vector<parallel::UnitLayout> units = model::unit_layouts(one_block);
+  model::ModelConfig blocks = model;  // one of each mixer
+  blocks.mixers = model.distinct_mixers();
+  blocks.layers = std::ssize(blocks.mixers);
+  const std::vector<parallel::UnitLayout> units = model::unit_layouts(blocks);
   if (units.front().numel > most) {
     fail(
         "{}: model.vocab_size = {} and model.width = {} make an embedding of {} parameters, but MPI moves at "
         "most {} at once; use a smaller vocabulary or width",
         place_of("model.vocab_size"), model.vocab_size, model.width, units.front().numel, most);
   }
-  if (units.back().numel > most) {
+  for (std::size_t u = 1; u < units.size(); ++u) {
+    if (units[u].numel <= most) continue;
     fail(
         "{}: model.width = {} makes blocks of {} parameters, but MPI moves at most {} at once; use a smaller "
         "width and more model.layers",
-        place_of("model.width"), model.width, units.back().numel, most);
+        place_of("model.width"), model.width, units[u].numel, most);
   }
 }
 
@@ -81,6 +84,8 @@ void validate_activations(const JobConfig& job, const PlaceOf& place_of) {
 
 void validate_mixers(const model::ModelConfig& model, const PlaceOf& place_of) {
   const auto count = static_cast<std::int64_t>(model.mixers.size());
+  model::check_sizes(model, fmt::format("{}: model.mixer", place_of("model.mixer")),
+                     fmt::format("{}: model.kv_heads", place_of("model.kv_heads")));
   if (count == 1 || count == model.layers) return;
   fail(
       "{}: model.mixer is a list of {}, and model.layers = {}; give one mixer for all layers, or one a layer",
@@ -89,10 +94,10 @@ void validate_mixers(const model::ModelConfig& model, const PlaceOf& place_of) {
 
 void validate_patterns(const JobConfig& job, const PlaceOf& place_of) {
   const auto check = [&](const model::PatternPlan& plan, std::string_view key, const std::string& path) {
-    plan.validate(job.model.layers, job.model.heads(), fmt::format("{}: {}", place_of(key), path));
+    model::check_pattern(plan, job.model, fmt::format("{}: {}", place_of(key), path));
   };
   check(job.job.pattern, "job.pattern", "job.pattern");
-  check(job.job.joint_pattern, "job.joint_pattern", "job.joint_pattern");
+  if (job.job.recipe == Recipe::joint) check(job.job.joint_pattern, "job.joint_pattern", "job.joint_pattern");
 
   const auto& plans = job.log.validation_patterns;
   for (std::size_t i = 0; i < plans.size(); ++i) {
@@ -177,9 +182,9 @@ void require_sequence(const JobConfig& job, const std::string& directory, std::i
 
 void validate_job(const JobConfig& job, const PlaceOf& place_of) {
   validate_model(job.model, place_of);
+  validate_mixers(job.model, place_of);
   validate_units(job.model, place_of);
   validate_activations(job, place_of);
-  validate_mixers(job.model, place_of);
   validate_patterns(job, place_of);
   validate_schedule(job.schedule, place_of);
   validate_length(job, place_of);

@@ -1,3 +1,4 @@
+#include "lib/model/mixers.h"
 #include "lib/evaluation/evaluation.h"
 
 #include <algorithm>
@@ -60,7 +61,7 @@ Evaluation resolve(const Request& request, const std::filesystem::path& path) {
   for (const auto& text : request.patterns) e.patterns.push_back(config::parse_plan(text, "--pattern"));
   if (e.patterns.empty()) e.patterns.push_back(e.job.job.pattern);
   for (const auto& pattern : e.patterns)
-    pattern.validate(e.info().model.layers, e.info().model.heads(), "--pattern");
+    model::check_pattern(pattern, e.info().model, "--pattern");
   return e;
 }
 

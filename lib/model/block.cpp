@@ -57,18 +57,30 @@ std::size_t Block::kind_of(std::int64_t layer) const {
   return static_cast<std::size_t>(kind - kinds_.begin());
 }
 
-void Block::forward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights, Tensor x,
-                    Tensor delta, HeadPatterns patterns, Workspace& work) {
-  const auto kind = kind_of(layer);
+/// A mixer's parameters, with the bias of its gate.
+template <typename P>
+P Block::bind_mixer(std::int64_t layer, const parallel::UnitLayout& unit, const Tensor& weights,
+                    std::size_t& next, const Gates& gates, const Tensor& gate_values) const {
+  const LayerConfig& here = kinds_[kind_of(layer)];
+  P parameters = bind<P>(unit, weights, next, here);
+  if constexpr (has_gate_bias<P>) {
+    *P::gate_bias_of(parameters, here).tensor = gate_bias_of(config_, layer, *gates.unit, gate_values);
+  }
+  return parameters;
+}
+
+void Block::forward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
+                    const Gates& gates, Tensor x, Tensor delta, HeadPatterns patterns, Workspace& work) {
   std::visit(
       [&]<typename M>(M& mixer) {
         std::size_t next = 0;
-        mixer.forward(ops, bind<typename M::Parameters>(unit, weights, next, kinds_[kind]), x, delta,
-                      patterns, work);
+        mixer.forward(ops,
+                      bind_mixer<typename M::Parameters>(layer, unit, weights, next, gates, gates.weights), x,
+                      delta, patterns, work);
         feed_forward_.forward(ops, bind<FeedForward::Parameters>(unit, weights, next, config_),
                               mixer.stream(), work);
       },
-      mixers_[kind]);
+      mixers_[kind_of(layer)]);
 }
 
 void Block::keep_input_in(Tensor input) {
@@ -78,35 +90,36 @@ void Block::keep_input_in(Tensor input) {
 }
 
 void Block::recompute(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
-                      HeadPatterns patterns, Workspace& work) {
-  const auto kind = kind_of(layer);
+                      const Gates& gates, HeadPatterns patterns, Workspace& work) {
   std::visit(
       [&]<typename M>(M& mixer) {
         std::size_t next = 0;
-        mixer.forward(ops, bind<typename M::Parameters>(unit, weights, next, kinds_[kind]), mixer.stream(),
-                      {}, patterns, work);
+        mixer.forward(ops,
+                      bind_mixer<typename M::Parameters>(layer, unit, weights, next, gates, gates.weights),
+                      mixer.stream(), {}, patterns, work);
         feed_forward_.activate(ops, bind<FeedForward::Parameters>(unit, weights, next, config_),
                                mixer.stream(), work);
       },
-      mixers_[kind]);
+      mixers_[kind_of(layer)]);
 }
 
 void Block::backward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
-                     const parallel::ParameterStore::Gradient& gradient, HeadPatterns patterns,
-                     Workspace& work) {
-  const auto kind = kind_of(layer);
+                     const Gates& gates, const parallel::ParameterStore::Gradient& gradient,
+                     HeadPatterns patterns, Workspace& work) {
   std::visit(
       [&]<typename M>(M& mixer) {
         std::size_t next = 0;
-        const auto mixer_weights = bind<typename M::Parameters>(unit, weights, next, kinds_[kind]);
+        const auto mixer_weights =
+            bind_mixer<typename M::Parameters>(layer, unit, weights, next, gates, gates.weights);
         const auto feed_forward_weights = bind<FeedForward::Parameters>(unit, weights, next, config_);
         next = 0;
-        const auto mixer_gradient = bind<typename M::Parameters>(unit, gradient.flat, next, kinds_[kind]);
+        const auto mixer_gradient =
+            bind_mixer<typename M::Parameters>(layer, unit, gradient.flat, next, gates, gates.gradient.flat);
         const auto feed_forward_gradient = bind<FeedForward::Parameters>(unit, gradient.flat, next, config_);
         feed_forward_.backward(ops, feed_forward_weights, feed_forward_gradient, gradient.fresh, work);
         mixer.backward(ops, mixer_weights, mixer_gradient, gradient.fresh, patterns, work);
       },
-      mixers_[kind]);
+      mixers_[kind_of(layer)]);
 }
 
 }  // namespace ratplus::model

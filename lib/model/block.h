@@ -9,6 +9,13 @@
 
 namespace ratplus::model {
 
+/// The weights of all gates' biases, and their gradient, to which layers add: flat f32; empty where the model has none.
+struct Gates {
+  const parallel::UnitLayout* unit = nullptr;
+  Tensor weights = {};
+  parallel::ParameterStore::Gradient gradient = {};
+};
+
 /// The activations of a layer, or of all layers in turn.
 class Block {
  public:
@@ -22,22 +29,26 @@ class Block {
   static std::int64_t wide_columns(const ModelConfig& config, const MixerConfig& mixer);
 
   /// x + delta is the stream before (delta may be empty); after, it is stream() + work.delta.
-  void forward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights, Tensor x,
-               Tensor delta, HeadPatterns patterns, Workspace& work);
+  void forward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
+               const Gates& gates, Tensor x, Tensor delta, HeadPatterns patterns, Workspace& work);
   /// work.dstream and dlayer: the gradient after the block on entry, before it on return.
   void backward(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
-                const parallel::ParameterStore::Gradient& gradient, HeadPatterns patterns, Workspace& work);
+                const Gates& gates, const parallel::ParameterStore::Gradient& gradient, HeadPatterns patterns,
+                Workspace& work);
 
   /// Where Recompute is block: the block's input lies in `input` from now on, f32 [N, d], and recompute() makes
   /// again from it what a backward needs.
   void keep_input_in(Tensor input);
   void recompute(Ops& ops, std::int64_t layer, const parallel::UnitLayout& unit, Tensor weights,
-                 HeadPatterns patterns, Workspace& work);
+                 const Gates& gates, HeadPatterns patterns, Workspace& work);
 
   Tensor stream() const { return feed_forward_.stream(); }
 
  private:
   std::size_t kind_of(std::int64_t layer) const;
+  template <typename P>
+  P bind_mixer(std::int64_t layer, const parallel::UnitLayout& unit, const Tensor& weights, std::size_t& next,
+               const Gates& gates, const Tensor& gate_values) const;
 
   ModelConfig config_;
   std::vector<LayerConfig> kinds_;

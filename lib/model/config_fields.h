@@ -23,6 +23,7 @@ void for_each_member(Visit&& visit) {
   visit("layers", &ModelConfig::layers, IntegerRange{1, 10'000}, FieldUse::weights);
   visit("width", &ModelConfig::width, IntegerRange{2, 1'000'000}, FieldUse::weights);
   visit("head_dim", &ModelConfig::head_dim, IntegerRange{2, 1'000'000}, FieldUse::weights);
+  visit("kv_heads", &ModelConfig::kv_heads, IntegerRange{0, 1'000'000}, FieldUse::weights);
   visit("vocab_size", &ModelConfig::vocab_size, IntegerRange{2, int_max}, FieldUse::weights);
   visit("mixer", &ModelConfig::mixers, Any{}, FieldUse::weights);
   visit("rope_base", &ModelConfig::rope_base, positive_range, FieldUse::weights);

@@ -1,6 +1,7 @@
 #include "lib/model/gated_attention.h"
 
 #include "lib/model/linear.h"
+#include "lib/model/operations.h"
 
 namespace ratplus::model {
 
@@ -9,52 +10,31 @@ GatedAttention<recurrence>::GatedAttention(Arena& arena, DType compute, const La
                                            const PassShapes& shapes, const Workspace& work)
     : config_(config.model), shapes_(shapes) {
   const auto rows = shapes.rows();
-  const auto d = config_.width;
-  const auto keep = [&](const Tensor& shared) {
-    return shared ? shared : arena.allocate(compute, {rows, d});
+  const auto d = config_.width, of_keys = config_.key_width();
+  part_o_ = {0, d}, part_q_ = {d, d}, part_k_ = {2 * d, of_keys}, part_v_ = {part_k_.end(), of_keys};
+  if (recurrence) part_f_ = {part_v_.end(), of_keys};
+  const auto keep = [&](const Tensor& shared, std::int64_t columns) {
+    return shared ? Workspace::narrowed(shared, columns) : arena.allocate(compute, {rows, columns});
   };
-  const auto as_heads = [&](const Tensor& x) {
-    return x.view({shapes.batch, shapes.tokens, config_.heads(), config_.head_dim});
-  };
+  const auto as_heads = [&](const Tensor& x) { return model::as_heads(x, shapes, config_.head_dim); };
   arena.category("activations");
   // Where only blocks' inputs are kept, the model has a place for each (keep_stream_in).
   if (shapes.recompute != Recompute::block) saved_.stream = arena.allocate(DType::f32, {rows, d});
   saved_.rstd = arena.allocate(DType::f32, {rows});
-  saved_.u = keep(work.u);
-  saved_.projection = arena.allocate(compute, {rows, projections * d});
-  saved_.q = as_heads(keep(work.q));
-  saved_.k = as_heads(keep(work.k));
-  saved_.v = as_heads(keep(work.v));
+  saved_.u = keep(work.u, d);
+  saved_.projection = arena.allocate(compute, {rows, wide_columns(config)});
+  saved_.q = as_heads(keep(work.q, d));
+  saved_.k = as_heads(keep(work.k, of_keys));
+  saved_.v = as_heads(keep(work.v, of_keys));
   saved_.a = as_heads(arena.allocate(compute, {rows, d}));
   saved_.lse = arena.allocate(DType::f32, {shapes.batch, config_.heads(), shapes.tokens});
-  saved_.z = keep(work.z);
+  saved_.z = keep(work.z, d);
 }
 
 template <bool recurrence>
 double GatedAttention<recurrence>::operations(const LayerConfig& c, HeadPatterns patterns,
                                               std::int64_t sequences, std::int64_t tokens) {
-  constexpr double each =
-      operation::AttentionForward::operations_a_pair + operation::AttentionBackward::needed_a_pair;
-  const double heads_each = static_cast<double>(c.model.heads()) / static_cast<double>(patterns.size());
-  double operations = 0;
-  for (const auto& pattern : patterns) {
-    operations += each * heads_each * static_cast<double>(c.model.head_dim * sequences) *
-                  attended_pairs(pattern, tokens);
-  }
-  return operations;
-}
-
-/// A part of a projection [N, 5d]: [N, d], strided.
-template <bool recurrence>
-Tensor GatedAttention<recurrence>::rows_of(const Tensor& projection, Part part) const {
-  return projection.slice(1, part * config_.width, (part + 1) * config_.width);
-}
-
-/// A part of a projection [N, 5d] by heads: [B, T, H, P], strided.
-template <bool recurrence>
-Tensor GatedAttention<recurrence>::heads_of(const Tensor& projection, Part part) const {
-  return projection.view({shapes_.batch, shapes_.tokens, projections, config_.heads(), config_.head_dim})
-      .select(2, part);
+  return attention_operations(c.model, patterns, sequences, tokens);
 }
 
 /// stream = x + delta and its norm. A block that is computed again starts from the stream itself.
@@ -75,17 +55,17 @@ void GatedAttention<recurrence>::recur_and_rotate(Ops& ops, const Workspace& wor
   ops.recurrence_rope_forward({.q_rot = saved_.q,
                                .k_rot = saved_.k,
                                .v_rec = saved_.v,
-                               .q = heads_of(saved_.projection, part_q),
-                               .k = heads_of(saved_.projection, part_k),
-                               .v = heads_of(saved_.projection, part_v),
-                               .f = recurrence ? heads_of(saved_.projection, part_f) : Tensor(),
+                               .q = heads_of(saved_.projection, part_q_),
+                               .k = heads_of(saved_.projection, part_k_),
+                               .v = heads_of(saved_.projection, part_v_),
+                               .f = recurrence ? heads_of(saved_.projection, part_f_) : Tensor(),
                                .rope = work.rope});
 }
 
 template <bool recurrence>
 void GatedAttention<recurrence>::gate(Ops& ops) {
   ops.output_gate_forward(saved_.z, saved_.a.view({shapes_.rows(), config_.width}),
-                          rows_of(saved_.projection, part_o));
+                          part_o_.rows_of(saved_.projection));
 }
 
 template <bool recurrence>
@@ -110,10 +90,10 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
   if (fresh) ops.fill(grad.input_norm, 0);
   const auto rows = shapes_.rows();
   const auto d = config_.width;
-  const auto as_heads = [&](const Tensor& x) {
-    return x.view({shapes_.batch, shapes_.tokens, config_.heads(), config_.head_dim});
-  };
-  const auto wide = work.wide_rows(projections * d);
+  const auto as_heads = [&](const Tensor& x) { return model::as_heads(x, shapes_, config_.head_dim); };
+  const auto wide = work.wide_rows(saved_.projection.size(1));
+  const auto dk = as_heads(Workspace::narrowed(work.dk, config_.key_width()));
+  const auto dv = as_heads(Workspace::narrowed(work.dv, config_.key_width()));
   if (shapes_.recompute == Recompute::cheap) {
     normalize(ops, w, saved_.stream, {});
     recur_and_rotate(ops, work);
@@ -121,11 +101,11 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
   }
   linear::weight_gradient(ops, grad.out_proj, work.dlayer, saved_.z, fresh);
   linear::input_gradient(ops, work.dz, work.dlayer, w.out_proj);
-  ops.output_gate_backward(work.dz, rows_of(wide, part_o), work.dz, saved_.a.view({rows, d}),
-                           rows_of(saved_.projection, part_o));
+  ops.output_gate_backward(work.dz, part_o_.rows_of(wide), work.dz, saved_.a.view({rows, d}),
+                           part_o_.rows_of(saved_.projection));
   ops.attention_backward({.dq = as_heads(work.dq),
-                          .dk = as_heads(work.dk),
-                          .dv = as_heads(work.dv),
+                          .dk = dk,
+                          .dv = dv,
                           .dout = as_heads(work.dz),
                           .out = saved_.a,
                           .lse = saved_.lse,
@@ -133,16 +113,16 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
                           .k = saved_.k,
                           .v = saved_.v,
                           .patterns = patterns});
-  ops.recurrence_rope_backward({.dq = heads_of(wide, part_q),
-                                .dk = heads_of(wide, part_k),
-                                .dv = heads_of(wide, part_v),
-                                .df = recurrence ? heads_of(wide, part_f) : Tensor(),
+  ops.recurrence_rope_backward({.dq = heads_of(wide, part_q_),
+                                .dk = heads_of(wide, part_k_),
+                                .dv = heads_of(wide, part_v_),
+                                .df = recurrence ? heads_of(wide, part_f_) : Tensor(),
                                 .dq_rot = as_heads(work.dq),
-                                .dk_rot = as_heads(work.dk),
-                                .dv_rec = as_heads(work.dv),
-                                .k = heads_of(saved_.projection, part_k),
-                                .v = heads_of(saved_.projection, part_v),
-                                .f = recurrence ? heads_of(saved_.projection, part_f) : Tensor(),
+                                .dk_rot = dk,
+                                .dv_rec = dv,
+                                .k = heads_of(saved_.projection, part_k_),
+                                .v = heads_of(saved_.projection, part_v_),
+                                .f = recurrence ? heads_of(saved_.projection, part_f_) : Tensor(),
                                 .k_rot = saved_.k,
                                 .v_rec = saved_.v,
                                 .rope = work.rope});

@@ -2,9 +2,12 @@
 // docs/model.md, section 4) or over plain ones (its baseline: section 8).
 #pragma once
 
+#include <optional>
+
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "lib/model/parameters.h"
+#include "lib/model/projection.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -19,19 +22,19 @@ class GatedAttention {
   static constexpr MixerKind kind = recurrence ? MixerKind::ratplus : MixerKind::gated_attention;
   static constexpr const char* name = recurrence ? "ratplus" : "gated_attention";
   static constexpr const char* title = recurrence ? "RAT+" : "gated attention";
-  /// Parts of in_proj: o, q, k, v, and f with recurrence.
-  static constexpr std::int64_t projections = recurrence ? 5 : 4;
+  static constexpr bool shares_keys = true;  ///< model.kv_heads
+  static std::vector<MixerSize> sizes() { return {}; }
 
   struct Parameters {
     Tensor input_norm;  ///< [d]
-    Tensor in_proj;     ///< [5d, d]: rows of o, q, k, v, f; [4d, d] without recurrence
+    Tensor in_proj;     ///< [2d + 3 Hk P, d]: rows of o, q, k, v, f; [2d + 2 Hk P, d] without recurrence
     Tensor out_proj;    ///< [d, d]
 
     template <typename F>
     static void for_each(Parameters& p, const LayerConfig& c, F f) {
       const auto d = c.model.width;
       f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
-      f("in_proj.weight", p.in_proj, Shape{projections * d, d}, parallel::Initial::normal);
+      f("in_proj.weight", p.in_proj, Shape{wide_columns(c), d}, parallel::Initial::normal);
       f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
     }
   };
@@ -39,8 +42,12 @@ class GatedAttention {
   GatedAttention(Arena& arena, DType compute, const LayerConfig& config, const PassShapes& shapes,
                  const Workspace& work);
 
-  /// Columns of Workspace::wide that the backward needs.
-  static std::int64_t wide_columns(const LayerConfig& c) { return projections * c.model.width; }
+  /// The mixer's own pattern; empty: the job's.
+  static std::optional<Pattern> own_pattern(const MixerConfig&) { return std::nullopt; }
+  /// Columns of Workspace::wide that the backward needs: rows of in_proj.
+  static std::int64_t wide_columns(const LayerConfig& c) {
+    return 2 * c.model.width + (recurrence ? 3 : 2) * c.model.key_width();
+  }
   /// Operations that the mathematics of forward and backward needs beside the products of the parameters, of `sequences`
   /// of `tokens`: those of attention, 12 P an attended pair and head.
   static double operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
@@ -60,10 +67,9 @@ class GatedAttention {
   void keep_stream_in(Tensor stream) { saved_.stream = stream; }
 
  private:
-  /// The parts of a projection, in order.
-  enum Part : std::int64_t { part_o, part_q, part_k, part_v, part_f };
-  Tensor rows_of(const Tensor& projection, Part part) const;
-  Tensor heads_of(const Tensor& projection, Part part) const;
+  Tensor heads_of(const Tensor& projection, const ProjectionPart& part) const {
+    return part.heads_of(projection, shapes_, config_.head_dim);
+  }
   void normalize(Ops& ops, const Parameters& w, Tensor x, Tensor delta);
   void recur_and_rotate(Ops& ops, const Workspace& work);
   void gate(Ops& ops);
@@ -73,8 +79,8 @@ class GatedAttention {
     Tensor stream;      // f32 [N, d]
     Tensor rstd;        // f32 [N]
     Tensor u;           // [N, d]
-    Tensor projection;  // [N, 5d]
-    Tensor q, k, v;     // [B, T, H, P]: q', k', v~
+    Tensor projection;  // [N, rows of in_proj]
+    Tensor q, k, v;     // [B, T, H, P] and, of k and v, [B, T, Hk, P]: q', k', v~
     Tensor a;           // [B, T, H, P]
     Tensor lse;         // f32 [B, H, T]
     Tensor z;           // [N, d]: a sigmoid(o)
@@ -83,6 +89,7 @@ class GatedAttention {
 
   ModelConfig config_;  // of the model: all sizes are its own
   PassShapes shapes_;
+  ProjectionPart part_o_, part_q_, part_k_, part_v_, part_f_;
   Saved saved_;
 };
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/error.h"
+
 namespace ratplus::model {
 
 std::vector<MixerConfig> ModelConfig::distinct_mixers() const {
@@ -16,8 +18,85 @@ std::vector<MixerConfig> ModelConfig::distinct_mixers() const {
   return distinct;
 }
 
+void ModelConfig::repeat_mixers() {
+  std::vector<MixerConfig> all;
+  for (std::int64_t layer = 0; layer < layers; ++layer) all.push_back(mixer(layer));
+  mixers = std::move(all);
+  if (distinct_mixers().size() == 1) mixers.resize(1);
+}
+
 const char* to_string(MixerKind kind) {
   return with_mixer(kind, []<typename M>(std::type_identity<M>) { return M::name; });
+}
+
+std::vector<MixerSize> sizes_of(MixerKind kind) {
+  return with_mixer(kind, []<typename M>(std::type_identity<M>) { return M::sizes(); });
+}
+
+MixerConfig default_mixer(MixerKind kind) {
+  MixerConfig mixer{.kind = kind};
+  for (const auto& size : sizes_of(kind)) mixer.*size.field = size.value;
+  return mixer;
+}
+
+std::optional<Pattern> own_pattern(const MixerConfig& mixer) {
+  return with_mixer(mixer.kind, [&]<typename M>(std::type_identity<M>) { return M::own_pattern(mixer); });
+}
+
+void check_sizes(const ModelConfig& model, const std::string& mixer_where, const std::string& kv_where) {
+  const auto heads = model.heads();
+  const auto divisors = [&] {
+    std::vector<std::int64_t> found;
+    for (std::int64_t n = 1; n <= heads; ++n) {
+      if (heads % n == 0) found.push_back(n);
+    }
+    return fmt::format("{}", fmt::join(found, ", "));
+  };
+  for (const auto& mixer : model.distinct_mixers()) {
+    const char* name = to_string(mixer.kind);
+    for (const auto& size : sizes_of(mixer.kind)) {
+      if (mixer.*size.field >= size.least) continue;
+      fail("{} = \"{}\": {} = {} is less than {}{}", mixer_where, name, size.name, mixer.*size.field,
+           size.least,
+           mixer.kind == MixerKind::rat && size.field == &MixerConfig::chunk
+               ? "; chunks of one token are attention: use the mixer \"attention\", or longer chunks"
+               : "; use at least that");
+    }
+    if (mixer.kind == MixerKind::rat && heads % mixer.groups != 0) {
+      fail("{} = \"{}\": groups = {} does not divide the model's {} heads; use one of {}", mixer_where, name,
+           mixer.groups, heads, divisors());
+    }
+    const bool shares =
+        with_mixer(mixer.kind, []<typename M>(std::type_identity<M>) { return M::shares_keys; });
+    if (model.kv_heads != 0 && !shares) {
+      fail("{} = {}: the mixer \"{}\" has no heads of keys to share; leave model.kv_heads out", kv_where,
+           model.kv_heads, name);
+    }
+  }
+  if (model.kv_heads != 0 && heads % model.kv_heads != 0) {
+    fail("{} = {} does not divide the model's {} heads; use one of {}, or 0 for one a head", kv_where,
+         model.kv_heads, heads, divisors());
+  }
+}
+
+void check_pattern(const PatternPlan& plan, const ModelConfig& model, const std::string& where) {
+  plan.validate(model.layers, model.heads(), where);
+  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
+    const auto& mixer = model.mixer(layer);
+    if (!own_pattern(mixer) || std::ranges::all_of(plan.layer(layer), &Pattern::dense)) continue;
+    fail("{} is {}, but layer {} holds {}, which takes no pattern; leave it out{}", where,
+         to_string(plan.layer(layer).front()), layer, describe(mixer),
+         model.mixers.size() == 1 ? "" : ", or give a list of one a layer, dense for such layers");
+  }
+}
+
+std::string describe(const MixerConfig& mixer) {
+  const std::string title =
+      with_mixer(mixer.kind, []<typename M>(std::type_identity<M>) { return M::title; });
+  std::vector<std::string> sizes;
+  for (const auto& size : sizes_of(mixer.kind))
+    sizes.push_back(fmt::format("{} {}", size.name, mixer.*size.field));
+  return sizes.empty() ? title : fmt::format("{} ({})", title, fmt::join(sizes, ", "));
 }
 
 bool parse_mixer(std::string_view name, MixerKind& kind) {
@@ -31,14 +110,11 @@ bool parse_mixer(std::string_view name, MixerKind& kind) {
 }
 
 std::string describe_mixers(const ModelConfig& config) {
-  const auto title = [](const MixerConfig& mixer) {
-    return with_mixer(mixer.kind, []<typename M>(std::type_identity<M>) { return M::title; });
-  };
   const auto distinct = config.distinct_mixers();
-  if (distinct.size() == 1) return title(distinct.front());
+  if (distinct.size() == 1) return describe(distinct.front());
   std::vector<std::string> parts;
   for (const auto& mixer : distinct) {
-    parts.push_back(fmt::format("{} x {}", std::ranges::count(config.mixers, mixer), title(mixer)));
+    parts.push_back(fmt::format("{} x {}", std::ranges::count(config.mixers, mixer), describe(mixer)));
   }
   return fmt::format("{}", fmt::join(parts, ", "));
 }

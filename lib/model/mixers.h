@@ -2,18 +2,25 @@
 // (gated_attention.h shows the form), a MixerKind, and an entry in Mixer below.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "base/error.h"
+#include "lib/model/attention.h"
 #include "lib/model/gated_attention.h"
+#include "lib/model/pattern_plan.h"
+#include "lib/model/rat.h"
+#include "lib/model/rnn.h"
 
 namespace ratplus::model {
 
-using Mixer = std::variant<RatPlusMixer, GatedAttentionMixer>;
+using Mixer =
+    std::variant<RatPlusMixer, GatedAttentionMixer, AttentionMixer, LocalAttentionMixer, RatMixer, RnnMixer>;
 
 /// Calls f(std::type_identity<M>{}) with the class M of a kind; returns what f returns.
 template <typename F>
@@ -44,6 +51,20 @@ void for_each_mixer(F&& f) {
 
 /// "ratplus": the name in job files and checkpoints.
 const char* to_string(MixerKind kind);
+/// The sizes that a kind has.
+std::vector<MixerSize> sizes_of(MixerKind kind);
+/// A mixer with the sizes that its kind has where none are given.
+MixerConfig default_mixer(MixerKind kind);
+/// The mixer's own pattern; empty where it takes the job's.
+std::optional<Pattern> own_pattern(const MixerConfig& mixer);
+/// "RAT+", "RAT (chunk 16, groups 2)".
+std::string describe(const MixerConfig& mixer);
+/// Throws Error unless the sizes of the mixers, and kv_heads, fit the model's heads. It begins with the place of
+/// model.mixer or of model.kv_heads ("job.toml:3: model.mixer").
+void check_sizes(const ModelConfig& model, const std::string& mixer_where, const std::string& kv_where);
+/// Throws Error, beginning with `where`, unless the plan fits the model: its layers and heads, and dense where a layer's
+/// mixer takes no pattern.
+void check_pattern(const PatternPlan& plan, const ModelConfig& model, const std::string& where);
 /// The kind of this name; false where there is none.
 bool parse_mixer(std::string_view name, MixerKind& kind);
 /// "RAT+", "6 x RAT+, 6 x gated attention": the mixers of a model, for tables and logs.

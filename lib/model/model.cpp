@@ -64,6 +64,7 @@ Model::Model(const ModelConfig& config, const PassShapes& shapes, parallel::Use 
 
 void Model::prepare() {
   ops_.rope_table(work_.rope, config_.rope_base);
+  for (const auto& rope : work_.chunk_ropes) ops_.rope_table(rope.table, config_.rope_base, rope.chunk);
 }
 
 Block& Model::block(std::int64_t layer) {
@@ -100,6 +101,10 @@ void Model::prefetch(std::int64_t layer, int direction) {
 /// Embedding and all blocks; returns x of the stream x + work_.delta.
 Tensor Model::run_blocks(const PatternPlan& plan) {
   prefetch(0, +1);
+  if (has_gates(config_)) {
+    gates_.unit = &store_.units()[gates_unit()];
+    gates_.weights = store_.weights(gates_unit());
+  }
   ops_.embedding_forward(embedded_, inputs_, root_weights().embedding);
   Tensor x = embedded_;
   Tensor delta;  // the first layer has nothing to add
@@ -108,7 +113,7 @@ Tensor Model::run_blocks(const PatternPlan& plan) {
     const auto weights = store_.weights(unit);
     prefetch(layer + 1, +1);
     Block& here = block(layer);
-    here.forward(ops_, layer, store_.units()[unit], weights, x, delta, plan.layer(layer), work_);
+    here.forward(ops_, layer, store_.units()[unit], weights, gates_, x, delta, plan.layer(layer), work_);
     store_.release(unit);
     x = here.stream();
     delta = work_.delta;
@@ -123,10 +128,10 @@ void Model::back_through_blocks(const PatternPlan& plan) {
     prefetch(layer - 1, -1);
     Block& here = block(layer);
     if (shapes_.recompute == Recompute::block) {
-      here.recompute(ops_, layer, store_.units()[unit], weights, plan.layer(layer), work_);
+      here.recompute(ops_, layer, store_.units()[unit], weights, gates_, plan.layer(layer), work_);
     }
-    here.backward(ops_, layer, store_.units()[unit], weights, store_.gradient(unit), plan.layer(layer),
-                  work_);
+    here.backward(ops_, layer, store_.units()[unit], weights, gates_, store_.gradient(unit),
+                  plan.layer(layer), work_);
     store_.release(unit);
     store_.gradient_ready(unit);
   }
@@ -153,10 +158,16 @@ void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<con
   const auto room = store_.gradient(root_unit);
   const auto gradient = bind<RootParameters>(store_.units()[root_unit], room.flat, next, config_);
   head_.forward_backward(ops_, weights, gradient, room.fresh, x, labels_, scale, loss_, work_);
+  if (has_gates(config_)) {
+    gates_.gradient = store_.gradient(gates_unit());
+    if (gates_.gradient.fresh)
+      ops_.fill(gates_.gradient.flat, 0);  // its layers add, whenever theirs is fresh
+  }
   back_through_blocks(plan);
   ops_.embedding_backward(gradient.embedding, work_.dstream, inputs_);
   store_.release(root_unit);
   store_.gradient_ready(root_unit);
+  if (has_gates(config_)) store_.gradient_ready(gates_unit());
 }
 
 double Model::take_loss() {

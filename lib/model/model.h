@@ -40,6 +40,7 @@ class Model {
 
  private:
   RootParameters root_weights();
+  std::size_t gates_unit() const { return static_cast<std::size_t>(config_.layers) + 1; }
   Block& block(std::int64_t layer);
   void upload(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels);
   void prefetch(std::int64_t layer, int direction);
@@ -56,6 +57,7 @@ class Model {
   Tensor embedded_;  ///< f32 [N, d]
   Tensor loss_;      ///< f64 [1]
   Workspace work_;
+  Gates gates_;
   std::vector<Block> blocks_;  ///< one a layer; or a single one, where a layer's activations are not kept
   std::vector<Tensor> block_inputs_;  ///< f32 [N, d] a layer, where Recompute is block
   LossHead head_;

@@ -13,4 +13,9 @@ namespace ratplus::model {
 double update_operations(const ModelConfig& model, const PatternPlan& pattern, std::int64_t parameters,
                          std::int64_t sequences, std::int64_t tokens);
 
+/// Operations that the mathematics of attention needs, forward and backward, in one layer of `sequences` of `tokens`:
+/// 12 P an attended pair and head.
+double attention_operations(const ModelConfig& model, HeadPatterns patterns, std::int64_t sequences,
+                            std::int64_t tokens);
+
 }  // namespace ratplus::model

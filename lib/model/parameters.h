@@ -25,6 +25,19 @@ void append_layout(parallel::UnitLayout& unit, const std::string& prefix, const 
   });
 }
 
+/// The bias of a mixer's gate: its tensor f32 [numel], b = log r with r ~ U(1, memory - 1) at first, so that its channels
+/// remember 1 + r tokens. A parameter struct P that has one says so by P::gate_bias_of(p, config). The biases of all layers
+/// lie in a unit of their own, which has full precision.
+struct GateBias {
+  Tensor* tensor;
+  std::int64_t numel;
+  std::int64_t memory;
+};
+template <typename P>
+inline constexpr bool has_gate_bias = requires(P p, const LayerConfig& c) {
+  P::gate_bias_of(p, c);
+};
+
 /// Views of a struct's parameters in a unit's flat memory, in the order of append_layout; `next` is the number of
 /// its first parameter in the unit and is moved past its last.
 template <typename P, typename Config>
@@ -38,8 +51,16 @@ P bind(const parallel::UnitLayout& unit, const Tensor& flat, std::size_t& next, 
   return parameters;
 }
 
-/// The units of a model: "root" (embedding and final norm), then "blocks.0", "blocks.1", ...
+/// The units of a model: "root" (embedding and final norm), then "blocks.0", "blocks.1", ..., and, where gates have biases,
+/// "gates".
 std::vector<parallel::UnitLayout> unit_layouts(const ModelConfig& config);
+/// Whether the model has that last unit.
+bool has_gates(const ModelConfig& config);
+/// The unit of the biases of all gates, in the order of the layers.
+parallel::UnitLayout gates_layout(const ModelConfig& config);
+/// A layer's bias in this unit's flat memory; empty if it has none.
+Tensor gate_bias_of(const ModelConfig& config, std::int64_t layer, const parallel::UnitLayout& gates,
+                    const Tensor& flat);
 /// Number of parameters, the gate's rows and norms included.
 std::int64_t parameter_count(const ModelConfig& config);
 

@@ -15,7 +15,9 @@ struct PassShapes {
   Recompute recompute = Recompute::none;
 
   std::int64_t rows() const { return batch * tokens; }  ///< N
-  OpShapes ops(const ModelConfig& config) const { return {batch, tokens, config.heads(), config.head_dim}; }
+  OpShapes ops(const ModelConfig& config) const {
+    return {batch, tokens, config.heads(), config.head_dim, config.key_heads()};
+  }
 };
 
 }  // namespace ratplus::model

@@ -1,6 +1,9 @@
 // Workspace: what layers need for a moment and hand on to the next: one set for the whole model.
 #pragma once
 
+#include <vector>
+
+#include "base/error.h"
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "lib/model/config.h"
@@ -11,7 +14,13 @@ namespace ratplus::model {
 /// N rows; C is the compute type. `stream` (x, delta) is the residual stream between two residual layers: the
 /// layer that comes next adds delta to x, in the same pass as its norm (docs/model.md, section 3).
 struct Workspace {
-  Tensor rope;            ///< f32 [T, 2, P/2]
+  Tensor rope;  ///< f32 [T, 2, P/2], by position
+  /// The same by chunk, one for each length of chunks that the model has.
+  struct ChunkRope {
+    std::int64_t chunk;
+    Tensor table;
+  };
+  std::vector<ChunkRope> chunk_ropes;
   Tensor delta;           ///< C [N, d], what the last residual layer adds to the stream
   Tensor dstream;         ///< f32 [N, d], gradient of the residual stream (training)
   Tensor dlayer;          ///< C [N, d], the same in C for products; dstream itself where C is f32
@@ -28,6 +37,11 @@ struct Workspace {
     const auto d = config.width;
     arena.category("activations");
     rope = arena.allocate(DType::f32, {shapes.tokens, 2, config.head_dim / 2});
+    for (const auto& mixer : config.distinct_mixers()) {
+      if (mixer.chunk == 0 || has_rope_of(mixer.chunk)) continue;
+      chunk_ropes.push_back(
+          {mixer.chunk, arena.allocate(DType::f32, {shapes.tokens, 2, config.head_dim / 2})});
+    }
     delta = arena.allocate(compute, {rows, d});
     if (!training) return;
     dstream = arena.allocate(DType::f32, {rows, d});
@@ -39,10 +53,26 @@ struct Workspace {
     activated = arena.allocate(compute, {rows, 4 * d});
   }
 
-  /// The wide buffer as [N, columns] without gaps.
-  Tensor wide_rows(std::int64_t columns) const {
-    const auto rows = wide.size(0);
-    return wide.view({wide.numel()}).slice(0, 0, rows * columns).view({rows, columns});
+  /// A buffer [N, at least columns] as [N, columns] without gaps.
+  static Tensor narrowed(const Tensor& buffer, std::int64_t columns) {
+    const auto rows = buffer.size(0);
+    return buffer.view({buffer.numel()}).slice(0, 0, rows * columns).view({rows, columns});
+  }
+  Tensor wide_rows(std::int64_t columns) const { return narrowed(wide, columns); }
+  /// The rotary table by chunks of this length.
+  Tensor rope_of(std::int64_t chunk) const {
+    for (const auto& rope_by : chunk_ropes) {
+      if (rope_by.chunk == chunk) return rope_by.table;
+    }
+    fail("no rotary table of chunks of {}", chunk);
+  }
+
+ private:
+  bool has_rope_of(std::int64_t chunk) const {
+    for (const auto& rope_by : chunk_ropes) {
+      if (rope_by.chunk == chunk) return true;
+    }
+    return false;
   }
 };
 

@@ -84,7 +84,8 @@ void ModelledOps::compute(const operation::Download& x) {
 /// heads of 128).
 std::int64_t ModelledOps::scratch_bytes(const OpShapes& shapes) const {
   const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
-  const std::int64_t patterns = queries * (1 + 2 * shapes.head_dim) * size_of(DType::f32);
+  const std::int64_t of_heads = shapes.shares_keys() ? 4 : 2;  // dk and dv, and again before their sums
+  const std::int64_t patterns = queries * (1 + of_heads * shapes.head_dim) * size_of(DType::f32);
   const bool by_cudnn = operation::attention_on_tensor_cores(compute_, shapes.head_dim);
   const std::int64_t dense = by_cudnn && deterministic_ ? queries * 2 * shapes.tokens : 0;
   return std::max(patterns, dense);

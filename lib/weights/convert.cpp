@@ -70,10 +70,12 @@ std::vector<Parameter> parameters_of(const WeightsSource& source, const ExportOp
   std::vector<Parameter> last;
   for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
     const auto& slots = source.units()[unit].slots;
+    const bool full_precision = source.units()[unit].full_precision;
     for (std::size_t slot = 0; slot < slots.size(); ++slot) {
       Parameter parameter{.name = slots[slot].name,
                           .shape = slots[slot].shape,
-                          .type = options.type.value_or(source.stored_type(unit, slot)),
+                          .type = full_precision ? StoredType::float32
+                                                 : options.type.value_or(source.stored_type(unit, slot)),
                           .unit = unit,
                           .slot = slot};
       // The root unit holds the first and the last of them.

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "lib/checkpoint/model_json.h"
+#include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
 #include "lib/weights/description.h"
 #include "lib/weights/unpickler.h"
@@ -69,21 +70,49 @@ model::ModelConfig TensorSource::infer_model(model::ModelConfig assumed) const {
   assumed.width = embedding.shape[1];
   assumed.layers = 1;
   while (tensors_.contains(layer_prefix(assumed.layers) + "seq_layer.in_proj.weight")) ++assumed.layers;
-  assumed.mixers.clear();
-  for (std::int64_t layer = 0; layer < assumed.layers; ++layer) {
-    const auto& rows = required(layer_prefix(layer) + "seq_layer.in_proj.weight").shape;
-    const bool recurrence = !rows.empty() && rows[0] / 5 == assumed.width;
-    assumed.mixers.push_back({recurrence ? model::MixerKind::ratplus : model::MixerKind::gated_attention});
-  }
-  if (assumed.distinct_mixers().size() == 1) assumed.mixers.resize(1);
-  if (assumed.width % assumed.head_dim != 0) {
+  if (assumed.head_dim < 1 || assumed.width % assumed.head_dim != 0) {
     fail(
         "{}: does not say how its width of {} is cut into heads, and heads of {} do not divide it; give "
         "--head-dim",
         file_->path().string(), assumed.width, assumed.head_dim);
   }
+  std::vector<model::MixerConfig> mixers;
+  for (std::int64_t layer = 0; layer < assumed.layers; ++layer) mixers.push_back(infer_mixer(assumed, layer));
+  assumed.mixers = std::move(mixers);
+  assumed.repeat_mixers();
   checkpoint::check_model(assumed, file_->path());
   return assumed;
+}
+
+/// The assumed mixer where the layer's tensors have its shapes, else the one that they tell. L, W and, of 3d rows without
+/// a gate, the mixer itself are in no tensor.
+model::MixerConfig TensorSource::infer_mixer(const model::ModelConfig& assumed, std::int64_t layer) const {
+  const auto prefix = layer_prefix(layer) + "seq_layer.";
+  const auto& shape = required(prefix + "in_proj.weight").shape;
+  const auto rows = shape.empty() ? 0 : shape[0];
+  const bool biased = tensors_.contains(prefix + "gate_bias");
+  const auto& mixer = assumed.mixer(layer);
+  const bool fits = model::with_mixer(mixer.kind, [&]<typename M>(std::type_identity<M>) {
+    return model::has_gate_bias<typename M::Parameters> == biased &&
+           M::wide_columns(model::LayerConfig{assumed, mixer}) == rows;
+  });
+  if (fits) return mixer;
+  using model::MixerKind;
+  const auto d = assumed.width;
+  const auto ask = [&](const std::string& example) {
+    fail(
+        "{}: layer {} has {} rows in in_proj, {} gate_bias, which does not tell the mixer or its sizes; say "
+        "which it is: "
+        "`ratplus convert --mixer '{}'`, or model.mixer of a job",
+        file_->path().string(), layer, rows, biased ? "and a" : "no", example);
+  };
+  if (biased && rows == 3 * d) return model::default_mixer(MixerKind::rnn);
+  if (biased) {
+    ask(fmt::format("{{ kind = \"rat\", chunk = L, groups = {} }}",
+                    std::max<std::int64_t>((rows - 3 * d) / (2 * assumed.head_dim), 1)));
+  }
+  if (rows == 3 * d) ask("attention' or '{ kind = \"local_attention\", window = W }");
+  return {rows / 5 == d ? MixerKind::ratplus : MixerKind::gated_attention};
 }
 
 void TensorSource::place_parameters() {

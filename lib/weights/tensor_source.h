@@ -24,6 +24,7 @@ class TensorSource : public WeightsSource {
 
  private:
   model::ModelConfig infer_model(model::ModelConfig assumed) const;
+  model::MixerConfig infer_mixer(const model::ModelConfig& assumed, std::int64_t layer) const;
   const StoredTensor& required(const std::string& name) const;
   void place_parameters();
   void check_head();

@@ -1,10 +1,14 @@
 // Every file of configs/ is a valid job, says what it is, and has the sizes of the paper.
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include <fstream>
 #include <map>
 #include <sstream>
 
+#include "lib/model/mixers.h"
+#include "lib/model/parameters.h"
 #include "tests/config/cases.h"
 
 namespace ratplus::config {
@@ -32,12 +36,35 @@ JobConfig load(const std::string& name) {
   return load_job(config_files().at(name), {});
 }
 
-/// As in docs/model.md, section 20: in_proj (5 d^2, or 4 d^2 without recurrence), out_proj d^2, fc1 and fc2 4 d^2
-/// each, two norms; the embedding and the last norm.
+/// As in docs/model.md, section 20: in_proj, out_proj d^2, fc1 and fc2 4 d^2 each, two norms, the bias of a gate; the
+/// embedding and the last norm.
 std::int64_t parameters(const model::ModelConfig& model) {
   const std::int64_t d = model.width;
-  const std::int64_t projections = model.mixers.front().kind == model::MixerKind::ratplus ? 5 : 4;
-  return model.vocab_size * d + model.layers * ((projections + 1 + 8) * d * d + 2 * d) + d;
+  std::int64_t count = model.vocab_size * d + d;
+  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
+    std::int64_t rows = 0, bias = 0;
+    const model::MixerConfig& mixer = model.mixer(layer);
+    switch (mixer.kind) {
+      case model::MixerKind::ratplus:
+        rows = 5 * d;
+        break;
+      case model::MixerKind::gated_attention:
+        rows = 4 * d;
+        break;
+      case model::MixerKind::rat:
+        rows = 3 * d + 2 * mixer.groups * model.head_dim, bias = d;
+        break;
+      case model::MixerKind::rnn:
+        rows = 3 * d, bias = d;
+        break;
+      case model::MixerKind::attention:
+      case model::MixerKind::local_attention:
+        rows = 3 * d;
+        break;
+    }
+    count += (rows + d + 8 * d) * d + 2 * d + bias;
+  }
+  return count;
 }
 
 std::string with_commas(std::int64_t n) {
@@ -49,7 +76,7 @@ std::string with_commas(std::int64_t n) {
 
 TEST_CASE("every job file is valid, round-trips, and begins with what it is and how to run it") {
   const auto files = config_files();
-  CHECK(files.size() == 20);
+  CHECK(files.size() == 30);
   for (const auto& [name, file] : files) {
     CAPTURE(name);
     const JobConfig job = load_job(file, {});
@@ -134,6 +161,48 @@ TEST_CASE("attention baselines differ from RAT+ in the mixer, the recipe and the
     CHECK(joint.job.joint_pattern == model::PatternPlan(Pattern{64, 0, 0}));
     CHECK(window.job.recipe == Recipe::joint);
     CHECK(window.job.joint_pattern == model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0}));
+  }
+}
+
+TEST_CASE("the RAT family's jobs are those of its paper") {
+  using model::MixerKind;
+  const model::MixerConfig attention{.kind = MixerKind::attention};
+  const model::MixerConfig local{.kind = MixerKind::local_attention, .window = 1024};
+  const model::MixerConfig rat{.kind = MixerKind::rat, .chunk = 16, .groups = 2};
+  const model::MixerConfig rnn{.kind = MixerKind::rnn, .memory = 4096};
+  struct Row {
+    const char* name;
+    model::MixerConfig even, odd;
+    std::int64_t parameters;
+  };
+  for (const Row& row :
+       {Row{"attention-xl", attention, attention, 1'273'595'904}, Row{"rat-xl", rat, rat, 1'298'810'880},
+        Row{"rnn-xl", rnn, rnn, 1'273'645'056}, Row{"attention-local-xl", attention, local, 1'273'595'904},
+        Row{"rat-local-xl", rat, local, 1'286'203'392}}) {
+    CAPTURE(row.name);
+    const JobConfig job = load(fmt::format("pretrain/{}.toml", row.name));
+    CHECK(model::parameter_count(job.model) == row.parameters);
+    CHECK(parameters(job.model) == row.parameters);
+    for (std::int64_t layer = 0; layer < 24; ++layer)
+      CHECK(job.model.mixer(layer) == (layer % 2 == 0 ? row.even : row.odd));
+    CHECK(job.model.layers == 24);
+    CHECK(job.model.heads() == 16);
+    CHECK(job.job.recipe == Recipe::plain);
+    CHECK(job.data.batch == 512);
+    CHECK(job.schedule.steps * job.tokens_per_step() == 109'999'816'704);
+    CHECK(job.schedule.peak_lr == 8e-4);
+    CHECK(job.schedule.warmup == 0.05);
+    CHECK(job.schedule.floor_lr == 1e-6);
+    CHECK(job.optimizer == OptimizerSection{0.9, 0.95, 1e-8, 0.1, 1.0});
+
+    const JobConfig tuned = load(fmt::format("finetune/{}.toml", row.name));
+    CHECK(tuned.model == job.model);
+    CHECK(tuned.job.from == job.job.directory);
+    CHECK(tuned.data.batch == 128);
+    CHECK(tuned.data.sampling == data::Sampling::random);
+    CHECK(tuned.schedule.epochs == 1);
+    CHECK(tuned.schedule.peak_lr == 1e-5);
+    CHECK(tuned.optimizer.weight_decay == 0.01);
   }
 }
 

@@ -80,9 +80,13 @@ TEST_CASE("a wrong type names the expected and the found one") {
       "sampling = 3",
       "job.toml:7: data.sampling must be \"ordered\" or \"random\" or \"shuffled\", not the integer 3");
   check_line("[model]\nmixer = 1",
-             "job.toml:8: model.mixer must be \"ratplus\" or \"gated_attention\", not the integer 1");
+             "job.toml:8: model.mixer must be a mixer (\"ratplus\", \"gated_attention\", \"attention\", "
+             "\"local_attention\", \"rat\", \"rnn\", or a table such as { kind = \"rat\", chunk = 16, groups "
+             "= 2 }), "
+             "not the integer 1");
   check_line("[model]\nmixer = \"ratpuls\"",
-             "job.toml:8: model.mixer must be \"ratplus\" or \"gated_attention\", not \"ratpuls\"");
+             "job.toml:8: model.mixer must be one of \"ratplus\", \"gated_attention\", \"attention\", "
+             "\"local_attention\", \"rat\", \"rnn\", not \"ratpuls\"");
   check_line(
       "[model]\nlayers = 3\nmixer = [\"ratplus\", \"gated_attention\"]",
       "job.toml:9: model.mixer is a list of 2, and model.layers = 3; give one mixer for all layers, or one a "
@@ -331,6 +335,45 @@ TEST_CASE("characters beyond ASCII belong in strings and comments") {
                  "job.toml:4: not valid TOML: a character that is not ASCII"));
   CHECK(contains(refusal(head + "threads = +r\"\u03e3\"\n" + rest), "not ASCII"));  // no string begins there
   CHECK(contains(refusal(head + "threads = \"a\\\\\" \u03e3\n" + rest), "job.toml:4: not valid TOML"));
+}
+
+TEST_CASE("sizes of mixers that do not fit say what does") {
+  const auto refused = [](const std::string& model, const std::vector<std::string>& overrides = {}) {
+    return refusal(std::string(minimal_job) + "[model]\n" + model + "\n", overrides);
+  };
+  CHECK(refused("mixer = { kind = \"rat\", chunk = 1 }") ==
+        "job.toml:8: model.mixer = \"rat\": chunk = 1 is less than 2; chunks of one token are attention: use "
+        "the mixer "
+        "\"attention\", or longer chunks");
+  CHECK(refused("mixer = { kind = \"rat\", groups = 3 }") ==
+        "job.toml:8: model.mixer = \"rat\": groups = 3 does not divide the model's 16 heads; use one of 1, "
+        "2, 4, 8, 16");
+  CHECK(refused("mixer = { kind = \"rat\", window = 3 }") ==
+        "job.toml:8: unknown key model.mixer.window. Keys of \"rat\": kind, chunk, groups");
+  CHECK(refused("mixer = { global = \"rat\", every = 2 }")
+            .starts_with("job.toml:8: model.mixer has no local; a rule is"));
+  CHECK(refused("kv_heads = 3") ==
+        "job.toml:8: model.kv_heads = 3 does not divide the model's 16 heads; use one of 1, 2, 4, 8, 16, or "
+        "0 for one a "
+        "head");
+  CHECK(refused("kv_heads = 4\nmixer = \"rat\"") ==
+        "job.toml:8: model.kv_heads = 4: the mixer \"rat\" has no heads of keys to share; leave "
+        "model.kv_heads out");
+}
+
+TEST_CASE("a pattern for a mixer that takes none is refused") {
+  const std::string rat = std::string(minimal_job) + "[model]\nmixer = \"rat\"\n";
+  CHECK(refusal(rat, {"job.pattern=64,0,0"}) ==
+        "--set job.pattern=64,0,0: job.pattern is 64,0,0, but layer 0 holds RAT (chunk 16, groups 2), which "
+        "takes no "
+        "pattern; leave it out");
+  CHECK(refusal(rat, {"job.recipe=joint"}).find("job.joint_pattern is 64,0,0, but layer 0 holds RAT") !=
+        std::string::npos);
+  const std::string both =
+      std::string(minimal_job) + "[model]\nlayers = 2\nmixer = [\"attention\", \"local_attention\"]\n";
+  CHECK(refusal(both, {"job.pattern=64,0,0"})
+            .ends_with("or give a list of one a layer, dense for such layers"));
+  CHECK_NOTHROW(parse_job(both, "job.toml", {"job.pattern=[\"64,0,0\", \"dense\"]"}));
 }
 
 }  // namespace ratplus::config

@@ -1,8 +1,11 @@
 #include <doctest/doctest.h>
 
+#include <map>
+
 #include <limits>
 
 #include "lib/config/keys.h"
+#include "lib/config/mixer_toml.h"
 #include "tests/config/cases.h"
 #include "tests/support/messages.h"
 
@@ -36,6 +39,7 @@ joint_pattern = "none,64,0"
 layers = 2
 width = 96
 head_dim = 32
+kv_heads = 1
 vocab_size = 300
 recurrence = false
 rope_base = 500000
@@ -100,7 +104,7 @@ data_wait = 0.25
                   3,
                   model::PatternPlan(Pattern{16, 256, 4}),
                   model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};
-  expected.model = {2, 96, 32, 300, {{model::MixerKind::gated_attention}}, 500000, 1e-5, 0.01};
+  expected.model = {2, 96, 32, 1, 300, {{model::MixerKind::gated_attention}}, 500000, 1e-5, 0.01};
   expected.data = {"d", {}, 128, 24, 6, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
@@ -324,6 +328,43 @@ TEST_CASE("the two names of one key do not go together in a file, and suggestion
   CHECK(test::contains(refusal("[log]\nwindow = 8\n"), "did you mean data.sequence_length?"));
   // A mistake in the value names the present key, at the place of the old one.
   CHECK(refusal("window = 0\n") == "job.toml:7: data.sequence_length must be 1 to 10000000, not 0");
+}
+
+TEST_CASE("model.mixer takes a name, a table, a list and a rule") {
+  using model::MixerConfig;
+  using model::MixerKind;
+  const auto mixers = [](const std::string& value) {
+    return parse_job(std::string(minimal_job) + "[model]\nlayers = 5\nmixer = " + value + "\n", "job.toml")
+        .model.mixers;
+  };
+  const MixerConfig attention{.kind = MixerKind::attention};
+  const MixerConfig local{.kind = MixerKind::local_attention, .window = 7};
+  const MixerConfig rat{.kind = MixerKind::rat, .chunk = 8, .groups = 4};
+  CHECK(mixers("\"attention\"") == std::vector{attention});
+  CHECK(mixers("\"rat\"") == std::vector{MixerConfig{.kind = MixerKind::rat, .chunk = 16, .groups = 2}});
+  CHECK(mixers("\"rnn\"") == std::vector{MixerConfig{.kind = MixerKind::rnn, .memory = 4096}});
+  CHECK(mixers("{ kind = \"rat\", chunk = 8, groups = 4 }") == std::vector{rat});
+  CHECK(mixers("{ global = \"attention\", local = { kind = \"local_attention\", window = 7 }, every = 3 }") ==
+        std::vector{attention, local, local, attention, local});
+  for (const auto& [name, value] :
+       std::map<std::string, std::vector<MixerConfig>>{{"one", {rat}},
+                                                       {"rule", {rat, local, rat, local, rat}},
+                                                       {"list", {rat, rat, local, rat, attention}}}) {
+    CAPTURE(name);
+    CAPTURE(to_toml_value(value));
+    CHECK(mixers(to_toml_value(value)) == value);
+    CHECK(parse_mixers(to_toml_value({rat}), "--mixer") == std::vector{rat});
+  }
+  CHECK(parse_mixers("attention", "--mixer") == std::vector{attention});
+}
+
+TEST_CASE("one head of keys for each head of queries is no sharing") {
+  const auto kv_heads = [](const std::string& value) {
+    return parse_job(std::string(minimal_job) + "[model]\nkv_heads = " + value + "\n", "job.toml")
+        .model.kv_heads;
+  };
+  CHECK(kv_heads("16") == 0);
+  CHECK(kv_heads("4") == 4);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -115,6 +116,40 @@ TEST_CASE("supervised samples: packed lines stay whole and apart, long ones are 
   CHECK(counted == 60 * 2 + 5 * 1);
   CHECK(result.manifest.documents(Split::train) + result.manifest.documents(Split::validation) <=
         60 / 2 + 5 + 3);
+}
+
+TEST_CASE("supervised samples: a line that is too long loses its middle") {
+  Input input;
+  input.options.pack = false;
+  input.options.cut = Cut::middle;
+  const auto line = [](int n, int counted) {
+    nlohmann::json tokens = nlohmann::json::array(), labels = nlohmann::json::array();
+    for (int t = 0; t < n; ++t) {
+      tokens.push_back(100 * n + t);
+      labels.push_back(t >= n - counted ? 100 * n + t : -100);
+    }
+    return nlohmann::json{{"tokens", tokens}, {"labels", labels}}.dump() + "\n";
+  };
+  // T = 8 and n tokens before the last: 7 are whole; of 8 and 12 stay the first 3 and the last 4.
+  write_text(input.scratch / "a.jsonl", line(8, 3) + line(9, 3) + line(13, 12) + token_lines(60, 3));
+  const auto result = prepare_supervised(input.options, quiet);
+  CHECK(result.cut == 2);
+  std::map<std::int32_t, Sample> found;
+  for (const Split split : {Split::train, Split::validation}) {
+    for (auto& sample : read_samples(input.options.output, result.manifest, split))
+      found[sample.inputs[0]] = std::move(sample);
+  }
+  const auto tokens = [](std::int32_t first, const std::vector<std::int32_t>& at) {
+    std::vector<std::int32_t> values;
+    for (const auto i : at) values.push_back(i < 0 ? -100 : first + i);
+    return values;
+  };
+  CHECK(found.at(800).inputs == tokens(800, {0, 1, 2, 3, 4, 5, 6, 7}));
+  CHECK(found.at(800).labels == tokens(800, {-1, -1, -1, -1, 5, 6, 7, -1}));
+  CHECK(found.at(900).inputs == tokens(900, {0, 1, 2, 4, 5, 6, 7, 8}));
+  CHECK(found.at(900).labels == tokens(900, {-1, -1, -1, -1, 6, 7, 8, -1}));
+  CHECK(found.at(1300).inputs == tokens(1300, {0, 1, 2, 8, 9, 10, 11, 12}));
+  CHECK(found.at(1300).labels == tokens(1300, {1, 2, 3, 9, 10, 11, 12, -1}));
 }
 
 TEST_CASE("supervised samples: prompts and completions") {

@@ -96,15 +96,16 @@ struct HeadShape {
   std::int64_t count() const { return b * t * h * p; }
 };
 
-/// Rotates [B, T, H, P] by position: pairs (i, i + P/2), frequency base^(-2i/P). Backward turns the other way,
+/// Rotates [B, T, H, P] by position (floor(t / chunk)): pairs (i, i + P/2), frequency base^(-2i/P). Backward turns the other way,
 /// which is also the gradient's way: a rotation's transpose is its inverse.
 enum class Turn { forward, backward };
-inline Values rope(const Values& x, const HeadShape& s, double base, Turn turn = Turn::forward) {
+inline Values rope(const Values& x, const HeadShape& s, double base, Turn turn = Turn::forward,
+                   std::int64_t chunk = 1) {
   Values y(x.size());
   for (std::int64_t t = 0; t < s.t; ++t) {
     for (std::int64_t i = 0; i < s.p / 2; ++i) {
-      const double angle =
-          static_cast<double>(t) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(s.p));
+      const double angle = static_cast<double>(t / chunk) *
+                           std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(s.p));
       const double cos = std::cos(angle), sin = turn == Turn::forward ? std::sin(angle) : -std::sin(angle);
       for (std::int64_t b = 0; b < s.b; ++b) {
         for (std::int64_t h = 0; h < s.h; ++h) {
@@ -119,13 +120,15 @@ inline Values rope(const Values& x, const HeadShape& s, double base, Turn turn =
 }
 
 /// h_t = g_t h_{t-1} + (1 - g_t) x_t with g = sigmoid(f), each channel by itself.
-inline Values recurrence(const Values& x, const Values& f, const HeadShape& s) {
+/// With a chunk of L, h_{t-1} = 0 where t mod L = 0.
+inline Values recurrence(const Values& x, const Values& f, const HeadShape& s, std::int64_t chunk = 0) {
   Values y(x.size());
   for (std::int64_t b = 0; b < s.b; ++b) {
     for (std::int64_t c = 0; c < s.h * s.p; ++c) {
       double state = 0;
       for (std::int64_t t = 0; t < s.t; ++t) {
         const std::int64_t i = (b * s.t + t) * s.h * s.p + c;
+        if (chunk > 0 && t % chunk == 0) state = 0;
         const double g = sigmoid(at(f, i));
         state = g * state + (1 - g) * at(x, i);
         at(y, i) = state;
@@ -142,19 +145,21 @@ struct RecurrenceGradient {
 /// Gradient of e . h for h = recurrence(x, f): the reversed scan of docs/model.md, section 5,
 /// s_t = e_t + g_{t+1} s_{t+1}, then dx_t = (1 - g_t) s_t and df_t = s_t (h_{t-1} - x_t) g_t (1 - g_t).
 inline RecurrenceGradient recurrence_gradient(const Values& e, const Values& x, const Values& f,
-                                              const HeadShape& s) {
+                                              const HeadShape& s, std::int64_t chunk = 0) {
   RecurrenceGradient result{Values(x.size()), Values(x.size())};
-  const Values y = recurrence(x, f, s);
+  const Values y = recurrence(x, f, s, chunk);
   const std::int64_t width = s.h * s.p;
   for (std::int64_t b = 0; b < s.b; ++b) {
     for (std::int64_t c = 0; c < width; ++c) {
       double carry = 0;  // g_{t+1} s_{t+1}
       for (std::int64_t t = s.t; t-- > 0;) {
         const std::int64_t i = (b * s.t + t) * width + c;
-        const double g = sigmoid(at(f, i)), sum = at(e, i) + carry, before = t > 0 ? at(y, i - width) : 0;
+        const bool first = chunk > 0 && t % chunk == 0;
+        const double g = sigmoid(at(f, i)), sum = at(e, i) + carry,
+                     before = t > 0 && !first ? at(y, i - width) : 0;
         at(result.dx, i) = (1 - g) * sum;
         at(result.df, i) = sum * (before - at(x, i)) * g * (1 - g);
-        carry = g * sum;
+        carry = first ? 0 : g * sum;
       }
     }
   }

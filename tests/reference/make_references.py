@@ -65,7 +65,7 @@ class File:
                 if id(array) in first_name:
                     file[name] = file[first_name[id(array)]]  # a hard link: the array is stored once
                 else:
-                    file.create_dataset(name, data=array)
+                    file.create_dataset(name, data=array.reshape(-1))
                     first_name[id(array)] = name
             for group, attributes in self.attributes.items():
                 for name, value in attributes.items():

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "lib/config/mixer_toml.h"
 
 namespace ratplus::test {
 namespace {
@@ -28,8 +29,14 @@ model::ModelConfig model_of(const hdf5::Group& group) {
   config.width = group.integer_attribute("width");
   config.head_dim = group.integer_attribute("head_dim");
   config.vocab_size = group.integer_attribute("vocab_size");
-  config.mixers = {{group.integer_attribute("recurrence") != 0 ? model::MixerKind::ratplus
-                                                               : model::MixerKind::gated_attention}};
+  if (group.has_attribute("mixer")) {
+    config.mixers = config::parse_mixers(group.string_attribute("mixer"), "mixer");
+    config.kv_heads = group.integer_attribute("kv_heads");
+    if (config.kv_heads == config.heads()) config.kv_heads = 0;
+  } else {
+    config.mixers = {{group.integer_attribute("recurrence") != 0 ? model::MixerKind::ratplus
+                                                                 : model::MixerKind::gated_attention}};
+  }
   config.rope_base = group.real_attribute("rope_base");
   config.norm_eps = group.real_attribute("norm_eps");
   return config;
