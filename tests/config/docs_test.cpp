@@ -33,13 +33,6 @@ Column column(bool, Any) {
 Column column(const std::string&, Any) {
   return {"string", ""};
 }
-Column column(const std::vector<model::MixerConfig>&, Any) {
-  std::string names;
-  model::for_each_mixer([&]<typename M>(std::type_identity<M>) {
-    names += fmt::format("{}`\"{}\"`", names.empty() ? "" : ", ", M::name);
-  });
-  return {"mixer, or list of one a layer", names};
-}
 Column column(double, const RealRange& range) {
   return {"number", describe(range)};
 }
