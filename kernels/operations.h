@@ -163,7 +163,7 @@ struct NormBackward {
   Cost cost(const Target& target) const;
 };
 
-// --- mixers (docs/model.md, section 4 and on) ---------------------------------------------------------------------
+// --- mixers (docs/model.md, section 4) ---------------------------------------------------------------------
 
 /// The rotary table, f32 [T, 2, P/2]: cos and sin of floor(t / chunk) base^(-2i/P).
 struct RopeTable {

@@ -359,6 +359,9 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
     }
     [[maybe_unused]] float e[n], k_state[n], dk_out[n];
     float dv_out[n], df_out[n];
+    // The carry for the state before the sequence: a product of its own, so that the one of k_carry and v_carry is fused as
+    // it is where no such carry is wanted.
+    float k_first[n], v_first[n];
     if constexpr (keys) {
       rotation[i].turn_back(e, dk[i]);
       rotation[i + 1].turn_back(k_state, k_before[i]);
@@ -371,19 +374,23 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
         const float s_k = e[j] + k_carry[j];
         dg = s_k * (k_state[j] - k[i][j]) + s_v * (v_before[i][j] - v[i][j]);
         k_carry[j] = g * s_k;
+        k_first[j] = __fmul_rn(g, s_k);
         dk_out[j] = s_k - k_carry[j];  // (1 - g) s
       } else {
+        k_first[j] = 0.0f;
         dg = s_v * (v_before[i][j] - v[i][j]);
       }
       v_carry[j] = g * s_v;
+      v_first[j] = __fmul_rn(g, s_v);
       dv_out[j] = s_v - v_carry[j];
       df_out[j] = dg * (g * (1.0f - g));
     }
     restart(i, k_carry, v_carry);
+    restart(i, k_first, v_first);
     if constexpr (keys) store_pairs<pairs>(dk_rows[t], half, dk_out);
     store_pairs<pairs>(dv_rows[t], half, dv_out);
     store_pairs<pairs>(df_rows[t], half, df_out);
-    if (t == 0) store_state(a.scan, a.sizes, lane, k_carry, v_carry);
+    if (t == 0) store_state(a.scan, a.sizes, lane, k_first, v_first);
   }
 }
 

@@ -16,6 +16,12 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
+/// Whether one mixer serves all layers and is RAT+ or its baseline: earlier versions know these as "recurrence".
+bool known_before(const std::vector<model::MixerConfig>& mixers) {
+  const auto is = [&](model::MixerKind kind) { return mixers == std::vector<model::MixerConfig>{{kind}}; };
+  return is(model::MixerKind::ratplus) || is(model::MixerKind::gated_attention);
+}
+
 /// A mixer's name, or, with sizes, an object of its kind and them.
 Json to_json(const model::MixerConfig& mixer) {
   const auto sizes = model::sizes_of(mixer.kind);
@@ -32,7 +38,6 @@ Json to_json(const std::vector<model::MixerConfig>& mixers) {
   return mixers.size() == 1 ? list.front() : list;
 }
 
-/// Descriptions of before have "recurrence", which one mixer for all layers has or has not.
 std::vector<model::MixerConfig> mixers_from_json(const Json& j, const std::filesystem::path& file) {
   if (!j.contains("mixer")) {
     return {{j.at("recurrence").get<bool>() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
@@ -62,7 +67,11 @@ Json to_json(const model::ModelConfig& m) {
   Json json;
   model::for_each_field(m, [&](const char* name, const auto& field, const auto&) {
     if constexpr (std::is_same_v<decltype(field), const std::vector<model::MixerConfig>&>) {
-      json[name] = to_json(field);
+      if (known_before(field) && m.kv_heads == 0) {  // in their words, so that they read such files
+        json["recurrence"] = field.front().kind == model::MixerKind::ratplus;
+      } else {
+        json[name] = to_json(field);
+      }
     } else if (std::string_view(name) != "kv_heads" || m.kv_heads != 0) {
       json[name] = field;
     }

@@ -67,8 +67,8 @@ TEST_CASE("an answer without a number, and a refusal, are reported in sbatch's w
   const Commands commands;
   commands.make("sbatch", "echo 'charged to: you'; echo '99 hours are left' >&2");
   const auto silent = message_of([] { slurm::submit("run.sbatch"); });
-  CHECK(contains(silent, "run.sbatch: sbatch tells no job number"));
-  CHECK(contains(silent, "sbatch says: charged to: you\n99 hours are left"));
+  CHECK(contains(silent, "run.sbatch: sbatch printed no job number"));
+  CHECK(contains(silent, "charged to: you\n99 hours are left"));
   commands.make("sbatch", "echo 'invalid partition specified: gup' >&2; exit 1");
   const auto refused = message_of([] { slurm::submit("run.sbatch"); });
   CHECK(contains(refused, "run.sbatch: sbatch has refused it (status 1): invalid partition specified: gup"));

@@ -123,13 +123,13 @@ TEST_CASE("found run: what is said of a start, and nothing of one that is in ord
   start.checkpoint->tokenizer = "t";
   CHECK(train::start_notes(job, false, {}, start).empty());
   start.same_data = false;
-  auto notes = train::start_notes(job, false, {}, start);
+  notes = train::start_notes(job, false, {}, start);
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "known by their sizes alone"));
   start.same_data = true;
   start.checkpoint->job = config::to_toml(
       job_in("sparse", {"job.kind=adapt", "job.recipe=plain", "job.from=x", "job.pattern=4,0,1"}));
-  auto notes = train::start_notes(job, false, {}, start);
+  notes = train::start_notes(job, false, {}, start);
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "was trained with the pattern 4,0,1, and is used with dense"));
   start.resume = true;  // its own job, whose pattern was compared

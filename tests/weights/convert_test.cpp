@@ -339,6 +339,15 @@ model::ModelConfig write_family(const fs::path& directory, std::int64_t kv_heads
   return config;
 }
 
+/// Has a file say no more than the tensors of one from elsewhere do.
+void without_description(const fs::path& safetensors) {
+  auto bytes = read_whole_file(safetensors);
+  const auto at = bytes.find("\"ratplus\"");
+  REQUIRE(at != std::string::npos);
+  bytes.replace(at, 9, "\"nothing\"");
+  write_whole_file(safetensors, bytes);
+}
+
 const MixerConfig rat{.kind = MixerKind::rat, .chunk = 6, .groups = 2};
 const MixerConfig local{.kind = MixerKind::local_attention, .window = 5};
 
@@ -352,16 +361,18 @@ TEST_CASE(
   convert(scratch / "a", scratch / "a.safetensors");
   CHECK(weights::open_source(scratch / "a.safetensors")->info().model == config);
   convert(scratch / "a", scratch / "a.pth");
+  CHECK(weights::open_source(scratch / "a.pth")->info().model == config);
+  without_description(scratch / "a.safetensors");
   model::ModelConfig assumed = test::small_model;
-  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.pth", assumed); }),
+  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.safetensors", assumed); }),
                  "layer 0 has 64 rows in in_proj, and a gate_bias, which does not tell the mixer or its "
                  "sizes; say which "
                  "it is: `ratplus convert --mixer '{ kind = \"rat\", chunk = L, groups = 2 }'`"));
   assumed.mixers = {rat};
-  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.pth", assumed); }),
+  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.safetensors", assumed); }),
                  "layer 1 has 48 rows in in_proj, no gate_bias"));
   assumed.mixers = {rat, local};
-  const auto source = weights::open_source(scratch / "a.pth", assumed);
+  const auto source = weights::open_source(scratch / "a.safetensors", assumed);
   CHECK(source->info().model == config);
   const auto original = weights::open_source(scratch / "a");
   const auto parameters = weights::parameters_of(*original, {});
@@ -377,6 +388,7 @@ TEST_CASE("the biases of gates stay float32 in files of another type") {
   write_family(scratch / "a", 0, {{.kind = MixerKind::rnn, .memory = 4096}});
   convert(scratch / "a", scratch / "a.safetensors", {.type = StoredType::bfloat16});
   convert(scratch / "a", scratch / "a.pth", {.type = StoredType::bfloat16});
+  without_description(scratch / "a.safetensors");
   for (const char* name : {"a.safetensors", "a.pth"}) {
     CAPTURE(std::string(name));
     const auto source =
@@ -395,10 +407,11 @@ TEST_CASE("the biases of gates stay float32 in files of another type") {
 TEST_CASE("shared keys are in no tensor, and are given") {
   const test::ScratchDirectory scratch;
   const auto config = write_family(scratch / "a", 2, {{MixerKind::ratplus}});
-  convert(scratch / "a", scratch / "a.pth");
+  convert(scratch / "a", scratch / "a.safetensors");
+  without_description(scratch / "a.safetensors");
   auto assumed = test::small_model;
   assumed.kv_heads = 2;
-  CHECK(weights::open_source(scratch / "a.pth", assumed)->info().model == config);
+  CHECK(weights::open_source(scratch / "a.safetensors", assumed)->info().model == config);
 }
 
 TEST_CASE("the metadata of safetensors holds the model") {
@@ -414,7 +427,7 @@ TEST_CASE("the metadata of safetensors holds the model") {
   const auto model = nlohmann::json::parse(header.metadata.at("ratplus")).at("model");
   CHECK(model.at("head_dim") == 4);
   CHECK(model.at("layers") == 2);
-  CHECK(model.at("mixer") == "ratplus");
+  CHECK(model.at("recurrence") == true);
 }
 
 TEST_CASE("safetensors: a NUL byte in the header, at which a parser may end, is damage") {
