@@ -122,6 +122,7 @@ TEST_CASE("supervised samples: a line that is too long loses its middle") {
   Input input;
   input.options.pack = false;
   input.options.cut = Cut::middle;
+  input.options.validation_fraction = 0.3;
   const auto line = [](int n, int counted) {
     nlohmann::json tokens = nlohmann::json::array(), labels = nlohmann::json::array();
     for (int t = 0; t < n; ++t) {
