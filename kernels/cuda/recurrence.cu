@@ -377,6 +377,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
         k_first[j] = __fmul_rn(g, s_k);
         dk_out[j] = s_k - k_carry[j];  // (1 - g) s
       } else {
+        k_first[j] = 0.0f;
         dg = s_v * (v_before[i][j] - v[i][j]);
       }
       v_carry[j] = g * s_v;
@@ -385,6 +386,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
       df_out[j] = dg * (g * (1.0f - g));
     }
     restart(i, k_carry, v_carry);
+    restart(i, k_first, v_first);
     if constexpr (keys) store_pairs<pairs>(dk_rows[t], half, dk_out);
     store_pairs<pairs>(dv_rows[t], half, dv_out);
     store_pairs<pairs>(df_rows[t], half, df_out);

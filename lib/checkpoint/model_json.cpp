@@ -67,7 +67,7 @@ Json to_json(const model::ModelConfig& m) {
   Json json;
   model::for_each_field(m, [&](const char* name, const auto& field, const auto&) {
     if constexpr (std::is_same_v<decltype(field), const std::vector<model::MixerConfig>&>) {
-      if (known_before(field)) {  // in their words, so that they read such files
+      if (known_before(field) && m.kv_heads == 0) {  // in their words, so that they read such files
         json["recurrence"] = field.front().kind == model::MixerKind::ratplus;
       } else {
         json[name] = to_json(field);

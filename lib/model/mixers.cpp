@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/units.h"
 
 namespace ratplus::model {
 
@@ -111,11 +112,12 @@ bool parse_mixer(std::string_view name, MixerKind& kind) {
 
 std::string describe_mixers(const ModelConfig& config) {
   const auto distinct = config.distinct_mixers();
-  if (distinct.size() == 1) return describe(distinct.front());
   std::vector<std::string> parts;
   for (const auto& mixer : distinct) {
-    parts.push_back(fmt::format("{} x {}", std::ranges::count(config.mixers, mixer), describe(mixer)));
+    const auto count = std::ranges::count(config.mixers, mixer);
+    parts.push_back(distinct.size() == 1 ? describe(mixer) : fmt::format("{} x {}", count, describe(mixer)));
   }
+  if (config.kv_heads != 0) parts.push_back(fmt::format("keys of {}", counted(config.kv_heads, "head")));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

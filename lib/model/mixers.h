@@ -67,7 +67,7 @@ void check_sizes(const ModelConfig& model, const std::string& mixer_where, const
 void check_pattern(const PatternPlan& plan, const ModelConfig& model, const std::string& where);
 /// The kind of this name; false where there is none.
 bool parse_mixer(std::string_view name, MixerKind& kind);
-/// "RAT+", "6 x RAT+, 6 x gated attention": the mixers of a model, for tables and logs.
+/// "RAT+", "6 x RAT+, 6 x gated attention", "attention, keys of 4 heads": the mixers of a model, for tables and logs.
 std::string describe_mixers(const ModelConfig& config);
 
 }  // namespace ratplus::model

@@ -33,14 +33,15 @@ Column column(bool, Any) {
 Column column(const std::string&, Any) {
   return {"string", ""};
 }
+Column column(const std::vector<model::MixerConfig>&, Any) {
+  std::string names;
+  model::for_each_mixer([&]<typename M>(std::type_identity<M>) {
+    names += fmt::format("{}`\"{}\"`", names.empty() ? "" : ", ", M::name);
+  });
+  return {"mixer, list or rule", names};
+}
 Column column(double, const RealRange& range) {
   return {"number", describe(range)};
-}
-Column column(const std::vector<model::MixerConfig>&, Any) {
-  std::vector<std::string> names;
-  model::for_each_mixer(
-      [&]<typename M>(std::type_identity<M>) { names.push_back(fmt::format("`\"{}\"`", M::name)); });
-  return {"mixer, list or rule", fmt::format("{}", fmt::join(names, ", "))};
 }
 Column column(const model::PatternPlan&, Any) {
   return {"pattern, or list", ""};

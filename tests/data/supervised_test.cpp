@@ -122,11 +122,12 @@ TEST_CASE("supervised samples: a line that is too long loses its middle") {
   Input input;
   input.options.pack = false;
   input.options.cut = Cut::middle;
+  input.options.validation_fraction = 0.3;
   const auto line = [](int n, int counted) {
     nlohmann::json tokens = nlohmann::json::array(), labels = nlohmann::json::array();
     for (int t = 0; t < n; ++t) {
-      tokens.push_back(100 * n + t);
-      labels.push_back(t >= n - counted ? 100 * n + t : -100);
+      tokens.push_back(20 * n + t);
+      labels.push_back(t >= n - counted ? 20 * n + t : -100);
     }
     return nlohmann::json{{"tokens", tokens}, {"labels", labels}}.dump() + "\n";
   };
@@ -144,12 +145,12 @@ TEST_CASE("supervised samples: a line that is too long loses its middle") {
     for (const auto i : at) values.push_back(i < 0 ? -100 : first + i);
     return values;
   };
-  CHECK(found.at(800).inputs == tokens(800, {0, 1, 2, 3, 4, 5, 6, 7}));
-  CHECK(found.at(800).labels == tokens(800, {-1, -1, -1, -1, 5, 6, 7, -1}));
-  CHECK(found.at(900).inputs == tokens(900, {0, 1, 2, 4, 5, 6, 7, 8}));
-  CHECK(found.at(900).labels == tokens(900, {-1, -1, -1, -1, 6, 7, 8, -1}));
-  CHECK(found.at(1300).inputs == tokens(1300, {0, 1, 2, 8, 9, 10, 11, 12}));
-  CHECK(found.at(1300).labels == tokens(1300, {1, 2, 3, 9, 10, 11, 12, -1}));
+  CHECK(found.at(160).inputs == tokens(160, {0, 1, 2, 3, 4, 5, 6, 7}));
+  CHECK(found.at(160).labels == tokens(160, {-1, -1, -1, -1, 5, 6, 7, -1}));
+  CHECK(found.at(180).inputs == tokens(180, {0, 1, 2, 4, 5, 6, 7, 8}));
+  CHECK(found.at(180).labels == tokens(180, {-1, -1, -1, -1, 6, 7, 8, -1}));
+  CHECK(found.at(260).inputs == tokens(260, {0, 1, 2, 8, 9, 10, 11, 12}));
+  CHECK(found.at(260).labels == tokens(260, {1, 2, 3, 9, 10, 11, 12, -1}));
 }
 
 TEST_CASE("supervised samples: prompts and completions") {

@@ -9,6 +9,8 @@
 #include "base/files/file_lock.h"
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/model/mixers.h"
+#include "lib/model/parameters.h"
 #include "lib/weights/native_source.h"
 #include "lib/weights/safetensors_header.h"
 #include "lib/weights/tensor_file.h"
@@ -311,6 +313,105 @@ TEST_CASE("head_dim is needed where it cannot be seen") {
   const auto message = message_of([] { weights::open_source(test::stored("task_bfloat16.pth")); });
   CHECK(contains(message, "width of 8"));
   CHECK(contains(message, "--head-dim"));
+}
+
+namespace {
+
+using model::MixerConfig;
+using model::MixerKind;
+
+/// A checkpoint of a model with these mixers, each element of its weights known: its index in its unit.
+model::ModelConfig write_family(const fs::path& directory, std::int64_t kv_heads,
+                                std::vector<MixerConfig> mixers) {
+  model::ModelConfig config = test::small_model;
+  config.layers = 4, config.width = 16, config.kv_heads = kv_heads, config.mixers = std::move(mixers);
+  config.repeat_mixers();
+  checkpoint::Info info{.directory = directory, .model = config, .parts = 1};
+  fs::create_directories(directory);
+  checkpoint::write_part(directory, info, 0, model::unit_layouts(config),
+                         [](Kind, std::size_t, parallel::UnitRange range, std::span<float> out) {
+                           for (std::size_t i = 0; i < out.size(); ++i)
+                             out[i] =
+                                 static_cast<float>(range.begin + static_cast<std::int64_t>(i)) + 1.0F / 1024;
+                         });
+  info.files.push_back(checkpoint::measure(directory / checkpoint::file_name(0)));
+  checkpoint::write_manifest(directory, info);
+  return config;
+}
+
+/// Has a file say no more than the tensors of one from elsewhere do.
+void without_description(const fs::path& safetensors) {
+  auto bytes = read_whole_file(safetensors);
+  const auto at = bytes.find("\"ratplus\"");
+  REQUIRE(at != std::string::npos);
+  bytes.replace(at, 9, "\"nothing\"");
+  write_whole_file(safetensors, bytes);
+}
+
+const MixerConfig rat{.kind = MixerKind::rat, .chunk = 6, .groups = 2};
+const MixerConfig local{.kind = MixerKind::local_attention, .window = 5};
+
+}  // namespace
+
+TEST_CASE(
+    "models of the RAT family go to every format and back, and say what they are where the format can") {
+  const test::ScratchDirectory scratch;
+  const auto config = write_family(scratch / "a", 0, {rat, local});
+  CHECK(config.mixers == std::vector{rat, local, rat, local});
+  convert(scratch / "a", scratch / "a.safetensors");
+  CHECK(weights::open_source(scratch / "a.safetensors")->info().model == config);
+  convert(scratch / "a", scratch / "a.pth");
+  CHECK(weights::open_source(scratch / "a.pth")->info().model == config);
+  without_description(scratch / "a.safetensors");
+  model::ModelConfig assumed = test::small_model;
+  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.safetensors", assumed); }),
+                 "layer 0 has 64 rows in in_proj, and a gate_bias, which does not tell the mixer or its "
+                 "sizes; say which "
+                 "it is: `ratplus convert --mixer '{ kind = \"rat\", chunk = L, groups = 2 }'`"));
+  assumed.mixers = {rat};
+  CHECK(contains(message_of([&] { weights::open_source(scratch / "a.safetensors", assumed); }),
+                 "layer 1 has 48 rows in in_proj, no gate_bias"));
+  assumed.mixers = {rat, local};
+  const auto source = weights::open_source(scratch / "a.safetensors", assumed);
+  CHECK(source->info().model == config);
+  const auto original = weights::open_source(scratch / "a");
+  const auto parameters = weights::parameters_of(*original, {});
+  REQUIRE(weights::parameters_of(*source, {}).size() == parameters.size());
+  for (const auto& parameter : parameters) {
+    CAPTURE(parameter.name);
+    CHECK(test::elements_of(*source, parameter) == test::elements_of(*original, parameter));
+  }
+}
+
+TEST_CASE("the biases of gates stay float32 in files of another type") {
+  const test::ScratchDirectory scratch;
+  write_family(scratch / "a", 0, {{.kind = MixerKind::rnn, .memory = 4096}});
+  convert(scratch / "a", scratch / "a.safetensors", {.type = StoredType::bfloat16});
+  convert(scratch / "a", scratch / "a.pth", {.type = StoredType::bfloat16});
+  without_description(scratch / "a.safetensors");
+  for (const char* name : {"a.safetensors", "a.pth"}) {
+    CAPTURE(std::string(name));
+    const auto source =
+        weights::open_source(scratch / name, test::small_model);  // 3d rows and a bias: an rnn
+    CHECK(source->info().model.distinct_mixers() ==
+          std::vector{MixerConfig{.kind = MixerKind::rnn, .memory = 4096}});
+    CHECK(source->stored_type(1, 1) == StoredType::bfloat16);
+    CHECK(source->stored_type(5, 0) == StoredType::float32);
+    for (const auto& parameter : weights::parameters_of(*source, {})) {
+      if (!parameter.name.ends_with("layers.1.seq_layer.gate_bias")) continue;
+      CHECK(test::elements_of(*source, parameter)[3] == 64 + 3 + 1.0F / 1024);
+    }
+  }
+}
+
+TEST_CASE("shared keys are in no tensor, and are given") {
+  const test::ScratchDirectory scratch;
+  const auto config = write_family(scratch / "a", 2, {{MixerKind::ratplus}});
+  convert(scratch / "a", scratch / "a.safetensors");
+  without_description(scratch / "a.safetensors");
+  auto assumed = test::small_model;
+  assumed.kv_heads = 2;
+  CHECK(weights::open_source(scratch / "a.safetensors", assumed)->info().model == config);
 }
 
 TEST_CASE("the metadata of safetensors holds the model") {
