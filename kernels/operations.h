@@ -395,7 +395,8 @@ struct AdamWUpdate {
   X(Fill)                                                                                                   \
   X(Add)                                                                                                    \
   X(Upload)                                                                                                 \
-  X(Matmul) X(EmbeddingForward) X(EmbeddingBackward) X(NormForward) X(NormBackward) X(RopeTable)            \
-      X(RecurrenceForward) X(RecurrenceBackward) X(AddColumnSums) X(AttentionForward) X(AttentionBackward)  \
-          X(OutputGateForward) X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) \
-              X(AddSum) X(AddSumOfSquares) X(AdamWUpdate)
+  X(Matmul)                                                                                                 \
+  X(EmbeddingForward) X(EmbeddingBackward) X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) \
+      X(RecurrenceBackward) X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)  \
+          X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)            \
+              X(AddSumOfSquares) X(AdamWUpdate)
