@@ -386,10 +386,10 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
       df_out[j] = dg * (g * (1.0f - g));
     }
     restart(i, k_carry, v_carry);
-    restart(i, k_first, v_first);
     if constexpr (keys) store_pairs<pairs>(dk_rows[t], half, dk_out);
     store_pairs<pairs>(dv_rows[t], half, dv_out);
     store_pairs<pairs>(df_rows[t], half, df_out);
+    restart(i, k_first, v_first);
     if (t == 0) store_state(a.scan, a.sizes, lane, k_first, v_first);
   }
 }

@@ -109,7 +109,7 @@ Outlook look_ahead(const config::JobConfig& job, const TrainingData& data, bool 
   const auto state = run::look_at_run(job, true, newest);
   if (state.checkpoint) {
     look_at_start(job, data, *state.checkpoint, true);
-    const char* text = state.finished ? "{} of {} steps" : "goes on from step {} of {}";
+    const char* text = state.finished ? "{} of {} steps" : "resumes at step {} of {}";
     return {state.finished, fmt::format(fmt::runtime(text), state.step, job.schedule.steps)};
   }
   const std::string length = counted(job.schedule.steps, "step");

@@ -156,7 +156,7 @@ TEST_CASE("found run: what a job would begin with") {
   CHECK(train::look_ahead(job, data, false).text == "10 steps from initial weights");
   const auto fourth = save_at(job, 4);
   auto outlook = train::look_ahead(job, data, false);
-  CHECK(outlook.text == "goes on from step 4 of 10");
+  CHECK(outlook.text == "resumes at step 4 of 10");
   CHECK(!outlook.finished);
   CHECK(contains(message_of([&] { train::look_ahead(job, data_of("another"), false); }),
                  "was trained on tokens of t, but d has tokens of another"));
