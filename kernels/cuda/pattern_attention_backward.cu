@@ -34,8 +34,8 @@ struct Backward {
   float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
   int heads;         ///< H
   HeadMap map;
-  int first;         ///< position of the first query
-  int queries;       ///< Tq
+  int first;    ///< position of the first query
+  int queries;  ///< Tq
   int p;
   float scale;
   int window_blocks;   ///< of keys_kernel, a head
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
   const int first_row = warp_row(), first = block.begin + first_row;
   bf16* staging = memory + 4 * tile_elements<DP> + first_row * pitch<DP>;
 
-  load_rows<DP>(stage(1), HeadRows<bf16>(x.q, b, x.map.query(h)), stage(1) + tile_bytes, HeadRows<bf16>(x.dout, b, h), x.p,
-                block.own());
+  load_rows<DP>(stage(1), HeadRows<bf16>(x.q, b, x.map.query(h)), stage(1) + tile_bytes,
+                HeadRows<bf16>(x.dout, b, h), x.p, block.own());
   load_rows<DP>(shared + 4 * tile_bytes, HeadRows<bf16>(x.out, b, h), x.p, block.own());
   load_keys(0);
   const std::int64_t statistics = (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;

@@ -20,8 +20,8 @@ using namespace tiles;
 
 struct Forward {
   Rows<bf16> q, k, v, out;
-  float* lse;   ///< [B, H, Tq]
-  int heads;    ///< H
+  float* lse;  ///< [B, H, Tq]
+  int heads;   ///< H
   HeadMap map;
   int first;    ///< position of the first query
   int queries;  ///< Tq

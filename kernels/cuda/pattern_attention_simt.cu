@@ -21,8 +21,8 @@ struct Simt {
   float* delta;  ///< the same
   int heads;     ///< H
   HeadMap map;
-  int first;     ///< position of the first query
-  int queries;   ///< Tq
+  int first;    ///< position of the first query
+  int queries;  ///< Tq
   int p;
   float scale;
   std::int64_t sequence_heads;  ///< B heads of the group

@@ -1,5 +1,5 @@
-#include "lib/model/mixers.h"
 #include "lib/evaluation/evaluation.h"
+#include "lib/model/mixers.h"
 
 #include <algorithm>
 #include <limits>
@@ -60,8 +60,7 @@ Evaluation resolve(const Request& request, const std::filesystem::path& path) {
   e.threads = request.threads;
   for (const auto& text : request.patterns) e.patterns.push_back(config::parse_plan(text, "--pattern"));
   if (e.patterns.empty()) e.patterns.push_back(e.job.job.pattern);
-  for (const auto& pattern : e.patterns)
-    model::check_pattern(pattern, e.info().model, "--pattern");
+  for (const auto& pattern : e.patterns) model::check_pattern(pattern, e.info().model, "--pattern");
   return e;
 }
 
