@@ -361,11 +361,7 @@ __global__ void __launch_bounds__(threads, sizeof(T) == 2 ? 2 : 1)
     float dv_out[n], df_out[n];
     // The carry for the state before the sequence: a product of its own, so that the one of k_carry and v_carry is fused as
     // it is where no such carry is wanted.
-<<<<<<< HEAD
-    [[maybe_unused]] float k_first[n] = {}, v_first[n];
-=======
     float k_first[n], v_first[n];
->>>>>>> w-family
     if constexpr (keys) {
       rotation[i].turn_back(e, dk[i]);
       rotation[i + 1].turn_back(k_state, k_before[i]);
