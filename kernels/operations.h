@@ -387,17 +387,14 @@ struct AdamWUpdate {
 }  // namespace operation
 }  // namespace ratplus
 
+// clang-format off
 /// Calls X(Struct) for every operation: each backend has a `compute` for each.
 #define RATPLUS_OPERATIONS(X) X(Download) RATPLUS_DEVICE_OPERATIONS(X)
 /// The same without Download, the only one whose result the host reads.
-#define RATPLUS_DEVICE_OPERATIONS(X)                                                                       \
-  X(Copy)                                                                                                  \
-  X(Fill)                                                                                                  \
-  X(Add)                                                                                                   \
-  X(Upload)                                                                                                \
-  X(Matmul)                                                                                                \
-  X(EmbeddingForward)                                                                                      \
-  X(EmbeddingBackward) X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward)                    \
-      X(RecurrenceBackward) X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward) \
-          X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)           \
-              X(AddSumOfSquares) X(AdamWUpdate)
+#define RATPLUS_DEVICE_OPERATIONS(X)                                                         \
+  X(Copy) X(Fill) X(Add) X(Upload) X(Matmul) X(EmbeddingForward) X(EmbeddingBackward)         \
+  X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) X(RecurrenceBackward)      \
+  X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)              \
+  X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)      \
+  X(AddSumOfSquares) X(AdamWUpdate)
+// clang-format on
