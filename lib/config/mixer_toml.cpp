@@ -54,10 +54,11 @@ model::MixerConfig read_table(const Value& value, const toml::table& table) {
   for (const auto& size : sizes) names.emplace_back(size.name);
   for (auto&& [key, node] : table) {
     if (key == "kind") continue;
-    const Value field = value.field(key.str(), node);
-    const auto size = std::ranges::find_if(sizes, [&](const auto& s) { return key.str() == s.name; });
+    const std::string_view name = key.str();
+    const Value field = value.field(name, node);
+    const auto size = std::ranges::find_if(sizes, [&](const auto& s) { return name == s.name; });
     if (size == sizes.end()) {
-      fail_unknown(field, key.str(), names, fmt::format("\"{}\"", model::to_string(mixer.kind)));
+      fail_unknown(field, name, names, fmt::format("\"{}\"", model::to_string(mixer.kind)));
     }
     mixer.*size->field = read_integer(field, any_integer);
   }

@@ -13,7 +13,7 @@ namespace ratplus::run {
 namespace {
 
 /// Adds a field that TensorBoard shows, with the tag "group/name", where its value is known.
-struct AddTo {
+struct AddScalarTo {
   std::vector<tensorboard::Scalar>& scalars;
 
   template <typename Value>
@@ -37,8 +37,8 @@ void TensorboardLog::write(const StepMetrics& metrics) {
         scalars.push_back({fmt::format("{}/{}", field.group, update.pattern), value});
     });
   }
-  for_each_step_field(metrics, AddTo{scalars});
-  if (metrics.health) for_each_health_field(*metrics.health, AddTo{scalars});
+  for_each_step_field(metrics, AddScalarTo{scalars});
+  if (metrics.health) for_each_health_field(*metrics.health, AddScalarTo{scalars});
   file_.write(metrics.step, scalars);
 }
 
@@ -55,7 +55,7 @@ void TensorboardLog::write(const ValidationMetrics& metrics) {
 
 void TensorboardLog::write(const CheckpointMetrics& metrics) {
   std::vector<tensorboard::Scalar> scalars;
-  for_each_checkpoint_field(metrics, AddTo{scalars});
+  for_each_checkpoint_field(metrics, AddScalarTo{scalars});
   file_.write(metrics.step, scalars);
 }
 
