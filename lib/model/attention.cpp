@@ -13,11 +13,10 @@ Attention<local>::Attention(Arena& arena, DType compute, const LayerConfig& conf
   const auto d = config_.width, of_keys = config_.key_width(), p = config_.head_dim;
   part_v_ = {0, of_keys}, part_q_ = {part_v_.end(), d}, part_k_ = {part_q_.end(), of_keys};
   arena.category("activations");
-  norm_ = InputNorm(arena, compute, d, shapes, work);
+  norm_ = ResidualNorm(arena, compute, d, shapes, work, true);
   projection_ = arena.allocate(compute, {rows, wide_columns(config)});
   const auto keep = [&](const Tensor& shared, std::int64_t columns) {
-    return as_heads(shared ? Workspace::narrowed(shared, columns) : arena.allocate(compute, {rows, columns}),
-                    shapes, p);
+    return as_heads(Workspace::shared_or_own(shared, arena, compute, rows, columns), shapes, p);
   };
   q_ = keep(work.q, d);
   k_ = keep(work.k, of_keys);

@@ -6,9 +6,9 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
-#include "lib/model/input_norm.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
+#include "lib/model/residual_norm.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -36,10 +36,7 @@ class Attention {
 
     template <typename F>
     static void for_each(Parameters& p, const LayerConfig& c, F f) {
-      const auto d = c.model.width;
-      f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
-      f("in_proj.weight", p.in_proj, Shape{wide_columns(c), d}, parallel::Initial::normal);
-      f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+      for_each_projection(p, c.model.width, wide_columns(c), f);
     }
   };
 
@@ -74,7 +71,7 @@ class Attention {
   std::array<Pattern, 1> own_;
   ProjectionPart part_v_, part_q_, part_k_;
   // Kept from forward to backward; q and k are the workspace's where Recompute is cheap.
-  InputNorm norm_;
+  ResidualNorm norm_;
   Tensor projection_;  ///< [N, d + 2 Hk P]
   Tensor q_, k_;       ///< [B, T, H or Hk, P]: q', k'
   Tensor a_;           ///< [B, T, H, P]

@@ -4,6 +4,7 @@
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "lib/model/parameters.h"
+#include "lib/model/residual_norm.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -37,16 +38,13 @@ class FeedForward {
   void activate(Ops& ops, const Parameters& w, Tensor x, const Workspace& work);
   void backward(Ops& ops, const Parameters& w, const Parameters& grad, bool fresh, Workspace& work);
 
-  Tensor stream() const { return saved_.stream; }
+  Tensor stream() const { return saved_.norm.stream; }
 
  private:
   struct Saved {
-    Tensor stream;  // f32 [N, d]
-    Tensor rstd;    // f32 [N]
-    Tensor u;       // [N, d]
-    Tensor h;       // [N, 4d]
-    Tensor z;       // [N, 4d]: gelu(h)
-    // u and z are the workspace's where Recompute is cheap.
+    ResidualNorm norm;
+    Tensor h;  // [N, 4d]
+    Tensor z;  // [N, 4d]: gelu(h); the workspace's where Recompute is cheap
   };
 
   ModelConfig config_;

@@ -14,14 +14,11 @@ GatedAttention<recurrence>::GatedAttention(Arena& arena, DType compute, const La
   part_o_ = {0, d}, part_q_ = {d, d}, part_k_ = {2 * d, of_keys}, part_v_ = {part_k_.end(), of_keys};
   if (recurrence) part_f_ = {part_v_.end(), of_keys};
   const auto keep = [&](const Tensor& shared, std::int64_t columns) {
-    return shared ? Workspace::narrowed(shared, columns) : arena.allocate(compute, {rows, columns});
+    return Workspace::shared_or_own(shared, arena, compute, rows, columns);
   };
   const auto as_heads = [&](const Tensor& x) { return model::as_heads(x, shapes, config_.head_dim); };
   arena.category("activations");
-  // Where only blocks' inputs are kept, the model has a place for each (keep_stream_in).
-  if (shapes.recompute != Recompute::block) saved_.stream = arena.allocate(DType::f32, {rows, d});
-  saved_.rstd = arena.allocate(DType::f32, {rows});
-  saved_.u = keep(work.u, d);
+  saved_.norm = ResidualNorm(arena, compute, d, shapes, work, true);
   saved_.projection = arena.allocate(compute, {rows, wide_columns(config)});
   saved_.q = as_heads(keep(work.q, d));
   saved_.k = as_heads(keep(work.k, of_keys));
@@ -35,19 +32,6 @@ template <bool recurrence>
 double GatedAttention<recurrence>::operations(const LayerConfig& c, HeadPatterns patterns,
                                               std::int64_t sequences, std::int64_t tokens) {
   return attention_operations(c.model, patterns, sequences, tokens);
-}
-
-/// stream = x + delta and its norm. A block that is computed again starts from the stream itself.
-template <bool recurrence>
-void GatedAttention<recurrence>::normalize(Ops& ops, const Parameters& w, Tensor x, Tensor delta) {
-  const bool in_place = x.raw() == saved_.stream.raw();
-  ops.residual_rms_norm_forward({.y = in_place ? Tensor() : saved_.stream,
-                                 .u = saved_.u,
-                                 .rstd = saved_.rstd,
-                                 .x = x,
-                                 .delta = delta,
-                                 .weight = w.input_norm,
-                                 .eps = config_.norm_eps});
 }
 
 template <bool recurrence>
@@ -71,8 +55,8 @@ void GatedAttention<recurrence>::gate(Ops& ops) {
 template <bool recurrence>
 void GatedAttention<recurrence>::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta,
                                          HeadPatterns patterns, Workspace& work) {
-  normalize(ops, w, x, delta);
-  linear::forward(ops, saved_.projection, saved_.u, w.in_proj);
+  saved_.norm.forward(ops, w.input_norm, x, delta, config_.norm_eps);
+  linear::forward(ops, saved_.projection, saved_.norm.u, w.in_proj);
   recur_and_rotate(ops, work);
   ops.attention_forward({.out = saved_.a,
                          .lse = saved_.lse,
@@ -95,7 +79,7 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
   const auto dk = as_heads(Workspace::narrowed(work.dk, config_.key_width()));
   const auto dv = as_heads(Workspace::narrowed(work.dv, config_.key_width()));
   if (shapes_.recompute == Recompute::cheap) {
-    normalize(ops, w, saved_.stream, {});
+    saved_.norm.forward(ops, w.input_norm, saved_.norm.stream, {}, config_.norm_eps);
     recur_and_rotate(ops, work);
     gate(ops);
   }
@@ -126,16 +110,9 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
                                 .k_rot = saved_.k,
                                 .v_rec = saved_.v,
                                 .rope = work.rope});
-  linear::weight_gradient(ops, grad.in_proj, wide, saved_.u, fresh);
+  linear::weight_gradient(ops, grad.in_proj, wide, saved_.norm.u, fresh);
   linear::input_gradient(ops, work.dz, wide, w.in_proj);
-  ops.residual_rms_norm_backward({.dx = work.dstream,
-                                  .dlayer = work.dlayer,
-                                  .dweight = grad.input_norm,
-                                  .du = work.dz,
-                                  .dy = work.dstream,
-                                  .y = saved_.stream,
-                                  .rstd = saved_.rstd,
-                                  .weight = w.input_norm});
+  saved_.norm.backward(ops, w.input_norm, grad.input_norm, work.dz, work);
 }
 
 template class GatedAttention<true>;

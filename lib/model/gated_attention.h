@@ -8,6 +8,7 @@
 #include "kernels/ops.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
+#include "lib/model/residual_norm.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -32,10 +33,7 @@ class GatedAttention {
 
     template <typename F>
     static void for_each(Parameters& p, const LayerConfig& c, F f) {
-      const auto d = c.model.width;
-      f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
-      f("in_proj.weight", p.in_proj, Shape{wide_columns(c), d}, parallel::Initial::normal);
-      f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+      for_each_projection(p, c.model.width, wide_columns(c), f);
     }
   };
 
@@ -62,29 +60,26 @@ class GatedAttention {
                 Workspace& work);
 
   /// The residual stream as this layer's norm saw it.
-  Tensor stream() const { return saved_.stream; }
+  Tensor stream() const { return saved_.norm.stream; }
   /// Keeps the stream there from now on, f32 [N, d].
-  void keep_stream_in(Tensor stream) { saved_.stream = stream; }
+  void keep_stream_in(Tensor stream) { saved_.norm.stream = stream; }
 
  private:
   Tensor heads_of(const Tensor& projection, const ProjectionPart& part) const {
     return part.heads_of(projection, shapes_, config_.head_dim);
   }
-  void normalize(Ops& ops, const Parameters& w, Tensor x, Tensor delta);
   void recur_and_rotate(Ops& ops, const Workspace& work);
   void gate(Ops& ops);
 
   /// Kept from forward to backward.
   struct Saved {
-    Tensor stream;      // f32 [N, d]
-    Tensor rstd;        // f32 [N]
-    Tensor u;           // [N, d]
+    ResidualNorm norm;
     Tensor projection;  // [N, rows of in_proj]
     Tensor q, k, v;     // [B, T, H, P] and, of k and v, [B, T, Hk, P]: q', k', v~
     Tensor a;           // [B, T, H, P]
     Tensor lse;         // f32 [B, H, T]
     Tensor z;           // [N, d]: a sigmoid(o)
-    // u, q, k, v and z are the workspace's where Recompute is cheap.
+    // q, k, v and z are the workspace's where Recompute is cheap.
   };
 
   ModelConfig config_;  // of the model: all sizes are its own

@@ -1,9 +1,10 @@
-// Parts of a projection: which columns of in_proj u hold queries, keys, values, gates.
+// The projections of a mixer: their parameters, and the parts of in_proj u that hold queries, keys, values, gates.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/tensor.h"
+#include "lib/model/parameters.h"
 #include "lib/model/shapes.h"
 
 namespace ratplus::model {
@@ -22,6 +23,14 @@ struct ProjectionPart {
         .slice(2, begin / head_dim, end() / head_dim);
   }
 };
+
+/// Lists the parameters that every mixer begins with, of width d and `columns` of in_proj: f as in append_layout.
+template <typename Parameters, typename F>
+void for_each_projection(Parameters& p, std::int64_t d, std::int64_t columns, F& f) {
+  f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
+  f("in_proj.weight", p.in_proj, Shape{columns, d}, parallel::Initial::normal);
+  f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+}
 
 /// Rows [N, heads P] without gaps as heads [B, T, heads, P].
 inline Tensor as_heads(const Tensor& rows, const PassShapes& shapes, std::int64_t head_dim) {

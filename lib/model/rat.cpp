@@ -13,10 +13,10 @@ RatMixer::RatMixer(Arena& arena, DType compute, const LayerConfig& config, const
   part_z_ = {0, d}, part_v_ = {d, d}, part_f_ = {2 * d, d};
   part_q_ = {3 * d, of_groups}, part_k_ = {part_q_.end(), of_groups};
   const auto keep = [&](const Tensor& shared, std::int64_t columns) {
-    return shared ? Workspace::narrowed(shared, columns) : arena.allocate(compute, {rows, columns});
+    return Workspace::shared_or_own(shared, arena, compute, rows, columns);
   };
   arena.category("activations");
-  norm_ = InputNorm(arena, compute, d, shapes, work);
+  norm_ = ResidualNorm(arena, compute, d, shapes, work, true);
   projection_ = arena.allocate(compute, {rows, wide_columns(config)});
   q_ = as_heads(keep(work.q, of_groups), shapes, p);
   k_ = as_heads(keep(work.k, d), shapes, p);

@@ -6,9 +6,9 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
-#include "lib/model/input_norm.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
+#include "lib/model/residual_norm.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -35,10 +35,7 @@ class RatMixer {
 
     template <typename F>
     static void for_each(Parameters& p, const LayerConfig& c, F f) {
-      const auto d = c.model.width;
-      f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
-      f("in_proj.weight", p.in_proj, Shape{wide_columns(c), d}, parallel::Initial::normal);
-      f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+      for_each_projection(p, c.model.width, wide_columns(c), f);
     }
     /// The gate's bias, and the most tokens that it remembers at first.
     static GateBias gate_bias_of(Parameters& p, const LayerConfig& c) {
@@ -78,7 +75,7 @@ class RatMixer {
   std::array<Pattern, 1> own_;
   ProjectionPart part_z_, part_v_, part_f_, part_q_, part_k_;
   // Kept from forward to backward; q, k, v and z are the workspace's where Recompute is cheap.
-  InputNorm norm_;
+  ResidualNorm norm_;
   Tensor projection_;  ///< [N, 3d + 2 G P]
   Tensor q_;           ///< [B, T, G, P]: q'
   Tensor k_, v_;       ///< [B, T, H, P]: k', v~

@@ -10,14 +10,11 @@ RnnMixer::RnnMixer(Arena& arena, DType compute, const LayerConfig& config, const
   const auto rows = shapes.rows();
   const auto d = config_.width;
   part_z_ = {0, d}, part_v_ = {d, d}, part_f_ = {2 * d, d};
-  const auto keep = [&](const Tensor& shared) {
-    return shared ? shared : arena.allocate(compute, {rows, d});
-  };
   arena.category("activations");
-  norm_ = InputNorm(arena, compute, d, shapes, work);
+  norm_ = ResidualNorm(arena, compute, d, shapes, work, true);
   projection_ = arena.allocate(compute, {rows, wide_columns(config)});
-  h_ = keep(work.v);
-  z_ = keep(work.z);
+  h_ = Workspace::shared_or_own(work.v, arena, compute, rows, d);
+  z_ = Workspace::shared_or_own(work.z, arena, compute, rows, d);
 }
 
 void RnnMixer::recur(Ops& ops, const Parameters& w) {

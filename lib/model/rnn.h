@@ -5,9 +5,9 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
-#include "lib/model/input_norm.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
+#include "lib/model/residual_norm.h"
 #include "lib/model/shapes.h"
 #include "lib/model/workspace.h"
 
@@ -32,10 +32,7 @@ class RnnMixer {
 
     template <typename F>
     static void for_each(Parameters& p, const LayerConfig& c, F f) {
-      const auto d = c.model.width;
-      f("input_norm.weight", p.input_norm, Shape{d}, parallel::Initial::one);
-      f("in_proj.weight", p.in_proj, Shape{3 * d, d}, parallel::Initial::normal);
-      f("out_proj.weight", p.out_proj, Shape{d, d}, parallel::Initial::normal);
+      for_each_projection(p, c.model.width, wide_columns(c), f);
     }
     static GateBias gate_bias_of(Parameters& p, const LayerConfig& c) {
       return {&p.gate_bias, c.model.width, c.mixer.memory};
@@ -72,7 +69,7 @@ class RnnMixer {
   PassShapes shapes_;
   ProjectionPart part_z_, part_v_, part_f_;
   // Kept from forward to backward; h and z are the workspace's where Recompute is cheap.
-  InputNorm norm_;
+  ResidualNorm norm_;
   Tensor projection_;  ///< [N, 3d]
   Tensor h_;           ///< [N, d]
   Tensor z_;           ///< [N, d]: h sigmoid(z)

@@ -1,6 +1,7 @@
 // Workspace: what layers need for a moment and hand on to the next: one set for the whole model.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "base/error.h"
@@ -38,7 +39,7 @@ struct Workspace {
     arena.category("activations");
     rope = arena.allocate(DType::f32, {shapes.tokens, 2, config.head_dim / 2});
     for (const auto& mixer : config.distinct_mixers()) {
-      if (mixer.chunk == 0 || has_rope_of(mixer.chunk)) continue;
+      if (mixer.chunk == 0 || find_rope(mixer.chunk) != nullptr) continue;
       chunk_ropes.push_back(
           {mixer.chunk, arena.allocate(DType::f32, {shapes.tokens, 2, config.head_dim / 2})});
     }
@@ -59,20 +60,22 @@ struct Workspace {
     return buffer.view({buffer.numel()}).slice(0, 0, rows * columns).view({rows, columns});
   }
   Tensor wide_rows(std::int64_t columns) const { return narrowed(wide, columns); }
+  /// A layer's tensor C [N, columns]: the workspace's `shared` where that is there, else one of its own.
+  static Tensor shared_or_own(const Tensor& shared, Arena& arena, DType compute, std::int64_t rows,
+                              std::int64_t columns) {
+    return shared ? narrowed(shared, columns) : arena.allocate(compute, {rows, columns});
+  }
   /// The rotary table by chunks of this length.
   Tensor rope_of(std::int64_t chunk) const {
-    for (const auto& rope_by : chunk_ropes) {
-      if (rope_by.chunk == chunk) return rope_by.table;
-    }
-    fail("no rotary table of chunks of {}", chunk);
+    const ChunkRope* found = find_rope(chunk);
+    require(found != nullptr, "no rotary table of chunks of {}", chunk);
+    return found->table;
   }
 
  private:
-  bool has_rope_of(std::int64_t chunk) const {
-    for (const auto& rope_by : chunk_ropes) {
-      if (rope_by.chunk == chunk) return true;
-    }
-    return false;
+  const ChunkRope* find_rope(std::int64_t chunk) const {
+    const auto found = std::ranges::find(chunk_ropes, chunk, &ChunkRope::chunk);
+    return found == chunk_ropes.end() ? nullptr : &*found;
   }
 };
 

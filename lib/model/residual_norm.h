@@ -1,4 +1,4 @@
-// InputNorm: the residual stream as a mixer's norm sees it, and the norm.
+// ResidualNorm: the residual stream as a layer's norm sees it, and the norm (docs/model.md, section 3).
 #pragma once
 
 #include "kernels/buffer.h"
@@ -9,19 +9,21 @@
 namespace ratplus::model {
 
 /// stream = x + delta, u = RMSNorm(stream); kept from forward to backward.
-struct InputNorm {
+struct ResidualNorm {
   Tensor stream;  ///< f32 [N, d]
   Tensor rstd;    ///< f32 [N]
   Tensor u;       ///< C [N, d]; the workspace's where Recompute is cheap
 
-  InputNorm() = default;
-  InputNorm(Arena& arena, DType compute, std::int64_t width, const PassShapes& shapes,
-            const Workspace& work) {
+  ResidualNorm() = default;
+  /// begins_block: of a mixer. Where only blocks' inputs are kept, the model has a place for each such stream
+  /// (keep_stream_in).
+  ResidualNorm(Arena& arena, DType compute, std::int64_t width, const PassShapes& shapes,
+               const Workspace& work, bool begins_block) {
     const auto rows = shapes.rows();
-    // Where only blocks' inputs are kept, the model has a place for each (keep_stream_in).
-    if (shapes.recompute != Recompute::block) stream = arena.allocate(DType::f32, {rows, width});
+    if (!begins_block || shapes.recompute != Recompute::block)
+      stream = arena.allocate(DType::f32, {rows, width});
     rstd = arena.allocate(DType::f32, {rows});
-    u = work.u ? work.u : arena.allocate(compute, {rows, width});
+    u = Workspace::shared_or_own(work.u, arena, compute, rows, width);
   }
 
   /// A block that is computed again starts from the stream itself, without delta.
