@@ -30,14 +30,7 @@ TEST_CASE("operations refuse tensors that do not fit") {
     CHECK_THROWS_AS(bench->residual_rms_norm_forward(
                         {.y = f32, .u = x, .rstd = lse, .x = f32, .delta = x, .weight = vector}),
                     std::logic_error);
-    const operation::RecurrenceForward recurrence{.q_rot = heads,
-                                                  .k_rot = heads,
-                                                  .v_rec = heads,
-                                                  .q = five.select(2, 1),
-                                                  .k = five.select(2, 2),
-                                                  .v = five.select(2, 3),
-                                                  .f = five.select(2, 4),
-                                                  .rope = rope};
+    const auto recurrence = recurrence_of(five, heads, heads, heads, rope);
     const auto recurs_with = [&](auto change) {
       auto call = recurrence;
       change(call);

@@ -37,15 +37,8 @@ Values all_operations(const Backend& backend) {
   const Tensor q = made(shape), k = made(shape), v = made(shape), out = made(shape);
   const Tensor dq = made(shape), dk = made(shape), dv = made(shape);
   const Tensor dprojection = bench.tensor(c, {batch, tokens, 5, heads, head_dim}, Values(rows * 5 * width));
-  const auto part = [](const Tensor& x, int i) { return x.select(2, i); };
-  bench->recurrence_rope_forward({.q_rot = q,
-                                  .k_rot = k,
-                                  .v_rec = v,
-                                  .q = part(projection, 1),
-                                  .k = part(projection, 2),
-                                  .v = part(projection, 3),
-                                  .f = part(projection, 4),
-                                  .rope = rope});
+  const auto recurrence = recurrence_of(projection, q, k, v, rope);
+  bench->recurrence_rope_forward(recurrence);
   for (const Pattern& pattern : {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 40, 4}, Pattern{0, 30, 0}}) {
     bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = {&pattern, 1}});
     bench->attention_backward({.dq = dq,
@@ -60,19 +53,7 @@ Values all_operations(const Backend& backend) {
                                .patterns = {&pattern, 1}});
     for (const Tensor& tensor : {out, lse, dq, dk, dv}) keep(tensor);
   }
-  bench->recurrence_rope_backward({.dq = part(dprojection, 1),
-                                   .dk = part(dprojection, 2),
-                                   .dv = part(dprojection, 3),
-                                   .df = part(dprojection, 4),
-                                   .dq_rot = dq,
-                                   .dk_rot = dk,
-                                   .dv_rec = dv,
-                                   .k = part(projection, 2),
-                                   .v = part(projection, 3),
-                                   .f = part(projection, 4),
-                                   .k_rot = k,
-                                   .v_rec = v,
-                                   .rope = rope});
+  bench->recurrence_rope_backward(recurrence_gradient_of(recurrence, dprojection, dq, dk, dv));
   keep(dprojection);
 
   const Tensor x = random(DType::f32, {rows, width}, 3), dy = random(DType::f32, {rows, width}, 9);

@@ -38,28 +38,9 @@ void check_recurrence(const Backend& backend, const HeadShape& s, std::int64_t p
   const auto run = [&] {
     const Tensor q = bench.poisoned(c, shape), k = bench.poisoned(c, shape),
                  v = bench.strided_poisoned(c, shape), dprojection = bench.poisoned(c, wide);
-    const auto part = [&](const Tensor& x, int i) { return i < parts ? x.select(2, i) : Tensor(); };
-    bench->recurrence_rope_forward({.q_rot = q,
-                                    .k_rot = k,
-                                    .v_rec = v,
-                                    .q = part(projection, 1),
-                                    .k = part(projection, 2),
-                                    .v = part(projection, 3),
-                                    .f = part(projection, 4),
-                                    .rope = rope});
-    bench->recurrence_rope_backward({.dq = part(dprojection, 1),
-                                     .dk = part(dprojection, 2),
-                                     .dv = part(dprojection, 3),
-                                     .df = part(dprojection, 4),
-                                     .dq_rot = dq,
-                                     .dk_rot = dk,
-                                     .dv_rec = dv,
-                                     .k = part(projection, 2),
-                                     .v = part(projection, 3),
-                                     .f = part(projection, 4),
-                                     .k_rot = k,
-                                     .v_rec = v,
-                                     .rope = rope});
+    const auto forward = recurrence_of(projection, q, k, v, rope);
+    bench->recurrence_rope_forward(forward);
+    bench->recurrence_rope_backward(recurrence_gradient_of(forward, dprojection, dq, dk, dv));
     return Result{{bench.read(q), bench.read(k), bench.read(v)}, bench.read(dprojection)};
   };
   Result result = run();

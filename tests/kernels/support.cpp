@@ -207,6 +207,43 @@ Values Bench::read(const Tensor& tensor) const {
   return decode(tensor.dtype(), bytes);
 }
 
+ProjectionParts::ProjectionParts(const Tensor& projection)
+    : q(projection.select(2, 1)), k(projection.select(2, 2)), v(projection.select(2, 3)) {
+  if (projection.size(2) == 5) f = projection.select(2, 4);
+}
+
+operation::RecurrenceForward recurrence_of(const Tensor& projection, const Tensor& q_rot, const Tensor& k_rot,
+                                           const Tensor& v_rec, const Tensor& rope) {
+  const ProjectionParts parts(projection);
+  return {.q_rot = q_rot,
+          .k_rot = k_rot,
+          .v_rec = v_rec,
+          .q = parts.q,
+          .k = parts.k,
+          .v = parts.v,
+          .f = parts.f,
+          .rope = rope};
+}
+
+operation::RecurrenceBackward recurrence_gradient_of(const operation::RecurrenceForward& forward,
+                                                     const Tensor& dprojection, const Tensor& dq_rot,
+                                                     const Tensor& dk_rot, const Tensor& dv_rec) {
+  const ProjectionParts into(dprojection);
+  return {.dq = into.q,
+          .dk = into.k,
+          .dv = into.v,
+          .df = into.f,
+          .dq_rot = dq_rot,
+          .dk_rot = dk_rot,
+          .dv_rec = dv_rec,
+          .k = forward.k,
+          .v = forward.v,
+          .f = forward.f,
+          .k_rot = forward.k_rot,
+          .v_rec = forward.v_rec,
+          .rope = forward.rope};
+}
+
 double relative_error(const Values& result, const Values& reference, double least_norm) {
   if (result.size() != reference.size()) return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;

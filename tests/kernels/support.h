@@ -72,6 +72,20 @@ class Bench {
   mutable std::deque<Buffer> buffers_;
 };
 
+/// The parts q, k, v and f (5 parts) or q, k, v (4) of a projection [B, T, parts, H, P], whose first part o no recurrence
+/// reads; a part that is not there is empty.
+struct ProjectionParts {
+  explicit ProjectionParts(const Tensor& projection);
+  Tensor q, k, v, f;
+};
+
+/// The whole sequence's recurrence of a projection, and its gradient into dprojection.
+operation::RecurrenceForward recurrence_of(const Tensor& projection, const Tensor& q_rot, const Tensor& k_rot,
+                                           const Tensor& v_rec, const Tensor& rope);
+operation::RecurrenceBackward recurrence_gradient_of(const operation::RecurrenceForward& forward,
+                                                     const Tensor& dprojection, const Tensor& dq_rot,
+                                                     const Tensor& dk_rot, const Tensor& dv_rec);
+
 /// norm(result - reference) / norm(reference); infinite where a result is NaN or the lengths differ.
 double relative_error(const Values& result, const Values& reference, double least_norm = 0);
 

@@ -23,8 +23,8 @@ slurm::BatchScript small_script() {
   return {.name = "ratplus-run",
           .working_directory = "/work",
           .program = "/opt/ratplus",
-          .job_file = "/work/run/submitted.toml",
-          .log_directory = "/work/run",
+          .job_file = "/scratch/run/submitted.toml",
+          .log_directory = "/scratch/run",
           .launcher = slurm::Launcher::srun,
           .resources = {}};
 }
@@ -55,7 +55,7 @@ TEST_CASE("a script asks for what is set, and leaves the rest to the cluster") {
         "#SBATCH --requeue\n"
         "#SBATCH --open-mode=append\n"
         "#SBATCH --chdir=/work\n"
-        "#SBATCH --output=/work/run/slurm-%j.log\n");
+        "#SBATCH --output=/scratch/run/slurm-%j.log\n");
   auto script = small_script();
   script.resources = {.nodes = 2,
                       .ranks_per_node = 3,
@@ -82,7 +82,7 @@ TEST_CASE("a script asks for what is set, and leaves the rest to the cluster") {
         "#SBATCH --requeue\n"
         "#SBATCH --open-mode=append\n"
         "#SBATCH --chdir=/work\n"
-        "#SBATCH --output=/work/run/slurm-%j.log\n"
+        "#SBATCH --output=/scratch/run/slurm-%j.log\n"
         "#SBATCH --qos=long\n"
         "#SBATCH --exclusive\n");
 }
@@ -90,13 +90,13 @@ TEST_CASE("a script asks for what is set, and leaves the rest to the cluster") {
 TEST_CASE("paths with blanks, quotes and Slurm's patterns stay one word, or are refused") {
   auto script = small_script();
   script.program = "/opt/it's one/ratplus";
-  script.job_file = "/work/100%j run/submitted.toml";
-  script.log_directory = "/work/100%j run";
+  script.job_file = "/scratch/100%j run/submitted.toml";
+  script.log_directory = "/scratch/100%j run";
   const auto text = script.text();
   CHECK(contains(text, "\nratplus='/opt/it'\\''s one/ratplus'\n"));
-  CHECK(contains(text, "\ntrain '/work/100%j run/submitted.toml'\n"));
-  CHECK(contains(text, "#SBATCH --output=\"/work/100%%j run/slurm-%j.log\"\n"));
-  for (const char* path : {"/work/a\"b", "/work/a\\b", "/work/a\nb"}) {
+  CHECK(contains(text, "\ntrain '/scratch/100%j run/submitted.toml'\n"));
+  CHECK(contains(text, "#SBATCH --output=\"/scratch/100%%j run/slurm-%j.log\"\n"));
+  for (const char* path : {"/scratch/a\"b", "/scratch/a\\b", "/scratch/a\nb"}) {
     script.log_directory = path;
     const auto message = message_of([&] { static_cast<void>(script.text()); });
     CHECK(contains(message, path));

@@ -58,8 +58,8 @@ TEST_CASE("a script is submitted, and its job's number found among what a site's
                              "charged to: you'; echo '4711;cluster'; echo '99 hours are left' >&2; echo '"}) {
     CAPTURE(std::string(answer));
     commands.make("sbatch", "echo \"$@\" > " + (commands / "asked").string() + "; echo '" + answer + "'");
-    CHECK(slurm::submit("/work/a run/submitted.sbatch") == "4711");
-    CHECK(read_whole_file(commands / "asked") == "--parsable /work/a run/submitted.sbatch\n");
+    CHECK(slurm::submit("/scratch/a run/submitted.sbatch") == "4711");
+    CHECK(read_whole_file(commands / "asked") == "--parsable /scratch/a run/submitted.sbatch\n");
   }
 }
 
