@@ -41,8 +41,8 @@ of SRC decides its format, the name of DST that of the result:
 Another suffix of a file's (.gguf) is refused; DIR.NAME/ is a directory. Directories above DST are made.
 SRC may also be a run's directory (its newest checkpoint), or one that holds safetensors. No code of a
 PyTorch file is executed: it may hold tensors, dictionaries and plain values, in "task" or bare.
-The tensors' shapes give every size of the model except that of a head (--head-dim), and, in models of the RAT
-family, the mixer and its sizes (--mixer).
+The tensors' shapes give every size of the model but two: the channels of a head (--head-dim) and, in the RAT
+family, the sizes of its mixer (--mixer).
 
 Memory stays below 1 GiB, whatever the model. DST is complete or absent, also after Ctrl-C.
 

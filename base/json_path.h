@@ -28,8 +28,8 @@ inline std::string percent_encoded(std::string_view bytes) {
   return text;
 }
 
-/// Puts a path, or a word of a command, under `key`; where it is not UTF-8, of which json_dump keeps U+FFFD, its bytes
-/// also under percent_key(key). Json is nlohmann::json or nlohmann::ordered_json, an object.
+/// Puts a path, or a word of a command, under `key`. json_dump writes U+FFFD for bytes that are not UTF-8, so such a path
+/// also stands with its bytes under percent_key(key). Json is nlohmann::json or nlohmann::ordered_json, an object.
 template <typename Json>
 void put_path(Json& object, const std::string& key, const std::string& path) {
   object[key] = path;

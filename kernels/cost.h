@@ -26,7 +26,7 @@ enum class Part : std::uint8_t {
 inline constexpr int part_count = 10;  ///< without transfer
 const char* to_string(Part part);
 
-/// Which measured rate a call runs at (lib/plan/speeds.h): that of a copy, of a norm, ...
+/// The measured rate that a call runs at (lib/plan/speeds.h): of copies, of norms, ...
 enum class Pace : std::uint8_t {
   copy,
   norm,

@@ -30,8 +30,9 @@ enum class Use { training, evaluation };
 ///                 few buffers in turn                                                forms, in a few buffers in turn
 ///
 /// A resident unit (the embedding, which is used at both ends of a pass) is whole in `full` too, as to weights and
-/// gradient. A unit of full precision (biases of gates) has float32 weights, and its gradient is summed in float32. Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the
-/// same memory as far as both are kept.
+/// gradient. A unit of full precision (biases of gates) has float32 weights, and its gradient is summed in float32.
+/// Groups of one rank are Sharding::none. Where the compute type is f32, weights and master are the same memory as far as
+/// both are kept.
 ///
 /// Gradients are summed in two steps: over the shard group, of which each rank gets its part, then, once an update,
 /// over the replicas. Both go on beside the computation.
@@ -59,9 +60,9 @@ class ParameterStore {
   /// Starts to bring a unit's weights here, if there is room; what weights() will wait for. To be called for the units
   /// to come in their order, nearest first: those that are here already stay.
   void prefetch(std::size_t unit);
-  /// The unit's weights, flat [>= numel] in the compute type (f32 where it has full precision), until release(). Reports the pass's place to the watchdog
-  /// and the timeline: "backward" from a micro-batch's first gradient() to the next micro-batch or finish_gradients(),
-  /// "forward" elsewhere.
+  /// The unit's weights, flat [>= numel] in the compute type (f32 where it has full precision), until release(). Reports
+  /// the pass's place to the watchdog and the timeline: "backward" from a micro-batch's first gradient() to the next
+  /// micro-batch or finish_gradients(), "forward" elsewhere.
   Tensor weights(std::size_t unit);
   void release(std::size_t unit);
   /// Room for the unit's gradient, until gradient_ready(). Fresh at the first call of an update, and in `full` of a

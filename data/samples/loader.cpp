@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/background_thread.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/start_thread.h"
 
@@ -147,9 +148,9 @@ const StepBatch& Loader::next() {
   impl.spare.push_back(std::exchange(impl.current, {}));  // the first time, one more empty buffer
   impl.spare_added.notify_one();
   if (impl.ready.empty() && !impl.error) {
-    const auto begin = std::chrono::steady_clock::now();
+    const ElapsedTime elapsed;
     impl.ready_added.wait(lock, [&] { return !impl.ready.empty() || impl.error; });
-    impl.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    impl.waited += elapsed.seconds();
   }
   // Steps read before the thread failed come first, so that the error belongs to the step that meets it.
   if (impl.ready.empty()) std::rethrow_exception(impl.error);

@@ -2,7 +2,9 @@
 #include <cblas.h>
 #include <omp.h>
 
-#include "kernels/cpu/checks.h"
+#include <algorithm>
+
+#include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
 
 namespace ratplus::cpu {

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/checks.h"
+#include "base/error.h"
 
 namespace ratplus {
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/checks.h"
+#include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
 
 namespace ratplus::cpu {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/checks.h"
+#include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
 

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "kernels/cpu/bf16.h"
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 

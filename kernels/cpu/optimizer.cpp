@@ -5,7 +5,6 @@
 
 #include "kernels/adamw_update.h"
 #include "kernels/cpu/bf16.h"
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 

@@ -1,5 +1,4 @@
 // The output gate (docs/model.md, section 4) and GELU (docs/model.md, section 9).
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/rows.h"

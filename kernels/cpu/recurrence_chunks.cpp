@@ -257,8 +257,7 @@ void turn_heads(const Tensor& out, const Tensor& x, const Tensor& rope, std::int
     for (std::int64_t h = 0; h < heads; ++h) {
       const float* __restrict from = at(x, b, t, h);
       float* __restrict to = at(out, b, t, h % shared);
-      const float keep = h < shared ? 0.0f : 1.0f;
-      if (keep == 0.0f) std::fill(to, to + p, 0.0f);
+      if (h < shared) std::fill(to, to + p, 0.0f);
 #pragma omp simd
       for (std::int64_t i = 0; i < half; ++i) {
         const std::int64_t j = i + half;

@@ -55,7 +55,7 @@ void CudaOps::compute(const operation::AttentionBackward& call) {
   }
   // The gradients of each head by itself, then their sums in the order of the heads.
   auto of_heads = call;
-  const Shape shape{shapes.batch, shapes.tokens, shapes.heads, shapes.head_dim};
+  const CheckedShape shape{shapes.batch, shapes.tokens, shapes.heads, shapes.head_dim};
   char* after =
       memory + pattern_attention_scratch({shapes.batch, shapes.tokens, shapes.heads, shapes.head_dim});
   of_heads.dk = Tensor(after, compute_, shape, device());

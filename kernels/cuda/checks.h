@@ -1,4 +1,4 @@
-// The checks of kernels/checks.h for device memory, and of what the CUDA libraries return.
+// Checks of the status that CUDA's functions return.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -6,16 +6,6 @@
 #include "kernels/checks.h"
 
 namespace ratplus::cuda {
-
-using Shape = CheckedShape;
-
-inline void check(const Tensor& tensor, DType dtype, Shape shape, const char* op, const char* name) {
-  check_tensor(tensor, DeviceKind::cuda, dtype, shape, op, name);
-}
-
-inline void check_rank(const Tensor& tensor, DType dtype, int rank, const char* op, const char* name) {
-  ratplus::check_rank(tensor, DeviceKind::cuda, dtype, rank, op, name);
-}
 
 /// Throws Error unless a CUDA call succeeded; `what` says what was being done.
 void check_cuda(cudaError_t status, const char* what);

@@ -138,7 +138,7 @@ std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
 }
 
 void CudaOps::use_scratch(Tensor scratch) {
-  check_rank(scratch, DType::u8, 1, "use_scratch", "scratch");
+  check_rank(scratch, DeviceKind::cuda, DType::u8, 1, "use_scratch", "scratch");
   scratch_ = scratch;
 }
 

@@ -29,7 +29,7 @@ using namespace tiles;
 
 struct Backward {
   Rows<bf16> q, k, v, out, dout, dq, dk, dv;
-  const float* lse;  ///< [B, H, Tq], shifted: that of position t at t
+  const float* lse;  ///< [B, H, Tq], shifted: position t is element t
   float* delta;      ///< the same
   float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
   int heads;         ///< H

@@ -17,7 +17,7 @@ constexpr int at_once = 4;  ///< keys of a query, or queries of a key
 template <typename T>
 struct Simt {
   Rows<T> q, k, v, out, dout, dq, dk, dv;
-  float* lse;    ///< [B, H, Tq], shifted: that of position t at t
+  float* lse;    ///< [B, H, Tq], shifted: position t is element t
   float* delta;  ///< the same
   int heads;     ///< H
   HeadMap map;

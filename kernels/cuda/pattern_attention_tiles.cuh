@@ -20,7 +20,7 @@
 
 namespace ratplus::cuda {
 
-/// Rows [B, T, H, P] of the positions `first` .. on, as a kernel takes them: row t is that of position t.
+/// Rows [B, T, H, P] of the positions `first` .. on, as a kernel takes them; row(t) is position t.
 template <typename T>
 struct Rows {
   Rows() = default;

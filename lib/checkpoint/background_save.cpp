@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/background_thread.h"
+#include "base/elapsed_time.h"
 #include "base/error.h"
 #include "base/start_thread.h"
 #include "kernels/buffer.h"
@@ -72,9 +73,9 @@ void BackgroundSave::start(Info info, const parallel::ParameterStore& store,
   part_ = store.saved_part();
   partial_ = begin_directory(info_.directory, world_);
   world_.watchdog().at("saving", file_name(part_));
-  const auto began = std::chrono::steady_clock::now();
+  const ElapsedTime elapsed;
   world_.agree([&] { copy(store, optimizer, ops); });
-  copy_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  copy_seconds_ = elapsed.seconds();
   stage_ = Stage::writing;
   writing_ = start_async([this] { return write(); });
 }

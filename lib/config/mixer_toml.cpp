@@ -70,10 +70,6 @@ model::MixerConfig read_mixer(const Value& value) {
   return read_name(value);
 }
 
-bool is_rule(const toml::table& table) {
-  return table.contains("global") || table.contains("local") || table.contains("every");
-}
-
 /// One period of the layers: the global mixer, then every - 1 times the local one.
 std::vector<model::MixerConfig> read_rule(const Value& value, const toml::table& table) {
   const std::vector<std::string> names = {"global", "local", "every"};
@@ -131,8 +127,8 @@ void read(const Value& value, std::vector<model::MixerConfig>& field, Any) {
     field = {{recurrence->get() ? model::MixerKind::ratplus : model::MixerKind::gated_attention}};
     return;
   }
-  if (const auto* table = value.node->as_table(); table != nullptr && is_rule(*table)) {
-    field = read_rule(value, *table);
+  if (repeats(value)) {
+    field = read_rule(value, *value.node->as_table());
     return;
   }
   const auto* list = value.node->as_array();
@@ -149,7 +145,8 @@ void read(const Value& value, std::vector<model::MixerConfig>& field, Any) {
 
 bool repeats(const Value& value) {
   const auto* table = value.node->as_table();
-  return table != nullptr && is_rule(*table);
+  return table != nullptr &&
+         (table->contains("global") || table->contains("local") || table->contains("every"));
 }
 
 std::vector<model::MixerConfig> parse_mixers(const std::string& text, const std::string& where) {

@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <utility>
 
+#include "base/elapsed_time.h"
 #include "base/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/run/run_end.h"
@@ -25,7 +25,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
   FoundRun found;
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {
-    const auto began = std::chrono::steady_clock::now();
+    const ElapsedTime elapsed;
     std::int64_t read = 0;
     auto whole = checkpoint::newest_whole(job.job.directory, world, [&](std::int64_t bytes) {
       read += bytes;
@@ -34,7 +34,7 @@ FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::Wor
     checkpoint = whole.newest;
     found.damaged = std::move(whole.damaged);
     found.verified_bytes = world.sum(read);
-    found.verified_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    found.verified_seconds = elapsed.seconds();
   }
   auto& state = found.state;
   const auto chosen = world.from_root([&] {

@@ -19,7 +19,7 @@ std::optional<std::filesystem::path> export_last_weights(const config::JobConfig
     if (!world.root()) return;
     const auto source = weights::open_source(job.job.directory);
     const weights::ExportOptions options{
-        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.export_type), "checkpoint.dtype"),
+        .type = checkpoint::parse_stored_type(to_string(job.checkpoint.export_type), "checkpoint.export"),
         .force = true,
         .progress = [&](std::int64_t bytes) {
           if (StopSignal::received() != 0) {
