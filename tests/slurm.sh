@@ -97,9 +97,9 @@ await() {
           scontrol update jobid="$job" TimeLimit=20 StartTime=now || true
         fi
         ;;
-      RUNNING | COMPLETING | CONFIGURING) waited=0 ;;
       '') ((++untold < 20)) || fail_with_log "$log" "scontrol does not tell the state of job $job (see above)" ;;
-      *) return ;;
+      COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL | OUT_OF_MEMORY | BOOT_FAIL | DEADLINE) return ;;
+      *) waited=0 ;; # running, or for a moment SIGNALING, COMPLETING, CONFIGURING, REQUEUED
     esac
     sleep 0.5
   done

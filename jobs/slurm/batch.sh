@@ -108,7 +108,8 @@ queue_again() {
     if ((attempt > 0)); then sleep 5; fi
     state=$(squeue --noheader --jobs="$job" --format=%T) || continue
     if [[ -z $state ]]; then continue; fi
-    if [[ $state != RUNNING ]]; then # cancelled, timed out, or preempted: what becomes of it is decided
+    # SIGNALING: running, while Slurm delivers a signal. Others (cancelled, timed out, preempted): Slurm has decided.
+    if [[ $state != RUNNING && $state != SIGNALING ]]; then
       say "stopped, and Slurm is ending this job itself ($state)"
       exit "$stopped_and_saved"
     fi
