@@ -322,7 +322,7 @@ void RopeTable::check(const Target& target) const {
   require(table.rank() == 3, "rope_table: the table has {} dimensions, not 3", table.rank());
   check_tensor(table, target.kind, DType::f32, {table.size(0), 2, table.size(2)}, name, "table");
   check_contiguous(table, name, "table");
-  require(chunk >= 1, "{}: chunks of {}", name, chunk);
+  require(chunk >= 1 && scale > 0, "{}: chunks of {}, a scale of {}", name, chunk, scale);
 }
 Cost RopeTable::cost(const Target&) const {
   return {.part = Part::recurrence, .bytes = bytes_of({table})};

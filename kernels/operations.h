@@ -165,12 +165,13 @@ struct NormBackward {
 
 // --- mixers (docs/model.md, section 4) ---------------------------------------------------------------------
 
-/// The rotary table, f32 [T, 2, P/2]: cos and sin of floor(t / chunk) base^(-2i/P).
+/// The rotary table, f32 [T, 2, P/2]: cos and sin of floor(t / chunk) / scale base^(-2i/P).
 struct RopeTable {
   static constexpr const char* name = "rope_table";
   Tensor table;
   double base = 10000;
   std::int64_t chunk = 1;  ///< L: tokens that share a position
+  double scale = 1;        ///< divides positions: more of them within the range of the trained ones
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -396,5 +397,5 @@ struct AdamWUpdate {
   X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) X(RecurrenceBackward)      \
   X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)              \
   X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)      \
-  X(AddSumOfSquares) X(AdamWUpdate)
+  X(AddSumOfSquares) X(AdamWUpdate) RATPLUS_INFERENCE_OPERATIONS(X)
 // clang-format on

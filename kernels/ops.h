@@ -15,6 +15,7 @@
 #include <string>
 
 #include "kernels/device.h"
+#include "kernels/inference_operations.h"
 #include "kernels/operations.h"
 #include "kernels/tensor.h"
 
@@ -97,8 +98,8 @@ class Ops {
   }
   void residual_rms_norm_forward(const operation::NormForward& x) { run(x); }
   void residual_rms_norm_backward(const operation::NormBackward& x) { run(x); }
-  void rope_table(Tensor table, double base, std::int64_t chunk = 1) {
-    run(operation::RopeTable{table, base, chunk});
+  void rope_table(Tensor table, double base, std::int64_t chunk = 1, double scale = 1) {
+    run(operation::RopeTable{table, base, chunk, scale});
   }
   void recurrence_rope_forward(const operation::RecurrenceForward& x) { run(x); }
   void recurrence_rope_backward(const operation::RecurrenceBackward& x) { run(x); }
@@ -117,6 +118,10 @@ class Ops {
   void hits(Tensor hits, Tensor logits, Tensor labels) { run(operation::Hits{hits, logits, labels}); }
   void add_sum(Tensor total, Tensor x) { run(operation::AddSum{total, x}); }
   void add_sum_of_squares(Tensor total, Tensor x) { run(operation::AddSumOfSquares{total, x}); }
+  void row_product(Tensor y, Tensor x, Tensor w) { run(operation::RowProduct{y, x, w}); }
+  void cache_append(const operation::CacheAppend& x) { run(x); }
+  void cache_gather(const operation::CacheGather& x) { run(x); }
+  void mixer_step(const operation::MixerStep& x) { run(x); }
   void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
     run(operation::AdamWUpdate{master, m, v, weights, gradient, update});
   }

@@ -1,5 +1,7 @@
 #include "kernels/tensor.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace ratplus {
@@ -100,6 +102,17 @@ Tensor Tensor::select(int dim, std::int64_t i) const {
     result.strides_[d] = result.strides_[d + 1];
   }
   --result.rank_;
+  return result;
+}
+
+Tensor Tensor::as_batch() const {
+  require(rank_ > 0 && rank_ < max_rank, "no dimension before {}", describe());
+  Tensor result = *this;
+  std::copy_n(shape_.begin(), rank_, result.shape_.begin() + 1);
+  std::copy_n(strides_.begin(), rank_, result.strides_.begin() + 1);
+  result.shape_[0] = 1;
+  result.strides_[0] = shape_[0] * strides_[0];
+  ++result.rank_;
   return result;
 }
 

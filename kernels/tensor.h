@@ -78,6 +78,8 @@ class Tensor {
   Tensor view(std::initializer_list<std::int64_t> shape) const;
   /// Elements [begin, end) of dimension dim.
   Tensor slice(int dim, std::int64_t begin, std::int64_t end) const;
+  /// The same elements with a leading dimension of 1.
+  Tensor as_batch() const;
   /// Index i of dimension dim, which is dropped.
   Tensor select(int dim, std::int64_t i) const;
 

@@ -17,9 +17,9 @@ constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 /// A list of keys, packed for the forward pass.
 struct PackedList {
   KeyList list;
-  std::int64_t count;
-  float* k;  ///< [tiles, P, key_tile]
-  float* v;  ///< [count, padded P]
+  std::int64_t begin;  ///< the first key
+  float* k;            ///< [tiles, P, key_tile]
+  float* v;            ///< [keys, padded P]
 };
 
 /// Running state of a block of queries: m, l [query_block] and the sum of values [query_block, padded P], all
@@ -98,11 +98,14 @@ class ForwardHead {
   void pack(Keys which, Carver& carver) {
     const KeyList list(pattern_, which);
     const std::int64_t count = list.count_below(sizes_.tokens), p = sizes_.head_dim;
-    const std::int64_t tiles = (count + key_tile - 1) / key_tile;
-    PackedList packed{list, count, carver.take(tiles * key_tile * p), carver.take(count * padded(p))};
-    pack_transposed(packed.k, k_, list, count, p);
-    pack_rows(packed.v, v_, list, count, p);
-    packed_[lists_++] = packed;
+    // Keys that no query attends to are not read.
+    const std::int64_t first = std::min(list.attended(sizes_.first).begin, count);
+    const std::int64_t begin = first / key_tile * key_tile, tiles = (count - begin + key_tile - 1) / key_tile;
+    float* const packed_k = carver.take(tiles * key_tile * p);
+    float* const packed_v = carver.take((count - begin) * padded(p));
+    pack_transposed(packed_k, k_, list, count, p, first);
+    pack_rows(packed_v, v_, list, count, p, first);
+    packed_[lists_++] = {list, begin, packed_k, packed_v};
   }
 
   /// The keys of a narrow window, by dot products; they come first, so they begin the state of query r.
@@ -129,7 +132,7 @@ class ForwardHead {
     const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim(), n = padded(tile.keys);
     float* scores = scores_ + tile.first_row * key_tile;
     float* values = state_.values + tile.first_row * width;
-    tile_gemm(scores, key_tile, queries_ + tile.first_row * width, width, Left::rows, keys.k + tile.begin * p,
+    tile_gemm(scores, key_tile, queries_ + tile.first_row * width, width, Left::rows, keys.k + (tile.begin - keys.begin) * p,
               key_tile, tile.rows(), n, p, false);
     for (std::int64_t r = tile.first_row; r < tile.end_row; ++r) {
       const KeyList::Range columns = tile.columns(ranges, r);
@@ -140,7 +143,7 @@ class ForwardHead {
                     width);
       }
     }
-    tile_gemm(values, width, scores, key_tile, Left::rows, keys.v + tile.begin * width, width, tile.rows(),
+    tile_gemm(values, width, scores, key_tile, Left::rows, keys.v + (tile.begin - keys.begin) * width, width, tile.rows(),
               width, tile.keys, true);
   }
 

@@ -164,28 +164,31 @@ void for_direct_keys(const Pattern& pattern, std::int64_t t, Take&& take) {
   }
 }
 
-/// out [tiles, P, key_tile] = the rows of a list's keys, transposed tile by tile, zeros past the last key.
+/// out [tiles, P, key_tile] = the rows of a list's keys from `first` on, transposed tile by tile, from its tile on; zeros
+/// before the first key and past the last.
 inline void pack_transposed(float* out, const HeadRows& in, const KeyList& list, std::int64_t count,
-                            std::int64_t p) {
-  for (std::int64_t begin = 0; begin < count; begin += key_tile) {
-    float* tile = out + begin * p;
+                            std::int64_t p, std::int64_t first = 0) {
+  for (std::int64_t begin = first / key_tile * key_tile; begin < count; begin += key_tile) {
+    float* tile = out + (begin - first / key_tile * key_tile) * p;
     const std::int64_t keys = std::min(key_tile, count - begin);
-    if (keys < key_tile) std::fill(tile, tile + key_tile * p, 0.0f);
-    for (std::int64_t c = 0; c < keys; ++c) {
+    if (keys < key_tile || begin < first) std::fill(tile, tile + key_tile * p, 0.0f);
+    for (std::int64_t c = std::max(first - begin, std::int64_t{0}); c < keys; ++c) {
       const float* row = in.row(list.position(begin + c));
       for (std::int64_t i = 0; i < p; ++i) tile[i * key_tile + c] = row[i];
     }
   }
 }
 
-/// out [count, padded P] = the rows of a list's keys.
-inline void pack_rows(float* out, const HeadRows& in, const KeyList& list, std::int64_t count,
-                      std::int64_t p) {
-  const std::int64_t width = padded(p);
-  for (std::int64_t j = 0; j < count; ++j) {
+/// out [keys, padded P] = the rows of a list's keys from `first` on, from its tile on; zeros before.
+inline void pack_rows(float* out, const HeadRows& in, const KeyList& list, std::int64_t count, std::int64_t p,
+                      std::int64_t first = 0) {
+  const std::int64_t width = padded(p), begin = first / key_tile * key_tile;
+  std::fill(out, out + (first - begin) * width, 0.0f);
+  for (std::int64_t j = first; j < count; ++j) {
     const float* row = in.row(list.position(j));
-    std::copy(row, row + p, out + j * width);
-    std::fill(out + j * width + p, out + (j + 1) * width, 0.0f);
+    float* packed = out + (j - begin) * width;
+    std::copy(row, row + p, packed);
+    std::fill(packed + p, packed + width, 0.0f);
   }
 }
 

@@ -102,7 +102,7 @@ CpuOps::CpuOps(int threads) : threads_(threads) {}
 std::int64_t CpuOps::scratch_bytes(const OpShapes& shapes) const {
   const std::int64_t floats =
       std::max({attention_scratch(shapes, threads_), recurrence_scratch(shapes, threads_),
-                norm_scratch(shapes.heads * shapes.head_dim)});
+                norm_scratch(shapes.heads * shapes.head_dim), mixer_step_scratch(shapes, threads_)});
   return floats * size_of(DType::f32);
 }
 

@@ -34,5 +34,6 @@ class CpuOps final : public Ops {
 std::int64_t attention_scratch(const OpShapes& shapes, int threads);
 std::int64_t recurrence_scratch(const OpShapes& shapes, int threads);
 std::int64_t norm_scratch(std::int64_t width);
+std::int64_t mixer_step_scratch(const OpShapes& shapes, int threads);
 
 }  // namespace ratplus::cpu

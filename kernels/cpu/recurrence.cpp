@@ -280,10 +280,10 @@ void CpuOps::compute(const operation::RopeTable& call) {
   float* out = table.as<float>();
 #pragma omp parallel for schedule(static) num_threads(threads_)
   for (std::int64_t t = 0; t < tokens; ++t) {
-    const std::int64_t position = t / call.chunk;
+    const double position = static_cast<double>(t / call.chunk) / call.scale;
     for (std::int64_t i = 0; i < half; ++i) {
       const double frequency = std::pow(base, -static_cast<double>(i) / static_cast<double>(half));
-      const double angle = static_cast<double>(position) * frequency;
+      const double angle = position * frequency;
       out[(2 * t) * half + i] = static_cast<float>(std::cos(angle));
       out[(2 * t + 1) * half + i] = static_cast<float>(std::sin(angle));
     }

@@ -75,12 +75,13 @@ using rotary::threads;
 
 /// table [T, 2, P/2].
 __global__ void __launch_bounds__(threads)
-    rope_table_kernel(float* table, std::int64_t tokens, std::int64_t half, double base, std::int64_t chunk) {
+    rope_table_kernel(float* table, std::int64_t tokens, std::int64_t half, double base, std::int64_t chunk,
+                      double scale) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   if (index >= tokens * half) return;
   const std::int64_t t = index / half, i = index % half;
   const double angle =
-      static_cast<double>(t / chunk) * pow(base, -static_cast<double>(i) / static_cast<double>(half));
+      static_cast<double>(t / chunk) / scale * pow(base, -static_cast<double>(i) / static_cast<double>(half));
   table[2 * t * half + i] = static_cast<float>(cos(angle));
   table[(2 * t + 1) * half + i] = static_cast<float>(sin(angle));
 }
@@ -93,7 +94,7 @@ void CudaOps::compute(const operation::RopeTable& call) {
   const std::int64_t tokens = table.size(0), half = table.size(2);
   if (tokens * half == 0) return;
   rope_table_kernel<<<static_cast<unsigned>(blocks_of(tokens * half, threads)), threads, 0, stream_>>>(
-      table.as<float>(), tokens, half, base, call.chunk);
+      table.as<float>(), tokens, half, base, call.chunk, call.scale);
   check_launch("rope_table");
 }
 

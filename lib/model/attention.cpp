@@ -8,10 +8,12 @@ namespace ratplus::model {
 template <bool local>
 Attention<local>::Attention(Arena& arena, DType compute, const LayerConfig& config, const PassShapes& shapes,
                             const Workspace& work)
-    : config_(config.model), shapes_(shapes), own_{own_pattern(config.mixer).value_or(Pattern{})} {
+    : config_(config.model),
+      shapes_(shapes),
+      own_{own_pattern(config.mixer).value_or(Pattern{})},
+      form_(form(config)) {
   const auto rows = shapes.rows();
   const auto d = config_.width, of_keys = config_.key_width(), p = config_.head_dim;
-  part_v_ = {0, of_keys}, part_q_ = {part_v_.end(), d}, part_k_ = {part_q_.end(), of_keys};
   arena.category("activations");
   norm_ = ResidualNorm(arena, compute, d, shapes, work, true);
   projection_ = arena.allocate(compute, {rows, wide_columns(config)});
@@ -25,6 +27,14 @@ Attention<local>::Attention(Arena& arena, DType compute, const LayerConfig& conf
 }
 
 template <bool local>
+MixerForm Attention<local>::form(const LayerConfig& c) {
+  const auto of_keys = c.model.key_width();
+  MixerForm form;
+  form.v = {0, of_keys}, form.q = {form.v.end(), c.model.width}, form.k = {form.q.end(), of_keys};
+  return form;
+}
+
+template <bool local>
 double Attention<local>::operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
                                     std::int64_t tokens) {
   const std::array own{own_pattern(c.mixer).value_or(Pattern{})};
@@ -35,8 +45,8 @@ template <bool local>
 void Attention<local>::rotate(Ops& ops, const Workspace& work) {
   ops.recurrence_rope_forward({.q_rot = q_,
                                .k_rot = k_,
-                               .q = heads_of(projection_, part_q_),
-                               .k = heads_of(projection_, part_k_),
+                               .q = heads_of(projection_, form_.q),
+                               .k = heads_of(projection_, form_.k),
                                .rope = work.rope});
 }
 
@@ -50,7 +60,7 @@ void Attention<local>::forward(Ops& ops, const Parameters& w, Tensor x, Tensor d
                          .lse = lse_,
                          .q = q_,
                          .k = k_,
-                         .v = heads_of(projection_, part_v_),
+                         .v = heads_of(projection_, form_.v),
                          .patterns = patterns_of(patterns)});
   linear::forward(ops, work.delta, a_.view({shapes_.rows(), config_.width}), w.out_proj);
 }
@@ -71,16 +81,16 @@ void Attention<local>::backward(Ops& ops, const Parameters& w, const Parameters&
   linear::input_gradient(ops, work.dz, work.dlayer, w.out_proj);
   ops.attention_backward({.dq = dq,
                           .dk = dk,
-                          .dv = heads_of(wide, part_v_),
+                          .dv = heads_of(wide, form_.v),
                           .dout = as_heads(work.dz, shapes_, p),
                           .out = a_,
                           .lse = lse_,
                           .q = q_,
                           .k = k_,
-                          .v = heads_of(projection_, part_v_),
+                          .v = heads_of(projection_, form_.v),
                           .patterns = patterns_of(patterns)});
-  ops.recurrence_rope_backward({.dq = heads_of(wide, part_q_),
-                                .dk = heads_of(wide, part_k_),
+  ops.recurrence_rope_backward({.dq = heads_of(wide, form_.q),
+                                .dk = heads_of(wide, form_.k),
                                 .dq_rot = dq,
                                 .dk_rot = dk,
                                 .rope = work.rope});

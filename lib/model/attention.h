@@ -6,6 +6,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
+#include "lib/model/mixer_form.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
 #include "lib/model/residual_norm.h"
@@ -49,6 +50,7 @@ class Attention {
     return Pattern{Pattern::no_dilation, c.window, 0};
   }
   static std::int64_t wide_columns(const LayerConfig& c) { return c.model.width + 2 * c.model.key_width(); }
+  static MixerForm form(const LayerConfig& c);
   static double operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
                            std::int64_t tokens);
 
@@ -69,7 +71,7 @@ class Attention {
   ModelConfig config_;
   PassShapes shapes_;
   std::array<Pattern, 1> own_;
-  ProjectionPart part_v_, part_q_, part_k_;
+  MixerForm form_;
   // Kept from forward to backward; q and k are the workspace's where Recompute is cheap.
   ResidualNorm norm_;
   Tensor projection_;  ///< [N, d + 2 Hk P]

@@ -8,11 +8,9 @@ namespace ratplus::model {
 template <bool recurrence>
 GatedAttention<recurrence>::GatedAttention(Arena& arena, DType compute, const LayerConfig& config,
                                            const PassShapes& shapes, const Workspace& work)
-    : config_(config.model), shapes_(shapes) {
+    : config_(config.model), shapes_(shapes), form_(form(config)) {
   const auto rows = shapes.rows();
   const auto d = config_.width, of_keys = config_.key_width();
-  part_o_ = {0, d}, part_q_ = {d, d}, part_k_ = {2 * d, of_keys}, part_v_ = {part_k_.end(), of_keys};
-  if (recurrence) part_f_ = {part_v_.end(), of_keys};
   const auto keep = [&](const Tensor& shared, std::int64_t columns) {
     return Workspace::shared_or_own(shared, arena, compute, rows, columns);
   };
@@ -29,6 +27,15 @@ GatedAttention<recurrence>::GatedAttention(Arena& arena, DType compute, const La
 }
 
 template <bool recurrence>
+MixerForm GatedAttention<recurrence>::form(const LayerConfig& c) {
+  const auto d = c.model.width, of_keys = c.model.key_width();
+  MixerForm form;
+  form.o = {0, d}, form.q = {d, d}, form.k = {2 * d, of_keys}, form.v = {form.k.end(), of_keys};
+  if (recurrence) form.f = {form.v.end(), of_keys};
+  return form;
+}
+
+template <bool recurrence>
 double GatedAttention<recurrence>::operations(const LayerConfig& c, HeadPatterns patterns,
                                               std::int64_t sequences, std::int64_t tokens) {
   return attention_operations(c.model, patterns, sequences, tokens);
@@ -39,17 +46,17 @@ void GatedAttention<recurrence>::recur_and_rotate(Ops& ops, const Workspace& wor
   ops.recurrence_rope_forward({.q_rot = saved_.q,
                                .k_rot = saved_.k,
                                .v_rec = saved_.v,
-                               .q = heads_of(saved_.projection, part_q_),
-                               .k = heads_of(saved_.projection, part_k_),
-                               .v = heads_of(saved_.projection, part_v_),
-                               .f = recurrence ? heads_of(saved_.projection, part_f_) : Tensor(),
+                               .q = heads_of(saved_.projection, form_.q),
+                               .k = heads_of(saved_.projection, form_.k),
+                               .v = heads_of(saved_.projection, form_.v),
+                               .f = recurrence ? heads_of(saved_.projection, form_.f) : Tensor(),
                                .rope = work.rope});
 }
 
 template <bool recurrence>
 void GatedAttention<recurrence>::gate(Ops& ops) {
   ops.output_gate_forward(saved_.z, saved_.a.view({shapes_.rows(), config_.width}),
-                          part_o_.rows_of(saved_.projection));
+                          form_.o.rows_of(saved_.projection));
 }
 
 template <bool recurrence>
@@ -85,8 +92,8 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
   }
   linear::weight_gradient(ops, grad.out_proj, work.dlayer, saved_.z, fresh);
   linear::input_gradient(ops, work.dz, work.dlayer, w.out_proj);
-  ops.output_gate_backward(work.dz, part_o_.rows_of(wide), work.dz, saved_.a.view({rows, d}),
-                           part_o_.rows_of(saved_.projection));
+  ops.output_gate_backward(work.dz, form_.o.rows_of(wide), work.dz, saved_.a.view({rows, d}),
+                           form_.o.rows_of(saved_.projection));
   ops.attention_backward({.dq = as_heads(work.dq),
                           .dk = dk,
                           .dv = dv,
@@ -97,16 +104,16 @@ void GatedAttention<recurrence>::backward(Ops& ops, const Parameters& w, const P
                           .k = saved_.k,
                           .v = saved_.v,
                           .patterns = patterns});
-  ops.recurrence_rope_backward({.dq = heads_of(wide, part_q_),
-                                .dk = heads_of(wide, part_k_),
-                                .dv = heads_of(wide, part_v_),
-                                .df = recurrence ? heads_of(wide, part_f_) : Tensor(),
+  ops.recurrence_rope_backward({.dq = heads_of(wide, form_.q),
+                                .dk = heads_of(wide, form_.k),
+                                .dv = heads_of(wide, form_.v),
+                                .df = recurrence ? heads_of(wide, form_.f) : Tensor(),
                                 .dq_rot = as_heads(work.dq),
                                 .dk_rot = dk,
                                 .dv_rec = dv,
-                                .k = heads_of(saved_.projection, part_k_),
-                                .v = heads_of(saved_.projection, part_v_),
-                                .f = recurrence ? heads_of(saved_.projection, part_f_) : Tensor(),
+                                .k = heads_of(saved_.projection, form_.k),
+                                .v = heads_of(saved_.projection, form_.v),
+                                .f = recurrence ? heads_of(saved_.projection, form_.f) : Tensor(),
                                 .k_rot = saved_.k,
                                 .v_rec = saved_.v,
                                 .rope = work.rope});

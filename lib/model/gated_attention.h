@@ -6,6 +6,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
+#include "lib/model/mixer_form.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
 #include "lib/model/residual_norm.h"
@@ -46,6 +47,7 @@ class GatedAttention {
   static std::int64_t wide_columns(const LayerConfig& c) {
     return 2 * c.model.width + (recurrence ? 3 : 2) * c.model.key_width();
   }
+  static MixerForm form(const LayerConfig& c);
   /// Operations that the mathematics of forward and backward needs beside the products of the parameters, of `sequences`
   /// of `tokens`: those of attention, 12 P an attended pair and head.
   static double operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
@@ -84,7 +86,7 @@ class GatedAttention {
 
   ModelConfig config_;  // of the model: all sizes are its own
   PassShapes shapes_;
-  ProjectionPart part_o_, part_q_, part_k_, part_v_, part_f_;
+  MixerForm form_;
   Saved saved_;
 };
 

@@ -11,6 +11,11 @@ inline void forward(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w)
   ops.matmul(y, x, w, {.transpose_b = true});
 }
 
+/// The same, where a row's bits do not depend on the rows beside it (inference).
+inline void rows_alone(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w) {
+  ops.row_product(y, x, w);
+}
+
 /// dx [N, in] = dy [N, out] w.
 inline void input_gradient(Ops& ops, const Tensor& dx, const Tensor& dy, const Tensor& w) {
   ops.matmul(dx, dy, w, {});

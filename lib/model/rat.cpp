@@ -7,11 +7,9 @@ namespace ratplus::model {
 
 RatMixer::RatMixer(Arena& arena, DType compute, const LayerConfig& config, const PassShapes& shapes,
                    const Workspace& work)
-    : config_(config), shapes_(shapes), own_{*own_pattern(config.mixer)} {
+    : config_(config), shapes_(shapes), own_{*own_pattern(config.mixer)}, form_(form(config)) {
   const auto rows = shapes.rows();
   const auto d = config.model.width, p = config.model.head_dim, of_groups = config.mixer.groups * p;
-  part_z_ = {0, d}, part_v_ = {d, d}, part_f_ = {2 * d, d};
-  part_q_ = {3 * d, of_groups}, part_k_ = {part_q_.end(), of_groups};
   const auto keep = [&](const Tensor& shared, std::int64_t columns) {
     return Workspace::shared_or_own(shared, arena, compute, rows, columns);
   };
@@ -26,6 +24,14 @@ RatMixer::RatMixer(Arena& arena, DType compute, const LayerConfig& config, const
   z_ = keep(work.z, d);
 }
 
+MixerForm RatMixer::form(const LayerConfig& c) {
+  const auto d = c.model.width, of_groups = c.mixer.groups * c.model.head_dim;
+  MixerForm form{.chunk = c.mixer.chunk};
+  form.o = {0, d}, form.v = {d, d}, form.f = {2 * d, d};
+  form.q = {3 * d, of_groups}, form.k = {form.q.end(), of_groups};
+  return form;
+}
+
 double RatMixer::operations(const LayerConfig& c, HeadPatterns, std::int64_t sequences, std::int64_t tokens) {
   const std::array own{*own_pattern(c.mixer)};
   return attention_operations(c.model, own, sequences, tokens);
@@ -35,17 +41,17 @@ void RatMixer::recur_and_rotate(Ops& ops, const Parameters& w, const Workspace& 
   ops.recurrence_rope_forward({.q_rot = q_,
                                .k_rot = k_,
                                .v_rec = v_,
-                               .q = heads_of(projection_, part_q_),
-                               .k = heads_of(projection_, part_k_),
-                               .v = heads_of(projection_, part_v_),
-                               .f = heads_of(projection_, part_f_),
+                               .q = heads_of(projection_, form_.q),
+                               .k = heads_of(projection_, form_.k),
+                               .v = heads_of(projection_, form_.v),
+                               .f = heads_of(projection_, form_.f),
                                .gate_bias = bias_of(w),
                                .rope = work.rope_of(config_.mixer.chunk),
                                .chunk = config_.mixer.chunk});
 }
 
 void RatMixer::gate(Ops& ops) {
-  ops.output_gate_forward(z_, a_.view({shapes_.rows(), config_.model.width}), part_z_.rows_of(projection_));
+  ops.output_gate_forward(z_, a_.view({shapes_.rows(), config_.model.width}), form_.o.rows_of(projection_));
 }
 
 void RatMixer::forward(Ops& ops, const Parameters& w, Tensor x, Tensor delta, HeadPatterns, Workspace& work) {
@@ -72,7 +78,7 @@ void RatMixer::backward(Ops& ops, const Parameters& w, const Parameters& grad, b
   }
   linear::weight_gradient(ops, grad.out_proj, work.dlayer, z_, fresh);
   linear::input_gradient(ops, work.dz, work.dlayer, w.out_proj);
-  ops.output_gate_backward(work.dz, part_z_.rows_of(wide), work.dz, a, part_z_.rows_of(projection_));
+  ops.output_gate_backward(work.dz, form_.o.rows_of(wide), work.dz, a, form_.o.rows_of(projection_));
   ops.attention_backward({.dq = dq,
                           .dk = dk,
                           .dv = dv,
@@ -83,22 +89,22 @@ void RatMixer::backward(Ops& ops, const Parameters& w, const Parameters& grad, b
                           .k = k_,
                           .v = v_,
                           .patterns = own_});
-  ops.recurrence_rope_backward({.dq = heads_of(wide, part_q_),
-                                .dk = heads_of(wide, part_k_),
-                                .dv = heads_of(wide, part_v_),
-                                .df = heads_of(wide, part_f_),
+  ops.recurrence_rope_backward({.dq = heads_of(wide, form_.q),
+                                .dk = heads_of(wide, form_.k),
+                                .dv = heads_of(wide, form_.v),
+                                .df = heads_of(wide, form_.f),
                                 .dq_rot = dq,
                                 .dk_rot = dk,
                                 .dv_rec = dv,
-                                .k = heads_of(projection_, part_k_),
-                                .v = heads_of(projection_, part_v_),
-                                .f = heads_of(projection_, part_f_),
+                                .k = heads_of(projection_, form_.k),
+                                .v = heads_of(projection_, form_.v),
+                                .f = heads_of(projection_, form_.f),
                                 .gate_bias = bias_of(w),
                                 .k_rot = k_,
                                 .v_rec = v_,
                                 .rope = work.rope_of(config_.mixer.chunk),
                                 .chunk = config_.mixer.chunk});
-  ops.add_column_sums(grad.gate_bias, part_f_.rows_of(wide));
+  ops.add_column_sums(grad.gate_bias, form_.f.rows_of(wide));
   linear::weight_gradient(ops, grad.in_proj, wide, norm_.u, fresh);
   linear::input_gradient(ops, work.dz, wide, w.in_proj);
   norm_.backward(ops, w.input_norm, grad.input_norm, work.dz, work);

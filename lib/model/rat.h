@@ -6,6 +6,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
+#include "lib/model/mixer_form.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
 #include "lib/model/residual_norm.h"
@@ -50,6 +51,7 @@ class RatMixer {
   static std::int64_t wide_columns(const LayerConfig& c) {
     return 3 * c.model.width + 2 * c.mixer.groups * c.model.head_dim;
   }
+  static MixerForm form(const LayerConfig& c);
   static double operations(const LayerConfig& c, HeadPatterns patterns, std::int64_t sequences,
                            std::int64_t tokens);
 
@@ -73,7 +75,7 @@ class RatMixer {
   LayerConfig config_;
   PassShapes shapes_;
   std::array<Pattern, 1> own_;
-  ProjectionPart part_z_, part_v_, part_f_, part_q_, part_k_;
+  MixerForm form_;
   // Kept from forward to backward; q, k, v and z are the workspace's where Recompute is cheap.
   ResidualNorm norm_;
   Tensor projection_;  ///< [N, 3d + 2 G P]

@@ -5,6 +5,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
+#include "lib/model/mixer_form.h"
 #include "lib/model/parameters.h"
 #include "lib/model/projection.h"
 #include "lib/model/residual_norm.h"
@@ -47,6 +48,7 @@ class RnnMixer {
     return Pattern{Pattern::no_dilation, 0, 0};
   }
   static std::int64_t wide_columns(const LayerConfig& c) { return 3 * c.model.width; }
+  static MixerForm form(const LayerConfig& c);
   /// None beside the products: there is no attention.
   static double operations(const LayerConfig&, HeadPatterns, std::int64_t, std::int64_t) { return 0; }
 
@@ -67,7 +69,7 @@ class RnnMixer {
 
   ModelConfig config_;
   PassShapes shapes_;
-  ProjectionPart part_z_, part_v_, part_f_;
+  MixerForm form_;
   // Kept from forward to backward; h and z are the workspace's where Recompute is cheap.
   ResidualNorm norm_;
   Tensor projection_;  ///< [N, 3d]

@@ -1,0 +1,100 @@
+// Operations of inference: products whose rows do not depend on their neighbours, the step of a mixer for one token a
+// sequence, and the caches of keys and values. Conventions are those of kernels/operations.h.
+//
+// - A cache is a pool of pages, C [pages, M 2 E P]: of M heads the keys of E entries, then their values. A sequence's
+//   table names the pages of its entries in order, E a page; -1 where it has none. Which token lies in which entry says
+//   kernels/cache_layout.h.
+// - A call's bits for one sequence do not depend on the others of the batch, nor on their number.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cache_layout.h"
+#include "kernels/operations.h"
+
+namespace ratplus::operation {
+
+/// y [N, out] = x [N, in] w^T, as linear::forward's; a row's bits depend on that row and on w alone.
+struct RowProduct {
+  static constexpr const char* name = "row_product";
+  Tensor y;  ///< C or f32
+  Tensor x;  ///< C
+  Tensor w;  ///< C [out, in], contiguous
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// Pages of the heads of one layer under one pattern.
+struct CachePages {
+  Tensor pages;                  ///< C [pages, M 2 E P]; rows may be strided
+  std::int64_t entries = 0;      ///< E of a page
+  Tensor heads;                  ///< i32 [M]: the heads of keys that it holds
+  Pattern pattern;
+
+  CacheLayout layout() const { return CacheLayout(pattern); }
+};
+
+/// Keys and values of one sequence's tokens [first, first + n) into its cache: those that a query after them attends to.
+struct CacheAppend {
+  static constexpr const char* name = "cache_append";
+  CachePages cache;
+  Tensor table;            ///< i32 [pages of the sequence at most]
+  Tensor k, v;             ///< C [n, heads, P], of all heads
+  std::int64_t first = 0;  ///< position of the first token
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// The other way: k, v [tokens, heads, P] at the positions before `first` that a query from `first` on attends to; other
+/// rows are left alone.
+struct CacheGather {
+  static constexpr const char* name = "cache_gather";
+  Tensor k, v;
+  CachePages cache;
+  Tensor table;
+  std::int64_t first = 0;
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// One token of each sequence through a mixer, between its projections: gate, recurrence, RoPE, attention over the cache
+/// and the token itself, output gate, and the token's place in the cache (docs/model.md, section 21).
+///     g = sigmoid(f + gate_bias);  k~ = g k~ + (1 - g) k, v~ the same (0 before where t mod chunk = 0);
+///     a = attention of RoPE(q) over the cache and RoPE(k~), v~;  z = a sigmoid(o)
+/// Heads of q, k, o and z as in RecurrenceForward and AttentionForward: head h reads queries of head h mod Hq and keys of
+/// head floor(h / (H / Hk)); head j of the Hk keys reads k of head j mod G. Where the heads of a layer have several
+/// patterns, each is a call of its own; a key that several calls read keeps its state in the last.
+struct MixerStep {
+  static constexpr const char* name = "mixer_step";
+  Tensor z;               ///< [B, H, P] C; heads of this call alone are written
+  Tensor o = {};          ///< [B, H, P] C; absent: no output gate
+  Tensor q = {}, k = {};  ///< [B, Hq, P], [B, G, P] C; absent: no attention, a = v~
+  Tensor v;               ///< [B, Hk, P] C
+  Tensor f = {};          ///< [B, Hk, P] C; absent: no recurrence
+  Tensor gate_bias = {};  ///< [Hk, P] f32; absent: zero
+  Tensor states = {};     ///< [slots, 2, Hk, P] f32, k~ and v~ after the last token; absent without f
+  Tensor slots;           ///< i32 [B], a sequence's place in states and tables; -1: no sequence, the row is left alone
+  Tensor positions;       ///< i32 [B], t
+  Tensor rope = {};       ///< f32 [positions, 2, P/2]; absent without q
+  CachePages cache = {};  ///< without pages where q is absent
+  Tensor tables = {};     ///< i32 [slots, pages of a sequence at most]
+  Tensor heads = {};      ///< i32 [n] of H, those of one key together; without q absent: all
+  Tensor first_heads = {};       ///< i32 [M + 1]: heads [first_heads[m], first_heads[m + 1]) read key m of the cache
+  std::int64_t chunk = 0;        ///< L; 0: the recurrence never restarts
+  Tensor keeps_state = {};       ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
+  std::int64_t most_keys = 0;    ///< keys that a query of the call attends to at most, its own included
+
+  bool attends() const { return !q.empty(); }
+  bool gated() const { return !f.empty(); }
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+}  // namespace ratplus::operation
+
+// clang-format off
+#define RATPLUS_INFERENCE_OPERATIONS(X) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
+// clang-format on

@@ -1,0 +1,91 @@
+// Pass: rows of tokens of many sequences through the model at once, prompts in pieces beside steps of one token each
+// (docs/model.md, section 21). A sequence's bits do not depend on its neighbours, nor on where its prompt is cut, if that is
+// at multiples of prompt_cut.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "lib/infer/caches.h"
+#include "lib/infer/weights.h"
+
+namespace ratplus::infer {
+
+/// Tokens of a prompt lie in blocks of this many, from its beginning: only between these is it cut.
+inline constexpr std::int64_t prompt_cut = 128;
+
+/// Tokens of a prompt that follow each other.
+struct Piece {
+  int slot = -1;           ///< the sequence, whose length is `first`; -1: none, the piece is the whole and nothing is kept
+  std::int64_t first = 0;  ///< position of the first token, a multiple of prompt_cut
+  std::span<const std::int32_t> tokens;
+};
+
+/// The next token of a sequence.
+struct Step {
+  int slot = -1;
+  std::int32_t token = 0;
+};
+
+class Pass {
+ public:
+  struct Settings {
+    std::int64_t rows = 1;    ///< tokens of a pass at most
+    std::int64_t steps = 1;   ///< steps among them at most
+    std::int64_t logits = 1;  ///< rows whose logits are there at once
+    std::int64_t tokens = 1;  ///< tokens of a sequence at most
+    double rope_scale = 1;    ///< positions are divided by it
+  };
+
+  /// caches may be null: then pieces have no slot, and there are no steps.
+  Pass(const CacheShape& shape, const Settings& settings, const Weights& weights, Caches* caches, Ops& ops,
+       Arena& arena);
+  /// Fills what is constant; once, after the arena's commit.
+  void prepare();
+
+  /// Rows of the pieces in their order, then of the steps. Sequences are longer by these tokens afterwards.
+  void run(std::span<const Piece> pieces, std::span<const Step> steps);
+  /// The logits of these rows of the last run, f32 [rows, V], until the next call; at most settings().logits rows.
+  Tensor logits(std::span<const std::int64_t> rows);
+
+  const Settings& settings() const { return settings_; }
+  /// Scratch that its operations need.
+  static OpShapes op_shapes(const model::ModelConfig& config, const Settings& settings);
+
+ private:
+  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::span<const Step> steps);
+  void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
+  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count);
+  /// Where attention's output goes: without an output gate out_proj takes it as it is.
+  Tensor attended(const model::MixerForm& form) const { return form.o.width == 0 ? z_ : a_; }
+  Tensor rope_of(const model::MixerForm& form) const;
+  Tensor part(const model::ProjectionPart& part, std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+
+  struct Rope {
+    std::int64_t chunk;
+    Tensor table;
+  };
+
+  CacheShape shape_;
+  Settings settings_;
+  const Weights& weights_;
+  Caches* caches_;
+  Ops& ops_;
+  std::vector<Rope> ropes_;
+  Tensor tokens_, slots_, positions_;  ///< i32 [rows], [steps], [steps]
+  Tensor stream_;                      ///< f32 [rows, d]
+  Tensor rstd_;                        ///< f32 [rows]
+  Tensor u_;                           ///< C [rows, d]: normed
+  Tensor wide_, wide_activated_;       ///< C [rows, most columns]
+  Tensor q_, a_, z_, delta_;           ///< C [rows, d]
+  Tensor k_, v_;                       ///< C [tokens, most heads P], of one sequence by position
+  Tensor lse_;                         ///< f32 [H, rows]
+  Tensor state_in_, state_out_;        ///< f32 [2, most heads, P]
+  Tensor chosen_;                      ///< C [logits, d]
+  Tensor logits_;                      ///< f32 [logits, V]
+};
+
+}  // namespace ratplus::infer

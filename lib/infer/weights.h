@@ -1,0 +1,57 @@
+// Weights: the whole of a model's parameters on one device, in the type that products take.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "lib/model/mixer_form.h"
+#include "lib/model/parameters.h"
+#include "lib/weights/source.h"
+
+namespace ratplus::infer {
+
+/// One layer: the parameters that every mixer has, and the feed-forward layer's.
+struct LayerWeights {
+  Tensor input_norm;  ///< [d]
+  Tensor in_proj;     ///< [rows, d]
+  Tensor out_proj;    ///< [d, d]
+  Tensor gate_bias;   ///< f32 [Hk, P]; empty where the mixer has none
+  Tensor ln;          ///< [d]
+  Tensor fc1;         ///< [4d, d]
+  Tensor fc2;         ///< [d, 4d]
+};
+
+class Weights {
+ public:
+  /// Takes the memory; the weights are zero until load() or set_initial().
+  Weights(const model::ModelConfig& config, Ops& ops, Arena& arena);
+
+  /// Reads all weights once, in the order of the file. The source's model is config().
+  void load(weights::WeightsSource& source);
+  /// The initial values of docs/model.md, section 11.
+  void set_initial(std::uint64_t seed);
+
+  const model::ModelConfig& config() const { return config_; }
+  const LayerWeights& layer(std::int64_t i) const { return layers_[static_cast<std::size_t>(i)]; }
+  Tensor embedding() const { return embedding_; }    ///< [V, d]
+  Tensor final_norm() const { return final_norm_; }  ///< [d]
+
+  /// Of a model, in elements of the compute type; biases of gates in f32.
+  static std::int64_t bytes(const model::ModelConfig& config, DType compute);
+
+ private:
+  template <typename Read>
+  void fill(Read read);
+
+  model::ModelConfig config_;
+  Ops& ops_;
+  std::vector<parallel::UnitLayout> units_;
+  std::vector<Tensor> flat_;  ///< one a unit
+  Tensor staging_;            ///< f32, where weights are rounded; empty where they are f32
+  std::vector<LayerWeights> layers_;
+  Tensor embedding_, final_norm_;
+};
+
+}  // namespace ratplus::infer
