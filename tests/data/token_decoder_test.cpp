@@ -82,10 +82,10 @@ void check_tokenizer(const Tokenizer& tokenizer, bool prompt) {
 std::string trained(const Scratch& scratch, const std::string& options) {
   test::write_text(scratch / "text", prose(1, 4000));
   const std::string model = (scratch / "m").string();
-  REQUIRE(
-      sentencepiece::SentencePieceTrainer::Train("--minloglevel=2 --hard_vocab_limit=false --input=" + (scratch / "text").string() +
-                                                 " --model_prefix=" + model + " " + options)
-          .ok());
+  REQUIRE(sentencepiece::SentencePieceTrainer::Train(
+              "--minloglevel=2 --hard_vocab_limit=false --input=" + (scratch / "text").string() +
+              " --model_prefix=" + model + " " + options)
+              .ok());
   return model + ".model";
 }
 
