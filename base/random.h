@@ -15,7 +15,8 @@ enum class Purpose : std::uint32_t {
   test = 3,
   shuffling = 4,
   mixing = 5,
-  initial_gates = 6
+  initial_gates = 6,
+  generation = 7
 };
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): a bijection of the

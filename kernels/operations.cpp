@@ -4,6 +4,7 @@
 #include <array>
 
 #include "kernels/checks.h"
+#include "kernels/sampling_operations.h"
 
 namespace ratplus {
 
@@ -528,6 +529,60 @@ Cost AdamWUpdate::cost(const Target&) const {
   return {.part = Part::update,
           .pace = Pace::adamw,
           .bytes = bytes_of({master, master, m, m, v, v, gradient}) + (copies() ? bytes_of({weights}) : 0)};
+}
+
+// --- generation --------------------------------------------------------------------------------------------------
+
+void AdjustLogits::check(const Target& target) const {
+  const Checker checker{target, name};
+  checker.rank(logits, DType::f32, 2, "logits");
+  checker.rank(row, DType::i32, 1, "row");
+  const auto entries = row.size(0);
+  checker.i32(token, {entries}, "token");
+  checker.f32(factor, {entries}, "factor");
+  checker.f32(addend, {entries}, "addend");
+}
+Cost AdjustLogits::cost(const Target&) const {
+  return {.part = Part::loss,
+          .pace = Pace::loss,
+          .bytes = 3 * bytes_of({factor, addend})};  // an entry's 16 bytes, and a logit, read and written
+}
+
+void SampleTokens::check(const Target& target) const {
+  const Checker checker{target, name};
+  checker.rank(logits, DType::f32, 2, "logits");
+  const auto rows = logits.size(0), vocab = logits.size(1);
+  require(vocab > 0 && vocab <= most_vocab, "sample_tokens: {} logits a row, not from 1 to {}", vocab,
+          most_vocab);
+  checker.i32(tokens, {rows}, "tokens");
+  checker.f32(temperature, {rows}, "temperature");
+  checker.i32(top_k, {rows}, "top_k");
+  checker.f32(top_p, {rows}, "top_p");
+  checker.f32(min_p, {rows}, "min_p");
+  checker.f32(uniform, {rows}, "uniform");
+}
+Cost SampleTokens::cost(const Target&) const {
+  // Without top_k and top_p: the largest, the sum of the weights, and the running sum.
+  return {.part = Part::loss, .pace = Pace::loss, .bytes = bytes_of({tokens, logits, logits, logits})};
+}
+
+void ScoreTokens::check(const Target& target) const {
+  check_logits(target, logits, labels, name);
+  const Checker checker{target, name};
+  const auto rows = logits.size(0), vocab = logits.size(1);
+  require(vocab > 0, "score_tokens: a row has no logits");
+  checker.f32(log_probability, {rows}, "log_probability");
+  if (!top_tokens) return require(!top_log_probability, "score_tokens: top_tokens is absent");
+  checker.rank(top_tokens, DType::i32, 2, "top_tokens");
+  require(tops() <= vocab, "score_tokens: the {} largest of {} logits", tops(), vocab);
+  checker.i32(top_tokens, {rows, tops()}, "top_tokens");
+  checker.f32(top_log_probability, {rows, tops()}, "top_log_probability");
+}
+Cost ScoreTokens::cost(const Target&) const {
+  return {.part = Part::loss,
+          .pace = Pace::loss,
+          .bytes = bytes_of({log_probability, top_tokens, top_log_probability, logits, logits, labels}) +
+                   (tops() > 1 ? bytes_of({logits}) : 0)};
 }
 
 }  // namespace operation

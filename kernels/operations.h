@@ -389,7 +389,7 @@ struct AdamWUpdate {
 }  // namespace ratplus
 
 // clang-format off
-/// Calls X(Struct) for every operation: each backend has a `compute` for each.
+/// Calls X(Struct) for every operation, those of kernels/sampling_operations.h included: each backend has a `compute` for each.
 #define RATPLUS_OPERATIONS(X) X(Download) RATPLUS_DEVICE_OPERATIONS(X)
 /// The same without Download, the only one whose result the host reads.
 #define RATPLUS_DEVICE_OPERATIONS(X)                                                         \
@@ -397,5 +397,6 @@ struct AdamWUpdate {
   X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) X(RecurrenceBackward)      \
   X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)              \
   X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)      \
-  X(AddSumOfSquares) X(AdamWUpdate) RATPLUS_INFERENCE_OPERATIONS(X)
+  X(AddSumOfSquares) X(AdamWUpdate) X(AdjustLogits) X(SampleTokens) X(ScoreTokens)           \
+  RATPLUS_INFERENCE_OPERATIONS(X)
 // clang-format on

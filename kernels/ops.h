@@ -17,6 +17,7 @@
 #include "kernels/device.h"
 #include "kernels/inference_operations.h"
 #include "kernels/operations.h"
+#include "kernels/sampling_operations.h"
 #include "kernels/tensor.h"
 
 namespace ratplus {
@@ -125,6 +126,9 @@ class Ops {
   void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
     run(operation::AdamWUpdate{master, m, v, weights, gradient, update});
   }
+  void adjust_logits(const operation::AdjustLogits& x) { run(x); }
+  void sample_tokens(const operation::SampleTokens& x) { run(x); }
+  void score_tokens(const operation::ScoreTokens& x) { run(x); }
 
  protected:
   // A backend's own part of each operation, once its arguments are checked.

@@ -113,7 +113,8 @@ AddedTokens::AddedTokens(const Json& json, const Normalizer* normalizer, const s
     const AddedToken token{.content = entry.at("content").get<std::string>(),
                            .id = entry.at("id").get<std::int32_t>(),
                            .takes_left_blanks = entry.value("lstrip", false),
-                           .takes_right_blanks = entry.value("rstrip", false)};
+                           .takes_right_blanks = entry.value("rstrip", false),
+                           .special = entry.value("special", false)};
     if (entry.value("single_word", false)) {
       fail("{}: added token \"{}\" is for single words (single_word), which this program does not implement",
            file, token.content);

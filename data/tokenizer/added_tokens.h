@@ -17,6 +17,7 @@ struct AddedToken {
   std::int32_t id = 0;
   bool takes_left_blanks = false;   ///< "lstrip"
   bool takes_right_blanks = false;  ///< "rstrip"
+  bool special = false;             ///< no text: the beginning or end of one, say
 };
 
 class AddedTokens {

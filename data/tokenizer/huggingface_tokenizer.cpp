@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -12,6 +13,7 @@
 #include "base/utf8.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
+#include "data/tokenizer/utf8_stream.h"
 #include "data/tokenizer/word_cutter.h"
 
 namespace ratplus::data {
@@ -56,6 +58,47 @@ std::size_t character_bytes(char first) {
 constexpr std::array end_of_text_names = {"<|endoftext|>", "<|end_of_text|>",       "</s>", "<eos>",
                                           "<|eos|>",       "<｜end▁of▁sentence｜>", "<EOT>"};
 
+/// The text with a blank in place of each U+2581.
+std::string with_blanks(std::string_view text) {
+  std::string result;
+  for (std::size_t at = 0; at < text.size();) {
+    const bool is_blank = text.substr(at).starts_with(blank);
+    result += is_blank ? ' ' : text[at];
+    at += is_blank ? blank.size() : 1;
+  }
+  return result;
+}
+
+/// Decodes the bytes that tokens stand for.
+class ByteDecoder : public ModelDecoder {
+ public:
+  /// bytes_of: of a token. blanks_: U+2581 stands for a blank. strips_blank: the blank before a text goes.
+  ByteDecoder(std::function<std::string(std::int32_t)> bytes_of, bool blanks, bool strips_blank)
+      : bytes_of_(std::move(bytes_of)), blanks_(blanks), strips_blank_(strips_blank) {}
+
+  std::string add(std::int32_t token) override {
+    for (const char byte : bytes_of_(token)) bytes_.add(byte);
+    return shown(bytes_.take(false));
+  }
+  std::string finish() override { return shown(bytes_.take(true)); }
+
+ private:
+  /// Of whole characters.
+  std::string shown(std::string text) {
+    if (blanks_) text = with_blanks(text);
+    if (!text.empty() && strips_blank_) {
+      if (text.front() == ' ') text.erase(0, 1);
+      strips_blank_ = false;
+    }
+    return text;
+  }
+
+  std::function<std::string(std::int32_t)> bytes_of_;
+  bool blanks_;
+  bool strips_blank_;
+  Utf8Stream bytes_{Utf8Stream::Replace::together};
+};
+
 class HuggingFaceTokenizer : public TokenizerModel {
  public:
   HuggingFaceTokenizer(const Json& json, std::string file);
@@ -68,6 +111,11 @@ class HuggingFaceTokenizer : public TokenizerModel {
   }
   void encode(std::string_view text, std::vector<std::int32_t>& out) const override;
   std::string decode(std::span<const std::int32_t> tokens) const override;
+  bool is_special(std::int32_t token) const override { return is_special_[static_cast<std::size_t>(token)]; }
+  std::unique_ptr<ModelDecoder> make_decoder() const override {
+    return std::make_unique<ByteDecoder>([this](std::int32_t token) { return bytes_of(token); }, !byte_level_,
+                                         strips_blank_);
+  }
 
  private:
   void read_model(const Json& model);
@@ -75,6 +123,8 @@ class HuggingFaceTokenizer : public TokenizerModel {
   void read_symbols(const Json& model);
   void check_decoder(const Json& decoder) const;
   std::int32_t piece(const std::string& name) const;
+  /// The bytes that a token stands for, with U+2581 for a blank where the vocabulary has that.
+  std::string bytes_of(std::int32_t token) const;
 
   void encode_words(std::string_view text, bool at_start, std::vector<std::int32_t>& out) const;
   void encode_pieces_of(std::string_view word, std::vector<std::int32_t>& out) const;
@@ -94,6 +144,7 @@ class HuggingFaceTokenizer : public TokenizerModel {
   std::unordered_map<std::string, std::int32_t> ids_;
   std::vector<std::string> pieces_;  ///< by id
   std::vector<bool> is_added_;       ///< by id: spelt as it is, in text and in pieces
+  std::vector<bool> is_special_;     ///< by id: an added token that is no text
   std::unique_ptr<Merges> merges_;
   std::array<std::int32_t, 256> byte_ids_{};             ///< of the byte's own piece; -1: there is none
   std::unordered_map<std::string, std::int32_t> words_;  ///< whole_words_: pieces by their bytes
@@ -122,7 +173,11 @@ HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, std::string file)
     pieces_[id] = token.content;
   }
   is_added_.resize(pieces_.size());
-  for (const AddedToken& token : added_->tokens()) is_added_[static_cast<std::size_t>(token.id)] = true;
+  is_special_.resize(pieces_.size());
+  for (const AddedToken& token : added_->tokens()) {
+    is_added_[static_cast<std::size_t>(token.id)] = true;
+    is_special_[static_cast<std::size_t>(token.id)] = token.special;
+  }
   check_decoder(json.value("decoder", Json()));
 }
 
@@ -323,25 +378,17 @@ WordCache& HuggingFaceTokenizer::cache() const {
 
 // Decoding.
 
+std::string HuggingFaceTokenizer::bytes_of(std::int32_t token) const {
+  const std::string& name = pieces_[static_cast<std::size_t>(token)];
+  const bool is_byte = !byte_level_ && name.size() == 6 && name.starts_with("<0x");
+  return is_byte ? std::string(1, static_cast<char>(std::stoi(name.substr(3, 2), nullptr, 16))) : name;
+}
+
 std::string HuggingFaceTokenizer::decode(std::span<const std::int32_t> tokens) const {
   std::string text;
-  for (const std::int32_t id : tokens) {
-    const std::string& name = pieces_[static_cast<std::size_t>(id)];
-    const bool is_byte = !byte_level_ && name.size() == 6 && name.starts_with("<0x");
-    if (is_byte) {
-      text += static_cast<char>(std::stoi(name.substr(3, 2), nullptr, 16));
-    } else {
-      text += name;
-    }
-  }
+  for (const std::int32_t id : tokens) text += bytes_of(id);
   if (!byte_level_) {
-    std::string with_blanks;
-    for (std::size_t at = 0; at < text.size();) {
-      const bool is_blank = std::string_view(text).substr(at).starts_with(blank);
-      with_blanks += is_blank ? ' ' : text[at];
-      at += is_blank ? blank.size() : 1;
-    }
-    text = std::move(with_blanks);
+    text = with_blanks(text);
     if (strips_blank_ && text.starts_with(' ')) text.erase(0, 1);
   }
   repair_utf8(text);  // a range of tokens may begin or end inside a character

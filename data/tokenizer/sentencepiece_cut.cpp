@@ -74,6 +74,7 @@ struct Model {
   bool adds_blank = true;     ///< add_dummy_prefix
   bool removes_blanks = true;
   bool escapes_blanks = true;
+  bool rewrites = false;   ///< precompiled_charsmap of the denormalizer
   bool has_blank = false;  ///< the blank alone is a piece
   bool blanks_lead = true;
 
@@ -110,6 +111,14 @@ struct Model {
     }
     sound = sound && field.at_end();
   }
+
+  void read_denormalizer(std::string_view bytes) {
+    Fields field(bytes);
+    while (field.next()) {
+      if (field.number == 2) rewrites = !field.bytes.empty();
+    }
+    sound = sound && field.at_end();
+  }
 };
 
 }  // namespace
@@ -121,13 +130,16 @@ SentencePieceCut sentencepiece_cut(std::string_view bytes) {
     if (field.number == 1) model.read_piece(field.bytes);
     if (field.number == 2) model.read_trainer(field.bytes);
     if (field.number == 3) model.read_normalizer(field.bytes);
+    if (field.number == 5) model.read_denormalizer(field.bytes);
   }
   model.sound = model.sound && field.at_end();
   // A part that begins with the blank of the cut loses it where the model removes blanks at the beginning.
   const bool keeps_blank = model.adds_blank || !model.removes_blanks;
   return {.allowed = model.sound && model.is_bpe && !model.blank_behind && !model.replaces &&
                      model.escapes_blanks && model.has_blank && model.blanks_lead && keeps_blank,
-          .adds_blank = model.adds_blank};
+          .adds_blank = model.adds_blank,
+          .removes_blanks = model.removes_blanks,
+          .rewrites_text = model.rewrites || !model.sound};
 }
 
 }  // namespace ratplus::data

@@ -1,4 +1,5 @@
-// Whether long texts may be cut at blanks before a SentencePiece model encodes them.
+// A SentencePiece model's treatment of blanks: whether long texts may be cut at them before they are encoded, and which
+// of them decoding leaves out.
 #pragma once
 
 #include <string_view>
@@ -7,8 +8,10 @@ namespace ratplus::data {
 
 /// A model's treatment of blanks.
 struct SentencePieceCut {
-  bool allowed = false;     ///< parts cut at single blanks between words give the tokens of the whole
-  bool adds_blank = false;  ///< the model puts a blank before every text ("dummy prefix")
+  bool allowed = false;         ///< parts cut at single blanks between words give the tokens of the whole
+  bool adds_blank = false;      ///< the model puts a blank before every text ("dummy prefix")
+  bool removes_blanks = false;  ///< it removes blanks before a text, and all but one between words
+  bool rewrites_text = false;   ///< it changes decoded text as a whole, or its description cannot be read
 };
 
 /// Proved from the model's own description (its serialized ModelProto) or not allowed. It holds for BPE models without a

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "data/tokenizer/sentencepiece_cut.h"
 #include "data/tokenizer/sentencepiece_words.h"
+#include "data/tokenizer/utf8_stream.h"
 
 namespace ratplus::data {
 namespace {
@@ -35,6 +36,65 @@ std::size_t part_end(std::string_view text) {
   }
   return text.size();
 }
+
+/// Follows the library's decoding: U+2581 becomes a blank, a text's first blanks go where the model adds or removes such,
+/// and each byte that is no part of a character becomes U+FFFD.
+class SentencePieceDecoder : public ModelDecoder {
+ public:
+  SentencePieceDecoder(const sentencepiece::SentencePieceProcessor& model, const SentencePieceCut& blanks)
+      : model_(model), blanks_(blanks) {}
+
+  std::string add(std::int32_t token) override {
+    if (model_.IsByte(token)) {
+      const std::string& name = model_.IdToPiece(token);  // <0x0A>
+      bytes_.add(static_cast<char>(std::stoi(name.substr(3, 2), nullptr, 16)));
+      return kept(bytes_.take(false));
+    }
+    std::string text = kept(bytes_.take(true));
+    std::string_view piece = model_.IdToPiece(token);
+    if (model_.IsUnknown(token)) {
+      model_.Decode(std::vector<int>{token}, &unknown_).IgnoreError();
+      return text + kept(unknown_);
+    }
+    if (at_start_ && (blanks_.adds_blank || blanks_.removes_blanks) && piece.starts_with(blank)) {
+      piece.remove_prefix(blank.size());
+      if (!blanks_.removes_blanks) at_start_ = false;
+    }
+    for (std::size_t at = piece.find(blank); at != std::string_view::npos; at = piece.find(blank)) {
+      text.append(piece.substr(0, at)) += ' ';
+      piece.remove_prefix(at + blank.size());
+    }
+    return kept(text.append(piece));
+  }
+  std::string finish() override { return kept(bytes_.take(true)); }
+
+ private:
+  std::string kept(std::string text) {
+    if (!text.empty()) at_start_ = false;
+    return text;
+  }
+
+  const sentencepiece::SentencePieceProcessor& model_;
+  SentencePieceCut blanks_;
+  bool at_start_ = true;  ///< a blank to come goes
+  std::string unknown_;
+  Utf8Stream bytes_{Utf8Stream::Replace::each_byte};
+};
+
+/// For models that rewrite a whole text: all of it comes at the end.
+class WholeTextDecoder : public ModelDecoder {
+ public:
+  explicit WholeTextDecoder(const TokenizerModel& model) : model_(model) {}
+  std::string add(std::int32_t token) override {
+    tokens_.push_back(token);
+    return {};
+  }
+  std::string finish() override { return model_.decode(tokens_); }
+
+ private:
+  const TokenizerModel& model_;
+  std::vector<std::int32_t> tokens_;
+};
 
 class SentencePieceTokenizer : public TokenizerModel {
  public:
@@ -81,6 +141,11 @@ class SentencePieceTokenizer : public TokenizerModel {
     const auto status = model_.Decode(std::vector<int>(tokens.begin(), tokens.end()), &text);
     if (!status.ok()) fail("{}: cannot decode: {}", file_, plain_words(status.message()));
     return text;
+  }
+  bool is_special(std::int32_t token) const override { return model_.IsControl(token); }
+  std::unique_ptr<ModelDecoder> make_decoder() const override {
+    if (cut_.rewrites_text) return std::make_unique<WholeTextDecoder>(*this);
+    return std::make_unique<SentencePieceDecoder>(model_, cut_);
   }
 
  private:

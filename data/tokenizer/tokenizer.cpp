@@ -16,6 +16,11 @@ struct Tokenizer::Impl {
   const char* file_name = nullptr;
   std::int64_t vocab_size = 0;
   std::int32_t end_of_text = -1;
+
+  void check(std::int32_t token) const {
+    if (token >= 0 && token < vocab_size) return;
+    fail("token id {} is outside the vocabulary of {} ({} tokens)", token, file, vocab_size);
+  }
 };
 
 Tokenizer::Tokenizer(const std::filesystem::path& model, const std::string& end_of_text)
@@ -69,12 +74,27 @@ void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) co
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> tokens) const {
-  for (const std::int32_t id : tokens) {
-    if (id < 0 || id >= impl_->vocab_size) {
-      fail("token id {} is outside the vocabulary of {} ({} tokens)", id, impl_->file, impl_->vocab_size);
-    }
-  }
+  for (const std::int32_t id : tokens) impl_->check(id);
   return impl_->model->decode(tokens);
+}
+
+bool Tokenizer::is_special(std::int32_t token) const {
+  impl_->check(token);
+  return impl_->model->is_special(token);
+}
+
+TokenDecoder::TokenDecoder(const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer.impl_.get()), model_(tokenizer_->model->make_decoder()) {}
+
+std::string TokenDecoder::add(std::int32_t token) {
+  tokenizer_->check(token);
+  return tokenizer_->model->is_special(token) ? std::string() : model_->add(token);
+}
+
+std::string TokenDecoder::finish() {
+  std::string rest = model_->finish();
+  model_ = tokenizer_->model->make_decoder();
+  return rest;
 }
 
 }  // namespace ratplus::data

@@ -1,0 +1,36 @@
+// TextStream: the text of generated tokens, as far as it may be shown.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer/tokenizer.h"
+#include "lib/generate/stop_strings.h"
+
+namespace ratplus::generate {
+
+/// Takes the tokens of one sequence and gives their text in pieces. Together the pieces are decode() of all tokens, special
+/// ones left out, up to the first stop string (StopStrings says which is the first). Held back are bytes that are not yet a
+/// character, and the longest end of the text that a stop string may begin with. The time is linear in the number of tokens.
+class TextStream {
+ public:
+  /// Stop strings that check_stop_strings accepts. The tokenizer outlives the stream.
+  TextStream(const data::Tokenizer& tokenizer, std::vector<std::string> stops);
+
+  /// The text to show now; often none. Throws Error for a token outside the tokenizer's vocabulary.
+  std::string add(std::int32_t token);
+  /// The text that was held back, where no token follows; none after a stop string.
+  std::string finish();
+
+  /// Whether a stop string ended the text: further tokens add nothing.
+  bool stopped() const { return stops_.found(); }
+  /// The stop string that did; empty as long as none did.
+  const std::string& stop() const { return stops_.which(); }
+
+ private:
+  data::TokenDecoder decoder_;
+  StopStrings stops_;
+};
+
+}  // namespace ratplus::generate

@@ -1,0 +1,243 @@
+#include "lib/infer/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace ratplus::infer {
+namespace {
+
+/// Entries of one adjustment of logits; more are several.
+constexpr std::int64_t most_entries = std::int64_t{1} << 16;
+
+Pass::Settings pass_settings(const EngineSettings& settings) {
+  return {.rows = std::max(settings.rows, settings.slots + prompt_cut),
+          .steps = settings.slots,
+          .logits = settings.slots,
+          .tokens = settings.tokens,
+          .rope_scale = settings.rope_scale};
+}
+
+}  // namespace
+
+Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, const Weights& weights, Ops& ops,
+               Arena& arena)
+    : settings_(settings),
+      weights_(weights),
+      ops_(ops),
+      caches_(CacheShape(weights.config(), plan, settings.tokens),
+              {.slots = settings.slots, .tokens = settings.tokens, .sequences = settings.sequences}, ops, arena),
+      pass_(caches_.shape(), pass_settings(settings), weights, &caches_, ops, arena) {
+  const auto slots = settings.slots, tops = std::min(most_tops, weights.config().vocab_size);
+  for (Tensor* x : {&sampled_, &top_k_}) *x = arena.allocate(DType::i32, {slots});
+  for (Tensor* x : {&temperature_, &top_p_, &min_p_, &uniform_, &log_probability_})
+    *x = arena.allocate(DType::f32, {slots});
+  top_tokens_ = arena.allocate(DType::i32, {slots * tops});
+  top_log_probability_ = arena.allocate(DType::f32, {slots * tops});
+  for (Tensor* x : {&entry_row_, &entry_token_}) *x = arena.allocate(DType::i32, {most_entries});
+  for (Tensor* x : {&entry_factor_, &entry_addend_}) *x = arena.allocate(DType::f32, {most_entries});
+}
+
+void Engine::prepare() {
+  caches_.prepare();
+  pass_.prepare();
+}
+
+void Engine::check(const Request& request, const std::string& where) const {
+  const auto vocabulary = weights_.config().vocab_size;
+  if (request.prompt.empty()) fail("{}: the prompt is empty; give at least one token", where);
+  const auto in_vocabulary = [&](std::span<const std::int32_t> tokens, const char* what) {
+    for (const auto token : tokens) {
+      if (token < 0 || token >= vocabulary)
+        fail("{}: {} {} is outside the model's vocabulary of {}", where, what, token, vocabulary);
+    }
+  };
+  in_vocabulary(request.prompt, "token");
+  in_vocabulary(request.stop_tokens, "stop token");
+  if (request.max_tokens < 1) fail("{}: {} tokens are asked for; at least 1", where, request.max_tokens);
+  const auto prompt = std::ssize(request.prompt);
+  if (request.max_tokens > settings_.tokens - prompt) {
+    fail("{}: {} tokens of the prompt and {} to generate are {}, and a sequence has at most {}", where, prompt,
+         request.max_tokens, prompt + request.max_tokens, settings_.tokens);
+  }
+  if (request.log_probabilities && (*request.log_probabilities < 0 || *request.log_probabilities > most_tops))
+    fail("{}: {} log-probabilities a token are asked for; at most {}", where, *request.log_probabilities, most_tops);
+  infer::check(request.sampling, vocabulary, where);
+}
+
+std::int64_t Engine::add(Request request) {
+  TokenCounts counts(request.sampling, request.prompt);
+  waiting_.push_back({.number = next_, .request = std::move(request), .counts = std::move(counts)});
+  return next_++;
+}
+
+void Engine::cancel(std::int64_t request) {
+  std::erase_if(waiting_, [&](const Sequence& s) { return s.number == request; });
+  std::erase_if(running_, [&](const Sequence& s) {
+    if (s.number != request) return false;
+    caches_.drop(s.slot);
+    return true;
+  });
+}
+
+/// The last generated token is never read again: it needs no place.
+void Engine::admit() {
+  while (!waiting_.empty()) {
+    auto& next = waiting_.front();
+    const auto tokens = std::ssize(next.request.prompt) + next.request.max_tokens - 1;
+    if (!caches_.fits(tokens)) return;
+    next.slot = caches_.open(tokens);
+    running_.push_back(std::move(next));
+    waiting_.pop_front();
+  }
+}
+
+End Engine::end_of(const Sequence& s) const {
+  const auto token = s.generated.back();
+  if (token < 0) return End::not_finite;
+  if (std::ranges::count(s.request.stop_tokens, token) > 0) return End::stop_token;
+  return std::ssize(s.generated) == s.request.max_tokens ? End::length : End::none;
+}
+
+std::vector<Event> Engine::step() {
+  admit();
+  if (running_.empty()) return {};
+  std::vector<Piece> pieces;
+  std::vector<Step> steps;
+  std::vector<std::int64_t> rows;           // whose logits are wanted
+  std::vector<std::size_t> of_pieces, of_steps;  // their sequences
+  for (std::size_t i = 0; i < running_.size(); ++i) {
+    if (running_[i].ready()) {
+      steps.push_back({running_[i].slot, running_[i].generated.back()});
+      of_steps.push_back(i);
+    }
+  }
+  std::int64_t used = 0;
+  const auto room = pass_.settings().rows - std::ssize(steps);
+  for (std::size_t i = 0; i < running_.size() && room - used >= prompt_cut; ++i) {
+    auto& s = running_[i];
+    if (s.ready()) continue;
+    const auto left = std::ssize(s.request.prompt) - s.prefilled;
+    const auto n = std::min(left, (room - used) / prompt_cut * prompt_cut);
+    pieces.push_back({s.slot, s.prefilled,
+                      std::span(s.request.prompt)
+                          .subspan(static_cast<std::size_t>(s.prefilled), static_cast<std::size_t>(n))});
+    s.prefilled += n;
+    used += n;
+    if (!s.ready()) continue;
+    rows.push_back(used - 1);
+    of_pieces.push_back(i);
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) rows.push_back(used + static_cast<std::int64_t>(i));
+  pass_.run(pieces, steps);
+  if (rows.empty()) return {};
+  auto sequences = std::move(of_pieces);
+  sequences.insert(sequences.end(), of_steps.begin(), of_steps.end());
+  auto events = sample(sequences, rows);
+  std::erase_if(running_, [&](const Sequence& s) {
+    if (s.generated.empty() || end_of(s) == End::none) return false;
+    caches_.drop(s.slot);
+    return true;
+  });
+  return events;
+}
+
+/// Penalties, biases and bans of these sequences on their rows of the logits. Returns whether there were any.
+bool Engine::adjust(const std::vector<std::size_t>& sequences, const Tensor& logits) {
+  LogitEntries entries;
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    running_[sequences[i]].counts.append_entries(static_cast<std::int32_t>(i), entries);
+  const auto all = static_cast<std::int64_t>(entries.size());
+  for (std::int64_t begin = 0; begin < all; begin += most_entries) {
+    const auto n = std::min(most_entries, all - begin);
+    const auto upload = [&](const Tensor& to, const auto& values) {
+      const auto part = to.slice(0, 0, n);
+      ops_.upload(part, values.data() + begin);
+      return part;
+    };
+    ops_.adjust_logits({.logits = logits,
+                        .row = upload(entry_row_, entries.row),
+                        .token = upload(entry_token_, entries.token),
+                        .factor = upload(entry_factor_, entries.factor),
+                        .addend = upload(entry_addend_, entries.addend)});
+  }
+  return all > 0;
+}
+
+/// Draws a token for each of these sequences, whose logits are those of the pass's rows.
+std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences, std::span<const std::int64_t> rows) {
+  const auto n = std::ssize(sequences);
+  std::vector<float> temperature, top_p, min_p, uniform;
+  std::vector<std::int32_t> top_k;
+  bool scored = false;
+  for (const auto i : sequences) {
+    const auto& s = running_[i];
+    const auto row = sampling_row(s.request.sampling);
+    temperature.push_back(row.temperature), top_k.push_back(row.top_k);
+    top_p.push_back(row.top_p), min_p.push_back(row.min_p);
+    uniform.push_back(uniform_number(s.request.sampling.seed, std::ssize(s.generated), s.request.choice));
+    scored = scored || s.request.log_probabilities.has_value();
+  }
+  const auto upload = [&](const Tensor& to, const auto& values) {
+    const auto part = to.slice(0, 0, n);
+    ops_.upload(part, values.data());
+    return part;
+  };
+  auto logits = pass_.logits(rows);
+  const bool changed = adjust(sequences, logits);
+  const auto sampled = sampled_.slice(0, 0, n);
+  ops_.sample_tokens({.tokens = sampled,
+                      .logits = logits,
+                      .temperature = upload(temperature_, temperature),
+                      .top_k = upload(top_k_, top_k),
+                      .top_p = upload(top_p_, top_p),
+                      .min_p = upload(min_p_, min_p),
+                      .uniform = upload(uniform_, uniform)});
+  std::vector<std::int32_t> tokens(sequences.size());
+  ops_.download(tokens.data(), sampled);
+  std::vector<Event> events(sequences.size());
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    auto& s = running_[sequences[i]];
+    s.generated.push_back(tokens[i]);
+    if (tokens[i] >= 0) s.counts.add(tokens[i]);
+    events[i].request = s.number, events[i].token = tokens[i], events[i].end = end_of(s);
+  }
+  if (scored) score(sequences, changed ? pass_.logits(rows) : logits, events);
+  return events;
+}
+
+/// Log-probabilities of the drawn tokens by the model's own logits.
+void Engine::score(const std::vector<std::size_t>& sequences, const Tensor& logits, std::vector<Event>& events) {
+  const auto n = std::ssize(sequences);
+  std::int64_t tops = 0;
+  for (const auto i : sequences) tops = std::max(tops, running_[i].request.log_probabilities.value_or(0));
+  tops = std::min(tops, weights_.config().vocab_size);
+  const auto of_tops = [&](const Tensor& x) {
+    return tops == 0 ? Tensor() : x.slice(0, 0, n * tops).view({n, tops});
+  };
+  const auto chosen = log_probability_.slice(0, 0, n);
+  ops_.score_tokens({.log_probability = chosen,
+                     .top_tokens = of_tops(top_tokens_),
+                     .top_log_probability = of_tops(top_log_probability_),
+                     .logits = logits,
+                     .labels = sampled_.slice(0, 0, n)});
+  std::vector<float> log_probability(sequences.size()), top_values(static_cast<std::size_t>(n * tops));
+  std::vector<std::int32_t> top_tokens(top_values.size());
+  ops_.download(log_probability.data(), chosen);
+  if (tops > 0) {
+    ops_.download(top_tokens.data(), of_tops(top_tokens_));
+    ops_.download(top_values.data(), of_tops(top_log_probability_));
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const auto wanted = running_[sequences[i]].request.log_probabilities;
+    if (!wanted) continue;
+    events[i].log_probability = log_probability[i];
+    for (std::int64_t j = 0; j < std::min(*wanted, tops); ++j) {
+      const auto at = i * static_cast<std::size_t>(tops) + static_cast<std::size_t>(j);
+      events[i].top.push_back({top_tokens[at], top_values[at]});
+    }
+  }
+}
+
+}  // namespace ratplus::infer

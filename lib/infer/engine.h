@@ -1,0 +1,119 @@
+// Engine: many requests for tokens over one model on one device, joined to and leaving a running batch at every step.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/infer/pass.h"
+#include "lib/infer/sampling.h"
+
+namespace ratplus::infer {
+
+struct Request {
+  std::vector<std::int32_t> prompt;      ///< at least one token
+  std::int64_t max_tokens = 16;          ///< generated at most, at least one
+  std::vector<std::int32_t> stop_tokens; ///< each ends the sequence, and is its last token
+  SamplingParameters sampling = {};
+  std::uint32_t choice = 0;              ///< tells apart sequences of one seed
+  std::optional<std::int64_t> log_probabilities = {};  ///< of the chosen token and of this many of the largest
+};
+
+enum class End : std::uint8_t {
+  none,        ///< goes on
+  stop_token,  ///< the last token is one of the request's stop_tokens
+  length,      ///< max_tokens are there
+  not_finite   ///< logits without a distribution; the token is -1
+};
+
+struct TokenScore {
+  std::int32_t token = -1;
+  float log_probability = 0;
+};
+
+/// One generated token of one request.
+struct Event {
+  std::int64_t request = 0;
+  std::int32_t token = -1;
+  End end = End::none;
+  float log_probability = 0;         ///< natural, from the model's own logits; 0 unless asked for
+  std::vector<TokenScore> top = {};  ///< the largest, descending
+};
+
+/// What an engine takes of a device.
+struct EngineSettings {
+  std::int64_t tokens = 4096;     ///< of a sequence at most, prompt and generated
+  std::int64_t slots = 1;         ///< sequences in flight at most
+  double sequences = 1;           ///< of `tokens` tokens that caches hold; sequences that need less are more
+  std::int64_t rows = 2048;       ///< tokens of a pass at most
+  double rope_scale = 1;
+};
+
+class Engine {
+ public:
+  /// Plans its memory in the arena; prepare() once after the arena's commit. weights and ops outlive it.
+  Engine(const model::PatternPlan& plan, const EngineSettings& settings, const Weights& weights, Ops& ops,
+         Arena& arena);
+  void prepare();
+
+  const EngineSettings& settings() const { return settings_; }
+  const CacheShape& shape() const { return caches_.shape(); }
+  const Caches& caches() const { return caches_; }
+
+  /// Throws Error, beginning with `where`, unless the request can be answered by an idle engine: its tokens are of the
+  /// vocabulary, its length and its parameters are within bounds.
+  void check(const Request& request, const std::string& where) const;
+  /// Queues a request that check() accepts; returns its number.
+  std::int64_t add(Request request);
+  /// Forgets a request, wherever it is; nothing happens where it has ended.
+  void cancel(std::int64_t request);
+
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+  std::int64_t waiting() const { return std::ssize(waiting_); }
+  std::int64_t running() const { return std::ssize(running_); }
+  /// One pass: a token for every sequence whose prompt is in, and pieces of further prompts beside them. Requests begin in
+  /// the order of add(), each as soon as its whole length has room.
+  std::vector<Event> step();
+
+ private:
+  struct Sequence {
+    std::int64_t number = 0;
+    Request request;
+    TokenCounts counts;
+    int slot = -1;
+    std::int64_t prefilled = 0;  ///< tokens of the prompt in the cache
+    std::vector<std::int32_t> generated = {};
+
+    bool ready() const { return prefilled == std::ssize(request.prompt); }
+  };
+
+  void admit();
+  bool adjust(const std::vector<std::size_t>& sequences, const Tensor& logits);
+  std::vector<Event> sample(const std::vector<std::size_t>& sequences, std::span<const std::int64_t> rows);
+  void score(const std::vector<std::size_t>& sequences, const Tensor& logits, std::vector<Event>& events);
+  End end_of(const Sequence& sequence) const;
+
+  EngineSettings settings_;
+  const Weights& weights_;
+  Ops& ops_;
+  Caches caches_;
+  Pass pass_;
+  std::deque<Sequence> waiting_;
+  std::vector<Sequence> running_;
+  std::int64_t next_ = 0;
+  // Of the sampled rows.
+  Tensor sampled_, top_k_;                              ///< i32 [slots]
+  Tensor temperature_, top_p_, min_p_, uniform_;        ///< f32 [slots]
+  Tensor log_probability_;                              ///< f32 [slots]
+  Tensor top_tokens_, top_log_probability_;             ///< [slots, most_tops]
+  Tensor entry_row_, entry_token_;                      ///< i32 [most entries]
+  Tensor entry_factor_, entry_addend_;                  ///< f32 [most entries]
+};
+
+/// Tops of one token at most.
+inline constexpr std::int64_t most_tops = 20;
+
+}  // namespace ratplus::infer
