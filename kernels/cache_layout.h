@@ -1,4 +1,4 @@
-// CacheLayout: where the keys and values that a pattern keeps of a sequence lie in its cache (docs/model.md, section 21).
+// CacheLayout: where the keys and values that a pattern keeps of a sequence lie in its cache (docs/model.md, section 19).
 #pragma once
 
 #include <cstdint>

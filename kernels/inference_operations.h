@@ -7,6 +7,7 @@
 // - A call's bits for one sequence do not depend on the others of the batch, nor on their number.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cache_layout.h"
@@ -61,7 +62,7 @@ struct CacheGather {
 };
 
 /// One token of each sequence through a mixer, between its projections: gate, recurrence, RoPE, attention over the cache
-/// and the token itself, output gate, and the token's place in the cache (docs/model.md, section 21).
+/// and the token itself, output gate, and the token's place in the cache (docs/model.md, section 19).
 ///     g = sigmoid(f + gate_bias);  k~ = g k~ + (1 - g) k, v~ the same (0 before where t mod chunk = 0);
 ///     a = attention of RoPE(q) over the cache and RoPE(k~), v~;  z = a sigmoid(o)
 /// Heads of q, k, o and z as in RecurrenceForward and AttentionForward: head h reads queries of head h mod Hq and keys of
@@ -86,6 +87,19 @@ struct MixerStep {
   std::int64_t chunk = 0;        ///< L; 0: the recurrence never restarts
   Tensor keeps_state = {};       ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
   std::int64_t most_keys = 0;    ///< keys that a query of the call attends to at most, its own included
+  Tensor partials = {};          ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
+  Tensor arrivals = {};          ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
+
+  /// A GPU cuts the keys of a long cache: into parts of this many, as the number of keys alone decides.
+  RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) { return keys <= 16384 ? 256 : 1024; }
+  static std::int64_t parts(std::int64_t keys) {
+    return keys <= 16384 ? (keys + 255) / 256 : std::max<std::int64_t>(64, (keys + 1023) / 1024);
+  }
+  /// Of `batch` sequences and `heads` heads that read the cache.
+  static std::int64_t partial_floats(std::int64_t batch, std::int64_t heads, std::int64_t head_dim,
+                                     std::int64_t keys) {
+    return parts(keys) > 1 ? batch * heads * parts(keys) * (head_dim + 2) : 0;
+  }
 
   bool attends() const { return !q.empty(); }
   bool gated() const { return !f.empty(); }

@@ -1,4 +1,4 @@
-// The step of a mixer: one token of each sequence (docs/model.md, section 21).
+// The step of a mixer: one token of each sequence (docs/model.md, section 19).
 #include <omp.h>
 
 #include <algorithm>

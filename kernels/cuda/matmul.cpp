@@ -44,9 +44,11 @@ Matmul::Matmul() {
 }
 
 Matmul::~Matmul() {
-  for (const auto& [key, plan] : plans_) {
-    for (auto* matrix : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(matrix);
-    cublasLtMatmulDescDestroy(plan.operation);
+  for (const auto* plans : {&plans_, &rows_alone_}) {
+    for (const auto& [key, plan] : *plans) {
+      for (auto* matrix : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(matrix);
+      cublasLtMatmulDescDestroy(plan.operation);
+    }
   }
   cublasLtDestroy(handle_);
 }
@@ -55,6 +57,10 @@ Matmul::~Matmul() {
 const Matmul::Plan& Matmul::plan(const Key& key) {
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second;
+  return plans_.emplace(key, make_plan(key, 0)).first->second;
+}
+
+Matmul::Plan Matmul::make_plan(const Key& key, std::int64_t of_rows) {
   const auto [m, n, k, stride_a, stride_b, stride_c, input, output, flags, align_a, align_b, align_c] = key;
   const auto in = static_cast<DType>(input), out = static_cast<DType>(output);
   const bool transpose_a = (flags & 1) != 0, transpose_b = (flags & 2) != 0;
@@ -81,20 +87,24 @@ const Matmul::Plan& Matmul::plan(const Key& key) {
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_bytes));
   // Where K is cut, the pieces are added in float32.
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-         static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+         static_cast<std::uint32_t>(of_rows > 0 ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                                : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<std::uint32_t>(align_b));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(align_a));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(align_c));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(align_c));
   cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
-  const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.b, plan.a, plan.c, plan.c,
+  auto *of_a = plan.a, *of_c = plan.c;
+  if (of_rows > 0) of_a = layout(in, of_rows, k, stride_a), of_c = layout(out, of_rows, n, stride_c);
+  const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.b, of_a, of_c, of_c,
                                                      preference, 1, &result, &count);
+  if (of_rows > 0) cublasLtMatrixLayoutDestroy(of_a), cublasLtMatrixLayoutDestroy(of_c);
   cublasLtMatmulPreferenceDestroy(preference);
   check_cublas(status, "choosing an algorithm");
   require(count == 1, "cuBLASLt has no algorithm for a product of {} x {} x {}", m, n, k);
   plan.algorithm = result.algo;
-  return plans_.emplace(key, plan).first->second;
+  return plan;
 }
 
 void Matmul::run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* workspace, cudaStream_t stream) {
@@ -103,7 +113,23 @@ void Matmul::run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* work
   const Plan& chosen = plan({m, n, k, row_stride(a), row_stride(b), row_stride(c),
                              static_cast<std::int64_t>(a.dtype()), static_cast<std::int64_t>(c.dtype()),
                              flags, alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())});
-  const float one = 1, beta = options.accumulate ? 1 : 0;
+  run(chosen, c, a, b, options.accumulate, workspace, stream);
+}
+
+void Matmul::run_rows_alone(Tensor c, Tensor a, Tensor b, void* workspace, cudaStream_t stream) {
+  constexpr std::int64_t rows = 1024;  // whose algorithm all numbers of rows take
+  // Rows that lie alike whatever their number: one row has no distance of its own, and alignments are the least.
+  const auto stride = [](const Tensor& x) { return std::max(x.stride(0), x.size(1)); };
+  const Key key{c.size(0), c.size(1), a.size(1), stride(a), stride(b), stride(c), static_cast<std::int64_t>(a.dtype()),
+                static_cast<std::int64_t>(c.dtype()), 2, 16, 16, 16};
+  auto found = rows_alone_.find(key);
+  if (found == rows_alone_.end()) found = rows_alone_.emplace(key, make_plan(key, rows)).first;
+  run(found->second, c, a, b, false, workspace, stream);
+}
+
+void Matmul::run(const Plan& chosen, Tensor c, Tensor a, Tensor b, bool accumulate, void* workspace,
+                 cudaStream_t stream) {
+  const float one = 1, beta = accumulate ? 1 : 0;
   check_cublas(cublasLtMatmul(handle_, chosen.operation, &one, b.raw(), chosen.b, a.raw(), chosen.a, &beta,
                               c.raw(), chosen.c, c.raw(), chosen.c, &chosen.algorithm, workspace,
                               static_cast<std::size_t>(workspace_bytes), stream),
@@ -121,6 +147,11 @@ void CudaOps::compute(const operation::Matmul& call) {
     return;
   }
   matmul_->run(c, a, b, options, scratch(Matmul::workspace_bytes, op), stream_);
+}
+
+void CudaOps::compute(const operation::RowProduct& call) {
+  if (call.y.numel() == 0) return;
+  matmul_->run_rows_alone(call.y, call.x, call.w, scratch(Matmul::workspace_bytes, call.name), stream_);
 }
 
 }  // namespace ratplus::cuda

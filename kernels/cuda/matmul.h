@@ -28,6 +28,9 @@ class Matmul {
 
   /// c [M, N] = a b, as Ops::matmul; the tensors are checked. workspace: workspace_bytes, 256-byte aligned.
   void run(Tensor c, Tensor a, Tensor b, MatmulOptions options, void* workspace, cudaStream_t stream);
+  /// c [M, N] = a [M, K] b [N, K]^T by one algorithm for all M, which does not cut K: a row of c depends on its row of a
+  /// alone.
+  void run_rows_alone(Tensor c, Tensor a, Tensor b, void* workspace, cudaStream_t stream);
 
  private:
   struct Plan {
@@ -39,9 +42,13 @@ class Matmul {
   using Key = std::array<std::int64_t, 12>;
 
   const Plan& plan(const Key& key);
+  /// of_rows: the algorithm is that of this number of rows, without a cut of K.
+  Plan make_plan(const Key& key, std::int64_t of_rows);
+  void run(const Plan& plan, Tensor c, Tensor a, Tensor b, bool accumulate, void* workspace, cudaStream_t stream);
 
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, Plan> plans_;
+  std::map<Key, Plan> rows_alone_;
 };
 
 }  // namespace ratplus::cuda

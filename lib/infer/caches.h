@@ -1,5 +1,5 @@
 // Caches: of every sequence in flight the keys and values that its pattern keeps, in pages, and the last states of its
-// recurrences (docs/model.md, section 21). All memory is taken in the constructor; a sequence reserves its share before its
+// recurrences (docs/model.md, section 19). All memory is taken in the constructor; a sequence reserves its share before its
 // first token.
 #pragma once
 
@@ -59,7 +59,7 @@ struct CacheShape {
   std::int64_t sequence_bytes(std::int64_t tokens, DType compute) const;
   /// The most keys that a query below `tokens` attends to in a group, its own included.
   static std::int64_t most_keys(const CacheLayout& layout, std::int64_t tokens) {
-    return layout.runs(tokens - 1).keys() + 1;
+    return layout.runs(tokens).keys() + 1;
   }
 };
 

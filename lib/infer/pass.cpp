@@ -63,13 +63,24 @@ Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& wei
   wide_activated_ = arena.allocate(compute, {rows, 4 * d});
   for (Tensor* x : {&k_, &v_}) *x = arena.allocate(compute, {settings.tokens, of_keys});
   lse_ = arena.allocate(DType::f32, {config.heads() * rows});
+  if (ops.device().kind == DeviceKind::cuda) {
+    std::int64_t partials = 0;
+    for (const auto& layer : shape.layers) {
+      for (const auto& group : layer.groups) {
+        const auto keys = CacheShape::most_keys(CacheLayout(group.pattern), settings.tokens);
+        partials = std::max(partials, operation::MixerStep::partial_floats(settings.steps, std::ssize(group.heads), p, keys));
+      }
+    }
+    if (partials > 0) partials_ = arena.allocate(DType::f32, {partials});
+    arrivals_ = arena.allocate(DType::i32, {settings.steps * config.heads()});
+  }
   for (Tensor* x : {&state_in_, &state_out_}) *x = arena.allocate(DType::f32, {2 * of_keys});
   chosen_ = arena.allocate(compute, {settings.logits, d});
   logits_ = arena.allocate(DType::f32, {settings.logits, config.vocab_size});
 }
 
-OpShapes Pass::op_shapes(const model::ModelConfig& config, const Settings& settings) {
-  return {1, settings.tokens, config.heads(), config.head_dim, config.key_heads()};
+OpShapes Pass::op_shapes(const model::ModelConfig& config, std::int64_t tokens) {
+  return {1, tokens, config.heads(), config.head_dim, config.key_heads()};
 }
 
 void Pass::prepare() {
@@ -166,7 +177,7 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
   }
 }
 
-void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count) {
+void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t last_position) {
   const auto& here = shape_.layers[static_cast<std::size_t>(layer)];
   const auto& form = here.form;
   const auto of = [&](const model::ProjectionPart& x) { return part(x, layer, row, row + count); };
@@ -189,13 +200,15 @@ void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count) {
     step.heads = caches_->heads(layer, g);
     step.first_heads = caches_->first_heads(layer, g);
     step.keeps_state = caches_->keeps_state(layer, g);
-    step.most_keys = CacheShape::most_keys(step.cache.layout(), settings_.tokens);
+    step.most_keys = CacheShape::most_keys(step.cache.layout(), last_position + 1);
+    step.partials = partials_, step.arrivals = arrivals_;
     ops_.mixer_step(step);
   }
 }
 
 /// From the projection in wide_ to z_, what out_proj takes.
-void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::span<const Step> steps) {
+void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps,
+                 std::int64_t last_position) {
   const auto& form = shape_.layers[static_cast<std::size_t>(layer)].form;
   std::int64_t row = 0;
   for (const auto& piece : pieces) {
@@ -207,12 +220,13 @@ void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::span<co
     const auto o = form.o.rows_of(narrowed(wide_, settings_.rows, columns)).slice(0, 0, row);
     ops_.output_gate_forward(z_.slice(0, 0, row), a_.slice(0, 0, row), o);
   }
-  if (!steps.empty()) mix_steps(layer, row, std::ssize(steps));
+  if (steps > 0) mix_steps(layer, row, steps, last_position);
 }
 
 void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
   const auto& config = weights_.config();
   std::vector<std::int32_t> tokens, slots, positions;
+  std::int64_t last_position = 0;
   for (const auto& piece : pieces) {
     const auto end = piece.first + std::ssize(piece.tokens);
     require(piece.first % prompt_cut == 0 && !piece.tokens.empty() && end <= settings_.tokens,
@@ -225,6 +239,7 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     tokens.push_back(step.token);
     slots.push_back(step.slot);
     positions.push_back(static_cast<std::int32_t>(caches_->length(step.slot)));
+    last_position = std::max(last_position, caches_->length(step.slot));
   }
   for (const auto token : tokens) {
     require(token >= 0 && token < config.vocab_size, "token {} of a vocabulary of {}", token, config.vocab_size);
@@ -255,7 +270,7 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     norm(w.input_norm, delta);
     model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows), top(u_),
                               w.in_proj);
-    mixer(layer, pieces, steps);
+    mixer(layer, pieces, std::ssize(steps), last_position);
     delta = top(delta_);
     model::linear::rows_alone(ops_, delta, top(z_), w.out_proj);
     norm(w.ln, delta);

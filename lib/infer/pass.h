@@ -1,5 +1,5 @@
 // Pass: rows of tokens of many sequences through the model at once, prompts in pieces beside steps of one token each
-// (docs/model.md, section 21). A sequence's bits do not depend on its neighbours, nor on where its prompt is cut, if that is
+// (docs/model.md, section 19). A sequence's bits do not depend on its neighbours, nor on where its prompt is cut, if that is
 // at multiples of prompt_cut.
 #pragma once
 
@@ -52,13 +52,13 @@ class Pass {
   Tensor logits(std::span<const std::int64_t> rows);
 
   const Settings& settings() const { return settings_; }
-  /// Scratch that its operations need.
-  static OpShapes op_shapes(const model::ModelConfig& config, const Settings& settings);
+  /// The sizes that decide the scratch of its operations, of sequences of up to `tokens` tokens.
+  static OpShapes op_shapes(const model::ModelConfig& config, std::int64_t tokens);
 
  private:
-  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::span<const Step> steps);
+  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t last_position);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
-  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count);
+  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t last_position);
   /// Where attention's output goes: without an output gate out_proj takes it as it is.
   Tensor attended(const model::MixerForm& form) const { return form.o.width == 0 ? z_ : a_; }
   Tensor rope_of(const model::MixerForm& form) const;
@@ -83,6 +83,7 @@ class Pass {
   Tensor q_, a_, z_, delta_;           ///< C [rows, d]
   Tensor k_, v_;                       ///< C [tokens, most heads P], of one sequence by position
   Tensor lse_;                         ///< f32 [H, rows]
+  Tensor partials_, arrivals_;         ///< of a GPU's steps over long caches
   Tensor state_in_, state_out_;        ///< f32 [2, most heads, P]
   Tensor chosen_;                      ///< C [logits, d]
   Tensor logits_;                      ///< f32 [logits, V]

@@ -1,4 +1,4 @@
-// MixerForm: a mixer between its projections, as inference computes it (docs/model.md, section 21).
+// MixerForm: a mixer between its projections, as inference computes it (docs/model.md, section 19).
 #pragma once
 
 #include <cstdint>

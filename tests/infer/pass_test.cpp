@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <random>
 
+#include "lib/infer/scorer.h"
 #include "lib/session/session.h"
 #include "tests/infer/runner.h"
 #include "tests/support/ranks.h"
@@ -224,3 +227,58 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
   }
 }
 
+
+TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
+  std::mt19937 random(13);
+  for (const auto& mode : modes()) {
+    for (const auto& x : test::inference_cases()) {
+      CAPTURE(mode.name);
+      CAPTURE(x.name);
+      const auto v = static_cast<std::size_t>(x.config.vocab_size);
+      const auto ops = test::ops_of(mode);
+      Arena arena(ops->device());
+      const infer::ScorerSettings settings{.tokens = 200, .rows = 450};
+      std::unique_ptr<infer::Weights> weights;
+      std::unique_ptr<infer::Scorer> scorer;
+      const auto build = [&] {
+        weights = std::make_unique<infer::Weights>(x.config, *ops, arena);
+        scorer = std::make_unique<infer::Scorer>(x.plan, settings, *weights, *ops, arena);
+        return arena.allocate(DType::u8, {ops->scratch_bytes({1, 200, x.config.heads(), x.config.head_dim, x.config.key_heads()})});
+      };
+      build();
+      arena.commit();
+      ops->use_scratch(build());
+      scorer->prepare();
+      weights->set_initial(3);
+      std::vector<infer::ScoreRequest> requests;
+      for (const std::int64_t n : {200, 1, 2, 130, 199, 64, 3}) {
+        infer::ScoreRequest request{.tokens = random_tokens(n, x.config.vocab_size, random), .tops = 3, .next = n % 2 == 0};
+        request.first = 1 + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(n));
+        requests.push_back(request);
+      }
+      std::vector<infer::Scored> together(requests.size());
+      scorer->score(requests, [&](std::size_t i, infer::Scored scored) { together[i] = std::move(scored); });
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        const auto& request = requests[i];
+        infer::Scored alone;
+        scorer->score({&request, 1}, [&](std::size_t, infer::Scored scored) { alone = std::move(scored); });
+        CHECK(alone.log_probability == together[i].log_probability);
+        const auto whole = whole_forward(x, mode, request.tokens);
+        REQUIRE(std::ssize(alone.log_probability) == std::ssize(request.tokens) - request.first);
+        REQUIRE(alone.top.size() == alone.log_probability.size() + (request.next ? 1 : 0));
+        for (std::size_t j = 0; j < alone.top.size(); ++j) {
+          const float* row = whole.data() + (static_cast<std::size_t>(request.first) + j - 1) * v;
+          double sum = 0;
+          for (std::size_t c = 0; c < v; ++c) sum += std::exp(static_cast<double>(row[c]));
+          const double tolerance = mode.tolerance * 20;  // of logits up to 20
+          if (j < alone.log_probability.size()) {
+            const auto token = static_cast<std::size_t>(request.tokens[static_cast<std::size_t>(request.first) + j]);
+            CHECK(std::abs(alone.log_probability[j] - (row[token] - std::log(sum))) < tolerance);
+          }
+          CHECK(std::abs(alone.top[j][0].log_probability - (*std::max_element(row, row + v) - std::log(sum))) < tolerance);
+          CHECK(alone.top[j][0].log_probability >= alone.top[j][1].log_probability);
+        }
+      }
+    }
+  }
+}

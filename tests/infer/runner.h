@@ -29,7 +29,7 @@ class Runner {
           shape, infer::Caches::Settings{.slots = slots, .tokens = tokens, .sequences = static_cast<double>(slots)}, ops,
           arena_);
       pass = std::make_unique<infer::Pass>(shape, settings, *weights, caches.get(), ops, arena_);
-      return arena_.allocate(DType::u8, {ops.scratch_bytes(infer::Pass::op_shapes(x.config, settings))});
+      return arena_.allocate(DType::u8, {ops.scratch_bytes(infer::Pass::op_shapes(x.config, tokens))});
     };
     build();
     arena_.commit();

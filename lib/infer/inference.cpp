@@ -1,0 +1,153 @@
+#include "lib/infer/inference.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "lib/checkpoint/manifest.h"
+#include "lib/config/job.h"
+#include "lib/config/pattern_toml.h"
+#include "lib/model/mixers.h"
+#include "lib/session/device.h"
+#include "lib/session/session_parts.h"
+#include "lib/session/start_defaults.h"
+
+namespace ratplus::infer {
+namespace {
+
+std::unique_ptr<Ops> open(const ResolvedModel& model, const parallel::World& world) {
+  const int threads = world.threads(model.threads);
+  auto ops = session::open_device({model.device, model.precision, true, threads, model.config.head_dim}, world);
+  const auto p = model.config.head_dim;
+  if (ops->device().kind == DeviceKind::cuda && p % 8 != 0 && p > 64) {
+    fail("model.head_dim = {}: inference on a GPU takes heads whose channels are a multiple of 8, or at most 64; use "
+         "--device cpu",
+         p);
+  }
+  omp_set_num_threads(threads);
+  return ops;
+}
+
+}  // namespace
+
+ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& path) {
+  ResolvedModel result;
+  model::ModelConfig assumed;
+  if (request.head_dim > 0) assumed.head_dim = request.head_dim;
+  result.source = weights::open_source(path, assumed);
+  const auto& info = result.info();
+  config::JobConfig job;
+  if (!info.job.empty()) job = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
+  result.config = info.model;
+  if (request.rope_base != 0) {
+    if (!(request.rope_base > 1)) fail("--rope-base {}: is not above 1", request.rope_base);
+    result.config.rope_base = request.rope_base;
+  }
+  if (!(request.rope_scale > 0)) fail("--rope-scale {}: is not positive", request.rope_scale);
+  result.rope_scale = request.rope_scale;
+  result.plan = request.pattern.empty() ? job.job.pattern : config::parse_plan(request.pattern, "--pattern");
+  model::check_pattern(result.plan, result.config, "--pattern");
+  result.note = session::other_pattern_note(info, result.plan);
+  result.trained_tokens = job.data.sequence_length;
+  result.tokens = request.tokens > 0 ? request.tokens : result.trained_tokens;
+  if (result.tokens > result.trained_tokens && !request.longer) {
+    fail("{}: sequences of {} tokens are asked for, and the model was trained with {}, beyond which it may write nonsense; "
+         "give --longer to have them nevertheless (and, as a remedy, --rope-scale or --rope-base)",
+         info.directory.string(), result.tokens, result.trained_tokens);
+  }
+  result.device = request.device.value_or(job.job.device);
+  result.precision = request.precision.value_or(job.job.precision);
+  result.threads = request.threads;
+  return result;
+}
+
+Inference::Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world)
+    : model_(model),
+      ops_(open(model, world)),
+      arena_(ops_->device()),
+      available_(session::memory_for_rank(ops_->device(), world)) {
+  const auto settings = fit(request);
+  take_memory([&](Arena& arena) { return engine_parts(settings, arena); });
+  parts_.engine->prepare();
+}
+
+Inference::Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world)
+    : model_(model),
+      ops_(open(model, world)),
+      arena_(ops_->device()),
+      available_(session::memory_for_rank(ops_->device(), world)) {
+  take_memory([&](Arena& arena) { return scorer_parts(settings, arena); });
+  parts_.scorer->prepare();
+}
+
+Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& arena) const {
+  Parts parts;
+  parts.weights = std::make_unique<Weights>(model_.config, *ops_, arena);
+  parts.engine = std::make_unique<Engine>(model_.plan, settings, *parts.weights, *ops_, arena);
+  arena.category("scratch");
+  parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  return parts;
+}
+
+Inference::Parts Inference::scorer_parts(const ScorerSettings& settings, Arena& arena) const {
+  Parts parts;
+  parts.weights = std::make_unique<Weights>(model_.config, *ops_, arena);
+  parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *parts.weights, *ops_, arena);
+  arena.category("scratch");
+  parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  return parts;
+}
+
+/// The most sequences that fit, of those asked for: their caches may be as large as their tokens make them.
+EngineSettings Inference::fit(const EngineRequest& request) const {
+  const bool gpu = ops_->device().kind == DeviceKind::cuda;
+  EngineSettings settings{.tokens = model_.tokens, .rope_scale = model_.rope_scale};
+  settings.rows = request.rows > 0 ? request.rows : gpu ? 4096 : 512;
+  const auto with = [&](std::int64_t slots) {
+    auto result = settings;
+    result.slots = slots, result.sequences = static_cast<double>(slots);
+    return result;
+  };
+  const auto bytes = [&](std::int64_t slots) {
+    Arena counted(ops_->device());
+    engine_parts(with(slots), counted);
+    return counted.total_bytes();
+  };
+  // A CPU shares its memory with all else that runs there.
+  const auto limit = available_ < 0 ? available_ : gpu ? available_ : available_ / 2;
+  const auto wanted = request.slots > 0 ? request.slots : gpu ? EngineRequest::most_slots : std::int64_t{64};
+  if (limit < 0 || bytes(wanted) <= limit) return with(wanted);
+  std::int64_t fitting = 0, too_many = wanted;
+  while (too_many - fitting > 1) {
+    const auto middle = fitting + (too_many - fitting) / 2;
+    (bytes(middle) <= limit ? fitting : too_many) = middle;
+  }
+  if (fitting == 0) {
+    fail("{}: one sequence of {} tokens needs {:.1f} GiB with the model's weights ({:.1f} GiB), and there are {:.1f} GiB; give "
+         "fewer --tokens, or a sparser --pattern",
+         to_string(ops_->device()), model_.tokens, gib(bytes(1)),
+         gib(Weights::bytes(model_.config, ops_->compute_type())), gib(limit));
+  }
+  return with(fitting);
+}
+
+template <typename Make>
+void Inference::take_memory(Make make) {
+  parts_ = make(arena_);
+  if (available_ >= 0 && arena_.total_bytes() > available_) {
+    fail("{}: the model needs {:.1f} GiB ({}), and there are {:.1f} GiB", to_string(ops_->device()),
+         gib(arena_.total_bytes()), session::describe_memory(arena_), gib(available_));
+  }
+  arena_.commit();
+  parts_ = make(arena_);
+  ops_->use_scratch(parts_.scratch);
+}
+
+void Inference::load() {
+  parts_.weights->load(*model_.source);
+}
+
+}  // namespace ratplus::infer

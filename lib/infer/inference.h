@@ -1,0 +1,95 @@
+// Inference: a model's weights on this rank's device with an engine or a scorer, sized to the device's memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/device.h"
+#include "lib/infer/engine.h"
+#include "lib/infer/scorer.h"
+#include "lib/weights/source.h"
+#include "parallel/world.h"
+
+namespace ratplus::infer {
+
+/// A user's request for a model. Empty or 0: as the weights' own job says, else a job's defaults.
+struct ModelRequest {
+  std::string pattern = {};  ///< as config::parse_plan reads it
+  std::optional<DeviceChoice> device = {};
+  std::optional<DType> precision = {};
+  int threads = 0;
+  std::int64_t head_dim = 0;  ///< channels of a head, for weights that do not say
+  std::int64_t tokens = 0;    ///< of a sequence at most, prompt and generated; 0: as in training
+  bool longer = false;        ///< tokens may be more than in training
+  double rope_base = 0;
+  double rope_scale = 1;      ///< divides positions
+};
+
+/// A model that a request names, not yet loaded.
+struct ResolvedModel {
+  std::shared_ptr<weights::WeightsSource> source;
+  model::ModelConfig config;
+  model::PatternPlan plan;
+  std::int64_t trained_tokens = 0;  ///< tokens of a training sequence
+  std::int64_t tokens = 0;
+  double rope_scale = 1;
+  DeviceChoice device = DeviceChoice::automatic;
+  DType precision = DType::bf16;
+  int threads = 0;
+  std::string note;  ///< a line for the user: another pattern than the weights were adapted to; may be empty
+
+  const checkpoint::Info& info() const { return source->info(); }
+};
+
+/// Opens the weights at `path` (weights::resolve) and fills in what the request leaves out. Throws Error where they cannot be
+/// read, where the pattern does not fit, or where more tokens than in training are asked for without `longer`.
+ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& path);
+
+/// How many sequences an engine should take, and how.
+struct EngineRequest {
+  std::int64_t slots = 0;  ///< sequences in flight at most; 0: as many as fit, up to most_slots
+  std::int64_t rows = 0;   ///< tokens of a pass at most; 0: 512 on the CPU, 4096 on a GPU
+  static constexpr std::int64_t most_slots = 4096;
+};
+
+/// The weights and one user of them, on a device. Each rank has the whole model.
+class Inference {
+ public:
+  /// The device and its memory; weights are zero until load() or set_initial().
+  Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world);
+  Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world);
+
+  /// Reads all weights once.
+  void load();
+  void set_initial(std::uint64_t seed) { parts_.weights->set_initial(seed); }
+
+  Ops& ops() { return *ops_; }
+  const Arena& memory() const { return arena_; }
+  const ResolvedModel& model() const { return model_; }
+  Engine& engine() { return *parts_.engine; }  ///< of the first constructor
+  Scorer& scorer() { return *parts_.scorer; }  ///< of the second
+
+ private:
+  struct Parts {
+    std::unique_ptr<Weights> weights;
+    std::unique_ptr<Engine> engine;
+    std::unique_ptr<Scorer> scorer;
+    Tensor scratch;
+  };
+  Parts engine_parts(const EngineSettings& settings, Arena& arena) const;
+  Parts scorer_parts(const ScorerSettings& settings, Arena& arena) const;
+  EngineSettings fit(const EngineRequest& request) const;
+  template <typename Make>
+  void take_memory(Make make);
+
+  ResolvedModel model_;
+  std::unique_ptr<Ops> ops_;
+  Arena arena_;
+  std::int64_t available_;
+  Parts parts_;
+};
+
+}  // namespace ratplus::infer
