@@ -1,10 +1,13 @@
 // Drawing of tokens, and their log-probabilities. A thread takes a row; within it, sums of f32 have a fixed order, and all
 // others are of whole numbers.
+#include <omp.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -31,57 +34,67 @@ float largest_of(const float* x, std::int64_t n) {
 
 // --- drawing -----------------------------------------------------------------------------------------------------
 
+void weigh(const float* logits, std::int64_t n, float largest, float temperature, float* weights) {
+#pragma omp simd
+  for (std::int64_t j = 0; j < n; ++j) weights[j] = exp((logits[j] - largest) / temperature);
+}
+
+/// A row's logits and weights.
 struct Row {
   const float* logits;
+  const float* weights;
   std::int64_t vocab;
-  float largest;
-  float temperature;
-
-  float weight(float logit) const { return exp((logit - largest) / temperature); }
+  float largest;  ///< logit
 };
 
-/// Sum of the weights, in units, of logits [begin, end) that are at least `least`, and whose weights are at least min_p.
+/// The weight of one logit where that is at least `least` and the weight at least min_p, else 0.
+inline float kept_weight(float logit, float weight, float least, float min_p) {
+  return ((logit >= least) & (weight >= min_p)) != 0 ? weight : 0.0f;
+}
+
+/// Sum, in units, of the weights that are kept of [begin, end).
 std::uint64_t units_of(const Row& row, std::int64_t begin, std::int64_t end, float least, float min_p) {
+  const float *logits = row.logits, *weights = row.weights;
   std::int64_t sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t j = begin; j < end; ++j) {
-    const float logit = row.logits[j], weight = row.weight(logit);
-    sum += logit >= least && weight >= min_p ? static_cast<std::int64_t>(weight * 0x1p40f) : 0;
+    sum += static_cast<std::int64_t>(kept_weight(logits[j], weights[j], least, min_p) * 0x1p40f);
   }
   return static_cast<std::uint64_t>(sum);
 }
 
-/// The largest logit t for which the measures of the logits from max(t, least) on add up to `need`; those from `least` on
-/// do. Eight bits of its key at a time, from the highest: sums by the next eight bits of the logits that share those found.
-template <typename Measure>
-float threshold(const Row& row, float least, std::uint64_t need, const Measure& measure) {
-  std::uint32_t found = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    std::array<std::uint64_t, 256> sums{};
-    for (std::int64_t j = 0; j < row.vocab; ++j) {
-      const float logit = row.logits[j];
-      const std::uint32_t key = order_key(std::bit_cast<std::uint32_t>(logit));
-      if (logit >= least && std::uint64_t{key} >> (shift + 8) == found) {
-        sums[key >> shift & 255] += measure(logit);
-      }
-    }
-    std::uint32_t digit = 255;
-    for (; digit > 0 && sums[digit] < need; --digit) need -= sums[digit];
-    found = found << 8 | digit;
+/// Logits that are at least `least`.
+std::uint64_t count_of(const Row& row, float least) {
+  std::int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t j = 0; j < row.vocab; ++j) sum += row.logits[j] >= least ? 1 : 0;
+  return static_cast<std::uint64_t>(sum);
+}
+
+/// The largest logit t for which sum_from(max(t, least)) is at least `need`, which sum_from(least) is: by halving the keys
+/// that it may have.
+template <typename SumFrom>
+float threshold(const Row& row, float least, std::uint64_t need, const SumFrom& sum_from) {
+  const auto key_of = [](float logit) { return order_key(std::bit_cast<std::uint32_t>(logit)); };
+  const auto logit_of = [](std::uint32_t key) {
+    return std::bit_cast<float>((key & 0x80000000U) != 0 ? key & 0x7FFFFFFFU : ~key);
+  };
+  std::uint32_t low = key_of(least), high = key_of(row.largest) + 1;
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    (sum_from(logit_of(middle)) >= need ? low : high) = middle;
   }
-  return std::bit_cast<float>((found & 0x80000000U) != 0 ? found & 0x7FFFFFFFU : ~found);
+  return logit_of(low);
 }
 
 std::int32_t draw(const Row& row, std::int32_t top_k, float top_p, float min_p, float uniform) {
   float least = -infinity;
   if (top_k > 0 && top_k < row.vocab) {
-    const auto one = [](float) { return std::uint64_t{1}; };
-    least = threshold(row, least, static_cast<std::uint64_t>(top_k), one);
+    least = threshold(row, least, static_cast<std::uint64_t>(top_k),
+                      [&](float logit) { return count_of(row, logit); });
   }
-  if (top_p < 1) {
-    const std::uint64_t need = units_of_share(top_p, units_of(row, 0, row.vocab, least, 0));
-    least = threshold(row, least, need, [&](float logit) { return weight_units(row.weight(logit)); });
-  }
+  const auto sum_from = [&](float logit) { return units_of(row, 0, row.vocab, logit, 0); };
+  if (top_p < 1) least = threshold(row, least, units_of_share(top_p, sum_from(least)), sum_from);
   const std::uint64_t target = drawn_units(uniform, units_of(row, 0, row.vocab, least, min_p));
   constexpr std::int64_t piece = 1024;
   std::uint64_t running = 0;
@@ -93,7 +106,7 @@ std::int32_t draw(const Row& row, std::int32_t top_k, float top_p, float min_p, 
       continue;
     }
     for (std::int64_t j = begin; j < end; ++j) {
-      running += units_of(row, j, j + 1, least, min_p);
+      running += weight_units(kept_weight(row.logits[j], row.weights[j], least, min_p));
       if (running > target) return static_cast<std::int32_t>(j);
     }
   }
@@ -169,16 +182,20 @@ void CpuOps::compute(const operation::SampleTokens& call) {
   const auto *temperature = call.temperature.as<float>(), *top_p = call.top_p.as<float>(),
              *min_p = call.min_p.as<float>(), *uniform = call.uniform.as<float>();
   const auto* top_k = call.top_k.as<std::int32_t>();
-#pragma omp parallel for schedule(dynamic) num_threads(threads_) if (rows * vocab > 16384)
+  const int threads = static_cast<int>(std::min<std::int64_t>(threads_, rows));
+  std::vector<float> all_weights(static_cast<std::size_t>(threads * vocab));  // of each thread's row
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (rows * vocab > 16384)
   for (std::int64_t i = 0; i < rows; ++i) {
     const float* logits = call.logits.as<float>() + i * call.logits.stride(0);
-    const Row row{logits, vocab, largest_of(logits, vocab), temperature[i]};
-    if (std::isnan(row.largest)) {
+    const float largest = largest_of(logits, vocab);
+    if (std::isnan(largest)) {
       token[i] = -1;
-    } else if (row.temperature == 0) {
-      token[i] = static_cast<std::int32_t>(std::find(logits, logits + vocab, row.largest) - logits);
+    } else if (temperature[i] == 0) {
+      token[i] = static_cast<std::int32_t>(std::find(logits, logits + vocab, largest) - logits);
     } else {
-      token[i] = draw(row, top_k[i], top_p[i], min_p[i], uniform[i]);
+      float* weights = all_weights.data() + omp_get_thread_num() * vocab;
+      weigh(logits, vocab, largest, temperature[i], weights);
+      token[i] = draw({logits, weights, vocab, largest}, top_k[i], top_p[i], min_p[i], uniform[i]);
     }
   }
 }

@@ -19,9 +19,9 @@ struct SamplingParameters {
   std::int64_t top_k = 0;  ///< 0: all tokens
   double top_p = 1;        ///< 1: all tokens
   double min_p = 0;        ///< share of the largest probability
-  double repetition_penalty =
-      1;                        ///< divides positive logits of tokens that occurred, multiplies negative ones
-  double presence_penalty = 0;  ///< subtracted from the logits of generated tokens
+  /// Divides positive logits of tokens that occurred, and multiplies negative ones.
+  double repetition_penalty = 1;
+  double presence_penalty = 0;   ///< subtracted from the logits of generated tokens
   double frequency_penalty = 0;  ///< subtracted once for each time that a token was generated
   bool penalize_prompt = true;   ///< the repetition penalty is for tokens of the prompt, too
   std::vector<std::pair<std::int32_t, float>> biases = {};  ///< token, and the number to add to its logit
