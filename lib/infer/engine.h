@@ -14,9 +14,9 @@
 namespace ratplus::infer {
 
 struct Request {
-  std::vector<std::int32_t> prompt;      ///< at least one token
+  std::vector<std::int32_t> prompt = {};       ///< at least one token
   std::int64_t max_tokens = 16;          ///< generated at most, at least one
-  std::vector<std::int32_t> stop_tokens; ///< each ends the sequence, and is its last token
+  std::vector<std::int32_t> stop_tokens = {};  ///< each ends the sequence, and is its last token
   SamplingParameters sampling = {};
   std::uint32_t choice = 0;              ///< tells apart sequences of one seed
   std::optional<std::int64_t> log_probabilities = {};  ///< of the chosen token and of this many of the largest
