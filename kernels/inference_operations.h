@@ -15,12 +15,21 @@
 
 namespace ratplus::operation {
 
-/// y [N, out] = x [N, in] w^T, as linear::forward's; a row's bits depend on that row and on w alone.
+/// Rearranges w [out, in] where it is, as row_product reads it; a GPU's products read it as it is.
+struct PackWeight {
+  static constexpr const char* name = "pack_weight";
+  Tensor w;  ///< C, contiguous
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// y [N, out] = x [N, in] w^T of a packed w; a row's bits depend on that row and on w alone.
 struct RowProduct {
   static constexpr const char* name = "row_product";
   Tensor y;  ///< C or f32
   Tensor x;  ///< C
-  Tensor w;  ///< C [out, in], contiguous
+  Tensor w;  ///< C [out, in], as pack_weight left it
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -110,5 +119,5 @@ struct MixerStep {
 }  // namespace ratplus::operation
 
 // clang-format off
-#define RATPLUS_INFERENCE_OPERATIONS(X) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
+#define RATPLUS_INFERENCE_OPERATIONS(X) X(PackWeight) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
 // clang-format on
