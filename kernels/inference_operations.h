@@ -1,9 +1,9 @@
 // Operations of inference: products whose rows do not depend on their neighbours, the step of a mixer for one token a
 // sequence, and the caches of keys and values. Conventions are those of kernels/operations.h.
 //
-// - A cache is a pool of pages, C [pages, M 2 E P]: of M heads the keys of E entries, then their values. A sequence's
-//   table names the pages of its entries in order, E a page; -1 where it has none. Which token lies in which entry says
-//   kernels/cache_layout.h.
+// - A cache is a pool of pages, C [pages, M 2 E P]: of M heads the keys of E entries, then their values, within a page as the
+//   backend likes it. A sequence's table names the pages of its entries in order, E a page; -1 where it has none. Which token
+//   lies in which entry says kernels/cache_layout.h.
 // - A call's bits for one sequence do not depend on the others of the batch, nor on their number.
 #pragma once
 
