@@ -369,10 +369,14 @@ int bench_command(const Arguments& args) {
   add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
-  const auto words = [](std::vector<std::string>& values) { return po::value(&values)->composing()->multitoken(); };
-  add("pattern", words(patterns)->value_name("D,W,I"), "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+  const auto words = [](std::vector<std::string>& values) {
+    return po::value(&values)->composing()->multitoken();
+  };
+  add("pattern", words(patterns)->value_name("D,W,I"),
+      "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
   add("lengths", words(lengths)->value_name("T"), "generate: tokens of a sequence at the end; default: 4096");
-  add("batches", words(batches)->value_name("B"), "generate: sequences, max: as many as fit; default: 1 64 max");
+  add("batches", words(batches)->value_name("B"),
+      "generate: sequences, max: as many as fit; default: 1 64 max");
   add("picture", po::value(&parsed.generate.picture)->value_name("FILE.svg"),
       "generate: draw tokens/s against the number of sequences");
   add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
@@ -402,7 +406,8 @@ int bench_command(const Arguments& args) {
     check_bench_generate(generate);
     return with_ranks([&](const parallel::World& world) { return bench_generate(generate, world); });
   }
-  if (parsed.subject.front() == "generate") throw po::error("bench generate needs a job file or weights (before --set)");
+  if (parsed.subject.front() == "generate")
+    throw po::error("bench generate needs a job file or weights (before --set)");
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {

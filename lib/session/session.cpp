@@ -29,8 +29,9 @@ Session::Session(const SessionSettings& settings, const parallel::World& world)
     : settings_(settings),
       world_(world),
       threads_(world.threads(settings.threads)),
-      ops_(open_device({settings.device, settings.precision, settings.deterministic, threads_, settings.model.head_dim},
-                       world)),
+      ops_(open_device(
+          {settings.device, settings.precision, settings.deterministic, threads_, settings.model.head_dim},
+          world)),
       arena_(ops_->device()),
       groups_(parallel::make_mesh_groups(*ops_, world, agree_on_mesh(settings.parallel, world))),
       available_(memory_for_rank(ops_->device(), world)) {
