@@ -49,7 +49,8 @@ the same command with --resume continues from the newest checkpoint, bit for bit
 2 seconds later, ends at once. --stop-after N does the same after N steps, with status 0, and
 leaves the schedule as it is.
 A loss or a gradient norm that is not finite stops the job with status 3, the state before that
-update saved (health.not_finite; docs/health.md).
+update saved (health.not_finite; docs/health.md). Ranks whose copies of the state differ stop it
+with status 4, nothing saved (health.differing).
 mpirun kills its ranks a second after its own Ctrl-C or SIGTERM, but passes SIGUSR1 on: stop a
 job by `kill -USR1` of mpirun, and set checkpoint.every against other failures.
 
@@ -182,6 +183,13 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
                     "(job.kind=adapt job.from=...)",
                     trainer.stop_reason(), end.checkpoint));
     return exit_not_finite;
+  }
+  if (outcome == train::Outcome::differing) {
+    end.message = trainer.stop_reason();
+    end.checkpoint.clear();
+    note(How::failed);
+    display.fail(trainer.stop_reason());
+    return exit_differing;
   }
   if (outcome == train::Outcome::interrupted) {
     const bool asked_for = trainer.stop_signal() == 0;

@@ -117,6 +117,7 @@ class Ops {
   void hits(Tensor hits, Tensor logits, Tensor labels) { run(operation::Hits{hits, logits, labels}); }
   void add_sum(Tensor total, Tensor x) { run(operation::AddSum{total, x}); }
   void add_sum_of_squares(Tensor total, Tensor x) { run(operation::AddSumOfSquares{total, x}); }
+  void add_digest(Tensor digest, Tensor x) { run(operation::AddDigest{digest, x}); }
   void adamw(Tensor master, Tensor m, Tensor v, Tensor weights, Tensor gradient, const AdamW& update) {
     run(operation::AdamWUpdate{master, m, v, weights, gradient, update});
   }

@@ -34,7 +34,11 @@ enum class NotFinite { stop, skip };
 const char* to_string(Kind kind);
 const char* to_string(Recipe recipe);
 const char* to_string(Export type);
+/// Reaction to copies that differ between ranks: stop ends the job and saves nothing, go_back continues from the newest
+/// checkpoint.
+enum class Differing { stop, go_back };
 const char* to_string(NotFinite choice);
+const char* to_string(Differing choice);
 
 struct JobSection {
   Kind kind = Kind::pretrain;
@@ -135,9 +139,11 @@ struct HealthSection {
   /// Updates left out in a row at which skip stops too; a joint step's two count apart.
   std::int64_t max_skips = 10;
   // Warn above these shares; 0: never.
-  double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
-  double slowdown = 0.2;   ///< of the run's own median throughput, that is missing
-  double data_wait = 0.1;  ///< of a step, that a rank waits for its data
+  double straggler = 0.2;            ///< of a step, that the others wait for the slowest rank
+  double slowdown = 0.2;             ///< of the run's own median throughput, that is missing
+  double data_wait = 0.1;            ///< of a step, that a rank waits for its data
+  std::int64_t compare_every = 100;  ///< steps between comparisons of what ranks hold alike; 0: never
+  Differing differing = Differing::stop;
 
   friend bool operator==(const HealthSection&, const HealthSection&) = default;
 };

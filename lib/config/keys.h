@@ -37,6 +37,9 @@ constexpr auto choices_of(Export) {
 constexpr auto choices_of(NotFinite) {
   return std::array{NotFinite::stop, NotFinite::skip};
 }
+constexpr auto choices_of(Differing) {
+  return std::array{Differing::stop, Differing::go_back};
+}
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
 }
@@ -145,6 +148,8 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("health", "straggler", health.straggler, below_one);
   visit("health", "slowdown", health.slowdown, below_one);
   visit("health", "data_wait", health.data_wait, below_one);
+  visit("health", "compare_every", health.compare_every, IntegerRange{0});
+  visit("health", "differing", health.differing, Any{});
 }
 
 /// A section of a job file and the names of its keys.

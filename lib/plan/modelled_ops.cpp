@@ -53,10 +53,11 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     return bytes_at(1) + cost.operations / (gpu_.f32_rate * speeds::plain_attention_share);
   const bool forward = cost.pace == Pace::attention_forward;
   if (cost.part == Part::dense_attention) {
-    const double share = forward          ? speeds::dense_forward_share
-                         : deterministic_ ? speeds::dense_backward_share
-                                          : speeds::dense_backward_any_order_share;
-    return std::max(bytes_at(1), cost.operations / (gpu_.bf16_rate * share));
+    const auto& kernel = forward          ? speeds::dense_forward
+                         : deterministic_ ? speeds::dense_backward
+                                          : speeds::dense_backward_any_order;
+    const double with_blocks = cost.operations * (1 + kernel.block / cost.keys_a_query);
+    return std::max(bytes_at(1), with_blocks / (gpu_.bf16_rate * kernel.share));
   }
   const double share = forward ? speeds::pattern_forward_share : speeds::pattern_backward_share;
   return bytes_at(forward ? speeds::pattern_forward_bytes : speeds::pattern_backward_bytes) +

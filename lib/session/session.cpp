@@ -50,6 +50,8 @@ int choose_gpu(const parallel::World& world) {
   return index;
 }
 
+}  // namespace
+
 std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world) {
   const bool gpus = use_gpus(settings.device, world);
   const int index = gpus ? choose_gpu(world) : 0;
@@ -66,6 +68,8 @@ std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, cons
   });
   return ops;
 }
+
+namespace {
 
 /// Bytes that a rank may plan with, or -1 if unknown. The ranks of a host share its memory; GPUs they do
 /// not share.

@@ -89,6 +89,8 @@ max_skips = 3
 straggler = 0.5
 slowdown = 0
 data_wait = 0.25
+compare_every = 7
+differing = "go_back"
 )",
                                   "job.toml");
   JobConfig expected;
@@ -112,7 +114,7 @@ data_wait = 0.25
   expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
   expected.log.validation_patterns.push_back(expected.job.pattern);  // always among them
-  expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25};
+  expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25, 7, Differing::go_back};
   CHECK(job == expected);
   CHECK(job.source == "job.toml");
   CHECK(parse_job(to_toml(job), "again") == job);
