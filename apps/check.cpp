@@ -11,6 +11,7 @@
 #include "apps/commands.h"
 #include "apps/format.h"
 #include "apps/progress_line.h"
+#include "apps/settle.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
@@ -121,6 +122,7 @@ int check(const CheckArguments& args, const parallel::World& world) {
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
   if (world.root()) print_renamed_keys(job);
   world.watchdog().set_timeout(job.parallel.timeout);
+  job = settle(std::move(job), world).job;
   const auto program = this_program();
   const std::map<std::string, std::string> versions = {
       {"ratplus",

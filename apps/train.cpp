@@ -11,6 +11,7 @@
 #include "apps/format.h"
 #include "apps/output.h"
 #include "apps/progress_line.h"
+#include "apps/settle.h"
 #include "apps/train_display.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
@@ -224,7 +225,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
   }
-  job = train::complete_schedule(std::move(job), world);
+  const auto settled = settle(std::move(job), world);
+  job = train::complete_schedule(settled.job, world);
   const auto found_run = find_run(job, args.resume, world);
   const auto& found = found_run.state;
   if (found.finished && train::is_complete(job, world)) {
@@ -242,6 +244,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) run.emplace(job);
   });
   TrainDisplay display(job, world, run ? &*run : nullptr);
+  if (!settled.note.empty()) display.say(settled.note);
   for (const auto& line : train::set_aside(found_run, world)) display.say(line);
   if (found_run.verified_bytes > 0) {
     display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found_run.verified_bytes),

@@ -71,6 +71,7 @@ struct DataSection {
   std::int64_t sequence_length = 4096;  ///< T
   std::int64_t batch = 512;             ///< sequences a step, over all ranks
   std::int64_t micro_batch = 1;         ///< sequences a rank computes at once
+  bool choose_micro_batch = false;      ///< "auto": micro_batch is 1 until lib/plan has chosen
   data::Sampling sampling = data::Sampling::ordered;
   int prefetch = 2;  ///< steps read ahead
 
@@ -106,7 +107,8 @@ struct ScheduleSection {
 };
 
 struct ParallelSection : parallel::Settings {
-  int ranks = 0;  ///< ranks that the job must have; 0 = any
+  int ranks = 0;              ///< ranks that the job must have; 0 = any
+  bool choose_shard = false;  ///< "auto": shard is none until lib/plan has chosen
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };
@@ -163,6 +165,8 @@ struct JobConfig {
   /// data.sequence_length". No part of the job.
   std::vector<std::string> renamed;
 
+  /// Whether a setting is "auto", to be chosen for the ranks that the job is started on.
+  bool chooses() const { return data.choose_micro_batch || parallel.choose_shard; }
   std::int64_t tokens_per_step() const { return data.batch * data.sequence_length; }
   /// Equal in every key.
   friend bool operator==(const JobConfig& a, const JobConfig& b) {

@@ -19,6 +19,21 @@ namespace ratplus::config {
 /// products of two numbers within 64 bits; validate_job checks products of three.
 inline constexpr std::int64_t most_tokens = 1'000'000'000'000'000'000;
 
+/// The values of a key that may also be "auto"; Bool: bool, or const bool of a job that is not changed.
+template <typename Bool>
+struct IntegerOrAuto {
+  IntegerRange range;
+  Bool& automatic;
+};
+template <typename Bool>
+struct ChoiceOrAuto {
+  Bool& automatic;
+};
+template <typename Bool>
+ChoiceOrAuto(Bool&) -> ChoiceOrAuto<Bool>;
+template <typename Bool>
+IntegerOrAuto(IntegerRange, Bool&) -> IntegerOrAuto<Bool>;
+
 /// "1 to 1000000", "at least 0".
 std::string describe(const IntegerRange& range);
 /// "greater than 0", "at least 0 and less than 1".
@@ -95,7 +110,8 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("data", "sources", data.sources, Any{});
   visit("data", "sequence_length", data.sequence_length, IntegerRange{1, 10'000'000});
   visit("data", "batch", data.batch, IntegerRange{1, 1'000'000});
-  visit("data", "micro_batch", data.micro_batch, IntegerRange{1, 1'000'000});
+  visit("data", "micro_batch", data.micro_batch,
+        IntegerOrAuto{IntegerRange{1, 1'000'000}, data.choose_micro_batch});
   visit("data", "sampling", data.sampling, Any{});
   visit("data", "prefetch", data.prefetch, IntegerRange{1, 1024});
 
@@ -118,7 +134,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("schedule", "decay_shape", schedule.decay_shape, Any{});
 
   auto& parallel = config.parallel;
-  visit("parallel", "shard", parallel.shard, Any{});
+  visit("parallel", "shard", parallel.shard, ChoiceOrAuto{parallel.choose_shard});
   visit("parallel", "shard_group", parallel.shard_group, IntegerRange{-1, 1'000'000});
   visit("parallel", "prefetch", parallel.prefetch, IntegerRange{1, 64});
   visit("parallel", "keep_weights", parallel.keep_weights, Any{});

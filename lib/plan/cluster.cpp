@@ -51,6 +51,18 @@ const Gpu& find_gpu(std::string_view name) {
   fail("there are no figures of a GPU \"{}\"; known are {}", name, fmt::join(names, ", "));
 }
 
+const Gpu* gpu_of_title(std::string_view title) {
+  std::string lower(title);
+  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const auto& gpu : gpus) {  // with a size of memory first
+    const auto dash = gpu.name.find('-');
+    if (lower.find(gpu.name.substr(0, dash)) == std::string::npos) continue;
+    if (dash == std::string_view::npos || lower.find(gpu.name.substr(dash + 1)) != std::string::npos)
+      return &gpu;
+  }
+  return nullptr;
+}
+
 std::vector<int> Cluster::rank_nodes() const {
   std::vector<int> result;
   for (int rank = 0; rank < ranks(); ++rank) result.push_back(rank / gpus_per_node);

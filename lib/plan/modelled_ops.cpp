@@ -41,7 +41,7 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     case Pace::adamw:
       return bytes_at(speeds::adamw_share);
     case Pace::product: {
-      const double rate = cost.tensor_cores ? gpu_.bf16_rate * speeds::product_share
+      const double rate = cost.tensor_cores ? gpu_.bf16_rate * gpu_.pace * speeds::product_share
                                             : gpu_.f32_rate * speeds::f32_product_share;
       return std::max(cost.operations / rate, bytes_at(1));
     }
@@ -57,11 +57,11 @@ double ModelledOps::seconds_of(const Cost& cost) const {
                          : deterministic_ ? speeds::dense_backward
                                           : speeds::dense_backward_any_order;
     const double with_blocks = cost.operations * (1 + kernel.block / cost.keys_a_query);
-    return std::max(bytes_at(1), with_blocks / (gpu_.bf16_rate * kernel.share));
+    return std::max(bytes_at(1), with_blocks / (gpu_.bf16_rate * gpu_.pace * kernel.share));
   }
   const double share = forward ? speeds::pattern_forward_share : speeds::pattern_backward_share;
   return bytes_at(forward ? speeds::pattern_forward_bytes : speeds::pattern_backward_bytes) +
-         cost.operations / (gpu_.bf16_rate * share);
+         cost.operations / (gpu_.bf16_rate * gpu_.pace * share);
 }
 
 /// Inputs and labels are small and travel while the GPU computes: they take nothing.

@@ -25,6 +25,8 @@ inline constexpr double pattern_backward_bytes = 1 / 1.40;
 // --- shares of the rate of bfloat16 products --------------------------------------------------------------------
 // Of 989 TFLOP/s, in a step of 1b at micro-batch 4, whose power limits the clock.
 inline constexpr double product_share = 687e12 / 989e12;
+/// A large product by itself, as `ratplus bench ops` and `ratplus check` measure it.
+inline constexpr double product_alone_share = 720e12 / 989e12;
 /// Dense attention by cuDNN, forward (4 d a pair) and backward (10 d). Its kernels take a block of queries (or of keys) at
 /// a time through all tiles of its keys. Besides its pairs a block costs the half of the tile on the diagonal that causal
 /// attention leaves out, the filling and emptying of its pipeline, and reads and writes of its own rows: as much as
