@@ -95,15 +95,19 @@ std::optional<TrainArguments> parse(const Arguments& args) {
 }
 
 /// What the job finds in its run directory; verifying a large checkpoint shows how far it has come.
-train::FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+train::FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world,
+                         train::Verify verify) {
   ProgressLine progress;
   std::int64_t read = 0;
-  return train::find_run(job, resume, world, [&](std::int64_t bytes) {
-    read += bytes;
-    constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
-    if (world.root() && read > worth_saying)
-      progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
-  });
+  return train::find_run(
+      job, resume, world,
+      [&](std::int64_t bytes) {
+        read += bytes;
+        constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
+        if (world.root() && read > worth_saying)
+          progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
+      },
+      verify);
 }
 
 /// Draws the loss curves; a failure is reported, but does not fail the run.
@@ -217,7 +221,8 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   return 0;
 }
 
-int train(const TrainArguments& args, const parallel::World& world) {
+/// The status of the command; none where the checkpoint that was to be verified while it was loaded is damaged.
+std::optional<int> train(const TrainArguments& args, const parallel::World& world, train::Verify verify) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
   if (world.root()) print_renamed_keys(job);
@@ -227,7 +232,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   const auto settled = settle(std::move(job), world);
   job = train::complete_schedule(settled.job, world);
-  const auto found_run = find_run(job, args.resume, world);
+  const auto found_run = find_run(job, args.resume, world, verify);
   const auto& found = found_run.state;
   if (found.finished && train::is_complete(job, world)) {
     if (world.root()) {
@@ -238,7 +243,8 @@ int train(const TrainArguments& args, const parallel::World& world) {
     return 0;
   }
   const auto dataset = train::open_data(job, world);  // before anything is written
-  const auto start = train::find_start(job, dataset, world, found.checkpoint);
+  auto start = train::find_start(job, dataset, world, found.checkpoint);
+  start.unverified = found_run.unverified;
   std::optional<run::RunDirectory> run;
   world.agree([&] {
     if (world.root()) run.emplace(job);
@@ -252,6 +258,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   for (const auto& note : train::start_notes(job, args.resume, found_run, start)) display.say(note);
   train::Trainer trainer(job, world, dataset, start, display);
+  if (!trainer.damage().empty()) return std::nullopt;
   if (world.root()) {
     const auto recorded = std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory));
     if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty())
@@ -296,7 +303,9 @@ int train_command(const Arguments& args) {
   return with_ranks([&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
-      return train(*parsed, world);
+      if (const auto status = train(*parsed, world, train::Verify::while_loading)) return *status;
+      // A damaged checkpoint: all are verified, and the newest whole one is taken.
+      return train(*parsed, world, train::Verify::now).value();
     } catch (...) {
       before_the_first_step.already_ending(1);
       throw;

@@ -71,6 +71,7 @@ struct LoadMetrics {
   std::string path;
   std::int64_t bytes = 0;  ///< of weights and, where they were loaded too, moments: all ranks that share them
   double seconds = 0;      ///< of the slowest rank
+  bool verified = false;   ///< meanwhile
 };
 
 struct CheckpointMetrics {

@@ -5,13 +5,16 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <future>
 #include <limits>
 #include <numeric>
 #include <span>
 #include <utility>
 
+#include "base/background_thread.h"
 #include "base/error.h"
 #include "base/resident_memory.h"
+#include "base/start_thread.h"
 #include "base/stop_signal.h"
 #include "kernels/datasheet.h"
 #include "lib/checkpoint/verify.h"
@@ -109,6 +112,7 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
                           background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
+  if (!damage_.empty()) return;
   for (const auto& update : updates_) {
     update_operations_.push_back(model::update_operations(job.model, update.pattern,
                                                           parallel::parameter_count(session_.store().units()),
@@ -150,6 +154,34 @@ void Trainer::load(const StartingPoint& start) {
   }
   const auto& info = *start.checkpoint;
   const double began = now();
+  try {
+    load_state(start);
+  } catch (const parallel::AgreedError& error) {
+    if (!start.unverified) throw;
+    damage_ = error.what();
+    return;
+  }
+  session_.store().publish_masters();
+  if (!world_.root()) return;
+  const auto numbers = parallel::parameter_count(session_.store().units()) * (start.resume ? 3 : 1);
+  listener_.on_load({.path = info.directory.string(),
+                     .bytes = numbers * static_cast<std::int64_t>(sizeof(float)),
+                     .seconds = now() - began,
+                     .verified = start.unverified});
+}
+
+/// Reads weights, and moments of a resumed run; where the checkpoint is not verified yet, this rank's share of its files is
+/// compared with their checksums by a thread beside, so that both have each byte of one reading of the disk.
+void Trainer::load_state(const StartingPoint& start) {
+  const auto& info = *start.checkpoint;
+  std::future<void> verified;
+  world_.agree([&] {
+    if (!start.unverified) return;
+    verified = start_async([&] {
+      leave_signals_to_main_thread();
+      checkpoint::verify_share(info, world_);
+    });
+  });
   world_.agree([&] {
     if (!start.resume) {
       weights::load(*weights::open_source(info.directory, job_.model), session_.store(), session_.ops());
@@ -166,12 +198,10 @@ void Trainer::load(const StartingPoint& start) {
       begun_.push_back({updates_[begun_.size()].name, update.loss, update.gradient_norm, update.updated});
     saved_step_ = step_;
   });
-  session_.store().publish_masters();
-  if (!world_.root()) return;
-  const auto numbers = parallel::parameter_count(session_.store().units()) * (start.resume ? 3 : 1);
-  listener_.on_load({.path = info.directory.string(),
-                     .bytes = numbers * static_cast<std::int64_t>(sizeof(float)),
-                     .seconds = now() - began});
+  world_.watchdog().at("verifying", info.directory.filename().string());
+  world_.agree([&] {
+    if (verified.valid()) verified.get();
+  });
 }
 
 double share_ahead(std::span<const double> updates, std::size_t done) {

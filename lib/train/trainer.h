@@ -54,6 +54,7 @@ enum class Outcome {
 struct StartingPoint {
   std::optional<checkpoint::Info> checkpoint;  ///< of whatever the weights are in
   bool resume = false;                         ///< with the optimizer's state, at the checkpoint's step
+  bool unverified = false;                     ///< to be compared with its checksums while it is loaded
   bool same_data = true;  ///< of a resumed run: its data's checksums were compared, and not the sizes alone
 };
 
@@ -76,6 +77,9 @@ class Trainer {
   Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);
 
+  /// Why the checkpoint could not be loaded, where it was to be verified meanwhile; empty where it is whole. Then nothing
+  /// was changed in the run directory, and this object can only be destroyed. The same on all ranks.
+  const std::string& damage() const { return damage_; }
   /// To the last step, or, where `most_steps` is positive, to so many steps from here. An error that all ranks know of
   /// is thrown once the state after the last whole update is saved, and says so.
   Outcome run(std::int64_t most_steps = 0);
@@ -94,6 +98,7 @@ class Trainer {
 
  private:
   void load(const StartingPoint& start);
+  void load_state(const StartingPoint& start);
   void open_outputs();
   std::string differences();
   bool alike_or_back();
@@ -142,6 +147,7 @@ class Trainer {
   std::vector<double> last_update_;  ///< loss, gradient norm and learning rate of the last update
   bool gradient_is_finite_ = false;  ///< of the last update
   std::string stop_reason_;
+  std::string damage_;
   int stop_signal_ = 0;
   std::int64_t stop_step_ = 0;   ///< at which the steps asked for are done; 0: at the schedule's end
   std::int64_t first_step_ = 0;  ///< steps done when this process began

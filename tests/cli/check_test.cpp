@@ -67,7 +67,7 @@ TEST_CASE("check: one rank has nothing to differ from, and what the job lacks st
 
 TEST_CASE("check: a rank that hangs is named, and ends it") {
   const test::ScratchDirectory scratch;
-  const auto result = test::shell("RATPLUS_TEST_FAILURE='1:stall:checking of links:1' " +
+  const auto result = test::shell("RATPLUS_TEST_FAILURE=\"1:stall:checking of links:1\" " +
                                   test::command(check(scratch / "run") + " parallel.timeout=3", 2));
   CAPTURE(result.output);
   CHECK(result.status != 0);
