@@ -14,7 +14,9 @@
 namespace ratplus::check {
 namespace {
 
-constexpr double least_seconds = 0.3;
+constexpr double least_seconds = 0.3;  ///< of all exchanges of a group
+constexpr double most_seconds = 1.5;   ///< of one
+constexpr std::int64_t few_elements = std::int64_t{1} << 18;
 
 /// Elements of the largest block: what a gather brings at once.
 std::int64_t block_elements(const config::JobConfig& job) {
@@ -53,38 +55,68 @@ class Links {
   /// Bytes a second that this rank sends in this group; none where it is alone in it. By all ranks together.
   std::optional<double> rate(const std::vector<int>& ranks) {
     const auto group = parallel::make_communicator(ops_, world_, ranks);
-    const std::int64_t size = group->size();
-    const auto part = (elements_ + size - 1) / size;
-    const DType reduced = job_.parallel.reduce;
-    const bool alone = size == 1;
-    const auto elements = alone ? 1 : part * size;
-    const Buffer weights(ops_.device(), elements * size_of(ops_.compute_type()));
-    const Buffer gradients(ops_.device(), elements * size_of(reduced));
-    const Tensor whole = weights.as_tensor(ops_.compute_type()), sums = gradients.as_tensor(reduced);
-    const auto own = [&](const Tensor& x) {
-      return x.slice(0, group->rank() * part, (group->rank() + 1) * part);
-    };
-    const auto once = [&] {
-      if (alone) return;
-      group->all_gather(whole, own(whole), "a block").wait();
-      group->reduce_scatter(own(sums), sums, "a block").wait();
-      ops_.synchronize();
-    };
-    once();
-    const double first = seconds(once, 1);
-    const auto micros = world_.max(static_cast<std::int64_t>(first * 1e6) + 1);
-    const auto times =
-        std::clamp<std::int64_t>(std::llround(least_seconds * 1e6 / static_cast<double>(micros)), 1, 1000);
-    const double all = seconds(once, times);
-    if (alone) return std::nullopt;
-    const double sent =
-        static_cast<double>((size - 1) * part * (size_of(ops_.compute_type()) + size_of(reduced)));
-    return sent * static_cast<double>(times) / all;
+    // A first look with little: where a block would take long, a part of one has to do.
+    const auto few = std::min(elements_, few_elements);
+    const double of_few = slowest(Exchange(ops_, *group, few, job_.parallel.reduce), 2);
+    const auto fitting = static_cast<double>(few) * most_seconds / of_few;
+    const auto elements = fitting < static_cast<double>(elements_)
+                              ? std::max(few, static_cast<std::int64_t>(fitting))
+                              : elements_;
+    Exchange exchange(ops_, *group, elements, job_.parallel.reduce);
+    const double once = slowest(exchange, 1);
+    const auto times = std::clamp<std::int64_t>(std::llround(least_seconds / once), 1, 1000);
+    const double all = seconds(exchange, times);
+    if (group->size() == 1) return std::nullopt;
+    return exchange.sent() * static_cast<double>(times) / all;
   }
 
  private:
+  /// A gather of weights and a reduce-scatter of gradients of so many elements among a group.
+  class Exchange {
+   public:
+    Exchange(Ops& ops, parallel::Communicator& group, std::int64_t elements, DType reduced)
+        : ops_(ops),
+          group_(group),
+          part_((elements + group.size() - 1) / group.size()),
+          weights_(ops.device(), part_ * group.size() * size_of(ops.compute_type())),
+          gradients_(ops.device(), part_ * group.size() * size_of(reduced)),
+          whole_(weights_.as_tensor(ops.compute_type())),
+          sums_(gradients_.as_tensor(reduced)) {}
+
+    void operator()() {
+      if (group_.size() == 1) return;
+      group_.all_gather(whole_, own(whole_), "a block").wait();
+      group_.reduce_scatter(own(sums_), sums_, "a block").wait();
+      ops_.synchronize();
+    }
+    /// Bytes that this rank sends.
+    double sent() const {
+      return static_cast<double>((group_.size() - 1) * part_ *
+                                 (size_of(whole_.dtype()) + size_of(sums_.dtype())));
+    }
+
+   private:
+    Tensor own(const Tensor& x) const {
+      return x.slice(0, group_.rank() * part_, (group_.rank() + 1) * part_);
+    }
+
+    Ops& ops_;
+    parallel::Communicator& group_;
+    std::int64_t part_;
+    Buffer weights_, gradients_;
+    Tensor whole_, sums_;
+  };
+
+  /// Seconds of one exchange, of the rank for which it takes longest: the same on all ranks. The first warms up.
+  double slowest(Exchange&& exchange, std::int64_t times) const { return slowest(exchange, times); }
+  double slowest(Exchange& exchange, std::int64_t times) const {
+    exchange();
+    const double own = seconds(exchange, times) / static_cast<double>(times);
+    return static_cast<double>(world_.max(static_cast<std::int64_t>(own * 1e9) + 1)) * 1e-9;
+  }
+
   template <typename Call>
-  double seconds(const Call& call, std::int64_t times) const {
+  double seconds(Call& call, std::int64_t times) const {
     world_.max(std::int64_t{0});  // together
     const ElapsedTime elapsed;
     for (std::int64_t i = 0; i < times; ++i) call();
