@@ -10,7 +10,11 @@
 #include "lib/model/parameters.h"
 
 namespace ratplus::checkpoint {
+namespace {
+
 namespace fs = std::filesystem;
+
+}  // namespace
 
 void verify_part(const Info& info, int part, const VerifyProgress& progress) {
   const InUse in_use(info.directory);

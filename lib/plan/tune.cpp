@@ -135,6 +135,10 @@ std::vector<std::string> Tuned::settings() const {
 }
 
 std::vector<Tuned> tune(const config::JobConfig& job, const Cluster& cluster, const Free& free) {
+  if (job.job.device == DeviceChoice::cpu) {
+    fail("{}: job.device = \"cpu\", and a plan is of GPUs; add --set job.device=cuda for what they would do",
+         job.source);
+  }
   auto least = job;
   if (free.micro_batch) least.data.micro_batch = 1;
   if (free.micro_batch) least.data.choose_micro_batch = false;

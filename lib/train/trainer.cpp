@@ -330,6 +330,7 @@ bool Trainer::alike_or_back() {
     listener_.on_warning(fmt::format("{}. Training continues from {}", what, place));
     metrics_->retry();
   }
+  const run::DifferingMetrics noted{.step = info->step, .found = step_, .difference = found};
   went_back_to_ = info->step;
   begun_.clear();
   load({.checkpoint = info, .resume = true});
@@ -340,6 +341,9 @@ bool Trainer::alike_or_back() {
   first_step_ = std::min(first_step_, step_);
   pace_.training = pace_.steps = pace_.waited = pace_.for_ranks = 0;
   open_outputs();
+  world_.agree([&] {
+    if (world_.root()) metrics_->write(noted);
+  });
   return true;
 }
 

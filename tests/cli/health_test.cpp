@@ -148,6 +148,15 @@ TEST_CASE("with health.differing = go_back the run continues from the last check
   };
   CHECK(losses(scratch / "run") == losses(scratch / "whole"));
   CHECK(losses(scratch / "run").size() == 5);
+  const auto noted = test::metrics(scratch / "run", "differing");
+  REQUIRE(noted.size() == 1);
+  const auto line = nlohmann::json::parse(noted[0]);
+  CHECK(line["step"] == 4);
+  CHECK(line["found_step"] == 6);
+  CHECK(test::contains(line["difference"].get<std::string>(), "second moments of blocks.0: rank 1 on "));
+  const auto watched = test::ratplus("watch --once " + (scratch / "run").string());
+  CAPTURE(watched.output);
+  CHECK(test::contains(watched.output, "went back from step 6 to 4"));
 }
 
 TEST_CASE("a bit that flips again ends a run that has gone back") {
