@@ -10,6 +10,7 @@
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/settle.h"
 #include "apps/with_ranks.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
@@ -313,9 +314,12 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
           args.micro_batches, job.data.micro_batch, job.data.sequence_length, rows);
     }
   });
+  const auto settled = settle(job, world);
+  job = settled.job;
   const auto& m = job.model;
   if (world.root()) {
     print_renamed_keys(job);
+    if (!settled.note.empty()) fmt::print("{}\n", settled.note);
     fmt::print("{}: {}, width {}, vocabulary {}; {} x {} x {} x {} tokens, recompute {}\n", args.subject[1],
                counted(m.layers, "layer"), m.width, m.vocab_size, counted(world.size(), "rank"),
                counted(args.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
