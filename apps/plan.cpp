@@ -10,6 +10,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/plan_inference.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
@@ -38,6 +39,8 @@ the end of the job, and the size of its checkpoints. No GPU, no data and no MPI 
 
 With --tune, the ten fastest settings that fit are listed, with the words that --set takes: micro-batch and
 recomputation, sharding, its group, kept weights and prefetch, and the type in which gradients travel.
+With --inference, what generation takes of one GPU: memory, the most sequences that fit, time of a prompt and
+of a step, tokens/s, by pattern, length and number of sequences.
 With --check, the cluster is the one that `ratplus check --json FILE` has measured: its nodes and GPUs, and the
 rates of their products, copies and links.
 
@@ -53,6 +56,7 @@ examples:
   ratplus plan configs/pretrain/7b.toml --gpu h200 --nodes 8 --set parallel.keep_weights=true
   ratplus plan configs/pretrain/3b.toml --gpu a100 --table 1,2,4,8 --network 20
   ratplus plan configs/pretrain/7b.toml --gpu h200 --gpus-per-node 4 --tune
+  ratplus plan configs/pretrain/1b.toml --gpu h100 --inference --pattern dense 64,0,4 --lengths 4096 16384
 )";
 
 struct PlanArguments {
@@ -62,6 +66,8 @@ struct PlanArguments {
   std::vector<int> table;  ///< numbers of nodes; empty: only cluster.nodes
   std::string json;
   bool tune = false;
+  bool inference = false;
+  PlanInferenceArguments generation;
   std::string check;  ///< a file of `ratplus check --json`
 };
 
@@ -104,6 +110,15 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   add("link", po::value(&parsed.cluster.link)->value_name("GB/s"),
       "what they reach within a node, a GPU; default: 60 % of NVLink's rate in one direction");
   add("tune", po::bool_switch(&parsed.tune), "list the fastest settings that fit");
+  add("inference", po::bool_switch(&parsed.inference), "plan generation on one GPU");
+  std::vector<std::string> patterns;
+  std::vector<std::int64_t> lengths, batches;
+  add("pattern", po::value(&patterns)->composing()->multitoken()->value_name("D,W,I"),
+      "with --inference: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+  add("lengths", po::value(&lengths)->composing()->multitoken()->value_name("T"),
+      "with --inference: tokens of a sequence; default: the job's");
+  add("batches", po::value(&batches)->composing()->multitoken()->value_name("B"),
+      "with --inference: sequences beside the most that fit; default: 1 64");
   add("check", po::value(&parsed.check)->value_name("FILE"),
       "plan for the cluster that `ratplus check --json FILE` has measured");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
@@ -117,6 +132,22 @@ std::optional<PlanArguments> parse(const Arguments& args) {
     constexpr double least = 0.01, most = 1e5;  // GB/s
     if (!values->contains(key) || (value >= least && value <= most)) continue;
     throw po::error(fmt::format("--{} is in GB/s, from {} to {}", key, least, most));
+  }
+  if (!patterns.empty()) parsed.generation.patterns = patterns;
+  parsed.generation.lengths = lengths;
+  if (!batches.empty()) parsed.generation.batches = batches;
+  for (const auto& [key, list] : {std::pair{"lengths", &lengths}, {"batches", &batches}}) {
+    for (const auto value : *list) {
+      constexpr std::int64_t most = 100'000'000;  // tokens, or sequences
+      if (value < 1 || value > most) throw po::error(fmt::format("--{} {} is not from 1 to {}", key, value, most));
+    }
+  }
+  for (const char* key : {"pattern", "lengths", "batches"}) {
+    if (values->contains(key) && !parsed.inference) throw po::error(fmt::format("--{} goes with --inference", key));
+  }
+  for (const char* key : {"tune", "table"}) {
+    const bool given = std::string_view(key) == "tune" ? parsed.tune : values->contains(key);
+    if (parsed.inference && given) throw po::error(fmt::format("--inference is of one GPU: leave --{} out", key));
   }
   parsed.cluster.link *= 1e9;
   parsed.cluster.network *= 1e9;
@@ -380,6 +411,8 @@ int plan_command(const Arguments& args) {
   read_check(*parsed, gpu);
   auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
   print_renamed_keys(job);
+  if (parsed->inference)
+    return plan_inference_command(parsed->generation, job, *parsed->cluster.gpu, parsed->json);
   if (parsed->tune) return plan_tuned(*parsed, job);
   if (!parsed->table.empty()) return plan_table(*parsed, job);
   if (job.chooses()) {

@@ -208,7 +208,8 @@ std::int64_t attention_backward_floats(const AttentionSizes& sizes) {
 
 std::int64_t attention_scratch(const OpShapes& shapes, int threads) {
   const AttentionSizes sizes(shapes);
-  return threads * std::max(attention_forward_floats(sizes), attention_backward_floats(sizes));
+  return threads * std::max(attention_forward_floats(sizes),
+                            shapes.forward_only ? 0 : attention_backward_floats(sizes));
 }
 
 namespace {

@@ -131,8 +131,9 @@ std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
     OpShapes of_keys = shapes;
     if (shapes.shares_keys()) of_keys.heads = shapes.key_heads;
     const Tensor k = like_a_head_tensor(of_keys);
-    bytes = std::max({bytes, dense_attention_->forward_workspace(x, x, k, k),
-                      dense_attention_->backward_workspace(x, k, k, x, x, x, k, k)});
+    bytes = std::max(bytes, dense_attention_->forward_workspace(x, x, k, k));
+    if (!shapes.forward_only)
+      bytes = std::max(bytes, dense_attention_->backward_workspace(x, k, k, x, x, x, k, k));
   }
   return bytes;
 }

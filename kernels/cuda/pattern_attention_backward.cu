@@ -406,6 +406,7 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
 }
 
 std::int64_t pattern_attention_scratch(const OpShapes& shapes) {
+  if (shapes.forward_only) return 0;
   const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
   // Where heads share keys: dk and dv of each, in the compute type, which has at most 4 bytes.
   const std::int64_t of_heads = shapes.shares_keys() ? 2 * queries * shapes.head_dim : 0;

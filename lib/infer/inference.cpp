@@ -70,6 +70,17 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   return result;
 }
 
+std::int64_t largest_fitting(std::int64_t wanted, std::int64_t limit,
+                             const std::function<std::int64_t(std::int64_t)>& bytes_of) {
+  if (bytes_of(wanted) <= limit) return wanted;
+  std::int64_t fitting = 0, too_many = wanted;
+  while (too_many - fitting > 1) {
+    const auto middle = fitting + (too_many - fitting) / 2;
+    (bytes_of(middle) <= limit ? fitting : too_many) = middle;
+  }
+  return fitting;
+}
+
 Inference::Inference(const ResolvedModel& model, const parallel::World& world)
     : model_(model),
       ops_(open(model, world)),
@@ -142,12 +153,8 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
   // A CPU shares its memory with all else that runs there.
   const auto most = gpu || limit() < 0 ? limit() : limit() / 2;
   const auto wanted = request.slots > 0 ? request.slots : gpu ? EngineRequest::most_slots : std::int64_t{64};
-  if (most < 0 || bytes(wanted) <= most) return with(wanted);
-  std::int64_t fitting = 0, too_many = wanted;
-  while (too_many - fitting > 1) {
-    const auto middle = fitting + (too_many - fitting) / 2;
-    (bytes(middle) <= most ? fitting : too_many) = middle;
-  }
+  if (most < 0) return with(wanted);
+  const auto fitting = largest_fitting(wanted, most, bytes);
   if (fitting == 0) {
     fail(
         "{}: one sequence of {} tokens needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there "

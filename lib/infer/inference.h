@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,6 +55,10 @@ struct EngineRequest {
   std::int64_t rows = 0;   ///< tokens of a pass at most; 0: 512 on the CPU, 4096 on a GPU
   static constexpr std::int64_t most_slots = 4096;
 };
+
+/// The most sequences, up to `wanted`, whose bytes_of are at most `limit`; 0 where one is too many.
+std::int64_t largest_fitting(std::int64_t wanted, std::int64_t limit,
+                             const std::function<std::int64_t(std::int64_t)>& bytes_of);
 
 /// The weights and one user of them, on a device. Each rank has the whole model.
 class Inference {

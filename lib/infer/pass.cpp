@@ -81,7 +81,7 @@ Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& wei
 }
 
 OpShapes Pass::op_shapes(const model::ModelConfig& config, std::int64_t tokens) {
-  return {1, tokens, config.heads(), config.head_dim, config.key_heads()};
+  return {1, tokens, config.heads(), config.head_dim, config.key_heads(), true};
 }
 
 void Pass::prepare() {

@@ -84,6 +84,7 @@ void ModelledOps::compute(const operation::Download& x) {
 /// deterministic gradient of dense attention, which was seen to take 2 T bytes a query and head (cuDNN 9.14, T = 4096,
 /// heads of 128).
 std::int64_t ModelledOps::scratch_bytes(const OpShapes& shapes) const {
+  if (shapes.forward_only) return std::int64_t{64} << 20;  // of products, and of cuDNN's forward
   const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
   const std::int64_t of_heads = shapes.shares_keys() ? 4 : 2;  // dk and dv, and again before their sums
   const std::int64_t patterns = queries * (1 + of_heads * shapes.head_dim) * size_of(DType::f32);

@@ -28,8 +28,7 @@ class Served {
     const auto build = [&] {
       weights_ = std::make_unique<infer::Weights>(x.config, on, arena_);
       engine = std::make_unique<infer::Engine>(x.plan, settings, *weights_, on, arena_);
-      return arena_.allocate(DType::u8, {on.scratch_bytes({1, settings.tokens, x.config.heads(),
-                                                           x.config.head_dim, x.config.key_heads()})});
+      return arena_.allocate(DType::u8, {on.scratch_bytes(infer::Pass::op_shapes(x.config, settings.tokens))});
     };
     build();
     arena_.commit();

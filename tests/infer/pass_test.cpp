@@ -253,7 +253,7 @@ TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
         scorer = std::make_unique<infer::Scorer>(x.plan, settings, *weights, *ops, arena);
         return arena.allocate(
             DType::u8,
-            {ops->scratch_bytes({1, 200, x.config.heads(), x.config.head_dim, x.config.key_heads()})});
+            {ops->scratch_bytes(infer::Pass::op_shapes(x.config, 200))});
       };
       build();
       arena.commit();
