@@ -127,7 +127,7 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
   }
   if (fitting == 0) {
     fail("{}: one sequence of {} tokens needs {:.1f} GiB with the model's weights ({:.1f} GiB), and there are {:.1f} GiB; give "
-         "fewer --tokens, or a sparser --pattern",
+         "a smaller --length, or a sparser --pattern",
          to_string(ops_->device()), model_.tokens, gib(bytes(1)),
          gib(Weights::bytes(model_.config, ops_->compute_type())), gib(limit));
   }
