@@ -112,7 +112,8 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "with --continuations: one line a continuation; default: standard output")(
       "force", po::bool_switch(&parsed.force), "with --output: replace an output that is there")(
       "cut", po::value(&cut)->value_name("WHERE"),
-      "with --continuations: a context that is too long loses its beginning (left) or its middle; default: it is "
+      "with --continuations: a context that is too long loses its beginning (left) or its middle; default: "
+      "it is "
       "refused");
   add_sequence_options(options, parsed.model);
   const Positional checkpoint{
@@ -140,11 +141,13 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   }
   as_usage_error([&] { parsed.cut = generate::parse_cut(cut, "--cut"); });
   check_model_options(*values, parsed.model);
-  for (const char* option : {"output", "force", "cut", "length", "longer", "rope-base", "rope-scale", "tokenizer", "end-of-text"}) {
+  for (const char* option : {"output", "force", "cut", "length", "longer", "rope-base", "rope-scale",
+                             "tokenizer", "end-of-text"}) {
     if (parsed.continuations.empty() && values->contains(option) && !(*values)[option].defaulted())
       throw po::error(fmt::format("--{} goes with --continuations", option));
   }
-  for (const char* option : {"data", "split", "sequences", "sequence-length", "micro-batch", "json", "tokens"}) {
+  for (const char* option :
+       {"data", "split", "sequences", "sequence-length", "micro-batch", "json", "tokens"}) {
     if (!parsed.continuations.empty() && values->contains(option))
       throw po::error(fmt::format("--{} does not go with --continuations", option));
   }
@@ -286,7 +289,8 @@ std::int64_t scored_rows(const infer::ResolvedModel& model) {
   return gpu ? 16384 : 1024;
 }
 
-int score_continuations(const EvalArguments& args, const std::filesystem::path& checkpoint, const parallel::World& world) {
+int score_continuations(const EvalArguments& args, const std::filesystem::path& checkpoint,
+                        const parallel::World& world) {
   const StopSignal signal;
   infer::ResolvedModel model;
   generate::ModelText text;
@@ -301,21 +305,27 @@ int score_continuations(const EvalArguments& args, const std::filesystem::path& 
     input.emplace(args.continuations);
   });
   if (world.root() && !model.note.empty()) fmt::print(stderr, "ratplus: note: {}\n", model.note);
-  generate::LineJob job{.input = *input, .output = args.output, .print = {}, .identity = {}, .replace = args.force,
+  generate::LineJob job{.input = *input,
+                        .output = args.output,
+                        .print = {},
+                        .identity = {},
+                        .replace = args.force,
                         .command = "`ratplus eval`"};
   job.print = [](std::string_view line) {
     if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0)
       fail("cannot write to standard output: {}", std::strerror(errno));
   };
   world.agree([&] { generate::check_output_file(job); });
-  const infer::ScorerSettings settings{.tokens = model.tokens, .rows = scored_rows(model), .rope_scale = model.rope_scale};
+  const infer::ScorerSettings settings{
+      .tokens = model.tokens, .rows = scored_rows(model), .rope_scale = model.rope_scale};
   infer::Inference inference(model, settings, world);
   job.identity = identity_of(args, model, text, inference.ops().compute_type());
   generate::ContinuationLines worker(*input, args.cut, text, inference.scorer());
   generate::check_lines(*input, worker, world);
   world.agree([&] { inference.load(); });
   generate::ContinuationSums sums;
-  const int status = do_lines_with_progress(job, worker, world, "scoring", [&](const auto& result) { sums.add(result); });
+  const int status =
+      do_lines_with_progress(job, worker, world, "scoring", [&](const auto& result) { sums.add(result); });
   if (status == 0 && world.root()) print_sums(sums);
   return status;
 }

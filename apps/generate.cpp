@@ -38,7 +38,8 @@ namespace {
 namespace po = boost::program_options;
 using generate::Settings;
 
-constexpr const char* help_text = R"(usage: ratplus generate CHECKPOINT [--prompt TEXT ...] [--pattern D,W,I] [options]
+constexpr const char* help_text =
+    R"(usage: ratplus generate CHECKPOINT [--prompt TEXT ...] [--pattern D,W,I] [options]
        mpirun -n 8 ratplus generate CHECKPOINT --input FILE.jsonl --output FILE.jsonl [options]
 
 Continues prompts with a model. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a file of PyTorch's
@@ -101,14 +102,17 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   add("prompt", po::value(&parsed.prompts)->composing()->value_name("TEXT"), "a prompt; may be given again");
   add("tokens", po::value(&parsed.token_prompts)->composing()->value_name("NUMBERS"),
       "a prompt as token numbers, which needs no tokenizer: the answer is numbers; may be given again");
-  add("input", po::value(&parsed.input)->value_name("FILE"), "requests, one JSON object a line (also .gz, .zst)");
-  add("output", po::value(&parsed.output)->value_name("FILE"), "with --input: the answers, in the order of the requests");
+  add("input", po::value(&parsed.input)->value_name("FILE"),
+      "requests, one JSON object a line (also .gz, .zst)");
+  add("output", po::value(&parsed.output)->value_name("FILE"),
+      "with --input: the answers, in the order of the requests");
   add("force", po::bool_switch(&parsed.force), "with --input: replace an output that is there");
   add("max-tokens", po::value(&max_tokens)->value_name("N"),
       "tokens of an answer at most; default: 128, or as many as the sequence has room for");
   add("temperature", po::value(&sampling.temperature)->value_name("X"),
       "0 (default): always the likeliest token; else logits are divided by it, and tokens drawn");
-  add("top-k", po::value(&sampling.top_k)->value_name("K"), "draw from the K likeliest tokens; 0 (default): all");
+  add("top-k", po::value(&sampling.top_k)->value_name("K"),
+      "draw from the K likeliest tokens; 0 (default): all");
   add("top-p", po::value(&sampling.top_p)->value_name("P"),
       "draw from the likeliest tokens that together have this probability; default: 1");
   add("min-p", po::value(&sampling.min_p)->value_name("P"),
@@ -127,7 +131,8 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
       "a token number that is never drawn; may be given again");
   add("seed", po::value(&sampling.seed)->value_name("N"),
       "of the random numbers; default: 0. Prompt i, from 0, draws with N + i");
-  add("n", po::value(&settings.answers)->value_name("N"), "answers to each prompt, with a temperature; default: 1");
+  add("n", po::value(&settings.answers)->value_name("N"),
+      "answers to each prompt, with a temperature; default: 1");
   add("stop", po::value(&settings.stop)->composing()->value_name("TEXT"),
       "end the answer before this text; may be given again");
   add("stop-token", po::value(&settings.stop_tokens)->composing()->value_name("TOKEN"),
@@ -140,7 +145,8 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   add("return-tokens", po::bool_switch(&settings.return_tokens),
       "with --input: token numbers beside the text");
   add("cut", po::value(&cut)->value_name("WHERE"),
-      "a prompt without room for --max-tokens more loses its beginning (left) or its middle; default: it is refused");
+      "a prompt without room for --max-tokens more loses its beginning (left) or its middle; default: it is "
+      "refused");
   add("slots", po::value(&parsed.engine.slots)->value_name("N"),
       "sequences that a rank computes together at most; default: as many as there are or fit");
   add_sequence_options(options, parsed.model);
@@ -173,8 +179,9 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   }
   for (const char* option : {"top-k", "top-p", "min-p"}) {
     if (parsed.input.empty() && given->contains(option) && sampling.temperature == 0)
-      throw po::error(
-          fmt::format("--{} has no effect at temperature 0, which takes the likeliest token; give --temperature", option));
+      throw po::error(fmt::format(
+          "--{} has no effect at temperature 0, which takes the likeliest token; give --temperature",
+          option));
   }
   return parsed;
 }
@@ -194,7 +201,8 @@ void resolve(const GenerateArguments& args, const parallel::World& world, Opened
     opened.model = infer::resolve(args.model.request, checkpoint);
     opened.text = generate::find_text(opened.model.info(), args.model.tokenizer, args.model.end_of_text);
   });
-  if (world.root() && !opened.model.note.empty()) fmt::print(stderr, "ratplus: note: {}\n", opened.model.note);
+  if (world.root() && !opened.model.note.empty())
+    fmt::print(stderr, "ratplus: note: {}\n", opened.model.note);
 }
 
 // --- the terminal ------------------------------------------------------------------------------------------------
@@ -260,9 +268,8 @@ class Conversation {
   };
 
   std::size_t index_of(const generate::AnswerPiece& piece) const {
-    const auto found = std::ranges::find_if(shown_, [&](const Shown& x) {
-      return x.request == piece.request && x.answer == piece.answer;
-    });
+    const auto found = std::ranges::find_if(
+        shown_, [&](const Shown& x) { return x.request == piece.request && x.answer == piece.answer; });
     return static_cast<std::size_t>(found - shown_.begin());
   }
 
@@ -301,7 +308,8 @@ class Conversation {
     const auto& answer = generator_.answers(x.request)[static_cast<std::size_t>(x.answer)];
     for (std::size_t i = 0; i < answer.tokens.size(); ++i) {
       std::string line = fmt::format("{:9.4f}  {}", answer.log_probabilities[i], name_of(answer.tokens[i]));
-      for (const auto& [token, value] : answer.top[i]) line += fmt::format("   {:.4f} {}", value, name_of(token));
+      for (const auto& [token, value] : answer.top[i])
+        line += fmt::format("   {:.4f} {}", value, name_of(token));
       show(line + "\n");
     }
   }
@@ -315,7 +323,8 @@ class Conversation {
     if (first_tokens > 0) line += fmt::format(" ({} tokens/s)", format_count(double(prompts) / first_tokens));
     line += fmt::format(", {}", counted(generated, "generated token"));
     if (generated > begun && seconds > first_tokens)
-      line += fmt::format(" ({} tokens/s)", format_count(double(generated - begun) / (seconds - first_tokens)));
+      line +=
+          fmt::format(" ({} tokens/s)", format_count(double(generated - begun) / (seconds - first_tokens)));
     fmt::print(stderr, "{}, caches of {}\n", line, format_bytes(bytes));
   }
 
@@ -330,7 +339,8 @@ std::string standard_input() {
   std::string all{std::istreambuf_iterator<char>(std::cin), {}};
   if (all.ends_with('\n')) all.pop_back();
   if (all.ends_with('\r')) all.pop_back();
-  if (all.empty()) fail("there is no prompt; give --prompt TEXT, --tokens NUMBERS, or text on standard input");
+  if (all.empty())
+    fail("there is no prompt; give --prompt TEXT, --tokens NUMBERS, or text on standard input");
   return all;
 }
 
@@ -344,9 +354,10 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
     if (line.empty()) continue;
     const StopSignal signal;
     try {
-      conversation.answer({conversation.checked(generate::request_of_text(line, opened.text, settings, "the prompt"),
-                                                "the prompt")},
-                          "the prompt");
+      conversation.answer(
+          {conversation.checked(generate::request_of_text(line, opened.text, settings, "the prompt"),
+                                "the prompt")},
+          "the prompt");
     } catch (const Error& error) {
       print_error(error.what());
     }
@@ -358,10 +369,10 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
 
 int generate_at_terminal(const GenerateArguments& args, const parallel::World& world) {
   if (world.size() > 1) {
-    throw parallel::AgreedError(
-        fmt::format("{} were started, and one generates for a terminal; start one, or give the prompts in a file "
-                    "(--input)",
-                    counted(world.size(), "rank")));
+    throw parallel::AgreedError(fmt::format(
+        "{} were started, and one generates for a terminal; start one, or give the prompts in a file "
+        "(--input)",
+        counted(world.size(), "rank")));
   }
   Opened opened;
   resolve(args, world, opened);
@@ -369,7 +380,9 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
   const bool interactive = !args.has_prompts() && ::isatty(STDIN_FILENO) != 0;
   if (!numbers) opened.text.required();
   if (numbers && opened.text.end_of_text < 0 && !args.settings.ignore_end_of_text)
-    fmt::print(stderr, "ratplus: note: no token is known that ends a text; answers end at --max-tokens or --stop-token\n");
+    fmt::print(
+        stderr,
+        "ratplus: note: no token is known that ends a text; answers end at --max-tokens or --stop-token\n");
   std::vector<generate::GenerationRequest> requests;
   std::vector<std::string> texts = args.prompts;
   if (!args.has_prompts() && !interactive) texts.push_back(standard_input());
@@ -381,9 +394,9 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
   for (std::size_t i = 0; i < texts.size(); ++i)
     requests.push_back(generate::request_of_text(texts[i], opened.text, settings_of(i), "--prompt"));
   for (std::size_t i = 0; i < args.token_prompts.size(); ++i) {
-    requests.push_back(generate::request_of_tokens(
-        data::parse_tokens(args.token_prompts[i], opened.model.config.vocab_size), opened.text, settings_of(i),
-        "--tokens"));
+    requests.push_back(
+        generate::request_of_tokens(data::parse_tokens(args.token_prompts[i], opened.model.config.vocab_size),
+                                    opened.text, settings_of(i), "--tokens"));
     if (settings_of(i).stop.empty()) requests.back().as_text = false;
   }
   auto engine = args.engine;
@@ -424,7 +437,12 @@ int generate_file(const GenerateArguments& args, const parallel::World& world) {
   resolve(args, world, opened);
   std::optional<generate::InputLines> input;
   world.agree([&] { input.emplace(args.input); });
-  generate::LineJob job{.input = *input, .output = args.output, .print = {}, .identity = {}, .replace = args.force, .command = "`ratplus generate`"};
+  generate::LineJob job{.input = *input,
+                        .output = args.output,
+                        .print = {},
+                        .identity = {},
+                        .replace = args.force,
+                        .command = "`ratplus generate`"};
   world.agree([&] { generate::check_output_file(job); });
   opened.inference = std::make_unique<infer::Inference>(opened.model, args.engine, world);
   job.identity = identity_of(args, opened);

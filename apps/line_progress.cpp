@@ -17,19 +17,21 @@ namespace {
 std::string text_of(const char* verb, const generate::LineProgress& progress) {
   auto text = fmt::format("{}: {} of {}, {} tokens", verb, progress.done, counted(progress.all, "line"),
                           format_count(double(progress.tokens)));
-  if (progress.seconds > 0) text += fmt::format(" ({}/s)", format_count(double(progress.tokens) / progress.seconds));
+  if (progress.seconds > 0)
+    text += fmt::format(" ({}/s)", format_count(double(progress.tokens) / progress.seconds));
   const auto now = progress.done - progress.kept;
   if (now > 0 && progress.done < progress.all) {
-    text += fmt::format(", {} left",
-                        format_seconds(progress.seconds * double(progress.all - progress.done) / double(now)));
+    text += fmt::format(
+        ", {} left", format_seconds(progress.seconds * double(progress.all - progress.done) / double(now)));
   }
   return text;
 }
 
 }  // namespace
 
-int do_lines_with_progress(const generate::LineJob& job, generate::LineWorker& worker, const parallel::World& world,
-                           const char* verb, const std::function<void(const nlohmann::ordered_json&)>& each) {
+int do_lines_with_progress(const generate::LineJob& job, generate::LineWorker& worker,
+                           const parallel::World& world, const char* verb,
+                           const std::function<void(const nlohmann::ordered_json&)>& each) {
   std::optional<ProgressLine> line;
   if (world.root()) line.emplace();
   generate::LineProgress last;

@@ -38,14 +38,17 @@ std::size_t without_end(std::string_view text) {
 
 std::int64_t characters_of(std::string_view text) {
   std::int64_t count = 0;
-  for (std::size_t at = 0; at < text.size(); ++count) at += static_cast<std::size_t>(scan_utf8(text.substr(at)).bytes);
+  for (std::size_t at = 0; at < text.size(); ++count)
+    at += static_cast<std::size_t>(scan_utf8(text.substr(at)).bytes);
   return count;
 }
 
 std::vector<std::int32_t> end_of_text(const ModelText& model, const std::string& where) {
   if (model.end_of_text < 0) {
-    fail("{}: the context is empty, and no token is known that ends, and so begins, a text; give --end-of-text TOKEN",
-         where);
+    fail(
+        "{}: the context is empty, and no token is known that ends, and so begins, a text; give "
+        "--end-of-text TOKEN",
+        where);
   }
   return {model.end_of_text};
 }
@@ -70,7 +73,8 @@ Continuation encode_continuation(const std::string& context, const std::string& 
   return joined(std::move(before), whole);
 }
 
-ContinuationLines::ContinuationLines(const InputLines& input, Cut cut, const ModelText& text, infer::Scorer& scorer)
+ContinuationLines::ContinuationLines(const InputLines& input, Cut cut, const ModelText& text,
+                                     infer::Scorer& scorer)
     : input_(input), cut_(cut), text_(text), scorer_(scorer) {}
 
 Continuation ContinuationLines::fitted(Continuation continuation, const std::string& where) const {
@@ -79,8 +83,8 @@ Continuation ContinuationLines::fitted(Continuation continuation, const std::str
   if (scored < 1) fail("{}: the continuation has no token of its own", where);
   if (std::ssize(continuation.tokens) <= most) return continuation;
   if (cut_ == Cut::none || scored >= most) {
-    fail("{}: a context of {} tokens and a continuation of {} are {}, and a sequence has at most {}; {}", where,
-         continuation.first, scored, std::ssize(continuation.tokens), most,
+    fail("{}: a context of {} tokens and a continuation of {} are {}, and a sequence has at most {}; {}",
+         where, continuation.first, scored, std::ssize(continuation.tokens), most,
          scored >= most ? "give a shorter continuation, or more tokens (--length)"
                         : "give --cut left or --cut middle to shorten contexts, or more tokens (--length)");
   }
@@ -93,19 +97,21 @@ ContinuationLines::Parsed ContinuationLines::parse(std::size_t line) const {
   const auto where = input_.where(line);
   const Json json = input_.object(line);
   for (const auto& [name, value] : json.items()) {
-    static constexpr std::string_view known[] = {"context",  "continuation", "context_tokens", "continuation_tokens",
-                                                 "id", "meta"};
+    static constexpr std::string_view known[] = {
+        "context", "continuation", "context_tokens", "continuation_tokens", "id", "meta"};
     if (std::ranges::count(known, std::string_view(name)) == 0) {
-      fail("{}: there is no field \"{}\"; a line has context and continuation (texts), or context_tokens and "
-           "continuation_tokens (lists of numbers), id, and meta (copied to the result)",
-           where, name);
+      fail(
+          "{}: there is no field \"{}\"; a line has context and continuation (texts), or context_tokens and "
+          "continuation_tokens (lists of numbers), id, and meta (copied to the result)",
+          where, name);
     }
   }
   const bool texts = json.contains("context") && json.contains("continuation");
   const bool tokens = json.contains("context_tokens") && json.contains("continuation_tokens");
   if (texts == tokens || json.contains("context") != texts || json.contains("context_tokens") != tokens ||
       json.contains("continuation") != texts || json.contains("continuation_tokens") != tokens) {
-    fail("{}: give \"context\" and \"continuation\", or \"context_tokens\" and \"continuation_tokens\"", where);
+    fail("{}: give \"context\" and \"continuation\", or \"context_tokens\" and \"continuation_tokens\"",
+         where);
   }
   Parsed parsed;
   Continuation continuation;
@@ -150,9 +156,10 @@ void ContinuationLines::step(const Done& done) {
     double sum = 0;
     for (const float value : scored.log_probability) sum += double{value};
     if (!std::isfinite(sum)) {
-      fail("{}: the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a "
-           "checkpoint)",
-           input_.where(lines[i]));
+      fail(
+          "{}: the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a "
+          "checkpoint)",
+          input_.where(lines[i]));
     }
     Json json;
     json["id"] = id;

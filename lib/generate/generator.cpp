@@ -23,11 +23,13 @@ GenerationRequest Generator::checked(GenerationRequest request, const std::strin
   auto& settings = request.settings;
   const auto all = engine_.settings().tokens, prompt = std::ssize(request.prompt);
   if (settings.answers < 1 || settings.answers > Settings::most_answers)
-    fail("{}: n = {} is not a number of answers from 1 to {}", where, settings.answers, Settings::most_answers);
+    fail("{}: n = {} is not a number of answers from 1 to {}", where, settings.answers,
+         Settings::most_answers);
   if (settings.answers > 1 && settings.sampling.temperature == 0) {
-    fail("{}: n = {} answers are the same at temperature 0, which always takes the likeliest token; give a "
-         "temperature",
-         where, settings.answers);
+    fail(
+        "{}: n = {} answers are the same at temperature 0, which always takes the likeliest token; give a "
+        "temperature",
+        where, settings.answers);
   }
   if (!settings.max_tokens) {
     const auto room = settings.cut == Cut::none ? all - prompt : all - 1;
@@ -97,9 +99,10 @@ AnswerPiece Generator::take_event(const infer::Event& event) {
   const auto place = places_.at(event.request);
   auto& running = requests_.at(place.request);
   if (event.end == infer::End::not_finite) {
-    fail("{}: the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a "
-         "checkpoint)",
-         running.where);
+    fail(
+        "{}: the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a "
+        "checkpoint)",
+        running.where);
   }
   const auto i = static_cast<std::size_t>(place.answer);
   auto& answer = running.answers[i];

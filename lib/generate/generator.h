@@ -22,7 +22,7 @@ enum class Finish : std::uint8_t {
 const char* to_string(Finish finish);
 
 struct Answer {
-  std::string text;  ///< without the stop token, and without the stop text and all after it
+  std::string text;                  ///< without the stop token, and without the stop text and all after it
   std::vector<std::int32_t> tokens;  ///< all that were generated: the one that ended the answer, too
   std::vector<float> log_probabilities;             ///< of the tokens, where asked for
   std::vector<std::vector<infer::TokenScore>> top;  ///< the same

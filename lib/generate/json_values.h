@@ -36,8 +36,10 @@ inline std::vector<std::int32_t> tokens_from_json(const nlohmann::ordered_json& 
 }
 
 /// The text under a key. Throws Error, beginning with `where`.
-inline std::string text_from_json(const nlohmann::ordered_json& json, const char* key, const std::string& where) {
-  if (!json.at(key).is_string()) fail("{}: \"{}\" is a JSON {}, not a text", where, key, json.at(key).type_name());
+inline std::string text_from_json(const nlohmann::ordered_json& json, const char* key,
+                                  const std::string& where) {
+  if (!json.at(key).is_string())
+    fail("{}: \"{}\" is a JSON {}, not a text", where, key, json.at(key).type_name());
   return json.at(key).get<std::string>();
 }
 

@@ -34,7 +34,9 @@ constexpr std::string_view blanks = " \t\r";
 std::string read_all(const fs::path& file) {
   if (fs::is_directory(file)) fail("{}: is a directory; give a file of JSON lines", file.string());
   const auto extension = file.extension();
-  const auto packing = extension == ".gz" ? Packing::gzip : extension == ".zst" ? Packing::zstd : Packing::none;
+  const auto packing = extension == ".gz"    ? Packing::gzip
+                       : extension == ".zst" ? Packing::zstd
+                                             : Packing::none;
   const auto stream = open_bytes(file, packing);
   std::string all;
   std::string part(std::size_t{1} << 20, '\0');
@@ -44,6 +46,10 @@ std::string read_all(const fs::path& file) {
 
 std::string digest_of(std::string_view line) {
   return sha256_hex(line).substr(0, 32);
+}
+
+bool is_json(std::string_view text) {
+  return text.find('\0') == std::string_view::npos && nlohmann::json::accept(text);
 }
 
 /// The results of lines on their way to the output, by the root: one file, a header and then "LINE DIGEST RESULT" a line.
@@ -109,9 +115,11 @@ class Journal {
     if (first == std::string::npos) return 0;
     if (std::string_view(text).substr(0, first + 1) != header) {
       if (job_.replace || text.size() == first + 1) return 0;
-      fail("{}: holds results of a start that differs in {}; repeat that command to finish it, or give --force to "
-           "start over",
-           file_.string(), difference(text.substr(0, first)));
+      fail(
+          "{}: holds results of a start that differs in {}; repeat that command to finish it, or give "
+          "--force to "
+          "start over",
+          file_.string(), difference(text.substr(0, first)));
     }
     size_ = static_cast<std::int64_t>(first) + 1;
     for (auto end = text.find('\n', first + 1); end != std::string::npos;
@@ -133,8 +141,9 @@ class Journal {
     constexpr std::size_t digest_size = 32;
     if (read.ec != std::errc{} || text.size() < head + digest_size + 3) return false;
     const auto result = text.substr(head + digest_size + 2);
-    if (!nlohmann::json::accept(result)) return false;
-    if (line >= places_.size() || digest_of(job_.input[line]) != text.substr(head + 1, digest_size)) return true;
+    if (!is_json(result)) return false;
+    if (line >= places_.size() || digest_of(job_.input[line]) != text.substr(head + 1, digest_size))
+      return true;
     places_[line] = {size_ + static_cast<std::int64_t>(head + digest_size + 2), std::ssize(result)};
     return true;
   }
@@ -272,7 +281,8 @@ Json InputLines::object(std::size_t i) const {
   } catch (const Json::exception& error) {
     fail("{}: not JSON ({}); give one object a line", where(i), error.what());
   }
-  if (!json.is_object()) fail("{}: a JSON {}, not an object; give one object a line", where(i), json.type_name());
+  if (!json.is_object())
+    fail("{}: a JSON {}, not an object; give one object a line", where(i), json.type_name());
   return json;
 }
 

@@ -77,7 +77,7 @@ struct LineJob {
   std::function<void(std::string_view)> print;
   /// What results depend on beside the lines: an interrupted start is resumed by one with the same values.
   nlohmann::ordered_json identity;
-  bool replace = false;         ///< an output that is there, or what a start with another identity left
+  bool replace = false;             ///< an output that is there, or what a start with another identity left
   const char* command = "ratplus";  ///< for messages: "`ratplus generate`"
 };
 

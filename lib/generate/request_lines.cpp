@@ -1,6 +1,7 @@
 #include "lib/generate/request_lines.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -30,8 +31,8 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
     } else if (name == "meta") {
       parsed.meta = value;
     } else if (!set_field(settings, name, value, where)) {
-      fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}", where,
-           name, field_names());
+      fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}",
+           where, name, field_names());
     }
   }
   if (json.contains("prompt") == json.contains("tokens"))
@@ -60,10 +61,10 @@ void RequestLines::add(std::size_t line) {
 }
 
 void RequestLines::step(const Done& done) {
-  std::vector<std::int64_t> ended;
+  std::set<std::int64_t> ended;
   for (const auto& piece : generator_.step()) {
     ++tokens_;
-    if (piece.finish != Finish::none && generator_.finished(piece.request)) ended.push_back(piece.request);
+    if (piece.finish != Finish::none && generator_.finished(piece.request)) ended.insert(piece.request);
   }
   for (const auto number : ended) {
     const auto line = std::move(lines_.extract(number).mapped());

@@ -16,7 +16,8 @@ namespace ratplus::generate {
 class RequestLines : public LineWorker {
  public:
   /// `settings` are those of fields that a line does not have; a line without a seed takes theirs plus its number from 0.
-  RequestLines(const InputLines& input, const Settings& settings, const ModelText& text, infer::Engine& engine);
+  RequestLines(const InputLines& input, const Settings& settings, const ModelText& text,
+               infer::Engine& engine);
 
   void check(std::size_t line) const override { parse(line); }
   std::int64_t room() const override;

@@ -206,9 +206,10 @@ GenerationRequest request_of_text(const std::string& text, const ModelText& mode
   model.tokenizer->encode(text, request.prompt);
   if (!request.prompt.empty()) return request;
   if (model.end_of_text < 0) {
-    fail("{}: the prompt is empty, and no token is known that ends, and so begins, a text; give a prompt, or "
-         "--end-of-text TOKEN",
-         where);
+    fail(
+        "{}: the prompt is empty, and no token is known that ends, and so begins, a text; give a prompt, or "
+        "--end-of-text TOKEN",
+        where);
   }
   request.prompt.push_back(model.end_of_text);
   return request;

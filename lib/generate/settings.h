@@ -18,7 +18,7 @@ struct Settings {
   infer::SamplingParameters sampling = {.temperature = 0};
   /// Tokens of an answer at most; none: 128, or as many as the sequence has room for.
   std::optional<std::int64_t> max_tokens = {};
-  std::vector<std::string> stop = {};         ///< texts that end an answer
+  std::vector<std::string> stop = {};          ///< texts that end an answer
   std::vector<std::int32_t> stop_tokens = {};  ///< tokens that end an answer
   bool ignore_end_of_text = false;             ///< else the tokenizer's end of a text ends an answer
   std::int64_t answers = 1;                    ///< for the prompt, each with random numbers of its own
