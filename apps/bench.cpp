@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "apps/bench_generate.h"
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
@@ -31,6 +32,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* help_text = R"(usage: ratplus bench ops [options]
        ratplus bench step JOB.toml [--set section.key=value ...] [options]
        mpirun -n 4 ratplus bench step JOB.toml ...
+       ratplus bench generate JOB.toml|CHECKPOINT [options]
 
 ops: times the operations of one layer, forward and backward (median of several calls). The floor
 of an operation is the larger of two times: the operations that it must do over the rate of a large
@@ -41,6 +43,9 @@ step: times training steps of a job on random tokens (no dataset is needed; noth
 tokens/s, each update's time and its share of the processor's peak, memory, where the time goes, and with
 several ranks what the collectives take and how much of that is not hidden behind computation.
 
+generate: times inference by pattern, length and batch, beside floors from the same ceilings: a prompt, and steps
+at the end of sequences whose caches hold nothing in particular. Of a job file the weights are random.
+
 )";
 
 constexpr const char* help_end = R"(
@@ -48,10 +53,12 @@ examples:
   ratplus bench ops --device cpu --sequence-length 4096 --width 512 --head-dim 128 --threads 1
   ratplus bench ops --batch 2 --sequence-length 4096 --width 2048 --vocab 32000
   ratplus bench step configs/pretrain/1b.toml --micro-batches 4
+  ratplus bench generate configs/pretrain/1b.toml --pattern dense 64,0,4 --lengths 4096 16384 --batches 1 64 max
 )";
 
 struct BenchArguments {
-  std::vector<std::string> subject;  ///< "ops", or "step" and a job file
+  std::vector<std::string> subject;  ///< "ops"; "step" and a job file; "generate" and a model
+  BenchGenerateArguments generate;
   bench::OpsBenchSettings ops;
   std::string device;     ///< empty: auto; step: the job's
   std::string precision;  ///< empty: bf16; step: the job's
@@ -334,6 +341,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
 
 int bench_command(const Arguments& args) {
   BenchArguments parsed;
+  std::vector<std::string> patterns, lengths, batches;
   po::options_description options("options");
   const auto size = [](std::int64_t& value) {
     return po::value(&value)->default_value(value)->value_name("N");
@@ -347,8 +355,8 @@ int bench_command(const Arguments& args) {
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "step: override a key of the job file");
   add("micro-batches", size(parsed.micro_batches), "step: micro-batches a rank and step");
-  add("steps", po::value(&parsed.steps)->default_value(parsed.steps)->value_name("N"),
-      "step: steps that are timed");
+  add("steps", po::value(&parsed.steps)->value_name("N"),
+      "step, generate: steps that are timed; default: 5, 16");
   add("warmup", po::value(&parsed.warmup)->default_value(parsed.warmup)->value_name("N"),
       "step: steps before those");
   add("peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
@@ -361,11 +369,18 @@ int bench_command(const Arguments& args) {
   add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
+  const auto words = [](std::vector<std::string>& values) { return po::value(&values)->composing()->multitoken(); };
+  add("pattern", words(patterns)->value_name("D,W,I"), "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+  add("lengths", words(lengths)->value_name("T"), "generate: tokens of a sequence at the end; default: 4096");
+  add("batches", words(batches)->value_name("B"), "generate: sequences, max: as many as fit; default: 1 64 max");
+  add("picture", po::value(&parsed.generate.picture)->value_name("FILE.svg"),
+      "generate: draw tokens/s against the number of sequences");
   add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
       "step: draw what rank 0 computes and communicates in a step");
   const Positional subject{"what", 2, po::value(&parsed.subject),
-                           "say what to time: ops, or step and a job file"};
-  if (!parse_command_line(args, options, subject, {help_text, help_end})) return 0;
+                           "say what to time: ops, step and a job file, or generate and a model"};
+  const auto values = parse_command_line(args, options, subject, {help_text, help_end});
+  if (!values) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   if (!(parsed.peak >= 0)) throw po::error(fmt::format("--peak {} is in TFLOP/s, above 0", parsed.peak));
@@ -374,6 +389,20 @@ int bench_command(const Arguments& args) {
   if (!parsed.timeline.empty() && !parsed.timeline.ends_with(".svg")) {
     throw po::error(fmt::format("--timeline {}: it is drawn as an .svg", parsed.timeline));
   }
+  check_directory_of("--picture", parsed.generate.picture);
+  if (parsed.subject.front() == "generate" && parsed.subject.size() == 2) {
+    auto& generate = parsed.generate;
+    generate.model = parsed.subject[1], generate.overrides = parsed.overrides;
+    if (!patterns.empty()) generate.patterns = patterns;
+    if (!lengths.empty()) generate.lengths = lengths;
+    if (!batches.empty()) generate.batches = batches;
+    if (values->contains("steps")) generate.steps = parsed.steps;
+    generate.device = parsed.device, generate.precision = parsed.precision;
+    generate.threads = parsed.threads, generate.json = parsed.json;
+    check_bench_generate(generate);
+    return with_ranks([&](const parallel::World& world) { return bench_generate(generate, world); });
+  }
+  if (parsed.subject.front() == "generate") throw po::error("bench generate needs a job file or weights (before --set)");
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {
@@ -382,7 +411,7 @@ int bench_command(const Arguments& args) {
     return with_ranks([&](const parallel::World& world) { return bench_step(parsed, world); });
   }
   if (parsed.subject.front() == "step") throw po::error("bench step needs a job file (before --set)");
-  throw po::error(fmt::format("\"{}\" cannot be timed; ops and step can", parsed.subject.front()));
+  throw po::error(fmt::format("\"{}\" cannot be timed; ops, step and generate can", parsed.subject.front()));
 }
 
 }  // namespace ratplus::apps

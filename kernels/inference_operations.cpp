@@ -38,6 +38,15 @@ double entry_bytes(const CachePages& cache, double entries) {
 
 }  // namespace
 
+void PackWeight::check(const Target& target) const {
+  require(w.rank() == 2, "{}: w has {} dimensions, not 2", name, w.rank());
+  check_tensor(w, target.kind, target.compute, {w.size(0), w.size(1)}, name, "w");
+  check_contiguous(w, name, "w");
+}
+Cost PackWeight::cost(const Target& target) const {
+  return {.bytes = target.kind == DeviceKind::cpu ? bytes_of({w, w}) : 0};
+}
+
 void RowProduct::check(const Target& target) const {
   require(y.rank() == 2 && x.rank() == 2 && w.rank() == 2, "{}: a factor is no matrix", name);
   const auto rows = y.size(0), columns = y.size(1), inner = x.size(1);

@@ -1,9 +1,9 @@
 // Operations of inference: products whose rows do not depend on their neighbours, the step of a mixer for one token a
 // sequence, and the caches of keys and values. Conventions are those of kernels/operations.h.
 //
-// - A cache is a pool of pages, C [pages, M 2 E P]: of M heads the keys of E entries, then their values. A sequence's
-//   table names the pages of its entries in order, E a page; -1 where it has none. Which token lies in which entry says
-//   kernels/cache_layout.h.
+// - A cache is a pool of pages, C [pages, M 2 E P]: of M heads the keys of E entries, then their values, within a page as the
+//   backend likes it. A sequence's table names the pages of its entries in order, E a page; -1 where it has none. Which token
+//   lies in which entry says kernels/cache_layout.h.
 // - A call's bits for one sequence do not depend on the others of the batch, nor on their number.
 #pragma once
 
@@ -15,12 +15,21 @@
 
 namespace ratplus::operation {
 
-/// y [N, out] = x [N, in] w^T, as linear::forward's; a row's bits depend on that row and on w alone.
+/// Rearranges w [out, in] where it is, as row_product reads it; a GPU's products read it as it is.
+struct PackWeight {
+  static constexpr const char* name = "pack_weight";
+  Tensor w;  ///< C, contiguous
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// y [N, out] = x [N, in] w^T of a packed w; a row's bits depend on that row and on w alone.
 struct RowProduct {
   static constexpr const char* name = "row_product";
   Tensor y;  ///< C or f32
   Tensor x;  ///< C
-  Tensor w;  ///< C [out, in], contiguous
+  Tensor w;  ///< C [out, in], as pack_weight left it
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -110,5 +119,5 @@ struct MixerStep {
 }  // namespace ratplus::operation
 
 // clang-format off
-#define RATPLUS_INFERENCE_OPERATIONS(X) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
+#define RATPLUS_INFERENCE_OPERATIONS(X) X(PackWeight) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
 // clang-format on

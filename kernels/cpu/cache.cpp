@@ -33,8 +33,7 @@ void CpuOps::compute(const operation::CacheGather& call) {
   for (std::int64_t j = 0; j < runs.keys(); ++j) {
     const std::int64_t entry = layout.entry(runs, j), s = layout.position(runs, j);
     for (std::int64_t m = 0; m < call.cache.heads.size(0); ++m) {
-      std::copy_n(rows.key(entry, m), rows.head_dim, head_row(call.k, s, heads[m]));
-      std::copy_n(rows.value(entry, m), rows.head_dim, head_row(call.v, s, heads[m]));
+      rows.read(entry, m, head_row(call.k, s, heads[m]), head_row(call.v, s, heads[m]));
     }
   }
 }

@@ -29,12 +29,21 @@ struct CacheRows {
   bool has(std::int64_t entry) const {
     return entry >= 0 && entry / entries < pages && table[entry / entries] >= 0;
   }
-  /// Head m of the cache; the entries of a page follow each other.
-  float* key(std::int64_t entry, std::int64_t m) const { return page(entry, m) + entry % entries * head_dim; }
-  float* value(std::int64_t entry, std::int64_t m) const { return key(entry, m) + entries * head_dim; }
+  /// Head m of a page: keys by channel [P, E], so that a query meets all entries at once, then values by entry [E, P].
+  float* keys(std::int64_t entry, std::int64_t m) const {
+    require(has(entry), "entry {} of a cache has no page", entry);
+    return data + table[entry / entries] * stride + m * 2 * entries * head_dim;
+  }
+  float* values(std::int64_t entry, std::int64_t m) const { return keys(entry, m) + entries * head_dim; }
   void write(std::int64_t entry, std::int64_t m, const float* k, const float* v) const {
-    std::copy_n(k, head_dim, key(entry, m));
-    std::copy_n(v, head_dim, value(entry, m));
+    float* to = keys(entry, m) + entry % entries;
+    for (std::int64_t i = 0; i < head_dim; ++i) to[i * entries] = k[i];
+    std::copy_n(v, head_dim, values(entry, m) + entry % entries * head_dim);
+  }
+  void read(std::int64_t entry, std::int64_t m, float* k, float* v) const {
+    const float* from = keys(entry, m) + entry % entries;
+    for (std::int64_t i = 0; i < head_dim; ++i) k[i] = from[i * entries];
+    std::copy_n(values(entry, m) + entry % entries * head_dim, head_dim, v);
   }
 
   float* data;
@@ -43,12 +52,6 @@ struct CacheRows {
   std::int64_t head_dim;
   const std::int32_t* table;
   std::int64_t pages;
-
- private:
-  float* page(std::int64_t entry, std::int64_t m) const {
-    require(has(entry), "entry {} of a cache has no page", entry);
-    return data + table[entry / entries] * stride + m * 2 * entries * head_dim;
-  }
 };
 
 }  // namespace ratplus::cpu

@@ -2,7 +2,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <tuple>
 
 #include "kernels/cpu/attention_tiles.h"
@@ -14,11 +16,12 @@
 namespace ratplus::cpu {
 namespace {
 
-/// Keys whose scores exist at a time: the state of the softmax follows once for each.
-constexpr std::int64_t score_block = 64;
+/// Entries whose scores exist at a time: the state of the softmax follows once for each.
+constexpr std::int64_t score_block = 128;
+constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
 std::int64_t step_floats(std::int64_t heads_of_key, std::int64_t head_dim) {
-  return padded(head_dim) * (2 * heads_of_key + 3) + padded(score_block) * heads_of_key + 2 * padded(heads_of_key);
+  return padded(head_dim) * (2 * heads_of_key + 3) + score_block * heads_of_key + 2 * padded(heads_of_key);
 }
 
 void rotate(float* out, const float* x, const float* rope, std::int64_t half) {
@@ -54,7 +57,7 @@ class KeyHead {
         memory_(memory) {
     for (float** row : {&k_rot_, &k_, &v_}) *row = carve(width_);
     queries_ = carve(sharing_ * width_), values_ = carve(sharing_ * width_);
-    scores_ = carve(sharing_ * padded(score_block));
+    scores_ = carve(sharing_ * score_block);
     largest_ = carve(padded(sharing_)), sums_ = carve(padded(sharing_));
   }
 
@@ -125,33 +128,118 @@ class KeyHead {
     }
   }
 
+  /// The entries [begin, end) of one page.
+  struct Segment {
+    const float* keys;
+    const float* values;
+    std::int64_t begin, end;
+  };
+
   void attend() {
     const CacheLayout layout = call_.cache.layout();
     const auto runs = layout.runs(t_);
     const CacheRows rows(call_.cache, call_.tables.as<std::int32_t>() + slot_ * call_.tables.stride(0),
                          call_.tables.size(1), p_);
-    for (std::int64_t begin = 0; begin < runs.keys(); begin += score_block) {
-      const std::int64_t end = std::min(begin + score_block, runs.keys());
-      for (std::int64_t c = begin; c < end; ++c) {
-        const float* key = rows.key(layout.entry(runs, c), m_);
-        for (std::int64_t j = 0; j < sharing_; ++j) {
-          scores_[j * padded(score_block) + c - begin] = dot(queries_ + j * width_, key, p_);
-        }
+    const std::int64_t entries = call_.cache.entries;
+    const auto add = [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t entry = first; entry < first + count;) {
+        const std::int64_t begin = entry % entries, end = std::min(entries, begin + first + count - entry);
+        segments_[static_cast<std::size_t>(count_++)] = {rows.keys(entry, m_), rows.values(entry, m_), begin, end};
+        entry += end - begin;
+        if (count_ == score_block / entries) take_segments();
       }
-      for (std::int64_t j = 0; j < sharing_; ++j) weigh(j, end - begin);
-      for (std::int64_t c = begin; c < end; ++c) {
-        const float* value = rows.value(layout.entry(runs, c), m_);
-        for (std::int64_t j = 0; j < sharing_; ++j) {
-          add_scaled(values_ + j * width_, value, scores_[j * padded(score_block) + c - begin], p_);
-        }
+    };
+    add(0, runs.sinks);
+    add(layout.sinks + layout.window, runs.dilated);
+    if (runs.window > 0) {  // the ring, from its oldest entry on
+      const std::int64_t oldest = layout.recent_entry(runs.window_begin);
+      const std::int64_t behind = std::min(runs.window, layout.sinks + layout.window - oldest);
+      add(oldest, behind);
+      add(layout.sinks, runs.window - behind);
+    }
+    take_segments();
+  }
+
+  void take_segments() {
+    if (count_ == 0) return;
+    if (call_.cache.entries == 8) {
+      take_segments_of<8>();
+    } else {
+      take_segments_of<16>();
+    }
+    count_ = 0;
+  }
+
+  template <std::int64_t entries>
+  void take_segments_of() {
+    for (std::int64_t j = 0; j < sharing_; ++j) {
+      float* scores = scores_ + j * score_block;
+      for (std::int64_t c = 0; c < count_; ++c) {
+        const Segment& segment = segments_[static_cast<std::size_t>(c)];
+        score_page<entries>(scores + c * entries, queries_ + j * width_, segment.keys);
+        std::fill(scores + c * entries, scores + c * entries + segment.begin, minus_infinity);
+        std::fill(scores + c * entries + segment.end, scores + (c + 1) * entries, minus_infinity);
+      }
+      weigh(j, count_ * entries);
+      float* values = values_ + j * width_;
+      for (std::int64_t c = 0; c < count_; ++c) {
+        const Segment& segment = segments_[static_cast<std::size_t>(c)];
+        weigh_values(values, scores + c * entries + segment.begin, segment.values + segment.begin * p_,
+                     segment.end - segment.begin);
       }
     }
   }
 
+  /// Scores of all entries of a page, each summed over its channels in four interleaved parts.
+  template <std::int64_t entries>
+  void score_page(float* scores, const float* query, const float* keys) const {
+    float parts[4][entries] = {};
+    std::int64_t i = 0;
+    for (; i + 4 <= p_; i += 4) {
+#pragma GCC unroll 4
+      for (std::int64_t part = 0; part < 4; ++part) {
+        const float element = query[i + part];
+        const float* row = keys + (i + part) * entries;
+#pragma omp simd
+        for (std::int64_t e = 0; e < entries; ++e) parts[part][e] += element * row[e];
+      }
+    }
+    for (; i < p_; ++i) {
+#pragma omp simd
+      for (std::int64_t e = 0; e < entries; ++e) parts[0][e] += query[i] * keys[i * entries + e];
+    }
+#pragma omp simd
+    for (std::int64_t e = 0; e < entries; ++e)
+      scores[e] = (parts[0][e] + parts[1][e]) + (parts[2][e] + parts[3][e]);
+  }
+
+  /// values [P] += weights [count] of rows [count, P]; each channel in the order of the rows.
+  void weigh_values(float* values, const float* weights, const float* rows, std::int64_t count) const {
+    constexpr std::int64_t step = 4 * vec_width;
+    std::int64_t i = 0;
+    for (; i + step <= p_; i += step) {
+      Vec sums[4];
+#pragma GCC unroll 4
+      for (int part = 0; part < 4; ++part) sums[part] = load(values + i + part * vec_width);
+      for (std::int64_t c = 0; c < count; ++c) {
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) sums[part] += weights[c] * load(rows + c * p_ + i + part * vec_width);
+      }
+#pragma GCC unroll 4
+      for (int part = 0; part < 4; ++part) store(values + i + part * vec_width, sums[part]);
+    }
+    for (std::int64_t c = 0; c < count; ++c) {
+#pragma omp simd
+      for (std::int64_t j = i; j < p_; ++j) values[j] += weights[c] * rows[c * p_ + j];
+    }
+  }
+
   /// Scores become weights, relative to the largest so far.
-  void weigh(std::int64_t j, std::int64_t keys) {
-    float* scores = scores_ + j * padded(score_block);
-    const float largest = std::max(largest_[j], *std::max_element(scores, scores + keys));
+  void weigh(std::int64_t j, std::int64_t count) {
+    float* scores = scores_ + j * score_block;
+    float largest = largest_[j];
+#pragma omp simd reduction(max : largest)
+    for (std::int64_t c = 0; c < count; ++c) largest = scores[c] > largest ? scores[c] : largest;
     if (largest > largest_[j]) {
       const float shrink = exp2(largest_[j] - largest);
       largest_[j] = largest;
@@ -160,7 +248,7 @@ class KeyHead {
     }
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (std::int64_t c = 0; c < keys; ++c) {
+    for (std::int64_t c = 0; c < count; ++c) {
       scores[c] = exp2(scores[c] - largest);
       sum += scores[c];
     }
@@ -188,6 +276,8 @@ class KeyHead {
   float* memory_;
   float *k_rot_ = nullptr, *k_ = nullptr, *v_ = nullptr;
   float *queries_, *values_, *scores_, *largest_, *sums_;
+  std::array<Segment, score_block / 8> segments_;  ///< of which count_ wait
+  std::int64_t count_ = 0;
 };
 
 }  // namespace
@@ -198,6 +288,8 @@ std::int64_t mixer_step_scratch(const OpShapes& shapes, int threads) {
 
 void CpuOps::compute(const operation::MixerStep& call) {
   const std::int64_t batch = call.z.size(0), keys = call.attends() ? call.cache.heads.size(0) : call.v.size(1);
+  require(!call.attends() || call.cache.entries == 8 || call.cache.entries == 16, "{}: pages of {} entries", call.name,
+          call.cache.entries);
   const std::int64_t per_thread = KeyHead::scratch_floats(call);
   float* memory = scratch(per_thread * threads_, call.name);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)

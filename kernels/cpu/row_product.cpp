@@ -1,104 +1,73 @@
-// Products of inference: every element is a sum over k in one order, whatever rows are computed beside it.
+// Products of inference: every element is a sum over k in one order, from the first to the last, whatever rows are computed
+// beside it. Weights are packed for it once.
+#include <omp.h>
+
 #include <algorithm>
-#include <array>
+#include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/tile_gemm.h"
 
 namespace ratplus::cpu {
 namespace {
 
-constexpr int block_rows = 4;                             // of x
-constexpr int block_columns = vec_width == 16 ? 4 : 2;    // rows of w; 16 or 8 sums in registers
-constexpr std::int64_t inner_block = 512;                 // of k: a block's rows of x and w stay in the first-level cache
-constexpr std::int64_t tile_rows = 32;                    // of x: read again, from the second-level cache, for each row of w
+// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left.
+constexpr std::int64_t panel = 32;
+constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in the first-level cache
+constexpr std::int64_t row_tile = 96;      // of x: read again for each panel
 
-/// sums [rows][columns] += products of k elements, k a multiple of vec_width: each element in one register, from its first
-/// k to its last.
-template <int rows, int columns>
-void add_products(Vec* sums, const float* x, std::int64_t ldx, const float* w, std::int64_t ldw,
-                  std::int64_t k) {
-  Vec local[rows][columns];
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < columns; ++j) local[i][j] = sums[i * block_columns + j];
-  }
-  for (std::int64_t l = 0; l < k; l += vec_width) {
-    Vec right[columns];
-#pragma GCC unroll 4
-    for (int j = 0; j < columns; ++j) right[j] = load(w + j * ldw + l);
-#pragma GCC unroll 4
-    for (int i = 0; i < rows; ++i) {
-      const Vec left = load(x + i * ldx + l);
-#pragma GCC unroll 4
-      for (int j = 0; j < columns; ++j) local[i][j] += left * right[j];
-    }
-  }
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < columns; ++j) sums[i * block_columns + j] = local[i][j];
-  }
-}
-
-using AddProducts = void (*)(Vec*, const float*, std::int64_t, const float*, std::int64_t, std::int64_t);
-
-template <int columns>
-constexpr std::array<AddProducts, block_rows> by_rows() {
-  return {&add_products<1, columns>, &add_products<2, columns>, &add_products<3, columns>,
-          &add_products<4, columns>};
-}
-
-/// The sum of a vector's elements, halves first.
-float total(const Vec& vector) {
-  std::array<float, vec_width> parts;
-  store(parts.data(), vector);
-  for (std::int64_t width = vec_width / 2; width > 0; width /= 2) {
-    for (std::int64_t i = 0; i < width; ++i)
-      parts[static_cast<std::size_t>(i)] += parts[static_cast<std::size_t>(i + width)];
-  }
-  return parts[0];
-}
-
-/// y [rows, columns] of rows [row, row + rows) of x, at most tile_rows, and of `columns` rows of w.
-template <int columns>
-void tile_product(const operation::RowProduct& call, std::int64_t row, std::int64_t rows,
-                  std::int64_t column) {
-  static constexpr auto kernels = by_rows<columns>();
-  const std::int64_t inner = call.x.size(1), whole = inner / vec_width * vec_width;
-  const std::int64_t ldx = call.x.stride(0);
+/// Outputs [column, column + n) of rows [row, row + rows), into out [rows, at least n] with rows ld apart.
+void panel_product(float* out, std::int64_t ld, const operation::RowProduct& call, std::int64_t row, std::int64_t rows,
+                   const float* packed, std::int64_t n) {
+  const std::int64_t inner = call.x.size(1), ldx = call.x.stride(0);
   const float* x = call.x.as<float>() + row * ldx;
-  const float* w = call.w.as<float>() + column * inner;
-  std::array<Vec, tile_rows * block_columns> sums;
-  sums.fill(Vec{});
-  for (std::int64_t l = 0; l < whole; l += inner_block) {
-    const std::int64_t k = std::min(inner_block, whole - l);
-    for (std::int64_t i = 0; i < rows; i += block_rows) {
-      const auto n = static_cast<std::size_t>(std::min<std::int64_t>(block_rows, rows - i));
-      kernels[n - 1](sums.data() + i * block_columns, x + i * ldx + l, ldx, w + l, inner, k);
-    }
+  for (std::int64_t l = 0; l < inner; l += inner_block) {
+    tile_gemm(out, ld, x + l, ldx, Left::rows, packed + l * n, n, rows, n, std::min(inner_block, inner - l), l > 0);
   }
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (int j = 0; j < columns; ++j) {
-      float sum = total(sums[static_cast<std::size_t>(i * block_columns + j)]);
-      for (std::int64_t l = whole; l < inner; ++l) sum += x[i * ldx + l] * w[j * inner + l];
-      call.y.as<float>()[(row + i) * call.y.stride(0) + column + j] = sum;
-    }
-  }
+}
+
+/// The last panel where it is no whole number of vectors: in one that is padded.
+void rest_product(const operation::RowProduct& call, std::int64_t row, std::int64_t rows, const float* packed,
+                  std::int64_t column, std::int64_t n) {
+  const std::int64_t inner = call.x.size(1);
+  std::vector<float> whole(static_cast<std::size_t>(inner * panel)), out(static_cast<std::size_t>(rows * panel));
+  for (std::int64_t l = 0; l < inner; ++l) std::copy_n(packed + l * n, n, whole.data() + l * panel);
+  panel_product(out.data(), panel, call, row, rows, whole.data(), panel);
+  for (std::int64_t i = 0; i < rows; ++i)
+    std::copy_n(out.data() + i * panel, n, call.y.as<float>() + (row + i) * call.y.stride(0) + column);
 }
 
 }  // namespace
 
-void CpuOps::compute(const operation::RowProduct& call) {
-  const std::int64_t rows = call.y.size(0), columns = call.y.size(1);
-  const std::int64_t blocks = (columns + block_columns - 1) / block_columns;
-#pragma omp parallel for schedule(static) num_threads(threads_)
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::int64_t column = block * block_columns;
-    for (std::int64_t row = 0; row < rows; row += tile_rows) {
-      const std::int64_t n = std::min(tile_rows, rows - row);
-      if (columns - column >= block_columns) {
-        tile_product<block_columns>(call, row, n, column);
-      } else {
-        for (std::int64_t j = column; j < columns; ++j) tile_product<1>(call, row, n, j);
+void CpuOps::compute(const operation::PackWeight& call) {
+  const std::int64_t columns = call.w.size(0), inner = call.w.size(1);
+#pragma omp parallel num_threads(threads_)
+  {
+    std::vector<float> rows;
+#pragma omp for schedule(static)
+    for (std::int64_t column = 0; column < columns; column += panel) {
+      const std::int64_t n = std::min(panel, columns - column);
+      float* w = call.w.as<float>() + column * inner;
+      rows.assign(w, w + n * inner);
+      for (std::int64_t l = 0; l < inner; ++l) {
+        for (std::int64_t j = 0; j < n; ++j) w[l * n + j] = rows[static_cast<std::size_t>(j * inner + l)];
       }
+    }
+  }
+}
+
+void CpuOps::compute(const operation::RowProduct& call) {
+  const std::int64_t rows = call.y.size(0), columns = call.y.size(1), inner = call.x.size(1);
+  const std::int64_t panels = (columns + panel - 1) / panel, tiles = (rows + row_tile - 1) / row_tile;
+#pragma omp parallel for schedule(static) num_threads(threads_)
+  for (std::int64_t task = 0; task < panels * tiles; ++task) {
+    const std::int64_t row = task / panels * row_tile, column = task % panels * panel;
+    const std::int64_t m = std::min(row_tile, rows - row), n = std::min(panel, columns - column);
+    const float* packed = call.w.as<float>() + column * inner;
+    if (n == panel) {
+      panel_product(call.y.as<float>() + row * call.y.stride(0) + column, call.y.stride(0), call, row, m, packed, n);
+    } else {
+      rest_product(call, row, m, packed, column, n);
     }
   }
 }

@@ -149,6 +149,8 @@ void CudaOps::compute(const operation::Matmul& call) {
   matmul_->run(c, a, b, options, scratch(Matmul::workspace_bytes, op), stream_);
 }
 
+void CudaOps::compute(const operation::PackWeight&) {}
+
 void CudaOps::compute(const operation::RowProduct& call) {
   if (call.y.numel() == 0) return;
   matmul_->run_rows_alone(call.y, call.x, call.w, scratch(Matmul::workspace_bytes, call.name), stream_);

@@ -72,6 +72,16 @@ std::int64_t Engine::add(Request request) {
   return next_++;
 }
 
+std::int64_t Engine::add_at(std::int64_t length, std::int64_t max_tokens) {
+  Request request{.prompt = {0}, .max_tokens = max_tokens + 1, .sampling = {.temperature = 0}};
+  TokenCounts counts(request.sampling, request.prompt);
+  Sequence sequence{.number = next_, .request = std::move(request), .counts = std::move(counts), .prefilled = 1, .generated = {0}};
+  sequence.slot = caches_.open(length + max_tokens);
+  caches_.advance(sequence.slot, length);
+  running_.push_back(std::move(sequence));
+  return next_++;
+}
+
 void Engine::cancel(std::int64_t request) {
   std::erase_if(waiting_, [&](const Sequence& s) { return s.number == request; });
   std::erase_if(running_, [&](const Sequence& s) {

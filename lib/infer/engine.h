@@ -14,9 +14,9 @@
 namespace ratplus::infer {
 
 struct Request {
-  std::vector<std::int32_t> prompt;      ///< at least one token
+  std::vector<std::int32_t> prompt = {};       ///< at least one token
   std::int64_t max_tokens = 16;          ///< generated at most, at least one
-  std::vector<std::int32_t> stop_tokens; ///< each ends the sequence, and is its last token
+  std::vector<std::int32_t> stop_tokens = {};  ///< each ends the sequence, and is its last token
   SamplingParameters sampling = {};
   std::uint32_t choice = 0;              ///< tells apart sequences of one seed
   std::optional<std::int64_t> log_probabilities = {};  ///< of the chosen token and of this many of the largest
@@ -68,6 +68,9 @@ class Engine {
   void check(const Request& request, const std::string& where) const;
   /// Queues a request that check() accepts; returns its number.
   std::int64_t add(Request request);
+  /// The same as if the first `length` tokens of a sequence were its prompt, and in its cache, whose contents are whatever the
+  /// memory holds: to measure steps of a long sequence. It has room now (Caches::fits of both lengths together).
+  std::int64_t add_at(std::int64_t length, std::int64_t max_tokens);
   /// Forgets a request, wherever it is; nothing happens where it has ended.
   void cancel(std::int64_t request);
 

@@ -64,29 +64,41 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   return result;
 }
 
-Inference::Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world)
+Inference::Inference(const ResolvedModel& model, const parallel::World& world)
     : model_(model),
       ops_(open(model, world)),
-      arena_(ops_->device()),
-      available_(session::memory_for_rank(ops_->device(), world)) {
+      available_(session::memory_for_rank(ops_->device(), world)),
+      weight_memory_(std::make_unique<Arena>(ops_->device())) {
+  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_);
+  if (available_ >= 0 && weight_memory_->total_bytes() > available_) {
+    fail("{}: the model's weights need {:.1f} GiB, and there are {:.1f} GiB", to_string(ops_->device()),
+         gib(weight_memory_->total_bytes()), gib(available_));
+  }
+  weight_memory_->commit();
+  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_);
+}
+
+Inference::Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world)
+    : Inference(model, world) {
+  restart(model.plan, model.tokens, request);
+}
+
+Inference::Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world)
+    : Inference(model, world) {
+  take_memory([&](Arena& arena) { return scorer_parts(settings, arena); });
+  parts_.scorer->prepare();
+}
+
+void Inference::restart(const model::PatternPlan& plan, std::int64_t tokens, const EngineRequest& request) {
+  model_.plan = plan, model_.tokens = tokens;
   const auto settings = fit(request);
   take_memory([&](Arena& arena) { return engine_parts(settings, arena); });
   parts_.engine->prepare();
 }
 
-Inference::Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world)
-    : model_(model),
-      ops_(open(model, world)),
-      arena_(ops_->device()),
-      available_(session::memory_for_rank(ops_->device(), world)) {
-  take_memory([&](Arena& arena) { return scorer_parts(settings, arena); });
-  parts_.scorer->prepare();
-}
-
 Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& arena) const {
   Parts parts;
-  parts.weights = std::make_unique<Weights>(model_.config, *ops_, arena);
-  parts.engine = std::make_unique<Engine>(model_.plan, settings, *parts.weights, *ops_, arena);
+  parts.engine = std::make_unique<Engine>(model_.plan, settings, *weights_, *ops_, arena);
   arena.category("scratch");
   parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
   return parts;
@@ -94,11 +106,14 @@ Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& 
 
 Inference::Parts Inference::scorer_parts(const ScorerSettings& settings, Arena& arena) const {
   Parts parts;
-  parts.weights = std::make_unique<Weights>(model_.config, *ops_, arena);
-  parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *parts.weights, *ops_, arena);
+  parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *weights_, *ops_, arena);
   arena.category("scratch");
   parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
   return parts;
+}
+
+std::int64_t Inference::limit() const {
+  return available_ < 0 ? available_ : available_ - weight_memory_->total_bytes();
 }
 
 /// The most sequences that fit, of those asked for: their caches may be as large as their tokens make them.
@@ -117,37 +132,34 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
     return counted.total_bytes();
   };
   // A CPU shares its memory with all else that runs there.
-  const auto limit = available_ < 0 ? available_ : gpu ? available_ : available_ / 2;
+  const auto most = gpu || limit() < 0 ? limit() : limit() / 2;
   const auto wanted = request.slots > 0 ? request.slots : gpu ? EngineRequest::most_slots : std::int64_t{64};
-  if (limit < 0 || bytes(wanted) <= limit) return with(wanted);
+  if (most < 0 || bytes(wanted) <= most) return with(wanted);
   std::int64_t fitting = 0, too_many = wanted;
   while (too_many - fitting > 1) {
     const auto middle = fitting + (too_many - fitting) / 2;
-    (bytes(middle) <= limit ? fitting : too_many) = middle;
+    (bytes(middle) <= most ? fitting : too_many) = middle;
   }
   if (fitting == 0) {
-    fail("{}: one sequence of {} tokens needs {:.1f} GiB with the model's weights ({:.1f} GiB), and there are {:.1f} GiB; give "
-         "a smaller --length, or a sparser --pattern",
-         to_string(ops_->device()), model_.tokens, gib(bytes(1)),
-         gib(Weights::bytes(model_.config, ops_->compute_type())), gib(limit));
+    fail("{}: one sequence of {} tokens needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there are {:.1f} GiB; "
+         "give a shorter --length, or a sparser --pattern",
+         to_string(ops_->device()), model_.tokens, gib(bytes(1)), gib(weight_bytes()), gib(most));
   }
   return with(fitting);
 }
 
 template <typename Make>
 void Inference::take_memory(Make make) {
-  parts_ = make(arena_);
-  if (available_ >= 0 && arena_.total_bytes() > available_) {
-    fail("{}: the model needs {:.1f} GiB ({}), and there are {:.1f} GiB", to_string(ops_->device()),
-         gib(arena_.total_bytes()), session::describe_memory(arena_), gib(available_));
+  parts_ = {};
+  memory_ = std::make_unique<Arena>(ops_->device());
+  parts_ = make(*memory_);
+  if (available_ >= 0 && memory_->total_bytes() > limit()) {
+    fail("{}: the model needs {:.1f} GiB beside its weights ({}), and there are {:.1f} GiB", to_string(ops_->device()),
+         gib(memory_->total_bytes()), session::describe_memory(*memory_), gib(limit()));
   }
-  arena_.commit();
-  parts_ = make(arena_);
+  memory_->commit();
+  parts_ = make(*memory_);
   ops_->use_scratch(parts_.scratch);
-}
-
-void Inference::load() {
-  parts_.weights->load(*model_.source);
 }
 
 }  // namespace ratplus::infer

@@ -63,32 +63,41 @@ class Inference {
   Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world);
 
   /// Reads all weights once.
-  void load();
-  void set_initial(std::uint64_t seed) { parts_.weights->set_initial(seed); }
+  void load() { weights_->load(*model_.source); }
+  void set_initial(std::uint64_t seed) { weights_->set_initial(seed); }
+
+  /// Another engine over the same weights, in place of the one before.
+  void restart(const model::PatternPlan& plan, std::int64_t tokens, const EngineRequest& request);
 
   Ops& ops() { return *ops_; }
-  const Arena& memory() const { return arena_; }
+  /// Bytes of weights, and of all else.
+  std::int64_t weight_bytes() const { return weight_memory_->total_bytes(); }
+  std::int64_t bytes() const { return weight_bytes() + memory_->total_bytes(); }
   const ResolvedModel& model() const { return model_; }
   Engine& engine() { return *parts_.engine; }  ///< of the first constructor
   Scorer& scorer() { return *parts_.scorer; }  ///< of the second
 
  private:
   struct Parts {
-    std::unique_ptr<Weights> weights;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Scorer> scorer;
     Tensor scratch;
   };
+  Inference(const ResolvedModel& model, const parallel::World& world);
   Parts engine_parts(const EngineSettings& settings, Arena& arena) const;
   Parts scorer_parts(const ScorerSettings& settings, Arena& arena) const;
   EngineSettings fit(const EngineRequest& request) const;
   template <typename Make>
   void take_memory(Make make);
+  /// Bytes for all but the weights; -1 where unknown.
+  std::int64_t limit() const;
 
   ResolvedModel model_;
   std::unique_ptr<Ops> ops_;
-  Arena arena_;
   std::int64_t available_;
+  std::unique_ptr<Arena> weight_memory_;
+  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Arena> memory_;
   Parts parts_;
 };
 

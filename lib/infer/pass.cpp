@@ -296,7 +296,7 @@ Tensor Pass::logits(std::span<const std::int64_t> rows) {
     for (std::int64_t i = 0; i < n; ++i) ops_.copy(h.select(0, i), u_.select(0, rows[static_cast<std::size_t>(i)]));
   }
   const auto result = logits_.slice(0, 0, n);
-  model::linear::rows_alone(ops_, result, h, weights_.embedding());
+  model::linear::rows_alone(ops_, result, h, weights_.head());
   return result;
 }
 

@@ -51,7 +51,17 @@ Weights::Weights(const model::ModelConfig& config, Ops& ops, Arena& arena)
     layers_.push_back(bind_layer(config_, layer, units_, flat_));
   std::size_t next = 0;
   const auto root = model::bind<model::RootParameters>(units_.front(), flat_.front(), next, config_);
-  embedding_ = root.embedding, final_norm_ = root.final_norm;
+  embedding_ = head_ = root.embedding, final_norm_ = root.final_norm;
+  if (ops.device().kind == DeviceKind::cpu)
+    head_ = arena.allocate(ops.compute_type(), {config.vocab_size, config.width});
+}
+
+void Weights::pack() {
+  for (const auto& layer : layers_) {
+    for (const auto& w : {layer.in_proj, layer.out_proj, layer.fc1, layer.fc2}) ops_.pack_weight(w);
+  }
+  if (head_.raw() != embedding_.raw()) ops_.copy(head_, embedding_);
+  ops_.pack_weight(head_);
 }
 
 std::int64_t Weights::bytes(const model::ModelConfig& config, DType compute) {
@@ -79,6 +89,7 @@ void Weights::fill(Read read) {
       }
     }
   }
+  pack();
 }
 
 void Weights::load(weights::WeightsSource& source) {

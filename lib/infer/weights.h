@@ -15,7 +15,7 @@ namespace ratplus::infer {
 /// One layer: the parameters that every mixer has, and the feed-forward layer's.
 struct LayerWeights {
   Tensor input_norm;  ///< [d]
-  Tensor in_proj;     ///< [rows, d]
+  Tensor in_proj;     ///< [rows, d], packed as all matrices
   Tensor out_proj;    ///< [d, d]
   Tensor gate_bias;   ///< f32 [Hk, P]; empty where the mixer has none
   Tensor ln;          ///< [d]
@@ -36,6 +36,7 @@ class Weights {
   const model::ModelConfig& config() const { return config_; }
   const LayerWeights& layer(std::int64_t i) const { return layers_[static_cast<std::size_t>(i)]; }
   Tensor embedding() const { return embedding_; }    ///< [V, d]
+  Tensor head() const { return head_; }              ///< [V, d], packed: a copy of the embedding where that is another order
   Tensor final_norm() const { return final_norm_; }  ///< [d]
 
   /// Of a model, in elements of the compute type; biases of gates in f32.
@@ -44,6 +45,7 @@ class Weights {
  private:
   template <typename Read>
   void fill(Read read);
+  void pack();
 
   model::ModelConfig config_;
   Ops& ops_;
@@ -51,7 +53,7 @@ class Weights {
   std::vector<Tensor> flat_;  ///< one a unit
   Tensor staging_;            ///< f32, where weights are rounded; empty where they are f32
   std::vector<LayerWeights> layers_;
-  Tensor embedding_, final_norm_;
+  Tensor embedding_, head_, final_norm_;
 };
 
 }  // namespace ratplus::infer

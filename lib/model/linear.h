@@ -11,7 +11,7 @@ inline void forward(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w)
   ops.matmul(y, x, w, {.transpose_b = true});
 }
 
-/// The same, where a row's bits do not depend on the rows beside it (inference).
+/// The same of a packed w (Ops::pack_weight), where a row's bits do not depend on the rows beside it: inference.
 inline void rows_alone(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w) {
   ops.row_product(y, x, w);
 }

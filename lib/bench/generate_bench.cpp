@@ -1,0 +1,78 @@
+#include "lib/bench/generate_bench.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "base/median.h"
+#include "lib/infer/floor.h"
+
+namespace ratplus::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+}  // namespace
+
+GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSettings& settings,
+                              const std::function<void(const GenerateTime&)>& told) {
+  auto& ops = inference.ops();
+  const auto& config = inference.model().config;
+  GenerateTimes result{.device = ops.device_name(), .compute_type = ops.compute_type()};
+  result.ceilings = measure_ceilings(ops);
+  result.weight_bytes = inference.weight_bytes();
+  const infer::Rates rates{result.ceilings.product_rate, result.ceilings.bandwidth};
+  const auto compute = ops.compute_type();
+  const auto add = [&](GenerateTime time) {
+    told(time);
+    result.times.push_back(std::move(time));
+  };
+  for (const auto length : settings.lengths) {
+    for (const auto& plan : settings.patterns) {
+      const infer::CacheShape shape(config, plan, length);
+      GenerateTime time{.pattern = plan.describe(), .length = length};
+      time.cache_bytes = static_cast<double>(shape.sequence_bytes(length, compute));
+      if (settings.prompts) {
+        inference.restart(plan, length, {.slots = 1, .rows = std::min<std::int64_t>(length, 4096)});
+        const std::vector<std::int32_t> prompt(static_cast<std::size_t>(length), 1);
+        std::vector<double> seconds;
+        for (int repeat = 0; repeat < 4; ++repeat) {
+          inference.engine().add({.prompt = prompt, .max_tokens = 1, .sampling = {.temperature = 0}});
+          ops.synchronize();
+          const auto begin = Clock::now();
+          while (!inference.engine().idle()) inference.engine().step();
+          if (repeat > 0) seconds.push_back(since(begin));
+        }
+        time.seconds = median(seconds);
+        time.floor = infer::prompt_floor(config, shape, compute, length, rates).seconds();
+        add(time);
+      }
+      const std::int64_t steps = settings.steps + 2;  // the first two are not timed
+      if (steps >= length) fail("--steps {}: sequences of {} tokens have fewer", settings.steps, length);
+      for (const auto batch : settings.batches) {
+        inference.restart(plan, length, {.slots = batch, .rows = infer::prompt_cut});
+        auto& engine = inference.engine();
+        const auto fitting = engine.settings().slots;
+        if (fitting < batch) continue;
+        for (std::int64_t i = 0; i < fitting; ++i) engine.add_at(length - steps, steps);
+        std::vector<double> seconds;
+        for (std::int64_t i = 0; i < steps; ++i) {
+          const auto begin = Clock::now();
+          engine.step();
+          if (i >= 2) seconds.push_back(since(begin));
+        }
+        time.batch = fitting, time.largest = batch == 0;
+        time.seconds = median(seconds);
+        time.floor = infer::step_floor(config, shape, compute, fitting, length - settings.steps / 2, rates).seconds();
+        add(time);
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace ratplus::bench
