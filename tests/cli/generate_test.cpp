@@ -23,6 +23,7 @@
 #include "base/files/pending_file.h"
 #include "data/tokenizer/token_numbers.h"
 #include "data/tokenizer/tokenizer.h"
+#include "lib/generate/settings.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -637,4 +638,27 @@ TEST_CASE(
   CHECK(
       contains(test::ratplus("eval " + run() + " --output o").output, "--output goes with --continuations"));
   CHECK(contains(test::ratplus(eval + " --data d").output, "--data does not go with --continuations"));
+}
+
+TEST_CASE("docs/generation.md names every option of generate, and every field of a line") {
+  const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/generation.md");
+  const auto help = test::ratplus("generate --help").output;
+  std::istringstream in(help.substr(help.find("options:")));
+  int options = 0;
+  for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
+    const auto at = line.find("--");
+    if (at > 7 || at == std::string::npos) continue;
+    const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
+    if (name == "--help") continue;
+    CAPTURE(name);
+    CHECK(contains(page, "`" + name));
+    ++options;
+  }
+  CHECK(options > 30);
+  std::istringstream fields(generate::field_names());
+  for (std::string field; fields >> field;) {
+    if (field.ends_with(',')) field.pop_back();
+    CAPTURE(field);
+    CHECK(contains(page, "| `" + field + "`"));
+  }
 }
