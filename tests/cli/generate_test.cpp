@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <poll.h>
 #include <pty.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -164,6 +165,61 @@ class Background {
   pid_t process_;
 };
 
+/// The program at a terminal of its own.
+class AtTerminal {
+ public:
+  explicit AtTerminal(const std::string& arguments)
+      : process_(::forkpty(&terminal_, nullptr, nullptr, nullptr)) {
+    if (process_ != 0) return;
+    ::execl("/bin/sh", "sh", "-c", ("exec " + test::command(arguments)).c_str(), nullptr);
+    ::_exit(127);
+  }
+  ~AtTerminal() {
+    if (process_ > 0) {
+      ::kill(process_, SIGKILL);
+      ::waitpid(process_, nullptr, 0);
+    }
+    ::close(terminal_);
+  }
+  AtTerminal(const AtTerminal&) = delete;
+  AtTerminal& operator=(const AtTerminal&) = delete;
+
+  /// Reads until a text has come so many times; false after a minute, and at the program's end.
+  bool wait_for(const std::string& text, int times) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (std::chrono::steady_clock::now() < give_up) {
+      int found = 0;
+      for (auto at = seen.find(text); at != std::string::npos; at = seen.find(text, at + 1)) ++found;
+      if (found >= times) return true;
+      pollfd waiting{.fd = terminal_, .events = POLLIN, .revents = 0};
+      if (::poll(&waiting, 1, 100) <= 0) continue;
+      std::array<char, 4096> buffer{};
+      const auto got = ::read(terminal_, buffer.data(), buffer.size());
+      if (got <= 0) return false;
+      seen.append(buffer.data(), static_cast<std::size_t>(got));
+      std::erase(seen, '\r');
+    }
+    return false;
+  }
+  void type(std::string_view text) {
+    REQUIRE(::write(terminal_, text.data(), text.size()) == std::ssize(text));
+  }
+  /// The status with which it ends by itself; 128 + n by signal n.
+  int end() {
+    CHECK(!wait_for("never", 1));
+    int status = 0;
+    ::waitpid(process_, &status, 0);
+    process_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+  std::string seen;
+
+ private:
+  int terminal_ = -1;
+  pid_t process_;
+};
+
 /// Waits until the file has so many lines; false after half a minute.
 bool wait_for_lines(const fs::path& file, std::ptrdiff_t count) {
   for (int i = 0; i < 3000; ++i) {
@@ -271,51 +327,31 @@ TEST_CASE("generate: standard input is a prompt; several prompts and answers are
 
 TEST_CASE("generate: an interactive program answers lines; Ctrl-C ends an answer, Ctrl-D the program") {
   const auto expected = output_of(fmt::format("generate {} --prompt mi --max-tokens 5", run()));
-  int terminal = -1;
-  const pid_t process = ::forkpty(&terminal, nullptr, nullptr, nullptr);
-  REQUIRE(process >= 0);
-  if (process == 0) {
-    const auto command = "exec " + test::command(fmt::format("generate {} --max-tokens 5", run()));
-    ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
-    ::_exit(127);
+  {
+    AtTerminal program(fmt::format("generate {} --max-tokens 5", run()));
+    REQUIRE(program.wait_for("> ", 1));
+    program.type("mi\n");
+    CHECK(program.wait_for("caches of", 1));
+    CHECK(program.wait_for("> ", 2));
+    CHECK(contains(program.seen, expected));
+    program.type(
+        "mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba mi ra ba\n");
+    CHECK(program.wait_for("a sequence has at most 32", 1));
+    program.type("\n");
+    CHECK(program.wait_for("> ", 4));
+    program.type("\x04");
+    CHECK(program.end() == 0);
   }
-  std::string seen;
-  const auto wait_for = [&](const std::string& text, std::size_t times) {
-    for (int i = 0; i < 600; ++i) {
-      std::size_t found = 0;
-      for (auto at = seen.find(text); at != std::string::npos; at = seen.find(text, at + 1)) ++found;
-      if (found >= times) return true;
-      std::array<char, 4096> buffer{};
-      fd_set set;
-      FD_ZERO(&set);
-      FD_SET(terminal, &set);
-      timeval time{.tv_sec = 0, .tv_usec = 100'000};
-      if (::select(terminal + 1, &set, nullptr, nullptr, &time) <= 0) continue;
-      const auto got = ::read(terminal, buffer.data(), buffer.size());
-      if (got <= 0) return false;
-      for (const char c : std::string_view(buffer.data(), static_cast<std::size_t>(got))) {
-        if (c != '\r') seen += c;
-      }
-    }
-    return false;
-  };
-  const auto type = [&](std::string_view text) {
-    REQUIRE(::write(terminal, text.data(), text.size()) == std::ssize(text));
-  };
-  REQUIRE(wait_for("> ", 1));
-  type("mi\n");
-  CHECK(wait_for("caches of", 1));
-  CHECK(contains(seen, expected));
-  CHECK(wait_for("> ", 2));
-  type("mi ra\n");
-  CHECK(wait_for("> ", 3));
-  type("\x04");
-  int status = -1;
-  CHECK(!wait_for("never", 1));
-  ::waitpid(process, &status, 0);
-  CAPTURE(seen);
-  CHECK(status == 0);
-  ::close(terminal);
+  AtTerminal program(
+      fmt::format("generate {} --length 60000 --longer --max-tokens 50000 --ignore-end-of-text", run()));
+  REQUIRE(program.wait_for("> ", 1));
+  program.type("mi\n");
+  CHECK(program.wait_for("ba", 20));
+  program.type("\x03");
+  CHECK(program.wait_for("generated tokens", 1));
+  CHECK(program.wait_for("> ", 2));
+  program.type("\x03");
+  CHECK(program.end() == 128 + SIGINT);
 }
 
 TEST_CASE(
@@ -383,11 +419,11 @@ TEST_CASE(
   for (int i = 0; i < 60; ++i)
     requests.push_back({{"prompt", i % 2 == 0 ? "ba" : "mi ra"},
                         {"temperature", 1},
-                        {"max_tokens", 300 + 10 * (i % 7)},
+                        {"max_tokens", 2000 + 10 * (i % 7)},
                         {"ignore_end_of_text", true}});
   write_lines(path("in.jsonl"), requests);
   const auto arguments = [&](const std::string& name) {
-    return fmt::format("generate {} --input {} --output {} --length 400 --longer --slots 2", run(),
+    return fmt::format("generate {} --input {} --output {} --length 2100 --longer --slots 1", run(),
                        path("in.jsonl"), path(name));
   };
   REQUIRE(test::ratplus(arguments("expected.jsonl")).status == 0);
