@@ -348,7 +348,7 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
   fmt::print(stderr, "{}, {}; Ctrl-C ends an answer, Ctrl-D the program\n",
              opened.model.info().directory.string(), opened.model.plan.describe());
   for (;;) {
-    show("> ");
+    std::fputs("> ", stderr);
     std::string line;
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
@@ -363,7 +363,7 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
     }
     ++settings.sampling.seed;
   }
-  show("\n");
+  std::fputs("\n", stderr);
   return 0;
 }
 
