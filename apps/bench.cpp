@@ -10,6 +10,7 @@
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/settle.h"
 #include "apps/with_ranks.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
@@ -313,9 +314,12 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
           args.micro_batches, job.data.micro_batch, job.data.sequence_length, rows);
     }
   });
+  const auto settled = settle(job, world);
+  job = settled.job;
   const auto& m = job.model;
   if (world.root()) {
     print_renamed_keys(job);
+    if (!settled.note.empty()) fmt::print("{}\n", settled.note);
     fmt::print("{}: {}, width {}, vocabulary {}; {} x {} x {} x {} tokens, recompute {}\n", args.subject[1],
                counted(m.layers, "layer"), m.width, m.vocab_size, counted(world.size(), "rank"),
                counted(args.micro_batches, "micro-batch", "micro-batches"), job.data.micro_batch,
@@ -369,10 +373,14 @@ int bench_command(const Arguments& args) {
   add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
-  const auto words = [](std::vector<std::string>& values) { return po::value(&values)->composing()->multitoken(); };
-  add("pattern", words(patterns)->value_name("D,W,I"), "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+  const auto words = [](std::vector<std::string>& values) {
+    return po::value(&values)->composing()->multitoken();
+  };
+  add("pattern", words(patterns)->value_name("D,W,I"),
+      "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
   add("lengths", words(lengths)->value_name("T"), "generate: tokens of a sequence at the end; default: 4096");
-  add("batches", words(batches)->value_name("B"), "generate: sequences, max: as many as fit; default: 1 64 max");
+  add("batches", words(batches)->value_name("B"),
+      "generate: sequences, max: as many as fit; default: 1 64 max");
   add("picture", po::value(&parsed.generate.picture)->value_name("FILE.svg"),
       "generate: draw tokens/s against the number of sequences");
   add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
@@ -402,7 +410,8 @@ int bench_command(const Arguments& args) {
     check_bench_generate(generate);
     return with_ranks([&](const parallel::World& world) { return bench_generate(generate, world); });
   }
-  if (parsed.subject.front() == "generate") throw po::error("bench generate needs a job file or weights (before --set)");
+  if (parsed.subject.front() == "generate")
+    throw po::error("bench generate needs a job file or weights (before --set)");
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {

@@ -3,8 +3,8 @@
 
 #include <fmt/core.h>
 
-#include <boost/program_options.hpp>
 #include <algorithm>
+#include <boost/program_options.hpp>
 #include <charconv>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -65,8 +65,9 @@ infer::ResolvedModel model_of(const BenchGenerateArguments& args) {
 }
 
 std::vector<std::string> row_of(const bench::GenerateTime& time) {
-  const auto what = time.batch == 0 ? std::string("prompt")
-                                    : fmt::format("{}{}", counted(time.batch, "sequence"), time.largest ? " (most)" : "");
+  const auto what = time.batch == 0
+                        ? std::string("prompt")
+                        : fmt::format("{}{}", counted(time.batch, "sequence"), time.largest ? " (most)" : "");
   return {time.pattern,
           fmt::format("{}", time.length),
           what,
@@ -100,12 +101,12 @@ void write_picture(const std::string& file, const bench::GenerateTimes& times, c
 }
 
 void write_json(const std::string& file, const bench::GenerateTimes& times) {
-  Json all = {{"device", times.device},
-              {"compute_type", to_string(times.compute_type)},
-              {"weight_bytes", times.weight_bytes},
-              {"ceilings",
-               {{"product_rate", times.ceilings.product_rate}, {"bandwidth", times.ceilings.bandwidth}}},
-              {"times", Json::array()}};
+  Json all = {
+      {"device", times.device},
+      {"compute_type", to_string(times.compute_type)},
+      {"weight_bytes", times.weight_bytes},
+      {"ceilings", {{"product_rate", times.ceilings.product_rate}, {"bandwidth", times.ceilings.bandwidth}}},
+      {"times", Json::array()}};
   for (const auto& time : times.times) {
     all["times"].push_back({{"pattern", time.pattern},
                             {"length", time.length},
@@ -143,15 +144,16 @@ int bench_generate(const BenchGenerateArguments& args, const parallel::World& wo
   } else {
     inference.set_initial(1);
   }
-  fmt::print("{}: {}, width {}, weights {}, on {}\n\n", args.model, counted(model.config.layers, "layer"), model.config.width,
-             format_bytes(inference.weight_bytes()), inference.ops().device_name());
+  fmt::print("{}: {}, width {}, weights {}, on {}\n\n", args.model, counted(model.config.layers, "layer"),
+             model.config.width, format_bytes(inference.weight_bytes()), inference.ops().device_name());
   std::fflush(stdout);
   std::vector<std::vector<std::string>> rows = {
       {"pattern", "length", "what", "time", "floor", "of it", "tokens/s", "cache a sequence"}};
   const auto times = bench::time_generation(inference, settings, [&](const bench::GenerateTime& time) {
     rows.push_back(row_of(time));
     fmt::print(stderr, "\r\x1b[K{} of {}, {} measured", rows.size() - 1,
-               settings.lengths.size() * settings.patterns.size() * (settings.batches.size() + 1), time.pattern);
+               settings.lengths.size() * settings.patterns.size() * (settings.batches.size() + 1),
+               time.pattern);
   });
   fmt::print(stderr, "\r\x1b[K");
   fmt::print("ceilings: products {}, copies {}\n\n{}", format_rate(times.ceilings.product_rate, "FLOP/s"),

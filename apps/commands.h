@@ -20,6 +20,7 @@ int generate_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int plan_command(const Arguments& args);
+int check_command(const Arguments& args);
 int report_command(const Arguments& args);
 int watch_command(const Arguments& args);
 int bench_command(const Arguments& args);
@@ -29,6 +30,8 @@ int data_bench_command(const Arguments& args);
 inline constexpr int exit_usage = 2;  ///< the command line is wrong
 inline constexpr int exit_not_finite =
     3;  ///< a loss or a gradient norm was not finite: the state before that update is saved
+inline constexpr int exit_differing = 4;   ///< ranks differed in what they hold alike: nothing was saved
+inline constexpr int exit_stands_out = 5;  ///< `ratplus check` found something to look at
 inline constexpr int exit_interrupted =
     75;  ///< stopped by a signal, saved, to be continued with --resume (EX_TEMPFAIL)
 

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -13,9 +14,11 @@
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 #include "base/units.h"
+#include "lib/plan/measured_cluster.h"
 #include "lib/plan/plan.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/plan_sizes.h"
+#include "lib/plan/tune.h"
 #include "lib/report/quantity.h"
 #include "lib/report/table.h"
 #include "lib/session/start_defaults.h"
@@ -33,6 +36,11 @@ Tells, before a GPU is asked for, what a job would take on a cluster: memory of 
 and traffic of a step, its expected time and where it goes, tokens/s, share of peak, hours and GPU hours to
 the end of the job, and the size of its checkpoints. No GPU, no data and no MPI are needed.
 
+With --tune, the ten fastest settings that fit are listed, with the words that --set takes: micro-batch and
+recomputation, sharding, its group, kept weights and prefetch, and the type in which gradients travel.
+With --check, the cluster is the one that `ratplus check --json FILE` has measured: its nodes and GPUs, and the
+rates of their products, copies and links.
+
 The memory is counted by the program's own objects. The time comes from a model, which
 docs/performance.md explains and compares with measured steps; "cautions" say where a plan goes beyond
 what was measured. Where the job does not fit, settings are named that do, and the status is 1 (with --table: where it fits none).
@@ -44,6 +52,7 @@ examples:
   ratplus plan configs/pretrain/1b.toml --gpu h100
   ratplus plan configs/pretrain/7b.toml --gpu h200 --nodes 8 --set parallel.keep_weights=true
   ratplus plan configs/pretrain/3b.toml --gpu a100 --table 1,2,4,8 --network 20
+  ratplus plan configs/pretrain/7b.toml --gpu h200 --gpus-per-node 4 --tune
 )";
 
 struct PlanArguments {
@@ -52,6 +61,8 @@ struct PlanArguments {
   plan::Cluster cluster;
   std::vector<int> table;  ///< numbers of nodes; empty: only cluster.nodes
   std::string json;
+  bool tune = false;
+  std::string check;  ///< a file of `ratplus check --json`
 };
 
 /// "1,2,4,8".
@@ -92,6 +103,9 @@ std::optional<PlanArguments> parse(const Arguments& args) {
       "what collectives reach between nodes, a GPU; default: 40 (400 Gbit/s a GPU)");
   add("link", po::value(&parsed.cluster.link)->value_name("GB/s"),
       "what they reach within a node, a GPU; default: 60 % of NVLink's rate in one direction");
+  add("tune", po::bool_switch(&parsed.tune), "list the fastest settings that fit");
+  add("check", po::value(&parsed.check)->value_name("FILE"),
+      "plan for the cluster that `ratplus check --json FILE` has measured");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "override a key of the job file");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the plan there too");
@@ -106,6 +120,12 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   }
   parsed.cluster.link *= 1e9;
   parsed.cluster.network *= 1e9;
+  if (parsed.tune && values->contains("table"))
+    throw po::error("--tune is of one cluster: leave --table out");
+  for (const char* key : {"nodes", "gpus-per-node", "gpu"}) {
+    if (!parsed.check.empty() && !values->at(key).defaulted())
+      throw po::error(fmt::format("--check has the cluster: leave --{} out", key));
+  }
   if (values->contains("table")) {
     if (!values->at("nodes").defaulted())
       throw po::error("--table has its own numbers of nodes: leave --nodes out");
@@ -129,6 +149,20 @@ std::optional<PlanArguments> parse(const Arguments& args) {
     fail("--json {}: there is no directory {}", parsed.json, parent.string());
   }
   return parsed;
+}
+
+/// The cluster that was measured; `gpu` is its kind.
+void read_check(PlanArguments& args, plan::Gpu& gpu) {
+  if (args.check.empty()) return;
+  const auto given = args.cluster;
+  const auto json = Json::parse(read_whole_file(args.check), nullptr, false);
+  try {
+    args.cluster = plan::measured_cluster(json, gpu);
+  } catch (const Error& error) {
+    fail("--check {}: {}", args.check, error.what());
+  }
+  if (given.link > 0) args.cluster.link = given.link;
+  if (given.network > 0) args.cluster.network = given.network;
 }
 
 // --- one cluster ----------------------------------------------------------------------------------------------
@@ -294,15 +328,66 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
   return 0;
 }
 
+// --- the fastest settings ---------------------------------------------------------------------------------------
+
+std::string yes_or_no(bool x) {
+  return x ? "yes" : "no";
+}
+
+/// Prints the ten fastest settings as a table, and each as words for --set.
+int plan_tuned(const PlanArguments& args, const config::JobConfig& job) {
+  const auto found = plan::tune(job, args.cluster, {});
+  const auto count = std::min<std::size_t>(10, found.size());
+  fmt::print("{} on {}: the fastest settings that fit\n\n", args.job, describe(args.cluster));
+  Rows rows = {{"", "tokens/s a GPU", "of peak", "GiB", "micro-batch", "recompute", "shard", "group",
+                "kept weights", "prefetch", "reduce"}};
+  Json json = Json::array();
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& tuned = found[i];
+    const auto& p = tuned.job.parallel;
+    const bool full = p.shard == parallel::Sharding::full, cut = p.shard != parallel::Sharding::none;
+    const auto group = p.shard_group == parallel::all_ranks         ? std::string("all")
+                       : p.shard_group == parallel::ranks_of_a_node ? std::string("node")
+                                                                    : fmt::format("{}", p.shard_group);
+    rows.push_back({fmt::format("{}", i + 1), format_fixed(tuned.tokens_per_second, 0),
+                    percent_cell(tuned.dense_share), format_fixed(gib(tuned.bytes), 1),
+                    fmt::format("{} x {}", tuned.micro_batches, tuned.job.data.micro_batch),
+                    to_string(tuned.job.job.recompute), to_string(p.shard), cut ? group : "-",
+                    full ? yes_or_no(p.keep_weights) : "-", full ? fmt::format("{}", p.prefetch) : "-",
+                    to_string(p.reduce)});
+    json.push_back({{"tokens_per_second_a_gpu", tuned.tokens_per_second},
+                    {"step_seconds", tuned.seconds},
+                    {"memory_bytes", tuned.bytes},
+                    {"last_update_share_of_peak", tuned.dense_share},
+                    {"settings", tuned.settings()}});
+  }
+  fmt::print("{}\nof peak: the last update. Gradients that travel in bf16 are summed with 8 bits.\n\n",
+             report::format_table(rows, 0));
+  for (std::size_t i = 0; i < count; ++i)
+    fmt::print("{}: --set {}\n", i + 1, fmt::join(found[i].settings(), " "));
+  std::fflush(stdout);
+  write_json(args.json, json);
+  return 0;
+}
+
 }  // namespace
 
 int plan_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  auto parsed = parse(args);
   if (!parsed) return 0;
   refuse_ranks("plan");
-  const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
+  plan::Gpu gpu;
+  read_check(*parsed, gpu);
+  auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);
   print_renamed_keys(job);
-  return parsed->table.empty() ? plan_one(*parsed, job) : plan_table(*parsed, job);
+  if (parsed->tune) return plan_tuned(*parsed, job);
+  if (!parsed->table.empty()) return plan_table(*parsed, job);
+  if (job.chooses()) {
+    const auto settings = plan::choose_settings(job, parsed->cluster).settings();
+    fmt::print("chosen: {}\n", fmt::join(settings, " "));
+    job = plan::with_settings(job, settings);
+  }
+  return plan_one(*parsed, job);
 }
 
 }  // namespace ratplus::apps

@@ -11,6 +11,7 @@
 #include "apps/format.h"
 #include "apps/output.h"
 #include "apps/progress_line.h"
+#include "apps/settle.h"
 #include "apps/train_display.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
@@ -49,7 +50,8 @@ the same command with --resume continues from the newest checkpoint, bit for bit
 2 seconds later, ends at once. --stop-after N does the same after N steps, with status 0, and
 leaves the schedule as it is.
 A loss or a gradient norm that is not finite stops the job with status 3, the state before that
-update saved (health.not_finite; docs/health.md).
+update saved (health.not_finite; docs/health.md). Ranks whose copies of the state differ stop it
+with status 4, nothing saved (health.differing).
 mpirun kills its ranks a second after its own Ctrl-C or SIGTERM, but passes SIGUSR1 on: stop a
 job by `kill -USR1` of mpirun, and set checkpoint.every against other failures.
 
@@ -93,15 +95,19 @@ std::optional<TrainArguments> parse(const Arguments& args) {
 }
 
 /// What the job finds in its run directory; verifying a large checkpoint shows how far it has come.
-train::FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world) {
+train::FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world,
+                         train::Verify verify) {
   ProgressLine progress;
   std::int64_t read = 0;
-  return train::find_run(job, resume, world, [&](std::int64_t bytes) {
-    read += bytes;
-    constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
-    if (world.root() && read > worth_saying)
-      progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
-  });
+  return train::find_run(
+      job, resume, world,
+      [&](std::int64_t bytes) {
+        read += bytes;
+        constexpr std::int64_t worth_saying = std::int64_t{1} << 30;
+        if (world.root() && read > worth_saying)
+          progress.update(fmt::format("verifying the newest checkpoint: {}", format_bytes(read)));
+      },
+      verify);
 }
 
 /// Draws the loss curves; a failure is reported, but does not fail the run.
@@ -183,6 +189,13 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
                     trainer.stop_reason(), end.checkpoint));
     return exit_not_finite;
   }
+  if (outcome == train::Outcome::differing) {
+    end.message = trainer.stop_reason();
+    end.checkpoint.clear();
+    note(How::failed);
+    display.fail(trainer.stop_reason());
+    return exit_differing;
+  }
   if (outcome == train::Outcome::interrupted) {
     const bool asked_for = trainer.stop_signal() == 0;
     end.signal =
@@ -208,7 +221,8 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   return 0;
 }
 
-int train(const TrainArguments& args, const parallel::World& world) {
+/// The status of the command; none where the checkpoint that was to be verified while it was loaded is damaged.
+std::optional<int> train(const TrainArguments& args, const parallel::World& world, train::Verify verify) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
   if (world.root()) print_renamed_keys(job);
@@ -216,8 +230,9 @@ int train(const TrainArguments& args, const parallel::World& world) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
     return 0;
   }
-  job = train::complete_schedule(std::move(job), world);
-  const auto found_run = find_run(job, args.resume, world);
+  const auto settled = settle(std::move(job), world);
+  job = train::complete_schedule(settled.job, world);
+  const auto found_run = find_run(job, args.resume, world, verify);
   const auto& found = found_run.state;
   if (found.finished && train::is_complete(job, world)) {
     if (world.root()) {
@@ -228,12 +243,14 @@ int train(const TrainArguments& args, const parallel::World& world) {
     return 0;
   }
   const auto dataset = train::open_data(job, world);  // before anything is written
-  const auto start = train::find_start(job, dataset, world, found.checkpoint);
+  auto start = train::find_start(job, dataset, world, found.checkpoint);
+  start.unverified = found_run.unverified;
   std::optional<run::RunDirectory> run;
   world.agree([&] {
     if (world.root()) run.emplace(job);
   });
   TrainDisplay display(job, world, run ? &*run : nullptr);
+  if (!settled.note.empty()) display.say(settled.note);
   for (const auto& line : train::set_aside(found_run, world)) display.say(line);
   if (found_run.verified_bytes > 0) {
     display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found_run.verified_bytes),
@@ -241,6 +258,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   }
   for (const auto& note : train::start_notes(job, args.resume, found_run, start)) display.say(note);
   train::Trainer trainer(job, world, dataset, start, display);
+  if (!trainer.damage().empty()) return std::nullopt;
   if (world.root()) {
     const auto recorded = std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory));
     if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty())
@@ -285,7 +303,9 @@ int train_command(const Arguments& args) {
   return with_ranks([&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
-      return train(*parsed, world);
+      if (const auto status = train(*parsed, world, train::Verify::while_loading)) return *status;
+      // A damaged checkpoint: all are verified, and the newest whole one is taken.
+      return train(*parsed, world, train::Verify::now).value();
     } catch (...) {
       before_the_first_step.already_ending(1);
       throw;

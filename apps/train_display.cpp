@@ -129,8 +129,8 @@ void TrainDisplay::on_validation(const run::ValidationMetrics& metrics) {
 }
 
 void TrainDisplay::on_load(const run::LoadMetrics& metrics) {
-  say(fmt::format("loaded {} from {} in {}", format_bytes(metrics.bytes), metrics.path,
-                  format_duration(metrics.seconds)));
+  say(fmt::format("loaded {}{} from {} in {}", metrics.verified ? "and verified " : "",
+                  format_bytes(metrics.bytes), metrics.path, format_duration(metrics.seconds)));
 }
 
 void TrainDisplay::on_checkpoint(const run::CheckpointMetrics& metrics) {

@@ -46,6 +46,7 @@ struct Cost {
   Pace pace = Pace::copy;
   double operations = 0;     ///< additions and multiplications that are carried out, repeated ones included
   double bytes = 0;          ///< of each tensor, once for each time that it is read or written
+  double keys_a_query = 0;   ///< of attention: the mean number that a query attends to
   bool tensor_cores = true;  ///< false where a GPU's kernel for this call cannot use them
 };
 

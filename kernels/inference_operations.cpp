@@ -134,7 +134,9 @@ Cost MixerStep::cost(const Target& target) const {
   const auto of_heads = attends() ? static_cast<double>(heads.size(0) * z.size(2)) : 0;
   const auto share = gated() ? bytes_of({states}) / static_cast<double>(states.size(0)) : 0;
   const bool dense = cache.pattern.dense() && attends();
-  return {.part = dense ? Part::dense_attention : attends() ? Part::pattern_attention : Part::recurrence,
+  return {.part = dense       ? Part::dense_attention
+                  : attends() ? Part::pattern_attention
+                              : Part::recurrence,
           .operations = 4 * keys * of_heads,
           .bytes = bytes_of({z, o, q, k, v, f}) + 2 * share * static_cast<double>(z.size(0)) +
                    (attends() ? entry_bytes(cache, keys) : 0),

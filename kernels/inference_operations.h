@@ -37,9 +37,9 @@ struct RowProduct {
 
 /// Pages of the heads of one layer under one pattern.
 struct CachePages {
-  Tensor pages;                  ///< C [pages, M 2 E P]; rows may be strided
-  std::int64_t entries = 0;      ///< E of a page
-  Tensor heads;                  ///< i32 [M]: the heads of keys that it holds
+  Tensor pages;              ///< C [pages, M 2 E P]; rows may be strided
+  std::int64_t entries = 0;  ///< E of a page
+  Tensor heads;              ///< i32 [M]: the heads of keys that it holds
   Pattern pattern;
 
   CacheLayout layout() const { return CacheLayout(pattern); }
@@ -86,21 +86,25 @@ struct MixerStep {
   Tensor f = {};          ///< [B, Hk, P] C; absent: no recurrence
   Tensor gate_bias = {};  ///< [Hk, P] f32; absent: zero
   Tensor states = {};     ///< [slots, 2, Hk, P] f32, k~ and v~ after the last token; absent without f
-  Tensor slots;           ///< i32 [B], a sequence's place in states and tables; -1: no sequence, the row is left alone
+  Tensor slots;  ///< i32 [B], a sequence's place in states and tables; -1: no sequence, the row is left alone
   Tensor positions;       ///< i32 [B], t
   Tensor rope = {};       ///< f32 [positions, 2, P/2]; absent without q
   CachePages cache = {};  ///< without pages where q is absent
   Tensor tables = {};     ///< i32 [slots, pages of a sequence at most]
   Tensor heads = {};      ///< i32 [n] of H, those of one key together; without q absent: all
-  Tensor first_heads = {};       ///< i32 [M + 1]: heads [first_heads[m], first_heads[m + 1]) read key m of the cache
-  std::int64_t chunk = 0;        ///< L; 0: the recurrence never restarts
-  Tensor keeps_state = {};       ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
-  std::int64_t most_keys = 0;    ///< keys that a query of the call attends to at most, its own included
-  Tensor partials = {};          ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
-  Tensor arrivals = {};          ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
+  Tensor first_heads =
+      {};  ///< i32 [M + 1]: heads [first_heads[m], first_heads[m + 1]) read key m of the cache
+  std::int64_t chunk = 0;  ///< L; 0: the recurrence never restarts
+  Tensor keeps_state =
+      {};  ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
+  std::int64_t most_keys = 0;  ///< keys that a query of the call attends to at most, its own included
+  Tensor partials = {};        ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
+  Tensor arrivals = {};        ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
 
   /// A GPU cuts the keys of a long cache: into parts of this many, as the number of keys alone decides.
-  RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) { return keys <= 16384 ? 256 : 1024; }
+  RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
+    return keys <= 16384 ? 256 : 1024;
+  }
   static std::int64_t parts(std::int64_t keys) {
     return keys <= 16384 ? (keys + 255) / 256 : std::max<std::int64_t>(64, (keys + 1023) / 1024);
   }

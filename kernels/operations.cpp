@@ -172,6 +172,7 @@ Cost attention_cost(const Target& target, const Tensor& out, HeadPatterns patter
       .pace = pace,
       .operations = operations_a_pair * static_cast<double>(out.size(0) * out.size(3)) * heads_each * pairs,
       .bytes = bytes,
+      .keys_a_query = pairs / static_cast<double>(patterns.size()) / static_cast<double>(out.size(1)),
       .tensor_cores = attention_on_tensor_cores(target.compute, out.size(3))};
 }
 
@@ -512,6 +513,18 @@ void AddSumOfSquares::check(const Target& target) const {
 }
 Cost AddSumOfSquares::cost(const Target&) const {
   return {.part = Part::update, .pace = Pace::sum, .bytes = bytes_of({x})};
+}
+
+void AddDigest::check(const Target& target) const {
+  check_tensor(digest, target.kind, DType::i32, {2}, name, "digest");
+  require(x.rank() == 1 && x.contiguous() && x.device().kind == target.kind,
+          "add_digest: x is {}, not one contiguous row on the device", x.describe());
+  require(x.dtype() == DType::f32 || x.dtype() == DType::bf16 || x.dtype() == DType::i32,
+          "add_digest: x is {}, not f32, bf16 or i32", x.describe());
+  require(x.numel() < (std::int64_t{1} << 32), "add_digest: {} elements are more than 2^32 - 1", x.numel());
+}
+Cost AddDigest::cost(const Target&) const {
+  return {.part = Part::sums, .pace = Pace::sum, .bytes = bytes_of({x})};
 }
 
 void AdamWUpdate::check(const Target& target) const {

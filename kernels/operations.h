@@ -373,6 +373,17 @@ struct AddSumOfSquares {
   Cost cost(const Target& target) const;
 };
 
+/// digest [2] i32, 64 bits with the low half first, += the sum modulo 2^64 of a mix of each element's bits and its index in
+/// x [n] (f32, bf16 or i32; n below 2^32). The same for the same bits, in whatever order they are added, and another for a
+/// change of one element; for other changes with a chance of 1 - 2^-64.
+struct AddDigest {
+  static constexpr const char* name = "add_digest";
+  Tensor digest, x;
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
 /// One update of master [n] f32 with moments m, v [n] f32 by gradient [n] f32. weights [n] (f32 or bf16), if not empty
 /// and not master itself, gets the result in its own type.
 struct AdamWUpdate {
@@ -397,6 +408,6 @@ struct AdamWUpdate {
   X(NormForward) X(NormBackward) X(RopeTable) X(RecurrenceForward) X(RecurrenceBackward)      \
   X(AddColumnSums) X(AttentionForward) X(AttentionBackward) X(OutputGateForward)              \
   X(OutputGateBackward) X(GeluForward) X(GeluBackward) X(CrossEntropy) X(Hits) X(AddSum)      \
-  X(AddSumOfSquares) X(AdamWUpdate) X(AdjustLogits) X(SampleTokens) X(ScoreTokens)           \
+  X(AddSumOfSquares) X(AddDigest) X(AdamWUpdate) X(AdjustLogits) X(SampleTokens) X(ScoreTokens) \
   RATPLUS_INFERENCE_OPERATIONS(X)
 // clang-format on

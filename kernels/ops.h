@@ -119,6 +119,7 @@ class Ops {
   void hits(Tensor hits, Tensor logits, Tensor labels) { run(operation::Hits{hits, logits, labels}); }
   void add_sum(Tensor total, Tensor x) { run(operation::AddSum{total, x}); }
   void add_sum_of_squares(Tensor total, Tensor x) { run(operation::AddSumOfSquares{total, x}); }
+  void add_digest(Tensor digest, Tensor x) { run(operation::AddDigest{digest, x}); }
   void pack_weight(Tensor w) { run(operation::PackWeight{w}); }
   void row_product(Tensor y, Tensor x, Tensor w) { run(operation::RowProduct{y, x, w}); }
   void cache_append(const operation::CacheAppend& x) { run(x); }

@@ -109,6 +109,11 @@ struct MeshGroups {
 /// Every rank of the world calls this with its own place in one mesh.
 MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh);
 
+/// One group of these ranks of the world, of which this is one, for tensors where `ops` keeps its own: by MPI on CPUs, by
+/// NCCL on GPUs. Every rank of the world calls this with its own group, which may be itself alone.
+std::unique_ptr<Communicator> make_communicator(const Ops& ops, const World& world,
+                                                const std::vector<int>& ranks);
+
 /// A group of this rank alone, which sends nothing: a sum is its own term, a gather its own part. Tensors in host memory, or
 /// on any device where part and whole are the same memory.
 std::unique_ptr<Communicator> make_solo_communicator();

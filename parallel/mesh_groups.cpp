@@ -8,12 +8,17 @@
 
 namespace ratplus::parallel {
 
+std::unique_ptr<Communicator> make_communicator(const Ops& ops, const World& world,
+                                                const std::vector<int>& ranks) {
+  if (ops.device().kind == DeviceKind::cpu) return make_mpi_communicator(world, ranks);
+  return make_nccl_communicator(ops, world, ranks);
+}
+
 MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh) {
   const auto connect = [&](const std::vector<int>& ranks, bool exchanges) {
     if (!exchanges) return make_solo_communicator();
     require(world.connected(), "a mesh of several ranks on a solo world");
-    if (ops.device().kind == DeviceKind::cpu) return make_mpi_communicator(world, ranks);
-    return make_nccl_communicator(ops, world, ranks);
+    return make_communicator(ops, world, ranks);
   };
   MeshGroups groups;
   groups.shards = connect(mesh.shard_ranks, mesh.shards > 1);

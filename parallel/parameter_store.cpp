@@ -118,6 +118,12 @@ Tensor ParameterStore::weights_part(std::size_t unit) const {
   return state_[unit].weights_own.slice(0, 0, owned(unit).size());
 }
 
+Tensor ParameterStore::whole_weights(std::size_t unit) {
+  if (!kept_whole(unit)) return {};
+  state_[unit].gathering.wait();
+  return state_[unit].weights.slice(0, 0, units_[unit].numel);
+}
+
 // --- weights --------------------------------------------------------------------------------------------------
 
 /// The buffer that holds the unit's weights, or is about to; null if none does.

@@ -95,6 +95,9 @@ class ParameterStore {
   Tensor gradient_part(std::size_t unit) const;
   /// Where the optimizer puts the new weights in the compute type; empty where they are the master itself.
   Tensor weights_part(std::size_t unit) const;
+  /// The unit's weights [numel] as every rank of every group holds them, once they are here; empty where this rank keeps
+  /// its part alone (Sharding::full, units that are not resident).
+  Tensor whole_weights(std::size_t unit);
   /// The unit's master has changed: sends the new weights where they are needed. In the order of the units, all of them
   /// before the next pass.
   void publish(std::size_t unit);

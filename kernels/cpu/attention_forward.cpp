@@ -132,8 +132,8 @@ class ForwardHead {
     const std::int64_t p = sizes_.head_dim, width = sizes_.padded_dim(), n = padded(tile.keys);
     float* scores = scores_ + tile.first_row * key_tile;
     float* values = state_.values + tile.first_row * width;
-    tile_gemm(scores, key_tile, queries_ + tile.first_row * width, width, Left::rows, keys.k + (tile.begin - keys.begin) * p,
-              key_tile, tile.rows(), n, p, false);
+    tile_gemm(scores, key_tile, queries_ + tile.first_row * width, width, Left::rows,
+              keys.k + (tile.begin - keys.begin) * p, key_tile, tile.rows(), n, p, false);
     for (std::int64_t r = tile.first_row; r < tile.end_row; ++r) {
       const KeyList::Range columns = tile.columns(ranges, r);
       if (columns.begin >= columns.end) {
@@ -143,8 +143,8 @@ class ForwardHead {
                     width);
       }
     }
-    tile_gemm(values, width, scores, key_tile, Left::rows, keys.v + (tile.begin - keys.begin) * width, width, tile.rows(),
-              width, tile.keys, true);
+    tile_gemm(values, width, scores, key_tile, Left::rows, keys.v + (tile.begin - keys.begin) * width, width,
+              tile.rows(), width, tile.keys, true);
   }
 
   void finish(std::int64_t first, std::int64_t count) {

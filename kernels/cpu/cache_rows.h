@@ -15,8 +15,8 @@ inline float* head_row(const Tensor& x, std::int64_t i, std::int64_t head) {
 }
 
 struct CacheRows {
-  CacheRows(const operation::CachePages& cache, const std::int32_t* pages_of_sequence, std::int64_t most_pages,
-            std::int64_t p)
+  CacheRows(const operation::CachePages& cache, const std::int32_t* pages_of_sequence,
+            std::int64_t most_pages, std::int64_t p)
       : data(cache.pages.as<float>()),
         stride(cache.pages.stride(0)),
         entries(cache.entries),

@@ -144,7 +144,8 @@ class KeyHead {
     const auto add = [&](std::int64_t first, std::int64_t count) {
       for (std::int64_t entry = first; entry < first + count;) {
         const std::int64_t begin = entry % entries, end = std::min(entries, begin + first + count - entry);
-        segments_[static_cast<std::size_t>(count_++)] = {rows.keys(entry, m_), rows.values(entry, m_), begin, end};
+        segments_[static_cast<std::size_t>(count_++)] = {rows.keys(entry, m_), rows.values(entry, m_), begin,
+                                                         end};
         entry += end - begin;
         if (count_ == score_block / entries) take_segments();
       }
@@ -223,7 +224,8 @@ class KeyHead {
       for (int part = 0; part < 4; ++part) sums[part] = load(values + i + part * vec_width);
       for (std::int64_t c = 0; c < count; ++c) {
 #pragma GCC unroll 4
-        for (int part = 0; part < 4; ++part) sums[part] += weights[c] * load(rows + c * p_ + i + part * vec_width);
+        for (int part = 0; part < 4; ++part)
+          sums[part] += weights[c] * load(rows + c * p_ + i + part * vec_width);
       }
 #pragma GCC unroll 4
       for (int part = 0; part < 4; ++part) store(values + i + part * vec_width, sums[part]);
@@ -287,9 +289,10 @@ std::int64_t mixer_step_scratch(const OpShapes& shapes, int threads) {
 }
 
 void CpuOps::compute(const operation::MixerStep& call) {
-  const std::int64_t batch = call.z.size(0), keys = call.attends() ? call.cache.heads.size(0) : call.v.size(1);
-  require(!call.attends() || call.cache.entries == 8 || call.cache.entries == 16, "{}: pages of {} entries", call.name,
-          call.cache.entries);
+  const std::int64_t batch = call.z.size(0),
+                     keys = call.attends() ? call.cache.heads.size(0) : call.v.size(1);
+  require(!call.attends() || call.cache.entries == 8 || call.cache.entries == 16, "{}: pages of {} entries",
+          call.name, call.cache.entries);
   const std::int64_t per_thread = KeyHead::scratch_floats(call);
   float* memory = scratch(per_thread * threads_, call.name);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)

@@ -2,11 +2,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 #include "kernels/adamw_update.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/digest_mix.h"
 
 namespace ratplus::cpu {
 namespace {
@@ -28,6 +31,20 @@ double ordered_sum(const float* x, std::int64_t n, int threads, Term&& term) {
   }
   double total = 0;
   for (const double value : partial) total += value;
+  return total;
+}
+
+/// Sum of the mixes of n elements, whose bits are those of an integer type; in whatever order, since integers wrap.
+template <typename Bits>
+std::uint64_t digest_of(const void* x, std::int64_t n, int threads) {
+  const auto* elements = static_cast<const unsigned char*>(x);
+  std::uint64_t total = 0;
+#pragma omp parallel for simd schedule(static) num_threads(threads) if (parallel : n > 65536) reduction(+ : total)
+  for (std::int64_t i = 0; i < n; ++i) {
+    Bits bits = 0;
+    std::memcpy(&bits, elements + static_cast<std::size_t>(i) * sizeof(Bits), sizeof(Bits));
+    total += digest_mix(static_cast<std::uint64_t>(i), bits);
+  }
   return total;
 }
 
@@ -59,6 +76,16 @@ void CpuOps::compute(const operation::AddSumOfSquares& call) {
   *total.as<double>() += ordered_sum(x.as<float>(), x.numel(), threads_, [](float value) {
     return static_cast<double>(value) * static_cast<double>(value);
   });
+}
+
+void CpuOps::compute(const operation::AddDigest& call) {
+  const bool half = call.x.dtype() == DType::bf16;
+  auto* digest = call.digest.as<std::int32_t>();
+  std::uint64_t sum = 0;
+  std::memcpy(&sum, digest, sizeof(sum));
+  sum += half ? digest_of<std::uint16_t>(call.x.raw(), call.x.numel(), threads_)
+              : digest_of<std::uint32_t>(call.x.raw(), call.x.numel(), threads_);
+  std::memcpy(digest, &sum, sizeof(sum));
 }
 
 void CpuOps::compute(const operation::AdamWUpdate& call) {

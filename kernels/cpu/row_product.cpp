@@ -17,12 +17,13 @@ constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in th
 constexpr std::int64_t row_tile = 96;      // of x: read again for each panel
 
 /// Outputs [column, column + n) of rows [row, row + rows), into out [rows, at least n] with rows ld apart.
-void panel_product(float* out, std::int64_t ld, const operation::RowProduct& call, std::int64_t row, std::int64_t rows,
-                   const float* packed, std::int64_t n) {
+void panel_product(float* out, std::int64_t ld, const operation::RowProduct& call, std::int64_t row,
+                   std::int64_t rows, const float* packed, std::int64_t n) {
   const std::int64_t inner = call.x.size(1), ldx = call.x.stride(0);
   const float* x = call.x.as<float>() + row * ldx;
   for (std::int64_t l = 0; l < inner; l += inner_block) {
-    tile_gemm(out, ld, x + l, ldx, Left::rows, packed + l * n, n, rows, n, std::min(inner_block, inner - l), l > 0);
+    tile_gemm(out, ld, x + l, ldx, Left::rows, packed + l * n, n, rows, n, std::min(inner_block, inner - l),
+              l > 0);
   }
 }
 
@@ -30,7 +31,8 @@ void panel_product(float* out, std::int64_t ld, const operation::RowProduct& cal
 void rest_product(const operation::RowProduct& call, std::int64_t row, std::int64_t rows, const float* packed,
                   std::int64_t column, std::int64_t n) {
   const std::int64_t inner = call.x.size(1);
-  std::vector<float> whole(static_cast<std::size_t>(inner * panel)), out(static_cast<std::size_t>(rows * panel));
+  std::vector<float> whole(static_cast<std::size_t>(inner * panel)),
+      out(static_cast<std::size_t>(rows * panel));
   for (std::int64_t l = 0; l < inner; ++l) std::copy_n(packed + l * n, n, whole.data() + l * panel);
   panel_product(out.data(), panel, call, row, rows, whole.data(), panel);
   for (std::int64_t i = 0; i < rows; ++i)
@@ -65,7 +67,8 @@ void CpuOps::compute(const operation::RowProduct& call) {
     const std::int64_t m = std::min(row_tile, rows - row), n = std::min(panel, columns - column);
     const float* packed = call.w.as<float>() + column * inner;
     if (n == panel) {
-      panel_product(call.y.as<float>() + row * call.y.stride(0) + column, call.y.stride(0), call, row, m, packed, n);
+      panel_product(call.y.as<float>() + row * call.y.stride(0) + column, call.y.stride(0), call, row, m,
+                    packed, n);
     } else {
       rest_product(call, row, m, packed, column, n);
     }

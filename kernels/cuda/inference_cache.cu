@@ -23,8 +23,9 @@ TokenRows<T> token_rows(const Tensor& k, const Tensor& v) {
 
 /// Block (t, m): one token's head m of the cache.
 template <typename T>
-__global__ void __launch_bounds__(threads) append_kernel(CacheRows<T> cache, CacheLayout layout, const int* table,
-                                                         TokenRows<T> rows, std::int64_t first, std::int64_t end) {
+__global__ void __launch_bounds__(threads)
+    append_kernel(CacheRows<T> cache, CacheLayout layout, const int* table, TokenRows<T> rows,
+                  std::int64_t first, std::int64_t end) {
   const std::int64_t t = blockIdx.x, s = first + t;
   const int m = static_cast<int>(blockIdx.y), head = cache.heads[m];
   const bool recent = s < layout.sinks || s >= end - layout.window;
@@ -43,8 +44,9 @@ __global__ void __launch_bounds__(threads) append_kernel(CacheRows<T> cache, Cac
 /// Block (j, m): key j of those that the query at `first` attends to; the blocks behind them clear the positions right
 /// before the window, of which a tile of keys may hold some that no query attends to.
 template <typename T>
-__global__ void __launch_bounds__(threads) gather_kernel(TokenRows<T> rows, CacheRows<T> cache, CacheLayout layout,
-                                                         const int* table, std::int64_t first, std::int64_t keys) {
+__global__ void __launch_bounds__(threads)
+    gather_kernel(TokenRows<T> rows, CacheRows<T> cache, CacheLayout layout, const int* table,
+                  std::int64_t first, std::int64_t keys) {
   const int m = static_cast<int>(blockIdx.y), head = cache.heads[m];
   const auto runs = layout.runs(first);
   const std::int64_t j = blockIdx.x;
@@ -72,9 +74,10 @@ void CudaOps::compute(const operation::CacheAppend& call) {
   if (tokens * heads == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
-    append_kernel<T><<<dim3(static_cast<unsigned>(tokens), static_cast<unsigned>(heads)), threads, 0, stream_>>>(
-        CacheRows<T>(call.cache, call.table.size(0), call.k.size(2)), call.cache.layout(),
-        call.table.as<std::int32_t>(), token_rows<T>(call.k, call.v), call.first, call.first + tokens);
+    append_kernel<T>
+        <<<dim3(static_cast<unsigned>(tokens), static_cast<unsigned>(heads)), threads, 0, stream_>>>(
+            CacheRows<T>(call.cache, call.table.size(0), call.k.size(2)), call.cache.layout(),
+            call.table.as<std::int32_t>(), token_rows<T>(call.k, call.v), call.first, call.first + tokens);
   });
   check_launch(call.name);
 }

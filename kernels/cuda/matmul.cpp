@@ -120,8 +120,18 @@ void Matmul::run_rows_alone(Tensor c, Tensor a, Tensor b, void* workspace, cudaS
   constexpr std::int64_t rows = 1024;  // whose algorithm all numbers of rows take
   // Rows that lie alike whatever their number: one row has no distance of its own, and alignments are the least.
   const auto stride = [](const Tensor& x) { return std::max(x.stride(0), x.size(1)); };
-  const Key key{c.size(0), c.size(1), a.size(1), stride(a), stride(b), stride(c), static_cast<std::int64_t>(a.dtype()),
-                static_cast<std::int64_t>(c.dtype()), 2, 16, 16, 16};
+  const Key key{c.size(0),
+                c.size(1),
+                a.size(1),
+                stride(a),
+                stride(b),
+                stride(c),
+                static_cast<std::int64_t>(a.dtype()),
+                static_cast<std::int64_t>(c.dtype()),
+                2,
+                16,
+                16,
+                16};
   auto found = rows_alone_.find(key);
   if (found == rows_alone_.end()) found = rows_alone_.emplace(key, make_plan(key, rows)).first;
   run(found->second, c, a, b, false, workspace, stream);

@@ -44,7 +44,8 @@ class Matmul {
   const Plan& plan(const Key& key);
   /// of_rows: the algorithm is that of this number of rows, without a cut of K.
   Plan make_plan(const Key& key, std::int64_t of_rows);
-  void run(const Plan& plan, Tensor c, Tensor a, Tensor b, bool accumulate, void* workspace, cudaStream_t stream);
+  void run(const Plan& plan, Tensor c, Tensor a, Tensor b, bool accumulate, void* workspace,
+           cudaStream_t stream);
 
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, Plan> plans_;

@@ -75,8 +75,8 @@ struct KeyPlaces {
 
 /// k~ or v~ of this token: g state + (1 - g) x.
 template <typename T>
-__device__ __forceinline__ float recur(const StepArguments<T>& a, int b, int head, int part, bool restarts, float x, int i,
-                                       const float* state) {
+__device__ __forceinline__ float recur(const StepArguments<T>& a, int b, int head, int part, bool restarts,
+                                       float x, int i, const float* state) {
   if (a.f.data == nullptr) return x;
   const float bias = a.gate_bias ? a.gate_bias[head * a.head_dim + i] : 0.0f;
   const float g = sigmoid(to_float(a.f.at(b, head)[i]) + bias);
@@ -229,7 +229,8 @@ constexpr int shared_floats(int heads, int groups, int p) {
 /// Block (m, b, part).
 template <typename T, int channels, int lanes, int heads>
 __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a) {
-  const int m = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y), part = static_cast<int>(blockIdx.z);
+  const int m = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y),
+            part = static_cast<int>(blockIdx.z);
   const int slot = a.slots[b];
   if (slot < 0) return;
   const int t = a.positions[b], p = a.head_dim, half = p / 2;
@@ -270,7 +271,8 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
     for (int begin = 0; begin < head_count; begin += heads) {
       const int count = min(heads, head_count - begin);
       make_queries(begin, count);
-      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, begin_key, end_key, groups_memory, result);
+      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, begin_key, end_key,
+                                        groups_memory, result);
       for (int index = static_cast<int>(threadIdx.x); index < count * (p + 2); index += threads)
         partial_of(begin + index / (p + 2), part)[index % (p + 2)] = result[index];
       __syncthreads();
@@ -315,7 +317,8 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
     const int count = min(heads, head_count - begin);
     make_queries(begin, count);
     if (parts == 1) {
-      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, 0, places.keys, groups_memory, result);
+      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, 0, places.keys, groups_memory,
+                                        result);
     }
     for (int h = 0; h < count; ++h) {
       // Every thread computes the same score, in one order.
@@ -350,11 +353,13 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
 
 template <typename T, int channels, int lanes, int heads>
 void launch(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
-  const auto shared = static_cast<std::size_t>(shared_floats(heads, threads / lanes, a.head_dim)) * sizeof(float);
+  const auto shared =
+      static_cast<std::size_t>(shared_floats(heads, threads / lanes, a.head_dim)) * sizeof(float);
   const auto kernel = mixer_step_kernel<T, channels, lanes, heads>;
   if (shared > (48u << 10)) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-               call.name);
+    check_cuda(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+        call.name);
   }
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
@@ -393,36 +398,37 @@ void CudaOps::compute(const operation::MixerStep& call) {
     using T = decltype(type);
     const auto integers = [](const Tensor& x) { return x.empty() ? nullptr : x.as<std::int32_t>(); };
     const bool attends = call.attends();
-    StepArguments<T> a{.z = step_rows<T>(call.z),
-                       .o = step_rows<T>(call.o),
-                       .q = step_rows<T>(call.q),
-                       .k = step_rows<T>(call.k),
-                       .v = step_rows<T>(call.v),
-                       .f = step_rows<T>(call.f),
-                       .gate_bias = call.gate_bias.empty() ? nullptr : call.gate_bias.as<float>(),
-                       .states = call.gated() ? call.states.as<float>() : nullptr,
-                       .state_slot = call.gated() ? call.states.stride(0) : 0,
-                       .state_part = call.gated() ? call.states.stride(1) : 0,
-                       .state_head = call.gated() ? call.states.stride(2) : 0,
-                       .slots = call.slots.as<std::int32_t>(),
-                       .positions = call.positions.as<std::int32_t>(),
-                       .rope = attends ? call.rope.as<float>() : nullptr,
-                       .cache = CacheRows<T>(call.cache, attends ? call.tables.size(1) : 0, p),
-                       .layout = attends ? call.cache.layout() : CacheLayout(),
-                       .tables = integers(call.tables),
-                       .heads = integers(call.heads),
-                       .first_heads = integers(call.first_heads),
-                       .keeps_state = integers(call.keeps_state),
-                       .table_row = attends ? call.tables.stride(0) : 0,
-                       .partials = call.partials.empty() ? nullptr : call.partials.as<float>(),
-                       .arrivals = call.arrivals.empty() ? nullptr : call.arrivals.as<std::int32_t>(),
-                       .all_heads = attends ? static_cast<int>(call.heads.size(0)) : 0,
-                       .parts = static_cast<int>(std::max<std::int64_t>(1, operation::MixerStep::parts(call.most_keys))),
-                       .chunk = static_cast<int>(call.chunk),
-                       .head_dim = static_cast<int>(p)};
+    StepArguments<T> a{
+        .z = step_rows<T>(call.z),
+        .o = step_rows<T>(call.o),
+        .q = step_rows<T>(call.q),
+        .k = step_rows<T>(call.k),
+        .v = step_rows<T>(call.v),
+        .f = step_rows<T>(call.f),
+        .gate_bias = call.gate_bias.empty() ? nullptr : call.gate_bias.as<float>(),
+        .states = call.gated() ? call.states.as<float>() : nullptr,
+        .state_slot = call.gated() ? call.states.stride(0) : 0,
+        .state_part = call.gated() ? call.states.stride(1) : 0,
+        .state_head = call.gated() ? call.states.stride(2) : 0,
+        .slots = call.slots.as<std::int32_t>(),
+        .positions = call.positions.as<std::int32_t>(),
+        .rope = attends ? call.rope.as<float>() : nullptr,
+        .cache = CacheRows<T>(call.cache, attends ? call.tables.size(1) : 0, p),
+        .layout = attends ? call.cache.layout() : CacheLayout(),
+        .tables = integers(call.tables),
+        .heads = integers(call.heads),
+        .first_heads = integers(call.first_heads),
+        .keeps_state = integers(call.keeps_state),
+        .table_row = attends ? call.tables.stride(0) : 0,
+        .partials = call.partials.empty() ? nullptr : call.partials.as<float>(),
+        .arrivals = call.arrivals.empty() ? nullptr : call.arrivals.as<std::int32_t>(),
+        .all_heads = attends ? static_cast<int>(call.heads.size(0)) : 0,
+        .parts = static_cast<int>(std::max<std::int64_t>(1, operation::MixerStep::parts(call.most_keys))),
+        .chunk = static_cast<int>(call.chunk),
+        .head_dim = static_cast<int>(p)};
     if (!attends) {
-      recurrence_step_kernel<T>
-          <<<dim3(static_cast<unsigned>(call.v.size(1)), static_cast<unsigned>(batch)), threads, 0, stream_>>>(a);
+      recurrence_step_kernel<T><<<dim3(static_cast<unsigned>(call.v.size(1)), static_cast<unsigned>(batch)),
+                                  threads, 0, stream_>>>(a);
     } else {
       require(a.parts == 1 || (call.partials.rank() == 1 && call.arrivals.rank() == 1 &&
                                call.partials.size(0) >= operation::MixerStep::partial_floats(

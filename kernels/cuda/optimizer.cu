@@ -5,6 +5,7 @@
 #include "kernels/adamw_update.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/digest_mix.h"
 
 namespace ratplus::cuda {
 namespace {
@@ -87,6 +88,22 @@ void add_sum_to(const Tensor& total, const Tensor& x, void* scratch, cudaStream_
   check_launch(op);
 }
 
+// --- digests -----------------------------------------------------------------------------------------------------
+
+/// *digest += the mixes of x [n]; integers wrap, so that no order of the additions changes the sum.
+template <typename Bits>
+__global__ void __launch_bounds__(threads)
+    digest_kernel(unsigned long long* digest, const Bits* x, std::int64_t n) {
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
+  constexpr std::int64_t distance = static_cast<std::int64_t>(sum_blocks) * threads;
+  std::uint64_t sum = 0;
+#pragma unroll 4
+  for (std::int64_t i = first; i < n; i += distance) sum += digest_mix(static_cast<std::uint64_t>(i), x[i]);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
+  if (threadIdx.x % 32 == 0) atomicAdd(digest, static_cast<unsigned long long>(sum));
+}
+
 // --- AdamW -------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void update_one(float& master, float& m, float& v, float gradient,
@@ -167,6 +184,20 @@ void CudaOps::compute(const operation::AddSumOfSquares& call) {
   if (x.numel() == 0) return;
   add_sum_to<true>(total, x, scratch(reduction_scratch(), "add_sum_of_squares"), stream_,
                    "add_sum_of_squares");
+}
+
+void CudaOps::compute(const operation::AddDigest& call) {
+  const Tensor& x = call.x;
+  if (x.numel() == 0) return;
+  auto* digest = reinterpret_cast<unsigned long long*>(call.digest.as<std::int32_t>());
+  if (x.dtype() == DType::bf16) {
+    digest_kernel<<<sum_blocks, threads, 0, stream_>>>(digest, static_cast<const std::uint16_t*>(x.raw()),
+                                                       x.numel());
+  } else {
+    digest_kernel<<<sum_blocks, threads, 0, stream_>>>(digest, static_cast<const std::uint32_t*>(x.raw()),
+                                                       x.numel());
+  }
+  check_launch("add_digest");
 }
 
 void CudaOps::compute(const operation::AdamWUpdate& call) {

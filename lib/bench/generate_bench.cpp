@@ -67,7 +67,8 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
         }
         time.batch = fitting, time.largest = batch == 0;
         time.seconds = median(seconds);
-        time.floor = infer::step_floor(config, shape, compute, fitting, length - settings.steps / 2, rates).seconds();
+        time.floor =
+            infer::step_floor(config, shape, compute, fitting, length - settings.steps / 2, rates).seconds();
         add(time);
       }
     }

@@ -13,10 +13,10 @@ namespace ratplus::bench {
 
 struct GenerateBenchSettings {
   std::vector<model::PatternPlan> patterns;
-  std::vector<std::int64_t> lengths;   ///< tokens of a sequence at the end of the steps
-  std::vector<std::int64_t> batches;   ///< sequences; 0: the most that fit
-  int steps = 16;                      ///< timed, at the end of the sequences
-  bool prompts = true;                 ///< times prompts, too
+  std::vector<std::int64_t> lengths;  ///< tokens of a sequence at the end of the steps
+  std::vector<std::int64_t> batches;  ///< sequences; 0: the most that fit
+  int steps = 16;                     ///< timed, at the end of the sequences
+  bool prompts = true;                ///< times prompts, too
 };
 
 struct GenerateTime {

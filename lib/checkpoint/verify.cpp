@@ -14,12 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// This rank's share of a checkpoint's parts.
-void verify_share(const fs::path& directory, const parallel::World& world, const VerifyProgress& progress) {
-  const auto info = read_info(directory);
-  for (int part = world.rank(); part < info.parts; part += world.size()) verify_part(info, part, progress);
-}
-
 }  // namespace
 
 void verify_part(const Info& info, int part, const VerifyProgress& progress) {
@@ -41,6 +35,10 @@ void verify(const Info& info, const VerifyProgress& progress) {
   for (int part = 0; part < info.parts; ++part) verify_part(info, part, progress);
 }
 
+void verify_share(const Info& info, const parallel::World& world, const VerifyProgress& progress) {
+  for (int part = world.rank(); part < info.parts; part += world.size()) verify_part(info, part, progress);
+}
+
 std::int64_t bytes_of(const Info& info) {
   std::int64_t bytes = 0;
   for (int part = 0; part < info.parts; ++part) {
@@ -60,7 +58,7 @@ Found newest_whole(const fs::path& run, const parallel::World& world, const Veri
   for (auto left = std::stoul(names); left-- > 0;) {
     const fs::path candidate = world.from_root([&] { return candidates[left].string(); });
     try {
-      world.agree([&] { verify_share(candidate, world, progress); });
+      world.agree([&] { verify_share(read_info(candidate), world, progress); });
       found.newest = candidate;
       return found;
     } catch (const parallel::AgreedError& error) {

@@ -21,6 +21,8 @@ using VerifyProgress = std::function<void(std::int64_t)>;
 void verify_part(const Info& info, int part, const VerifyProgress& progress = {});
 /// All parts.
 void verify(const Info& info, const VerifyProgress& progress = {});
+/// This rank's share of the parts: all ranks' are all. Talks to no other rank.
+void verify_share(const Info& info, const parallel::World& world, const VerifyProgress& progress = {});
 /// Bytes of all parts, as they are on the disk.
 std::int64_t bytes_of(const Info& info);
 

@@ -34,7 +34,11 @@ enum class NotFinite { stop, skip };
 const char* to_string(Kind kind);
 const char* to_string(Recipe recipe);
 const char* to_string(Export type);
+/// Reaction to copies that differ between ranks: stop ends the job and saves nothing, go_back continues from the newest
+/// checkpoint.
+enum class Differing { stop, go_back };
 const char* to_string(NotFinite choice);
+const char* to_string(Differing choice);
 
 struct JobSection {
   Kind kind = Kind::pretrain;
@@ -67,6 +71,7 @@ struct DataSection {
   std::int64_t sequence_length = 4096;  ///< T
   std::int64_t batch = 512;             ///< sequences a step, over all ranks
   std::int64_t micro_batch = 1;         ///< sequences a rank computes at once
+  bool choose_micro_batch = false;      ///< "auto": micro_batch is 1 until lib/plan has chosen
   data::Sampling sampling = data::Sampling::ordered;
   int prefetch = 2;  ///< steps read ahead
 
@@ -102,7 +107,8 @@ struct ScheduleSection {
 };
 
 struct ParallelSection : parallel::Settings {
-  int ranks = 0;  ///< ranks that the job must have; 0 = any
+  int ranks = 0;              ///< ranks that the job must have; 0 = any
+  bool choose_shard = false;  ///< "auto": shard is none until lib/plan has chosen
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };
@@ -135,9 +141,11 @@ struct HealthSection {
   /// Updates left out in a row at which skip stops too; a joint step's two count apart.
   std::int64_t max_skips = 10;
   // Warn above these shares; 0: never.
-  double straggler = 0.2;  ///< of a step, that the others wait for the slowest rank
-  double slowdown = 0.2;   ///< of the run's own median throughput, that is missing
-  double data_wait = 0.1;  ///< of a step, that a rank waits for its data
+  double straggler = 0.2;            ///< of a step, that the others wait for the slowest rank
+  double slowdown = 0.2;             ///< of the run's own median throughput, that is missing
+  double data_wait = 0.1;            ///< of a step, that a rank waits for its data
+  std::int64_t compare_every = 100;  ///< steps between comparisons of what ranks hold alike; 0: never
+  Differing differing = Differing::stop;
 
   friend bool operator==(const HealthSection&, const HealthSection&) = default;
 };
@@ -157,6 +165,8 @@ struct JobConfig {
   /// data.sequence_length". No part of the job.
   std::vector<std::string> renamed;
 
+  /// Whether a setting is "auto", to be chosen for the ranks that the job is started on.
+  bool chooses() const { return data.choose_micro_batch || parallel.choose_shard; }
   std::int64_t tokens_per_step() const { return data.batch * data.sequence_length; }
   /// Equal in every key.
   friend bool operator==(const JobConfig& a, const JobConfig& b) {

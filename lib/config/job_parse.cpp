@@ -163,6 +163,10 @@ const char* to_string(NotFinite choice) {
   return choice == NotFinite::stop ? "stop" : "skip";
 }
 
+const char* to_string(Differing choice) {
+  return choice == Differing::stop ? "stop" : "go_back";
+}
+
 JobConfig parse_job(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
                     const StartDefaults& start_defaults) {
   const JobFile file(text, name, overrides);

@@ -46,14 +46,19 @@ bool applies(const JobConfig& job, const std::string& path) {
 std::string to_toml(const JobConfig& job) {
   std::string text;
   std::string current;
-  for_each_key(job, [&](const std::string& section, const std::string& key, const auto& field, const auto&) {
+  for_each_key(job, [&](const std::string& section, const std::string& key, const auto& field,
+                        [[maybe_unused]] const auto& allowed) {
     const std::string path = section + "." + key;
     if (!applies(job, path)) return;
     if (section != current) {
       text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
       current = section;
     }
-    text += fmt::format("{} = {}\n", key, to_toml_value(field));
+    std::string written = to_toml_value(field);
+    if constexpr (requires { allowed.automatic; }) {
+      if (allowed.automatic) written = "\"auto\"";
+    }
+    text += fmt::format("{} = {}\n", key, written);
   });
   return text;
 }

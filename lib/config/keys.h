@@ -19,6 +19,21 @@ namespace ratplus::config {
 /// products of two numbers within 64 bits; validate_job checks products of three.
 inline constexpr std::int64_t most_tokens = 1'000'000'000'000'000'000;
 
+/// The values of a key that may also be "auto"; Bool: bool, or const bool of a job that is not changed.
+template <typename Bool>
+struct IntegerOrAuto {
+  IntegerRange range;
+  Bool& automatic;
+};
+template <typename Bool>
+struct ChoiceOrAuto {
+  Bool& automatic;
+};
+template <typename Bool>
+ChoiceOrAuto(Bool&) -> ChoiceOrAuto<Bool>;
+template <typename Bool>
+IntegerOrAuto(IntegerRange, Bool&) -> IntegerOrAuto<Bool>;
+
 /// "1 to 1000000", "at least 0".
 std::string describe(const IntegerRange& range);
 /// "greater than 0", "at least 0 and less than 1".
@@ -36,6 +51,9 @@ constexpr auto choices_of(Export) {
 }
 constexpr auto choices_of(NotFinite) {
   return std::array{NotFinite::stop, NotFinite::skip};
+}
+constexpr auto choices_of(Differing) {
+  return std::array{Differing::stop, Differing::go_back};
 }
 constexpr auto choices_of(DeviceChoice) {
   return std::array{DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda};
@@ -92,7 +110,8 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("data", "sources", data.sources, Any{});
   visit("data", "sequence_length", data.sequence_length, IntegerRange{1, 10'000'000});
   visit("data", "batch", data.batch, IntegerRange{1, 1'000'000});
-  visit("data", "micro_batch", data.micro_batch, IntegerRange{1, 1'000'000});
+  visit("data", "micro_batch", data.micro_batch,
+        IntegerOrAuto{IntegerRange{1, 1'000'000}, data.choose_micro_batch});
   visit("data", "sampling", data.sampling, Any{});
   visit("data", "prefetch", data.prefetch, IntegerRange{1, 1024});
 
@@ -115,7 +134,7 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("schedule", "decay_shape", schedule.decay_shape, Any{});
 
   auto& parallel = config.parallel;
-  visit("parallel", "shard", parallel.shard, Any{});
+  visit("parallel", "shard", parallel.shard, ChoiceOrAuto{parallel.choose_shard});
   visit("parallel", "shard_group", parallel.shard_group, IntegerRange{-1, 1'000'000});
   visit("parallel", "prefetch", parallel.prefetch, IntegerRange{1, 64});
   visit("parallel", "keep_weights", parallel.keep_weights, Any{});
@@ -145,6 +164,8 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("health", "straggler", health.straggler, below_one);
   visit("health", "slowdown", health.slowdown, below_one);
   visit("health", "data_wait", health.data_wait, below_one);
+  visit("health", "compare_every", health.compare_every, IntegerRange{0});
+  visit("health", "differing", health.differing, Any{});
 }
 
 /// A section of a job file and the names of its keys.

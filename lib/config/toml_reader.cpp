@@ -94,6 +94,11 @@ std::int64_t read_integer(const Value& value, const IntegerRange& range) {
   return *x;
 }
 
+bool is_auto(const Value& value) {
+  const auto* text = value.node->as_string();
+  return text != nullptr && text->get() == "auto";
+}
+
 std::size_t read_choice(const Value& value, const std::vector<std::string>& choices) {
   const std::string expected = fmt::format("\"{}\"", fmt::join(choices, "\" or \""));
   const auto* text = value.node->as_string();

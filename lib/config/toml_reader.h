@@ -60,6 +60,25 @@ void read(const Value& value, Enum& field, Any) {
   field = choices[read_choice(value, names)];
 }
 
+/// Whether a value is "auto".
+bool is_auto(const Value& value);
+
+inline void read(const Value& value, std::int64_t& field, const IntegerOrAuto<bool>& allowed) {
+  allowed.automatic = is_auto(value);
+  if (!allowed.automatic) field = read_integer(value, allowed.range);
+}
+
+template <typename Enum>
+void read(const Value& value, Enum& field, const ChoiceOrAuto<bool>& allowed) {
+  allowed.automatic = is_auto(value);
+  if (allowed.automatic) return;
+  constexpr auto choices = choices_of(Enum{});
+  std::vector<std::string> names;
+  for (const Enum choice : choices) names.emplace_back(to_string(choice));
+  names.emplace_back("auto");
+  field = choices[read_choice(value, names)];
+}
+
 /// A job file and its overrides as values by key, before they have types. All keys are
 /// known ones, by their present names.
 class JobFile {

@@ -106,8 +106,8 @@ Caches::Caches(const CacheShape& shape, const Settings& settings, Ops& ops, Aren
     pools_.push_back(std::move(pool));
   }
   if (shape_.recurrent_layers > 0) {
-    states_ = arena.allocate(DType::f32, {settings.slots, shape_.recurrent_layers, 2, shape_.state_heads,
-                                          shape_.head_dim});
+    states_ = arena.allocate(
+        DType::f32, {settings.slots, shape_.recurrent_layers, 2, shape_.state_heads, shape_.head_dim});
   }
   for (const auto& layer : shape_.layers) {
     std::vector<GroupTensors> tensors;
@@ -115,7 +115,8 @@ Caches::Caches(const CacheShape& shape, const Settings& settings, Ops& ops, Aren
       const auto indices = [&](const std::vector<std::int32_t>& values) {
         return arena.allocate(DType::i32, {std::ssize(values)});
       };
-      tensors.push_back({indices(group.keys), indices(group.heads), indices(group.first), indices(group.last)});
+      tensors.push_back(
+          {indices(group.keys), indices(group.heads), indices(group.first), indices(group.last)});
     }
     groups_.push_back(std::move(tensors));
   }
@@ -253,7 +254,8 @@ void Caches::cut(int slot, std::int64_t length) {
 }
 
 void Caches::advance(int slot, std::int64_t tokens) {
-  require(at(slot).length + tokens <= at(slot).tokens, "{} tokens more than slot {} has room for", tokens, slot);
+  require(at(slot).length + tokens <= at(slot).tokens, "{} tokens more than slot {} has room for", tokens,
+          slot);
   slots_[static_cast<std::size_t>(slot)].length += tokens;
 }
 

@@ -39,7 +39,9 @@ struct PagedLayout {
   std::int64_t entries = 0;        ///< E of a page
   std::int64_t page_elements = 0;  ///< of all groups
 
-  std::int64_t pages_for(std::int64_t tokens) const { return (layout.places(tokens) + entries - 1) / entries; }
+  std::int64_t pages_for(std::int64_t tokens) const {
+    return (layout.places(tokens) + entries - 1) / entries;
+  }
 };
 
 /// What a model's caches consist of under a plan of patterns.

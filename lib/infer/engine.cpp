@@ -21,13 +21,14 @@ Pass::Settings pass_settings(const EngineSettings& settings) {
 
 }  // namespace
 
-Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, const Weights& weights, Ops& ops,
-               Arena& arena)
+Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, const Weights& weights,
+               Ops& ops, Arena& arena)
     : settings_(settings),
       weights_(weights),
       ops_(ops),
       caches_(CacheShape(weights.config(), plan, settings.tokens),
-              {.slots = settings.slots, .tokens = settings.tokens, .sequences = settings.sequences}, ops, arena),
+              {.slots = settings.slots, .tokens = settings.tokens, .sequences = settings.sequences}, ops,
+              arena),
       pass_(caches_.shape(), pass_settings(settings), weights, &caches_, ops, arena) {
   const auto slots = settings.slots, tops = std::min(most_tops, weights.config().vocab_size);
   for (Tensor* x : {&sampled_, &top_k_}) *x = arena.allocate(DType::i32, {slots});
@@ -58,11 +59,12 @@ void Engine::check(const Request& request, const std::string& where) const {
   if (request.max_tokens < 1) fail("{}: {} tokens are asked for; at least 1", where, request.max_tokens);
   const auto prompt = std::ssize(request.prompt);
   if (request.max_tokens > settings_.tokens - prompt) {
-    fail("{}: {} tokens of the prompt and {} to generate are {}, and a sequence has at most {}", where, prompt,
-         request.max_tokens, prompt + request.max_tokens, settings_.tokens);
+    fail("{}: {} tokens of the prompt and {} to generate are {}, and a sequence has at most {}", where,
+         prompt, request.max_tokens, prompt + request.max_tokens, settings_.tokens);
   }
   if (request.log_probabilities && (*request.log_probabilities < 0 || *request.log_probabilities > most_tops))
-    fail("{}: {} log-probabilities a token are asked for; at most {}", where, *request.log_probabilities, most_tops);
+    fail("{}: {} log-probabilities a token are asked for; at most {}", where, *request.log_probabilities,
+         most_tops);
   infer::check(request.sampling, vocabulary, where);
 }
 
@@ -75,7 +77,11 @@ std::int64_t Engine::add(Request request) {
 std::int64_t Engine::add_at(std::int64_t length, std::int64_t max_tokens) {
   Request request{.prompt = {0}, .max_tokens = max_tokens + 1, .sampling = {.temperature = 0}};
   TokenCounts counts(request.sampling, request.prompt);
-  Sequence sequence{.number = next_, .request = std::move(request), .counts = std::move(counts), .prefilled = 1, .generated = {0}};
+  Sequence sequence{.number = next_,
+                    .request = std::move(request),
+                    .counts = std::move(counts),
+                    .prefilled = 1,
+                    .generated = {0}};
   sequence.slot = caches_.open(length + max_tokens);
   caches_.advance(sequence.slot, length);
   running_.push_back(std::move(sequence));
@@ -115,7 +121,7 @@ std::vector<Event> Engine::step() {
   if (running_.empty()) return {};
   std::vector<Piece> pieces;
   std::vector<Step> steps;
-  std::vector<std::int64_t> rows;           // whose logits are wanted
+  std::vector<std::int64_t> rows;                // whose logits are wanted
   std::vector<std::size_t> of_pieces, of_steps;  // their sequences
   for (std::size_t i = 0; i < running_.size(); ++i) {
     if (running_[i].ready()) {
@@ -176,7 +182,8 @@ bool Engine::adjust(const std::vector<std::size_t>& sequences, const Tensor& log
 }
 
 /// Draws a token for each of these sequences, whose logits are those of the pass's rows.
-std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences, std::span<const std::int64_t> rows) {
+std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences,
+                                  std::span<const std::int64_t> rows) {
   const auto n = std::ssize(sequences);
   std::vector<float> temperature, top_p, min_p, uniform;
   std::vector<std::int32_t> top_k;
@@ -218,7 +225,8 @@ std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences, std
 }
 
 /// Log-probabilities of the drawn tokens by the model's own logits.
-void Engine::score(const std::vector<std::size_t>& sequences, const Tensor& logits, std::vector<Event>& events) {
+void Engine::score(const std::vector<std::size_t>& sequences, const Tensor& logits,
+                   std::vector<Event>& events) {
   const auto n = std::ssize(sequences);
   std::int64_t tops = 0;
   for (const auto i : sequences) tops = std::max(tops, running_[i].request.log_probabilities.value_or(0));

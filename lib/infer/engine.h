@@ -15,11 +15,12 @@ namespace ratplus::infer {
 
 struct Request {
   std::vector<std::int32_t> prompt = {};       ///< at least one token
-  std::int64_t max_tokens = 16;          ///< generated at most, at least one
+  std::int64_t max_tokens = 16;                ///< generated at most, at least one
   std::vector<std::int32_t> stop_tokens = {};  ///< each ends the sequence, and is its last token
   SamplingParameters sampling = {};
-  std::uint32_t choice = 0;              ///< tells apart sequences of one seed
-  std::optional<std::int64_t> log_probabilities = {};  ///< of the chosen token and of this many of the largest
+  std::uint32_t choice = 0;  ///< tells apart sequences of one seed
+  std::optional<std::int64_t> log_probabilities =
+      {};  ///< of the chosen token and of this many of the largest
 };
 
 enum class End : std::uint8_t {
@@ -45,10 +46,10 @@ struct Event {
 
 /// What an engine takes of a device.
 struct EngineSettings {
-  std::int64_t tokens = 4096;     ///< of a sequence at most, prompt and generated
-  std::int64_t slots = 1;         ///< sequences in flight at most
-  double sequences = 1;           ///< of `tokens` tokens that caches hold; sequences that need less are more
-  std::int64_t rows = 2048;       ///< tokens of a pass at most
+  std::int64_t tokens = 4096;  ///< of a sequence at most, prompt and generated
+  std::int64_t slots = 1;      ///< sequences in flight at most
+  double sequences = 1;        ///< of `tokens` tokens that caches hold; sequences that need less are more
+  std::int64_t rows = 2048;    ///< tokens of a pass at most
   double rope_scale = 1;
 };
 
@@ -108,12 +109,12 @@ class Engine {
   std::vector<Sequence> running_;
   std::int64_t next_ = 0;
   // Of the sampled rows.
-  Tensor sampled_, top_k_;                              ///< i32 [slots]
-  Tensor temperature_, top_p_, min_p_, uniform_;        ///< f32 [slots]
-  Tensor log_probability_;                              ///< f32 [slots]
-  Tensor top_tokens_, top_log_probability_;             ///< [slots, most_tops]
-  Tensor entry_row_, entry_token_;                      ///< i32 [most entries]
-  Tensor entry_factor_, entry_addend_;                  ///< f32 [most entries]
+  Tensor sampled_, top_k_;                        ///< i32 [slots]
+  Tensor temperature_, top_p_, min_p_, uniform_;  ///< f32 [slots]
+  Tensor log_probability_;                        ///< f32 [slots]
+  Tensor top_tokens_, top_log_probability_;       ///< [slots, most_tops]
+  Tensor entry_row_, entry_token_;                ///< i32 [most entries]
+  Tensor entry_factor_, entry_addend_;            ///< f32 [most entries]
 };
 
 /// Tops of one token at most.

@@ -33,8 +33,8 @@ Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, DTyp
   return floor;
 }
 
-Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute, std::int64_t tokens,
-                   const Rates& rates) {
+Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute,
+                   std::int64_t tokens, const Rates& rates) {
   const double of_head = as_double(config.vocab_size) * as_double(config.width);
   const double parameters = as_double(model::parameter_count(config)) - of_head;
   Floor floor;
@@ -43,7 +43,8 @@ Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DT
   double operations = 0;
   for (const auto& layer : shape.layers) {
     for (const auto& group : layer.groups) {
-      operations += 4 * attended_pairs(group.pattern, tokens) * as_double(std::ssize(group.heads) * config.head_dim);
+      operations +=
+          4 * attended_pairs(group.pattern, tokens) * as_double(std::ssize(group.heads) * config.head_dim);
     }
   }
   floor.attention = operations / rates.products;

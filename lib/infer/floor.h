@@ -27,7 +27,7 @@ Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, DTyp
                  std::int64_t tokens_before, const Rates& rates);
 
 /// A prompt of `tokens`, the head for its last token alone.
-Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute, std::int64_t tokens,
-                   const Rates& rates);
+Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute,
+                   std::int64_t tokens, const Rates& rates);
 
 }  // namespace ratplus::infer

@@ -20,12 +20,15 @@ namespace {
 
 std::unique_ptr<Ops> open(const ResolvedModel& model, const parallel::World& world) {
   const int threads = world.threads(model.threads);
-  auto ops = session::open_device({model.device, model.precision, true, threads, model.config.head_dim}, world);
+  auto ops =
+      session::open_device({model.device, model.precision, true, threads, model.config.head_dim}, world);
   const auto p = model.config.head_dim;
   if (ops->device().kind == DeviceKind::cuda && p % 8 != 0 && p > 64) {
-    fail("model.head_dim = {}: inference on a GPU takes heads whose channels are a multiple of 8, or at most 64; use "
-         "--device cpu",
-         p);
+    fail(
+        "model.head_dim = {}: inference on a GPU takes heads whose channels are a multiple of 8, or at most "
+        "64; use "
+        "--device cpu",
+        p);
   }
   omp_set_num_threads(threads);
   return ops;
@@ -40,7 +43,8 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   result.source = weights::open_source(path, assumed);
   const auto& info = result.info();
   config::JobConfig job;
-  if (!info.job.empty()) job = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
+  if (!info.job.empty())
+    job = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
   result.config = info.model;
   if (request.rope_base != 0) {
     if (!(request.rope_base > 1)) fail("--rope-base {}: is not above 1", request.rope_base);
@@ -54,9 +58,11 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   result.trained_tokens = job.data.sequence_length;
   result.tokens = request.tokens > 0 ? request.tokens : result.trained_tokens;
   if (result.tokens > result.trained_tokens && !request.longer) {
-    fail("{}: sequences of {} tokens are asked for, and the model was trained with {}, beyond which it may write nonsense; "
-         "give --longer to have them nevertheless (and, as a remedy, --rope-scale or --rope-base)",
-         info.directory.string(), result.tokens, result.trained_tokens);
+    fail(
+        "{}: sequences of {} tokens are asked for, and the model was trained with {}, beyond which it may "
+        "write nonsense; "
+        "give --longer to have them nevertheless (and, as a remedy, --rope-scale or --rope-base)",
+        info.directory.string(), result.tokens, result.trained_tokens);
   }
   result.device = request.device.value_or(job.job.device);
   result.precision = request.precision.value_or(job.job.precision);
@@ -100,7 +106,8 @@ Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& 
   Parts parts;
   parts.engine = std::make_unique<Engine>(model_.plan, settings, *weights_, *ops_, arena);
   arena.category("scratch");
-  parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  parts.scratch =
+      arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
   return parts;
 }
 
@@ -108,7 +115,8 @@ Inference::Parts Inference::scorer_parts(const ScorerSettings& settings, Arena& 
   Parts parts;
   parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *weights_, *ops_, arena);
   arena.category("scratch");
-  parts.scratch = arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  parts.scratch =
+      arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
   return parts;
 }
 
@@ -141,9 +149,11 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
     (bytes(middle) <= most ? fitting : too_many) = middle;
   }
   if (fitting == 0) {
-    fail("{}: one sequence of {} tokens needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there are {:.1f} GiB; "
-         "give a shorter --length, or a sparser --pattern",
-         to_string(ops_->device()), model_.tokens, gib(bytes(1)), gib(weight_bytes()), gib(most));
+    fail(
+        "{}: one sequence of {} tokens needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there "
+        "are {:.1f} GiB; "
+        "give a shorter --length, or a sparser --pattern",
+        to_string(ops_->device()), model_.tokens, gib(bytes(1)), gib(weight_bytes()), gib(most));
   }
   return with(fitting);
 }
@@ -154,8 +164,9 @@ void Inference::take_memory(Make make) {
   memory_ = std::make_unique<Arena>(ops_->device());
   parts_ = make(*memory_);
   if (available_ >= 0 && memory_->total_bytes() > limit()) {
-    fail("{}: the model needs {:.1f} GiB beside its weights ({}), and there are {:.1f} GiB", to_string(ops_->device()),
-         gib(memory_->total_bytes()), session::describe_memory(*memory_), gib(limit()));
+    fail("{}: the model needs {:.1f} GiB beside its weights ({}), and there are {:.1f} GiB",
+         to_string(ops_->device()), gib(memory_->total_bytes()), session::describe_memory(*memory_),
+         gib(limit()));
   }
   memory_->commit();
   parts_ = make(*memory_);

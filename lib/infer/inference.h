@@ -25,7 +25,7 @@ struct ModelRequest {
   std::int64_t tokens = 0;    ///< of a sequence at most, prompt and generated; 0: as in training
   bool longer = false;        ///< tokens may be more than in training
   double rope_base = 0;
-  double rope_scale = 1;      ///< divides positions
+  double rope_scale = 1;  ///< divides positions
 };
 
 /// A model that a request names, not yet loaded.

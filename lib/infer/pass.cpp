@@ -40,8 +40,8 @@ std::int64_t most_key_heads(const CacheShape& shape) {
 
 }  // namespace
 
-Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& weights, Caches* caches, Ops& ops,
-           Arena& arena)
+Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& weights, Caches* caches,
+           Ops& ops, Arena& arena)
     : shape_(shape), settings_(settings), weights_(weights), caches_(caches), ops_(ops) {
   const auto& config = weights.config();
   const auto compute = ops.compute_type();
@@ -68,7 +68,8 @@ Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& wei
     for (const auto& layer : shape.layers) {
       for (const auto& group : layer.groups) {
         const auto keys = CacheShape::most_keys(CacheLayout(group.pattern), settings.tokens);
-        partials = std::max(partials, operation::MixerStep::partial_floats(settings.steps, std::ssize(group.heads), p, keys));
+        partials = std::max(
+            partials, operation::MixerStep::partial_floats(settings.steps, std::ssize(group.heads), p, keys));
       }
     }
     if (partials > 0) partials_ = arena.allocate(DType::f32, {partials});
@@ -242,7 +243,8 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     last_position = std::max(last_position, caches_->length(step.slot));
   }
   for (const auto token : tokens) {
-    require(token >= 0 && token < config.vocab_size, "token {} of a vocabulary of {}", token, config.vocab_size);
+    require(token >= 0 && token < config.vocab_size, "token {} of a vocabulary of {}", token,
+            config.vocab_size);
   }
   const auto rows = std::ssize(tokens);
   require(rows > 0 && rows <= settings_.rows && std::ssize(steps) <= settings_.steps,
@@ -268,8 +270,8 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     const auto& w = weights_.layer(layer);
     norm(w.input_norm, delta);
-    model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows), top(u_),
-                              w.in_proj);
+    model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows),
+                              top(u_), w.in_proj);
     mixer(layer, pieces, std::ssize(steps), last_position);
     delta = top(delta_);
     model::linear::rows_alone(ops_, delta, top(z_), w.out_proj);
@@ -293,7 +295,8 @@ Tensor Pass::logits(std::span<const std::int64_t> rows) {
   const bool together = rows.back() - rows.front() == n - 1 && std::ranges::is_sorted(rows);
   if (!together) {
     h = chosen_.slice(0, 0, n);
-    for (std::int64_t i = 0; i < n; ++i) ops_.copy(h.select(0, i), u_.select(0, rows[static_cast<std::size_t>(i)]));
+    for (std::int64_t i = 0; i < n; ++i)
+      ops_.copy(h.select(0, i), u_.select(0, rows[static_cast<std::size_t>(i)]));
   }
   const auto result = logits_.slice(0, 0, n);
   model::linear::rows_alone(ops_, result, h, weights_.head());

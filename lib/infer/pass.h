@@ -19,7 +19,8 @@ inline constexpr std::int64_t prompt_cut = 128;
 
 /// Tokens of a prompt that follow each other.
 struct Piece {
-  int slot = -1;           ///< the sequence, whose length is `first`; -1: none, the piece is the whole and nothing is kept
+  int slot =
+      -1;  ///< the sequence, whose length is `first`; -1: none, the piece is the whole and nothing is kept
   std::int64_t first = 0;  ///< position of the first token, a multiple of prompt_cut
   std::span<const std::int32_t> tokens;
 };
@@ -56,13 +57,15 @@ class Pass {
   static OpShapes op_shapes(const model::ModelConfig& config, std::int64_t tokens);
 
  private:
-  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t last_position);
+  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps,
+             std::int64_t last_position);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
   void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t last_position);
   /// Where attention's output goes: without an output gate out_proj takes it as it is.
   Tensor attended(const model::MixerForm& form) const { return form.o.width == 0 ? z_ : a_; }
   Tensor rope_of(const model::MixerForm& form) const;
-  Tensor part(const model::ProjectionPart& part, std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+  Tensor part(const model::ProjectionPart& part, std::int64_t layer, std::int64_t begin,
+              std::int64_t end) const;
 
   struct Rope {
     std::int64_t chunk;

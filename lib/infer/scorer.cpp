@@ -32,13 +32,13 @@ bool Scored::greedy(const ScoreRequest& request) const {
   return true;
 }
 
-Scorer::Scorer(const model::PatternPlan& plan, const ScorerSettings& settings, const Weights& weights, Ops& ops,
-               Arena& arena)
+Scorer::Scorer(const model::PatternPlan& plan, const ScorerSettings& settings, const Weights& weights,
+               Ops& ops, Arena& arena)
     : settings_(settings),
       weights_(weights),
       ops_(ops),
-      pass_(CacheShape(weights.config(), plan, settings.tokens), pass_settings(settings, weights.config()), weights,
-            nullptr, ops, arena) {
+      pass_(CacheShape(weights.config(), plan, settings.tokens), pass_settings(settings, weights.config()),
+            weights, nullptr, ops, arena) {
   const auto rows = pass_.settings().logits;
   labels_ = arena.allocate(DType::i32, {rows});
   log_probability_ = arena.allocate(DType::f32, {rows});
@@ -50,20 +50,25 @@ void Scorer::check(const ScoreRequest& request, const std::string& where) const 
   const auto vocabulary = weights_.config().vocab_size;
   const auto tokens = std::ssize(request.tokens);
   if (tokens == 0) fail("{}: there is no token", where);
-  if (tokens > settings_.tokens) fail("{}: {} tokens, and a sequence has at most {}", where, tokens, settings_.tokens);
+  if (tokens > settings_.tokens)
+    fail("{}: {} tokens, and a sequence has at most {}", where, tokens, settings_.tokens);
   for (const auto token : request.tokens) {
     if (token < 0 || token >= vocabulary)
       fail("{}: token {} is outside the model's vocabulary of {}", where, token, vocabulary);
   }
   if (request.first < 1 || request.first > tokens) {
-    fail("{}: the first token to score is number {} of {}, from 0; it is at least 1, since the one before predicts it",
-         where, request.first, tokens);
+    fail(
+        "{}: the first token to score is number {} of {}, from 0; it is at least 1, since the one before "
+        "predicts it",
+        where, request.first, tokens);
   }
   if (request.tops < 0 || request.tops > std::min(most_tops, vocabulary))
-    fail("{}: {} log-probabilities a token are asked for; at most {}", where, request.tops, std::min(most_tops, vocabulary));
+    fail("{}: {} log-probabilities a token are asked for; at most {}", where, request.tops,
+         std::min(most_tops, vocabulary));
 }
 
-void Scorer::score(std::span<const ScoreRequest> requests, const std::function<void(std::size_t, Scored)>& done) {
+void Scorer::score(std::span<const ScoreRequest> requests,
+                   const std::function<void(std::size_t, Scored)>& done) {
   for (std::size_t begin = 0; begin < requests.size();) {
     std::size_t end = begin;
     for (std::int64_t rows = 0; end < requests.size(); ++end) {
@@ -101,7 +106,8 @@ void Scorer::score_pass(std::span<const ScoreRequest> requests, std::span<Scored
   std::vector<float> values, top_values;
   std::vector<std::int32_t> labels, top_tokens;
   for (std::size_t first = 0; first < rows.size();) {
-    const auto n = std::min<std::size_t>(rows.size() - first, static_cast<std::size_t>(pass_.settings().logits));
+    const auto n =
+        std::min<std::size_t>(rows.size() - first, static_cast<std::size_t>(pass_.settings().logits));
     const auto m = static_cast<std::int64_t>(n);
     labels.clear();
     for (std::size_t i = 0; i < n; ++i) labels.push_back(places[first + i].label);
@@ -114,7 +120,8 @@ void Scorer::score_pass(std::span<const ScoreRequest> requests, std::span<Scored
                        .top_log_probability = of_tops(top_log_probability_),
                        .logits = pass_.logits(std::span(rows).subspan(first, n)),
                        .labels = labels_.slice(0, 0, m)});
-    values.resize(n), top_values.resize(n * static_cast<std::size_t>(tops)), top_tokens.resize(top_values.size());
+    values.resize(n), top_values.resize(n * static_cast<std::size_t>(tops)),
+        top_tokens.resize(top_values.size());
     ops_.download(values.data(), log_probability_.slice(0, 0, m));
     if (tops > 0) {
       ops_.download(top_tokens.data(), of_tops(top_tokens_));

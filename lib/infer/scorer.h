@@ -14,9 +14,9 @@ namespace ratplus::infer {
 
 struct ScoreRequest {
   std::vector<std::int32_t> tokens;  ///< at least one
-  std::int64_t first = 1;            ///< the first token that is scored, at least 1: the one before predicts it
-  std::int64_t tops = 1;             ///< largest log-probabilities at each place; at most most_tops
-  bool next = false;                 ///< also the largest at the place after the last token
+  std::int64_t first = 1;  ///< the first token that is scored, at least 1: the one before predicts it
+  std::int64_t tops = 1;   ///< largest log-probabilities at each place; at most most_tops
+  bool next = false;       ///< also the largest at the place after the last token
 };
 
 /// At the places of tokens first, first + 1, ..., and then of the next one where it was asked for.

@@ -41,7 +41,8 @@ LayerWeights bind_layer(const model::ModelConfig& config, std::int64_t layer,
 Weights::Weights(const model::ModelConfig& config, Ops& ops, Arena& arena)
     : config_(config), ops_(ops), units_(model::unit_layouts(config)) {
   arena.category("weights");
-  for (const auto& unit : units_) flat_.push_back(arena.allocate(type_of(unit, ops.compute_type()), {unit.numel}));
+  for (const auto& unit : units_)
+    flat_.push_back(arena.allocate(type_of(unit, ops.compute_type()), {unit.numel}));
   if (ops.compute_type() != DType::f32) {
     std::int64_t largest = 0;
     for (const auto& unit : units_) largest = std::max(largest, unit.numel);

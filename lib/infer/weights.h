@@ -35,8 +35,10 @@ class Weights {
 
   const model::ModelConfig& config() const { return config_; }
   const LayerWeights& layer(std::int64_t i) const { return layers_[static_cast<std::size_t>(i)]; }
-  Tensor embedding() const { return embedding_; }    ///< [V, d]
-  Tensor head() const { return head_; }              ///< [V, d], packed: a copy of the embedding where that is another order
+  Tensor embedding() const { return embedding_; }  ///< [V, d]
+  Tensor head() const {
+    return head_;
+  }  ///< [V, d], packed: a copy of the embedding where that is another order
   Tensor final_norm() const { return final_norm_; }  ///< [d]
 
   /// Of a model, in elements of the compute type; biases of gates in f32.

@@ -11,7 +11,8 @@ namespace ratplus::model {
 ///     k~, v~ = recurrence of k, v by f, or k, v;  a = attention of q over k~, v~, or v~;  out_proj (a sigmoid(o)), or of a
 struct MixerForm {
   ProjectionPart o = {}, q = {}, k = {}, v = {}, f = {};
-  std::int64_t chunk = 0;  ///< L: tokens of a position, after which the recurrence begins anew; 0: it never does
+  std::int64_t chunk =
+      0;  ///< L: tokens of a position, after which the recurrence begins anew; 0: it never does
 
   bool attends() const { return q.width > 0; }
   bool recurs() const { return f.width > 0; }

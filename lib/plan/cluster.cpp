@@ -30,7 +30,7 @@ constexpr std::array gpus = {
     Gpu{"h100", "NVIDIA H100 80GB SXM", 78 * one_gib, 3.35e12, peak("NVIDIA H100 80GB SXM"), 66.9e12, 450e9,
         "operations and steps were measured on it, on one GPU; links have not been"},
     Gpu{"h200", "NVIDIA H200 141GB SXM", 139 * one_gib, 4.8e12, peak("NVIDIA H200 141GB SXM"), 66.9e12, 450e9,
-        "steps were measured on one and two; operations are those of an H100, with more bandwidth"},
+        "steps were measured on one, two and four; operations are those of an H100, with more bandwidth"},
     Gpu{"b200", "NVIDIA B200 180GB SXM", 174 * one_gib, 8.0e12, peak("NVIDIA B200 180GB SXM"), 75e12, 900e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
 };
@@ -49,6 +49,18 @@ const Gpu& find_gpu(std::string_view name) {
   std::vector<std::string_view> names;
   for (const auto& gpu : gpus) names.push_back(gpu.name);
   fail("there are no figures of a GPU \"{}\"; known are {}", name, fmt::join(names, ", "));
+}
+
+const Gpu* gpu_of_title(std::string_view title) {
+  std::string lower(title);
+  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const auto& gpu : gpus) {  // with a size of memory first
+    const auto dash = gpu.name.find('-');
+    if (lower.find(gpu.name.substr(0, dash)) == std::string::npos) continue;
+    if (dash == std::string_view::npos || lower.find(gpu.name.substr(dash + 1)) != std::string::npos)
+      return &gpu;
+  }
+  return nullptr;
 }
 
 std::vector<int> Cluster::rank_nodes() const {

@@ -19,12 +19,17 @@ struct Gpu {
   double f32_rate;         ///< of float32 without tensor cores
   double link;             ///< of NVLink in one direction, bytes a second
   std::string_view evidence;  ///< what the plan's times on it rest on
+  /// Of the rate of products and attention that its kind is expected to reach: what `ratplus check` has measured.
+  double pace = 1;
 };
 
 /// All kinds that are known.
 std::span<const Gpu> known_gpus();
 /// The one of this name, in any case. Throws Error that lists the names.
 const Gpu& find_gpu(std::string_view name);
+
+/// The kind of a GPU by the name that it has for itself, "NVIDIA H100 80GB HBM3"; null for a kind that is not known.
+const Gpu* gpu_of_title(std::string_view title);
 
 /// Equal nodes of one kind of GPU, a rank a GPU.
 struct Cluster {

@@ -41,7 +41,7 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     case Pace::adamw:
       return bytes_at(speeds::adamw_share);
     case Pace::product: {
-      const double rate = cost.tensor_cores ? gpu_.bf16_rate * speeds::product_share
+      const double rate = cost.tensor_cores ? gpu_.bf16_rate * gpu_.pace * speeds::product_share
                                             : gpu_.f32_rate * speeds::f32_product_share;
       return std::max(cost.operations / rate, bytes_at(1));
     }
@@ -53,14 +53,15 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     return bytes_at(1) + cost.operations / (gpu_.f32_rate * speeds::plain_attention_share);
   const bool forward = cost.pace == Pace::attention_forward;
   if (cost.part == Part::dense_attention) {
-    const double share = forward          ? speeds::dense_forward_share
-                         : deterministic_ ? speeds::dense_backward_share
-                                          : speeds::dense_backward_any_order_share;
-    return std::max(bytes_at(1), cost.operations / (gpu_.bf16_rate * share));
+    const auto& kernel = forward          ? speeds::dense_forward
+                         : deterministic_ ? speeds::dense_backward
+                                          : speeds::dense_backward_any_order;
+    const double with_blocks = cost.operations * (1 + kernel.block / cost.keys_a_query);
+    return std::max(bytes_at(1), with_blocks / (gpu_.bf16_rate * gpu_.pace * kernel.share));
   }
   const double share = forward ? speeds::pattern_forward_share : speeds::pattern_backward_share;
   return bytes_at(forward ? speeds::pattern_forward_bytes : speeds::pattern_backward_bytes) +
-         cost.operations / (gpu_.bf16_rate * share);
+         cost.operations / (gpu_.bf16_rate * gpu_.pace * share);
 }
 
 /// Inputs and labels are small and travel while the GPU computes: they take nothing.

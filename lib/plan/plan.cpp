@@ -56,9 +56,9 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
                     "take longer",
                     model.width, job.data.micro_batch * job.data.sequence_length));
   }
-  if (cluster.ranks() > 2) {
+  if (cluster.ranks() > 4) {
     result.emplace_back(
-        "the model was compared with runs of 1b, 3b and 7b on one and two GPUs (docs/performance.md)");
+        "the model was compared with runs of 1b, 3b and 7b on one, two and four GPUs (docs/performance.md)");
   }
   if (cluster.nodes > 1) {
     result.push_back(fmt::format(

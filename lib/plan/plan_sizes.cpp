@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "lib/plan/tune.h"
 
 namespace ratplus::plan {
 
@@ -24,8 +25,10 @@ std::vector<SizedPlan> plan_sizes(const config::JobConfig& job, const Cluster& c
     SizedPlan sized{.cluster = cluster, .plan = {}};
     sized.cluster.nodes = count;
     try {
-      auto plan = plan_job(job, sized.cluster);
-      require_fit(plan.memory, job, sized.cluster);
+      const auto settled =
+          job.chooses() ? with_settings(job, choose_settings(job, sized.cluster).settings()) : job;
+      auto plan = plan_job(settled, sized.cluster);
+      require_fit(plan.memory, settled, sized.cluster);
       const double rate = plan.step.tokens_per_second() / sized.cluster.ranks();
       if (first == 0) first = rate;
       sized.of_first = rate / first;

@@ -25,11 +25,21 @@ inline constexpr double pattern_backward_bytes = 1 / 1.40;
 // --- shares of the rate of bfloat16 products --------------------------------------------------------------------
 // Of 989 TFLOP/s, in a step of 1b at micro-batch 4, whose power limits the clock.
 inline constexpr double product_share = 687e12 / 989e12;
-/// Dense attention by cuDNN, forward (4 d a pair) and backward (10 d): 0.263 and 0.927 ms by themselves, a tenth more in
-/// a step. Not deterministic: 0.791.
-inline constexpr double dense_forward_share = 477e12 / 989e12;
-inline constexpr double dense_backward_share = 338e12 / 989e12;
-inline constexpr double dense_backward_any_order_share = dense_backward_share * 0.927 / 0.791;
+/// A large product by itself, as `ratplus bench ops` and `ratplus check` measure it.
+inline constexpr double product_alone_share = 720e12 / 989e12;
+/// Dense attention by cuDNN, forward (4 d a pair) and backward (10 d). Its kernels take a block of queries (or of keys) at
+/// a time through all tiles of its keys. Besides its pairs a block costs the half of the tile on the diagonal that causal
+/// attention leaves out, the filling and emptying of its pipeline, and reads and writes of its own rows: as much as
+/// so many more keys for each of its queries. A sequence of T tokens has T / 2 keys a query, so that this is a quarter of
+/// the time at T = 4096 and a fiftieth at 64K. In a step an H100 reaches 477 (forward), 396 (backward in any order) and 338
+/// (deterministic) TFLOP/s at T = 4096; 630 and 552 at 64K.
+struct DenseAttention {
+  double share;  ///< of the rate of products, with endless sequences
+  double block;  ///< keys a query that a block costs besides its pairs
+};
+inline constexpr DenseAttention dense_forward = {644e12 / 989e12, 716};
+inline constexpr DenseAttention dense_backward = {463e12 / 989e12, 760};
+inline constexpr DenseAttention dense_backward_any_order = {567e12 / 989e12, 883};
 /// Attention under a pattern: how its time grows with the pairs, from (64, 0, 0), (16, 0, 4) and (16, 256, 4).
 inline constexpr double pattern_forward_share = 320e12 / 989e12;
 inline constexpr double pattern_backward_share = 198e12 / 989e12;

@@ -46,7 +46,8 @@ std::string draw_batch_chart(const std::vector<BatchLine>& lines, const std::str
     return Point{left + (width - left - right) * across.position(point.x),
                  height - bottom - (height - top - bottom) * up.position(point.y)};
   };
-  Svg svg(width, height, title, "Tokens a second by the number of sequences, for each pattern; dashed: the floor.");
+  Svg svg(width, height, title,
+          "Tokens a second by the number of sequences, for each pattern; dashed: the floor.");
   svg.text({left, 24}, title, {.size = text_size + 2, .colour = ink, .bold = true});
   const auto x_labels = tick_labels(across), y_labels = tick_labels(up);
   for (std::size_t i = 0; i < y_labels.size(); ++i) {
@@ -57,9 +58,11 @@ std::string draw_batch_chart(const std::vector<BatchLine>& lines, const std::str
   for (std::size_t i = 0; i < x_labels.size(); ++i) {
     const double x = place({across.ticks[i], low.y}).x;
     svg.line({x, top}, {x, height - bottom}, {.colour = faint});
-    svg.text({x, height - bottom + 18}, x_labels[i], {.size = text_size, .colour = ink, .anchor = Anchor::middle});
+    svg.text({x, height - bottom + 18}, x_labels[i],
+             {.size = text_size, .colour = ink, .anchor = Anchor::middle});
   }
-  svg.text({(left + width - right) / 2, height - 12}, "sequences", {.size = text_size, .colour = ink, .anchor = Anchor::middle});
+  svg.text({(left + width - right) / 2, height - 12}, "sequences",
+           {.size = text_size, .colour = ink, .anchor = Anchor::middle});
   svg.text({20, (top + height - bottom) / 2}, "tokens/s",
            {.size = text_size, .colour = ink, .anchor = Anchor::middle, .upwards = true});
   for (std::size_t i = 0; i < lines.size(); ++i) {

@@ -111,6 +111,10 @@ void parse_line(std::string_view line, RunMetrics& run) {
   if (kind == "validation") run.add_validation(parse_measurement(entry, "results"));
   if (kind == "checkpoint") run.saved_step = step;
   if (kind == "not_finite") parse_not_finite(entry, run);
+  if (kind == "differing") {
+    run.went_back = {entry.at("found_step").get<std::int64_t>(), step,
+                     entry.at("difference").get<std::string>()};
+  }
   if (kind == "validation" || kind == "checkpoint") add_numbers(entry, kind + "_", step, run);
 }
 

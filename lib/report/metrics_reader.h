@@ -42,6 +42,13 @@ struct LeftOut {
   std::string file;          ///< that lists its samples; empty: not written
 };
 
+/// A return to a checkpoint, since ranks held different copies of what is to be alike.
+struct WentBack {
+  std::int64_t from = 0;   ///< the step after which they differed
+  std::int64_t to = 0;     ///< the checkpoint's
+  std::string difference;  ///< what, and on which ranks
+};
+
 /// One quantity of a run over its steps.
 struct Series {
   /// As in metrics.jsonl: "learning_rate", "loss"; with the kind before it if that is not "step":
@@ -59,7 +66,8 @@ struct RunMetrics {
   std::optional<Measurement> last_validation;
   std::optional<run::HealthMetrics> health;  ///< of the last step; runs of earlier versions have none
   std::optional<LeftOut> left_out;
-  std::optional<run::RunEnd> end;  ///< of the newest start, if recorded
+  std::optional<WentBack> went_back;  ///< the last time
+  std::optional<run::RunEnd> end;     ///< of the newest start, if recorded
   /// `ratplus eval --json RUN/evaluation.json`; its tokens are unknown.
   std::optional<Measurement> evaluation;
 

@@ -128,6 +128,10 @@ std::string describe_end(const RunMetrics& run) {
 std::vector<std::string> find_warnings(const RunMetrics& run, double now) {
   std::vector<std::string> warnings;
   add_not_finite(run, warnings);
+  if (run.went_back) {
+    warnings.push_back(fmt::format("went back from step {} to {}, since ranks held different copies: {}",
+                                   run.went_back->from, run.went_back->to, run.went_back->difference));
+  }
   if (is_silent(run, now)) {
     const double usual = seconds_a_line(run);
     warnings.push_back(fmt::format("no line for {}{}: the run was killed, or is held up (log.txt says more)",

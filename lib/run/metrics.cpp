@@ -145,4 +145,12 @@ void MetricsFile::write(const NotFiniteMetrics& metrics) {
   append(json_dump(line));
 }
 
+void MetricsFile::write(const DifferingMetrics& metrics) {
+  append(json_dump(Json{{"kind", "differing"},
+                        {"time", wall_time()},
+                        {"step", metrics.step},
+                        {"found_step", metrics.found},
+                        {"difference", metrics.difference}}));
+}
+
 }  // namespace ratplus::run

@@ -51,6 +51,13 @@ struct NotFiniteMetrics {
   std::string file;  ///< that lists the batch's samples; empty where it could not be written
 };
 
+/// Ranks held different copies of what is to be alike, and training went back to a checkpoint.
+struct DifferingMetrics {
+  std::int64_t step = 0;   ///< of the checkpoint, so that a later resume keeps the line
+  std::int64_t found = 0;  ///< the step after which they differed
+  std::string difference;
+};
+
 struct ValidationResult {
   std::string pattern;
   double loss = 0;                                    ///< mean cross-entropy; perplexity is its exponential
@@ -71,6 +78,7 @@ struct LoadMetrics {
   std::string path;
   std::int64_t bytes = 0;  ///< of weights and, where they were loaded too, moments: all ranks that share them
   double seconds = 0;      ///< of the slowest rank
+  bool verified = false;   ///< meanwhile
 };
 
 struct CheckpointMetrics {
@@ -95,6 +103,7 @@ class MetricsFile {
   void write(const ValidationMetrics& metrics);
   void write(const CheckpointMetrics& metrics);
   void write(const NotFiniteMetrics& metrics);
+  void write(const DifferingMetrics& metrics);
 
   /// Tries once more to write the lines that wait.
   void retry() { out_->retry(); }

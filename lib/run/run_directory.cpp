@@ -41,6 +41,7 @@ config::JobConfig with_free_settings(config::JobConfig stored, const config::Job
     stored.data.sources[i].directory = job.data.sources[i].directory;
   }
   stored.data.micro_batch = job.data.micro_batch;
+  stored.data.choose_micro_batch = job.data.choose_micro_batch;
   stored.data.prefetch = job.data.prefetch;
   stored.schedule.tokens = job.schedule.tokens;  // another way to give the steps, which are compared
   if (stored.schedule.epochs > 0 && stored.schedule.epochs == job.schedule.epochs) {

@@ -62,7 +62,8 @@ std::unique_ptr<Ops> open_device(const DeviceSettings& settings, const parallel:
   }
   std::unique_ptr<Ops> ops;
   world.agree([&] {
-    ops = gpus ? make_cuda_ops(index, settings.precision, settings.deterministic) : make_cpu_ops(settings.threads);
+    ops = gpus ? make_cuda_ops(index, settings.precision, settings.deterministic)
+               : make_cpu_ops(settings.threads);
   });
   return ops;
 }

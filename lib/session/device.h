@@ -14,7 +14,7 @@ struct DeviceSettings {
   DeviceChoice device = DeviceChoice::automatic;
   DType precision = DType::bf16;  ///< of a GPU's products
   bool deterministic = true;
-  int threads = 1;           ///< of the CPU
+  int threads = 1;            ///< of the CPU
   std::int64_t head_dim = 1;  ///< channels of a head
 };
 

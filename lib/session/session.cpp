@@ -25,12 +25,16 @@ parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel:
 
 }  // namespace
 
+std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world) {
+  return open_device(
+      {settings.device, settings.precision, settings.deterministic, threads, settings.model.head_dim}, world);
+}
+
 Session::Session(const SessionSettings& settings, const parallel::World& world)
     : settings_(settings),
       world_(world),
       threads_(world.threads(settings.threads)),
-      ops_(open_device({settings.device, settings.precision, settings.deterministic, threads_, settings.model.head_dim},
-                       world)),
+      ops_(make_ops(settings, threads_, world)),
       arena_(ops_->device()),
       groups_(parallel::make_mesh_groups(*ops_, world, agree_on_mesh(settings.parallel, world))),
       available_(memory_for_rank(ops_->device(), world)) {

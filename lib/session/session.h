@@ -9,6 +9,10 @@
 
 namespace ratplus::session {
 
+/// The backend of this rank: its GPU, which no other rank shares, or the CPU with so many threads. By all ranks together.
+/// Throws Error, on all ranks alike, where there is no such device.
+std::unique_ptr<Ops> make_ops(const SessionSettings& settings, int threads, const parallel::World& world);
+
 /// All memory is planned and allocated in the constructor. The weights are zero until set_initial_weights() or a
 /// checkpoint fills them. Throws Error where there is no such device, or where it has not enough memory: then the
 /// message names settings that fit.

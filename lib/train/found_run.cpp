@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/elapsed_time.h"
+#include "base/error.h"
 #include "base/units.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/run/run_end.h"
@@ -15,14 +16,43 @@
 
 namespace ratplus::train {
 
+namespace {
+
+/// Takes the newest checkpoint as it is, by its manifest. False where there is none, where it cannot be read, and where it
+/// is a finished run's, which is not loaded.
+bool newest_to_load(const config::JobConfig& job, const parallel::World& world, FoundRun& found) {
+  auto& state = found.state;
+  const auto chosen = world.from_root([&] {
+    try {
+      state = run::look_at_run(job, true, checkpoint::newest(job.job.directory));
+      if (state.checkpoint)
+        checkpoint::bytes_of(checkpoint::read_info(*state.checkpoint));  // all files, of their sizes
+    } catch (const Error&) {                                             // is told once all are verified
+      return std::string();
+    }
+    return state.checkpoint && !state.finished ? state.checkpoint->string() : std::string();
+  });
+  if (chosen.empty()) {
+    found = {};
+    return false;
+  }
+  state.checkpoint = chosen;
+  state.step = world.max(state.step);
+  found.unverified = true;
+  return true;
+}
+
+}  // namespace
+
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world,
-                  const checkpoint::VerifyProgress& progress) {
+                  const checkpoint::VerifyProgress& progress, Verify verify) {
   world.agree([&] {
     if (!world.root()) return;
     run::check_directories(job);
     if (resume) run::check_resumable(job);
   });
   FoundRun found;
+  if (resume && verify == Verify::while_loading && newest_to_load(job, world, found)) return found;
   std::optional<std::filesystem::path> checkpoint;
   if (resume) {
     const ElapsedTime elapsed;

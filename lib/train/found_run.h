@@ -19,13 +19,20 @@ struct FoundRun {
   std::vector<checkpoint::Damaged> damaged;  ///< newest first
   std::int64_t verified_bytes = 0;           ///< of checkpoints, by all ranks
   double verified_seconds = 0;
+  bool unverified = false;  ///< the checkpoint is to be verified while it is loaded (StartingPoint)
+};
+
+/// When the newest checkpoint of a run is compared with its checksums.
+enum class Verify {
+  now,            ///< before anything else; damaged ones are passed over
+  while_loading,  ///< at once with its loading, so that its bytes come from the disk once; a finished run's now
 };
 
 /// Looks at the job's run directory, the root once for all ranks, and writes nothing. With `resume`, the checkpoint of the
-/// state is the newest whole one, verified by all ranks; `progress` gets the bytes that this rank has read since its last
+/// state is the newest whole one, verified by all ranks, or the newest one to be verified while it is loaded; `progress` gets the bytes that this rank has read since its last
 /// call. Throws Error, on all ranks alike, as run::check_directories, run::check_resumable and run::look_at_run do.
 FoundRun find_run(const config::JobConfig& job, bool resume, const parallel::World& world,
-                  const checkpoint::VerifyProgress& progress = {});
+                  const checkpoint::VerifyProgress& progress = {}, Verify verify = Verify::now);
 
 /// Renames damaged checkpoints, so that nothing takes them for whole ones; returns what is to be said, two lines each.
 std::vector<std::string> set_aside(const FoundRun& found, const parallel::World& world);

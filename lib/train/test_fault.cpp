@@ -85,8 +85,14 @@ TestFault::TestFault(int rank) {
     wanted = action == "slow" ? Action::slow : Action::data;
     seconds_ = words.number();
     step_ = static_cast<std::int64_t>(words.number());
+  } else if (action == "flip") {
+    wanted = Action::flip;
+    kind_ = words.next();
+    unit_ = static_cast<std::int64_t>(words.number());
+    step_ = static_cast<std::int64_t>(words.number());
+    times_ = static_cast<std::int64_t>(words.number());
   } else {
-    fail("{}={}: an action is gradient, loss, slow or data", variable, text);
+    fail("{}={}: an action is gradient, loss, slow, data or flip", variable, text);
   }
   if (here) action_ = wanted;
 }
@@ -98,6 +104,26 @@ UpdateFault TestFault::in_update(std::int64_t step, std::size_t update) const {
   if (now && action_ == Action::gradient) fault.gradient = std::numeric_limits<double>::quiet_NaN();
   if (now && action_ == Action::loss) fault.loss = std::numeric_limits<double>::infinity();
   return fault;
+}
+
+void TestFault::flip_a_bit(std::int64_t step, session::Session& session) {
+  if (action_ != Action::flip || step != step_ || times_ == 0) return;
+  --times_;
+  const auto unit = static_cast<std::size_t>(unit_);
+  auto& store = session.store();
+  Tensor x;
+  if (kind_ == "master") x = store.master(unit);
+  if (kind_ == "first") x = session.optimizer().first_moment(unit);
+  if (kind_ == "second") x = session.optimizer().second_moment(unit);
+  if (kind_ == "weights") x = store.whole_weights(unit);
+  if (kind_ == "gradient") x = store.gradient_part(unit);
+  if (!x) fail("{}: this rank has no {} of unit {}", variable, kind_, unit_);
+  x = x.slice(0, x.numel() / 2, x.numel() / 2 + 1);
+  std::uint32_t bits = 0;
+  session.ops().download(&bits, x);
+  bits ^= 1U << 3;
+  session.ops().upload(x, &bits);
+  session.ops().synchronize();
 }
 
 std::unique_ptr<data::Samples> TestFault::wrap(std::unique_ptr<data::Samples> samples,

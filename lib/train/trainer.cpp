@@ -5,15 +5,19 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <future>
 #include <limits>
 #include <numeric>
 #include <span>
 #include <utility>
 
+#include "base/background_thread.h"
 #include "base/error.h"
 #include "base/resident_memory.h"
+#include "base/start_thread.h"
 #include "base/stop_signal.h"
 #include "kernels/datasheet.h"
+#include "lib/checkpoint/verify.h"
 #include "lib/model/config_fields.h"
 #include "lib/model/mixers.h"
 #include "lib/model/operations.h"
@@ -101,11 +105,14 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
       session_(session::session_settings(job), world),
       fault_(test_fault(world)),
       skips_(job.health, updates_.size()),
+      copies_(session_.ops(), session_.store(), session_.optimizer(), world),
+      job_text_(config::to_toml(job)),
       background_save_(world),
       // Where the only save is the last, nothing goes on beside it.
       save_in_background_(job.checkpoint.background && job.checkpoint.every > 0 &&
                           background_save_.prepare(session_.store(), session_.ops().device())) {
   load(start);
+  if (!damage_.empty()) return;
   for (const auto& update : updates_) {
     update_operations_.push_back(model::update_operations(job.model, update.pattern,
                                                           parallel::parameter_count(session_.store().units()),
@@ -122,12 +129,21 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
         world);
   });
   validator_->check();
-  world.agree([&] {
-    loader_ =
-        std::make_unique<data::Loader>(fault_.wrap(training_samples(job, data_), job.data.batch),
-                                       batch_shape(job, world), step_, job.schedule.steps, job.data.prefetch);
-    if (world.root() && job.log.tensorboard) tensorboard_.emplace(job.job.directory, step_);
-    if (world.root()) metrics_.emplace(job.job.directory, step_, begun_.size());
+  open_outputs();
+}
+
+/// The loader and the files of metrics, at the present step.
+void Trainer::open_outputs() {
+  world_.agree([&] {
+    loader_.reset();
+    loader_ = std::make_unique<data::Loader>(fault_.wrap(training_samples(job_, data_), job_.data.batch),
+                                             batch_shape(job_, world_), step_, job_.schedule.steps,
+                                             job_.data.prefetch);
+    if (!world_.root()) return;
+    tensorboard_.reset();
+    metrics_.reset();
+    if (job_.log.tensorboard) tensorboard_.emplace(job_.job.directory, step_);
+    metrics_.emplace(job_.job.directory, step_, begun_.size());
   });
 }
 
@@ -138,6 +154,34 @@ void Trainer::load(const StartingPoint& start) {
   }
   const auto& info = *start.checkpoint;
   const double began = now();
+  try {
+    load_state(start);
+  } catch (const parallel::AgreedError& error) {
+    if (!start.unverified) throw;
+    damage_ = error.what();
+    return;
+  }
+  session_.store().publish_masters();
+  if (!world_.root()) return;
+  const auto numbers = parallel::parameter_count(session_.store().units()) * (start.resume ? 3 : 1);
+  listener_.on_load({.path = info.directory.string(),
+                     .bytes = numbers * static_cast<std::int64_t>(sizeof(float)),
+                     .seconds = now() - began,
+                     .verified = start.unverified});
+}
+
+/// Reads weights, and moments of a resumed run; where the checkpoint is not verified yet, this rank's share of its files is
+/// compared with their checksums by a thread beside, so that both have each byte of one reading of the disk.
+void Trainer::load_state(const StartingPoint& start) {
+  const auto& info = *start.checkpoint;
+  std::future<void> verified;
+  world_.agree([&] {
+    if (!start.unverified) return;
+    verified = start_async([&] {
+      leave_signals_to_main_thread();
+      checkpoint::verify_share(info, world_);
+    });
+  });
   world_.agree([&] {
     if (!start.resume) {
       weights::load(*weights::open_source(info.directory, job_.model), session_.store(), session_.ops());
@@ -154,12 +198,10 @@ void Trainer::load(const StartingPoint& start) {
       begun_.push_back({updates_[begun_.size()].name, update.loss, update.gradient_norm, update.updated});
     saved_step_ = step_;
   });
-  session_.store().publish_masters();
-  if (!world_.root()) return;
-  const auto numbers = parallel::parameter_count(session_.store().units()) * (start.resume ? 3 : 1);
-  listener_.on_load({.path = info.directory.string(),
-                     .bytes = numbers * static_cast<std::int64_t>(sizeof(float)),
-                     .seconds = now() - began});
+  world_.watchdog().at("verifying", info.directory.filename().string());
+  world_.agree([&] {
+    if (verified.valid()) verified.get();
+  });
 }
 
 double share_ahead(std::span<const double> updates, std::size_t done) {
@@ -184,6 +226,9 @@ Outcome Trainer::run(std::int64_t most_steps) {
 /// updates. Returns what to add to the error's message.
 std::string Trainer::keep_progress() {
   if (updating_ || saving_failed_ || (step_ == first_step_ && begun_.empty())) return "";
+  if (const auto found = differences(); !found.empty())
+    return fmt::format("; the state after step {} is not saved, since ranks hold different copies: {}", step_,
+                       found);
   try {
     save();
     go_on_saving(true);
@@ -198,8 +243,13 @@ Outcome Trainer::train() {
   while (true) {
     const bool last = step_ == job_.schedule.steps;
     const bool stop = stop_requested() || (stop_step_ > 0 && step_ >= stop_step_);
+    const bool saves = due(job_.checkpoint.every) || last || (stop && step_ > first_step_);
+    if ((saves || due(job_.health.compare_every)) && step_ > compared_step_ && step_ > first_step_) {
+      if (!alike_or_back()) return Outcome::differing;
+      if (compared_step_ != step_) continue;  // back at an earlier one
+    }
     // Saving comes first: nothing that follows can lose the step.
-    if (due(job_.checkpoint.every) || last || (stop && step_ > first_step_)) save();
+    if (saves) save();
     if (last || stop) go_on_saving(true);
     if (stop && !last) return Outcome::interrupted;
     // A run that was stopped before its validation makes up for it when it is resumed. Not with updates of the next
@@ -215,6 +265,10 @@ Outcome Trainer::train() {
     const double share = share_ahead(update_operations_, begun_.size());
     auto metrics = train_step();
     if (!metrics) {
+      // Numbers that are not finite may come of a copy that has gone bad.
+      compared_step_ = -1;
+      if (!alike_or_back()) return Outcome::differing;
+      if (compared_step_ != step_) continue;
       save();
       go_on_saving(true);
       return Outcome::not_finite;
@@ -225,6 +279,72 @@ Outcome Trainer::train() {
     report(std::move(*metrics));
     go_on_saving(false);
   }
+}
+
+/// Describes what ranks hold differently; empty where they hold the same, and where nothing is compared.
+std::string Trainer::differences() {
+  if (job_.health.compare_every == 0 || !copies_.any()) return "";
+  const std::vector<CommonValue> values = {
+      common("the step", step_),
+      common("the updates begun of the next step", std::ssize(begun_)),
+      common("the optimizer's count of updates", session_.optimizer().updates()),
+      common("the data's position (step of the last batch)", batch_step_),
+      common("the job and the seed of its random numbers", job_text_),
+      common("the loss of the last update", last_update_.empty() ? 0 : last_update_[0]),
+      common("the summed gradient's norm", last_update_.empty() ? 0 : last_update_[1]),
+      common("the learning rate", last_update_.empty() ? 0 : last_update_[2]),
+  };
+  const auto found = copies_.compare(values, gradient_is_finite_);
+  return found.empty() ? "" : describe(found, copies_.hosts());
+}
+
+/// Compares what ranks hold alike. Where they differ, goes back to the newest checkpoint, if the job asks for that; false
+/// where training is to end: without a checkpoint, or where training has come back to that checkpoint before.
+bool Trainer::alike_or_back() {
+  const auto found = differences();
+  if (found.empty()) {
+    compared_step_ = step_;
+    return true;
+  }
+  go_on_saving(true);  // of a state that was compared
+  const auto what =
+      fmt::format("step {}: ranks hold different copies of what is to be alike: {}", step_, found);
+  const auto newest = checkpoint::newest_whole(job_.job.directory, world_).newest;
+  const auto place = newest ? newest->string() : std::string();
+  const bool wanted = job_.health.differing == config::Differing::go_back;
+  std::optional<checkpoint::Info> info;
+  if (newest && wanted) world_.agree([&] { info = checkpoint::read_info(*newest); });
+  if (!info || info->step == went_back_to_ || info->step > step_) {
+    const char* way_out =
+        newest ? "the last checkpoint, {}, was compared before it was written: --resume continues "
+                 "from it, better without the host of the rank in the minority"
+               : "there is no checkpoint yet, so the run begins anew{}";
+    stop_reason_ = fmt::format("{}. A memory, a processor or a link is at fault, so nothing was saved; {}",
+                               what, fmt::format(fmt::runtime(way_out), place));
+    if (wanted && newest)
+      stop_reason_ +=
+          fmt::format("; training had already continued from step {} after a difference", info->step);
+    return false;
+  }
+  if (world_.root()) {
+    listener_.on_warning(fmt::format("{}. Training continues from {}", what, place));
+    metrics_->retry();
+  }
+  const run::DifferingMetrics noted{.step = info->step, .found = step_, .difference = found};
+  went_back_to_ = info->step;
+  begun_.clear();
+  load({.checkpoint = info, .resume = true});
+  compared_step_ = -1;
+  batch_step_ = -1;
+  last_update_.clear();
+  gradient_is_finite_ = false;
+  first_step_ = std::min(first_step_, step_);
+  pace_.training = pace_.steps = pace_.waited = pace_.for_ranks = 0;
+  open_outputs();
+  world_.agree([&] {
+    if (world_.root()) metrics_->write(noted);
+  });
+  return true;
 }
 
 /// Whether any rank was asked to stop: all ranks decide alike.
@@ -240,6 +360,7 @@ std::optional<run::StepMetrics> Trainer::train_step() {
   world_.watchdog().at("reading the batch");
   // A shard that one rank cannot read ends all, with one message.
   world_.agree([&] { batch = &loader_->next(); });
+  batch_step_ = batch->step;
   const auto counted = world_.sum(batch->counted);
   const double lr = optim::learning_rate(session::schedule_of(job_), step_);
   if (counted == 0) leave_out_step();
@@ -248,6 +369,7 @@ std::optional<run::StepMetrics> Trainer::train_step() {
   }
   session_.ops().synchronize();  // the step's time is all its work's
   ++step_;
+  fault_.flip_a_bit(step_, session_);
   run::StepMetrics metrics;
   metrics.updates = std::exchange(begun_, {});
   metrics.skipped_updates =
@@ -280,6 +402,8 @@ bool Trainer::train_update(const data::StepBatch& batch, std::int64_t counted, d
   const auto result = run_update(session_.parts(), update.pattern, {batch.inputs, batch.labels}, counted, lr,
                                  fault_.in_update(step_ + 1, number));
   updating_ = false;
+  last_update_ = {result.loss, result.gradient_norm, lr};
+  gradient_is_finite_ = result.updated;
   const run::UpdateMetrics metrics{update.name, result.loss, result.gradient_norm, result.updated};
   const bool stop = skips_.stops(number, result.updated);
   if (!result.updated) record_not_finite(metrics, result.loss_sum, lr, stop);

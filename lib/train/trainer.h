@@ -18,6 +18,7 @@
 #include "lib/run/tensorboard_log.h"
 #include "lib/session/session.h"
 #include "lib/session/settings_of_job.h"
+#include "lib/train/copies.h"
 #include "lib/train/not_finite.h"
 #include "lib/train/test_fault.h"
 #include "lib/train/training_data.h"
@@ -45,6 +46,7 @@ enum class Outcome {
   finished,  ///< the last step is done and saved
   interrupted,  ///< a signal, or the steps asked for, ended it before the last step: the step was finished and saved
   not_finite,  ///< an update was not finite and is to stop the job: the state before it was saved
+  differing,   ///< ranks differ in what they hold alike: nothing was saved
 };
 
 /// The start of a run: initial weights (no checkpoint), the weights of a checkpoint or of a file of another
@@ -52,6 +54,7 @@ enum class Outcome {
 struct StartingPoint {
   std::optional<checkpoint::Info> checkpoint;  ///< of whatever the weights are in
   bool resume = false;                         ///< with the optimizer's state, at the checkpoint's step
+  bool unverified = false;                     ///< to be compared with its checksums while it is loaded
   bool same_data = true;  ///< of a resumed run: its data's checksums were compared, and not the sizes alone
 };
 
@@ -74,6 +77,9 @@ class Trainer {
   Trainer(const config::JobConfig& job, const parallel::World& world, TrainingData data,
           const StartingPoint& start, TrainListener& listener);
 
+  /// Why the checkpoint could not be loaded, where it was to be verified meanwhile; empty where it is whole. Then nothing
+  /// was changed in the run directory, and this object can only be destroyed. The same on all ranks.
+  const std::string& damage() const { return damage_; }
   /// To the last step, or, where `most_steps` is positive, to so many steps from here. An error that all ranks know of
   /// is thrown once the state after the last whole update is saved, and says so.
   Outcome run(std::int64_t most_steps = 0);
@@ -81,7 +87,7 @@ class Trainer {
   std::int64_t step() const { return step_; }
   /// Of the newest save of which metrics.jsonl told when it was opened; 0: none. Root rank.
   std::int64_t told_step() const { return metrics_ ? metrics_->told_step() : 0; }
-  /// After Outcome::not_finite: which update that was, and why.
+  /// After Outcome::not_finite and Outcome::differing: why.
   const std::string& stop_reason() const { return stop_reason_; }
   /// After Outcome::interrupted: which signal that was; 0 where the steps asked for are done.
   int stop_signal() const { return stop_signal_; }
@@ -92,6 +98,10 @@ class Trainer {
 
  private:
   void load(const StartingPoint& start);
+  void load_state(const StartingPoint& start);
+  void open_outputs();
+  std::string differences();
+  bool alike_or_back();
   Outcome train();
   std::string keep_progress();
   std::optional<run::StepMetrics> train_step();
@@ -128,7 +138,16 @@ class Trainer {
   std::vector<run::UpdateMetrics> begun_;  ///< updates of the step after them that are done, or left out
   TestFault fault_;
   SkipLimit skips_;
+  Copies copies_;
+  std::string job_text_;          ///< of the whole job
+  std::int64_t batch_step_ = -1;  ///< of the batch that was read last
+  std::int64_t compared_step_ =
+      -1;  ///< the last that was compared; begun updates of the next may have been made since
+  std::int64_t went_back_to_ = -1;   ///< the checkpoint from which training continued after a difference
+  std::vector<double> last_update_;  ///< loss, gradient norm and learning rate of the last update
+  bool gradient_is_finite_ = false;  ///< of the last update
   std::string stop_reason_;
+  std::string damage_;
   int stop_signal_ = 0;
   std::int64_t stop_step_ = 0;   ///< at which the steps asked for are done; 0: at the schedule's end
   std::int64_t first_step_ = 0;  ///< steps done when this process began

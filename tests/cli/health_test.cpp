@@ -95,3 +95,76 @@ TEST_CASE("a throughput that falls below the run's own is told") {
   CHECK(health["slowdown"] == true);
   CHECK(health["pace_ratio"] < 0.4);
 }
+
+TEST_CASE("a bit that flips in one rank's memory stops the run, with its place, and nothing of it is saved") {
+  const test::ScratchDirectory scratch;
+  // After step 4 a checkpoint is written; the bit flips after step 5 and is found after step 6.
+  const auto result =
+      run_with("1:flip:first:1:5", scratch / "run", 10, "checkpoint.every=4 health.compare_every=3");
+  CAPTURE(result.output);
+  CHECK(result.status == 4);
+  CHECK(test::contains(result.output, "step 6: ranks hold different copies of what is to be alike: "));
+  CHECK(test::contains(result.output, "of blocks.0: rank 1 on "));
+  CHECK(test::contains(result.output, "differs from the other 2, which are alike"));
+  CHECK(
+      test::contains(result.output, "step-00000004, was compared before it was written: --resume continues"));
+  CHECK(fs::exists(scratch / "run/checkpoints/step-00000004/manifest.json"));
+  CHECK_FALSE(fs::exists(scratch / "run/checkpoints/step-00000006"));
+  // The end is recorded as a failure.
+  std::ifstream end(scratch / "run/starts/end-0001.json");
+  const auto record = nlohmann::json::parse(end);
+  CHECK(record["how"] == "failed");
+  CHECK(test::contains(record["message"].get<std::string>(), "ranks hold different copies"));
+}
+
+TEST_CASE("a comparison precedes each save") {
+  const test::ScratchDirectory scratch;
+  const auto result =
+      run_with("2:flip:weights:0:4", scratch / "run", 10, "checkpoint.every=4 health.compare_every=1000");
+  CAPTURE(result.output);
+  CHECK(result.status == 4);
+  CHECK(test::contains(result.output, "weights of root: rank 2 on "));
+  CHECK(test::contains(result.output, "there is no checkpoint yet"));
+  CHECK_FALSE(fs::exists(scratch / "run/checkpoints/step-00000004"));
+}
+
+TEST_CASE("with health.differing = go_back the run continues from the last checkpoint, bit for bit") {
+  const test::ScratchDirectory scratch;
+  const std::string more = "checkpoint.every=4 health.compare_every=2 health.differing=go_back";
+  const auto flipped = run_with("1:flip:second:1:6:1", scratch / "run", 9, more);
+  CAPTURE(flipped.output);
+  REQUIRE(flipped.status == 0);
+  CHECK(test::contains(flipped.output, "Training continues from "));
+  const auto whole = run_with("1:flip:second:1:6:0", scratch / "whole", 9, more);
+  REQUIRE(whole.status == 0);
+  const auto losses = [](const fs::path& run) {
+    std::ifstream in(run / "metrics.jsonl");
+    std::vector<nlohmann::json> found;
+    for (std::string line; std::getline(in, line);) {
+      const auto entry = nlohmann::json::parse(line);
+      if (entry["kind"] == "step") found.push_back({entry["step"], entry["updates"]});
+    }
+    return found;
+  };
+  CHECK(losses(scratch / "run") == losses(scratch / "whole"));
+  CHECK(losses(scratch / "run").size() == 5);
+  const auto noted = test::metrics(scratch / "run", "differing");
+  REQUIRE(noted.size() == 1);
+  const auto line = nlohmann::json::parse(noted[0]);
+  CHECK(line["step"] == 4);
+  CHECK(line["found_step"] == 6);
+  CHECK(test::contains(line["difference"].get<std::string>(), "second moments of blocks.0: rank 1 on "));
+  const auto watched = test::ratplus("watch --once " + (scratch / "run").string());
+  CAPTURE(watched.output);
+  CHECK(test::contains(watched.output, "went back from step 6 to 4"));
+}
+
+TEST_CASE("a bit that flips again ends a run that has gone back") {
+  const test::ScratchDirectory scratch;
+  const auto result = run_with("1:flip:second:1:6:5", scratch / "run", 9,
+                               "checkpoint.every=4 health.compare_every=2 health.differing=go_back");
+  CAPTURE(result.output);
+  CHECK(result.status == 4);
+  CHECK(test::count(result.output, "Training continues from ") == 1);
+  CHECK(test::contains(result.output, "training had already continued from step 4"));
+}

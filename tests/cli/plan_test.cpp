@@ -84,3 +84,43 @@ TEST_CASE("mistakes in a plan's command line") {
   check_says(job + " --set parallel.shard=fll", 1, {"parallel.shard must be"});
   check_says(config("quickstart/pretrain"), 1, {"job.device = \"cpu\"", "--set job.device=cuda"});
 }
+
+TEST_CASE("plan --tune lists the fastest settings, and --set takes its words") {
+  const auto tuned = test::ratplus("plan " + config("pretrain/7b") +
+                                   " --gpu h200 --gpus-per-node 4 --tune --set data.batch=16");
+  CAPTURE(tuned.output);
+  REQUIRE(tuned.status == 0);
+  const auto at = tuned.output.find("\n1: --set ");
+  REQUIRE(at != std::string::npos);
+  const auto words = tuned.output.substr(at + 4, tuned.output.find('\n', at + 1) - at - 4);
+  CHECK(test::contains(words, "parallel.shard=optimizer"));
+  CHECK(test::contains(words, "data.micro_batch=2"));
+  CHECK(test::contains(tuned.output, "\n10: --set "));
+  CHECK_FALSE(test::contains(tuned.output, "\n11: --set "));
+  const auto plan = test::ratplus("plan " + config("pretrain/7b") + " --gpu h200 --gpus-per-node 4 " + words +
+                                  " data.batch=16");
+  CAPTURE(plan.output);
+  CHECK(plan.status == 0);
+  check_says(config("pretrain/7b") + " --tune --table 1,2", 2, {"--tune is of one cluster"});
+  check_says(config("pretrain/7b") + " --check missing.json --nodes 2", 2, {"--check has the cluster"});
+  check_says(
+      config("pretrain/7b") +
+          " --set parallel.shard=auto data.micro_batch=auto data.batch=16 --gpus-per-node 4 --gpu h200",
+      0, {"chosen: data.micro_batch=2", "parallel.shard=optimizer", "1 replica x 4 shards"});
+}
+
+TEST_CASE("\"auto\" is chosen when training starts, and the run holds the choice") {
+  const test::ScratchDirectory scratch;
+  const auto& playground = test::Playground::get();
+  const auto result = test::ratplus(
+      fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=2 parallel.shard=auto "
+                  "data.micro_batch=auto",
+                  playground.job.string(), (scratch / "run").string(), playground.data.string()),
+      2);
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  CHECK(test::contains(result.output, "chosen for CPUs: data.micro_batch=1 parallel.shard=none"));
+  const auto kept = read_whole_file(scratch / "run/job.toml");
+  CHECK(test::contains(kept, "micro_batch = 1\n"));
+  CHECK(test::contains(kept, "shard = \"none\"\n"));
+}

@@ -182,6 +182,41 @@ TEST_CASE(
   check_same_result(run, scratch / "undisturbed");
 }
 
+TEST_CASE("a checkpoint is verified while it is loaded, and damage that is found there is passed over") {
+  const test::ScratchDirectory scratch;
+  REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed", "job.threads=1"), 2).status == 0);
+  const auto stopped = [&](const fs::path& run) {
+    const auto result = test::ratplus(train_arguments(run, "job.threads=1") + " --stop-after 12", 2);
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    return checkpoint::step_directory(run, 12);
+  };
+  stopped(scratch / "whole");
+  const auto whole = test::ratplus(train_arguments(scratch / "whole", "job.threads=1") + " --resume", 2);
+  CAPTURE(whole.output);
+  REQUIRE(whole.status == 0);
+  CHECK(test::contains(whole.output, "loaded and verified "));
+  CHECK(test::contains(whole.output, "resumed at step 12"));
+  check_same_result(scratch / "whole", scratch / "undisturbed");
+  for (const std::string damage : {"flipped", "cut", "missing", "manifest"}) {
+    CAPTURE(damage);
+    const auto run = scratch / damage;
+    const auto last = stopped(run);
+    const auto file = last / (damage == "manifest" ? "manifest.json" : checkpoint::file_name(1));
+    auto bytes = read_whole_file(file);
+    if (damage == "flipped") bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+    if (damage == "cut" || damage == "manifest") bytes.resize(bytes.size() / 2);
+    damage == "missing" ? static_cast<void>(fs::remove(file)) : write_whole_file(file, bytes);
+    const auto resumed = test::ratplus(train_arguments(run, "job.threads=1") + " --resume", 2);
+    CAPTURE(resumed.output);
+    REQUIRE(resumed.status == 0);
+    CHECK(test::contains(resumed.output, "is not whole: renamed to step-00000012.damaged"));
+    CHECK(test::contains(resumed.output, "resumed at step 10"));
+    CHECK(fs::exists(last.string() + ".damaged"));
+    check_same_result(run, scratch / "undisturbed");
+  }
+}
+
 TEST_CASE("resuming on another number of ranks and another sharding goes on with the same losses") {
   const test::ScratchDirectory scratch;
   REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);

@@ -66,6 +66,17 @@ requires std::is_enum_v<Enum> Column column(Enum, Any) {
   return {"choice", fmt::format("{}", fmt::join(names, ", "))};
 }
 
+Column column(std::int64_t, const IntegerOrAuto<const bool>& allowed) {
+  return {"integer, or auto", describe(allowed.range) + ", or `\"auto\"`"};
+}
+
+template <typename Enum>
+Column column(Enum x, const ChoiceOrAuto<const bool>&) {
+  auto c = column(x, Any{});
+  c.allowed += ", `\"auto\"`";
+  return c;
+}
+
 /// What `key = ...` says in a job that gives only what it must; empty if the key is not written there.
 std::string default_of(const std::string& written, const std::string& section, const std::string& key) {
   const auto section_at = written.find("[" + section + "]\n");

@@ -89,6 +89,8 @@ max_skips = 3
 straggler = 0.5
 slowdown = 0
 data_wait = 0.25
+compare_every = 7
+differing = "go_back"
 )",
                                   "job.toml");
   JobConfig expected;
@@ -105,17 +107,31 @@ data_wait = 0.25
                   model::PatternPlan(Pattern{16, 256, 4}),
                   model::PatternPlan(Pattern{Pattern::no_dilation, 64, 0})};
   expected.model = {2, 96, 32, 1, 300, {{model::MixerKind::gated_attention}}, 500000, 1e-5, 0.01};
-  expected.data = {"d", {}, 128, 24, 6, data::Sampling::random, 5};
+  expected.data = {"d", {}, 128, 24, 6, false, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
-  expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2};
+  expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2, false};
   expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
   expected.log.validation_patterns.push_back(expected.job.pattern);  // always among them
-  expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25};
+  expected.health = {NotFinite::skip, 3, 0.5, 0, 0.25, 7, Differing::go_back};
   CHECK(job == expected);
   CHECK(job.source == "job.toml");
   CHECK(parse_job(to_toml(job), "again") == job);
+}
+
+TEST_CASE("\"auto\" is read and written, and what it stands for is safe until it is chosen") {
+  const auto job = parse_job(minimal_job, "job.toml", {"data.micro_batch=auto", "parallel.shard=auto"});
+  CHECK(job.chooses());
+  CHECK(job.data.micro_batch == 1);
+  CHECK(job.parallel.shard == parallel::Sharding::none);
+  CHECK(to_toml(job).find("micro_batch = \"auto\"") != std::string::npos);
+  CHECK(to_toml(job).find("shard = \"auto\"") != std::string::npos);
+  CHECK(parse_job(to_toml(job), "again") == job);
+  const auto chosen = parse_job(to_toml(job), "again", {"data.micro_batch=4", "parallel.shard=full"});
+  CHECK_FALSE(chosen.chooses());
+  CHECK(chosen.data.micro_batch == 4);
+  CHECK(chosen.parallel.shard == parallel::Sharding::full);
 }
 
 TEST_CASE("steps follow from tokens, rounded up") {

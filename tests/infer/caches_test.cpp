@@ -8,8 +8,9 @@ using namespace ratplus;
 
 TEST_CASE("a cache's entries are distinct, and as many as the pattern promises") {
   constexpr auto none = Pattern::no_dilation;
-  for (const Pattern pattern : {Pattern{1, 5, 3}, Pattern{16, 0, 4}, Pattern{16, 24, 4}, Pattern{none, 32, 2}, Pattern{none, 0, 0},
-                                Pattern{4, 3, 2}, Pattern{7, 130, 9}, Pattern{3, 2, 7}}) {
+  for (const Pattern pattern :
+       {Pattern{1, 5, 3}, Pattern{16, 0, 4}, Pattern{16, 24, 4}, Pattern{none, 32, 2}, Pattern{none, 0, 0},
+        Pattern{4, 3, 2}, Pattern{7, 130, 9}, Pattern{3, 2, 7}}) {
     CAPTURE(to_string(pattern));
     const CacheLayout layout(pattern);
     std::vector<std::int64_t> entry_of_position;  // where each token lies that something can still attend to
@@ -71,7 +72,9 @@ TEST_CASE("a copy of a sequence goes on as the first does, and neither disturbs 
       const auto prompt = numbers(230, 31), one = numbers(40, 7), other = numbers(60, 11);
       const int first = runner.caches->open(400);
       for (const std::int64_t begin : {0, 128}) {
-        const infer::Piece piece{first, begin, std::span(prompt).subspan(static_cast<std::size_t>(begin)).first(begin == 0 ? 128 : 102)};
+        const infer::Piece piece{
+            first, begin,
+            std::span(prompt).subspan(static_cast<std::size_t>(begin)).first(begin == 0 ? 128 : 102)};
         runner.pass->run({&piece, 1}, {});
       }
       const auto before = runner.caches->bytes_in_use();
@@ -85,7 +88,9 @@ TEST_CASE("a copy of a sequence goes on as the first does, and neither disturbs 
       runner.caches->drop(third);
       const int fourth = runner.caches->open(400);  // on pages that others had
       for (const std::int64_t begin : {0, 128}) {
-        const infer::Piece piece{fourth, begin, std::span(prompt).subspan(static_cast<std::size_t>(begin)).first(begin == 0 ? 128 : 102)};
+        const infer::Piece piece{
+            fourth, begin,
+            std::span(prompt).subspan(static_cast<std::size_t>(begin)).first(begin == 0 ? 128 : 102)};
         runner.pass->run({&piece, 1}, {});
       }
       CHECK(run_steps(runner, fourth, other) == of_first);
@@ -115,10 +120,13 @@ TEST_CASE("a sequence can be cut where nothing that it would need is gone") {
   };
   using model::MixerKind;
   CHECK(cut_works({"", test::small_model({{.kind = MixerKind::attention}}), model::PatternPlan()}, 33));
-  CHECK(cut_works({"", test::small_model({{.kind = MixerKind::gated_attention}}), model::PatternPlan(Pattern{16, 0, 4})}, 41));
+  CHECK(cut_works(
+      {"", test::small_model({{.kind = MixerKind::gated_attention}}), model::PatternPlan(Pattern{16, 0, 4})},
+      41));
   CHECK(cut_works({"", test::small_model({{}}), model::PatternPlan()}, 0));
   CHECK_FALSE(cut_works({"", test::small_model({{}}), model::PatternPlan()}, 33));
-  CHECK_FALSE(cut_works({"", test::small_model({{.kind = MixerKind::attention}}), model::PatternPlan(Pattern{16, 24, 4})}, 88));
+  CHECK_FALSE(cut_works(
+      {"", test::small_model({{.kind = MixerKind::attention}}), model::PatternPlan(Pattern{16, 24, 4})}, 88));
 }
 
 TEST_CASE("a sequence is opened only where its whole length has room") {

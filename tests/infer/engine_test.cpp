@@ -28,8 +28,8 @@ class Served {
     const auto build = [&] {
       weights_ = std::make_unique<infer::Weights>(x.config, on, arena_);
       engine = std::make_unique<infer::Engine>(x.plan, settings, *weights_, on, arena_);
-      return arena_.allocate(DType::u8, {on.scratch_bytes({1, settings.tokens, x.config.heads(), x.config.head_dim,
-                                                           x.config.key_heads()})});
+      return arena_.allocate(DType::u8, {on.scratch_bytes({1, settings.tokens, x.config.heads(),
+                                                           x.config.head_dim, x.config.key_heads()})});
     };
     build();
     arena_.commit();
@@ -71,16 +71,22 @@ infer::Request random_request(std::mt19937& random, std::int64_t vocabulary, std
   for (std::int64_t i = 0; i < prompt; ++i)
     request.prompt.push_back(static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocabulary)));
   request.max_tokens = 1 + static_cast<std::int64_t>(random() % 40);
-  request.sampling = {.temperature = random() % 2 == 0 ? 0.0 : 0.8, .top_k = 20, .top_p = 0.95, .repetition_penalty = random() % 2 == 0 ? 1.0 : 1.3, .seed = random()};
+  request.sampling = {.temperature = random() % 2 == 0 ? 0.0 : 0.8,
+                      .top_k = 20,
+                      .top_p = 0.95,
+                      .repetition_penalty = random() % 2 == 0 ? 1.0 : 1.3,
+                      .seed = random()};
   request.log_probabilities = random() % 3;
   return request;
 }
 
 bool same(const Output& a, const Output& b) {
   return a.tokens == b.tokens && a.end == b.end && a.tops.size() == b.tops.size() &&
-         std::memcmp(a.log_probabilities.data(), b.log_probabilities.data(), a.log_probabilities.size() * sizeof(float)) == 0 &&
+         std::memcmp(a.log_probabilities.data(), b.log_probabilities.data(),
+                     a.log_probabilities.size() * sizeof(float)) == 0 &&
          std::equal(a.tops.begin(), a.tops.end(), b.tops.begin(), [](const auto& x, const auto& y) {
-           return x.token == y.token && std::memcmp(&x.log_probability, &y.log_probability, sizeof(float)) == 0;
+           return x.token == y.token &&
+                  std::memcmp(&x.log_probability, &y.log_probability, sizeof(float)) == 0;
          });
 }
 
@@ -132,7 +138,8 @@ TEST_CASE("stop tokens, cancelling and what is refused") {
   CHECK(std::ssize(stopped.tokens) == place + 1);
   CHECK(std::equal(stopped.tokens.begin(), stopped.tokens.end(), whole.tokens.begin()));
 
-  const auto first = served.engine->add(greedy), second = served.engine->add(greedy), third = served.engine->add(greedy);
+  const auto first = served.engine->add(greedy), second = served.engine->add(greedy),
+             third = served.engine->add(greedy);
   served.engine->step();
   served.engine->cancel(first);
   served.engine->cancel(third);

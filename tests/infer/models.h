@@ -34,9 +34,10 @@ inline std::vector<InferenceCase> inference_cases() {
   const model::MixerConfig local{.kind = MixerKind::local_attention, .window = 20};
   const model::MixerConfig rat{.kind = MixerKind::rat, .chunk = 16, .groups = 2};
   std::vector<InferenceCase> cases;
-  for (const Pattern pattern : {Pattern{1, 0, 0}, Pattern{16, 0, 4}, Pattern{16, 24, 4}, Pattern{64, 0, 0}, Pattern{64, 0, 4},
-                                Pattern{none, 32, 2}, Pattern{none, 0, 0}, Pattern{4, 3, 2}, Pattern{7, 130, 9},
-                                Pattern{2, 1, 0}, Pattern{none, 17, 0}}) {
+  for (const Pattern pattern :
+       {Pattern{1, 0, 0}, Pattern{16, 0, 4}, Pattern{16, 24, 4}, Pattern{64, 0, 0}, Pattern{64, 0, 4},
+        Pattern{none, 32, 2}, Pattern{none, 0, 0}, Pattern{4, 3, 2}, Pattern{7, 130, 9}, Pattern{2, 1, 0},
+        Pattern{none, 17, 0}}) {
     cases.push_back({"RAT+ " + to_string(pattern), ratplus, PatternPlan(pattern)});
   }
   cases.push_back({"RAT+ by layer", ratplus, PatternPlan({{{1, 0, 0}}, {{16, 0, 4}}, {{8, 20, 2}}})});
@@ -44,17 +45,24 @@ inline std::vector<InferenceCase> inference_cases() {
   cases.push_back({"RAT+ by head, shared keys", small_model({{}}, 2),
                    PatternPlan({{{8, 0, 4}, {16, 24, 4}, {8, 0, 4}, {8, 0, 4}}})});
   cases.push_back({"RAT+ shared keys", small_model({{}}, 2), PatternPlan(Pattern{16, 24, 4})});
-  cases.push_back({"gated attention", small_model({{.kind = MixerKind::gated_attention}}), PatternPlan(Pattern{16, 24, 4})});
-  cases.push_back({"gated attention, one key", small_model({{.kind = MixerKind::gated_attention}}, 1), PatternPlan()});
+  cases.push_back({"gated attention", small_model({{.kind = MixerKind::gated_attention}}),
+                   PatternPlan(Pattern{16, 24, 4})});
+  cases.push_back(
+      {"gated attention, one key", small_model({{.kind = MixerKind::gated_attention}}, 1), PatternPlan()});
   cases.push_back({"attention", small_model({{.kind = MixerKind::attention}}), PatternPlan()});
-  cases.push_back({"attention, shared keys", small_model({{.kind = MixerKind::attention}}, 2), PatternPlan(Pattern{8, 9, 1})});
+  cases.push_back({"attention, shared keys", small_model({{.kind = MixerKind::attention}}, 2),
+                   PatternPlan(Pattern{8, 9, 1})});
   cases.push_back({"local attention", small_model({local}), PatternPlan()});
   cases.push_back({"rat", small_model({rat}), PatternPlan()});
-  cases.push_back({"rat, chunks of 7", small_model({{.kind = MixerKind::rat, .chunk = 7, .groups = 1}}), PatternPlan()});
-  cases.push_back({"rat, 4 groups", small_model({{.kind = MixerKind::rat, .chunk = 16, .groups = 4}}), PatternPlan()});
+  cases.push_back(
+      {"rat, chunks of 7", small_model({{.kind = MixerKind::rat, .chunk = 7, .groups = 1}}), PatternPlan()});
+  cases.push_back(
+      {"rat, 4 groups", small_model({{.kind = MixerKind::rat, .chunk = 16, .groups = 4}}), PatternPlan()});
   cases.push_back({"rnn", small_model({{.kind = MixerKind::rnn, .memory = 64}}), PatternPlan()});
-  cases.push_back({"rat and local", small_model({rat, local, {.kind = MixerKind::rnn, .memory = 64}}), PatternPlan()});
-  cases.push_back({"attention and local", small_model({{.kind = MixerKind::attention}, local, local}), PatternPlan()});
+  cases.push_back(
+      {"rat and local", small_model({rat, local, {.kind = MixerKind::rnn, .memory = 64}}), PatternPlan()});
+  cases.push_back(
+      {"attention and local", small_model({{.kind = MixerKind::attention}, local, local}), PatternPlan()});
   return cases;
 }
 

@@ -31,7 +31,8 @@ std::vector<std::int32_t> random_tokens(std::int64_t n, std::int64_t vocabulary,
 }
 
 /// Logits [tokens, V] of one forward by the training code.
-std::vector<float> whole_forward(const InferenceCase& x, const Mode& mode, const std::vector<std::int32_t>& tokens) {
+std::vector<float> whole_forward(const InferenceCase& x, const Mode& mode,
+                                 const std::vector<std::int32_t>& tokens) {
   const auto solo = parallel::World::solo();
   session::Session session({.model = x.config,
                             .shapes = {1, std::ssize(tokens)},
@@ -55,7 +56,8 @@ std::vector<float> whole_forward(const InferenceCase& x, const Mode& mode, const
 }
 
 /// The prompt in pieces that end at random multiples of prompt_cut; the logits of all its rows.
-std::vector<float> prefill(Runner& runner, int slot, std::span<const std::int32_t> prompt, std::mt19937& random) {
+std::vector<float> prefill(Runner& runner, int slot, std::span<const std::int32_t> prompt,
+                           std::mt19937& random) {
   std::vector<float> all;
   for (std::size_t begin = 0; begin < prompt.size();) {
     const auto blocks = (prompt.size() - begin + infer::prompt_cut - 1) / infer::prompt_cut;
@@ -108,7 +110,7 @@ TEST_CASE("a prompt in pieces, then steps, give the logits of one forward") {
       const auto tokens = random_tokens(total, x.config.vocab_size, random);
       const auto whole = whole_forward(x, mode, tokens);
       const auto ops = test::ops_of(mode);
-      constexpr std::array<std::int64_t, 22> prompts{1,  2,  3,  4,   5,   15,  16,  17,  24,  25,  28,
+      constexpr std::array<std::int64_t, 22> prompts{1,  2,  3,  4,  5,   15,  16,  17,  24,  25,  28,
                                                      29, 63, 64, 65, 127, 128, 129, 192, 256, 257, 320};
       Runner runner(*ops, x, total, std::ssize(prompts), 384);
       std::vector<int> slots;
@@ -135,7 +137,8 @@ TEST_CASE("a prompt in pieces, then steps, give the logits of one forward") {
       for (std::size_t s = 0; s < prompts.size(); ++s) {
         CAPTURE(prompts[s]);
         check_held(runner, slots[s]);
-        CHECK(distance(logits[s], std::span(whole).first(static_cast<std::size_t>(prompts[s] + steps) * v)) < mode.tolerance);
+        CHECK(distance(logits[s], std::span(whole).first(static_cast<std::size_t>(prompts[s] + steps) * v)) <
+              mode.tolerance);
         runner.caches->drop(slots[s]);
       }
       CHECK(runner.caches->bytes_in_use() == 0);
@@ -163,9 +166,11 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
       std::vector<Sequence> all(sequences);
       for (auto& s : all) {
         s.prompt = 1 + static_cast<std::int64_t>(random() % 300);
-        s.tokens = random_tokens(s.prompt + 1 + static_cast<std::int64_t>(random() % 60), x.config.vocab_size, random);
+        s.tokens = random_tokens(s.prompt + 1 + static_cast<std::int64_t>(random() % 60), x.config.vocab_size,
+                                 random);
         const int slot = runner.caches->open(std::ssize(s.tokens));
-        const auto logits = prefill(runner, slot, std::span(s.tokens).first(static_cast<std::size_t>(s.prompt)), random);
+        const auto logits =
+            prefill(runner, slot, std::span(s.tokens).first(static_cast<std::size_t>(s.prompt)), random);
         s.alone.assign(logits.end() - static_cast<std::ptrdiff_t>(v), logits.end());
         for (std::int64_t t = s.prompt; t < std::ssize(s.tokens); ++t) {
           const infer::Step step{slot, s.tokens[static_cast<std::size_t>(t)]};
@@ -194,9 +199,12 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
             continue;
           }
           const auto blocks = (s.prompt - s.next + infer::prompt_cut - 1) / infer::prompt_cut;
-          const auto end = std::min(s.prompt, s.next + infer::prompt_cut * (1 + static_cast<std::int64_t>(random() % 3) % blocks));
+          const auto end = std::min(
+              s.prompt, s.next + infer::prompt_cut * (1 + static_cast<std::int64_t>(random() % 3) % blocks));
           if (rows + end - s.next > 690) continue;
-          pieces.push_back({s.slot, s.next, std::span(s.tokens).subspan(static_cast<std::size_t>(s.next), static_cast<std::size_t>(end - s.next))});
+          pieces.push_back({s.slot, s.next,
+                            std::span(s.tokens).subspan(static_cast<std::size_t>(s.next),
+                                                        static_cast<std::size_t>(end - s.next))});
           rows += end - s.next;
           if (end == s.prompt) wanted.emplace_back(&s, rows - 1);
           s.next = end;
@@ -213,7 +221,8 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
         const auto logits = runner.logits(of_rows);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           auto& kept = wanted[i].first->together;
-          kept.insert(kept.end(), logits.begin() + static_cast<std::ptrdiff_t>(i * v), logits.begin() + static_cast<std::ptrdiff_t>((i + 1) * v));
+          kept.insert(kept.end(), logits.begin() + static_cast<std::ptrdiff_t>(i * v),
+                      logits.begin() + static_cast<std::ptrdiff_t>((i + 1) * v));
         }
         for (auto& s : all) {
           if (s.slot >= 0 && s.next == std::ssize(s.tokens)) runner.caches->drop(std::exchange(s.slot, -1));
@@ -226,7 +235,6 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
     }
   }
 }
-
 
 TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
   std::mt19937 random(13);
@@ -243,7 +251,9 @@ TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
       const auto build = [&] {
         weights = std::make_unique<infer::Weights>(x.config, *ops, arena);
         scorer = std::make_unique<infer::Scorer>(x.plan, settings, *weights, *ops, arena);
-        return arena.allocate(DType::u8, {ops->scratch_bytes({1, 200, x.config.heads(), x.config.head_dim, x.config.key_heads()})});
+        return arena.allocate(
+            DType::u8,
+            {ops->scratch_bytes({1, 200, x.config.heads(), x.config.head_dim, x.config.key_heads()})});
       };
       build();
       arena.commit();
@@ -252,7 +262,8 @@ TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
       weights->set_initial(3);
       std::vector<infer::ScoreRequest> requests;
       for (const std::int64_t n : {200, 1, 2, 130, 199, 64, 3}) {
-        infer::ScoreRequest request{.tokens = random_tokens(n, x.config.vocab_size, random), .tops = 3, .next = n % 2 == 0};
+        infer::ScoreRequest request{
+            .tokens = random_tokens(n, x.config.vocab_size, random), .tops = 3, .next = n % 2 == 0};
         request.first = 1 + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(n));
         requests.push_back(request);
       }
@@ -272,10 +283,12 @@ TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
           for (std::size_t c = 0; c < v; ++c) sum += std::exp(static_cast<double>(row[c]));
           const double tolerance = mode.tolerance * 20;  // of logits up to 20
           if (j < alone.log_probability.size()) {
-            const auto token = static_cast<std::size_t>(request.tokens[static_cast<std::size_t>(request.first) + j]);
+            const auto token =
+                static_cast<std::size_t>(request.tokens[static_cast<std::size_t>(request.first) + j]);
             CHECK(std::abs(alone.log_probability[j] - (row[token] - std::log(sum))) < tolerance);
           }
-          CHECK(std::abs(alone.top[j][0].log_probability - (*std::max_element(row, row + v) - std::log(sum))) < tolerance);
+          CHECK(std::abs(alone.top[j][0].log_probability -
+                         (*std::max_element(row, row + v) - std::log(sum))) < tolerance);
           CHECK(alone.top[j][0].log_probability >= alone.top[j][1].log_probability);
         }
       }

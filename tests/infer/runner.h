@@ -26,8 +26,9 @@ class Runner {
     const auto build = [&] {
       weights = std::make_unique<infer::Weights>(x.config, ops, arena_);
       caches = std::make_unique<infer::Caches>(
-          shape, infer::Caches::Settings{.slots = slots, .tokens = tokens, .sequences = static_cast<double>(slots)}, ops,
-          arena_);
+          shape,
+          infer::Caches::Settings{.slots = slots, .tokens = tokens, .sequences = static_cast<double>(slots)},
+          ops, arena_);
       pass = std::make_unique<infer::Pass>(shape, settings, *weights, caches.get(), ops, arena_);
       return arena_.allocate(DType::u8, {ops.scratch_bytes(infer::Pass::op_shapes(x.config, tokens))});
     };

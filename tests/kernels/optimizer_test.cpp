@@ -1,4 +1,6 @@
 #include <cmath>
+#include <cstdint>
+#include <initializer_list>
 
 #include "tests/kernels/support.h"
 
@@ -29,6 +31,57 @@ TEST_CASE("sums in float64") {
     const Tensor ones = bench.poisoned(DType::f32, {(std::int64_t{1} << 24) + 5});
     bench->fill(ones, 1);
     CHECK(value_of(&Ops::add_sum, ones) == (1 << 24) + 5);
+  }
+}
+
+TEST_CASE("digests tell every bit and every place apart, in whatever order they are added") {
+  FOR_EACH_BACKEND(backend) {
+    Bench bench(backend);
+    const auto digest_of = [&](std::initializer_list<Tensor> tensors) {
+      const Tensor digest = bench.poisoned(DType::i32, {2});
+      bench->fill(digest, 0);
+      for (const Tensor& x : tensors) bench->add_digest(digest, x);
+      std::uint64_t bits = 0;
+      bench->download(&bits, digest);
+      return bits;
+    };
+    // Mixes of SplitMix64 for (index 0, 1) and (index 1, bits of 1.0f), added by hand.
+    const Tensor known = bench.tensor(DType::f32, {2}, {0, 1});
+    const auto mix = [](std::uint64_t z) {
+      z += 0x9e3779b97f4a7c15U;
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+      return z ^ (z >> 31);
+    };
+    CHECK(digest_of({known}) == mix(0) + mix(std::uint64_t{1} << 32 | 0x3f800000U));
+    for (const DType type : {DType::f32, DType::bf16}) {
+      for (const std::int64_t n : {1, 31, 257, 300007}) {
+        CAPTURE(to_string(type));
+        CAPTURE(n);
+        const Tensor x = bench.tensor(type, {n}, normal_values(n, 1));
+        const Tensor y = bench.tensor(type, {n}, normal_values(n, 2));
+        const auto digest = digest_of({x});
+        CHECK(digest_of({x}) == digest);
+        CHECK(digest_of({x, y}) == digest_of({y, x}));
+        CHECK(digest_of({x, y}) == digest + digest_of({y}));
+        for (const std::int64_t at : {std::int64_t{0}, n / 2, n - 1}) {
+          const Tensor element = x.slice(0, at, at + 1);
+          std::uint32_t bits = 0;
+          bench->download(&bits, element);
+          for (int bit = 0; bit < 8 * size_of(type); ++bit) {
+            const std::uint32_t flipped = bits ^ 1U << bit;
+            bench->upload(element, &flipped);
+            REQUIRE(digest_of({x}) != digest);
+          }
+          bench->upload(element, &bits);
+        }
+        CHECK(digest_of({x}) == digest);
+        if (n > 1) CHECK(digest_of({x.slice(0, 1, n)}) != digest);
+      }
+    }
+    // Places count: the same values in another order are another tensor.
+    CHECK(digest_of({bench.tensor(DType::f32, {2}, {1, 2})}) !=
+          digest_of({bench.tensor(DType::f32, {2}, {2, 1})}));
   }
 }
 

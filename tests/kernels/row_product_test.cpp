@@ -36,14 +36,16 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
       const DType c = bench.compute();
       // A GPU's products read rows of whole 16 bytes.
       if (bench->device().kind == DeviceKind::cuda && (n % 8 != 0 || k % 8 != 0)) continue;
-      const Tensor x = bench.tensor(c, {m, k}, normal_values(m * k, 1)), w = bench.tensor(c, {n, k}, normal_values(n * k, 2));
+      const Tensor x = bench.tensor(c, {m, k}, normal_values(m * k, 1)),
+                   w = bench.tensor(c, {n, k}, normal_values(n * k, 2));
       const Values x0 = bench.read(x), w0 = bench.read(w);
       bench->pack_weight(w);
       const Tensor y = bench.poisoned(DType::f32, {m, n});
       bench->row_product(y, x, w);
       const Values together = bench.read(y);
       CHECK(relative_error(together, product(x0, w0, m, n, k)) < bench.tolerance());
-      for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 1}, {m - 1, m}, {m / 3, m}, {m / 2, m / 2 + 1}}) {
+      for (const auto& [begin, end] :
+           {std::pair<std::int64_t, std::int64_t>{0, 1}, {m - 1, m}, {m / 3, m}, {m / 2, m / 2 + 1}}) {
         const Tensor some = bench.poisoned(DType::f32, {end - begin, n});
         bench->row_product(some, x.slice(0, begin, end), w);
         CHECK(bench.read(some) == Values(together.begin() + begin * n, together.begin() + end * n));

@@ -110,6 +110,14 @@ TEST_CASE("what a line says of its ranks is read, and kinds of lines that are no
   CHECK(metrics.find("health_lag_seconds")->last() == 0.25);
   CHECK(metrics.find("health_rank_seconds") == nullptr);
   CHECK(metrics.find("not_finite_loss") == nullptr);
+  run.metrics(line + R"({"kind":"differing","time":6,"step":8,"found_step":12,"difference":"step: rank 1"})" +
+              "\n");
+  MetricsReader again(run.directory());
+  again.update();
+  REQUIRE(again.metrics().went_back);
+  CHECK(again.metrics().went_back->from == 12);
+  CHECK(again.metrics().went_back->to == 8);
+  CHECK(again.metrics().went_back->difference == "step: rank 1");
 }
 
 TEST_CASE("a file that grows: whole lines are taken in as they come, half a line when it is whole") {

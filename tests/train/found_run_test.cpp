@@ -82,6 +82,14 @@ TEST_CASE("found run: nothing, a checkpoint, and a newer one that is damaged") {
   CHECK(found.verified_bytes == read);
   CHECK(read > 0);
   CHECK(train::set_aside(found, world()).empty());
+  // To be verified while it is loaded: nothing is read before.
+  std::int64_t before = 0;
+  const auto count = [&](std::int64_t bytes) { before += bytes; };
+  found = train::find_run(job, true, world(), count, train::Verify::while_loading);
+  CHECK(found.state.checkpoint == seventh);
+  CHECK(found.state.step == 7);
+  CHECK(found.unverified);
+  CHECK(before == 0);
 
   flip_last_byte(seventh / checkpoint::file_name(0));
   found = train::find_run(job, true, world());
@@ -96,6 +104,11 @@ TEST_CASE("found run: nothing, a checkpoint, and a newer one that is damaged") {
   CHECK(fs::exists(seventh.string() + ".damaged"));
   save_at(job, 10);
   CHECK(train::find_run(job, true, world()).state.finished);
+  // A finished run's is not loaded, and verified at once.
+  found = train::find_run(job, true, world(), count, train::Verify::while_loading);
+  CHECK(found.state.finished);
+  CHECK_FALSE(found.unverified);
+  CHECK(before > 0);
 }
 
 TEST_CASE("found run: what is said of a start, and nothing of one that is in order") {
