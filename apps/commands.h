@@ -16,6 +16,7 @@ int tokenize_command(const Arguments& args);
 int train_command(const Arguments& args);
 int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);
+int generate_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int plan_command(const Arguments& args);

@@ -1,7 +1,10 @@
 // ratplus eval: loss and perplexity of a checkpoint under sparsity patterns, or its logits for given tokens.
 #include <fmt/core.h>
 
+#include <cerrno>
 #include <cmath>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -9,16 +12,21 @@
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/line_progress.h"
+#include "apps/model_options.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 #include "base/json_path.h"
+#include "base/stop_signal.h"
 #include "base/units.h"
 #include "lib/evaluation/evaluation.h"
 #include "lib/evaluation/logits_dump.h"
 #include "lib/evaluation/validation.h"
+#include "lib/generate/continuation_lines.h"
+#include "lib/infer/inference.h"
 #include "lib/report/table.h"
 #include "lib/session/session.h"
 #include "lib/session/start_defaults.h"
@@ -31,6 +39,7 @@ namespace po = boost::program_options;
 
 constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [--pattern D,W,I ...]
        ratplus eval CHECKPOINT --tokens FILE --dump-logits OUT.h5 [--pattern D,W,I]
+       ratplus eval CHECKPOINT --continuations FILE.jsonl [--output FILE.jsonl] [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
 
 Mean cross-entropy and perplexity over held-out sequences, under one or several sparsity patterns
@@ -42,6 +51,9 @@ A pattern is dilation, window, sinks: "16,256,4" attends to every 16th key, the 
 and the first 4; "dense" is 1,0,0; "none,256,4" has no dilation. A list as in a job file gives one
 a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name of a pattern that a command prints, such as
 'hybrid(64,0,0 x 12, dense x 12)' or "D = 16, I = 4", can be given back.
+With --continuations, the log-probability of each continuation after its context, and whether greedy decoding would give it:
+FILE has lines {"context": "...", "continuation": "..."}, encoded as lm-evaluation-harness does, or {"context_tokens": [...],
+"continuation_tokens": [...]} (docs/generation.md). Interrupted, the same command with --output goes on where it stopped.
 With samples with labels (`ratplus samples`), each held-out sample is a sequence, and two accuracies follow
 the loss: the share of counted tokens with the largest logit, and of completions all of whose tokens have it.
 
@@ -51,6 +63,7 @@ constexpr const char* help_end = R"(
 example:
   ratplus eval runs/quickstart/pretrain --data runs/quickstart/data --pattern dense 16,0,4 64,0,4
   ratplus eval ratplus-1b.pth --tokens tokens.txt --dump-logits logits.h5 --pattern 16,256,4
+  mpirun -n 8 ratplus eval runs/adapt --continuations piqa.jsonl --output piqa.scores.jsonl
 )";
 
 struct EvalArguments {
@@ -59,12 +72,16 @@ struct EvalArguments {
   std::string json;
   std::string tokens;
   std::string dump_logits;
+  std::string continuations, output;
+  bool force = false;
+  generate::Cut cut = generate::Cut::none;
+  ModelOptions model;  ///< of continuations
 };
 
 std::optional<EvalArguments> parse(const Arguments& args) {
   EvalArguments parsed;
   auto& request = parsed.request;
-  std::string device, precision;
+  std::string device, precision, cut = "none";
   po::options_description options("options");
   options.add_options()("data", po::value(&request.data)->value_name("DIR"),
                         "dataset made by `ratplus prepare`; default: the one the checkpoint was trained on")(
@@ -88,7 +105,17 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "dump-logits", po::value(&parsed.dump_logits)->value_name("OUT.h5"),
       "with --tokens: write logits and losses there")(
       "head-dim", po::value(&request.head_dim)->value_name("P"),
-      "channels of a head, where a file of weights does not say; default: 128");
+      "channels of a head, where a file of weights does not say; default: 128")(
+      "continuations", po::value(&parsed.continuations)->value_name("FILE"),
+      "score these contexts and continuations, one JSON object a line (also .gz, .zst)")(
+      "output", po::value(&parsed.output)->value_name("FILE"),
+      "with --continuations: one line a continuation; default: standard output")(
+      "force", po::bool_switch(&parsed.force), "with --output: replace an output that is there")(
+      "cut", po::value(&cut)->value_name("WHERE"),
+      "with --continuations: a context that is too long loses its beginning (left) or its middle; default: "
+      "it is "
+      "refused");
+  add_sequence_options(options, parsed.model);
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
       "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
@@ -112,6 +139,21 @@ std::optional<EvalArguments> parse(const Arguments& args) {
     if (!parsed.tokens.empty() && values->contains(option))
       throw po::error(fmt::format("--{} is for a dataset, and --tokens is in its place", option));
   }
+  as_usage_error([&] { parsed.cut = generate::parse_cut(cut, "--cut"); });
+  check_model_options(*values, parsed.model);
+  for (const char* option : {"output", "force", "cut", "length", "longer", "rope-base", "rope-scale",
+                             "tokenizer", "end-of-text"}) {
+    if (parsed.continuations.empty() && values->contains(option) && !(*values)[option].defaulted())
+      throw po::error(fmt::format("--{} goes with --continuations", option));
+  }
+  for (const char* option :
+       {"data", "split", "sequences", "sequence-length", "micro-batch", "json", "tokens"}) {
+    if (!parsed.continuations.empty() && values->contains(option))
+      throw po::error(fmt::format("--{} does not go with --continuations", option));
+  }
+  if (!parsed.continuations.empty() && request.patterns.size() > 1)
+    throw po::error("--continuations are scored under one pattern; give one");
+  if (parsed.force && parsed.output.empty()) throw po::error("--force goes with --output");
   return parsed;
 }
 
@@ -220,8 +262,77 @@ int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, cons
   return 0;
 }
 
+nlohmann::ordered_json identity_of(const EvalArguments& args, const infer::ResolvedModel& model,
+                                   const generate::ModelText& text, DType type) {
+  return {{"command", "eval"},
+          {"checkpoint", model.info().directory.string()},
+          {"step", model.info().step},
+          {"pattern", model.plan.describe()},
+          {"length", model.tokens},
+          {"rope-base", model.config.rope_base},
+          {"rope-scale", model.rope_scale},
+          {"type", to_string(type)},
+          {"tokenizer", text.tokenizer ? text.tokenizer->identity() : ""},
+          {"end-of-text", text.end_of_text},
+          {"cut", generate::to_string(args.cut)}};
+}
+
+void print_sums(const generate::ContinuationSums& sums) {
+  fmt::print(stderr, "{}, {}: log-likelihood {:.4f}, perplexity a token {}, greedy {:.4f}\n",
+             counted(sums.continuations, "continuation"), counted(sums.tokens, "token"), sums.log_likelihood,
+             format_fixed(sums.perplexity(), 3), double(sums.greedy) / double(sums.continuations));
+}
+
+/// Tokens that a rank scores together: one pass.
+std::int64_t scored_rows(const infer::ResolvedModel& model) {
+  const bool gpu = model.device != DeviceChoice::cpu && cuda_device_count() > 0;
+  return gpu ? 16384 : 1024;
+}
+
+int score_continuations(const EvalArguments& args, const std::filesystem::path& checkpoint,
+                        const parallel::World& world) {
+  const StopSignal signal;
+  infer::ResolvedModel model;
+  generate::ModelText text;
+  std::optional<generate::InputLines> input;
+  world.agree([&] {
+    auto request = args.model.request;
+    if (!args.request.patterns.empty()) request.pattern = args.request.patterns.front();
+    request.device = args.request.device, request.precision = args.request.precision;
+    request.threads = args.request.threads, request.head_dim = args.request.head_dim;
+    model = infer::resolve(request, checkpoint);
+    text = generate::find_text(model.info(), args.model.tokenizer, args.model.end_of_text);
+    input.emplace(args.continuations);
+  });
+  if (world.root() && !model.note.empty()) fmt::print(stderr, "ratplus: note: {}\n", model.note);
+  generate::LineJob job{.input = *input,
+                        .output = args.output,
+                        .print = {},
+                        .identity = {},
+                        .replace = args.force,
+                        .command = "`ratplus eval`"};
+  job.print = [](std::string_view line) {
+    if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0)
+      fail("cannot write to standard output: {}", std::strerror(errno));
+  };
+  world.agree([&] { generate::check_output_file(job); });
+  const infer::ScorerSettings settings{
+      .tokens = model.tokens, .rows = scored_rows(model), .rope_scale = model.rope_scale};
+  infer::Inference inference(model, settings, world);
+  job.identity = identity_of(args, model, text, inference.ops().compute_type());
+  generate::ContinuationLines worker(*input, args.cut, text, inference.scorer());
+  generate::check_lines(*input, worker, world);
+  world.agree([&] { inference.load(); });
+  generate::ContinuationSums sums;
+  const int status =
+      do_lines_with_progress(job, worker, world, "scoring", [&](const auto& result) { sums.add(result); });
+  if (status == 0 && world.root()) print_sums(sums);
+  return status;
+}
+
 int evaluate(const EvalArguments& args, const parallel::World& world) {
   const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
+  if (!args.continuations.empty()) return score_continuations(args, checkpoint, world);
   evaluation::Evaluation e;
   world.agree([&] { e = evaluation::resolve(args.request, checkpoint); });
   for (const auto& pattern : e.patterns) {

@@ -36,6 +36,8 @@ constexpr std::array commands = {
     Command{"submit", "a training job to Slurm's queue, checked before", submit_command},
     Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns, or logits of given tokens",
             eval_command, true},
+    Command{"generate", "text from a model, at the terminal or for a file of prompts", generate_command,
+            true},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, weights, a run or a job file holds",

@@ -14,7 +14,8 @@ Usage: jobs/quickstart.sh [--ranks N] [--short] [--fresh] [--help]
 
 On a Debian 12 machine: installs the packages that are missing, builds ratplus, makes a dataset of English prose,
 pretrains a small RAT+ jointly on N MPI ranks, adapts it to D = 16 and to D = 64, and evaluates the three models.
-It ends with a table of perplexities before and after adaptation, and a picture of the loss curves.
+It ends with a table of perplexities before and after adaptation, a picture of the loss curves, and some sentences of the
+model adapted to D = 16.
 
   --ranks N  MPI ranks, 1 or 2 (default 2)
   --short    a few steps on an eighth of the text, as a check; in runs/quickstart-short
@@ -177,11 +178,15 @@ for model in pretrain adapt-d16 adapt-d64; do evaluate "$model"; done
 
 printf '\n'
 build/ratplus report --adaptation "$run"/{pretrain,adapt-d16,adapt-d64} --output "$run"
+
+printf '\nThe model adapted to D = 16 continues "The idea of":\n\n'
+build/ratplus generate "$run/adapt-d16" --prompt "The idea of" --echo --max-tokens 96 --temperature 0.7 --top-p 0.9
 mpirun="mpirun -n $ranks"
 if [[ $(id -u) -eq 0 ]]; then mpirun+=" --allow-run-as-root"; fi
 cat <<END
 
 Done in $(clock "$SECONDS"). Next:
+  more text:       build/ratplus generate $run/adapt-d16
   other patterns:  build/ratplus eval $run/pretrain --pattern 4,0,4 16,64,4
   another model:   $mpirun build/ratplus train configs/quickstart/pretrain.toml --set model.layers=6 job.directory=runs/mine
 END

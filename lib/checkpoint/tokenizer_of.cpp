@@ -22,12 +22,16 @@ fs::path tokenizer_of(const fs::path& given) {
   if (!fs::exists(given)) fail("{}: no such file or directory", given.string());
   if (!fs::is_directory(given)) return given;
   if (fs::exists(given / data::manifest_name)) return of_dataset(given, data::read_manifest(given));
-  const Info info = read_info(resolve(given));
+  const auto dataset = dataset_of(read_info(resolve(given)));
+  return of_dataset(dataset, data::read_manifest(dataset));
+}
+
+fs::path dataset_of(const Info& info) {
   if (info.job.empty())
     fail("{}: the checkpoint does not say which dataset it was trained on; name the tokenizer's file",
          info.directory.string());
   const auto job = config::parse_job(info.job, info.directory.string(), {});
-  const fs::path dataset = job.data.all_sources().front().directory;
+  fs::path dataset = job.data.all_sources().front().directory;
   if (!fs::exists(dataset / data::manifest_name)) {
     fail("{}: was trained on the dataset {}, which is not there; name the tokenizer's file",
          info.directory.string(), dataset.string());
@@ -37,7 +41,7 @@ fs::path tokenizer_of(const fs::path& given) {
     fail("{}: was trained with {}, and the dataset {} is now of {}; name the tokenizer's file",
          info.directory.string(), info.tokenizer, dataset.string(), manifest.tokenizer);
   }
-  return of_dataset(dataset, manifest);
+  return dataset;
 }
 
 }  // namespace ratplus::checkpoint

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@ class TextStream {
   /// Stop strings that check_stop_strings accepts. The tokenizer outlives the stream.
   TextStream(const data::Tokenizer& tokenizer, std::vector<std::string> stops);
 
+  /// Before the first add(): the text follows those tokens, whose own text is not given. So the blank between both stays,
+  /// which some tokenizers take from the beginning of a text, and a character that they begin may be ended.
+  void follow(std::span<const std::int32_t> tokens);
   /// The text to show now; often none. Throws Error for a token outside the tokenizer's vocabulary.
   std::string add(std::int32_t token);
   /// The text that was held back, where no token follows; none after a stop string.

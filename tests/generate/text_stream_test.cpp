@@ -140,6 +140,29 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("text stream: after a prompt's tokens the text is the rest of both together") {
+  const test::ScratchDirectory scratch;
+  for (const fs::path& file : {json("gpt2"), sentencepiece_model(scratch.path())}) {
+    CAPTURE(file.string());
+    const data::Tokenizer tokenizer(file);
+    for (const std::string text : {"of the answer", "of  the\nQuestion ", "d\u00e9j\u00e0 \u65e5 of"}) {
+      Tokens tokens;
+      tokenizer.encode(text, tokens);
+      for (std::size_t cut = 0; cut <= tokens.size(); ++cut) {
+        const std::span all(tokens);
+        data::TokenDecoder before(tokenizer);
+        std::string begun;
+        for (const std::int32_t token : all.first(cut)) begun += before.add(token);
+        TextStream stream(tokenizer, {});
+        stream.follow(all.first(cut));
+        std::string rest;
+        for (const std::int32_t token : all.subspan(cut)) rest += stream.add(token);
+        CHECK(begun + rest + stream.finish() == decoded(tokenizer, tokens));
+      }
+    }
+  }
+}
+
 TEST_CASE("text stream: many tokens take time in proportion") {
   const data::Tokenizer tokenizer(json("llama2"));
   Tokens tokens;

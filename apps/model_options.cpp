@@ -1,0 +1,51 @@
+#include "apps/model_options.h"
+
+#include <fmt/format.h>
+
+#include "apps/device_options.h"
+
+namespace ratplus::apps {
+
+namespace po = boost::program_options;
+
+void add_sequence_options(po::options_description& description, ModelOptions& options) {
+  auto& request = options.request;
+  auto add = description.add_options();
+  add("length", po::value(&request.tokens)->value_name("T"),
+      "tokens of a sequence at most, prompt and answer; default: as in training");
+  add("longer", po::bool_switch(&request.longer), "allow a --length beyond the one in training");
+  add("rope-base", po::value(&request.rope_base)->value_name("B"),
+      "base of the rotary positions; default: as in training");
+  add("rope-scale", po::value(&request.rope_scale)->value_name("S"),
+      "divide positions by S, for lengths beyond the one in training; default: 1");
+  add("tokenizer", po::value(&options.tokenizer)->value_name("FILE"),
+      "the model's tokenizer (a file, or a dataset); default: that of the dataset it was trained on");
+  add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
+      "the token that ends a text, if the dataset and the tokenizer's file do not name it");
+}
+
+void add_device_options(po::options_description& description, ModelOptions& options) {
+  auto& request = options.request;
+  auto add = description.add_options();
+  add("device", po::value(&options.device)->value_name("NAME"), "auto, cpu or cuda; default: as in training");
+  add("precision", po::value(&options.precision)->value_name("TYPE"),
+      "of a GPU's products, bf16 or f32; default: as in training");
+  add("threads", po::value(&request.threads)->value_name("N"),
+      "CPU threads a rank; default: its share of the cores");
+  add("head-dim", po::value(&request.head_dim)->value_name("P"),
+      "channels of a head, where a file of weights does not say; default: 128");
+}
+
+void check_model_options(const po::variables_map& given, ModelOptions& options) {
+  auto& request = options.request;
+  constexpr std::int64_t most = 1'000'000'000;  // keeps products of two within 64 bits
+  for (const auto& [name, value] : {std::pair{"length", request.tokens}, {"head-dim", request.head_dim}}) {
+    if (given.contains(name) && (value < 1 || value > most))
+      throw po::error(fmt::format("--{} {} is not a number from 1 to {}", name, value, most));
+  }
+  if (request.threads < 0) throw po::error(fmt::format("--threads {} is negative", request.threads));
+  if (!options.device.empty()) request.device = parse_device(options.device);
+  if (!options.precision.empty()) request.precision = parse_precision(options.precision);
+}
+
+}  // namespace ratplus::apps

@@ -1,0 +1,25 @@
+// Options of commands that run a model: its pattern, device, lengths and tokenizer.
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <string>
+
+#include "lib/infer/inference.h"
+
+namespace ratplus::apps {
+
+struct ModelOptions {
+  infer::ModelRequest request;
+  std::string tokenizer;
+  std::string end_of_text;
+  std::string device, precision;
+};
+
+/// Adds --length, --longer, --rope-base, --rope-scale, --tokenizer and --end-of-text.
+void add_sequence_options(boost::program_options::options_description& description, ModelOptions& options);
+/// Adds --device, --precision, --threads and --head-dim.
+void add_device_options(boost::program_options::options_description& description, ModelOptions& options);
+/// Fills in request.device and request.precision. Throws boost::program_options::error for a value out of its range.
+void check_model_options(const boost::program_options::variables_map& given, ModelOptions& options);
+
+}  // namespace ratplus::apps

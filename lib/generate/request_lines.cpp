@@ -1,0 +1,114 @@
+#include "lib/generate/request_lines.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "lib/generate/json_values.h"
+
+namespace ratplus::generate {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+}  // namespace
+
+RequestLines::RequestLines(const InputLines& input, const Settings& settings, const ModelText& text,
+                           infer::Engine& engine)
+    : input_(input), settings_(settings), text_(text), engine_(engine), generator_(engine, text) {}
+
+RequestLines::Parsed RequestLines::parse(std::size_t line) const {
+  const auto where = input_.where(line);
+  const Json json = input_.object(line);
+  Parsed parsed;
+  Settings settings = settings_;
+  settings.sampling.seed += line;
+  for (const auto& [name, value] : json.items()) {
+    if (name == "prompt" || name == "tokens") continue;
+    if (name == "id") {
+      parsed.id = value;
+    } else if (name == "meta") {
+      parsed.meta = value;
+    } else if (!set_field(settings, name, value, where)) {
+      fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}",
+           where, name, field_names());
+    }
+  }
+  if (json.contains("prompt") == json.contains("tokens"))
+    fail("{}: {}; give one of \"prompt\" (a text) and \"tokens\" (a list of numbers)", where,
+         json.contains("prompt") ? "has two prompts" : "has no prompt");
+  parsed.given_as_tokens = json.contains("tokens");
+  auto request = parsed.given_as_tokens
+                     ? request_of_tokens(tokens_from_json(json, "tokens", where), text_, settings, where)
+                     : request_of_text(text_from_json(json, "prompt", where), text_, settings, where);
+  if (parsed.given_as_tokens && settings.echo && request.as_text)
+    request.prompt_text = text_.tokenizer->decode(request.prompt);
+  parsed.request = generator_.checked(std::move(request), where);
+  if (parsed.id.is_null()) parsed.id = input_.number(line);
+  return parsed;
+}
+
+std::int64_t RequestLines::room() const {
+  // Enough for those that end within a round.
+  return std::max<std::int64_t>(2 * engine_.settings().slots - engine_.running() - engine_.waiting(), 0);
+}
+
+void RequestLines::add(std::size_t line) {
+  auto parsed = parse(line);
+  const auto number = generator_.add(parsed.request, input_.where(line));
+  lines_.emplace(number, Line{line, std::move(parsed)});
+}
+
+void RequestLines::step(const Done& done) {
+  std::set<std::int64_t> ended;
+  for (const auto& piece : generator_.step()) {
+    ++tokens_;
+    if (piece.finish != Finish::none && generator_.finished(piece.request)) ended.insert(piece.request);
+  }
+  for (const auto number : ended) {
+    const auto line = std::move(lines_.extract(number).mapped());
+    tokens_ += std::ssize(line.parsed.request.prompt);
+    done(line.line, result(line.parsed, generator_.take(number)));
+  }
+}
+
+Json RequestLines::result(const Parsed& parsed, const std::vector<Answer>& answers) const {
+  Json json;
+  json["id"] = parsed.id;
+  json["prompt_tokens"] = parsed.request.prompt.size();
+  if (answers.size() == 1) {
+    json.update(result(parsed, answers.front()));
+  } else {
+    json["answers"] = Json::array();
+    for (const Answer& answer : answers) json["answers"].push_back(result(parsed, answer));
+  }
+  if (!parsed.meta.is_null()) json["meta"] = parsed.meta;
+  return json;
+}
+
+Json RequestLines::result(const Parsed& parsed, const Answer& answer) const {
+  const auto& [prompt, as_text, prompt_text, settings] = parsed.request;
+  Json json;
+  json["completion_tokens"] = answer.tokens.size();
+  json["finish_reason"] = to_string(answer.finish);
+  if (as_text) json["text"] = (settings.echo ? prompt_text : "") + answer.text;
+  if (parsed.given_as_tokens || settings.return_tokens) {
+    auto tokens = settings.echo ? prompt : std::vector<std::int32_t>();
+    tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+    json["tokens"] = std::move(tokens);
+  }
+  if (!settings.log_probabilities) return json;
+  json["log_probabilities"] = Json::array();
+  for (const float value : answer.log_probabilities) json["log_probabilities"].push_back(json_number(value));
+  if (*settings.log_probabilities == 0) return json;
+  json["top_log_probabilities"] = Json::array();
+  for (const auto& top : answer.top) {
+    Json pairs = Json::array();
+    for (const auto& [token, value] : top) pairs.push_back(Json::array({token, json_number(value)}));
+    json["top_log_probabilities"].push_back(std::move(pairs));
+  }
+  return json;
+}
+
+}  // namespace ratplus::generate

@@ -1,0 +1,53 @@
+// RequestLines: a file's lines as requests for answers.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "lib/generate/generator.h"
+#include "lib/generate/line_work.h"
+
+namespace ratplus::generate {
+
+/// Lines {"prompt": text} or {"tokens": [...]}, with the fields of set_field, "id" and "meta", which go to the result as they
+/// are. docs/generation.md describes both lines.
+class RequestLines : public LineWorker {
+ public:
+  /// `settings` are those of fields that a line does not have; a line without a seed takes theirs plus its number from 0.
+  RequestLines(const InputLines& input, const Settings& settings, const ModelText& text,
+               infer::Engine& engine);
+
+  void check(std::size_t line) const override { parse(line); }
+  std::int64_t room() const override;
+  void add(std::size_t line) override;
+  bool idle() const override { return generator_.idle(); }
+  void step(const Done& done) override;
+  std::int64_t tokens() const override { return tokens_; }
+
+ private:
+  struct Parsed {
+    GenerationRequest request;
+    nlohmann::ordered_json id, meta;  ///< null: none
+    bool given_as_tokens = false;
+  };
+
+  Parsed parse(std::size_t line) const;
+  nlohmann::ordered_json result(const Parsed& parsed, const std::vector<Answer>& answers) const;
+  nlohmann::ordered_json result(const Parsed& parsed, const Answer& answer) const;
+
+  const InputLines& input_;
+  Settings settings_;
+  const ModelText& text_;
+  infer::Engine& engine_;
+  Generator generator_;
+  struct Line {
+    std::size_t line = 0;
+    Parsed parsed;
+  };
+  std::map<std::int64_t, Line> lines_;  ///< by the generator's number
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace ratplus::generate
