@@ -10,10 +10,19 @@
 # that is queued again resumes from its newest checkpoint; one that failed is not queued again.
 
 stopped_and_saved=75 # of ratplus train
+# Seconds that mpirun may outlive the ranks of its own host.
+launcher_grace=${launcher_grace:-60}
 ranks_process=       # srun or mpirun, while one runs
 asked_to_stop=       # the signal that came first
 ranks_told=false     # of it
 signalled=false      # a signal has come since the last look
+
+# Slurm counts ranks by the nodes that a job asks for. A job that takes any of several numbers of nodes sets
+# `ranks_per_node`, and its ranks are those of the nodes that it got: srun and mpirun read these variables.
+if [[ -n ${ranks_per_node:-} ]]; then
+  export SLURM_NTASKS=$((ranks_per_node * SLURM_JOB_NUM_NODES)) SLURM_NTASKS_PER_NODE=$ranks_per_node
+  export SLURM_NPROCS=$SLURM_NTASKS SLURM_TASKS_PER_NODE="$ranks_per_node(x$SLURM_JOB_NUM_NODES)"
+fi
 
 say() { printf '%(%F %T)T  batch: %s\n' -1 "$*"; }
 
@@ -41,9 +50,40 @@ trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM
 trap 'on_signal INT' INT
 
+# Whether a process has started ranks of Open MPI that are still there.
+has_ranks() {
+  local child children=()
+  read -ra children < <(cat "/proc/$1/task"/*/children 2>/dev/null)
+  for child in "${children[@]}"; do
+    if grep -qz '^OMPI_COMM_WORLD_RANK=' "/proc/$child/environ" 2>/dev/null; then return; fi
+  done
+  return 1
+}
+
+# end_launcher MPIRUN: when a host is lost or hangs, the ranks end after parallel.timeout, but mpirun waits for that
+# host's daemon for ever, and the job would hold its nodes until its time limit. So mpirun is killed when its ranks on
+# this host have ended `launcher_grace` seconds before.
+end_launcher() {
+  local launcher=$1 had_ranks=false since=
+  while kill -0 "$launcher" 2>/dev/null; do
+    if has_ranks "$launcher"; then
+      had_ranks=true since=
+    elif $had_ranks; then
+      since=${since:-$SECONDS}
+      if ((SECONDS - since >= launcher_grace)); then
+        say "the ranks of $(hostname) ended $launcher_grace s ago, and mpirun still waits for another host, which is" \
+          "lost or hangs: mpirun is killed"
+        kill -KILL "$launcher" 2>/dev/null
+        return
+      fi
+    fi
+    sleep 1
+  done
+}
+
 # run_ranks ARGUMENT...: ratplus on all ranks; its status.
 run_ranks() {
-  local status=127 waited
+  local status=127 waited watcher=
   if [[ -n $asked_to_stop ]]; then return "$stopped_and_saved"; fi
   case $launcher in
     # Slurm's default for the cores of a task is 1, whatever the job has asked for. A rank that ends with an error
@@ -56,6 +96,11 @@ run_ranks() {
     *) fail "launcher is srun or mpirun, not '$launcher'" ;;
   esac
   ranks_process=$!
+  if [[ $launcher == mpirun ]]; then
+    end_launcher "$ranks_process" &
+    watcher=$!
+    disown "$watcher" # its end is no news
+  fi
   if [[ -n $asked_to_stop ]]; then tell_ranks; fi # it came while they were started
   # A signal ends the wait, not what is waited for.
   while signalled=false && waited=0; do
@@ -64,6 +109,7 @@ run_ranks() {
     if ! $signalled; then break; fi
   done
   ranks_process=
+  if [[ -n $watcher ]]; then kill "$watcher" 2>/dev/null; fi
   # A launcher that was still starting ranks dies of it.
   if [[ -n $asked_to_stop ]] && ((status == 128 + $(kill -l USR1))); then status=$stopped_and_saved; fi
   return "$status"
