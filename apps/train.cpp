@@ -24,6 +24,7 @@
 #include "lib/run/run_record.h"
 #include "lib/session/start_defaults.h"
 #include "lib/train/found_run.h"
+#include "lib/train/hosts_alike.h"
 #include "lib/train/last_weights.h"
 
 namespace ratplus::apps {
@@ -211,6 +212,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
+  train::require_same_job(job, world);
   if (world.root()) print_renamed_keys(job);
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
@@ -233,6 +235,7 @@ int train(const TrainArguments& args, const parallel::World& world) {
   world.agree([&] {
     if (world.root()) run.emplace(job);
   });
+  train::require_shared_directories(job, world);
   TrainDisplay display(job, world, run ? &*run : nullptr);
   for (const auto& line : train::set_aside(found_run, world)) display.say(line);
   if (found_run.verified_bytes > 0) {

@@ -265,7 +265,9 @@ void World::agree(const std::function<void()>& f) const {
   if (failures == 0) return;
   const auto first = size_ - max(failed ? size_ - rank_ : 0);  // the lowest failing rank
   message = broadcast(message, static_cast<int>(first));
-  if (failures < size_) message = fmt::format("rank {}: {}", first, message);
+  if (failures < size_) {
+    message = fmt::format("rank {} on {}: {}", first, broadcast(host_, static_cast<int>(first)), message);
+  }
   throw AgreedError(message);
 }
 

@@ -65,7 +65,7 @@ class World {
   std::string broadcast(const std::string& text) const;
 
   /// Runs f on every rank. If it throws on some, every rank throws AgreedError with the message of the lowest of them
-  /// (naming the rank where only some failed), so that a bad input ends the job everywhere, once and together.
+  /// (naming the rank and its host where only some failed), so that a bad input ends the job everywhere, once and together.
   /// f must not talk to other ranks.
   void agree(const std::function<void()>& f) const;
 
