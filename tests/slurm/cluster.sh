@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A Slurm cluster of one node, which is this machine; to be sourced. Its daemons are own ones on own ports, with keys,
+# A Slurm cluster of one node, which is this machine, or of several made hosts (tests/cluster/hosts.sh); to be sourced. Its daemons are own ones on own ports, with keys,
 # configuration, state and logs in one directory: a Slurm that is installed here for real is not touched.
 
 # What is missing for it; empty if nothing is.
@@ -23,9 +23,11 @@ free_ports() {
   echo "${found[@]}"
 }
 
-# start_cluster DIRECTORY CPUS: the daemons, and SLURM_CONF for every command that talks to them.
+# start_cluster DIRECTORY CPUS [HOST...]: the daemons, and SLURM_CONF for every command that talks to them. Without made
+# hosts this machine is the only node; with them, each is a node, and this machine has the controller.
 start_cluster() {
-  local directory=$1 cpus=$2 memory host ports
+  local directory=$1 cpus=$2 memory host ports controller=127.0.0.1 name nodes
+  shift 2
   host=$(hostname -s)
   memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
   read -ra ports < <(free_ports)
@@ -33,22 +35,28 @@ start_cluster() {
   mkdir -p "$directory"/{munge,state,spool}
   chmod 711 "$directory" # munge's clients reach its socket through it
   chmod 755 "$directory/munge"
+  nodes="NodeName=ratplus-node NodeHostname=$host NodeAddr=127.0.0.1"
+  if (($# > 0)); then
+    controller=$(getent hosts "$host" | cut -d' ' -f1)
+    nodes="NodeName=$(IFS=, && echo "$*")"
+  fi
   # The node's name is not this host's, so that no other configuration is met; task placement, process groups and
   # accounting are the plainest, so that neither control groups nor a database are needed.
   cat >"$directory/slurm.conf" <<END
 ClusterName=ratplus-test
-SlurmctldHost=$host(127.0.0.1)
+SlurmctldHost=$host($controller)
 SlurmUser=root
 SlurmctldPort=${ports[0]}
 AuthType=auth/munge
 AuthInfo=socket=$directory/munge/socket
 CredType=cred/munge
 StateSaveLocation=$directory/state
-SlurmdSpoolDir=$directory/spool
+SlurmdSpoolDir=$directory/spool/%n
+TmpFS=$directory/tmp-%n
 SlurmctldPidFile=$directory/slurmctld.pid
-SlurmdPidFile=$directory/slurmd.pid
+SlurmdPidFile=$directory/slurmd-%n.pid
 SlurmctldLogFile=$directory/slurmctld.log
-SlurmdLogFile=$directory/slurmd.log
+SlurmdLogFile=$directory/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -58,25 +66,36 @@ MpiDefault=none
 KillWait=10
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=ratplus-node NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=$cpus RealMemory=$memory
-PartitionName=test Nodes=ratplus-node Default=YES MaxTime=INFINITE State=UP
+${cluster_settings:-}
+$nodes Port=${ports[1]} CPUs=$cpus RealMemory=$memory
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+${cluster_partitions:-}
 END
   (umask 077 && head -c 128 /dev/urandom >"$directory/munge/key")
   munged --force --socket="$directory/munge/socket" --key-file="$directory/munge/key" \
     --pid-file="$directory/munge/pid" --log-file="$directory/munge/log" --seed-file="$directory/munge/seed" \
     2>"$directory/munge/errors" || die "munged did not start: $(tail -n 3 "$directory/munge/errors")"
   slurmctld -c || die "slurmctld did not start: $(tail -n 5 "$directory/slurmctld.log")"
-  slurmd -N ratplus-node || die "slurmd did not start: $(tail -n 5 "$directory/slurmd.log")"
+  if (($# == 0)); then
+    mkdir -p "$directory/tmp-ratplus-node"
+    slurmd -N ratplus-node || die "slurmd did not start: $(tail -n 5 "$directory/slurmd-ratplus-node.log")"
+  fi
+  for name in "$@"; do start_node "$name"; done
   await_cluster "$directory"
+}
+
+start_node() { # HOST
+  mkdir -p "$(dirname "$SLURM_CONF")/tmp-$1"
+  on_host "$1" slurmd -N "$1" || die "slurmd did not start on $1: see the log beside $SLURM_CONF"
 }
 
 await_cluster() {
   local attempt
   for ((attempt = 0; attempt < 150; ++attempt)); do
-    if [[ $(sinfo -h -o %T 2>/dev/null) == idle ]]; then return; fi
+    if [[ $(sinfo -h -N -o %T 2>/dev/null | sort -u) == idle ]]; then return; fi
     sleep 0.2
   done
-  die "the node is not idle after 30 s: $(sinfo -h -o '%T %E' 2>&1); $(tail -n 3 "$1/slurmctld.log")"
+  die "a node is not idle after 30 s: $(sinfo -h -o '%T %E' 2>&1); $(tail -n 3 "$1/slurmctld.log")"
 }
 
 # Ends all jobs and the daemons of start_cluster: these alone, by its configuration and their process numbers.
@@ -88,8 +107,8 @@ stop_cluster() {
     [[ -n $(squeue -h 2>/dev/null) ]] || break
     sleep 0.2
   done
-  for file in slurmd.pid slurmctld.pid munge/pid; do
-    process=$(cat "$directory/$file" 2>/dev/null) || continue
+  for file in "$directory"/slurmd-*.pid "$directory/slurmctld.pid" "$directory/munge/pid"; do
+    process=$(cat "$file" 2>/dev/null) || continue
     kill -TERM "$process" 2>/dev/null || true
     for ((attempt = 0; attempt < 50; ++attempt)); do
       kill -0 "$process" 2>/dev/null || break
