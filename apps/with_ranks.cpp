@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <string>
@@ -16,9 +17,11 @@
 namespace ratplus::apps {
 namespace {
 
+/// For tests of hosts with different programs, RATPLUS_TEST_REVISION names another revision than this one's.
 std::string name_of(const run::ProgramRecord& program) {
-  return fmt::format("ratplus {}, revision {}{}", program.version, program.revision,
-                     program.modified ? ", modified" : "");
+  const char* other = std::getenv("RATPLUS_TEST_REVISION");
+  return fmt::format("ratplus {}, revision {}{}", program.version,
+                     other != nullptr ? other : program.revision, program.modified ? ", modified" : "");
 }
 
 /// Ranks of two programs may exchange other things than the other expects, or compute otherwise. Throws AgreedError.

@@ -20,17 +20,14 @@ hosts_are_missing() {
   fi
 }
 
-# in_own_namespaces SCRIPT ARGUMENT...: runs the script as the first process of new namespaces, with
-# RATPLUS_TEST_INSIDE set. Its status. A signal to this shell ends all of it.
+# in_own_namespaces SCRIPT ARGUMENT...: runs the script as the first process of new namespaces; its status. When this
+# shell ends, all that is in them ends.
 in_own_namespaces() {
   local status=0
-  RATPLUS_TEST_INSIDE=yes unshare --mount --propagation private --net --uts --ipc --pid --fork --mount-proc --kill-child \
-    bash "$@" &
+  unshare --mount --propagation private --net --uts --ipc --pid --fork --mount-proc --kill-child bash "$@" &
   inside=$!
-  # SC2317: called by the trap
-  # shellcheck disable=SC2317
-  end_inside() { kill -KILL "$inside" 2>/dev/null || true; }
-  trap end_inside EXIT
+  trap 'kill -KILL "$inside" 2>/dev/null || true' EXIT
+  trap 'exit 130' INT TERM HUP
   wait "$inside" || status=$?
   trap - EXIT
   return "$status"
