@@ -32,7 +32,7 @@ sequence_length = 32
 batch = 12
 [schedule]
 steps = $steps
-peak_lr = 5e-4
+peak_lr = 2e-4
 shape = "constant"
 warmup = 0
 [parallel]
