@@ -69,7 +69,10 @@ work=$RATPLUS_TEST_WORK
 heading() { printf '\n=== %s (%d s since the start)\n' "$*" "$SECONDS"; }
 
 table=()
-add_row() { table+=("$(printf '%-52s %6s   %s' "$1" "$2" "$3")"); } # NAME SECONDS RESULT
+add_row() { # NAME SECONDS RESULT
+  table+=("$(printf '%-52s %6s   %s' "$1" "$2" "$3")")
+  echo "-> ${table[-1]}"
+}
 
 mpi_environment
 export OMP_NUM_THREADS=1

@@ -7,9 +7,11 @@
 #   USR1, TERM  stop and save, and queue this job again
 #   INT         stop and save, and end
 # Exit statuses: 0 done; 75 stopped and saved, not queued again; all others failed, with the reason in the log. A job
-# that is queued again resumes from its newest checkpoint; one that failed is not queued again.
+# that is queued again resumes from its newest checkpoint; one that failed is not queued again, unless a node of it no
+# longer answers.
 
 stopped_and_saved=75 # of ratplus train
+not_finite=3         # likewise: a loss or a norm is not finite
 # Seconds that mpirun may outlive the ranks of its own host.
 launcher_grace=${launcher_grace:-60}
 ranks_process=       # srun or mpirun, while one runs
@@ -141,8 +143,8 @@ count_start() {
   fi
 }
 
-# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON: whether this start made a step. Slurm is
-# asked for about a minute: its controller may just be restarting.
+# queue_again DIRECTORY GOT_ON: after a stop in order, or the loss of a node. GOT_ON: whether this start made a step. Slurm
+# is asked for about a minute: its controller may just be restarting.
 queue_again() {
   local counted=false attempt state job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID} # the last task of an array has the array's number as its own, which means all tasks
@@ -170,9 +172,19 @@ queue_again() {
   exit "$stopped_and_saved"
 }
 
+# Nodes of this job that do not answer Slurm: a command on each says its name.
+lost_nodes() {
+  local answered
+  answered=$(timeout -k 5 45 srun --overlap --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+    --ntasks-per-node=1 --cpus-per-task=1 --gres=none printenv SLURMD_NODENAME </dev/null 2>/dev/null)
+  # Without any answer, something else is wrong: an older Slurm may not know an option.
+  if [[ -z $answered ]]; then return; fi
+  scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$answered"
+}
+
 # train JOB.toml [option]...: `ratplus train` with --resume, until the job is done.
 train() {
-  local status=0 directory before got_on=false
+  local status=0 directory before got_on=false lost
   directory=$(run_directory "$@") || exit
   before=$(newest_checkpoint "$directory")
   local ranks="$SLURM_NTASKS ranks"
@@ -180,9 +192,14 @@ train() {
   say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
     "run directory $directory"
   run_ranks train "$1" --resume "${@:2}" || status=$?
-  if ((status == stopped_and_saved)); then
-    if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
-    queue_again "$directory" "$got_on"
+  if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
+  if ((status == stopped_and_saved)); then queue_again "$directory" "$got_on"; fi
+  if [[ $asked_to_stop != INT ]] && ((status != 0 && status != not_finite && ${SLURM_JOB_NUM_NODES:-1} > 1)); then
+    lost=$(lost_nodes)
+    if [[ -n $lost ]]; then
+      say "failed with status $status, and these nodes do not answer: ${lost//$'\n'/ }"
+      queue_again "$directory" "$got_on"
+    fi
   fi
   if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
   exit "$status"
