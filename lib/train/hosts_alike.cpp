@@ -70,8 +70,10 @@ void require_same_job(const config::JobConfig& job, const parallel::World& world
   world.agree([&] {
     const auto first = config::parse_job(first_text, job.source);
     if (first == job) return;
-    fail("{}: differs from the job file of rank 0 on {} (its values follow \"was\"):\n  {}\ngive all hosts the same file", job.source,
-         first_host, fmt::join(config::differences(first, job), "\n  "));
+    fail(
+        "{}: differs from the job file of rank 0 on {} (its values follow \"was\"):\n  {}\ngive all hosts "
+        "the same file",
+        job.source, first_host, fmt::join(config::differences(first, job), "\n  "));
   });
 }
 

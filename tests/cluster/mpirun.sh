@@ -211,6 +211,19 @@ test_milder() {
   expect_losses "$run" 25
   add_row "a host is slow" - "goes on, with a warning that names rank and host"
 
+  run=$work/moment log=$work/moment.log
+  start n1:1,n2:1,n3:1 "$run" --stop-after 60 >"$log" 2>&1 &
+  process=$!
+  await_step "$run" 10 "$log" "$process"
+  cut_link n3
+  sleep 2
+  before=$(last_step "$run")
+  mend_link n3
+  wait "$process" || fail_with_log "$log" "a link that was cut for 2 s has ended the run"
+  ((before < 60)) || fail_with_log "$log" "the run was over before the link was cut"
+  expect_losses "$run" 60
+  add_row "the link of a host is cut for 2 s" - "goes on; no step lost"
+
   local library
   library=$(find /usr/lib -name libfaketime.so.1 2>/dev/null | head -n 1)
   if [[ -n $library ]]; then
