@@ -56,12 +56,16 @@ if [[ -n $missing ]]; then
   exit 77
 fi
 
+finish() {
+  end_namespaces
+  if $keep; then echo "kept: $RATPLUS_TEST_WORK"; else rm -rf "$RATPLUS_TEST_WORK"; fi
+}
 if [[ -z ${RATPLUS_TEST_WORK:-} ]]; then
   RATPLUS_TEST_WORK=$(mktemp -d -t ratplus-cluster.XXXXXX)
   export RATPLUS_TEST_WORK
+  trap finish EXIT
   status=0
   in_own_namespaces tests/cluster.sh "$@" || status=$?
-  if $keep; then echo "kept: $RATPLUS_TEST_WORK"; else rm -rf "$RATPLUS_TEST_WORK"; fi
   exit "$status"
 fi
 work=$RATPLUS_TEST_WORK

@@ -6,7 +6,7 @@
 # What is missing for them; empty if nothing is.
 hosts_are_missing() {
   local program
-  for program in ip unshare mpirun; do
+  for program in ip unshare nsenter setpriv mpirun; do
     command -v "$program" >/dev/null && continue
     echo "$program is not installed; Debian: apt-get install iproute2 util-linux openmpi-bin (or jobs/setup.sh --cluster)"
     return
@@ -24,13 +24,19 @@ hosts_are_missing() {
 # shell ends, all that is in them ends.
 in_own_namespaces() {
   local status=0
-  unshare --mount --propagation private --net --uts --ipc --pid --fork --mount-proc --kill-child bash "$@" &
+  setpriv --pdeathsig KILL unshare --mount --propagation private --net --uts --ipc --pid --fork --mount-proc \
+    --kill-child bash "$@" &
   inside=$!
-  trap 'kill -KILL "$inside" 2>/dev/null || true' EXIT
   trap 'exit 130' INT TERM HUP
   wait "$inside" || status=$?
-  trap - EXIT
   return "$status"
+}
+
+# Ends what in_own_namespaces has started.
+end_namespaces() {
+  [[ -n ${inside:-} ]] || return 0
+  kill -KILL "$inside" 2>/dev/null || true
+  wait "$inside" 2>/dev/null || true
 }
 
 # make_hosts DIRECTORY NAME...: the hosts, and DIRECTORY/enter, which runs a command on one of them, as ssh does. The

@@ -261,4 +261,12 @@ test_milder() {
   expect_losses "$run" $((resumed + 15))
   add_row "the disk of the run is full" - "ends at the next save, of step $((before / 10 * 10 + 10)); resumed at $resumed"
   umount --lazy "$work/small"
+
+  log=$work/limit.log status=0
+  echo "ulimit -f 16384 # of 1024 bytes; a part of the larger model's checkpoint has 90 MB" >"$work/hosts/n3.sh"
+  start n1:1,n2:1,n3:1 "$work/limit" "${larger[@]}" --stop-after 3 >"$log" 2>&1 || status=$?
+  [[ $status == 1 ]] || fail_with_log "$log" "limited files: its status is $status, not 1"
+  expect_one_message "limited files" "$log" 'rank 2 on n3: .*part-00002.h5: cannot write .*File too large'
+  restore_hosts
+  add_row "a host cannot write its part of a checkpoint" - "ends at that save, with rank, host and file"
 }
