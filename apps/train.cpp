@@ -1,6 +1,7 @@
 // ratplus train: pretrain or adapt a model, as a job file says.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -209,6 +210,17 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   return 0;
 }
 
+/// Seconds in which the ranks must find each other: parallel.timeout, but launchers need some to start all of them. What is
+/// wrong with the job is reported once they have.
+double connect_timeout(const TrainArguments& args) {
+  constexpr double least = 20;
+  try {
+    return std::max(config::load_job(args.job, args.overrides).parallel.timeout, least);
+  } catch (const Error&) {
+    return parallel::Watchdog::default_timeout;
+  }
+}
+
 int train(const TrainArguments& args, const parallel::World& world) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
@@ -285,7 +297,7 @@ int train_command(const Arguments& args) {
       exit_interrupted,
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; continue with --resume\n"
                      : nullptr);
-  return with_ranks([&](const parallel::World& world) {
+  const auto on_a_rank = [&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
       return train(*parsed, world);
@@ -293,7 +305,8 @@ int train_command(const Arguments& args) {
       before_the_first_step.already_ending(1);
       throw;
     }
-  });
+  };
+  return with_ranks(on_a_rank, connect_timeout(*parsed));
 }
 
 }  // namespace ratplus::apps

@@ -39,8 +39,8 @@ void require_same_program(const parallel::World& world) {
 
 }  // namespace
 
-int with_ranks(const std::function<int(const parallel::World&)>& body) {
-  const parallel::World world;
+int with_ranks(const std::function<int(const parallel::World&)>& body, double connect_timeout) {
+  const parallel::World world(connect_timeout);
   try {
     require_same_program(world);
     return body(world);

@@ -29,7 +29,8 @@ class AgreedError : public Error {
 /// to it that none of this waits for ever.
 class World {
  public:
-  World();
+  /// Ranks that do not find each other in `seconds` end the job with a message: a host does not reach another one.
+  explicit World(double seconds = Watchdog::default_timeout);
   /// One rank alone, without MPI: rank 0 of 1, its sums and texts its own.
   static World solo() { return World(Solo{}); }
   ~World();

@@ -190,9 +190,27 @@ resume_fault() { # NAME RUN LAST_STEP SECONDS WORD...
   if (($# == 0)); then expect_losses "$run" "$((resumed + more))"; fi
 }
 
+# n2 and n3 lose what they send to each other, as behind a firewall: the ranks cannot connect.
+unreachable() {
+  local name="two hosts do not reach each other" log=$work/unreachable.log status=0 began
+  ip -n n2 neighbour replace 10.77.0.3 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+  ip -n n3 neighbour replace 10.77.0.2 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+  began=$(date +%s%N)
+  start n1:1,n2:1,n3:1 "$work/unreachable" >"$log" 2>&1 || status=$?
+  local tenths=$((($(date +%s%N) - began) / 100000000))
+  ((status != 0)) || fail_with_log "$log" "$name: its status is 0"
+  ((tenths <= 10 * (allowed + 20))) || fail_with_log "$log" "$name: ended after $((tenths / 10)) s"
+  expect_one_message "$name" "$log" "rank 0 on n1 has waited 20 s in connecting the ranks"
+  ip -n n2 neighbour delete 10.77.0.3 dev eth0
+  ip -n n3 neighbour delete 10.77.0.2 dev eth0
+  restore_hosts
+  add_row "$name" "$((tenths / 10)).$((tenths % 10))" "ends at the start"
+}
+
 test_faults() {
   heading "faults of a run on n1, n2 and n3 under mpirun; parallel.timeout is $timeout s, launcher_grace $launcher_grace s"
   local waits="rank 0 on n1 has waited $timeout s (parallel.timeout) in .*, at .*; all ranks end"
+  unreachable
   fault "the link of a host is cut in a step" in_a_step cut_n3 "$waits"
   fault "the link of a host is cut in a save" in_a_save cut_n3 "at saving of .*; all ranks end" "${larger[@]}"
   fault "a host freezes (SIGSTOP)" in_a_step freeze_n3 "$waits"
