@@ -120,7 +120,7 @@ test_slurm_limits() {
   start_slurm
   heading "a drained node, and a time limit of a minute"
   local run=$work/limits job log before began=$SECONDS pace=0:slow:0.2:1
-  submit "$run" --nodes 2-3 --time 1 --stop-before 45 --set schedule.steps=400 parallel.timeout=60
+  submit "$run" --nodes 2-3 --time 1 --stop-before 50 --set schedule.steps=400 parallel.timeout=60
   await_step "$run" 10 "$log"
   scontrol update nodename=n2 state=drain reason="to be mended"
   await_restart "$job" 1 "$log"
