@@ -125,7 +125,7 @@ in_a_save() {
     kill -0 "$3" 2>/dev/null || fail_with_log "$2" "the run ended before its second save"
   done
 }
-larger=(model.layers=6 model.width=512 schedule.steps=40 checkpoint.every=2)
+larger=(model.layers=4 model.width=512 schedule.steps=40 checkpoint.every=2)
 
 # fault NAME MOMENT ACTION REGEX [WORD...]: a run on n1, n2 and n3, and ACTION in the middle of it. The job ends within
 # `allowed` seconds, mpirun included, with one message, and can be resumed on n1 and n2.
@@ -281,7 +281,7 @@ test_milder() {
   umount --lazy "$work/small"
 
   log=$work/limit.log status=0
-  echo "ulimit -f 16384 # of 1024 bytes; a part of the larger model's checkpoint has 90 MB" >"$work/hosts/n3.sh"
+  echo "ulimit -f 16384 # of 1024 bytes; a part of the larger model's checkpoint has 60 MB" >"$work/hosts/n3.sh"
   start n1:1,n2:1,n3:1 "$work/limit" "${larger[@]}" --stop-after 3 >"$log" 2>&1 || status=$?
   [[ $status == 1 ]] || fail_with_log "$log" "limited files: its status is $status, not 1"
   expect_one_message "limited files" "$log" 'rank 2 on n3: .*part-00002.h5: cannot write .*File too large'

@@ -2,7 +2,7 @@
 # Jobs on a Slurm of three made hosts: n1, n2 and n3 are its nodes, this machine has the controller. To be sourced by
 # tests/cluster.sh.
 
-node_timeout=10 # seconds, SlurmdTimeout: a node that does not answer for so long is down
+node_timeout=8 # seconds, SlurmdTimeout: a node that does not answer for so long is down
 pace=0:slow:0.05:1 # each update of rank 0 takes 0.05 s longer, so that there is time to disturb a run
 
 start_slurm() {
@@ -13,7 +13,7 @@ start_slurm() {
   local cluster_settings="SlurmdTimeout=$node_timeout
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-TCPTimeout=2" partition_settings="PriorityTier=1 GraceTime=30" \
+TCPTimeout=2" kill_wait=4 partition_settings="PriorityTier=1 GraceTime=30" \
     cluster_partitions="PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF"
   start_cluster "$work/slurm" 2 n1 n2 n3
 }

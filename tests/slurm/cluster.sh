@@ -63,7 +63,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 MpiDefault=none
-KillWait=10
+KillWait=${kill_wait:-10}
 ReturnToService=2
 SlurmdParameters=config_overrides
 ${cluster_settings:-}
