@@ -1,5 +1,5 @@
 // ratplus submit: a training job to Slurm's queue, once all is checked that needs neither ranks nor GPUs.
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <optional>
@@ -49,6 +49,7 @@ examples:
   ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --time 24:00:00 --partition gpu
   ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --gpu h100 --dry-run
   ratplus submit configs/adapt/1b.toml --nodes 1 --gpus-per-node 8 --after 4711 --set job.pattern=64,0,4
+  ratplus submit configs/pretrain/1b.toml --nodes 2-4 --gpus-per-node 8 --time 24:00:00
   ratplus submit job.toml --nodes 2 --ranks-per-node 4 --cpus-per-rank 16 --launcher mpirun
 )";
 
@@ -65,10 +66,14 @@ struct SubmitArguments {
 std::optional<SubmitArguments> parse(const Arguments& args) {
   SubmitArguments parsed;
   auto& r = parsed.resources;
+  std::string nodes;
   std::string launcher = slurm::to_string(parsed.launcher);
   po::options_description options("options");
   auto add = options.add_options();
-  add("nodes", po::value(&r.nodes)->required()->value_name("N"), "nodes of the cluster");
+  add("nodes", po::value(&nodes)->required()->value_name("N"),
+      "nodes of the cluster; A-B: from A to B of them, as many as are free at each start of the job, so that "
+      "it "
+      "goes on on fewer when one fails");
   add("gpus-per-node", po::value(&r.gpus_per_node)->value_name("G"), "GPUs of a node; each gets a rank");
   add("ranks-per-node", po::value(&r.ranks_per_node)->value_name("R"),
       "ranks of a node; default: one for each GPU");
@@ -102,7 +107,10 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
     throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
   if (!given->contains("ranks-per-node")) r.ranks_per_node = r.gpus_per_node;
   if (!r.time.empty()) slurm::limit_seconds(r.time);  // an Error of its own
-  as_usage_error([&] { slurm::check(r); });
+  as_usage_error([&] {
+    r.set_nodes(nodes);
+    slurm::check(r);
+  });
   if (!parsed.gpu.empty()) {
     if (r.gpus_per_node == 0) throw po::error("--gpu is the kind of --gpus-per-node, which is missing");
     plan::find_gpu(parsed.gpu);
@@ -135,24 +143,53 @@ void check_device(const config::JobConfig& job, const slurm::Resources& r, bool 
 /// Checks that the job fits into GPUs of the given kind. Returns the expected time and memory as text.
 std::string check_fits(const config::JobConfig& job, const SubmitArguments& args) {
   if (args.gpu.empty()) return "";
-  const plan::Cluster cluster{.gpu = &plan::find_gpu(args.gpu),
-                              .nodes = args.resources.nodes,
-                              .gpus_per_node = args.resources.ranks_per_node};
-  const auto plan = plan::plan_job(job, cluster);
-  plan::require_fit(plan.memory, job, cluster);
-  return fmt::format("{}: {:.1f} of {:.1f} GiB a GPU; {:.0f} tokens/s a GPU expected{}\n", cluster.gpu->title,
-                     gib(plan.memory.bytes), gib(plan.memory.available),
-                     plan.step.tokens_per_second() / cluster.ranks(),
-                     plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
+  std::string text;
+  for (const int nodes : args.resources.possible_nodes()) {
+    const plan::Cluster cluster{
+        .gpu = &plan::find_gpu(args.gpu), .nodes = nodes, .gpus_per_node = args.resources.ranks_per_node};
+    const auto plan = plan::plan_job(job, cluster);
+    plan::require_fit(plan.memory, job, cluster);
+    text += fmt::format("{}{}: {:.1f} of {:.1f} GiB a GPU; {:.0f} tokens/s a GPU expected{}\n",
+                        args.resources.any_of_several() ? counted(nodes, "node") + ", " : "",
+                        cluster.gpu->title, gib(plan.memory.bytes), gib(plan.memory.available),
+                        plan.step.tokens_per_second() / cluster.ranks(),
+                        plan.steps > 0 ? ", " + format_seconds(plan.seconds) + " for all steps" : "");
+  }
+  return text;
+}
+
+/// The data, once the job is known to fit every number of nodes that Slurm may give.
+train::TrainingData check_data(const config::JobConfig& job, const slurm::Resources& r) {
+  std::string refusal;
+  std::vector<int> fitting;
+  for (const int nodes : r.possible_nodes()) {
+    try {
+      train::check_ranks(job, r.rank_nodes(nodes));
+      fitting.push_back(nodes);
+    } catch (const Error& error) {
+      if (refusal.empty()) refusal = fmt::format("with {}: {}", counted(nodes, "node"), error.what());
+    }
+  }
+  if (r.any_of_several() && !refusal.empty()) {
+    fail("--nodes {}: Slurm may give any number of these, and not all fit. {}. {}", r.nodes_text(), refusal,
+         fitting.empty() ? std::string("None of these numbers of nodes fits")
+                         : fmt::format("Numbers of nodes that fit: {}", fmt::join(fitting, ", ")));
+  }
+  return train::check_data(job, r.rank_nodes(r.nodes));
 }
 
 std::string describe(const config::JobConfig& job, const slurm::Resources& r, const train::Outlook& start) {
-  const std::int64_t at_once = std::int64_t{r.ranks()} * job.data.micro_batch;
-  return fmt::format("{}: {}, {} parameters, {}\n{} x {} = {}; batch {} = {} x {} of {}\n", job.job.directory,
-                     to_string(job.job.kind), model::parameter_count(job.model), start.text,
-                     counted(r.nodes, "node"), r.ranks_per_node, counted(r.ranks(), "rank"), job.data.batch,
-                     r.ranks(), counted(job.data.batch / at_once, "micro-batch", "micro-batches"),
-                     job.data.micro_batch);
+  std::string text = fmt::format("{}: {}, {} parameters, {}\n", job.job.directory, to_string(job.job.kind),
+                                 model::parameter_count(job.model), start.text);
+  for (const int nodes : r.possible_nodes()) {
+    const int ranks = nodes * r.ranks_per_node;
+    const std::int64_t at_once = std::int64_t{ranks} * job.data.micro_batch;
+    text +=
+        fmt::format("{} x {} = {}; batch {} = {} x {} of {}\n", counted(nodes, "node"), r.ranks_per_node,
+                    counted(ranks, "rank"), job.data.batch, ranks,
+                    counted(job.data.batch / at_once, "micro-batch", "micro-batches"), job.data.micro_batch);
+  }
+  return text;
 }
 
 slurm::BatchScript script_of(const config::JobConfig& job, const SubmitArguments& args) {
@@ -200,7 +237,7 @@ int submit(const SubmitArguments& args) {
   const auto job = train::complete_schedule(given);
   const auto expected = check_fits(job, args);
   check_device(job, r, args.dry_run);
-  const auto data = train::check_data(job, r.rank_nodes());
+  const auto data = check_data(job, r);
   const auto start = train::look_ahead(job, data, !r.after.empty());
   if (start.finished) {
     fmt::print("{}: finished already, {}; nothing is submitted\n", job.job.directory, start.text);

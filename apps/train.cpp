@@ -1,6 +1,7 @@
 // ratplus train: pretrain or adapt a model, as a job file says.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -25,6 +26,7 @@
 #include "lib/run/run_record.h"
 #include "lib/session/start_defaults.h"
 #include "lib/train/found_run.h"
+#include "lib/train/hosts_alike.h"
 #include "lib/train/last_weights.h"
 
 namespace ratplus::apps {
@@ -221,10 +223,22 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
   return 0;
 }
 
+/// Seconds in which the ranks must find each other: parallel.timeout, but launchers need some to start all of them. What is
+/// wrong with the job is reported once they have.
+double connect_timeout(const TrainArguments& args) {
+  constexpr double least = 20;
+  try {
+    return std::max(config::load_job(args.job, args.overrides).parallel.timeout, least);
+  } catch (const Error&) {
+    return parallel::Watchdog::default_timeout;
+  }
+}
+
 /// The status of the command; none where the checkpoint that was to be verified while it was loaded is damaged.
 std::optional<int> train(const TrainArguments& args, const parallel::World& world, train::Verify verify) {
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
+  train::require_same_job(job, world);
   if (world.root()) print_renamed_keys(job);
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
@@ -249,6 +263,7 @@ std::optional<int> train(const TrainArguments& args, const parallel::World& worl
   world.agree([&] {
     if (world.root()) run.emplace(job);
   });
+  train::require_shared_directories(job, world);
   TrainDisplay display(job, world, run ? &*run : nullptr);
   if (!settled.note.empty()) display.say(settled.note);
   for (const auto& line : train::set_aside(found_run, world)) display.say(line);
@@ -300,7 +315,7 @@ int train_command(const Arguments& args) {
       exit_interrupted,
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; continue with --resume\n"
                      : nullptr);
-  return with_ranks([&](const parallel::World& world) {
+  const auto on_a_rank = [&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
       if (const auto status = train(*parsed, world, train::Verify::while_loading)) return *status;
@@ -310,7 +325,8 @@ int train_command(const Arguments& args) {
       before_the_first_step.already_ending(1);
       throw;
     }
-  });
+  };
+  return with_ranks(on_a_rank, connect_timeout(*parsed));
 }
 
 }  // namespace ratplus::apps

@@ -10,12 +10,14 @@ usage() {
   cat <<'END'
 jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are missing
 
-Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cuda] [--parquet] [--list] [--help]
+Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cluster] [--cuda] [--parquet] [--list] [--help]
 
   --tests  also the packages that only the tests need
   --fuzz   also clang, for tests/fuzz.sh
   --lint   also clang-format, clang-tidy and shellcheck, for tests/lint.sh
   --slurm  also Slurm and munge, for tests/slurm.sh alone: do not replace a cluster's own Slurm by them
+  --cluster
+           also Slurm, munge, iproute2 and faketime, for tests/cluster.sh and tests/slurm.sh; on no cluster of your own
   --cuda   also the headers of cuDNN's C++ front end, into .deps/include (from PyPI's nvidia-cudnn-frontend); the CUDA
            Toolkit 12.8 or newer, cuDNN 9 and NCCL are the machine's own, and are looked for
   --parquet
@@ -41,6 +43,7 @@ packages=(
 # The shards' README is read with h5py; ccache makes the second of two builds (with sanitizers) cheap to repeat.
 test_packages=(python3-h5py ccache)
 slurm_packages=(slurm-wlm munge)
+cluster_packages=("${slurm_packages[@]}" iproute2 util-linux procps faketime)
 
 # For tests/lint.sh.
 lint_packages=(clang-format clang-tidy shellcheck)
@@ -62,6 +65,7 @@ while (($# > 0)); do
     --lint) packages+=("${lint_packages[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --slurm) packages+=("${slurm_packages[@]}") ;;
+    --cluster) packages+=("${cluster_packages[@]}") ;;
     --cuda) cuda=true && packages+=("${cuda_packages[@]}") ;;
     --parquet) parquet=true && packages+=(python3 python3-pip) ;;
     --list) list_only=true ;;

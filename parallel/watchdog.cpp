@@ -22,8 +22,6 @@ namespace {
 using Clock = std::chrono::steady_clock;  // the same for all processes of a host
 
 constexpr auto period = std::chrono::milliseconds(50);
-/// Seconds that a host other than the first leaves it to say what all hosts see.
-constexpr double courtesy = 2;
 
 std::int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();

@@ -34,6 +34,11 @@ class Watchdog {
     bool first_host = true;  ///< is it rank 0's
   };
 
+  /// Seconds that a rank waits for others where no job says otherwise.
+  static constexpr double default_timeout = 600;
+  /// Seconds that hosts other than rank 0's leave it to report what all see, and the launcher to end their ranks.
+  static constexpr double courtesy = 6;
+
   /// Starts to watch. Every rank of the host has the board open. Without other ranks there is no thread.
   Watchdog(Rank self, int ranks, NodeBoard& board);
   ~Watchdog();
@@ -103,7 +108,7 @@ class Watchdog {
 
   Rank self_;
   NodeBoard& board_;
-  std::atomic<double> timeout_ = 600;
+  std::atomic<double> timeout_ = default_timeout;
   std::atomic<std::int64_t> waits_ = 0;  ///< number of waits begun
   std::atomic<std::int64_t> waited_ns_ = 0;
   std::atomic<bool> left_ = false;

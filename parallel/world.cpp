@@ -9,14 +9,18 @@
 #include <array>
 #include <chrono>
 #include <climits>
+#include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <map>
+#include <mutex>
 #include <sstream>
 #include <thread>
 #include <vector>
 
 #include "base/cgroup.h"
+#include "base/start_thread.h"
 #include "kernels/buffer.h"
 #include "parallel/launch.h"
 #include "parallel/mpi_wait.h"
@@ -102,6 +106,11 @@ std::vector<int> made_up_nodes(const std::string& text, int size) {
   return names;
 }
 
+std::string host_name() {
+  std::array<char, HOST_NAME_MAX + 1> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
 /// Where the launcher has started several processes and MPI knows of this one alone, each would do the whole job by
 /// itself, and all would write the same files.
 void check_launch(int size) {
@@ -116,9 +125,52 @@ void check_launch(int size) {
   fail("{}", explain_singletons(launch));
 }
 
+/// Ends this process when the ranks have not found each other in time. MPI waits for ever then, and no watchdog is there
+/// yet.
+class ConnectLimit {
+ public:
+  explicit ConnectLimit(double seconds) : seconds_(seconds) {
+    if (find_launch().processes > 1) thread_ = start_thread<std::thread>([this] { watch(); });
+  }
+  ~ConnectLimit() {
+    {
+      const std::lock_guard lock(mutex_);
+      connected_ = true;
+    }
+    wake_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+  ConnectLimit(const ConnectLimit&) = delete;
+  ConnectLimit& operator=(const ConnectLimit&) = delete;
+
+ private:
+  void watch() {
+    const int rank = find_launch().rank;
+    const std::chrono::duration<double> limit(seconds_ + (rank > 0 ? Watchdog::courtesy : 0));
+    std::unique_lock lock(mutex_);
+    if (wake_.wait_for(lock, limit, [this] { return connected_; })) return;
+    const auto line = fmt::format(
+        "ratplus: rank {} on {} has waited {:.0f} s in connecting the ranks; all ranks "
+        "end. A host "
+        "does not reach another one: look for a firewall between them, and name the network that they share "
+        "(OMPI_MCA_btl_tcp_if_include, UCX_NET_DEVICES)\n",
+        rank, host_name(), limit.count());
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+    std::_Exit(1);
+  }
+
+  double seconds_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool connected_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
 }  // namespace
 
-World::World() {
+World::World(double seconds) {
+  const ConnectLimit limit(seconds);
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   if (provided < MPI_THREAD_FUNNELED)
@@ -146,8 +198,7 @@ World::World() {
 }
 
 World::World(Solo) : connected_(false), nodes_{0} {
-  std::array<char, HOST_NAME_MAX + 1> name{};
-  if (gethostname(name.data(), name.size() - 1) == 0) host_ = name.data();
+  host_ = host_name();
   board_ = std::make_unique<NodeBoard>("", 1, 0);
   board_->own().process = static_cast<std::int32_t>(getpid());
   watchdog_ = std::make_unique<Watchdog>(Watchdog::Rank{rank_, host_, true}, size_, *board_);
@@ -265,7 +316,9 @@ void World::agree(const std::function<void()>& f) const {
   if (failures == 0) return;
   const auto first = size_ - max(failed ? size_ - rank_ : 0);  // the lowest failing rank
   message = broadcast(message, static_cast<int>(first));
-  if (failures < size_) message = fmt::format("rank {}: {}", first, message);
+  if (failures < size_) {
+    message = fmt::format("rank {} on {}: {}", first, broadcast(host_, static_cast<int>(first)), message);
+  }
   throw AgreedError(message);
 }
 

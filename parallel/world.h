@@ -29,7 +29,8 @@ class AgreedError : public Error {
 /// to it that none of this waits for ever.
 class World {
  public:
-  World();
+  /// Ranks that do not find each other in `seconds` end the job with a message: a host does not reach another one.
+  explicit World(double seconds = Watchdog::default_timeout);
   /// One rank alone, without MPI: rank 0 of 1, its sums and texts its own.
   static World solo() { return World(Solo{}); }
   ~World();
@@ -65,7 +66,7 @@ class World {
   std::string broadcast(const std::string& text) const;
 
   /// Runs f on every rank. If it throws on some, every rank throws AgreedError with the message of the lowest of them
-  /// (naming the rank where only some failed), so that a bad input ends the job everywhere, once and together.
+  /// (naming the rank and its host where only some failed), so that a bad input ends the job everywhere, once and together.
   /// f must not talk to other ranks.
   void agree(const std::function<void()>& f) const;
 

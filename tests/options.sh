@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The options of tests/kill.sh and tests/slurm.sh. To be sourced after jobs/common.sh.
+# The options of tests/kill.sh, tests/slurm.sh and tests/cluster.sh. To be sourced after jobs/common.sh.
 
 # read_options "NAME..." ARGUMENT...: --NAME VALUE sets the variable NAME; --keep and --help are for all. What is left in
 # `program` is the path of ratplus, which must be there.

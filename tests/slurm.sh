@@ -56,13 +56,6 @@ trap 'exit 130' INT TERM HUP
 
 heading() { printf '\n=== %s (%d s since the start)\n' "$*" "$SECONDS"; }
 
-# The last lines of a job's log, and out.
-fail_with_log() {
-  printf '%s\n' "--- $1" >&2
-  tail -n 25 "$1" >&2 || true
-  die "$2"
-}
-
 find_data() {
   local candidate
   for candidate in "$data" runs/quickstart/data runs/quickstart-short/data; do
@@ -78,41 +71,6 @@ find_data() {
       --validation-fraction 0.05; } >"$work/prepare.log" 2>&1 || fail_with_log "$work/prepare.log" "no data"
   echo "$work/data"
 }
-
-# --- What Slurm says of jobs ----------------------------------------------------------------------------------------
-
-# field JOB NAME; empty if scontrol does not tell it.
-field() { scontrol show job --oneliner "$1" | grep -o " $2=[^ ]*" | head -n 1 | cut -d= -f2 || true; }
-
-# await JOB LOG SECONDS: until the job has come to its end. What was queued again would wait for two minutes; here it is
-# let go after some seconds (earlier, slurmd takes its credential for that of the start before), with time enough.
-await() {
-  local job=$1 log=$2 deadline=$((SECONDS + $3)) state waited=0 untold=0
-  while ((SECONDS < deadline)); do
-    state=$(field "$job" JobState)
-    case $state in
-      PENDING)
-        if [[ $(field "$job" Reason) == BeginTime ]] && ((++waited > 10)); then
-          # Refused where it has started since; it is tried again, and the deadline is what counts.
-          scontrol update jobid="$job" TimeLimit=20 StartTime=now || true
-        fi
-        ;;
-      '') ((++untold < 20)) || fail_with_log "$log" "scontrol does not tell the state of job $job (see above)" ;;
-      COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL | OUT_OF_MEMORY | BOOT_FAIL | DEADLINE) return ;;
-      *) waited=0 ;; # running, or for a moment SIGNALING, COMPLETING, CONFIGURING, REQUEUED
-    esac
-    sleep 0.5
-  done
-  fail_with_log "$log" "job $job is $state after $3 s"
-}
-
-expect_state() { # JOB STATE LOG
-  local state
-  state=$(field "$1" JobState)
-  [[ $state == "$2" ]] || fail_with_log "$3" "job $1 is $state, not $2"
-}
-
-expect_in() { grep -q "$2" "$1" || fail_with_log "$1" "its log does not say: $2"; } # LOG REGEX
 
 # --- The jobs -------------------------------------------------------------------------------------------------------
 

@@ -7,13 +7,24 @@
 #   USR1, TERM  stop and save, and queue this job again
 #   INT         stop and save, and end
 # Exit statuses: 0 done; 75 stopped and saved, not queued again; all others failed, with the reason in the log. A job
-# that is queued again resumes from its newest checkpoint; one that failed is not queued again.
+# that is queued again resumes from its newest checkpoint; one that failed is not queued again, unless a node of it no
+# longer answers.
 
 stopped_and_saved=75 # of ratplus train
+not_finite=3         # likewise: a loss or a norm is not finite
+# Seconds that mpirun may outlive the ranks of its own host.
+launcher_grace=${launcher_grace:-60}
 ranks_process=       # srun or mpirun, while one runs
 asked_to_stop=       # the signal that came first
 ranks_told=false     # of it
 signalled=false      # a signal has come since the last look
+
+# Slurm counts ranks by the nodes that a job asks for. A job that takes any of several numbers of nodes sets
+# `ranks_per_node`, and its ranks are those of the nodes that it got: srun and mpirun read these variables.
+if [[ -n ${ranks_per_node:-} ]]; then
+  export SLURM_NTASKS=$((ranks_per_node * SLURM_JOB_NUM_NODES)) SLURM_NTASKS_PER_NODE=$ranks_per_node
+  export SLURM_NPROCS=$SLURM_NTASKS SLURM_TASKS_PER_NODE="$ranks_per_node(x$SLURM_JOB_NUM_NODES)"
+fi
 
 say() { printf '%(%F %T)T  batch: %s\n' -1 "$*"; }
 
@@ -41,9 +52,40 @@ trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM
 trap 'on_signal INT' INT
 
+# Whether a process has started ranks of Open MPI that are still there.
+has_ranks() {
+  local child children=()
+  read -ra children < <(cat "/proc/$1/task"/*/children 2>/dev/null)
+  for child in "${children[@]}"; do
+    if grep -qz '^OMPI_COMM_WORLD_RANK=' "/proc/$child/environ" 2>/dev/null; then return; fi
+  done
+  return 1
+}
+
+# end_launcher MPIRUN: when a host is lost or hangs, the ranks end after parallel.timeout, but mpirun waits for that
+# host's daemon for ever, and the job would hold its nodes until its time limit. So mpirun is killed when its ranks on
+# this host have ended `launcher_grace` seconds before.
+end_launcher() {
+  local launcher=$1 had_ranks=false since=
+  while kill -0 "$launcher" 2>/dev/null; do
+    if has_ranks "$launcher"; then
+      had_ranks=true since=
+    elif $had_ranks; then
+      since=${since:-$SECONDS}
+      if ((SECONDS - since >= launcher_grace)); then
+        say "the ranks of $(hostname) ended $launcher_grace s ago, and mpirun still waits for another host, which is" \
+          "lost or hangs: mpirun is killed"
+        kill -KILL "$launcher" 2>/dev/null
+        return
+      fi
+    fi
+    sleep 1
+  done
+}
+
 # run_ranks ARGUMENT...: ratplus on all ranks; its status.
 run_ranks() {
-  local status=127 waited
+  local status=127 waited watcher=
   if [[ -n $asked_to_stop ]]; then return "$stopped_and_saved"; fi
   case $launcher in
     # Slurm's default for the cores of a task is 1, whatever the job has asked for. A rank that ends with an error
@@ -56,6 +98,11 @@ run_ranks() {
     *) fail "launcher is srun or mpirun, not '$launcher'" ;;
   esac
   ranks_process=$!
+  if [[ $launcher == mpirun ]]; then
+    end_launcher "$ranks_process" &
+    watcher=$!
+    disown "$watcher" # its end is no news
+  fi
   if [[ -n $asked_to_stop ]]; then tell_ranks; fi # it came while they were started
   # A signal ends the wait, not what is waited for.
   while signalled=false && waited=0; do
@@ -64,6 +111,7 @@ run_ranks() {
     if ! $signalled; then break; fi
   done
   ranks_process=
+  if [[ -n $watcher ]]; then kill "$watcher" 2>/dev/null; fi
   # A launcher that was still starting ranks dies of it.
   if [[ -n $asked_to_stop ]] && ((status == 128 + $(kill -l USR1))); then status=$stopped_and_saved; fi
   return "$status"
@@ -95,8 +143,8 @@ count_start() {
   fi
 }
 
-# queue_again DIRECTORY GOT_ON: after a stop in order. GOT_ON: whether this start made a step. Slurm is
-# asked for about a minute: its controller may just be restarting.
+# queue_again DIRECTORY GOT_ON: after a stop in order, or the loss of a node. GOT_ON: whether this start made a step. Slurm
+# is asked for about a minute: its controller may just be restarting.
 queue_again() {
   local counted=false attempt state job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID} # the last task of an array has the array's number as its own, which means all tasks
@@ -124,9 +172,19 @@ queue_again() {
   exit "$stopped_and_saved"
 }
 
+# Nodes of this job that do not answer Slurm: a command on each says its name.
+lost_nodes() {
+  local answered
+  answered=$(timeout -k 5 45 srun --overlap --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+    --ntasks-per-node=1 --cpus-per-task=1 --gres=none printenv SLURMD_NODENAME </dev/null 2>/dev/null)
+  # Without any answer, something else is wrong: an older Slurm may not know an option.
+  if [[ -z $answered ]]; then return; fi
+  scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$answered"
+}
+
 # train JOB.toml [option]...: `ratplus train` with --resume, until the job is done.
 train() {
-  local status=0 directory before got_on=false
+  local status=0 directory before got_on=false lost
   directory=$(run_directory "$@") || exit
   before=$(newest_checkpoint "$directory")
   local ranks="$SLURM_NTASKS ranks"
@@ -134,9 +192,14 @@ train() {
   say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
     "run directory $directory"
   run_ranks train "$1" --resume "${@:2}" || status=$?
-  if ((status == stopped_and_saved)); then
-    if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
-    queue_again "$directory" "$got_on"
+  if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
+  if ((status == stopped_and_saved)); then queue_again "$directory" "$got_on"; fi
+  if [[ $asked_to_stop != INT ]] && ((status != 0 && status != not_finite && ${SLURM_JOB_NUM_NODES:-1} > 1)); then
+    lost=$(lost_nodes)
+    if [[ -n $lost ]]; then
+      say "failed with status $status, and these nodes do not answer: ${lost//$'\n'/ }"
+      queue_again "$directory" "$got_on"
+    fi
   fi
   if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
   exit "$status"

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -57,8 +59,13 @@ std::string directives(const BatchScript& script) {
   lines.add("job-name", script.name);
   lines.add("partition", r.partition);
   lines.add("account", r.account);
-  lines.add("nodes", r.nodes);
-  lines.add("ntasks-per-node", r.ranks_per_node);
+  lines.add("nodes", r.nodes_text());
+  // From tasks, Slurm would derive the most nodes that it gives: those of the fewest nodes, one a node.
+  if (r.any_of_several()) {
+    lines.add("mincpus", r.ranks_per_node * std::max(1, r.cpus_per_rank));
+  } else {
+    lines.add("ntasks-per-node", r.ranks_per_node);
+  }
   lines.add("gpus-per-node", r.gpus_per_node);
   lines.add("cpus-per-task", r.cpus_per_rank);
   lines.add("time", r.time);
@@ -88,14 +95,46 @@ Launcher parse_launcher(std::string_view name) {
   fail("--launcher {}: ranks are started by srun or mpirun", name);
 }
 
-std::vector<int> Resources::rank_nodes() const {
+std::vector<int> Resources::possible_nodes() const {
   std::vector<int> result;
-  for (int rank = 0; rank < ranks(); ++rank) result.push_back(rank / ranks_per_node);
+  for (int n = nodes; n <= std::max(nodes, most_nodes); ++n) result.push_back(n);
+  return result;
+}
+
+std::string Resources::nodes_text() const {
+  return any_of_several() ? fmt::format("{}-{}", nodes, most_nodes) : fmt::format("{}", nodes);
+}
+
+void Resources::set_nodes(const std::string& text) {
+  const auto dash = text.find('-', 1);  // a sign is refused below
+  const auto number = [&](std::string_view digits) {
+    int value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc() || end != digits.data() + digits.size())
+      fail("--nodes {}: a number of nodes is wanted, as 4, or the least and the most, as 2-4", text);
+    return value;
+  };
+  const std::string_view all = text;
+  nodes = number(all.substr(0, dash));
+  most_nodes = dash == std::string::npos ? nodes : number(all.substr(dash + 1));
+}
+
+std::vector<int> Resources::rank_nodes(int on_nodes) const {
+  std::vector<int> result;
+  for (int rank = 0; rank < on_nodes * ranks_per_node; ++rank) result.push_back(rank / ranks_per_node);
   return result;
 }
 
 void check(const Resources& r) {
-  if (r.nodes < 1 || r.nodes > 100'000) fail("--nodes {} is not between 1 and 100000", r.nodes);
+  const int most_nodes = std::max(r.nodes, r.most_nodes);
+  if (r.nodes < 1 || most_nodes > 100'000) fail("--nodes {} is not between 1 and 100000", r.nodes_text());
+  if (r.most_nodes != 0 && r.most_nodes < r.nodes)
+    fail("--nodes {}-{}: the least number of nodes is first; give {}-{}", r.nodes, r.most_nodes, r.most_nodes,
+         r.nodes);
+  constexpr int most_numbers = 1000;
+  if (most_nodes - r.nodes >= most_numbers)
+    fail("--nodes {}: from the least to the most there are {} numbers at most; give fewer", r.nodes_text(),
+         most_numbers);
   if (r.ranks_per_node < 1 || r.ranks_per_node > 10'000)
     fail("{} ranks a node are not between 1 and 10000", r.ranks_per_node);
   if (r.gpus_per_node < 0 || r.cpus_per_rank < 0)
@@ -105,8 +144,9 @@ void check(const Resources& r) {
          r.gpus_per_node);
   }
   constexpr std::int64_t most_ranks = 1 << 20;
-  if (std::int64_t{r.nodes} * r.ranks_per_node > most_ranks) {
-    fail("--nodes {} of {} are more than {} ranks", r.nodes, counted(r.ranks_per_node, "rank"), most_ranks);
+  if (std::int64_t{most_nodes} * r.ranks_per_node > most_ranks) {
+    fail("--nodes {} of {} are more than {} ranks", most_nodes, counted(r.ranks_per_node, "rank"),
+         most_ranks);
   }
   constexpr int most = 65535;  // that Slurm takes
   if (r.stop_before < 1 || r.stop_before > most)
@@ -124,8 +164,8 @@ void check(const Resources& r) {
   for (const std::string& option : r.more) {
     const auto name = option.substr(0, option.find('='));
     for (const char* own :
-         {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time",
-          "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
+         {"--nodes", "--ntasks", "--ntasks-per-node", "--mincpus", "--gpus-per-node", "--cpus-per-task",
+          "--time", "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
       if (name == own) fail("--sbatch={}: submit sets {} itself, for what it has checked", option, own);
     }
     if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
@@ -141,14 +181,16 @@ std::string BatchScript::text() const {
       "ratplus={}\n"
       "launcher={}\n"
       "launcher_options=()\n"
+      "{}"
       "\n"
       "# --- jobs/slurm/batch.sh\n"
       "{}"
       "# ---\n"
       "\n"
       "train {}\n",
-      directives(*this), shell_word(program.string()), to_string(launcher), batch_functions,
-      shell_word(job_file.string()));
+      directives(*this), shell_word(program.string()), to_string(launcher),
+      resources.any_of_several() ? fmt::format("ranks_per_node={}\n", resources.ranks_per_node) : "",
+      batch_functions, shell_word(job_file.string()));
 }
 
 std::int64_t limit_seconds(const std::string& time) {

@@ -18,6 +18,7 @@ Launcher parse_launcher(std::string_view name);
 /// Resources of a Slurm job; those that are empty or 0 are left to the cluster's settings.
 struct Resources {
   int nodes = 1;
+  int most_nodes = 0;  ///< Slurm gives from `nodes` to so many, as are free; 0: `nodes`
   int ranks_per_node = 1;
   int gpus_per_node = 0;
   int cpus_per_rank = 0;
@@ -28,9 +29,15 @@ struct Resources {
   int stop_before = 300;               ///< seconds before the end of `time` at which ranks are told to save
   std::vector<std::string> more = {};  ///< other options of sbatch, "--constraint=nvlink"
 
-  int ranks() const { return nodes * ranks_per_node; }
-  /// The node of each rank, as a launcher places them.
-  std::vector<int> rank_nodes() const;
+  bool any_of_several() const { return most_nodes > nodes; }
+  /// Every number of nodes that Slurm may give.
+  std::vector<int> possible_nodes() const;
+  /// "2", or "2-4".
+  std::string nodes_text() const;
+  /// Takes `nodes` and `most_nodes` from "2" or "2-4". Throws Error for what is neither.
+  void set_nodes(const std::string& text);
+  /// The node of each rank on so many nodes, as a launcher places them.
+  std::vector<int> rank_nodes(int on_nodes) const;
 };
 
 /// Refuses what no cluster has, or what would contradict the script: counts out of their ranges, more ranks than GPUs on a

@@ -80,9 +80,8 @@ std::int64_t training_samples_of(const data::Manifest& manifest, std::int64_t se
 }
 
 /// What the manifests say, once job, ranks and data are known to fit each other.
-TrainingData read_data(const config::JobConfig& job, const std::vector<int>& nodes, int rank) {
-  config::validate_ranks(job, static_cast<int>(nodes.size()));
-  parallel::make_mesh(nodes, rank, job.parallel.shard, job.parallel.shard_group);
+TrainingData read_data(const config::JobConfig& job, const std::vector<int>& nodes) {
+  check_ranks(job, nodes);
   TrainingData data;
   data.sources = read_sources(job);
   data.manifest = data::combined_manifest(data.sources);
@@ -94,16 +93,21 @@ TrainingData read_data(const config::JobConfig& job, const std::vector<int>& nod
 TrainingData open_data(const config::JobConfig& job, const parallel::World& world) {
   TrainingData data;
   world.agree([&] {
-    data = read_data(job, world.nodes(), world.rank());
+    data = read_data(job, world.nodes());
     if (world.root()) check_shards(data);
   });
   return data;
 }
 
 TrainingData check_data(const config::JobConfig& job, const std::vector<int>& nodes) {
-  TrainingData data = read_data(job, nodes, 0);
+  TrainingData data = read_data(job, nodes);
   check_shards(data);
   return data;
+}
+
+void check_ranks(const config::JobConfig& job, const std::vector<int>& nodes) {
+  config::validate_ranks(job, static_cast<int>(nodes.size()));
+  parallel::make_mesh(nodes, 0, job.parallel.shard, job.parallel.shard_group);
 }
 
 config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world) {

@@ -23,6 +23,9 @@ TrainingData open_data(const config::JobConfig& job, const parallel::World& worl
 /// The same for ranks that are not there yet, each on one of these nodes; by one process, which needs no MPI.
 TrainingData check_data(const config::JobConfig& job, const std::vector<int>& nodes);
 
+/// Throws Error where the job does not fit ranks on these nodes: batch, parallel.ranks, shard group.
+void check_ranks(const config::JobConfig& job, const std::vector<int>& nodes);
+
 /// The job with the number of steps that its epochs are; reads the manifests of its data. Throws as open_data does.
 config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world);
 config::JobConfig complete_schedule(config::JobConfig job);

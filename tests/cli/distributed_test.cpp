@@ -122,3 +122,31 @@ TEST_CASE("a mesh that the ranks do not fit is refused once, and nothing is writ
     CHECK(!std::filesystem::exists(scratch / "run"));
   }
 }
+
+TEST_CASE("ranks of another program, or with another job, are refused once, and nothing is written") {
+  const auto& playground = test::Playground::get();
+  const test::ScratchDirectory scratch;
+  const auto arguments = [&](const char* more) {
+    return fmt::format("train {} --set job.directory={} data.directory={} {}", playground.job.string(),
+                       (scratch / "run").string(), playground.data.string(), more);
+  };
+  // Two ranks, the second with its own environment and words.
+  const auto run = [&](const char* environment, const char* more) {
+    return test::shell(fmt::format("{} : -n 1 {} {}", test::command(arguments(""), 1), environment,
+                                   test::command(arguments(more))));
+  };
+  const auto program = run("-x RATPLUS_TEST_REVISION=0123abc", "");
+  CAPTURE(program.output);
+  CHECK(program.status == 1);
+  CHECK(test::contains(program.output, "ratplus: rank 1 on "));
+  CHECK(test::contains(program.output, "revision 0123abc"));
+  CHECK(test::contains(program.output, "install the same program on all hosts"));
+  const auto job = run("", "schedule.peak_lr=1 model.layers=2");
+  CAPTURE(job.output);
+  CHECK(job.status == 1);
+  CHECK(test::contains(job.output, "ratplus: rank 1 on "));
+  CHECK(test::contains(job.output, "  schedule.peak_lr = 1"));
+  CHECK(test::contains(job.output, "  model.layers = 2 (was 3)"));
+  for (const auto* result : {&program, &job}) CHECK(test::count(result->output, "ratplus: ") == 1);
+  CHECK(!std::filesystem::exists(scratch / "run"));
+}

@@ -64,6 +64,20 @@ TEST_CASE("--dry-run prints the script and writes nothing") {
   CHECK(!fs::exists(run.parent_path()));  // nothing is written
 }
 
+TEST_CASE("a job may run on any of several numbers of nodes, with its batch") {
+  const test::ScratchDirectory scratch;
+  const auto result = submit(scratch / "run", "--nodes 1-3 --ranks-per-node 2 --dry-run");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  for (const char* part :
+       {"1 node x 2 = 2 ranks; batch 12 = 2 x 6 micro-batches of 1\n",
+        "2 nodes x 2 = 4 ranks; batch 12 = 4 x 3 micro-batches of 1\n",
+        "3 nodes x 2 = 6 ranks; batch 12 = 6 x 2 micro-batches of 1\n", "#SBATCH --nodes=1-3\n"}) {
+    CAPTURE(part);
+    CHECK(test::contains(result.output, part));
+  }
+}
+
 TEST_CASE("the script is bash, and is kept with the effective job in the run directory") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
@@ -117,6 +131,12 @@ TEST_CASE("what cannot run is refused before it is queued, and nothing is writte
   };
   for (const Case& c : {
            Case{"--nodes 5 --ranks-per-node 1", 1, "data.batch = 12 is not divisible by 5 ranks"},
+           Case{"--nodes 1-6 --ranks-per-node 1", 1, "with 5 nodes: "},
+           Case{"--nodes 1-6 --ranks-per-node 1", 1, "Numbers of nodes that fit: 1, 2, 3, 4, 6\n"},
+           Case{"parallel.ranks=4 --nodes 1-2 --ranks-per-node 2", 1, "Numbers of nodes that fit: 2\n"},
+           Case{"--nodes 7-8 --ranks-per-node 1", 1, "None of these numbers of nodes fits"},
+           Case{"--nodes 2-1 --ranks-per-node 1", 2, "give 1-2"},
+           Case{"--nodes 2,4 --ranks-per-node 1", 2, "as 2-4"},
            Case{"parallel.ranks=4 --nodes 1 --ranks-per-node 2", 1, "parallel.ranks = 4"},
            Case{"parallel.shard=full parallel.shard_group=4 --nodes 3 --ranks-per-node 2", 1, "shard_group"},
            Case{"data.directory=nowhere --nodes 1 --ranks-per-node 1", 1, "nowhere"},

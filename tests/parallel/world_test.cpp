@@ -60,7 +60,8 @@ TEST_CASE("agree: a failure of one rank is thrown on all, with its message and i
   } catch (const AgreedError& error) {
     message = error.what();
   }
-  CHECK(message == (last == 0 ? "shard-7.h5: missing" : fmt::format("rank {}: shard-7.h5: missing", last)));
+  CHECK(message == (last == 0 ? "shard-7.h5: missing"
+                              : fmt::format("rank {} on {}: shard-7.h5: missing", last, world().host())));
 }
 
 TEST_CASE("agree: a failure of all ranks is told once, without a rank; of several, the lowest rank's") {
@@ -79,7 +80,7 @@ TEST_CASE("agree: a failure of all ranks is told once, without a rank; of severa
   } catch (const AgreedError& error) {
     message = error.what();
   }
-  CHECK(message == "rank 1: from 1");
+  CHECK(message == fmt::format("rank 1 on {}: from 1", world().host()));
 }
 
 TEST_CASE("agree: nothing is thrown where nothing failed") {

@@ -126,8 +126,30 @@ TEST_CASE("launchers are known by name") {
 
 TEST_CASE("ranks are placed node by node") {
   const Resources resources{.nodes = 3, .ranks_per_node = 2};
-  CHECK(resources.ranks() == 6);
-  CHECK(resources.rank_nodes() == std::vector<int>{0, 0, 1, 1, 2, 2});
+  CHECK(resources.rank_nodes(3) == std::vector<int>{0, 0, 1, 1, 2, 2});
+  CHECK(resources.possible_nodes() == std::vector<int>{3});
+}
+
+TEST_CASE("nodes are a number, or the least and the most") {
+  Resources resources;
+  resources.set_nodes("3");
+  CHECK(resources.nodes_text() == "3");
+  CHECK(resources.possible_nodes() == std::vector<int>{3});
+  resources.set_nodes("2-4");
+  CHECK(resources.nodes_text() == "2-4");
+  CHECK(resources.possible_nodes() == std::vector<int>{2, 3, 4});
+  auto script = small_script();
+  script.resources = resources;
+  script.resources.ranks_per_node = 3;
+  script.resources.cpus_per_rank = 5;
+  CHECK(
+      contains(directives(script), "#SBATCH --nodes=2-4\n#SBATCH --mincpus=15\n#SBATCH --cpus-per-task=5\n"));
+  CHECK(contains(script.text(), "\nranks_per_node=3\n"));
+  CHECK(!contains(small_script().text(), "\nranks_per_node="));
+  for (const char* wrong : {"", "two", "2-", "-", "2-4-6", "2,4", "2 4", "4x"}) {
+    CAPTURE(std::string(wrong));
+    CHECK(contains(message_of([&] { resources.set_nodes(wrong); }), "a number of nodes is wanted"));
+  }
 }
 
 TEST_CASE("time limits in every form that sbatch takes, in seconds") {
@@ -164,6 +186,9 @@ TEST_CASE("resources within their ranges are taken, and each that is outside is 
   CHECK(refusal({.after = "17,18:19_2", .more = {"--qos=long", "--nodelist=a"}}) == "");
   CHECK(contains(refusal({.nodes = 0}), "--nodes 0"));
   CHECK(contains(refusal({.nodes = 100'001}), "--nodes 100001"));
+  CHECK(contains(refusal({.nodes = 4, .most_nodes = 2}), "give 2-4"));
+  CHECK(contains(refusal({.nodes = 1, .most_nodes = 2000}), "1000 numbers at most"));
+  CHECK(contains(refusal({.nodes = 1, .most_nodes = 1000, .ranks_per_node = 10'000}), "more than 1048576"));
   CHECK(contains(refusal({.ranks_per_node = 0}), "0 ranks a node"));
   CHECK(contains(refusal({.ranks_per_node = 10'001}), "10001 ranks a node"));
   CHECK(contains(refusal({.gpus_per_node = -1}), "not negative"));
