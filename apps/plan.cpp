@@ -139,15 +139,18 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   for (const auto& [key, list] : {std::pair{"lengths", &lengths}, {"batches", &batches}}) {
     for (const auto value : *list) {
       constexpr std::int64_t most = 100'000'000;  // tokens, or sequences
-      if (value < 1 || value > most) throw po::error(fmt::format("--{} {} is not from 1 to {}", key, value, most));
+      if (value < 1 || value > most)
+        throw po::error(fmt::format("--{} {} is not from 1 to {}", key, value, most));
     }
   }
   for (const char* key : {"pattern", "lengths", "batches"}) {
-    if (values->contains(key) && !parsed.inference) throw po::error(fmt::format("--{} goes with --inference", key));
+    if (values->contains(key) && !parsed.inference)
+      throw po::error(fmt::format("--{} goes with --inference", key));
   }
   for (const char* key : {"tune", "table"}) {
     const bool given = std::string_view(key) == "tune" ? parsed.tune : values->contains(key);
-    if (parsed.inference && given) throw po::error(fmt::format("--inference is of one GPU: leave --{} out", key));
+    if (parsed.inference && given)
+      throw po::error(fmt::format("--inference is of one GPU: leave --{} out", key));
   }
   parsed.cluster.link *= 1e9;
   parsed.cluster.network *= 1e9;

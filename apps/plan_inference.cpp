@@ -17,8 +17,8 @@
 
 namespace ratplus::apps {
 
-int plan_inference_command(const PlanInferenceArguments& args, const config::JobConfig& job, const plan::Gpu& gpu,
-                           const std::string& json) {
+int plan_inference_command(const PlanInferenceArguments& args, const config::JobConfig& job,
+                           const plan::Gpu& gpu, const std::string& json) {
   using Json = nlohmann::ordered_json;
   auto lengths = args.lengths;
   if (lengths.empty()) lengths.push_back(job.data.sequence_length);
@@ -48,7 +48,8 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
         auto row = begin(fmt::format("{}{}", step.batch, largest ? " (most)" : ""));
         const auto rate = static_cast<double>(step.batch) / step.seconds;
         if (step.fits) {
-          row.insert(row.end(), {format_interval(step.seconds), format_interval(step.floor), format_fixed(rate, 0)});
+          row.insert(row.end(),
+                     {format_interval(step.seconds), format_interval(step.floor), format_fixed(rate, 0)});
         } else {
           row.insert(row.end(), {"does not fit", format_interval(step.floor), ""});
         }
@@ -73,8 +74,10 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
   }
   fmt::print("{}, {}: weights {} of {}\n\n{}\n", job.source, gpu.title, format_bytes(weight_bytes),
              format_bytes(available), report::format_table(rows, 1));
-  fmt::print("Times are those of the operations alone, at rates measured in training; steps of inference have not been measured on\n"
-             "a GPU yet, and the host's part of a step is not in them.\n");
+  fmt::print(
+      "Times are those of the operations alone, at rates measured in training; steps of inference have not "
+      "been measured on\n"
+      "a GPU yet, and the host's part of a step is not in them.\n");
   if (!json.empty()) write_whole_file(json, json_dump(all, 1) + "\n");
   return any ? 0 : 1;
 }

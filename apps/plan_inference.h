@@ -17,7 +17,7 @@ struct PlanInferenceArguments {
 
 /// Prints a line for each pattern, length and batch; writes them to `json`, if it is not empty. Returns the exit status: 1
 /// where not one sequence fits anywhere.
-int plan_inference_command(const PlanInferenceArguments& args, const config::JobConfig& job, const plan::Gpu& gpu,
-                           const std::string& json);
+int plan_inference_command(const PlanInferenceArguments& args, const config::JobConfig& job,
+                           const plan::Gpu& gpu, const std::string& json);
 
 }  // namespace ratplus::apps

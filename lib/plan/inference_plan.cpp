@@ -16,8 +16,8 @@ namespace {
 /// An engine that computes nothing.
 class ModelledEngine {
  public:
-  ModelledEngine(const model::ModelConfig& config, const model::PatternPlan& plan, const infer::EngineSettings& settings,
-                 const Gpu& gpu)
+  ModelledEngine(const model::ModelConfig& config, const model::PatternPlan& plan,
+                 const infer::EngineSettings& settings, const Gpu& gpu)
       : ops_(gpu, DType::bf16, true, 1, time_), weight_memory_(ops_.device()), memory_(ops_.device()) {
     weights_ = std::make_unique<infer::Weights>(config, ops_, weight_memory_);
     engine_ = std::make_unique<infer::Engine>(plan, settings, *weights_, ops_, memory_);
@@ -38,15 +38,19 @@ class ModelledEngine {
 };
 
 infer::EngineSettings settings_of(std::int64_t length, std::int64_t batch) {
-  return {.tokens = length, .slots = batch, .sequences = static_cast<double>(batch), .rows = std::min<std::int64_t>(length, 4096)};
+  return {.tokens = length,
+          .slots = batch,
+          .sequences = static_cast<double>(batch),
+          .rows = std::min<std::int64_t>(length, 4096)};
 }
 
 }  // namespace
 
-InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan, std::int64_t length,
-                             std::span<const std::int64_t> batches, const Gpu& gpu) {
+InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan,
+                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu) {
   const infer::CacheShape shape(config, plan, length);
-  const infer::Rates rates{gpu.bf16_rate * gpu.pace * speeds::product_share, gpu.bandwidth * speeds::copy_share};
+  const infer::Rates rates{gpu.bf16_rate * gpu.pace * speeds::product_share,
+                           gpu.bandwidth * speeds::copy_share};
   const auto engine_of = [&](std::int64_t batch) {
     return std::make_unique<ModelledEngine>(config, plan, settings_of(length, batch), gpu);
   };
@@ -55,9 +59,9 @@ InferencePlan plan_inference(const model::ModelConfig& config, const model::Patt
   result.weight_bytes = one->weight_bytes();
   result.other_bytes = one->bytes() - result.sequence_bytes;
   result.available = gpu.memory - session::gpu_reserve;
-  result.largest = infer::largest_fitting(
-      infer::EngineRequest::most_slots, result.available - result.weight_bytes,
-      [&](std::int64_t batch) { return engine_of(batch)->bytes(); });
+  result.largest =
+      infer::largest_fitting(infer::EngineRequest::most_slots, result.available - result.weight_bytes,
+                             [&](std::int64_t batch) { return engine_of(batch)->bytes(); });
   const std::vector<std::int32_t> prompt(static_cast<std::size_t>(length), 0);
   one->engine().add({.prompt = prompt, .max_tokens = 1, .sampling = {.temperature = 0}});
   while (!one->engine().idle()) one->engine().step();

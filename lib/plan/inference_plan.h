@@ -19,20 +19,20 @@ struct InferenceStep {
 };
 
 struct InferencePlan {
-  std::int64_t length = 0;          ///< tokens of a sequence
+  std::int64_t length = 0;  ///< tokens of a sequence
   std::int64_t weight_bytes = 0;
-  std::int64_t sequence_bytes = 0;  ///< of a sequence's cache and states
-  std::int64_t other_bytes = 0;     ///< of the engine with one sequence, without its cache
-  std::int64_t available = 0;       ///< bytes of the GPU
-  std::int64_t largest = 0;         ///< sequences that fit; 0: not one
-  std::vector<InferenceStep> steps; ///< of the batches asked for, then of the largest
-  double prompt_seconds = 0;        ///< of one prompt of this length
+  std::int64_t sequence_bytes = 0;        ///< of a sequence's cache and states
+  std::int64_t other_bytes = 0;           ///< of the engine with one sequence, without its cache
+  std::int64_t available = 0;             ///< bytes of the GPU
+  std::int64_t largest = 0;               ///< sequences that fit; 0: not one
+  std::vector<InferenceStep> steps = {};  ///< of the batches asked for, then of the largest
+  double prompt_seconds = 0;              ///< of one prompt of this length
   double prompt_floor = 0;
 };
 
 /// Weights in bfloat16. The memory is counted by the engine's own objects, and the times by going through its own calls
 /// (ModelledOps).
-InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan, std::int64_t length,
-                             std::span<const std::int64_t> batches, const Gpu& gpu);
+InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan,
+                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu);
 
 }  // namespace ratplus::plan

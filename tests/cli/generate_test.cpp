@@ -496,7 +496,7 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "max_tokens": 0})", "line 3: \"max_tokens\" is 0; give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 9223372036854775807})", "give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 18446744073709551615})", "give a whole number from 1"},
-      {R"({"prompt": "a", "max_tokens": 100})", "and 100 to generate are "},
+      {R"({"prompt": "a", "max_tokens": 100})", "and 100 more are asked for"},
       {R"({"prompt": "a", "stop": ""})", "line 3: a stop string is empty"},
       {R"({"prompt": "a", "stop": ["x", 5]})", "line 3: \"stop\" is 5; give a text or a list of texts"},
       {R"({"prompt": "a", "stop_tokens": [400]})", "line 3: stop token 400 is outside"},

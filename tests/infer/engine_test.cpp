@@ -28,7 +28,8 @@ class Served {
     const auto build = [&] {
       weights_ = std::make_unique<infer::Weights>(x.config, on, arena_);
       engine = std::make_unique<infer::Engine>(x.plan, settings, *weights_, on, arena_);
-      return arena_.allocate(DType::u8, {on.scratch_bytes(infer::Pass::op_shapes(x.config, settings.tokens))});
+      return arena_.allocate(DType::u8,
+                             {on.scratch_bytes(infer::Pass::op_shapes(x.config, settings.tokens))});
     };
     build();
     arena_.commit();
@@ -163,7 +164,8 @@ TEST_CASE("stop tokens, cancelling and what is refused") {
   refused({.prompt = {97}}, "token 97 is outside the model's vocabulary of 97");
   refused({.prompt = {-1}}, "token -1");
   refused({.prompt = {1}, .max_tokens = 0}, "at least 1");
-  refused({.prompt = {1, 2}, .max_tokens = 99}, "2 tokens of the prompt and 99 to generate are 101");
+  refused({.prompt = {1, 2}, .max_tokens = 99},
+          "the prompt has 2 tokens and 99 more are asked for, and a sequence has at most 100");
   refused({.prompt = {1}, .stop_tokens = {200}}, "stop token 200");
   refused({.prompt = {1}, .sampling = {.temperature = -1}}, "temperature");
   refused({.prompt = {1}, .log_probabilities = 21}, "at most 20");

@@ -251,9 +251,7 @@ TEST_CASE("scores are the log-softmax of one forward, whoever else is scored") {
       const auto build = [&] {
         weights = std::make_unique<infer::Weights>(x.config, *ops, arena);
         scorer = std::make_unique<infer::Scorer>(x.plan, settings, *weights, *ops, arena);
-        return arena.allocate(
-            DType::u8,
-            {ops->scratch_bytes(infer::Pass::op_shapes(x.config, 200))});
+        return arena.allocate(DType::u8, {ops->scratch_bytes(infer::Pass::op_shapes(x.config, 200))});
       };
       build();
       arena.commit();
