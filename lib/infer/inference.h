@@ -53,7 +53,7 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
 struct EngineRequest {
   std::int64_t slots = 0;  ///< sequences in flight at most; 0: as many as fit, up to most_slots
   std::int64_t rows = 0;   ///< tokens of a pass at most; 0: 512 on the CPU, 4096 on a GPU
-  static constexpr std::int64_t most_slots = 4096;
+  static constexpr std::int64_t most_slots = 8192;
 };
 
 /// The most sequences, up to `wanted`, whose bytes_of are at most `limit`; 0 where one is too many.
