@@ -33,7 +33,8 @@ void check_rows(const Target& target, const Tensor& k, const Tensor& v, const ch
 
 /// Bytes of k and v of this many entries of the cache.
 double entry_bytes(const CachePages& cache, double entries) {
-  return entries * static_cast<double>(cache.pages.size(1) / cache.entries * size_of(cache.pages.dtype()));
+  const auto entry_elements = cache.pages.size(1) / cache.entries;
+  return entries * static_cast<double>(entry_elements * size_of(cache.pages.dtype()));
 }
 
 }  // namespace

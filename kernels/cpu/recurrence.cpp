@@ -280,7 +280,8 @@ void CpuOps::compute(const operation::RopeTable& call) {
   float* out = table.as<float>();
 #pragma omp parallel for schedule(static) num_threads(threads_)
   for (std::int64_t t = 0; t < tokens; ++t) {
-    const double position = static_cast<double>(t / call.chunk) / call.scale;
+    const std::int64_t chunk = t / call.chunk;
+    const double position = static_cast<double>(chunk) / call.scale;
     for (std::int64_t i = 0; i < half; ++i) {
       const double frequency = std::pow(base, -static_cast<double>(i) / static_cast<double>(half));
       const double angle = position * frequency;

@@ -282,7 +282,7 @@ test_milder() {
 
   log=$work/limit.log status=0
   echo "ulimit -f 16384 # of 1024 bytes; a part of the larger model's checkpoint has 60 MB" >"$work/hosts/n3.sh"
-  start n1:1,n2:1,n3:1 "$work/limit" "${larger[@]}" --stop-after 3 >"$log" 2>&1 || status=$?
+  start n1:1,n2:1,n3:1 "$work/limit" "${larger[@]}" parallel.timeout=60 --stop-after 3 >"$log" 2>&1 || status=$?
   [[ $status == 1 ]] || fail_with_log "$log" "limited files: its status is $status, not 1"
   expect_one_message "limited files" "$log" 'rank 2 on n3: .*part-00002.h5: cannot write .*File too large'
   restore_hosts

@@ -108,7 +108,8 @@ TEST_CASE("1,000 requests of all lengths, in random company: each has the bits t
     constexpr std::int64_t tokens = 320;
     Served crowd(*ops, x, {.tokens = tokens, .slots = 17, .sequences = 9, .rows = 500});
     std::vector<infer::Request> requests;
-    for (int i = 0; i < crowd_size; ++i) requests.push_back(random_request(random, x.config.vocab_size, tokens));
+    for (int i = 0; i < crowd_size; ++i)
+      requests.push_back(random_request(random, x.config.vocab_size, tokens));
     std::map<std::int64_t, Output> together;
     for (std::size_t next = 0; next < requests.size() || !crowd.engine->idle();) {
       for (auto arrivals = random() % 4; arrivals > 0 && next < requests.size(); --arrivals)
