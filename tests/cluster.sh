@@ -34,7 +34,8 @@ this machine's files. Needs root, the right to make namespaces, iproute2, Open M
     differ by minutes: the time until the job, mpirun included, has ended, and the steps lost
   - Slurm with three nodes: a pretraining that is preempted, loses a node, and ends on the two others, its adaptation and
     evaluation; a drained node and a time limit; hosts that are cut off or freeze under srun and mpirun
-Ends with a table of the faults.
+Ends with a table of the faults. ctest runs layouts, traffic and alike alone (cluster_jobs): the moments of the faults want a
+machine without other load.
 
   --program FILE  ratplus (build/ratplus)
   --only REGEX    only the tests whose names match: layouts, traffic, alike, faults, milder, slurm_chain, slurm_limits,
