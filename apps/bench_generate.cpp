@@ -12,6 +12,7 @@
 
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
@@ -48,7 +49,7 @@ std::vector<std::int64_t> parse_batches(const BenchGenerateArguments& args) {
   return batches;
 }
 
-/// The model of a job file, or that of weights.
+/// The model that a job file describes, or the one that weights have.
 infer::ResolvedModel model_of(const BenchGenerateArguments& args) {
   infer::ModelRequest request{.threads = args.threads};
   if (!args.device.empty()) request.device = parse_device(args.device);
@@ -149,13 +150,13 @@ int bench_generate(const BenchGenerateArguments& args, const parallel::World& wo
   std::fflush(stdout);
   std::vector<std::vector<std::string>> rows = {
       {"pattern", "length", "what", "time", "floor", "of it", "tokens/s", "cache a sequence"}};
+  const auto in_all = settings.lengths.size() * settings.patterns.size() * (settings.batches.size() + 1);
+  ProgressLine progress;
   const auto times = bench::time_generation(inference, settings, [&](const bench::GenerateTime& time) {
     rows.push_back(row_of(time));
-    fmt::print(stderr, "\r\x1b[K{} of {}, {} measured", rows.size() - 1,
-               settings.lengths.size() * settings.patterns.size() * (settings.batches.size() + 1),
-               time.pattern);
+    progress.update(fmt::format("{} of {}, {} measured", rows.size() - 1, in_all, time.pattern));
   });
-  fmt::print(stderr, "\r\x1b[K");
+  progress.finish();
   fmt::print("ceilings: products {}, copies {}\n\n{}", format_rate(times.ceilings.product_rate, "FLOP/s"),
              format_rate(times.ceilings.bandwidth, "B/s"), report::format_table(rows, 1));
   if (!args.json.empty()) write_json(args.json, times);

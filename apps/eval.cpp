@@ -26,6 +26,7 @@
 #include "lib/evaluation/logits_dump.h"
 #include "lib/evaluation/validation.h"
 #include "lib/generate/continuation_lines.h"
+#include "lib/generate/model_identity.h"
 #include "lib/infer/inference.h"
 #include "lib/report/table.h"
 #include "lib/session/session.h"
@@ -264,17 +265,9 @@ int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, cons
 
 nlohmann::ordered_json identity_of(const EvalArguments& args, const infer::ResolvedModel& model,
                                    const generate::ModelText& text, DType type) {
-  return {{"command", "eval"},
-          {"checkpoint", model.info().directory.string()},
-          {"step", model.info().step},
-          {"pattern", model.plan.describe()},
-          {"length", model.tokens},
-          {"rope-base", model.config.rope_base},
-          {"rope-scale", model.rope_scale},
-          {"type", to_string(type)},
-          {"tokenizer", text.tokenizer ? text.tokenizer->identity() : ""},
-          {"end-of-text", text.end_of_text},
-          {"cut", generate::to_string(args.cut)}};
+  auto identity = generate::model_identity("eval", model, text, type);
+  identity["cut"] = generate::to_string(args.cut);
+  return identity;
 }
 
 void print_sums(const generate::ContinuationSums& sums) {

@@ -27,6 +27,7 @@
 #include "base/units.h"
 #include "data/tokenizer/token_numbers.h"
 #include "lib/generate/generator.h"
+#include "lib/generate/model_identity.h"
 #include "lib/generate/request_lines.h"
 #include "lib/generate/stop_strings.h"
 #include "lib/infer/inference.h"
@@ -417,18 +418,10 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
 // --- files -------------------------------------------------------------------------------------------------------
 
 nlohmann::ordered_json identity_of(const GenerateArguments& args, const Opened& opened) {
-  const auto& model = opened.model;
-  return {{"command", "generate"},
-          {"checkpoint", model.info().directory.string()},
-          {"step", model.info().step},
-          {"pattern", model.plan.describe()},
-          {"length", model.tokens},
-          {"rope-base", model.config.rope_base},
-          {"rope-scale", model.rope_scale},
-          {"type", to_string(opened.inference->ops().compute_type())},
-          {"tokenizer", opened.text.tokenizer ? opened.text.tokenizer->identity() : ""},
-          {"end-of-text", opened.text.end_of_text},
-          {"options", generate::to_json(args.settings)}};
+  auto identity =
+      generate::model_identity("generate", opened.model, opened.text, opened.inference->ops().compute_type());
+  identity["options"] = generate::to_json(args.settings);
+  return identity;
 }
 
 int generate_file(const GenerateArguments& args, const parallel::World& world) {

@@ -102,11 +102,14 @@ struct MixerStep {
   Tensor arrivals = {};        ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
 
   /// A GPU cuts the keys of a long cache: into parts of this many, as the number of keys alone decides.
+  static constexpr std::int64_t short_keys = 16384, short_part = 256, long_part = 1024;
   RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
-    return keys <= 16384 ? 256 : 1024;
+    return keys <= short_keys ? short_part : long_part;
   }
+  /// The most parts of any number of keys up to this one.
   static std::int64_t parts(std::int64_t keys) {
-    return keys <= 16384 ? (keys + 255) / 256 : std::max<std::int64_t>(64, (keys + 1023) / 1024);
+    const std::int64_t of_short = (std::min(keys, short_keys) + short_part - 1) / short_part;
+    return std::max(of_short, (keys + long_part - 1) / long_part);
   }
   /// Of `batch` sequences and `heads` heads that read the cache.
   static std::int64_t partial_floats(std::int64_t batch, std::int64_t heads, std::int64_t head_dim,

@@ -113,21 +113,23 @@ void Inference::restart(const model::PatternPlan& plan, std::int64_t tokens, con
   parts_.engine->prepare();
 }
 
+/// For sequences of up to `tokens` tokens.
+Tensor Inference::take_scratch(std::int64_t tokens, Arena& arena) const {
+  arena.category("scratch");
+  return arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, tokens))});
+}
+
 Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& arena) const {
   Parts parts;
   parts.engine = std::make_unique<Engine>(model_.plan, settings, *weights_, *ops_, arena);
-  arena.category("scratch");
-  parts.scratch =
-      arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  parts.scratch = take_scratch(settings.tokens, arena);
   return parts;
 }
 
 Inference::Parts Inference::scorer_parts(const ScorerSettings& settings, Arena& arena) const {
   Parts parts;
   parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *weights_, *ops_, arena);
-  arena.category("scratch");
-  parts.scratch =
-      arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, settings.tokens))});
+  parts.scratch = take_scratch(settings.tokens, arena);
   return parts;
 }
 

@@ -89,6 +89,7 @@ class Inference {
     Tensor scratch;
   };
   Inference(const ResolvedModel& model, const parallel::World& world);
+  Tensor take_scratch(std::int64_t tokens, Arena& arena) const;
   Parts engine_parts(const EngineSettings& settings, Arena& arena) const;
   Parts scorer_parts(const ScorerSettings& settings, Arena& arena) const;
   EngineSettings fit(const EngineRequest& request) const;

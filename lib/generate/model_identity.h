@@ -1,0 +1,16 @@
+// The model behind a file of results, by which interrupted work recognizes its own.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "kernels/tensor.h"
+#include "lib/generate/model_text.h"
+#include "lib/infer/inference.h"
+
+namespace ratplus::generate {
+
+/// Command, checkpoint with its step, pattern, length, RoPE, type of products, tokenizer and end of text.
+nlohmann::ordered_json model_identity(const char* command, const infer::ResolvedModel& model,
+                                      const ModelText& text, DType type);
+
+}  // namespace ratplus::generate
