@@ -62,7 +62,8 @@ run_tests() {
   if $sanitize; then
     cc -shared -fPIC -o "$build/keep_plugins.so" tests/keep_plugins.c
     local -x LD_PRELOAD=$PWD/$build/keep_plugins.so # before the sanitizer's library, which would complain
-    local -x ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:verify_asan_link_order=0
+    # The stack is not checked for use after return: g++ 12 misaligns its vectors there (GCC's bug 110027).
+    local -x ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0:verify_asan_link_order=0
     local -x LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
     local -x UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
   fi
