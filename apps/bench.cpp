@@ -17,6 +17,7 @@
 #include "base/json_dump.h"
 #include "base/units.h"
 #include "kernels/datasheet.h"
+#include "lib/bench/decode_ops_bench.h"
 #include "lib/bench/ops_bench.h"
 #include "lib/bench/step_bench.h"
 #include "lib/report/quantity.h"
@@ -146,12 +147,17 @@ void check_sizes(const bench::OpsBenchSettings& s) {
                                       {"sequence-length", s.tokens},
                                       {"width", s.width},
                                       {"head-dim", s.head_dim},
-                                      {"vocab", s.vocab_size}}) {
+                                      {"vocab", s.vocab_size},
+                                      {"sequences", s.sequences}}) {
     if (value < 1) fail("bench: --{} {} is not positive", option, value);
   }
   const auto rows = static_cast<double>(s.batch) * static_cast<double>(s.tokens);
   const auto columns = static_cast<double>(std::max(s.width, s.vocab_size));
-  if (std::max(rows, static_cast<double>(s.width)) * columns * 4 > most_elements) {
+  const auto cached =
+      static_cast<double>(s.sequences) * static_cast<double>(s.tokens) * static_cast<double>(s.width);
+  if (std::max({rows, static_cast<double>(s.width), static_cast<double>(s.sequences)}) * columns * 4 +
+          cached * 4 >
+      most_elements) {
     fail(
         "bench: --batch {} x --sequence-length {} with --width {} and --vocab {} is more than any memory "
         "holds; make "
@@ -175,7 +181,8 @@ int bench_ops(const BenchArguments& args) {
              s.width, counted(s.width / s.head_dim, "head"), s.head_dim, to_string(ops->compute_type()),
              to_string(ops->device()), ops->device_name());
   const auto ceilings = bench::measure_ceilings(*ops);
-  const auto times = bench::time_ops(*ops, s);
+  auto times = bench::time_ops(*ops, s);
+  for (auto& time : bench::time_decode_ops(*ops, s)) times.push_back(std::move(time));
   print_times(times, ceilings);
   write_json(args.json, to_json(s, *ops, ceilings, times));
   return 0;
@@ -353,6 +360,7 @@ int bench_command(const Arguments& args) {
   auto add = options.add_options();
   add("batch", size(parsed.ops.batch), "ops: sequences");
   add("sequence-length", size(parsed.ops.tokens), "ops: T, tokens a sequence");
+  add("sequences", size(parsed.ops.sequences), "ops: sequences of decode steps, beside one");
   add("width", size(parsed.ops.width), "ops: model width d");
   add("head-dim", size(parsed.ops.head_dim), "ops: channels a head");
   add("vocab", size(parsed.ops.vocab_size), "ops: vocabulary");

@@ -24,12 +24,14 @@ struct PackWeight {
   Cost cost(const Target& target) const;
 };
 
-/// y [N, out] = x [N, in] w^T of a packed w; a row's bits depend on that row and on w alone.
+/// y [N, out] = x [N, in] w^T of a packed w, or GELU of the product as rounded to y's type; a row's bits depend on that row
+/// and on w alone.
 struct RowProduct {
   static constexpr const char* name = "row_product";
   Tensor y;  ///< C or f32
   Tensor x;  ///< C
   Tensor w;  ///< C [out, in], as pack_weight left it
+  bool gelu = false;
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;

@@ -247,6 +247,8 @@ struct AttentionForward {
   static constexpr const char* name = "attention_forward";
   static constexpr double operations_a_pair = 4;      ///< a channel: scores, and weighted sums of values
   static constexpr std::int64_t most_head_dim = 256;  ///< P of a GPU's kernels, at most
+  /// So many keys before a window may be read, with weight zero: they are finite.
+  static constexpr std::int64_t most_tile = 256;
 
   Tensor out;                    ///< [B, Tq, H, P] C
   Tensor lse;                    ///< [B, H, Tq] f32, log sum exp of the scaled scores
@@ -254,6 +256,8 @@ struct AttentionForward {
   Tensor k, v;                   ///< [B, T, Hk, P] C, of positions 0 .. T - 1; Hk divides H
   HeadPatterns patterns;         ///< 1, or one a head
   std::int64_t first_query = 0;  ///< position of the first query: T - Tq
+  /// A query's bits do not depend on where its sequence is cut into calls, if that is at multiples of 128.
+  bool in_pieces = false;
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;

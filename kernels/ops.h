@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -61,6 +62,15 @@ class OpObserver {
   virtual void ended(const OpCall& call) = 0;
 };
 
+/// Calls of operations that are made again and again on the same tensors, with uploads and downloads left out: a GPU replays
+/// them as one.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Makes the calls; they are the same each time.
+  virtual void run(const std::function<void()>& calls) = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -74,6 +84,8 @@ class Ops {
   virtual void synchronize() = 0;
   /// For measuring how long operations take on the device.
   virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
+  /// For calls that are made again and again.
+  virtual std::unique_ptr<Recording> make_recording();
   /// Shows every call to the observer from now on; nullptr: to nobody. The observer outlives that.
   void observe(OpObserver* observer) { observer_ = observer; }
 
@@ -122,7 +134,9 @@ class Ops {
   void add_sum_of_squares(Tensor total, Tensor x) { run(operation::AddSumOfSquares{total, x}); }
   void add_digest(Tensor digest, Tensor x) { run(operation::AddDigest{digest, x}); }
   void pack_weight(Tensor w) { run(operation::PackWeight{w}); }
-  void row_product(Tensor y, Tensor x, Tensor w) { run(operation::RowProduct{y, x, w}); }
+  void row_product(Tensor y, Tensor x, Tensor w, bool gelu = false) {
+    run(operation::RowProduct{y, x, w, gelu});
+  }
   void cache_append(const operation::CacheAppend& x) { run(x); }
   void cache_gather(const operation::CacheGather& x) { run(x); }
   void mixer_step(const operation::MixerStep& x) { run(x); }

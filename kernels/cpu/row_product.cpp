@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/math.h"
 #include "kernels/cpu/tile_gemm.h"
 
 namespace ratplus::cpu {
@@ -71,6 +72,11 @@ void CpuOps::compute(const operation::RowProduct& call) {
                     packed, n);
     } else {
       rest_product(call, row, m, packed, column, n);
+    }
+    if (!call.gelu) continue;
+    for (std::int64_t i = row; i < row + m; ++i) {
+      float* const y = call.y.as<float>() + i * call.y.stride(0) + column;
+      for (std::int64_t j = 0; j < n; ++j) y[j] *= normal(y[j]).cdf;
     }
   }
 }

@@ -14,10 +14,11 @@ bool shares_keys(const Call& call) {
 }
 
 /// Whether cuDNN is asked: a whole sequence of dense heads in bf16, each with queries of its own. Sums that are handed on are
-/// of each head, which it does not give where heads share keys.
+/// of each head, which it does not give where heads share keys; and how it adds up depends on the whole sequence's length.
 template <typename Call>
 bool for_cudnn(DType compute, const Call& call) {
   bool takes = call.q.size(2) == call.out.size(2);
+  if constexpr (requires { call.in_pieces; }) takes = takes && !call.in_pieces;
   if constexpr (requires { call.key_sums; }) takes = takes && (call.key_sums.empty() || !shares_keys(call));
   return takes && compute == DType::bf16 && call.first_query == 0 && operation::all_dense(call.patterns);
 }

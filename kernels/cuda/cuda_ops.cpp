@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/dense_attention.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/recording.h"
+#include "kernels/cuda/row_product.h"
 #include "kernels/cuda/staging.h"
 #include "kernels/cuda/stopwatch.h"
 #include "kernels/cuda/stream.h"
@@ -101,6 +103,7 @@ CudaOps::CudaOps(int index, DType compute_type, bool deterministic) : index_(ind
   multiprocessors_ = properties.multiProcessorCount;
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
   matmul_ = std::make_unique<Matmul>();
+  if (RowProducts::built()) row_products_ = std::make_unique<RowProducts>();
   dense_attention_ = std::make_unique<DenseAttention>(stream_, deterministic);
   staging_ = std::make_unique<Staging>();
 }
@@ -109,12 +112,17 @@ CudaOps::~CudaOps() {
   cudaStreamSynchronize(stream_);
   staging_.reset();
   dense_attention_.reset();
+  row_products_.reset();
   matmul_.reset();
   cudaStreamDestroy(stream_);
 }
 
 std::unique_ptr<Stopwatch> CudaOps::make_stopwatch() {
   return std::make_unique<EventStopwatch>(stream_);
+}
+
+std::unique_ptr<Recording> CudaOps::make_recording() {
+  return std::make_unique<GraphRecording>(stream_);
 }
 
 void CudaOps::synchronize() {

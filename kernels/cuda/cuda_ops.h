@@ -13,6 +13,7 @@
 namespace ratplus::cuda {
 
 class Matmul;          // cuBLASLt (matmul.h)
+class RowProducts;     // our own products of inference (row_product.h)
 class DenseAttention;  // cuDNN (dense_attention.h)
 class Staging;         // pinned host memory for small uploads (staging.h)
 
@@ -28,6 +29,7 @@ class CudaOps final : public Ops {
   DType compute_type() const override { return compute_; }
   void synchronize() override;
   std::unique_ptr<Stopwatch> make_stopwatch() override;
+  std::unique_ptr<Recording> make_recording() override;
 
   std::int64_t scratch_bytes(const OpShapes& shapes) const override;
   void use_scratch(Tensor scratch) override;
@@ -51,6 +53,7 @@ class CudaOps final : public Ops {
   cudaStream_t stream_ = nullptr;
   Tensor scratch_;
   std::unique_ptr<Matmul> matmul_;
+  std::unique_ptr<RowProducts> row_products_;  ///< empty: cuBLASLt's
   std::unique_ptr<DenseAttention> dense_attention_;
   std::unique_ptr<Staging> staging_;
 };

@@ -41,29 +41,19 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-/// Block (j, m): key j of those that the query at `first` attends to; the blocks behind them clear the positions right
-/// before the window, of which a tile of keys may hold some that no query attends to.
+/// Block (j, m): key j of those that the query at `first` attends to.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     gather_kernel(TokenRows<T> rows, CacheRows<T> cache, CacheLayout layout, const int* table,
-                  std::int64_t first, std::int64_t keys) {
+                  std::int64_t first) {
   const int m = static_cast<int>(blockIdx.y), head = cache.heads[m];
   const auto runs = layout.runs(first);
   const std::int64_t j = blockIdx.x;
-  std::int64_t s;
-  const T *key = nullptr, *value = nullptr;
-  if (j < keys) {
-    const std::int64_t entry = layout.entry(runs, j);
-    s = layout.position(runs, j);
-    key = cache.key(table, entry, m), value = cache.value(table, entry, m);
-  } else {
-    s = first - runs.window - 1 - (j - keys);
-    const bool kept = s < layout.sinks || (layout.dilation > 0 && (s + 1) % layout.dilation == 0);
-    if (s < 0 || kept) return;
-  }
+  const std::int64_t s = layout.position(runs, j), entry = layout.entry(runs, j);
+  const T *key = cache.key(table, entry, m), *value = cache.value(table, entry, m);
   for (int i = static_cast<int>(threadIdx.x); i < cache.head_dim; i += threads) {
-    rows.k[s * rows.k_row + head * rows.k_head + i] = key ? key[i] : from_float<T>(0);
-    rows.v[s * rows.v_row + head * rows.v_head + i] = key ? value[i] : from_float<T>(0);
+    rows.k[s * rows.k_row + head * rows.k_head + i] = key[i];
+    rows.v[s * rows.v_row + head * rows.v_head + i] = value[i];
   }
 }
 
@@ -83,15 +73,14 @@ void CudaOps::compute(const operation::CacheAppend& call) {
 }
 
 void CudaOps::compute(const operation::CacheGather& call) {
-  constexpr std::int64_t cleared = 256;  // tiles of keys are shorter
   const std::int64_t keys = call.cache.layout().runs(call.first).keys(), heads = call.cache.heads.size(0);
-  if (call.first == 0 || heads == 0) return;
+  if (keys * heads == 0) return;
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
     gather_kernel<T>
-        <<<dim3(static_cast<unsigned>(keys + cleared), static_cast<unsigned>(heads)), threads, 0, stream_>>>(
+        <<<dim3(static_cast<unsigned>(keys), static_cast<unsigned>(heads)), threads, 0, stream_>>>(
             token_rows<T>(call.k, call.v), CacheRows<T>(call.cache, call.table.size(0), call.k.size(2)),
-            call.cache.layout(), call.table.as<std::int32_t>(), call.first, keys);
+            call.cache.layout(), call.table.as<std::int32_t>(), call.first);
   });
   check_launch(call.name);
 }

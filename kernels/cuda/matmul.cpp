@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/row_product.h"
 
 namespace ratplus::cuda {
 namespace {
@@ -163,7 +164,9 @@ void CudaOps::compute(const operation::PackWeight&) {}
 
 void CudaOps::compute(const operation::RowProduct& call) {
   if (call.y.numel() == 0) return;
+  if (row_products_ && RowProducts::takes(call)) return row_products_->run(call, stream_);
   matmul_->run_rows_alone(call.y, call.x, call.w, scratch(Matmul::workspace_bytes, call.name), stream_);
+  if (call.gelu) compute(operation::GeluForward{call.y, call.y});
 }
 
 }  // namespace ratplus::cuda

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace ratplus::cuda {
@@ -60,6 +61,7 @@ __global__ void __launch_bounds__(max_threads) forward_kernel(const __grid_const
   const std::int64_t row = blockIdx.x;
   const int count = a.width / V;
   const float* x = a.x.row(row);
+  wait_for_kernels_before();
   Pack<float, V> y[vectors];
   Pack<T, V> delta[vectors], weight[vectors];
 #pragma unroll
@@ -322,7 +324,8 @@ void CudaOps::compute(const operation::NormForward& call) {
     const auto blocks = static_cast<unsigned>(rows);
     if (fast) {
       with_vectors(width, [&](auto vectors, unsigned threads) {
-        forward_kernel<T, vectors><<<blocks, threads, 0, stream_>>>(a);
+        launch_overlapped(forward_kernel<T, vectors>, blocks, threads, 0, stream_,
+                          "residual_rms_norm_forward", a);
       });
     } else {
       forward_plain_kernel<T><<<blocks, plain_threads, 0, stream_>>>(a);

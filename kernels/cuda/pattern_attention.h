@@ -29,12 +29,14 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
 /// The key lists of a pattern at T tokens.
 struct KeyLists {
   KeyLists() = default;
-  KeyLists(const Pattern& pattern, std::int64_t t) : tokens(static_cast<int>(t)) {
-    if (pattern.dense() || pattern.sinks >= t || pattern.window >= t - 1) return;  // every key
+  /// in_pieces: T decides how long the lists are, and nothing else.
+  KeyLists(const Pattern& pattern, std::int64_t t, bool in_pieces = false) : tokens(static_cast<int>(t)) {
+    if (pattern.dense()) return;  // every key
+    if (!in_pieces && (pattern.sinks >= t || pattern.window >= t - 1)) return;
     dilation = static_cast<int>(pattern.dilation == Pattern::no_dilation ? t + 1
                                                                          : std::min(pattern.dilation, t + 1));
-    window = static_cast<int>(pattern.window);
-    sinks = static_cast<int>(pattern.sinks);
+    window = static_cast<int>(std::min(pattern.window, most));
+    sinks = static_cast<int>(std::min(pattern.sinks, most));
     undilated_sinks = sinks - sinks / dilation;
     dilated_base = static_cast<unsigned>(1 - undilated_sinks) * static_cast<unsigned>(dilation) - 1;
     shift = 31 + std::bit_width(static_cast<unsigned>(dilation) - 1);
@@ -70,6 +72,8 @@ struct KeyLists {
 
   friend bool operator==(const KeyLists&, const KeyLists&) = default;
 
+  static constexpr std::int64_t most = 1 << 30;  ///< of W and I: beyond, they are any number of tokens
+
   int tokens = 0;                             ///< T
   int dilation = 1;                           ///< D; T + 1 without dilation
   int window = -1;                            ///< W; -1: no window list, the kept list has every key
@@ -102,10 +106,11 @@ struct HeadGroup {
 
 /// Calls launch(HeadGroup) until all heads are done.
 template <typename Launch>
-void for_each_group(HeadPatterns patterns, std::int64_t heads, std::int64_t tokens, Launch&& launch) {
+void for_each_group(HeadPatterns patterns, std::int64_t heads, std::int64_t tokens, bool in_pieces,
+                    Launch&& launch) {
   std::vector<KeyLists> todo;
   for (std::int64_t h = 0; h < heads; ++h) {
-    todo.emplace_back(patterns[patterns.size() == 1 ? 0 : static_cast<std::size_t>(h)], tokens);
+    todo.emplace_back(patterns[patterns.size() == 1 ? 0 : static_cast<std::size_t>(h)], tokens, in_pieces);
   }
   std::vector<bool> done(todo.size());
   for (std::size_t first = 0; first < todo.size(); ++first) {

@@ -394,7 +394,7 @@ void pattern_attention_backward(cudaStream_t stream, const operation::AttentionB
     x.first = static_cast<int>(first), x.queries = static_cast<int>(call.q.size(1));
     x.scale = 1.0f / std::sqrt(static_cast<float>(p));
   }
-  for_each_group(call.patterns, call.out.size(2), t, [&](const HeadGroup& group) {
+  for_each_group(call.patterns, call.out.size(2), t, false, [&](const HeadGroup& group) {
     if (!fast) return simt_attention_backward(stream, group, call, memory.delta);
     x.group = group;
     x.splits = KeptSplits(group.lists, batch * group.count, x.first);

@@ -15,6 +15,7 @@ struct OpsBenchSettings {
   std::int64_t width = 512;
   std::int64_t head_dim = 128;
   std::int64_t vocab_size = 8192;
+  std::int64_t sequences = 8;  ///< of decode steps, beside one
   std::vector<Pattern> patterns = {{1, 0, 0}, {64, 0, 0}, {16, 0, 4}, {16, 256, 4}};
 };
 

@@ -24,7 +24,7 @@ Tensor as_sequence(const Tensor& rows, std::int64_t head_dim) {
 }
 
 std::int64_t widest(const CacheShape& shape, const model::ModelConfig& config) {
-  std::int64_t columns = 4 * config.width;
+  std::int64_t columns = config.width;
   for (const auto& layer : shape.layers) {
     for (const auto& part : {layer.form.o, layer.form.q, layer.form.k, layer.form.v, layer.form.f})
       columns = std::max(columns, part.end());
@@ -36,6 +36,21 @@ std::int64_t most_key_heads(const CacheShape& shape) {
   std::int64_t heads = 1;
   for (const auto& layer : shape.layers) heads = std::max(heads, layer.key_heads);
   return heads;
+}
+
+/// Steps alone are recorded, for these numbers of sequences and tokens, so that a few recordings serve all: each takes some
+/// memory of its own. Above, the GPU is slower than the host by far.
+constexpr std::int64_t most_recorded = 256;
+
+std::int64_t recorded_rows(std::int64_t rows) {
+  const std::int64_t multiple = rows <= 8 ? 1 : rows <= 64 ? 8 : 32;
+  return (rows + multiple - 1) / multiple * multiple;
+}
+
+std::int64_t recorded_tokens(std::int64_t tokens) {
+  std::int64_t most = 1024;
+  while (most < tokens) most *= 4;
+  return most;
 }
 
 }  // namespace
@@ -136,6 +151,11 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
   const auto q = form.attends() ? as_sequence(narrowed(q_, n, form.q.width), p) : Tensor();
   if (form.attends()) {
     if (first > 0) {
+      // What the gathers leave out is read beside the windows, with weight zero.
+      std::int64_t window = 0;
+      for (const auto& group : here.groups) window = std::max(window, std::min(group.pattern.window, first));
+      const auto begin = std::max<std::int64_t>(0, first - window - operation::AttentionForward::most_tile);
+      for (const auto& keys : {k_all, v_all}) ops_.fill(keys.slice(0, begin, first), 0);
       for (std::size_t g = 0; g < here.groups.size(); ++g) {
         ops_.cache_gather({.k = heads_of(k_all, p),
                            .v = heads_of(v_all, p),
@@ -168,7 +188,8 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
                           .k = as_sequence(k_all, p),
                           .v = as_sequence(v_all, p),
                           .patterns = patterns,
-                          .first_query = first});
+                          .first_query = first,
+                          .in_pieces = true});
   for (std::size_t g = 0; kept && g < here.groups.size(); ++g) {
     ops_.cache_append({.cache = caches_->pages(layer, g),
                        .table = caches_->table(piece.slot, layer, g),
@@ -178,7 +199,7 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
   }
 }
 
-void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t last_position) {
+void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens) {
   const auto& here = shape_.layers[static_cast<std::size_t>(layer)];
   const auto& form = here.form;
   const auto of = [&](const model::ProjectionPart& x) { return part(x, layer, row, row + count); };
@@ -201,7 +222,7 @@ void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, s
     step.heads = caches_->heads(layer, g);
     step.first_heads = caches_->first_heads(layer, g);
     step.keeps_state = caches_->keeps_state(layer, g);
-    step.most_keys = CacheShape::most_keys(step.cache.layout(), last_position + 1);
+    step.most_keys = CacheShape::most_keys(step.cache.layout(), most_tokens);
     step.partials = partials_, step.arrivals = arrivals_;
     ops_.mixer_step(step);
   }
@@ -209,7 +230,7 @@ void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, s
 
 /// From the projection in wide_ to z_, what out_proj takes.
 void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps,
-                 std::int64_t last_position) {
+                 std::int64_t most_tokens) {
   const auto& form = shape_.layers[static_cast<std::size_t>(layer)].form;
   std::int64_t row = 0;
   for (const auto& piece : pieces) {
@@ -221,7 +242,7 @@ void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t
     const auto o = form.o.rows_of(narrowed(wide_, settings_.rows, columns)).slice(0, 0, row);
     ops_.output_gate_forward(z_.slice(0, 0, row), a_.slice(0, 0, row), o);
   }
-  if (steps > 0) mix_steps(layer, row, steps, last_position);
+  if (steps > 0) mix_steps(layer, row, steps, most_tokens);
 }
 
 void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
@@ -246,15 +267,41 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     require(token >= 0 && token < config.vocab_size, "token {} of a vocabulary of {}", token,
             config.vocab_size);
   }
-  const auto rows = std::ssize(tokens);
-  require(rows > 0 && rows <= settings_.rows && std::ssize(steps) <= settings_.steps,
+  auto rows = std::ssize(tokens), step_rows = std::ssize(steps);
+  require(rows > 0 && rows <= settings_.rows && step_rows <= settings_.steps,
           "a pass of {} rows and {} steps", rows, steps.size());
-  ops_.upload(tokens_.slice(0, 0, rows), tokens.data());
-  if (!steps.empty()) {
-    ops_.upload(slots_.slice(0, 0, std::ssize(steps)), slots.data());
-    ops_.upload(positions_.slice(0, 0, std::ssize(steps)), positions.data());
+  auto most_tokens = last_position + 1;
+  Recording* recording = nullptr;
+  if (pieces.empty() && ops_.device().kind == DeviceKind::cuda && rows <= most_recorded) {
+    // Rows without a sequence fill up to a number that comes again.
+    rows = step_rows = std::min({recorded_rows(rows), settings_.rows, settings_.steps});
+    most_tokens = std::min(recorded_tokens(most_tokens), settings_.tokens);
+    tokens.resize(static_cast<std::size_t>(rows), 0);
+    slots.resize(static_cast<std::size_t>(rows), -1);
+    positions.resize(static_cast<std::size_t>(rows), 0);
+    auto& found = recordings_[{rows, most_tokens}];
+    if (!found) found = ops_.make_recording();
+    recording = found.get();
   }
+  ops_.upload(tokens_.slice(0, 0, rows), tokens.data());
+  if (step_rows > 0) {
+    ops_.upload(slots_.slice(0, 0, step_rows), slots.data());
+    ops_.upload(positions_.slice(0, 0, step_rows), positions.data());
+  }
+  if (recording) {
+    recording->run([&] { compute({}, rows, step_rows, most_tokens); });
+  } else {
+    compute(pieces, rows, step_rows, most_tokens);
+  }
+  for (const auto& piece : pieces) {
+    if (piece.slot >= 0) caches_->advance(piece.slot, std::ssize(piece.tokens));
+  }
+  for (const auto& step : steps) caches_->advance(step.slot, 1);
+}
 
+void Pass::compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_t steps,
+                   std::int64_t most_tokens) {
+  const auto& config = weights_.config();
   const auto top = [&](const Tensor& x) { return x.slice(0, 0, rows); };
   const auto norm = [&](const Tensor& weight, const Tensor& delta) {
     ops_.residual_rms_norm_forward({.y = delta ? top(stream_) : Tensor(),
@@ -272,20 +319,14 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     norm(w.input_norm, delta);
     model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows),
                               top(u_), w.in_proj);
-    mixer(layer, pieces, std::ssize(steps), last_position);
+    mixer(layer, pieces, steps, most_tokens);
     delta = top(delta_);
     model::linear::rows_alone(ops_, delta, top(z_), w.out_proj);
     norm(w.ln, delta);
-    const auto hidden = narrowed(wide_, settings_.rows, 4 * config.width).slice(0, 0, rows);
-    model::linear::rows_alone(ops_, hidden, top(u_), w.fc1);
-    ops_.gelu_forward(top(wide_activated_), hidden);
+    model::linear::rows_alone_gelu(ops_, top(wide_activated_), top(u_), w.fc1);
     model::linear::rows_alone(ops_, delta, top(wide_activated_), w.fc2);
   }
   norm(weights_.final_norm(), delta);
-  for (const auto& piece : pieces) {
-    if (piece.slot >= 0) caches_->advance(piece.slot, std::ssize(piece.tokens));
-  }
-  for (const auto& step : steps) caches_->advance(step.slot, 1);
 }
 
 Tensor Pass::logits(std::span<const std::int64_t> rows) {

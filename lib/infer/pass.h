@@ -4,7 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -57,10 +60,13 @@ class Pass {
   static OpShapes op_shapes(const model::ModelConfig& config, std::int64_t tokens);
 
  private:
-  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps,
-             std::int64_t last_position);
+  /// Rows of the model, whose tokens, slots and positions are on the device; the steps among them have sequences of
+  /// `most_tokens` tokens at most.
+  void compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_t steps,
+               std::int64_t most_tokens);
+  void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t most_tokens);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
-  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t last_position);
+  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens);
   /// Where attention's output goes: without an output gate out_proj takes it as it is.
   Tensor attended(const model::MixerForm& form) const { return form.o.width == 0 ? z_ : a_; }
   Tensor rope_of(const model::MixerForm& form) const;
@@ -77,6 +83,8 @@ class Pass {
   const Weights& weights_;
   Caches* caches_;
   Ops& ops_;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::unique_ptr<Recording>>
+      recordings_;  ///< by steps and tokens
   std::vector<Rope> ropes_;
   Tensor tokens_, slots_, positions_;  ///< i32 [rows], [steps], [steps]
   Tensor stream_;                      ///< f32 [rows, d]

@@ -15,6 +15,10 @@ inline void forward(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w)
 inline void rows_alone(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w) {
   ops.row_product(y, x, w);
 }
+/// GELU of it.
+inline void rows_alone_gelu(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& w) {
+  ops.row_product(y, x, w, true);
+}
 
 /// dx [N, in] = dy [N, out] w.
 inline void input_gradient(Ops& ops, const Tensor& dx, const Tensor& dy, const Tensor& w) {

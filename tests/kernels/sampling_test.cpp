@@ -451,10 +451,12 @@ TEST_CASE("operations of generation refuse what does not fit") {
   auto wrong = sample;
   wrong.top_k = bench.labels({0, 1, 2});
   CHECK_THROWS_AS(bench->sample_tokens(wrong), std::logic_error);
-  CHECK_THROWS_AS(
-      bench->adjust_logits(
-          {.logits = logits, .row = ids, .token = bench.labels({0, 3}), .factor = two, .addend = two}),
-      std::logic_error);
-  CHECK_THROWS_AS(score(bench, logits, {0, 3}, 0), std::logic_error);
+  if (bench->device().kind == DeviceKind::cpu) {  // a GPU's tokens are not read for a check
+    CHECK_THROWS_AS(
+        bench->adjust_logits(
+            {.logits = logits, .row = ids, .token = bench.labels({0, 3}), .factor = two, .addend = two}),
+        std::logic_error);
+    CHECK_THROWS_AS(score(bench, logits, {0, 3}, 0), std::logic_error);
+  }
   CHECK_THROWS_AS(score(bench, logits, {0, 1}, 4), std::logic_error);
 }

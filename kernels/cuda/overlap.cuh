@@ -1,0 +1,44 @@
+// Overlap: kernels whose launch does not wait for the end of the one before (programmatic dependent launch, on Hopper and
+// later): they begin beside it, and wait for it where they first need its results.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/checks.h"
+
+namespace ratplus::cuda {
+
+/// Before a kernel reads or writes what others may write or read: waits until all kernels before it have ended, and lets
+/// the next one begin beside this one.
+__device__ __forceinline__ void wait_for_kernels_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
+/// Whether the current GPU can.
+inline bool kernels_overlap() {
+  static const bool can = [] {
+    int device = 0, major = 0;
+    check_cuda(cudaGetDevice(&device), "asking for the GPU");
+    check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+               "asking for the GPU");
+    return major >= 9;
+  }();
+  return can;
+}
+
+/// Launches a kernel that calls wait_for_kernels_before().
+template <typename... Parameters, typename... Values>
+void launch_overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
+                       cudaStream_t stream, const char* name, const Values&... values) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = stream;
+  config.attrs = &overlap, config.numAttrs = kernels_overlap() ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), name);
+}
+
+}  // namespace ratplus::cuda

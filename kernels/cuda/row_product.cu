@@ -1,0 +1,412 @@
+// RowProduct on Hopper's tensor cores: y [N, out] = x [N, in] w [out, in]^T in bf16.
+//
+// The weights are the 64-row operand of wgmma and the rows of x its columns, so that few rows cost little. An element of y
+// is one chain of products of 16 along `in`, begun at zero and never cut: its bits are the same in every tile size, hence
+// for every N. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
+// memory, and its results are dropped: so a matrix of few rows still occupies every processor. One thread fetches by TMA
+// ahead of the products, beginning with the weights while the kernel before is still running.
+// Floor: w read once where N is small, 2 N in out operations where it is large.
+#include "kernels/cuda/row_product.h"
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <type_traits>
+
+#include "base/error.h"
+#include "kernels/cuda/checks.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/vector.cuh"
+
+namespace ratplus::cuda {
+namespace {
+
+constexpr int slab = 64;  // elements of `in` in a row of 128 bytes, as TMA swizzles them
+constexpr int operand_rows = 64, operand_k = 16;  // of wgmma
+
+/// Sizes of a block.
+template <int R_, int N_, int slabs_, int stages_>
+struct Tile {
+  static constexpr int R = R_, N = N_, slabs = slabs_, stages = stages_;
+  static constexpr int groups = R > operand_rows ? R / operand_rows : 1;  // of 128 threads that multiply
+  static constexpr int threads = groups * 128 + 32;
+  static constexpr int w_bytes = R * 128, x_bytes = N * 128;  // of a slab
+  static constexpr int stage_bytes = slabs * (w_bytes + x_bytes);
+  static constexpr int barriers = 1024;  // bytes, which keep the alignment of the swizzle
+  static constexpr int shared_bytes = barriers + stages * stage_bytes + 1024;
+  static_assert(R >= operand_rows ||
+                stages * slabs * x_bytes >= (operand_rows - R) * 128);  // read past the weights
+};
+
+struct Arguments {
+  void* y;
+  std::int64_t y_row;
+  int rows, outputs, steps;
+  bool gelu;
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void wait_barrier(std::uint32_t barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+      "@p bra done;\n"
+      "bra again;\n"
+      "done:\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+__device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
+                                      int column, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];\n" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+/// Rows of 128 bytes with TMA's swizzle, eight by eight.
+__device__ __forceinline__ std::uint64_t describe(std::uint32_t address) {
+  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{1} << 16) |
+         (std::uint64_t{1024 >> 4} << 32) | (std::uint64_t{1} << 62);
+}
+
+#define RATPLUS_F4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define RATPLUS_F16(d, i) \
+  RATPLUS_F4(d, i), RATPLUS_F4(d, (i) + 4), RATPLUS_F4(d, (i) + 8), RATPLUS_F4(d, (i) + 12)
+#define RATPLUS_F64(d, i) \
+  RATPLUS_F16(d, i), RATPLUS_F16(d, (i) + 16), RATPLUS_F16(d, (i) + 32), RATPLUS_F16(d, (i) + 48)
+#define RATPLUS_S4 "%0, %1, %2, %3"
+#define RATPLUS_S16 RATPLUS_S4 ", %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define RATPLUS_S32 \
+  RATPLUS_S16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define RATPLUS_S64                                                                                        \
+  RATPLUS_S32                                                                                              \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
+  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define RATPLUS_S128                                                                                         \
+  RATPLUS_S64                                                                                                \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "   \
+  "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, " \
+  "%104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, "   \
+  "%121, "                                                                                                   \
+  "%122, %123, %124, %125, %126, %127"
+#define RATPLUS_WGMMA(size, registers, a, b, ...)                                                        \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" size "k16.f32.bf16.bf16 {" registers "}, %" a ", %" b \
+               ", 1, 1, 1, 0, 0;\n"                                                                      \
+               : __VA_ARGS__                                                                             \
+               : "l"(w), "l"(x))
+
+/// d [64, N] += w [64, 16] x [N, 16]^T.
+template <int N>
+__device__ __forceinline__ void multiply(float (&d)[N / 2], std::uint64_t w, std::uint64_t x) {
+  if constexpr (N == 8) {
+    RATPLUS_WGMMA("8", RATPLUS_S4, "4", "5", RATPLUS_F4(d, 0));
+  } else if constexpr (N == 32) {
+    RATPLUS_WGMMA("32", RATPLUS_S16, "16", "17", RATPLUS_F16(d, 0));
+  } else if constexpr (N == 64) {
+    RATPLUS_WGMMA("64", RATPLUS_S32, "32", "33", RATPLUS_F16(d, 0), RATPLUS_F16(d, 16));
+  } else if constexpr (N == 128) {
+    RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", RATPLUS_F64(d, 0));
+  } else {
+    static_assert(N == 256);
+    RATPLUS_WGMMA("256", RATPLUS_S128, "128", "129", RATPLUS_F64(d, 0), RATPLUS_F64(d, 64));
+  }
+}
+
+/// Of an element as it was added up: rounded, or GELU of that.
+template <typename T>
+__device__ __forceinline__ T finished(float x, bool gelu) {
+  const T rounded = from_float<T>(x);
+  if (!gelu) return rounded;
+  const float h = to_float(rounded);
+  return from_float<T>(h * normal(h).cdf);
+}
+
+template <typename T>
+__device__ __forceinline__ T* row_of(const Arguments& a, int row) {
+  return static_cast<T*>(a.y) + row * a.y_row;
+}
+
+/// This lane's elements: row 16 warp + lane / 4 (and 8 more) of w, columns 2 (lane mod 4) + 8 j (and the next).
+template <int N, typename T>
+__device__ __forceinline__ void write_elements(const Arguments& a, const float (&d)[N / 2], int first_output,
+                                               int end_output, int first_row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
+#pragma unroll
+  for (int j = 0; j < N / 8; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int row = first_row + j * 8 + lane % 4 * 2 + e % 2;
+      const int output = first_output + warp * 16 + lane / 4 + e / 2 * 8;
+      if (row < a.rows && output < end_output) row_of<T>(a, row)[output] = finished<T>(d[j * 4 + e], a.gelu);
+    }
+  }
+}
+
+/// The same by way of shared memory [N, 64 groups + 8], by all threads that multiply: whole 16 bytes of y at a time.
+template <typename Shape>
+__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[Shape::N / 2], bf16* shared,
+                                           int first_output, int first_row) {
+  constexpr int pitch = Shape::R + 8, count = Shape::groups * 128;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  // Lane l gives the address of row l mod 8 of matrix l / 8; the matrices are output halves 0, 1 of two column tiles.
+  const std::uint32_t to =
+      shared_address(shared + (lane / 16 * 8 + lane % 8) * pitch + warp * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+  for (int j = 0; j < Shape::N / 8; j += 2) {
+    std::uint32_t packed[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float* pair_of = d + (j + i / 2) * 4 + i % 2 * 2;
+      const __nv_bfloat162 pair(finished<bf16>(pair_of[0], a.gelu), finished<bf16>(pair_of[1], a.gelu));
+      packed[i] = reinterpret_cast<const std::uint32_t&>(pair);
+    }
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(
+                     to + j * 8 * pitch * 2),
+                 "r"(packed[0]), "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
+                 : "memory");
+  }
+  asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
+  constexpr int chunks = Shape::R / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < Shape::N * chunks; i += count) {
+    const int row = i / chunks, output = i % chunks * 8;
+    if (first_row + row < a.rows && first_output + output < a.outputs) {
+      store(row_of<bf16>(a, first_row + row) + first_output + output, load<8>(shared + row * pitch + output));
+    }
+  }
+}
+
+#endif
+
+/// Block (tile of outputs, tile of rows).
+template <typename Shape, typename T>
+__global__ void __launch_bounds__(Shape::threads)
+    row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
+                       Arguments a) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ char memory[];
+  const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
+  const std::uint32_t tiles = base + Shape::barriers;
+  const auto full = [&](int stage) { return base + stage * 16; };
+  const auto empty = [&](int stage) { return base + stage * 16 + 8; };
+  // All weights first, so that an operand that reads past a tile's rows stays in what is allocated.
+  const auto weights_of = [&](int stage) { return tiles + stage * (Shape::slabs * Shape::w_bytes); };
+  const auto rows_of = [&](int stage) {
+    return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
+  };
+  const int first_output = static_cast<int>(blockIdx.x) * Shape::R,
+            first_row = static_cast<int>(blockIdx.y) * Shape::N;
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < Shape::stages; ++stage) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(full(stage)) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)), "r"(Shape::groups)
+                   : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+  }
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
+    if (static_cast<int>(threadIdx.x) != Shape::groups * 128) return;
+    const auto fetch_weights = [&](int step) {
+      const int stage = step % Shape::stages;
+      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(full(stage)),
+                   "r"(Shape::stage_bytes)
+                   : "memory");
+      for (int i = 0; i < Shape::slabs; ++i)
+        fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage), (step * Shape::slabs + i) * slab,
+              first_output);
+    };
+    const auto fetch_rows = [&](int step) {
+      const int stage = step % Shape::stages;
+      for (int i = 0; i < Shape::slabs; ++i)
+        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
+              first_row);
+    };
+    const int ahead = min(Shape::stages, a.steps);
+    for (int step = 0; step < ahead; ++step) fetch_weights(step);
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+    for (int step = 0; step < ahead; ++step) fetch_rows(step);
+    for (int step = ahead; step < a.steps; ++step) {
+      wait_barrier(empty(step % Shape::stages), (step / Shape::stages - 1) & 1);
+      fetch_weights(step);
+      fetch_rows(step);
+    }
+    return;
+  }
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  const auto release = [&](int step) {
+    if (threadIdx.x % 128 == 0)
+      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(empty(step % Shape::stages))
+                   : "memory");
+  };
+  float d[Shape::N / 2] = {};
+  for (int step = 0; step < a.steps; ++step) {
+    const int stage = step % Shape::stages;
+    wait_barrier(full(stage), step / Shape::stages & 1);
+    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+    const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
+#pragma unroll
+    for (int i = 0; i < Shape::slabs; ++i) {
+#pragma unroll
+      for (int k = 0; k < slab / operand_k; ++k) {
+        multiply<Shape::N>(d, describe(of_w + i * Shape::w_bytes + k * (operand_k * 2)),
+                           describe(of_x + i * Shape::x_bytes + k * (operand_k * 2)));
+      }
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+    if (step > 0) release(step - 1);
+  }
+  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+#pragma unroll
+  for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && Shape::N >= 16) {
+    static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
+    asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+    write_rows<Shape>(a, d, reinterpret_cast<bf16*>(memory + (tiles - shared_address(memory))), first_output,
+                      first_row);
+  } else {
+    write_elements<Shape::N, T>(a, d, first_output + group * operand_rows,
+                                min(first_output + Shape::R, a.outputs), first_row);
+  }
+#else
+  __trap();  // RowProducts::built() is false
+#endif
+}
+
+PFN_cuTensorMapEncodeTiled_v12000 encoder() {
+  static const auto found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
+                                                &result),
+               "asking the driver for its tensor maps");
+    if (function == nullptr) fail("the GPU's driver has no tensor maps; it is older than CUDA 12");
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+  }();
+  return found;
+}
+
+std::int64_t row_stride(const Tensor& x) {
+  return x.size(0) == 1 ? x.size(1) : x.stride(0);
+}
+
+bool takes(const Tensor& x) {
+  return x.dtype() == DType::bf16 && reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0 &&
+         x.size(1) % 8 == 0 && row_stride(x) % 8 == 0;
+}
+
+}  // namespace
+
+struct RowProducts::Maps {
+  /// Boxes of `box` rows and a slab of columns of x.
+  const CUtensorMap& of(const Tensor& x, int box) {
+    const Key key{reinterpret_cast<std::int64_t>(x.raw()), x.size(0), x.size(1), row_stride(x), box};
+    const auto found = maps.find(key);
+    if (found != maps.end()) return found->second;
+    if (maps.size() >= most) maps.clear();
+    CUtensorMap& map = maps[key];
+    const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(x.size(1)), static_cast<cuuint64_t>(x.size(0))};
+    const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_stride(x)) * 2};
+    const cuuint32_t boxes[2] = {slab, static_cast<cuuint32_t>(box)}, steps[2] = {1, 1};
+    const CUresult status = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, x.raw(), sizes, strides,
+                                      boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    require(status == CUDA_SUCCESS, "a tensor map of {}: error {}", x.describe(), static_cast<int>(status));
+    return map;
+  }
+
+  using Key = std::array<std::int64_t, 5>;
+  static constexpr std::size_t most = 1 << 16;
+  std::map<Key, CUtensorMap> maps;
+};
+
+RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {}
+RowProducts::~RowProducts() = default;
+
+bool RowProducts::built() {
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float>),
+             "asking for a kernel");
+  int device = 0, major = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the GPU");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the GPU");
+  return major == 9 && attributes.ptxVersion >= 90;
+}
+
+bool RowProducts::takes(const operation::RowProduct& call) {
+  return cuda::takes(call.x) && cuda::takes(call.w) && call.w.size(0) % 8 == 0 &&
+         row_stride(call.y) % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.y.raw()) % 16 == 0;
+}
+
+template <typename Shape>
+void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream) {
+  const Tensor& y = call.y;
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const auto kernel = row_product_kernel<Shape, T>;
+    static const bool ready = [&] {
+      check_cuda(
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::shared_bytes),
+          call.name);
+      return true;
+    }();
+    static_cast<void>(ready);
+    const Arguments arguments{y.raw(),
+                              row_stride(y),
+                              static_cast<int>(y.size(0)),
+                              static_cast<int>(y.size(1)),
+                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
+                              call.gelu};
+    launch_overlapped(kernel,
+                      dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
+                           static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
+                      dim3(Shape::threads), Shape::shared_bytes, stream, call.name,
+                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N), arguments);
+  };
+  if (y.dtype() == DType::bf16) {
+    run(bf16{});
+  } else {
+    run(float{});
+  }
+}
+
+/// Which tile is the fastest: the bits do not depend on it.
+void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
+  const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
+  constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
+  const auto of_rows = [&]<int R>(std::integral_constant<int, R>) {
+    constexpr int slabs = R == 64 ? 1 : 2;
+    if (rows <= 8)
+      return launch<Tile<R, 8, 4 / (R / 16) < 2 ? 2 : 4 / (R / 16), R == 64 ? 5 : 8>>(call, stream);
+    if (rows <= 32) return launch<Tile<R, 32, slabs, 8>>(call, stream);
+    launch<Tile<R, 64, slabs, R == 64 ? 6 : 5>>(call, stream);
+  };
+  if (rows <= 64) {
+    if (outputs >= 64 * occupied) return of_rows(std::integral_constant<int, 64>{});
+    if (outputs >= 32 * occupied) return of_rows(std::integral_constant<int, 32>{});
+    return of_rows(std::integral_constant<int, 16>{});
+  }
+  if (blocks_of(outputs, 128) * blocks_of(rows, 256) >= occupied)
+    return launch<Tile<128, 256, 1, 4>>(call, stream);
+  launch<Tile<64, 128, 1, 4>>(call, stream);
+}
+
+}  // namespace ratplus::cuda

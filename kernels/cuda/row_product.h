@@ -1,0 +1,34 @@
+// RowProducts: operation::RowProduct by our own kernels, on Hopper.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+
+#include "kernels/ops.h"
+
+namespace ratplus::cuda {
+
+class RowProducts {
+ public:
+  RowProducts();
+  ~RowProducts();
+  RowProducts(const RowProducts&) = delete;
+  RowProducts& operator=(const RowProducts&) = delete;
+
+  /// Whether this program has the kernels for the current GPU.
+  static bool built();
+  /// Whether the tensors are bf16 rows of whole 16 bytes; their number does not matter.
+  static bool takes(const operation::RowProduct& call);
+  /// The call's arguments are checked; takes() is true, and built() as well.
+  void run(const operation::RowProduct& call, cudaStream_t stream);
+
+ private:
+  struct Maps;
+  template <typename Shape>
+  void launch(const operation::RowProduct& call, cudaStream_t stream);
+
+  std::unique_ptr<Maps> maps_;
+};
+
+}  // namespace ratplus::cuda
