@@ -48,7 +48,7 @@ struct CacheLayout {
   }
 
   /// What the query at t attends to beside its own token, in three runs: sinks, dilated tokens that the window has passed,
-  /// and the window.
+  /// and the window. Together they are in entries [0, keys()): the ring is full before the window passes a token.
   struct Runs {
     std::int64_t sinks;         ///< entries [0, sinks)
     std::int64_t dilated;       ///< entries [I + W, I + W + dilated)

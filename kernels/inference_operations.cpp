@@ -16,7 +16,9 @@ void check_cache(const Target& target, const CachePages& cache, std::int64_t hea
                  const char* op) {
   require(cache.pages.rank() == 2 && cache.heads.rank() == 1, "{}: no cache", op);
   const auto held = cache.heads.size(0);
-  require(cache.entries > 0 && held <= heads, "{}: a cache of {} heads of {}", op, held, heads);
+  require(cache.entries == 8 || cache.entries == 16, "{}: pages of {} entries, not of 8 or 16", op,
+          cache.entries);
+  require(held <= heads, "{}: a cache of {} heads of {}", op, held, heads);
   check_tensor(cache.pages, target.kind, target.compute,
                {cache.pages.size(0), held * 2 * cache.entries * head_dim}, op, "pages");
   check_i32(target, cache.heads, {held}, op, "heads of the cache");

@@ -40,7 +40,7 @@ struct RowProduct {
 /// Pages of the heads of one layer under one pattern.
 struct CachePages {
   Tensor pages;              ///< C [pages, M 2 E P]; rows may be strided
-  std::int64_t entries = 0;  ///< E of a page
+  std::int64_t entries = 0;  ///< E of a page: 8 or 16
   Tensor heads;              ///< i32 [M]: the heads of keys that it holds
   Pattern pattern;
 
@@ -103,15 +103,22 @@ struct MixerStep {
   Tensor partials = {};        ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
   Tensor arrivals = {};        ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
 
-  /// A GPU cuts the keys of a long cache: into parts of this many, as the number of keys alone decides.
-  static constexpr std::int64_t short_keys = 16384, short_part = 256, long_part = 1024;
-  RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
-    return keys <= short_keys ? short_part : long_part;
+  /// A GPU cuts the keys of a long cache into parts of about this many, as the number of keys alone decides; the parts differ
+  /// by one tile of keys at most.
+  static constexpr std::int64_t short_keys = 16384, short_part = 256, long_part = 1024, part_tile = 32;
+  RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
+    const std::int64_t part = keys <= short_keys ? short_part : long_part, parts = (keys + part / 2) / part;
+    return parts > 1 ? parts : 1;
+  }
+  /// The first key of a part; of part parts_of(keys), the number of keys.
+  RATPLUS_HOST_AND_DEVICE static std::int64_t part_begin(std::int64_t keys, std::int64_t part) {
+    const std::int64_t tiles = (keys + part_tile - 1) / part_tile,
+                       begin = tiles * part / parts_of(keys) * part_tile;
+    return begin < keys ? begin : keys;
   }
   /// The most parts of any number of keys up to this one.
   static std::int64_t parts(std::int64_t keys) {
-    const std::int64_t of_short = (std::min(keys, short_keys) + short_part - 1) / short_part;
-    return std::max(of_short, (keys + long_part - 1) / long_part);
+    return std::max(parts_of(std::min(keys, short_keys)), parts_of(keys));
   }
   /// Of `batch` sequences and `heads` heads that read the cache.
   static std::int64_t partial_floats(std::int64_t batch, std::int64_t heads, std::int64_t head_dim,

@@ -291,8 +291,6 @@ std::int64_t mixer_step_scratch(const OpShapes& shapes, int threads) {
 void CpuOps::compute(const operation::MixerStep& call) {
   const std::int64_t batch = call.z.size(0),
                      keys = call.attends() ? call.cache.heads.size(0) : call.v.size(1);
-  require(!call.attends() || call.cache.entries == 8 || call.cache.entries == 16, "{}: pages of {} entries",
-          call.name, call.cache.entries);
   const std::int64_t per_thread = KeyHead::scratch_floats(call);
   float* memory = scratch(per_thread * threads_, call.name);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)

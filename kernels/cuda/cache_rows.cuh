@@ -1,6 +1,7 @@
 // CacheRows: the keys and values of sequences in a cache's pages, for kernels.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/cuda/vector.cuh"
@@ -15,16 +16,17 @@ struct CacheRows {
         stride(cache.pages.stride(0)),
         heads(cache.heads.empty() ? nullptr : cache.heads.as<std::int32_t>()),
         entries(static_cast<int>(cache.entries)),
+        page_bits(std::countr_zero(static_cast<unsigned>(cache.entries))),
         pages(static_cast<int>(most_pages)),
         head_dim(static_cast<int>(p)) {}
 
   __device__ __forceinline__ bool has(const int* table, std::int64_t entry) const {
-    return entry >= 0 && entry / entries < pages && table[entry / entries] >= 0;
+    return entry >= 0 && entry >> page_bits < pages && table[entry >> page_bits] >= 0;
   }
-  /// Head m of the cache; the entries of a page follow each other.
+  /// Head m of the cache: of a page the keys of its entries follow each other, then their values.
   __device__ __forceinline__ T* key(const int* table, std::int64_t entry, int m) const {
     const int e = static_cast<int>(entry);
-    return data + table[e / entries] * stride + (m * 2 * entries + e % entries) * head_dim;
+    return data + table[e >> page_bits] * stride + (m * 2 * entries + (e & (entries - 1))) * head_dim;
   }
   __device__ __forceinline__ T* value(const int* table, std::int64_t entry, int m) const {
     return key(table, entry, m) + entries * head_dim;
@@ -33,7 +35,7 @@ struct CacheRows {
   T* data;
   std::int64_t stride;
   const int* heads;
-  int entries, pages, head_dim;
+  int entries, page_bits, pages, head_dim;  ///< entries: 2^page_bits
 };
 
 }  // namespace ratplus::cuda

@@ -2,23 +2,27 @@
 //
 // A block takes one head of keys of one sequence and, where the sequence has many keys, a part of them; the block that comes
 // last adds the parts in their order, beginning with the token's own key, and is the only one that writes the state and the
-// cache. Which part has which keys, and every order of sums, depends on the sequence's own number of keys alone.
+// cache. Keys are taken in the order of their entries. Which part has which keys, and every order of sums, depends on the
+// sequence's own number of keys alone.
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/cache_rows.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
 
 namespace ratplus::cuda {
 namespace {
 
-constexpr int threads = 128;
-constexpr int most_heads = 8;  // of a key, that are computed together
-constexpr int unrolled = 4;    // keys that a group of lanes loads at once
+constexpr int threads = 128, warps = threads / 32;
+constexpr int most_heads = 8;   // of a key, that are computed together
+constexpr int unrolled = 4;     // keys that a group of lanes reads at once
+constexpr int record_tail = 4;  // floats behind a record's channels, which keep the next one aligned
 
 /// Rows of heads [B, heads, P].
 template <typename T>
@@ -36,6 +40,26 @@ StepRows<T> step_rows(const Tensor& x) {
   return {elements<T>(x), x.stride(0), x.stride(1), static_cast<int>(x.size(1))};
 }
 
+/// The number of keys that a query finds in the cache, CacheLayout::runs(t).keys(), in 32-bit numbers.
+struct KeyCount {
+  explicit KeyCount(const CacheLayout& layout)
+      : sinks(narrow(layout.sinks)),
+        window(narrow(layout.window)),
+        near(narrow(layout.sinks + layout.window)),
+        dilation(narrow(layout.dilation)),
+        dilated_sinks(dilation > 0 ? sinks / dilation : 0) {}
+
+  __device__ __forceinline__ int at(int t) const {
+    const int passed = t - window;
+    return min(t, near) + (dilation > 0 && passed > sinks ? passed / dilation - dilated_sinks : 0);
+  }
+
+  int sinks, window, near, dilation, dilated_sinks;
+
+ private:
+  static int narrow(std::int64_t x) { return static_cast<int>(std::min(x, std::int64_t{1} << 30)); }
+};
+
 template <typename T>
 struct StepArguments {
   StepRows<T> z, o, q, k, v, f;
@@ -46,31 +70,13 @@ struct StepArguments {
   const float* rope;
   CacheRows<T> cache;
   CacheLayout layout;
+  KeyCount keys;
   const int *tables, *heads, *first_heads, *keeps_state;
   std::int64_t table_row;
   float* partials;  ///< [B, heads of the call, parts, P + 2]: weights' maximum, their sum, values
   int* arrivals;    ///< [B, M]
   int all_heads, parts, chunk, head_dim;
-};
-
-/// The keys of one sequence as its query finds them, by 32-bit numbers.
-struct KeyPlaces {
-  __device__ __forceinline__ KeyPlaces(const CacheLayout& layout, int t) {
-    const auto runs = layout.runs(t);
-    sinks = static_cast<int>(runs.sinks), dilated = static_cast<int>(runs.dilated);
-    keys = static_cast<int>(runs.keys());
-    ring = static_cast<int>(layout.sinks), ring_size = static_cast<int>(layout.window);
-    behind = ring + ring_size;
-    ring_first = runs.window > 0 ? static_cast<int>((runs.window_begin - layout.sinks) % layout.window) : 0;
-  }
-  __device__ __forceinline__ int entry(int j) const {
-    if (j < sinks) return j;
-    j -= sinks;
-    if (j < dilated) return behind + j;
-    j += ring_first - dilated;
-    return ring + (j < ring_size ? j : j - ring_size);
-  }
-  int sinks, dilated, keys, ring, ring_size, behind, ring_first;
+  int ring_keys;  ///< keys for which the block has shared memory
 };
 
 /// k~ or v~ of this token: g state + (1 - g) x.
@@ -90,14 +96,14 @@ __device__ __forceinline__ bool restarts_at(const StepArguments<T>& a, int t) {
 }
 
 template <typename T>
-__device__ __forceinline__ void write_out(const StepArguments<T>& a, int b, int h, int i, float value) {
-  if (a.o.data) value *= sigmoid(to_float(a.o.at(b, h)[i]));
-  a.z.at(b, h)[i] = from_float<T>(value);
+__device__ __forceinline__ float output_gate(const StepArguments<T>& a, int b, int h, int i) {
+  return a.o.data ? sigmoid(to_float(a.o.at(b, h)[i])) : 1.0f;
 }
 
 /// Without attention: z = v~ sigmoid(o). Block (head, b).
 template <typename T>
 __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<T> a) {
+  wait_for_earlier_kernels();
   const int head = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y), slot = a.slots[b];
   if (slot < 0) return;
   const int t = a.positions[b];
@@ -105,7 +111,7 @@ __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<
   for (int i = static_cast<int>(threadIdx.x); i < a.head_dim; i += threads) {
     const float v = recur(a, b, head, 1, restarts_at(a, t), to_float(a.v.at(b, head)[i]), i, state);
     if (state) state[a.state_part + i] = v;
-    write_out(a, b, head, i, v);
+    a.z.at(b, head)[i] = from_float<T>(v * output_gate(a, b, head, i));
   }
 }
 
@@ -113,173 +119,359 @@ __device__ __forceinline__ float minus_infinity() {
   return __int_as_float(0xff800000);
 }
 
-/// A softmax over some keys: weights 2^(score - largest), their sum, and the values that they weigh.
-struct Weighted {
-  float largest, sum;
-};
-
-/// largest and sum of two, and the factors of their values.
-__device__ __forceinline__ Weighted merge(Weighted x, Weighted y, float& of_x, float& of_y) {
-  const float largest = fmaxf(x.largest, y.largest);
-  of_x = x.largest == minus_infinity() ? 0.0f : exp2_fast(x.largest - largest);
-  of_y = y.largest == minus_infinity() ? 0.0f : exp2_fast(y.largest - largest);
-  return {largest, x.sum * of_x + y.sum * of_y};
+/// Factor of weights relative to `largest` where they become relative to `most`; of none, 0.
+__device__ __forceinline__ float rescale(float largest, float most) {
+  return largest == minus_infinity() ? 0.0f : exp2_fast(largest - most);
 }
 
-/// Attention of the heads [begin, begin + count) of key m over keys [first, end) of the cache, by groups of `lanes` lanes,
-/// of which each holds `channels` channels; merged into shared[h] (P values, largest, sum each).
-template <typename T, int channels, int lanes, int heads>
-__device__ void attend(const StepArguments<T>& a, const KeyPlaces& places, const int* table, int m, int count,
-                       const float* queries, int first, int end, float* groups_memory, float* result) {
-  constexpr int groups = threads / lanes;
-  const int lane = static_cast<int>(threadIdx.x) % lanes, group = static_cast<int>(threadIdx.x) / lanes;
-  const int channel = lane * channels, p = a.head_dim;
+/// A softmax over some keys, as one channel has it: the largest score, and the sums of the weights 2^(score - largest) and of
+/// the values that they weigh.
+struct Softmax {
+  float largest, sum, value;
+};
+
+__device__ __forceinline__ Softmax merge(Softmax x, Softmax y) {
+  const float most = fmaxf(x.largest, y.largest);
+  const float of_x = rescale(x.largest, most), of_y = rescale(y.largest, most);
+  return {most, x.sum * of_x + y.sum * of_y, x.value * of_x + y.value * of_y};
+}
+
+/// Keys [begin, end) of one head, `walks` times over, on their way through shared memory: `stage_keys` at a time in each of
+/// `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A key is
+/// read by a group of `lanes` lanes, each of which has `channels` channels.
+template <typename T, int channels, int lanes>
+struct KeyStages {
+  static constexpr int groups = threads / lanes, stage_keys = groups * unrolled,
+                       stages = sizeof(T) == 2 ? 3 : 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  static constexpr bool bulk = channels == 8;  // rows of a multiple of 16 bytes
+#else
+  static constexpr bool bulk = false;
+#endif
+
+  __device__ __forceinline__ int stages_of_walk() const {
+    return (end - begin + stage_keys - 1) / stage_keys;
+  }
+  __device__ __forceinline__ T* stage(int n) const {
+    return memory + n % stages * (stage_keys * 2 * cache.head_dim);
+  }
+  /// Elements from a stage's begin to its key j; its value comes `entries` rows behind it.
+  __device__ __forceinline__ int offset(int j) const {
+    return (j + (j & -cache.entries)) * cache.head_dim;
+  }
+
+  /// Begins to copy stage n of all walks; no thread reads what was in its place.
+  __device__ __forceinline__ void fetch(int n) const {
+    const int of_walk = stages_of_walk(), thread = static_cast<int>(threadIdx.x), p = cache.head_dim;
+    const int first = n < of_walk * walks ? begin + (walks == 1 ? n : n % of_walk) * stage_keys : end;
+    const int keys = min(stage_keys, end - first);
+    T* const to = stage(n);
+    if constexpr (bulk) {
+      // A lane copies a page.
+      if (thread >= 32 || keys <= 0) return;
+      std::uint64_t* const barrier = filled + n % stages;
+      const int row_bytes = p * static_cast<int>(sizeof(T)), j = thread * cache.entries;
+      if (thread == 0) expect_bytes(barrier, 2 * keys * row_bytes);
+      __syncwarp();
+      if (j >= keys) return;
+      const T* const page = cache.key(table, first + j, m);
+      const int rows = min(cache.entries, keys - j);
+      const bool whole = rows == cache.entries;
+      copy_bulk(to + 2 * j * p, page, (whole ? 2 : 1) * rows * row_bytes, barrier);
+      if (!whole) {
+        copy_bulk(to + (2 * j + cache.entries) * p, page + cache.entries * p, rows * row_bytes, barrier);
+      }
+    } else {
+      const int channel = thread % lanes * channels;
+#pragma unroll
+      for (int j = thread / lanes; j < stage_keys; j += groups) {
+        if (j >= keys || channel >= p) continue;
+        const T* const key = cache.key(table, first + j, m) + channel;
+        T* const place = to + offset(j) + channel;
+        copy_async<channels * sizeof(T)>(place, key);
+        copy_async<channels * sizeof(T)>(place + cache.entries * p, key + cache.entries * p);
+      }
+      commit_copies();
+    }
+  }
+  __device__ __forceinline__ void begin_fetching() const {
+#pragma unroll 1
+    for (int n = 0; n < stages; ++n) fetch(n);
+  }
+  /// Makes stage n ready for all threads, and its forerunner's place ready for another; every thread calls it for every n.
+  __device__ __forceinline__ void wait_for(int n) const {
+    if constexpr (bulk) {
+      wait_for_phase(filled + n % stages, n / stages % 2);
+    } else {
+      wait_for_copies_but<stages - 2>();
+    }
+    __syncthreads();
+    if (n > 0) fetch(n - 1 + stages);
+  }
+
+  const CacheRows<T>& cache;
+  const int* table;
+  int m, begin, end, walks;
+  T* memory;
+  std::uint64_t* filled;  ///< [stages]: barriers
+};
+
+/// Attention of `count` heads over one walk, from its stage n on, which becomes the next walk's. Calls
+/// finish(h, i, softmax) for each head and channel; softmax(own) merges what it is given with all keys of the walk.
+template <typename T, int channels, int lanes, int heads, typename Finish>
+__device__ __forceinline__ void attend(const KeyStages<T, channels, lanes>& keys, int& n, int count,
+                                       const float* queries, float* records, const Finish& finish) {
+  using Stages = KeyStages<T, channels, lanes>;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % lanes, group = thread / lanes;
+  const int channel = lane * channels, p = keys.cache.head_dim;
   const bool active = channel < p;
-  float query[heads][channels], values[heads][channels], largest[heads], sum[heads];
+  float values[heads][channels], largest[heads], sum[heads];
 #pragma unroll
   for (int h = 0; h < heads; ++h) {
     largest[h] = minus_infinity(), sum[h] = 0;
 #pragma unroll
-    for (int c = 0; c < channels; ++c) {
-      query[h][c] = active && h < count ? queries[h * p + channel + c] : 0.0f;
-      values[h][c] = 0;
-    }
+    for (int c = 0; c < channels; ++c) values[h][c] = 0;
   }
-  for (int base = first; base < end; base += groups * unrolled) {
-    Pack<T, channels> key[unrolled], value[unrolled];
+#pragma unroll 1
+  for (int first = keys.begin; first < keys.end; first += Stages::stage_keys, ++n) {
+    keys.wait_for(n);
+    const T* const stage = keys.stage(n) + channel;
+    const int value_rows = keys.cache.entries * p;
     bool there[unrolled];
+    float scores[heads][unrolled];
+    {
+      Pack<T, channels> key[unrolled];
+#pragma unroll
+      for (int u = 0; u < unrolled; ++u) {
+        const int j = u * Stages::groups + group;
+        there[u] = first + j < keys.end;
+        if (there[u] && active) key[u] = load<channels>(stage + keys.offset(j));
+      }
+#pragma unroll
+      for (int h = 0; h < heads; ++h) {
+        if (h >= count) break;
+        Pack<float, channels> query;
+        if (active) query = load<channels>(queries + h * p + channel);
+#pragma unroll
+        for (int u = 0; u < unrolled; ++u) {
+          float dot = 0;
+          if (there[u] && active) {
+#pragma unroll
+            for (int c = 0; c < channels; ++c) dot = fmaf(query[c], key[u][c], dot);
+          }
+#pragma unroll
+          for (int offset = lanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(~0u, dot, offset);
+          scores[h][u] = there[u] ? dot : minus_infinity();
+        }
+      }
+    }
+    Pack<T, channels> value[unrolled];
 #pragma unroll
     for (int u = 0; u < unrolled; ++u) {
-      const int j = base + u * groups + group;
-      there[u] = j < end;
-      if (there[u] && active) {
-        const int entry = places.entry(j);
-        const T* row = a.cache.key(table, entry, m) + channel;
-        key[u] = load<channels>(row);
-        value[u] = load<channels>(row + a.cache.entries * p);
-      }
+      const int j = u * Stages::groups + group;
+      if (there[u] && active) value[u] = load<channels>(stage + keys.offset(j) + value_rows);
     }
 #pragma unroll
     for (int h = 0; h < heads; ++h) {
       if (h >= count) break;
-      float score[unrolled], most = largest[h];
+      float most = largest[h];
 #pragma unroll
-      for (int u = 0; u < unrolled; ++u) {
-        float dot = 0;
-        if (there[u] && active) {
-#pragma unroll
-          for (int c = 0; c < channels; ++c) dot = fmaf(query[h][c], key[u][c], dot);
-        }
-#pragma unroll
-        for (int offset = lanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(~0u, dot, offset);
-        score[u] = there[u] ? dot : minus_infinity();
-        most = fmaxf(most, score[u]);
-      }
-      if (most == minus_infinity()) continue;
-      const float shrink = exp2_fast(largest[h] - most);  // of minus infinity: 0
+      for (int u = 0; u < unrolled; ++u) most = fmaxf(most, scores[h][u]);
+      const float shrink = rescale(largest[h], most);
       largest[h] = most;
       sum[h] *= shrink;
 #pragma unroll
       for (int c = 0; c < channels; ++c) values[h][c] *= shrink;
 #pragma unroll
       for (int u = 0; u < unrolled; ++u) {
-        if (!there[u]) continue;
-        const float weight = exp2_fast(score[u] - most);
+        const float weight = rescale(scores[h][u], most);
         sum[h] += weight;
-        if (active) {
+        if (there[u] && active) {
 #pragma unroll
           for (int c = 0; c < channels; ++c) values[h][c] = fmaf(weight, value[u][c], values[h][c]);
         }
       }
     }
   }
-  // Groups in their order.
-  float* const mine = groups_memory + group * (p + 2);
+  // The groups of a warp by a tree, then the warps in their order.
+  const int record = p + record_tail;
 #pragma unroll
   for (int h = 0; h < heads; ++h) {
     if (h >= count) break;
-    __syncthreads();
-    if (active) {
 #pragma unroll
-      for (int c = 0; c < channels; ++c) mine[channel + c] = values[h][c];
-    }
-    if (lane == 0) mine[p] = largest[h], mine[p + 1] = sum[h];
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < p; i += threads) {
-      Weighted all{minus_infinity(), 0};
-      float total = 0;
-      for (int g = 0; g < groups; ++g) {
-        const float* of_group = groups_memory + g * (p + 2);
-        float of_all, of_new;
-        all = merge(all, {of_group[p], of_group[p + 1]}, of_all, of_new);
-        total = total * of_all + of_group[i] * of_new;
+    for (int offset = lanes; offset < 32; offset *= 2) {
+      const float other = __shfl_xor_sync(~0u, largest[h], offset), most = fmaxf(largest[h], other);
+      const float of_this = rescale(largest[h], most), of_other = rescale(other, most);
+      largest[h] = most;
+      sum[h] = sum[h] * of_this + __shfl_xor_sync(~0u, sum[h], offset) * of_other;
+#pragma unroll
+      for (int c = 0; c < channels; ++c) {
+        values[h][c] = values[h][c] * of_this + __shfl_xor_sync(~0u, values[h][c], offset) * of_other;
       }
-      result[h * (p + 2) + i] = total;
-      if (i == 0) result[h * (p + 2) + p] = all.largest, result[h * (p + 2) + p + 1] = all.sum;
+    }
+    if (h > 0) __syncthreads();
+    if (thread % 32 < lanes) {
+      float* const mine = records + thread / 32 * record;
+      if (active) {
+        Pack<float, channels> row;
+#pragma unroll
+        for (int c = 0; c < channels; ++c) row.set(c, values[h][c]);
+        store(mine + channel, row);
+      }
+      if (lane == 0) mine[p] = largest[h], mine[p + 1] = sum[h];
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int i = thread; i < p; i += threads) {
+      finish(h, i, [&](Softmax all) {
+#pragma unroll
+        for (int warp = 0; warp < warps; ++warp) {
+          const float* const of_warp = records + warp * record;
+          all = merge(all, {of_warp[p], of_warp[p + 1], of_warp[i]});
+        }
+        return all;
+      });
     }
   }
   __syncthreads();
 }
 
-/// Shared memory: queries [heads, P]; results [heads, P + 2]; groups [groups, P + 2]; k~ rotated and v~ [2, P].
-constexpr int shared_floats(int heads, int groups, int p) {
-  return heads * p + heads * (p + 2) + groups * (p + 2) + 2 * p;
+/// Shared memory behind the stages: queries and output gates [heads, P]; k~ rotated and v~ [2, P]; records of the warps
+/// [warps, P + record_tail]: values, largest, sum; scores of the own key [heads].
+constexpr int shared_floats(int heads, int p) {
+  return 2 * heads * p + 2 * p + warps * (p + record_tail) + heads;
+}
+
+/// Blocks that a multiprocessor has registers for.
+constexpr int blocks_of_sm(int heads) {
+  return heads == 1 ? 4 : 2;
 }
 
 /// Block (m, b, part).
 template <typename T, int channels, int lanes, int heads>
-__global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a) {
+__global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kernel(StepArguments<T> a) {
+  using Stages = KeyStages<T, channels, lanes>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ std::uint64_t filled[Stages::stages];
+  __shared__ bool last;
+  const int thread = static_cast<int>(threadIdx.x);
+  if constexpr (Stages::bulk) {
+    if (thread < Stages::stages) init_barrier(filled + thread);
+    __syncthreads();
+  }
+  wait_for_earlier_kernels();
+
   const int m = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y),
             part = static_cast<int>(blockIdx.z);
-  const int slot = a.slots[b];
+  const int slot = a.slots[b], t = a.positions[b], first_head = a.first_heads[m],
+            head_count = heads == 1 ? 1 : a.first_heads[m + 1] - first_head, key_head = a.cache.heads[m];
   if (slot < 0) return;
-  const int t = a.positions[b], p = a.head_dim, half = p / 2;
-  const KeyPlaces places(a.layout, t);
-  const int part_size = static_cast<int>(operation::MixerStep::part_of(places.keys));
-  const int parts = places.keys <= part_size ? 1 : (places.keys + part_size - 1) / part_size;
+  const int p = a.head_dim, half = p / 2, all_keys = a.keys.at(t);
+  const int parts = static_cast<int>(operation::MixerStep::parts_of(all_keys));
   if (part >= parts) return;
-  const int first_head = a.first_heads[m], head_count = a.first_heads[m + 1] - first_head;
-  const int* table = a.tables + slot * a.table_row;
-  const float* rope = a.rope + static_cast<std::int64_t>(t) * p;
+  const bool alone = parts == 1;
+  const int* const table = a.tables + slot * a.table_row;
+  const float* const rope = a.rope + static_cast<std::int64_t>(t) * p;
 
-  extern __shared__ float shared[];
-  float* const queries = shared;
-  float* const result = queries + heads * p;
-  float* const groups_memory = result + heads * (p + 2);
-  float* const own_key = groups_memory + threads / lanes * (p + 2);
+  float* const queries = reinterpret_cast<float*>(shared + a.ring_keys * 2 * p * sizeof(T));
+  float* const gates = queries + heads * p;
+  float* const own_key = gates + heads * p;
   float* const own_value = own_key + p;
-  __shared__ bool last;
+  float* const records = own_value + p;
+  float* const own_scores = records + warps * (p + record_tail);
 
-  // Once for each chunk of heads that share the key; nearly always there is one.
-  const float scale = log2_e * rsqrtf(static_cast<float>(p));
+  const auto begin_of = [&](int of_part) {
+    return alone ? of_part * all_keys : static_cast<int>(operation::MixerStep::part_begin(all_keys, of_part));
+  };
+  const Stages keys{a.cache,
+                    table,
+                    m,
+                    begin_of(part),
+                    begin_of(part + 1),
+                    (head_count + heads - 1) / heads,
+                    reinterpret_cast<T*>(shared),
+                    filled};
+  keys.begin_fetching();
+
+  const auto head_of = [&](int h) { return a.heads[first_head + h]; };
   const auto make_queries = [&](int begin, int count) {
-    for (int index = static_cast<int>(threadIdx.x); index < count * half; index += threads) {
-      const int h = index / half, i = index % half;
-      const T* q = a.q.at(b, a.heads[first_head + begin + h] % a.q.heads);
-      const float x = to_float(q[i]), y = to_float(q[i + half]), cosine = rope[i], sine = rope[half + i];
+    const float scale = log2_e * rsqrtf(static_cast<float>(p));
+#pragma unroll 1
+    for (int index = thread; index < count * half; index += threads) {
+      const int h = heads == 1 ? 0 : index / half, i = index - h * half, j = i + half;
+      const int head = head_of(begin + h);
+      const T* q = a.q.at(b, head % a.q.heads);
+      const float x = to_float(q[i]), y = to_float(q[j]), cosine = rope[i], sine = rope[half + i];
       queries[h * p + i] = (x * cosine - y * sine) * scale;
-      queries[h * p + i + half] = (y * cosine + x * sine) * scale;
+      queries[h * p + j] = (y * cosine + x * sine) * scale;
+      gates[h * p + i] = output_gate(a, b, head, i);
+      gates[h * p + j] = output_gate(a, b, head, j);
     }
-    __syncthreads();
+  };
+  // The token's own key and value, rounded as the cache has them, and their state; by other threads than the first queries.
+  const auto make_own = [&] {
+    float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
+    const bool restarts = restarts_at(a, t);
+    const bool keeps = state && (a.keeps_state == nullptr || a.keeps_state[m] != 0);
+    const T* const k = a.k.at(b, key_head % a.k.heads);
+    const T* const v = a.v.at(b, key_head);
+#pragma unroll 1
+    for (int i = (thread + threads / 2) % threads; i < half; i += threads) {
+      const int j = i + half;
+      const float k0 = recur(a, b, key_head, 0, restarts, to_float(k[i]), i, state);
+      const float k1 = recur(a, b, key_head, 0, restarts, to_float(k[j]), j, state);
+      const float v0 = recur(a, b, key_head, 1, restarts, to_float(v[i]), i, state);
+      const float v1 = recur(a, b, key_head, 1, restarts, to_float(v[j]), j, state);
+      if (keeps) {
+        state[i] = k0, state[j] = k1;
+        state[a.state_part + i] = v0, state[a.state_part + j] = v1;
+      }
+      own_key[i] = to_float(from_float<T>(k0 * rope[i] - k1 * rope[half + i]));
+      own_key[j] = to_float(from_float<T>(k1 * rope[i] + k0 * rope[half + i]));
+      own_value[i] = to_float(from_float<T>(v0));
+      own_value[j] = to_float(from_float<T>(v1));
+    }
+  };
+  // Between two __syncthreads: a warp takes a head.
+  const auto make_own_scores = [&](int count) {
+    for (int h = thread / 32; h < count; h += warps) {
+      float dot = 0;
+      for (int i = thread % 32; i < p; i += 32) dot = fmaf(queries[h * p + i], own_key[i], dot);
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) dot += __shfl_xor_sync(~0u, dot, offset);
+      if (thread % 32 == 0) own_scores[h] = dot;
+    }
   };
   const auto partial_of = [&](int h, int of_part) {
     return a.partials +
            ((static_cast<std::int64_t>(b) * a.all_heads + first_head + h) * a.parts + of_part) * (p + 2);
   };
-  const int begin_key = part * part_size, end_key = min(begin_key + part_size, places.keys);
-  if (parts > 1) {
-    for (int begin = 0; begin < head_count; begin += heads) {
-      const int count = min(heads, head_count - begin);
-      make_queries(begin, count);
-      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, begin_key, end_key,
-                                        groups_memory, result);
-      for (int index = static_cast<int>(threadIdx.x); index < count * (p + 2); index += threads)
-        partial_of(begin + index / (p + 2), part)[index % (p + 2)] = result[index];
-      __syncthreads();
-    }
+  const auto own_softmax = [&](int h, int i) { return Softmax{own_scores[h], 1, own_value[i]}; };
+  const auto write_out = [&](int begin, int h, int i, const Softmax& all) {
+    a.z.at(b, head_of(begin + h))[i] = from_float<T>(all.value / all.sum * gates[h * p + i]);
+  };
+
+  // Repeats where more than `heads` heads share the key.
+  for (int begin = 0, n = 0; begin < head_count; begin += heads) {
+    const int count = min(heads, head_count - begin);
+    make_queries(begin, count);
+    if (alone && begin == 0) make_own();
+    __syncthreads();
+    if (alone) make_own_scores(count);
+    attend<T, channels, lanes, heads>(keys, n, count, queries, records,
+                                      [&](int h, int i, const auto& softmax) {
+                                        if (alone) return write_out(begin, h, i, softmax(own_softmax(h, i)));
+                                        const Softmax all = softmax(Softmax{minus_infinity(), 0, 0});
+                                        float* const partial = partial_of(begin + h, part);
+                                        partial[i] = all.value;
+                                        if (i == 0) partial[p] = all.largest, partial[p + 1] = all.sum;
+                                      });
+  }
+
+  if (!alone) {
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (thread == 0) {
       int* const arrived = a.arrivals + b * static_cast<int>(gridDim.x) + m;
       last = atomicAdd(arrived, 1) == parts - 1;
       if (last) *arrived = 0;
@@ -287,56 +479,27 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
     __syncthreads();
     if (!last) return;
     __threadfence();
-  }
-
-  // The token's own key and value, rounded as the cache has them.
-  const int key_head = a.cache.heads[m];
-  float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
-  const bool restarts = restarts_at(a, t);
-  const bool keeps = state && (a.keeps_state == nullptr || a.keeps_state[m] != 0);
-  const T* const k = a.k.at(b, key_head % a.k.heads);
-  const T* const v = a.v.at(b, key_head);
-  for (int i = static_cast<int>(threadIdx.x); i < half; i += threads) {
-    const int j = i + half;
-    const float k0 = recur(a, b, key_head, 0, restarts, to_float(k[i]), i, state);
-    const float k1 = recur(a, b, key_head, 0, restarts, to_float(k[j]), j, state);
-    const float v0 = recur(a, b, key_head, 1, restarts, to_float(v[i]), i, state);
-    const float v1 = recur(a, b, key_head, 1, restarts, to_float(v[j]), j, state);
-    if (keeps) {
-      state[i] = k0, state[j] = k1;
-      state[a.state_part + i] = v0, state[a.state_part + j] = v1;
-    }
-    own_key[i] = to_float(from_float<T>(k0 * rope[i] - k1 * rope[half + i]));
-    own_key[j] = to_float(from_float<T>(k1 * rope[i] + k0 * rope[half + i]));
-    own_value[i] = to_float(from_float<T>(v0));
-    own_value[j] = to_float(from_float<T>(v1));
-  }
-  __syncthreads();
-
-  for (int begin = 0; begin < head_count; begin += heads) {
-    const int count = min(heads, head_count - begin);
-    make_queries(begin, count);
-    if (parts == 1) {
-      attend<T, channels, lanes, heads>(a, places, table, m, count, queries, 0, places.keys, groups_memory,
-                                        result);
-    }
-    for (int h = 0; h < count; ++h) {
-      // Every thread computes the same score, in one order.
-      float own = 0;
-      for (int i = 0; i < p; ++i) own = fmaf(queries[h * p + i], own_key[i], own);
-      for (int i = static_cast<int>(threadIdx.x); i < p; i += threads) {
-        Weighted all{own, 1};
-        float total = own_value[i];
-        for (int of_part = 0; of_part < parts; ++of_part) {
-          const float* more = parts == 1 ? result + h * (p + 2) : partial_of(begin + h, of_part);
-          float of_all, of_new;
-          all = merge(all, {more[p], more[p + 1]}, of_all, of_new);
-          total = total * of_all + more[i] * of_new;
+    make_own();
+    for (int begin = 0; begin < head_count; begin += heads) {
+      const int count = min(heads, head_count - begin);
+      make_queries(begin, count);
+      __syncthreads();
+      make_own_scores(count);
+      __syncthreads();
+      for (int h = 0; h < count; ++h) {
+#pragma unroll 1
+        for (int i = thread; i < p; i += threads) {
+          Softmax all = own_softmax(h, i);
+#pragma unroll 4
+          for (int of_part = 0; of_part < parts; ++of_part) {
+            const float* const more = partial_of(begin + h, of_part);
+            all = merge(all, {__ldcg(more + p), __ldcg(more + p + 1), __ldcg(more + i)});
+          }
+          write_out(begin, h, i, all);
         }
-        write_out(a, b, a.heads[first_head + begin + h], i, total / all.sum);
       }
+      __syncthreads();
     }
-    __syncthreads();
   }
 
   const std::int64_t entries[2] = {a.layout.recent_entry(t), a.layout.dilated_entry(t)};
@@ -344,7 +507,8 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
     if (!a.cache.has(table, entry)) continue;
     T* const key = a.cache.key(table, entry, m);
     T* const value = a.cache.value(table, entry, m);
-    for (int i = static_cast<int>(threadIdx.x); i < p; i += threads) {
+#pragma unroll 1
+    for (int i = thread; i < p; i += threads) {
       key[i] = from_float<T>(own_key[i]);
       value[i] = from_float<T>(own_value[i]);
     }
@@ -352,9 +516,13 @@ __global__ void __launch_bounds__(threads) mixer_step_kernel(StepArguments<T> a)
 }
 
 template <typename T, int channels, int lanes, int heads>
-void launch(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
-  const auto shared =
-      static_cast<std::size_t>(shared_floats(heads, threads / lanes, a.head_dim)) * sizeof(float);
+void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t stream) {
+  using Stages = KeyStages<T, channels, lanes>;
+  const std::int64_t entries = call.cache.entries;
+  a.ring_keys = static_cast<int>(std::min<std::int64_t>(Stages::stages * Stages::stage_keys,
+                                                        blocks_of(call.most_keys, entries) * entries));
+  const auto shared = static_cast<std::size_t>(a.ring_keys * 2 * a.head_dim) * sizeof(T) +
+                      static_cast<std::size_t>(shared_floats(heads, a.head_dim)) * sizeof(float);
   const auto kernel = mixer_step_kernel<T, channels, lanes, heads>;
   if (shared > (48u << 10)) {
     check_cuda(
@@ -415,6 +583,7 @@ void CudaOps::compute(const operation::MixerStep& call) {
         .rope = attends ? call.rope.as<float>() : nullptr,
         .cache = CacheRows<T>(call.cache, attends ? call.tables.size(1) : 0, p),
         .layout = attends ? call.cache.layout() : CacheLayout(),
+        .keys = KeyCount(attends ? call.cache.layout() : CacheLayout()),
         .tables = integers(call.tables),
         .heads = integers(call.heads),
         .first_heads = integers(call.first_heads),
@@ -425,7 +594,8 @@ void CudaOps::compute(const operation::MixerStep& call) {
         .all_heads = attends ? static_cast<int>(call.heads.size(0)) : 0,
         .parts = static_cast<int>(std::max<std::int64_t>(1, operation::MixerStep::parts(call.most_keys))),
         .chunk = static_cast<int>(call.chunk),
-        .head_dim = static_cast<int>(p)};
+        .head_dim = static_cast<int>(p),
+        .ring_keys = 0};
     if (!attends) {
       recurrence_step_kernel<T><<<dim3(static_cast<unsigned>(call.v.size(1)), static_cast<unsigned>(batch)),
                                   threads, 0, stream_>>>(a);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/pattern_attention.h"
@@ -92,10 +93,6 @@ void with_padded_dim(std::int64_t p, F&& f) {
 struct Fragment {
   std::uint32_t x[4];
 };
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 /// 16 bytes, or zeros if not valid, without waiting.
 __device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, bool valid) {

@@ -33,6 +33,7 @@ TEST_CASE("a cache's entries are distinct, and as many as the pattern promises")
       CHECK(positions == wanted);
       std::ranges::sort(entries);
       CHECK(std::ranges::adjacent_find(entries) == entries.end());
+      CHECK((entries.empty() || (entries.front() == 0 && entries.back() == runs.keys() - 1)));
     }
     const auto dilated = pattern.dilation == none ? 0 : 4096 / pattern.dilation;
     CHECK(layout.places(4096) <= pattern.sinks + pattern.window + dilated + 1);
