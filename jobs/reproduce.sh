@@ -47,7 +47,7 @@ all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attentio
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
-command_line=(jobs/reproduce.sh "$@")
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/reproduce.sh "$@")
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 fresh=false
 only=() given=()
 
@@ -282,7 +282,8 @@ train() {
 
 evaluate() {
   local patterns=(dense) few=()
-  if [[ $scale == tiny || -n $steps ]]; then few=(--sequences 64); fi
+  if [[ $scale == tiny ]]; then few=(--sequences 64); fi
+  if [[ -n $steps ]]; then few=(--sequences 2); fi
   if takes_patterns "$1"; then
     patterns+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0")
   fi
