@@ -51,8 +51,8 @@ examples:
     their own: runs/1b+1b-baseline.html and .svg
   ratplus report --adaptation runs/1b runs/1b-d16 runs/1b-d64
     the first run is the pretrained model, the others were adapted from it: perplexity before and after
-  ratplus report --tradeoff runs/small/* --output runs/small
-    loss against cache of all models below runs/small
+  ratplus report --tradeoff runs/ours runs/theirs runs/ours-d16
+    loss against cache of two models, one of them also after adaptation to D = 16
 )";
 
 struct ReportArguments {

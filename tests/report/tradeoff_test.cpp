@@ -107,7 +107,7 @@ TEST_CASE("the picture has a line a model through its dilations, and a mark for 
   const Runs runs = some();
   const auto svg = draw_tradeoff_chart(runs.tradeoff());
   CHECK(xml_error(svg).empty());
-  CHECK(count(svg, "<circle ") == 3 + 1 + 1);          // ours: before, after, legend
+  CHECK(count(svg, "<circle ") == 3 + 1 + 1);  // ours: before, after, legend
   CHECK(count(svg, "fill=\"#ffffff\" stroke=\"#0072b2\"") == 1);
   for (const char* name : {">ours<", ">theirs<", ">rnn<", ">16,0,4<", "hollow: after adaptation"})
     CHECK(count(svg, name) == 1);
