@@ -27,6 +27,7 @@
 #include "lib/evaluation/validation.h"
 #include "lib/generate/continuation_lines.h"
 #include "lib/generate/model_identity.h"
+#include "lib/infer/caches.h"
 #include "lib/infer/inference.h"
 #include "lib/report/table.h"
 #include "lib/session/session.h"
@@ -55,6 +56,7 @@ a layer ('["dense", "16,0,4"]') or one a head (a list of lists); every name of a
 With --continuations, the log-probability of each continuation after its context, and whether greedy decoding would give it:
 FILE has lines {"context": "...", "continuation": "..."}, encoded as lm-evaluation-harness does, or {"context_tokens": [...],
 "continuation_tokens": [...]} (docs/generation.md). Interrupted, the same command with --output goes on where it stopped.
+With --by-position N, also the loss of each of N equal parts of the sequences, from the first positions to the last.
 With samples with labels (`ratplus samples`), each held-out sample is a sequence, and two accuracies follow
 the loss: the share of counted tokens with the largest logit, and of completions all of whose tokens have it.
 
@@ -90,9 +92,11 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "patterns to evaluate; default: the one the checkpoint was trained with")(
       "split", po::value(&request.split)->value_name("NAME"), "validation (default) or train")(
       "sequences", po::value(&request.sequences)->value_name("N"),
-      "sequences at most; default: all of the split")("sequence-length",
-                                                      po::value(&request.sequence_length)->value_name("T"),
-                                                      "tokens a sequence; default: as in training")(
+      "sequences at most; default: all of the split")(
+      "by-position", po::value(&request.parts)->value_name("N"),
+      "also the loss by position, in N equal parts of a sequence")(
+      "sequence-length", po::value(&request.sequence_length)->value_name("T"),
+      "tokens a sequence; default: as in training")(
       "micro-batch", po::value(&request.micro_batch)->value_name("B"),
       "sequences a rank computes at once; default: as in training")(
       "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: as in training")(
@@ -127,6 +131,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   for (const auto& [name, value] : {std::pair{"sequences", request.sequences},
                                     {"sequence-length", request.sequence_length},
                                     {"head-dim", request.head_dim},
+                                    {"by-position", request.parts},
                                     {"micro-batch", request.micro_batch}}) {
     if (values->contains(name) && value < 1)
       throw po::error(fmt::format("--{} {} is not positive", name, value));
@@ -136,7 +141,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   }
   if (parsed.tokens.empty() != parsed.dump_logits.empty())
     throw po::error("--tokens and --dump-logits go together");
-  for (const char* option : {"data", "split", "sequences", "sequence-length", "json"}) {
+  for (const char* option : {"data", "split", "sequences", "sequence-length", "by-position", "json"}) {
     if (!parsed.tokens.empty() && values->contains(option))
       throw po::error(fmt::format("--{} is for a dataset, and --tokens is in its place", option));
   }
@@ -148,7 +153,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       throw po::error(fmt::format("--{} goes with --continuations", option));
   }
   for (const char* option :
-       {"data", "split", "sequences", "sequence-length", "micro-batch", "json", "tokens"}) {
+       {"data", "split", "sequences", "sequence-length", "by-position", "micro-batch", "json", "tokens"}) {
     if (!parsed.continuations.empty() && values->contains(option))
       throw po::error(fmt::format("--{} does not go with --continuations", option));
   }
@@ -166,6 +171,19 @@ void require_writable_name(const char* option, const std::string& file) {
     fail("{} {}: there is no directory {}", option, file, parent.string());
 }
 
+/// Bytes that one sequence of the evaluated length takes in a cache of bfloat16, as `ratplus generate` allocates it.
+std::int64_t cache_bytes(const evaluation::Evaluation& e, const model::PatternPlan& pattern,
+                         std::int64_t tokens) {
+  return infer::CacheShape(e.info().model, pattern, tokens).sequence_bytes(tokens, DType::bf16);
+}
+
+/// The positions of part i, "0-511".
+std::string part_name(std::int64_t i, const evaluation::ValidationSettings& settings) {
+  const auto begin = evaluation::part_begin(i, settings.sequence_length, settings.parts);
+  const auto end = evaluation::part_begin(i + 1, settings.sequence_length, settings.parts);
+  return end - begin == 1 ? fmt::format("{}", begin) : fmt::format("{}-{}", begin, end - 1);
+}
+
 void write_json(const std::string& file, const evaluation::Evaluation& e,
                 const evaluation::ValidationSettings& settings,
                 const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
@@ -178,6 +196,8 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
       entry["token_accuracy"] = score.accuracy->token;
       entry["completion_accuracy"] = score.accuracy->completion;
     }
+    entry["cache_bytes"] = cache_bytes(e, e.patterns[p], settings.sequence_length);
+    if (!score.by_position.empty()) entry["by_position"] = score.by_position;
     results.push_back(std::move(entry));
   }
   nlohmann::ordered_json all;
@@ -187,6 +207,10 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
   all["split"] = data::to_string(settings.split);
   all["sequence_length"] = settings.sequence_length;
   all["sequences"] = sequences;
+  if (settings.parts > 0) {
+    auto& names = all["positions"] = nlohmann::ordered_json::array();
+    for (std::int64_t i = 0; i < settings.parts; ++i) names.push_back(part_name(i, settings));
+  }
   all["results"] = std::move(results);
   write_whole_file(file, json_dump(all, 1) + "\n");
 }
@@ -195,13 +219,28 @@ void print_scores(const evaluation::Evaluation& e, const std::vector<evaluation:
   std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
   if (scores.front().accuracy) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
   for (std::size_t p = 0; p < scores.size(); ++p) {
-    const auto& [loss, accuracy] = scores[p];
+    const auto& [loss, accuracy, by_position] = scores[p];
     rows.push_back({e.patterns[p].describe(), format_fixed(loss, 5), format_fixed(std::exp(loss), 3)});
     if (!accuracy) continue;
     rows.back().push_back(format_fixed(accuracy->token, 4));
     rows.back().push_back(format_fixed(accuracy->completion, 4));
   }
   fmt::print("{}", report::format_table(rows, 0));
+}
+
+/// A row a part of the sequence, a column a pattern.
+void print_by_position(const evaluation::Evaluation& e, const evaluation::ValidationSettings& settings,
+                       const std::vector<evaluation::PatternScore>& scores) {
+  std::vector<std::vector<std::string>> rows = {{"loss at positions"}};
+  for (const auto& pattern : e.patterns) rows[0].push_back(pattern.describe());
+  for (std::int64_t i = 0; i < settings.parts; ++i) {
+    rows.push_back({part_name(i, settings)});
+    for (const auto& score : scores) {
+      const double loss = score.by_position[static_cast<std::size_t>(i)];
+      rows.back().push_back(std::isfinite(loss) ? format_fixed(loss, 4) : "-");
+    }
+  }
+  fmt::print("\n{}", report::format_table(rows, 0));
 }
 
 int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, const parallel::World& world) {
@@ -238,6 +277,7 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
   print_scores(e, scores);
+  if (settings.parts > 0) print_by_position(e, settings, scores);
   return 0;
 }
 
@@ -257,7 +297,7 @@ int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, cons
   fmt::print("{}: step {}; {} of {} of {}\n", e.info().directory.string(), e.info().step,
              counted(tokens.rows(), "sequence"), counted(tokens.length, "token"), args.tokens);
   std::vector<evaluation::PatternScore> scores;
-  for (const double loss : losses) scores.push_back({loss, {}});
+  for (const double loss : losses) scores.push_back({.loss = loss});
   print_scores(e, scores);
   fmt::print("logits and losses: {}\n", args.dump_logits);
   return 0;

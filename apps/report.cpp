@@ -13,6 +13,7 @@
 #include "lib/report/chart.h"
 #include "lib/report/page.h"
 #include "lib/report/table.h"
+#include "lib/report/tradeoff.h"
 
 namespace ratplus::apps {
 namespace {
@@ -21,7 +22,7 @@ namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
 constexpr const char* help_text =
-    R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg|DIR] [--adaptation]
+    R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg|DIR] [--adaptation | --tradeoff]
 
 Reads what runs have written into their directories and shows it:
   report.html  a page with all curves (losses, validations, learning rate, gradient norms, throughput,
@@ -35,6 +36,10 @@ A run's final result is its last validation, or its evaluation over more held-ou
   ratplus eval RUN --pattern dense 16,0,4 --json RUN/evaluation.json
 wrote one for its last step.
 
+With --tradeoff, held-out loss against the size of a sequence's cache: models, and runs adapted from them, evaluated under
+many patterns, as tables, as the picture tradeoff.svg (in the place of loss.svg), at the beginning of the page, and beside
+the picture as tradeoff.md and tradeoff.json.
+
 )";
 
 constexpr const char* help_end = R"(
@@ -46,12 +51,15 @@ examples:
     their own: runs/1b+1b-baseline.html and .svg
   ratplus report --adaptation runs/1b runs/1b-d16 runs/1b-d64
     the first run is the pretrained model, the others were adapted from it: perplexity before and after
+  ratplus report --tradeoff runs/ours runs/theirs runs/ours-d16
+    loss against cache of two models, one of them also after adaptation to D = 16
 )";
 
 struct ReportArguments {
   std::vector<std::string> runs;
   std::string output;
   bool adaptation = false;
+  bool tradeoff = false;
 };
 
 /// Empty when help was asked for and given.
@@ -66,10 +74,13 @@ std::optional<ReportArguments> parse(const Arguments& args) {
       "after them all");
   add("adaptation", po::bool_switch(&parsed.adaptation),
       "print only the table of perplexity before and after adaptation");
+  add("tradeoff", po::bool_switch(&parsed.tradeoff),
+      "loss against the size of the cache: tables, picture, page, Markdown and JSON");
   const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
   if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
+  if (parsed.adaptation && parsed.tradeoff) throw po::error("--adaptation and --tradeoff exclude each other");
   const auto extension = fs::path(parsed.output).extension();
   if (!parsed.output.empty() && !fs::is_directory(parsed.output) && extension != ".html" &&
       extension != ".svg")
@@ -106,12 +117,12 @@ OutputFiles output_files(const ReportArguments& args, const std::vector<report::
           "another "
           "directory",
           args.output);
-    return {output / "report.html", output / "loss.svg"};
+    return {output / "report.html", output / (args.tradeoff ? "tradeoff.svg" : "loss.svg")};
   }
   if (output.extension() == ".html") return {output, {}};
   if (output.extension() == ".svg") return {{}, output};
   const fs::path first = args.runs.front();
-  if (runs.size() == 1) return {first / "report.html", first / "loss.svg"};
+  if (runs.size() == 1) return {first / "report.html", first / (args.tradeoff ? "tradeoff.svg" : "loss.svg")};
   const auto whole = fs::absolute(first).lexically_normal();
   const auto beside = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
   const auto name = joint_name(runs);
@@ -140,12 +151,33 @@ int report_command(const Arguments& args) {
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
   const auto files = output_files(*parsed, runs);
-  if (!files.picture.empty()) write_whole_file(files.picture, report::draw_loss_chart(runs));
-  if (!files.page.empty())
-    write_whole_file(files.page, report::make_page(runs, read_settings(*parsed), std::time(nullptr)));
-  print_tables(*parsed, runs);
+  const auto jobs = read_settings(*parsed);
+  std::optional<report::Tradeoff> tradeoff;
+  if (parsed->tradeoff) tradeoff.emplace(runs, jobs);
+  if (!files.picture.empty()) {
+    write_whole_file(files.picture,
+                     tradeoff ? report::draw_tradeoff_chart(*tradeoff) : report::draw_loss_chart(runs));
+  }
+  if (!files.page.empty()) {
+    const auto lead = tradeoff ? report::tradeoff_html(*tradeoff) : "";
+    write_whole_file(files.page, report::make_page(runs, jobs, std::time(nullptr), lead));
+  }
+  if (tradeoff) {
+    fmt::print("{}", report::tradeoff_text(*tradeoff));
+  } else {
+    print_tables(*parsed, runs);
+  }
   fmt::print("\n");
-  if (!files.picture.empty()) fmt::print("loss curves: {}\n", fs::proximate(files.picture).string());
+  if (tradeoff && !files.picture.empty()) {
+    const auto beside = [&](const char* extension) {
+      return fs::path(files.picture).replace_extension(extension);
+    };
+    write_whole_file(beside(".md"), report::tradeoff_markdown(*tradeoff));
+    write_whole_file(beside(".json"), report::tradeoff_json(*tradeoff));
+    fmt::print("tables: {} and .json\n", fs::proximate(beside(".md")).string());
+  }
+  if (!files.picture.empty())
+    fmt::print("{}: {}\n", tradeoff ? "picture" : "loss curves", fs::proximate(files.picture).string());
   if (!files.page.empty()) fmt::print("report: {}\n", fs::proximate(files.page).string());
   return 0;
 }

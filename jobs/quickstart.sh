@@ -30,7 +30,7 @@ END
 ranks=2
 short=false
 fresh=false
-arguments=("$@")
+command_line=(jobs/quickstart.sh "$@")
 while (($# > 0)); do
   case $1 in
     --ranks)
@@ -59,64 +59,12 @@ if $short; then
     "job.from=$run/pretrain")
 fi
 
-# --- Phases, and the way on after Ctrl-C -------------------------------------------------------------------------
+# --- Phases ------------------------------------------------------------------------------------------------------
 
+program=build/ratplus
 phases=8
-phase_number=0
-phase_name=
-
-clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
-
-phase() {
-  phase_number=$((phase_number + 1))
-  phase_name=$1
-  printf '\n[%d/%d] %s: %s  (%s since the start)\n' "$phase_number" "$phases" "$1" "$2" "$(clock "$SECONDS")"
-}
-
-ranks_job=        # mpirun's process, while one runs
-interrupted=false # Ctrl-C has been asked for
-
-stopped() {
-  # --fresh would throw away what is there by now.
-  local again=jobs/quickstart.sh argument
-  for argument in "${arguments[@]}"; do [[ $argument == --fresh ]] || again+=" $argument"; done
-  printf '\nstopped in phase %d/%d (%s); continue with: %s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
-  exit 130
-}
-
-on_interrupt() {
-  if [[ -z $ranks_job ]]; then stopped; fi
-  if $interrupted; then
-    kill -TERM "$ranks_job" 2>/dev/null || true
-  else
-    interrupted=true
-    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2
-    rank_processes | xargs -r kill -TERM 2>/dev/null || true
-  fi
-}
-trap on_interrupt INT TERM HUP
-
-rank_processes() {
-  grep -ls "^PPid:[[:space:]]*$ranks_job\$" /proc/[0-9]*/status | cut -d/ -f3
-}
-
-# ratplus on all ranks. mpirun kills its ranks a second after Ctrl-C, which is too soon for a checkpoint; so it runs in
-# a process group of its own, which a terminal's Ctrl-C does not reach, and on_interrupt signals the ranks.
-run_ranks() {
-  local status=0
-  set -m
-  mpirun -q -n "$ranks" build/ratplus "$@" </dev/null &
-  ranks_job=$!
-  set +m
-  wait "$ranks_job" || status=$?
-  while kill -0 "$ranks_job" 2>/dev/null; do # a signal has ended the wait, not the job
-    status=0
-    wait "$ranks_job" || status=$?
-  done
-  ranks_job=
-  if $interrupted || ((status == 75)); then stopped; fi # 75: stopped by a signal, saved
-  return "$status"
-}
+# shellcheck source=jobs/phases.sh
+source jobs/phases.sh
 
 train() {
   local job=$1 settings=() setting
@@ -129,24 +77,17 @@ train() {
 
 # All held-out text under all three patterns; once for each finished run.
 evaluate() {
-  local result=$run/$1/evaluation.json
-  if [[ $result -nt $run/$1/metrics.jsonl ]]; then
+  if evaluated "$run/$1"; then
     echo "$run/$1: evaluated already"
   else
-    run_ranks eval "$run/$1" --data "$run/data" --pattern dense 16,0,4 64,0,4 --json "$result"
+    run_ranks eval "$run/$1" --data "$run/data" --pattern dense 16,0,4 64,0,4 --json "$run/$1/evaluation.json"
   fi
 }
 
 # --- Steps ------------------------------------------------------------------------------------------------------
 
 mpi_environment
-if [[ -t 2 ]]; then
-  # A rank's output goes through mpirun, which hides the terminal from it.
-  COLUMNS=$(stty size 2>/dev/null </dev/tty | cut -d' ' -f2 || true)
-  export RATPLUS_PROGRESS=terminal COLUMNS=${COLUMNS:-80}
-else
-  export RATPLUS_PROGRESS=plain
-fi
+progress_environment
 if $fresh; then rm -rf "$run"; fi
 mkdir -p "$run"
 

@@ -74,7 +74,7 @@ std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world
                                           .seed = 0});
   const auto count =
       samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
-  return std::make_unique<Validator>(std::move(samples), count, Validated::labelled, world);
+  return std::make_unique<Validator>(std::move(samples), count, Validated::labelled, world, settings.parts);
 }
 
 EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
@@ -104,6 +104,10 @@ EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
            request.sequence_length, settings.dataset.string(), length);
     settings.sequence_length = length;
   }
+  if (request.parts > settings.sequence_length)
+    fail("--by-position {}: a sequence has {}; ask for as many parts or fewer", request.parts,
+         counted(settings.sequence_length, "token"));
+  settings.parts = request.parts;
   check_dataset(info, data);
   return data;
 }

@@ -33,6 +33,7 @@ struct Request {
   std::string split = "validation";  ///< as data::parse_split reads it
   std::int64_t sequences = 0;        ///< sequences at most; 0: all of the split
   std::int64_t sequence_length = 0;  ///< tokens
+  std::int64_t parts = 0;            ///< of a sequence, whose losses are reported apart
 };
 
 /// The weights, and how they are evaluated.

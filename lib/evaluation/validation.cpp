@@ -1,6 +1,7 @@
 #include "lib/evaluation/validation.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -41,17 +42,19 @@ Validator::Validator(const ValidationSettings& settings, const data::Manifest& m
                      const parallel::World& world)
     : world_(world),
       sequence_length_(settings.sequence_length),
-      sequences_(count_sequences(settings, manifest)) {
+      sequences_(count_sequences(settings, manifest)),
+      parts_(settings.parts) {
   samples_ = ordered_sequences(settings, manifest);
 }
 
 Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
-                     const parallel::World& world)
+                     const parallel::World& world, std::int64_t parts)
     : world_(world),
       samples_(std::move(samples)),
       sequence_length_(samples_->length()),
       sequences_(count),
-      kind_(kind) {}
+      kind_(kind),
+      parts_(parts) {}
 
 /// Sequences [first, first + count) into inputs_ and labels_; those past the last are left out by their labels.
 /// Returns the number of counted positions.
@@ -86,6 +89,22 @@ void Validator::require_counted(std::int64_t positions) const {
                   samples_->origin(0).source.string(), counted(sequences_, "held-out sequence")));
 }
 
+void Validator::count_parts(std::vector<std::int64_t>& counted) const {
+  for (std::size_t i = 0; i < labels_.size(); ++i) {
+    const auto t = static_cast<std::int64_t>(i) % sequence_length_;
+    if (labels_[i] >= 0) ++counted[static_cast<std::size_t>(part_of(t, sequence_length_, parts_))];
+  }
+}
+
+/// Positions without a label have the loss 0.
+void Validator::add_parts(model::Model& model, std::vector<double>& sums) {
+  model.losses(losses_);
+  for (std::size_t i = 0; i < losses_.size(); ++i) {
+    const auto t = static_cast<std::int64_t>(i) % sequence_length_;
+    sums[static_cast<std::size_t>(part_of(t, sequence_length_, parts_))] += losses_[i];
+  }
+}
+
 std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<model::PatternPlan>& patterns,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress,
                                          const std::function<bool()>& stop) {
@@ -96,23 +115,35 @@ std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<
   std::vector<double> losses(patterns.size(), 0.0);
   std::vector<HitCounts> counts(patterns.size());
   if (kind_ == Validated::labelled) hits_.resize(static_cast<std::size_t>(micro_batch * sequence_length_));
+  const auto parts = static_cast<std::size_t>(parts_);
+  std::vector<std::vector<double>> part_losses(patterns.size(), std::vector<double>(parts, 0.0));
+  std::vector<std::int64_t> part_counts(parts, 0);
+  if (parts_ > 0) losses_.resize(static_cast<std::size_t>(micro_batch * sequence_length_));
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
     if (stop && stop()) return {};
     world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
+    if (parts_ > 0) count_parts(part_counts);
     for (std::size_t p = 0; p < patterns.size(); ++p) {
       model.forward(inputs_, labels_, patterns[p], hits_);
       losses[p] += model.take_loss();
       if (kind_ == Validated::labelled) counts[p].add(labels_, hits_, sequence_length_);
+      if (parts_ > 0) add_parts(model, part_losses[p]);
     }
     if (progress) progress(std::min(first + round, sequences_), sequences_);
   }
   const auto positions = world_.sum(counted);
   require_counted(positions);
+  for (auto& count : part_counts) count = world_.sum(count);
   std::vector<PatternScore> scores;
   for (std::size_t p = 0; p < patterns.size(); ++p) {
     scores.push_back({world_.sum(losses[p]) / static_cast<double>(positions), {}});
     if (kind_ == Validated::labelled) scores.back().accuracy = over_ranks(counts[p], world_).accuracy();
+    for (std::size_t i = 0; i < parts; ++i) {
+      const double sum = world_.sum(part_losses[p][i]);
+      scores.back().by_position.push_back(part_counts[i] > 0 ? sum / static_cast<double>(part_counts[i])
+                                                             : std::numeric_limits<double>::quiet_NaN());
+    }
   }
   return scores;
 }

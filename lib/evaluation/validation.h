@@ -23,6 +23,7 @@ struct ValidationSettings {
   data::Split split = data::Split::validation;
   std::int64_t sequence_length = 1;  ///< T
   std::int64_t sequences = 1;        ///< sequences, from the split's beginning; fewer if it has fewer
+  std::int64_t parts = 0;            ///< equal parts of a sequence whose losses are reported apart; 0: none
 };
 
 /// Kind of the validated samples: text, whose every token is predicted, or samples with labels, whose accuracy counts too.
@@ -31,15 +32,26 @@ enum class Validated { text, labelled };
 struct PatternScore {
   double loss = 0;                        ///< mean cross-entropy over the counted positions
   std::optional<Accuracy> accuracy = {};  ///< of samples with labels
+  /// Mean cross-entropy over the counted positions of each part (part_of); NaN where none counts.
+  std::vector<double> by_position = {};
 };
+
+/// The part, of `parts`, of position t of a sequence: positions [ceil(i T / parts), ceil((i + 1) T / parts)) are part i.
+constexpr std::int64_t part_of(std::int64_t t, std::int64_t sequence_length, std::int64_t parts) {
+  return t * parts / sequence_length;
+}
+/// The first position of part i.
+constexpr std::int64_t part_begin(std::int64_t i, std::int64_t sequence_length, std::int64_t parts) {
+  return (i * sequence_length + parts - 1) / parts;
+}
 
 class Validator {
  public:
   /// Throws Error where the split holds no sequence.
   Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
-  /// The first `count` of these samples.
+  /// The first `count` of these samples; `parts` as in ValidationSettings.
   Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
-            const parallel::World& world);
+            const parallel::World& world, std::int64_t parts = 0);
 
   /// The score of each pattern: every sequence once under each, over all ranks; the same for any number of ranks and any
   /// micro-batch. `progress` gets sequences done and sequences in all. `stop` is asked between them, on all ranks
@@ -56,15 +68,19 @@ class Validator {
  private:
   std::int64_t fill(std::int64_t first, std::int64_t count);
   void require_counted(std::int64_t positions) const;
+  void count_parts(std::vector<std::int64_t>& counted) const;
+  void add_parts(model::Model& model, std::vector<double>& sums);
 
   const parallel::World& world_;
   std::unique_ptr<data::Samples> samples_;
   std::int64_t sequence_length_;
   std::int64_t sequences_;
   Validated kind_ = Validated::text;
+  std::int64_t parts_ = 0;
   std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]
   std::vector<std::int32_t> labels_;
   std::vector<std::int32_t> hits_;  ///< the same; empty of text
+  std::vector<float> losses_;       ///< the same; empty without parts
 };
 
 }  // namespace ratplus::evaluation

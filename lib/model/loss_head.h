@@ -20,6 +20,8 @@ class LossHead {
                bool want_hits);
   /// i32 [N], as Ops::hits gives them: of the last forward() with want_hits, until the next pass.
   Tensor hits() const;
+  /// f32 [N]: the loss of each row of the last pass, 0 where it has no label; until the next pass.
+  Tensor losses() const { return losses_; }
   /// The same, and the gradient of scale times their sum: into work.dstream and dlayer, and into grad: added, or
   /// instead of what is there if it is fresh.
   void forward_backward(Ops& ops, const RootParameters& w, const RootParameters& grad, bool fresh, Tensor x,

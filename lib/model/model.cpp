@@ -170,6 +170,11 @@ void Model::forward_backward(std::span<const std::int32_t> inputs, std::span<con
   if (has_gates(config_)) store_.gradient_ready(gates_unit());
 }
 
+void Model::losses(std::span<float> out) {
+  require(std::ssize(out) == shapes_.rows(), "{} losses of {} rows", out.size(), shapes_.rows());
+  ops_.download(out.data(), head_.losses());
+}
+
 double Model::take_loss() {
   double loss = 0;
   ops_.download(&loss, loss_);

@@ -31,6 +31,8 @@ class Model {
   /// The same, and adds the gradient of scale times the sum of these losses to the store's gradients.
   void forward_backward(std::span<const std::int32_t> inputs, std::span<const std::int32_t> labels,
                         const PatternPlan& plan, double scale);
+  /// The loss of each position of the last pass, 0 where it has no label: host f32 [B, T]. Waits for the pass.
+  void losses(std::span<float> out);
   /// The sum of the losses of all passes since the last call. Waits for them; the passes themselves do not wait.
   double take_loss();
   /// Logits [N, V] into a tensor of the compute type.

@@ -30,11 +30,18 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
   Measurement measurement;
   measurement.step = entry.at("step").get<std::int64_t>();
   measurement.tokens = entry.value("tokens", std::int64_t{0});
+  measurement.sequence_length = entry.value("sequence_length", std::int64_t{0});
+  measurement.positions = entry.value("positions", std::vector<std::string>());
   for (const Json& item : entry.at(losses_key)) {
     measurement.losses.push_back({item.at("pattern").get<std::string>(), number_or_nan(item.at("loss")), {}});
+    auto& loss = measurement.losses.back();
+    loss.cache_bytes = item.value("cache_bytes", std::int64_t{0});
+    if (item.contains("by_position")) {
+      for (const Json& part : item.at("by_position")) loss.by_position.push_back(number_or_nan(part));
+    }
     if (!item.contains("token_accuracy")) continue;
-    measurement.losses.back().accuracy = {.token = item.at("token_accuracy").get<double>(),
-                                          .completion = item.at("completion_accuracy").get<double>()};
+    loss.accuracy = {.token = item.at("token_accuracy").get<double>(),
+                     .completion = item.at("completion_accuracy").get<double>()};
   }
   return measurement;
 }

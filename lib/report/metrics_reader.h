@@ -23,13 +23,18 @@ struct PatternLoss {
   std::string pattern;  ///< as model::PatternPlan::describe writes it: "dense", "64,0,0"
   double loss = 0;
   std::optional<evaluation::Accuracy> accuracy = {};
+  std::int64_t cache_bytes = 0;  ///< of one sequence's cache in bfloat16, by an evaluation; 0: not known
+  std::vector<double> by_position = {};  ///< loss of each part of the sequences, by an evaluation
 };
 
 /// A step or a validation: what was measured when `tokens` tokens had been seen.
 struct Measurement {
   std::int64_t step = 0;
   std::int64_t tokens = 0;
-  std::vector<PatternLoss> losses;  ///< a step: one for each update, in order; a validation: one a pattern
+  std::vector<PatternLoss> losses;   ///< a step: one for each update, in order; a validation: one a pattern
+  std::int64_t sequence_length = 0;  ///< tokens, of an evaluation; 0: not known
+  /// Of an evaluation by position: names of the parts of PatternLoss::by_position, "0-511".
+  std::vector<std::string> positions = {};
 };
 
 /// Updates that were not made, since their loss or gradient norm is not finite.

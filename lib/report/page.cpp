@@ -313,7 +313,7 @@ std::string title_of(const std::vector<RunMetrics>& runs) {
 }  // namespace
 
 std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs,
-                      std::time_t made) {
+                      std::time_t made, const std::string& lead) {
   require(!runs.empty() && runs.size() == jobs.size(), "make_page: {} runs, {} jobs", runs.size(),
           jobs.size());
   const bool several = runs.size() > 1;
@@ -333,7 +333,7 @@ std::string make_page(const std::vector<RunMetrics>& runs, const std::vector<Job
       "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<main>\n{3}"
       "<p class=\"faint\">ratplus report, made {2} UTC</p>\n",
       title, page_style, minute(made), heading);
-  html += notices(runs, made);
+  html += notices(runs, made) + lead;
   html += "<h2>Progress of the " + std::string(several ? "runs" : "run") + "</h2>\n" + state_table(runs);
   html += final_results(runs);
   html +=

@@ -95,11 +95,11 @@ std::string final_table(const RunMetrics& run) {
   const bool labelled = std::ranges::any_of(
       result->losses, [](const PatternLoss& entry) { return entry.accuracy.has_value(); });
   if (labelled) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
-  for (const auto& [pattern, loss, accuracy] : result->losses) {
-    rows.push_back({pattern_label(pattern), format_value(Unit::nats, loss), perplexity_cell(loss)});
-    if (!accuracy) continue;
-    rows.back().push_back(format_fixed(accuracy->token, 4));
-    rows.back().push_back(format_fixed(accuracy->completion, 4));
+  for (const PatternLoss& of : result->losses) {
+    rows.push_back({pattern_label(of.pattern), format_value(Unit::nats, of.loss), perplexity_cell(of.loss)});
+    if (!of.accuracy) continue;
+    rows.back().push_back(format_fixed(of.accuracy->token, 4));
+    rows.back().push_back(format_fixed(of.accuracy->completion, 4));
   }
   const char* kind =
       result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";

@@ -195,3 +195,32 @@ TEST_CASE("the loss of fresh weights is near that of a uniform guess, on any num
   REQUIRE(scores.size() == 2);
   for (const auto& score : scores) CHECK(score.loss == doctest::Approx(std::log(50.0)).epsilon(0.2));
 }
+
+TEST_CASE(
+    "losses by position: each part's mean, whose sum by counts is the whole loss, on any number of ranks") {
+  const Fixture f;
+  const auto e = f.resolve({.patterns = {"dense", "4,0,1"}});
+  const auto run = [&](std::int64_t parts) {
+    const auto data = evaluation::find_data({.parts = parts}, e);
+    session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, world()),
+                             world());
+    weights::load(*e.source, session.store(), session.ops());
+    session.store().publish_masters();
+    return data.validator(world())->run(session.model(), e.patterns);
+  };
+  CHECK(run(0)[0].by_position.empty());
+  const auto scores = run(3);
+  const auto each = run(16);
+  for (std::size_t p = 0; p < 2; ++p) {
+    REQUIRE(scores[p].by_position.size() == 3);
+    REQUIRE(each[p].by_position.size() == 16);
+    // Parts of 6, 5 and 5 of 16 positions; no position is left out in this text.
+    const auto& parts = scores[p].by_position;
+    CHECK((6 * parts[0] + 5 * parts[1] + 5 * parts[2]) / 16 == doctest::Approx(scores[p].loss).epsilon(1e-9));
+    double first = 0;
+    for (std::size_t t = 0; t < 6; ++t) first += each[p].by_position[t] / 6;
+    CHECK(parts[0] == doctest::Approx(first).epsilon(1e-9));
+    CHECK(each[p].by_position[0] != doctest::Approx(each[p].by_position[9]).epsilon(1e-6));
+  }
+  CHECK(f.refusal({.parts = 17}).find("--by-position 17: a sequence has 16 tokens") != std::string::npos);
+}

@@ -1,0 +1,326 @@
+#!/usr/bin/env bash
+# The claims of the RAT+ papers in miniature, on real text, by one command.
+set -euo pipefail
+
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/common.sh
+source jobs/common.sh
+
+usage() {
+  cat <<'END'
+jobs/reproduce.sh - the claims of the RAT+ papers in miniature, on real text, by one command
+
+Usage: jobs/reproduce.sh --scale tiny|small|medium --data DIR [--tokenizer FILE] [option...]
+       jobs/reproduce.sh --scale tiny|small|medium --prepared DATASET [option...]
+       jobs/reproduce.sh --scale small --plan h100
+
+Prepares text, pretrains models, adapts each to D = 16 and to D = 64, evaluates all of them under many patterns, and ends
+with a table, a picture (loss against the size of the cache) and a page. Stop it at any time by Ctrl-C: the same command
+resumes, and repeats no finished run.
+
+  --scale NAME      tiny: minutes on a CPU, a check; small: 3 models, minutes on one H100; medium: 12 models, hours on one
+  --data DIR        text: .jsonl, .jsonl.gz or .jsonl.zst with a key "text"; files named valid* are held out, or without
+                    any 3 % of the documents
+  --tokenizer FILE  a tokenizer.json or SentencePiece model; default: one trained on the text
+  --prepared DIR    a dataset made by `ratplus prepare` or `ratplus import`, in the place of --data
+  --only MODEL      only this model, any of those below; may be given again. The report shows all that are done
+  --seed N          seed of the first models (default 1); those named -seed2 have N + 1
+  --ranks N         MPI ranks (default 1, without mpirun)
+  --output DIR      directory of all runs (default runs/reproduce-SCALE)
+  --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
+  --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
+  --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
+  --fresh           start over: removes the runs first
+  --help            this text
+
+RATPLUS=/path/to/ratplus names the program (default build/ratplus). Nothing is built or fetched.
+
+Models (docs/reproduction.md):
+  ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
+  ratplus-joint-seed2 attention-joint-seed2
+END
+}
+
+all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attention-window grouped-query rat rnn local
+  interleaved ratplus-joint-seed2 attention-joint-seed2)
+
+# --- Options -----------------------------------------------------------------------------------------------------
+
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/reproduce.sh "$@")
+scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 fresh=false
+only=() given=()
+
+absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
+
+while (($# > 0)); do
+  case $1 in
+    --fresh) fresh=true ;;
+    -h | --help) usage && exit ;;
+    --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --output | --steps | --set | --plan)
+      (($# > 1)) || die "$1 needs a value"
+      case $1 in
+        --scale) scale=$2 ;;
+        --data) text=$(absolute "$2") ;;
+        --tokenizer) tokenizer=$(absolute "$2") ;;
+        --prepared) prepared=$(absolute "$2") ;;
+        --only) only+=("$2") ;;
+        --seed) seed=$2 ;;
+        --ranks) ranks=$2 ;;
+        --output) run=$(absolute "$2") ;;
+        --steps) steps=$2 ;;
+        --set) given+=("$2") ;;
+        --plan) plan=$2 ;;
+      esac
+      shift
+      ;;
+    *) die "unknown option '$1'; --help lists the known ones" ;;
+  esac
+  shift
+done
+
+case $scale in
+  tiny) models=("${all_models[@]:0:3}") ;;
+  small) models=("${all_models[@]:0:3}") ;;
+  medium) models=("${all_models[@]}") ;;
+  *) die "--scale is tiny, small or medium, not '$scale'" ;;
+esac
+for number in "$seed" "$ranks" ${steps:+"$steps"}; do
+  [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || die "'$number' is no number from 1 on (--seed, --ranks, --steps)"
+done
+if ((${#only[@]} > 0)); then
+  for model in "${only[@]}"; do
+    [[ " ${all_models[*]} " == *" $model "* ]] || die "--only $model: there is no such model; choose of ${all_models[*]}"
+  done
+  models=("${only[@]}")
+fi
+if [[ -z $plan ]]; then
+  [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
+  [[ -z $text || -z $prepared ]] || die "--data and --prepared exclude each other"
+  [[ -z $text || -d $text ]] || die "--data $text: is no directory"
+  [[ -z $tokenizer || -f $tokenizer ]] || die "--tokenizer $tokenizer: is no file"
+  [[ -z $prepared || -f $prepared/dataset.json ]] || die "--prepared $prepared: holds no dataset.json"
+fi
+program=${RATPLUS:-build/ratplus}
+[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
+[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+
+: "${run:=runs/reproduce-$scale${steps:+-short}}"
+data=${prepared:-$run/data}
+
+# --- Models ------------------------------------------------------------------------------------------------------
+
+# Sizes of the scale, as its job file has them.
+job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "configs/reproduce/$scale.toml"; }
+length=$(job_value sequence_length)
+heads=$(($(job_value width) / $(job_value head_dim)))
+seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
+
+local_mixer="{ kind = \"local_attention\", window = $((length / 4)) }"
+
+# settings_of MODEL: the array `settings`, in which the model differs from the scale's job file.
+settings_of() {
+  settings=("job.seed=$(seed_of "$1")")
+  case ${1%-seed2} in
+    ratplus-joint) ;;
+    ratplus-dense) settings+=(job.recipe=plain) ;;
+    attention-joint) settings+=(model.mixer=gated_attention) ;;
+    attention-window) settings+=(model.mixer=gated_attention "job.joint_pattern=none,64,0") ;;
+    attention-dense) settings+=(model.mixer=gated_attention job.recipe=plain) ;;
+    grouped-query)
+      settings+=(model.mixer=gated_attention "model.kv_heads=$((heads >= 4 ? heads / 4 : 1))" job.recipe=plain)
+      ;;
+    rat) settings+=('model.mixer={ kind = "rat", chunk = 16, groups = 2 }' job.recipe=plain) ;;
+    rnn) settings+=("model.mixer={ kind = \"rnn\", memory = $length }" job.recipe=plain) ;;
+    local) settings+=("model.mixer=$local_mixer" job.recipe=plain) ;;
+    interleaved)
+      settings+=("model.mixer={ global = \"attention\", local = $local_mixer, every = 2 }" job.recipe=plain)
+      ;;
+  esac
+  if ! takes_patterns "$1"; then settings+=('log.validation_patterns=["dense"]'); fi
+}
+
+# Models whose layers all take patterns; the others are evaluated as they are.
+takes_patterns() { [[ ! $1 =~ ^(rat|rnn|local|interleaved)$ ]]; }
+
+# What all jobs of this command share.
+shared_settings() {
+  shared=("data.directory=$data")
+  if [[ -f $data/dataset.json ]]; then
+    shared+=("model.vocab_size=$(sed -n 's/.*"vocab_size": \([0-9]*\).*/\1/p' "$data/dataset.json")")
+  fi
+  local batch micro
+  batch=$(job_value batch) micro=$(job_value micro_batch)
+  if ((ranks > 1)); then
+    ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch sequences is not divisible by it"
+    shared+=("data.micro_batch=$((batch / ranks < micro ? batch / ranks : micro))")
+  fi
+  shared+=("${given[@]}")
+}
+
+# pretrain_settings MODEL, adapt_settings MODEL D: the array `all`, everything that --set takes.
+pretrain_settings() {
+  settings_of "$1"
+  all=("${shared[@]}" "${settings[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"})
+}
+adapt_settings() {
+  settings_of "$1"
+  all=("${shared[@]}")
+  local setting
+  for setting in "${settings[@]}"; do # the recipe of adaptation is its own
+    case $setting in job.recipe=* | job.joint_pattern=*) ;; *) all+=("$setting") ;; esac
+  done
+  all+=("job.directory=$run/$1-d$2" "job.from=$run/$1" "job.pattern=$2,0,4"
+    ${steps:+"schedule.steps=$(((steps + 9) / 10))"})
+}
+
+# --- The time that is expected -----------------------------------------------------------------------------------
+
+# planned JOB: seconds of training by `ratplus plan` with the settings `all`.
+planned() {
+  local file seconds
+  file=$(mktemp)
+  "$program" plan "configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
+    --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
+  seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
+  rm -f "$file"
+  echo "$seconds"
+}
+
+print_plan() {
+  local model dilation seconds sum=0
+  printf 'Training on %s x %s, by ratplus plan:\n' "$ranks" "$plan"
+  for model in "${models[@]}"; do
+    pretrain_settings "$model"
+    seconds=$(planned "$scale")
+    if takes_patterns "$model"; then
+      for dilation in 16 64; do
+        adapt_settings "$model" "$dilation"
+        seconds=$(awk -v a="$seconds" -v b="$(planned "adapt-$scale")" 'BEGIN { print a + b }')
+      done
+    fi
+    sum=$(awk -v a="$sum" -v b="$seconds" 'BEGIN { print a + b }')
+    printf '  %-24s %6.1f min\n' "$model" "$(awk -v s="$seconds" 'BEGIN { print s / 60 }')"
+  done
+  printf '  %-24s %6.1f min, and some seconds a run to start and to evaluate\n' "in all" \
+    "$(awk -v s="$sum" 'BEGIN { print s / 60 }')"
+}
+
+# The kind of this machine's GPU as plan knows it; empty: none, or another.
+gpu_kind() {
+  command -v nvidia-smi >/dev/null || return 0
+  case $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) in
+    *H100*) echo h100 ;;
+    *H200*) echo h200 ;;
+    *B200*) echo b200 ;;
+    *A100*40GB*) echo a100-40gb ;;
+    *A100*) echo a100 ;;
+  esac
+}
+
+if [[ -n $plan ]]; then
+  shared_settings
+  print_plan
+  exit
+fi
+
+# --- Steps -------------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # of phases.sh
+alone=true
+phases=$((${#models[@]} + 2))
+# shellcheck source=jobs/phases.sh
+source jobs/phases.sh
+
+mpi_environment
+progress_environment
+if $fresh; then rm -rf "$run"; fi
+mkdir -p "$run"
+
+# The text's files whose names begin with valid ("held-out"), or the others ("training").
+text_files() {
+  local files=()
+  mapfile -t files < <(find -L "$text" -type f \( -name '*.jsonl' -o -name '*.jsonl.gz' -o -name '*.jsonl.zst' \) | sort)
+  local file
+  for file in "${files[@]}"; do
+    if [[ $(basename "$file") == valid* ]]; then [[ $1 == held-out ]] && echo "$file"; else [[ $1 == training ]] && echo "$file"; fi
+  done
+  return 0
+}
+
+prepare() {
+  local training=() held_out=() by
+  mapfile -t training < <(text_files training)
+  mapfile -t held_out < <(text_files held-out)
+  ((${#training[@]} > 0)) || die "--data $text: holds no training text (.jsonl, .jsonl.gz or .jsonl.zst not named valid*)"
+  by=(--train-tokenizer --vocab-size "$(job_value vocab_size)")
+  if [[ -n $tokenizer ]]; then by=(--tokenizer "$tokenizer"); fi
+  if ((${#held_out[@]} == 0)); then
+    "$program" prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
+      die "$text was not prepared (see above); files named valid*.jsonl would be its held-out part"
+    return
+  fi
+  # Each part as a dataset of its own, then both as one.
+  echo "held out: ${held_out[*]}"
+  "$program" prepare "${training[@]}" --output "$run/parts/training" "${by[@]}" --validation-fraction 0
+  by=(--tokenizer "$(find "$run/parts/training" -name 'tokenizer.*')")
+  "$program" prepare "${held_out[@]}" --output "$run/parts/held-out" "${by[@]}" --validation-fraction 0
+  if [[ $data/dataset.json -nt $run/parts/training/dataset.json && $data/dataset.json -nt $run/parts/held-out/dataset.json ]]; then
+    return
+  fi
+  local validation=() shard
+  for shard in "$run"/parts/held-out/train-*.h5; do validation+=(--validation "$shard"); done
+  "$program" import "$run"/parts/training/train-*.h5 "${validation[@]}" --dataset tokens --output "$data" "${by[@]}" --force
+}
+
+# train JOB RUN: with the settings `all`.
+train() {
+  run_ranks train "configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
+    die "$2: training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
+      "else the same command continues from the last checkpoint"
+}
+
+evaluate() {
+  local patterns=(dense) few=()
+  if [[ $scale == tiny ]]; then few=(--sequences 64); fi
+  if [[ -n $steps ]]; then few=(--sequences 2); fi
+  if takes_patterns "$1"; then
+    patterns+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0")
+  fi
+  if evaluated "$run/$2"; then
+    echo "$run/$2: evaluated already"
+  else
+    run_ranks eval "$run/$2" --data "$data" --pattern "${patterns[@]}" --by-position 8 "${few[@]}" \
+      --json "$run/$2/evaluation.json"
+  fi
+}
+
+phase "prepare" "text as shards of tokens"
+if [[ -n $prepared ]]; then echo "$data: prepared before"; else prepare; fi
+shared_settings
+plan=$(gpu_kind)
+if [[ -n $plan ]]; then print_plan; fi
+
+for model in "${models[@]}"; do
+  phase "$model" "pretrain, adapt, evaluate"
+  pretrain_settings "$model"
+  train "$scale" "$run/$model"
+  evaluate "$model" "$model"
+  takes_patterns "$model" || continue
+  for dilation in 16 64; do
+    adapt_settings "$model" "$dilation"
+    train "adapt-$scale" "$run/$model-d$dilation"
+    evaluate "$model" "$model-d$dilation"
+  done
+done
+
+phase "report" "all models that are done"
+done_runs=()
+for model in "${all_models[@]}"; do
+  for name in "$model" "$model-d16" "$model-d64"; do
+    if evaluated "$run/$name"; then done_runs+=("$run/$name"); fi
+  done
+done
+"$program" report --tradeoff "${done_runs[@]}" --output "$run"
+printf '\nDone in %s, on the text of %s:\n' "$(clock "$SECONDS")" "${text:-$prepared}"
+"$program" inspect "$data" | grep -E '^(train|validation) '

@@ -1,0 +1,285 @@
+#include "lib/report/tradeoff.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/json_dump.h"
+#include "base/json_path.h"
+#include "kernels/pattern.h"
+#include "lib/report/format.h"
+#include "lib/report/quantity.h"
+#include "lib/report/svg.h"
+#include "lib/report/table.h"
+
+namespace ratplus::report {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Rows = std::vector<std::vector<std::string>>;
+
+/// A string value of a job file, without its quotes.
+std::string unquoted(const std::string& value) {
+  if (value.size() < 2 || (value.front() != '"' && value.front() != '\'')) return value;
+  return value.substr(1, value.size() - 2);
+}
+
+const Measurement& evaluation_of(const RunMetrics& run) {
+  const Measurement* result = run.final_result();
+  const bool sized = result != nullptr && !result->losses.empty() &&
+                     std::ranges::all_of(result->losses, [](const auto& of) { return of.cache_bytes > 0; });
+  if (!sized) {
+    fail(
+        "{0}: has no evaluation of its last step with the sizes of caches; evaluate it: ratplus eval {0} "
+        "--pattern dense 16,0,4 64,0,4 --json {1}",
+        run.directory.string(), (run.directory / "evaluation.json").string());
+  }
+  return *result;
+}
+
+const PatternLoss* find(const RunMetrics& run, const std::string& pattern) {
+  const auto& losses = evaluation_of(run).losses;
+  const auto found = std::ranges::find(losses, pattern, &PatternLoss::pattern);
+  return found == losses.end() ? nullptr : &*found;
+}
+
+/// The run that a job's job.from leads to: its directory or a checkpoint in it.
+const RunMetrics* origin_of(const RunMetrics& run, const JobSettings& job,
+                            const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs) {
+  const fs::path from = unquoted(job.value_of("job.from"));
+  const auto leads_to = [&](const fs::path& directory) {
+    const auto rest = from.lexically_normal().lexically_relative(directory.lexically_normal());
+    return !rest.empty() && *rest.begin() != "..";
+  };
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    if (&runs[r] == &run) continue;
+    // As the job names it, wherever the directories were moved since.
+    if (leads_to(unquoted(jobs[r].value_of("job.directory"))) || leads_to(runs[r].directory)) return &runs[r];
+  }
+  return nullptr;
+}
+
+bool is_adapted(const JobSettings& job) {
+  return unquoted(job.value_of("job.kind")) == "adapt";
+}
+
+std::string trained_pattern(const RunMetrics& run) {
+  if (!run.last_step || run.last_step->losses.size() != 1)
+    fail("{}: was adapted by another recipe than the plain one, so it has no single pattern",
+         run.directory.string());
+  return run.last_step->losses.front().pattern;
+}
+
+std::string loss_cell(const PatternLoss* of) {
+  return of != nullptr && std::isfinite(of->loss) ? fmt::format("{:.3f}", of->loss) : "-";
+}
+
+}  // namespace
+
+const PatternLoss* TradeoffModel::after(const std::string& pattern) const {
+  const auto found = std::ranges::find(adapted, pattern, &AdaptedModel::pattern);
+  return found == adapted.end() ? nullptr : find(*found->run, pattern);
+}
+
+Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs) {
+  require(!runs.empty() && runs.size() == jobs.size(), "a trade-off of {} runs and {} jobs", runs.size(),
+          jobs.size());
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    if (!jobs[r].missing.empty()) fail("{}", jobs[r].missing);
+    const Measurement& evaluation = evaluation_of(runs[r]);
+    if (r > 0 && evaluation.sequence_length != sequence_length)
+      fail("{}: was evaluated in sequences of {} tokens, {} of {}; evaluate both alike (--sequence-length)",
+           runs[r].directory.string(), evaluation.sequence_length, runs[0].directory.string(),
+           sequence_length);
+    sequence_length = evaluation.sequence_length;
+    if (is_adapted(jobs[r])) continue;
+    models.push_back({.run = &runs[r], .adapted = {}});
+    for (const auto& of : evaluation.losses) {
+      if (std::ranges::find(patterns, of.pattern) == patterns.end()) patterns.push_back(of.pattern);
+    }
+  }
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    if (!is_adapted(jobs[r])) continue;
+    const RunMetrics* origin = origin_of(runs[r], jobs[r], runs, jobs);
+    const auto model = std::ranges::find(models, origin, &TradeoffModel::run);
+    if (origin == nullptr || model == models.end())
+      fail("{}: was adapted from {}, which is not among the runs; give that run too",
+           runs[r].directory.string(), unquoted(jobs[r].value_of("job.from")));
+    model->adapted.push_back({.run = &runs[r], .pattern = trained_pattern(runs[r])});
+    if (find(runs[r], model->adapted.back().pattern) == nullptr)
+      fail("{}: was not evaluated under {}, to which it was adapted; add it to ratplus eval's --pattern",
+           runs[r].directory.string(), pattern_label(model->adapted.back().pattern));
+  }
+}
+
+namespace {
+
+/// A column a model.
+std::vector<std::string> head(const Tradeoff& tradeoff) {
+  std::vector<std::string> row = {"pattern"};
+  for (const auto& model : tradeoff.models) row.push_back(model.run->name);
+  return row;
+}
+
+/// Rows of the patterns for which any model has a cell.
+template <typename Cell>
+void add_rows(Rows& rows, const Tradeoff& tradeoff, const std::string& prefix, Cell&& cell_of) {
+  for (const auto& pattern : tradeoff.patterns) {
+    std::vector<std::string> row = {prefix + pattern_label(pattern)};
+    for (const auto& model : tradeoff.models) row.push_back(cell_of(model, pattern));
+    if (std::any_of(row.begin() + 1, row.end(), [](const auto& cell) { return cell != "-"; }))
+      rows.push_back(std::move(row));
+  }
+}
+
+TradeoffTable loss_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Held-out loss, nats a token", {head(tradeoff)}};
+  add_rows(table.rows, tradeoff, "", [](const TradeoffModel& model, const std::string& pattern) {
+    return loss_cell(find(*model.run, pattern));
+  });
+  const auto before = table.rows.size();
+  table.rows.push_back({});
+  add_rows(table.rows, tradeoff, "adapted, ", [](const TradeoffModel& model, const std::string& pattern) {
+    return loss_cell(model.after(pattern));
+  });
+  if (table.rows.size() == before + 1) table.rows.pop_back();
+  return table;
+}
+
+TradeoffTable cache_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{
+      fmt::format("Cache of a sequence of {} tokens in bfloat16, KiB", tradeoff.sequence_length),
+      {head(tradeoff)}};
+  add_rows(table.rows, tradeoff, "", [](const TradeoffModel& model, const std::string& pattern) {
+    const PatternLoss* of = find(*model.run, pattern);
+    return of == nullptr ? std::string("-") : fmt::format("{:.0f}", double(of->cache_bytes) / 1024);
+  });
+  return table;
+}
+
+/// The pattern with the smallest cache.
+const PatternLoss& sparsest(const RunMetrics& run) {
+  return *std::ranges::min_element(evaluation_of(run).losses, {}, &PatternLoss::cache_bytes);
+}
+
+/// Two rows a model: dense, or its first pattern, and the pattern with the smallest cache.
+TradeoffTable position_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Held-out loss by position in the sequence, nats a token", {}};
+  const auto& names = evaluation_of(*tradeoff.models.front().run).positions;
+  table.rows.push_back({"positions"});
+  table.rows[0].insert(table.rows[0].end(), names.begin(), names.end());
+  const auto add = [&](const RunMetrics& run, const PatternLoss& of) {
+    if (evaluation_of(run).positions != names) return;
+    std::vector<std::string> row = {run.name + ", " + pattern_label(of.pattern)};
+    for (const double loss : of.by_position)
+      row.push_back(std::isfinite(loss) ? fmt::format("{:.3f}", loss) : "-");
+    table.rows.push_back(std::move(row));
+  };
+  for (const auto& model : tradeoff.models) {
+    const auto& losses = evaluation_of(*model.run).losses;
+    add(*model.run, losses.front());
+    if (losses.size() > 1) add(*model.run, sparsest(*model.run));
+  }
+  return table;
+}
+
+}  // namespace
+
+std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
+  std::vector<TradeoffTable> tables = {loss_table(tradeoff), cache_table(tradeoff)};
+  if (!evaluation_of(*tradeoff.models.front().run).positions.empty())
+    tables.push_back(position_table(tradeoff));
+  return tables;
+}
+
+std::string tradeoff_text(const Tradeoff& tradeoff) {
+  std::string text;
+  for (const auto& [title, rows] : tradeoff_tables(tradeoff))
+    text += (text.empty() ? "" : "\n") + title + "\n" + format_table(rows);
+  return text;
+}
+
+std::string tradeoff_markdown(const Tradeoff& tradeoff) {
+  std::string text;
+  for (const auto& [title, rows] : tradeoff_tables(tradeoff)) {
+    text += (text.empty() ? "" : "\n") + fmt::format("{}:\n\n", title);
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      if (rows[r].empty()) continue;
+      for (const auto& cell : rows[r]) text += "| " + cell + " ";
+      text += "|\n";
+      if (r > 0) continue;
+      text += "|---";
+      for (std::size_t i = 1; i < rows[r].size(); ++i) text += "|---:";
+      text += "|\n";
+    }
+  }
+  return text;
+}
+
+std::string tradeoff_html(const Tradeoff& tradeoff) {
+  std::string html =
+      "<h2>Loss against cache</h2>\n<div class=\"wide\">" + draw_tradeoff_chart(tradeoff) + "</div>\n";
+  for (const auto& [title, rows] : tradeoff_tables(tradeoff)) {
+    html += "<h3>" + escape(title) + "</h3>\n<div class=\"wide\"><table>\n";
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      if (rows[r].empty()) continue;
+      html += fmt::format("<tr><th scope=\"row\">{}</th>", escape(rows[r].front()));
+      const char* element = r == 0 ? "th" : "td";
+      for (std::size_t i = 1; i < rows[r].size(); ++i)
+        html += fmt::format("<{0}>{1}</{0}>", element, escape(rows[r][i]));
+      html += "</tr>\n";
+    }
+    html += "</table></div>\n";
+  }
+  return html;
+}
+
+namespace {
+
+Json results_json(const RunMetrics& run) {
+  Json results = Json::array();
+  for (const auto& of : evaluation_of(run).losses) {
+    Json entry = {{"pattern", of.pattern},
+                  {"loss", of.loss},
+                  {"perplexity", std::exp(of.loss)},
+                  {"cache_bytes", of.cache_bytes}};
+    if (!of.by_position.empty()) entry["by_position"] = of.by_position;
+    results.push_back(std::move(entry));
+  }
+  return results;
+}
+
+Json run_json(const RunMetrics& run) {
+  Json json = {{"name", run.name}};
+  put_path(json, "directory", run.directory.string());
+  json["step"] = evaluation_of(run).step;
+  return json;
+}
+
+}  // namespace
+
+std::string tradeoff_json(const Tradeoff& tradeoff) {
+  Json all = {{"sequence_length", tradeoff.sequence_length},
+              {"positions", evaluation_of(*tradeoff.models.front().run).positions},
+              {"models", Json::array()}};
+  for (const auto& model : tradeoff.models) {
+    Json json = run_json(*model.run);
+    json["results"] = results_json(*model.run);
+    json["adapted"] = Json::array();
+    for (const auto& adapted : model.adapted) {
+      Json entry = run_json(*adapted.run);
+      entry["pattern"] = adapted.pattern;
+      entry["results"] = results_json(*adapted.run);
+      json["adapted"].push_back(std::move(entry));
+    }
+    all["models"].push_back(std::move(json));
+  }
+  return json_dump(all, 1) + "\n";
+}
+
+}  // namespace ratplus::report

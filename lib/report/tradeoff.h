@@ -1,0 +1,63 @@
+// Loss against cache: held-out loss of several models under many patterns, before and after adaptation, beside the bytes
+// that a sequence's cache takes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/report/job_settings.h"
+#include "lib/report/metrics_reader.h"
+
+namespace ratplus::report {
+
+/// A run adapted from a model.
+struct AdaptedModel {
+  const RunMetrics* run = nullptr;
+  std::string pattern;  ///< that it was adapted to
+};
+
+/// A model: the run that trained it from initial weights, and those adapted from it.
+struct TradeoffModel {
+  const RunMetrics* run = nullptr;
+  std::vector<AdaptedModel> adapted;  ///< in the order given
+
+  /// The result of the run adapted to `pattern`, under it; null where no run was.
+  const PatternLoss* after(const std::string& pattern) const;
+};
+
+/// Evaluated runs, sorted into models. Points into the runs.
+struct Tradeoff {
+  std::vector<TradeoffModel> models;
+  std::vector<std::string> patterns;  ///< of all models, in the order in which they came
+  std::int64_t sequence_length = 0;   ///< tokens of an evaluated sequence
+
+  /// Throws Error, with the way out, where a run has no evaluation with cache sizes, where runs were evaluated at several
+  /// lengths, or where the model that a run was adapted from is not among them. `jobs` are the runs' in order.
+  Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs);
+};
+
+/// A table with a heading. The first row is the head; an empty row separates.
+struct TradeoffTable {
+  std::string title;
+  std::vector<std::vector<std::string>> rows;
+};
+
+/// Losses before and after adaptation and cache sizes, a column a model; and where runs were evaluated by position, losses
+/// by position.
+std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
+
+std::string tradeoff_text(const Tradeoff& tradeoff);
+std::string tradeoff_markdown(const Tradeoff& tradeoff);
+/// The picture and the tables, as the beginning of a page (make_page).
+std::string tradeoff_html(const Tradeoff& tradeoff);
+/// {"sequence_length", "models": [{"name", "directory", "results": [...], "adapted": [{"name", "directory", "pattern",
+/// "results"}]}]}; a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes" and "by_position".
+std::string tradeoff_json(const Tradeoff& tradeoff);
+
+/// Draws loss over the bytes of a sequence's cache, one curve a model through its dilations; other patterns are single
+/// marks. Hollow marks are the same pattern after adaptation to it. Returns the SVG.
+std::string draw_tradeoff_chart(const Tradeoff& tradeoff);
+
+}  // namespace ratplus::report

@@ -1,0 +1,100 @@
+// jobs/reproduce.sh as a user runs it, with a few steps: models one by one, a report of all that are done, a stop in order.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/files/pending_file.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+namespace fs = std::filesystem;
+using test::contains;
+
+namespace {
+
+std::string reproduce(const std::string& options) {
+  return fmt::format("cd {} && RATPLUS={} jobs/reproduce.sh {}", RATPLUS_SOURCE_DIR, RATPLUS_PROGRAM,
+                     options);
+}
+
+int occurrences(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("reproduce: models one by one, none twice, and a report of all that are done") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto options = fmt::format("--scale tiny --prepared {} --output {} --steps 4 --only rat",
+                                   test::Playground::get().data.string(), run.string());
+  const auto first = test::shell(reproduce(options));
+  CAPTURE(first.output);
+  REQUIRE(first.status == 0);
+  CHECK(contains(first.output, "[2/3] rat: "));
+
+  const auto both = test::shell(reproduce(options + " --only ratplus-joint"));
+  CAPTURE(both.output);
+  REQUIRE(both.status == 0);
+  CHECK(occurrences(both.output, "evaluated already") == 1);
+  CHECK(contains(both.output, "adapted, D = 64, I = 4"));
+  for (const char* file : {"report.html", "tradeoff.svg", "tradeoff.md"}) CHECK(fs::exists(run / file));
+  const auto table = nlohmann::json::parse(read_whole_file(run / "tradeoff.json"));
+  REQUIRE(table["models"].size() == 2);
+  const auto& ratplus = table["models"][0];
+  CHECK(ratplus["name"] == "ratplus-joint");
+  REQUIRE(ratplus["results"].size() == 9);
+  CHECK(ratplus["results"][0]["pattern"] == "dense");
+  CHECK(ratplus["results"][0]["by_position"].size() == 8);
+  for (std::size_t p = 1; p < 7; ++p)  // D = 2 .. 64
+    CHECK(ratplus["results"][p]["cache_bytes"] < ratplus["results"][p - 1]["cache_bytes"]);
+  REQUIRE(ratplus["adapted"].size() == 2);
+  CHECK(ratplus["adapted"][1]["pattern"] == "64,0,4");
+  CHECK(table["models"][1]["name"] == "rat");
+  CHECK(table["models"][1]["results"].size() == 1);
+
+  const auto metrics = read_whole_file(run / "ratplus-joint/metrics.jsonl");
+  const auto again = test::shell(reproduce(options + " --only ratplus-joint"));
+  CAPTURE(again.output);
+  CHECK(again.status == 0);
+  CHECK(occurrences(again.output, "evaluated already") == 4);
+  CHECK(read_whole_file(run / "ratplus-joint/metrics.jsonl") == metrics);
+}
+
+TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes is named") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto stopped = test::shell(reproduce(
+      fmt::format("--scale tiny --prepared {} --output {} --steps 9999 --only rnn & job=$!; "
+                  "until [ -s {}/rnn/metrics.jsonl ]; do sleep 0.1; done; kill -TERM $job; wait $job",
+                  test::Playground::get().data.string(), run.string(), run.string())));
+  CAPTURE(stopped.output);
+  CHECK(stopped.status == 130);
+  CHECK(contains(stopped.output, "stopped in phase 2/3 (rnn); continue with: RATPLUS="));
+  CHECK(contains(stopped.output, " --only rnn\n"));
+  CHECK(!fs::is_empty(run / "rnn/checkpoints"));
+}
+
+TEST_CASE("reproduce: mistakes are named before anything is made") {
+  const auto refused = [](const std::string& options) {
+    const auto result = test::shell(reproduce(options));
+    CHECK(result.status == 1);
+    return result.output;
+  };
+  CHECK(contains(refused("--scale huge --data /tmp"), "--scale is tiny, small or medium, not"));
+  CHECK(contains(refused("--scale tiny"), "--data DIR, or a dataset with --prepared DIR"));
+  CHECK(contains(refused("--scale tiny --data /no/such"), "--data /no/such: is no directory"));
+  CHECK(contains(refused("--scale tiny --prepared /tmp"), "--prepared /tmp: holds no dataset.json"));
+  CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
+}
+
+TEST_CASE("reproduce: its plan is a time for each model, without data or a GPU") {
+  const auto planned = test::shell(reproduce("--scale small --plan h100"));
+  CAPTURE(planned.output);
+  CHECK(planned.status == 0);
+  for (const char* part : {"1 x h100", "ratplus-joint", "attention-dense", "in all"})
+    CHECK(contains(planned.output, part));
+}

@@ -1,0 +1,137 @@
+#include "lib/report/tradeoff.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/report/run_fixture.h"
+#include "tests/report/xml.h"
+
+namespace ratplus::report {
+namespace {
+
+constexpr std::int64_t kib = 1024;
+
+struct Runs {
+  std::vector<RunMetrics> runs;
+  std::vector<JobSettings> jobs;
+
+  /// `from` empty: pretrained, else adapted to `trained`.
+  void add(const std::string& name, const std::string& from, const std::string& trained,
+           std::vector<PatternLoss> losses) {
+    RunMetrics run;
+    run.directory = "runs/" + name;
+    run.name = name;
+    run.add_step({10, 1000, {{trained, 5}}});
+    run.evaluation = {.step = 10, .tokens = 0, .losses = std::move(losses), .sequence_length = 4096};
+    runs.push_back(std::move(run));
+    JobSettings job;
+    job.values = {{"job.kind", from.empty() ? "\"pretrain\"" : "\"adapt\""},
+                  {"job.directory", fmt::format("\"runs/{}\"", name)}};
+    if (!from.empty()) job.values.emplace_back("job.from", fmt::format("\"runs/{}\"", from));
+    jobs.push_back(std::move(job));
+  }
+
+  Tradeoff tradeoff() const { return {runs, jobs}; }
+};
+
+PatternLoss result(const char* pattern, double loss, std::int64_t bytes) {
+  return {.pattern = pattern, .loss = loss, .cache_bytes = bytes};
+}
+
+/// Two models, the first adapted to D = 16, and one without patterns.
+Runs some() {
+  Runs runs;
+  runs.add("ours", "", "dense",
+           {result("dense", 4.0914, 64 * kib), result("16,0,4", 4.1, 4 * kib),
+            result("none,256,0", 4.2, 5 * kib)});
+  runs.add("theirs", "", "dense", {result("dense", 4.61, 63 * kib), result("16,0,4", 5.6, 3 * kib)});
+  runs.add("ours-d16", "ours", "16,0,4", {result("dense", 4.3, 64 * kib), result("16,0,4", 4.0951, 4 * kib)});
+  runs.add("rnn", "", "dense", {result("dense", 4.5, kib)});
+  return runs;
+}
+
+}  // namespace
+
+TEST_CASE("losses before and after adaptation and caches, a column a model, a row a pattern") {
+  const Runs runs = some();
+  CHECK(tradeoff_text(runs.tradeoff()) ==
+        "Held-out loss, nats a token\n"
+        "  pattern                   ours   theirs     rnn\n"
+        "  dense                    4.091    4.610   4.500\n"
+        "  D = 16, I = 4            4.100    5.600       -\n"
+        "  no dilation, W = 256     4.200        -       -\n"
+        "\n"
+        "  adapted, D = 16, I = 4   4.095        -       -\n"
+        "\n"
+        "Cache of a sequence of 4096 tokens in bfloat16, KiB\n"
+        "  pattern                ours   theirs   rnn\n"
+        "  dense                    64       63     1\n"
+        "  D = 16, I = 4             4        3     -\n"
+        "  no dilation, W = 256      5        -     -\n");
+  const auto markdown = tradeoff_markdown(runs.tradeoff());
+  CHECK(markdown.find("| pattern | ours | theirs | rnn |\n|---|---:|---:|---:|\n| dense | 4.091 |") !=
+        std::string::npos);
+  CHECK(xml_error("<div>" + tradeoff_html(runs.tradeoff()) + "</div>").empty());
+}
+
+TEST_CASE("JSON has every result of every run, the adapted ones below their model") {
+  const Runs runs = some();
+  const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
+  CHECK(json["sequence_length"] == 4096);
+  REQUIRE(json["models"].size() == 3);
+  const auto& ours = json["models"][0];
+  CHECK(ours["results"][1]["loss"] == 4.1);
+  CHECK(ours["results"][1]["cache_bytes"] == 4 * kib);
+  REQUIRE(ours["adapted"].size() == 1);
+  CHECK(ours["adapted"][0]["pattern"] == "16,0,4");
+  CHECK(ours["adapted"][0]["results"][0]["loss"] == 4.3);
+  CHECK(json["models"][1]["adapted"].empty());
+}
+
+TEST_CASE("losses by position: dense and the smallest cache of each model") {
+  Runs runs = some();
+  for (auto& run : runs.runs) {
+    run.evaluation->positions = {"0-2047", "2048-4095"};
+    for (auto& of : run.evaluation->losses) of.by_position = {of.loss + 0.1, of.loss - 0.1};
+  }
+  const auto text = tradeoff_text(runs.tradeoff());
+  CHECK(text.find("  positions               0-2047   2048-4095\n"
+                  "  ours, dense              4.191       3.991\n"
+                  "  ours, D = 16, I = 4      4.200       4.000\n") != std::string::npos);
+  CHECK(text.find("rnn, dense") != std::string::npos);
+}
+
+TEST_CASE("the picture has a line a model through its dilations, and a mark for each result") {
+  const Runs runs = some();
+  const auto svg = draw_tradeoff_chart(runs.tradeoff());
+  CHECK(xml_error(svg).empty());
+  CHECK(count(svg, "<circle ") == 3 + 1 + 1);  // ours: before, after, legend
+  CHECK(count(svg, "fill=\"#ffffff\" stroke=\"#0072b2\"") == 1);
+  for (const char* name : {">ours<", ">theirs<", ">rnn<", ">16,0,4<", "hollow: after adaptation"})
+    CHECK(count(svg, name) == 1);
+}
+
+TEST_CASE("runs that cannot be set beside each other are named, with the way out") {
+  const auto refused = [](const Runs& runs, auto... parts) {
+    return fails_saying([&] { runs.tradeoff(); }, parts...);
+  };
+  Runs unevaluated = some();
+  unevaluated.runs[1].evaluation.reset();
+  CHECK(refused(unevaluated, "runs/theirs: has no evaluation", "ratplus eval runs/theirs"));
+  Runs earlier = some();
+  earlier.runs[0].evaluation->losses[0].cache_bytes = 0;
+  CHECK(refused(earlier, "runs/ours: has no evaluation", "sizes of caches"));
+  Runs shorter = some();
+  shorter.runs[3].evaluation->sequence_length = 512;
+  CHECK(refused(shorter, "runs/rnn: was evaluated in sequences of 512 tokens", "4096"));
+  Runs orphan;
+  orphan.add("d16", "ours", "16,0,4", {result("16,0,4", 4, kib)});
+  CHECK(refused(orphan, "runs/d16: was adapted from runs/ours, which is not among the runs"));
+  Runs other = some();
+  other.runs[2].evaluation->losses.pop_back();
+  CHECK(refused(other, "runs/ours-d16: was not evaluated under D = 16, I = 4"));
+}
+
+}  // namespace ratplus::report
