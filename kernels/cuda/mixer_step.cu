@@ -12,9 +12,9 @@
 #include "kernels/cuda/cache_rows.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ratplus::cuda {
 namespace {
@@ -103,7 +103,7 @@ __device__ __forceinline__ float output_gate(const StepArguments<T>& a, int b, i
 /// Without attention: z = v~ sigmoid(o). Block (head, b).
 template <typename T>
 __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<T> a) {
-  wait_for_earlier_kernels();
+  wait_for_kernels_before();
   const int head = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y), slot = a.slots[b];
   if (slot < 0) return;
   const int t = a.positions[b];
@@ -359,7 +359,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
     if (thread < Stages::stages) init_barrier(filled + thread);
     __syncthreads();
   }
-  wait_for_earlier_kernels();
+  wait_for_kernels_before();
 
   const int m = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y),
             part = static_cast<int>(blockIdx.z);
@@ -531,7 +531,7 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t s
   }
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
-  kernel<<<grid, threads, shared, stream>>>(a);
+  launch_overlapped(kernel, grid, threads, shared, stream, call.name, a);
 }
 
 /// For the most heads that one key has.

@@ -8,11 +8,11 @@
 
 namespace ratplus::cuda {
 
-/// Before a kernel reads or writes what others may write or read: waits until all kernels before it have ended, and lets
-/// the next one begin beside this one.
+/// Lets the next kernel begin beside this one, and waits until all kernels before it have ended: called before a kernel reads
+/// or writes what others may write or read. (The next one may fetch weights meanwhile, so it begins first.)
 __device__ __forceinline__ void wait_for_kernels_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;\n" ::: "memory");
 #endif
 }
 

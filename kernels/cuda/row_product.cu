@@ -30,10 +30,11 @@ namespace {
 constexpr int slab = 64;  // elements of `in` in a row of 128 bytes, as TMA swizzles them
 constexpr int operand_rows = 64, operand_k = 16;  // of wgmma
 
-/// Sizes of a block.
-template <int R_, int N_, int slabs_, int stages_>
+/// Sizes of a block. The `cluster` blocks whose tiles of w follow each other have the same rows of x: each fetches its share for
+/// all of them, since the way from the second-level cache is narrower than they are fast.
+template <int R_, int N_, int slabs_, int stages_, int cluster_ = 1>
 struct Tile {
-  static constexpr int R = R_, N = N_, slabs = slabs_, stages = stages_;
+  static constexpr int R = R_, N = N_, slabs = slabs_, stages = stages_, cluster = cluster_;
   static constexpr int groups = R > operand_rows ? R / operand_rows : 1;  // of 128 threads that multiply
   static constexpr int threads = groups * 128 + 32;
   static constexpr int w_bytes = R * 128, x_bytes = N * 128;  // of a slab
@@ -77,6 +78,44 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
       "[%4];\n" ::"r"(to),
       "l"(&map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+/// The same to this place in all blocks of the cluster, each of which is told at its own barrier.
+template <int cluster>
+__device__ __forceinline__ void fetch_for_all(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
+                                              int column, int row) {
+  constexpr std::uint16_t all = (1 << cluster) - 1;
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, "
+      "%3}], [%4], %5;\n" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(all)
+      : "memory");
+}
+
+template <int cluster>
+__device__ __forceinline__ int rank_in_cluster() {
+  if constexpr (cluster == 1) return 0;
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+  return rank;
+}
+
+/// Of all threads of all blocks of the cluster.
+__device__ __forceinline__ void wait_for_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;\n" ::
+                   : "memory");
+}
+
+__device__ __forceinline__ void arrive(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void arrive_at(std::uint32_t barrier, int block) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
+      "r"(block)
       : "memory");
 }
 
@@ -196,7 +235,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
 
 /// Block (tile of outputs, tile of rows).
 template <typename Shape, typename T>
-__global__ void __launch_bounds__(Shape::threads)
+__global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
                        Arguments a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -221,9 +260,12 @@ __global__ void __launch_bounds__(Shape::threads)
     }
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
-  __syncthreads();
-  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
-    if (static_cast<int>(threadIdx.x) != Shape::groups * 128) return;
+  if constexpr (Shape::cluster > 1) {
+    wait_for_cluster();
+  } else {
+    __syncthreads();
+  }
+  if (static_cast<int>(threadIdx.x) == Shape::groups * 128) {
     const auto fetch_weights = [&](int step) {
       const int stage = step % Shape::stages;
       asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(full(stage)),
@@ -248,13 +290,20 @@ __global__ void __launch_bounds__(Shape::threads)
       fetch_weights(step);
       fetch_rows(step);
     }
+  }
+  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
+    if constexpr (Shape::cluster > 1) wait_for_cluster();
     return;
   }
   const int group = static_cast<int>(threadIdx.x) / 128;
   const auto release = [&](int step) {
-    if (threadIdx.x % 128 == 0)
-      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(empty(step % Shape::stages))
-                   : "memory");
+    const std::uint32_t barrier = empty(step % Shape::stages);
+    const int thread = static_cast<int>(threadIdx.x) % 128;
+    if constexpr (Shape::cluster > 1) {
+      if (thread < Shape::cluster) arrive_at(barrier, thread);
+    } else {
+      if (thread == 0) arrive(barrier);
+    }
   };
   float d[Shape::N / 2] = {};
   for (int step = 0; step < a.steps; ++step) {
@@ -343,7 +392,7 @@ RowProducts::~RowProducts() = default;
 
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float>),
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6, 2>, float>),
              "asking for a kernel");
   int device = 0, major = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
@@ -376,10 +425,11 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
                               call.gelu};
     launch_overlapped(kernel,
-                      dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
+                      dim3(static_cast<unsigned>(blocks_of(blocks_of(y.size(1), Shape::R), Shape::cluster) *
+                                                 Shape::cluster),
                            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
                       dim3(Shape::threads), Shape::shared_bytes, stream, call.name,
-                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N), arguments);
+                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N / Shape::cluster), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -392,21 +442,29 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
 void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
   constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
-  const auto of_rows = [&]<int R>(std::integral_constant<int, R>) {
-    constexpr int slabs = R == 64 ? 1 : 2;
-    if (rows <= 8)
-      return launch<Tile<R, 8, 4 / (R / 16) < 2 ? 2 : 4 / (R / 16), R == 64 ? 5 : 8>>(call, stream);
-    if (rows <= 32) return launch<Tile<R, 32, slabs, 8>>(call, stream);
-    launch<Tile<R, 64, slabs, R == 64 ? 6 : 5>>(call, stream);
-  };
-  if (rows <= 64) {
-    if (outputs >= 64 * occupied) return of_rows(std::integral_constant<int, 64>{});
-    if (outputs >= 32 * occupied) return of_rows(std::integral_constant<int, 32>{});
-    return of_rows(std::integral_constant<int, 16>{});
+  const bool wide = outputs >= 64 * occupied, middling = outputs >= 32 * occupied;
+  if (rows <= 8) {
+    if (wide) return launch<Tile<64, 8, 2, 5>>(call, stream);
+    if (middling) return launch<Tile<32, 8, 2, 8>>(call, stream);
+    return launch<Tile<16, 8, 4, 8>>(call, stream);
   }
-  if (blocks_of(outputs, 128) * blocks_of(rows, 256) >= occupied)
-    return launch<Tile<128, 256, 1, 4>>(call, stream);
-  launch<Tile<64, 128, 1, 4>>(call, stream);
+  if (rows <= 32) {
+    if (wide) return launch<Tile<64, 32, 1, 8, 2>>(call, stream);
+    if (middling) return launch<Tile<32, 32, 2, 6, 4>>(call, stream);
+    return launch<Tile<16, 32, 2, 8, 4>>(call, stream);
+  }
+  if (rows <= 64) {
+    if (wide) return launch<Tile<64, 64, 1, 6, 2>>(call, stream);
+    if (middling) return launch<Tile<32, 64, 2, 4, 4>>(call, stream);
+    return launch<Tile<16, 64, 2, 5, 4>>(call, stream);
+  }
+  // Times of a round of blocks over 132 processors, in those of the large tile.
+  const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
+    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), 132 * resident);
+  };
+  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2))
+    return launch<Tile<128, 256, 1, 4, 2>>(call, stream);
+  launch<Tile<64, 128, 1, 4, 2>>(call, stream);
 }
 
 }  // namespace ratplus::cuda

@@ -68,9 +68,7 @@ Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& wei
     if (!layer.form.attends() || std::ranges::find(ropes_, chunk, &Rope::chunk) != ropes_.end()) continue;
     ropes_.push_back({chunk, arena.allocate(DType::f32, {settings.tokens, 2, p / 2})});
   }
-  tokens_ = arena.allocate(DType::i32, {rows});
-  slots_ = arena.allocate(DType::i32, {settings.steps});
-  positions_ = arena.allocate(DType::i32, {settings.steps});
+  inputs_ = arena.allocate(DType::i32, {rows + 2 * settings.steps});
   stream_ = arena.allocate(DType::f32, {rows, d});
   rstd_ = arena.allocate(DType::f32, {rows});
   for (Tensor* x : {&u_, &q_, &a_, &z_, &delta_}) *x = arena.allocate(compute, {rows, d});
@@ -211,8 +209,8 @@ void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, s
                             .f = of(form.f),
                             .gate_bias = weights_.layer(layer).gate_bias,
                             .states = caches_->states(layer),
-                            .slots = slots_.slice(0, 0, count),
-                            .positions = positions_.slice(0, 0, count),
+                            .slots = slots_,
+                            .positions = positions_,
                             .rope = rope_of(form),
                             .chunk = form.chunk};
   if (!form.attends()) return ops_.mixer_step(step);
@@ -283,11 +281,12 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
     if (!found) found = ops_.make_recording();
     recording = found.get();
   }
-  ops_.upload(tokens_.slice(0, 0, rows), tokens.data());
-  if (step_rows > 0) {
-    ops_.upload(slots_.slice(0, 0, step_rows), slots.data());
-    ops_.upload(positions_.slice(0, 0, step_rows), positions.data());
-  }
+  tokens.insert(tokens.end(), slots.begin(), slots.end());
+  tokens.insert(tokens.end(), positions.begin(), positions.end());
+  ops_.upload(inputs_.slice(0, 0, rows + 2 * step_rows), tokens.data());
+  tokens_ = inputs_.slice(0, 0, rows);
+  slots_ = inputs_.slice(0, rows, rows + step_rows);
+  positions_ = inputs_.slice(0, rows + step_rows, rows + 2 * step_rows);
   if (recording) {
     recording->run([&] { compute({}, rows, step_rows, most_tokens); });
   } else {

@@ -86,7 +86,8 @@ class Pass {
   std::map<std::pair<std::int64_t, std::int64_t>, std::unique_ptr<Recording>>
       recordings_;  ///< by steps and tokens
   std::vector<Rope> ropes_;
-  Tensor tokens_, slots_, positions_;  ///< i32 [rows], [steps], [steps]
+  Tensor inputs_;                      ///< i32: tokens, slots and positions of a run, one behind the other
+  Tensor tokens_, slots_, positions_;  ///< i32 [rows], [steps], [steps] of it
   Tensor stream_;                      ///< f32 [rows, d]
   Tensor rstd_;                        ///< f32 [rows]
   Tensor u_;                           ///< C [rows, d]: normed
