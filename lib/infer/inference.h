@@ -78,7 +78,9 @@ class Inference {
   Inference(const ResolvedModel& model, const ServingRequest& request, const parallel::World& world);
 
   /// Reads all weights once.
-  void load() { weights_->load(*model_.source); }
+  void load() { load(*model_.source); }
+  /// The same from another source of the same model.
+  void load(weights::WeightsSource& source) { weights_->load(source); }
   void set_initial(std::uint64_t seed) { weights_->set_initial(seed); }
 
   /// Another engine over the same weights, in place of the one before.

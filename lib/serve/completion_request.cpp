@@ -165,8 +165,9 @@ constexpr std::array fields = {
                        const Json& value) { to.request.prompts = prompts_of(value, to.limits); }},
     Field{"max_tokens",
           [](Context& to, const std::string& name, const Json& value) {
-            const auto limit = to.limits.max_tokens > 0 ? to.limits.max_tokens : to.limits.tokens;
-            to.request.settings.max_tokens = whole_number(name, value, 0, limit);
+            constexpr std::int64_t most = 1'000'000'000;  // prepare() knows how many a prompt leaves room for
+            to.request.settings.max_tokens =
+                whole_number(name, value, 0, to.limits.max_tokens > 0 ? to.limits.max_tokens : most);
           }},
     Field{"temperature", same_name},
     Field{"top_p", same_name},
@@ -327,6 +328,11 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
                                                  const RequestLimits& limits) {
   std::vector<generate::GenerationRequest> prepared;
   for (const auto& prompt : request.prompts) {
+    // The reason, which may name files, is the server's log's.
+    if (!text.tokenizer && !prompt.as_tokens)
+      refuse("prompt", "the model has no tokenizer; give the prompt as token numbers");
+    if (!text.tokenizer && !request.settings.stop.empty())
+      refuse("stop", "the model has no tokenizer; give \"stop_token_ids\" in the place of texts");
     generate::GenerationRequest each;
     try {
       each = prompt.as_tokens ? generate::request_of_tokens(prompt.tokens, text, request.settings, "the request")

@@ -231,7 +231,7 @@ void Server::complete(const HttpRequest& request, const std::shared_ptr<Reply>& 
     auto parsed = parse_generate(request.body, limits_);
     asked.form = parsed.nested ? CompletionForm::generate_nested : CompletionForm::generate;
     asked.request = std::move(parsed.completion);
-    text_.required();
+    tokenizer();
   } else {
     asked.request = parse_completion(request.body, limits_);
   }
@@ -290,7 +290,7 @@ HttpResponse Server::models(const HttpRequest&) {
 }
 
 const data::Tokenizer& Server::tokenizer() const {
-  if (!text_.tokenizer) throw ApiError(bad_request, {}, "the model has no tokenizer: " + text_.missing);
+  if (!text_.tokenizer) throw ApiError(bad_request, {}, "the model has no tokenizer; use /v1/completions with token numbers");
   return *text_.tokenizer;
 }
 

@@ -23,7 +23,7 @@ namespace ratplus::serve {
 
 struct ServerSettings {
   std::string name = "ratplus";           ///< of the model; alone it means the first pattern
-  std::vector<std::string> patterns;      ///< of each engine, as in NAME@PATTERN
+  std::vector<std::string> patterns = {}; ///< of each engine, as in NAME@PATTERN
   std::string api_key = {};               ///< empty: everybody is served
   std::int64_t max_tokens = 0;            ///< of an answer at most; 0: as many as a sequence has
   std::int64_t request_sequences = 4096;  ///< prompts times answers of a request at most
