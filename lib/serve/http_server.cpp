@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
@@ -26,7 +27,7 @@ using tcp = asio::ip::tcp;
 using Seconds = std::chrono::duration<double>;
 
 constexpr std::uint32_t header_bytes = 16 << 10;
-constexpr std::size_t read_bytes = 64 << 10;
+constexpr std::size_t read_bytes = 16 << 10;
 /// Of requests that a client sends before the answer to the one before; it is not read further then.
 constexpr std::size_t most_ahead = 1 << 20;
 /// Of a body that is refused: read so that the client gets to the response.
@@ -177,7 +178,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read() {
     if (reading_ || closed_ || (busy_ && buffer_.size() > most_ahead)) return;
     reading_ = true;
-    socket_.async_read_some(buffer_.prepare(read_bytes),
+    socket_.async_read_some(asio::buffer(incoming_),
                             [self = shared_from_this()](error_code ec, std::size_t n) {
                               self->reading_ = false;
                               if (self->closed_) return;
@@ -185,6 +186,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
                                 self->close();
                                 return;
                               }
+                              asio::buffer_copy(self->buffer_.prepare(n), asio::buffer(self->incoming_, n));
                               self->buffer_.commit(n);
                               self->took(n);
                             });
@@ -339,7 +341,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   HttpServer::Impl& server_;
   tcp::socket socket_;
   asio::steady_timer timer_;
-  beast::flat_buffer buffer_;
+  std::array<char, read_bytes> incoming_;  ///< of the read in progress, while buffer_ is parsed
+  beast::flat_buffer buffer_;              ///< that was not parsed yet
   std::optional<http::request_parser<http::string_body>> parser_;
   std::deque<Out> out_;
   std::function<void()> gone_;

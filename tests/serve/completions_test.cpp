@@ -206,7 +206,7 @@ TEST_CASE("no infinity and no NaN in JSON, and log-probabilities are the model's
 }
 
 TEST_CASE("a model whose logits are not finite fails requests, and never the server") {
-  test::Served served({.model = test::SmallModel(96, 1e30)});
+  test::Served served({.model = test::SmallModel(96, std::numeric_limits<double>::quiet_NaN())});
   const auto generated = complete(served.port(), {{"prompt", "of"}, {"max_tokens", 4}});
   CHECK(generated.status == 500);
   CHECK(generated.json()["error"]["message"].get<std::string>().find("not finite") != std::string::npos);
