@@ -6,7 +6,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "tests/serve/client.h"
+#include "tests/serve/served.h"
 
 using namespace ratplus;
 using namespace ratplus::serve;

@@ -11,7 +11,7 @@
 
 #include "base/utf8.h"
 #include "lib/generate/text_stream.h"
-#include "tests/serve/client.h"
+#include "tests/serve/served.h"
 
 using namespace ratplus;
 using test::complete;

@@ -6,7 +6,7 @@
 #include <random>
 
 #include "base/error.h"
-#include "tests/serve/client.h"
+#include "tests/serve/served.h"
 
 using namespace ratplus;
 using test::ask;

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "lib/serve/pool.h"
-#include "tests/serve/client.h"
+#include "tests/serve/served.h"
 
 using namespace ratplus;
 using namespace ratplus::serve;

@@ -10,7 +10,7 @@
 #include <random>
 
 #include "base/error.h"
-#include "tests/serve/client.h"
+#include "tests/serve/served.h"
 
 using namespace ratplus;
 using test::ask;
@@ -224,6 +224,7 @@ TEST_CASE("weights are exchanged between requests, none of which is lost") {
   const int port = served.port();
   const Json body{{"prompt", "of the"}, {"max_tokens", 40}, {"temperature", 0}, {"ignore_eos", true}};
   const auto before = complete(port, body).json()["choices"];
+  REQUIRE(served.becomes_idle());
   test::Client running(port);
   auto longer = body;
   longer["max_tokens"] = 500;
