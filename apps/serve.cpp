@@ -158,7 +158,8 @@ void exchange(const ServeArguments& args, infer::Inference& inference, const che
   if (!source) return;
   const ElapsedTime time;
   inference.load(*source);
-  fmt::print(stderr, "ratplus: weights of {} after {:.1f} s\n", source->info().directory.string(), time.seconds());
+  fmt::print(stderr, "ratplus: weights of {} after {:.1f} s\n", source->info().directory.string(),
+             time.seconds());
 }
 
 /// The first SIGTERM or SIGINT ends the server in order, a later one at once; SIGHUP exchanges weights.
@@ -196,10 +197,12 @@ int serve_model(ServeArguments args, const parallel::World& world) {
     if (!note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
   }
   if (!text.tokenizer)
-    fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n", text.missing);
+    fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n",
+               text.missing);
   infer::Inference inference(model, serving, world);
   inference.load();
-  if (!args.quiet) args.server.log = [](const std::string& line) { fmt::print(stderr, "ratplus: {}\n", line); };
+  if (!args.quiet)
+    args.server.log = [](const std::string& line) { fmt::print(stderr, "ratplus: {}\n", line); };
   args.server.threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 4, 2U, 16U));
   serve::Server server(args.server, http, inference, text);
   follow_signals(http, server, [&] { exchange(args, inference, model.info()); });

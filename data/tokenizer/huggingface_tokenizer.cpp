@@ -116,8 +116,8 @@ class HuggingFaceTokenizer : public TokenizerModel {
     return byte_level_ ? raw_bytes_of(token) : with_blanks(raw_bytes_of(token));
   }
   std::unique_ptr<ModelDecoder> make_decoder() const override {
-    return std::make_unique<ByteDecoder>([this](std::int32_t token) { return raw_bytes_of(token); }, !byte_level_,
-                                         strips_blank_);
+    return std::make_unique<ByteDecoder>([this](std::int32_t token) { return raw_bytes_of(token); },
+                                         !byte_level_, strips_blank_);
   }
 
  private:

@@ -27,8 +27,7 @@ infer::Request engine_request(const GenerationRequest& request, const ModelText&
                         .sampling = settings.sampling,
                         .choice = static_cast<std::uint32_t>(answer),
                         .log_probabilities = settings.log_probabilities};
-  if (!settings.ignore_end_of_text && model.end_of_text >= 0)
-    result.stop_tokens.push_back(model.end_of_text);
+  if (!settings.ignore_end_of_text && model.end_of_text >= 0) result.stop_tokens.push_back(model.end_of_text);
   if (request.as_text) {  // tokens without a text
     for (auto token = model.tokenizer->vocab_size(); token < model.model_tokens; ++token)
       result.sampling.banned.push_back(static_cast<std::int32_t>(token));

@@ -111,7 +111,9 @@ Inference::Inference(const ResolvedModel& model, const ServingRequest& request, 
   for (const auto& plan : request.plans) model::check_pattern(plan, model_.config, "--pattern");
   const bool gpu = ops_->device().kind == DeviceKind::cuda;
   const ScorerSettings scorer{.tokens = model_.tokens,
-                              .rows = request.score_rows > 0 ? request.score_rows : gpu ? 16384 : 1024,
+                              .rows = request.score_rows > 0 ? request.score_rows
+                                      : gpu                  ? 16384
+                                                             : 1024,
                               .rope_scale = model_.rope_scale};
   const auto settings = fit(request.plans, request.request, &scorer);
   take_memory([&](Arena& arena) { return make_parts(request.plans, &settings, &scorer, arena); });

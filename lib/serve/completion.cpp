@@ -29,13 +29,14 @@ double seconds_since(Completion::Clock::time_point time) {
 }
 
 std::int64_t characters_of(std::string_view text) {
-  return std::ranges::count_if(
-      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+  return std::ranges::count_if(text,
+                               [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
 }
 
 Json empty_log_probabilities() {
   Json json;
-  for (const char* key : {"tokens", "token_logprobs", "top_logprobs", "text_offset"}) json[key] = Json::array();
+  for (const char* key : {"tokens", "token_logprobs", "top_logprobs", "text_offset"})
+    json[key] = Json::array();
   return json;
 }
 
@@ -99,8 +100,7 @@ void Completion::begin() {
   auto& loop = place_.loop;
   reply_->when_gone([weak, number, &loop] {
     loop.cancel(number);
-    if (const auto completion = weak.lock())
-      completion->post([completion] { completion->end("cancelled"); });
+    if (const auto completion = weak.lock()) completion->post([completion] { completion->end("cancelled"); });
   });
   Work work{.pattern = asked_.pattern};
   for (std::size_t p = 0; p < prompts_.size(); ++p) {
@@ -118,13 +118,13 @@ void Completion::begin() {
     if (scores()) {
       const auto tops = std::max<std::int64_t>(*prompt.settings.log_probabilities, 1);
       work.scores.emplace_back(
-          p, infer::ScoreRequest{.tokens = prompt.prompt, .first = 1, .tops = tops, .next = next_by_score(p)});
+          p,
+          infer::ScoreRequest{.tokens = prompt.prompt, .first = 1, .tops = tops, .next = next_by_score(p)});
     } else if (*prompt.settings.max_tokens > 0) {
       auto generated = work_for(p);
       std::ranges::move(generated.sequences, std::back_inserter(work.sequences));
     } else {
-      for (std::size_t i = 0; i < answers(); ++i)
-        end_choice(choices_[p * answers() + i], Finish::length);
+      for (std::size_t i = 0; i < answers(); ++i) end_choice(choices_[p * answers() + i], Finish::length);
     }
   }
   if (!work.sequences.empty() || !work.scores.empty()) {
@@ -211,9 +211,7 @@ void Completion::take_event(std::size_t index, const infer::Event& event) {
   choice.last = now;
   add_token(choice, event.token, event.log_probability, event.top);
   const bool stop_token = event.end == infer::End::stop_token;
-  auto finish = stop_token                           ? Finish::stop
-                : event.end == infer::End::length ? Finish::length
-                                                     : Finish::none;
+  auto finish = stop_token ? Finish::stop : event.end == infer::End::length ? Finish::length : Finish::none;
   if (choice.stream) {
     auto& stream = *choice.stream;
     if (!stop_token) choice.text += stream.add(event.token);
@@ -259,9 +257,7 @@ Json Completion::usage() const {
   std::int64_t prompt = 0, generated = 0;
   for (const auto& each : asked_.prompts) prompt += std::ssize(each.prompt);
   for (const auto& each : choices_) generated += each.generated;
-  return {{"prompt_tokens", prompt},
-          {"completion_tokens", generated},
-          {"total_tokens", prompt + generated}};
+  return {{"prompt_tokens", prompt}, {"completion_tokens", generated}, {"total_tokens", prompt + generated}};
 }
 
 Json Completion::tops_json(const std::vector<infer::TokenScore>& top) const {
@@ -417,7 +413,8 @@ void Completion::end(const std::string& reason) {
                        .seconds = seconds};
   std::int64_t scored = 0;
   for (const auto& prompt : asked_.prompts) result.prompt_tokens += std::ssize(prompt.prompt);
-  for (const auto& prompt : prompts_) scored += prompt.scored ? std::ssize(prompt.scored->log_probability) : 0;
+  for (const auto& prompt : prompts_)
+    scored += prompt.scored ? std::ssize(prompt.scored->log_probability) : 0;
   for (const auto& choice : choices_) result.generated_tokens += choice.generated;
   place_.metrics.count_end(reason, seconds);
   place_.metrics.count_tokens(result.prompt_tokens, scored, result.generated_tokens);

@@ -81,9 +81,9 @@ class Completion : public OutputTaker, public std::enable_shared_from_this<Compl
   };
   struct Choice {
     std::optional<generate::TextStream> stream = {};
-    std::string text = {};                   ///< that was not sent yet
-    std::vector<Token> tokens = {};          ///< that were not sent yet; only where they are shown
-    std::vector<std::int32_t> ids = {};      ///< the same
+    std::string text = {};               ///< that was not sent yet
+    std::vector<Token> tokens = {};      ///< that were not sent yet; only where they are shown
+    std::vector<std::int32_t> ids = {};  ///< the same
     std::int64_t generated = 0;
     std::int64_t characters = 0;
     generate::Finish finish = generate::Finish::none;
@@ -107,7 +107,8 @@ class Completion : public OutputTaker, public std::enable_shared_from_this<Compl
   void take_one(Output& output);
   void take_scores(std::size_t prompt, infer::Scored scored);
   void take_event(std::size_t choice, const infer::Event& event);
-  void add_token(Choice& choice, std::int32_t token, float log_probability, std::vector<infer::TokenScore> top);
+  void add_token(Choice& choice, std::int32_t token, float log_probability,
+                 std::vector<infer::TokenScore> top);
   void end_choice(Choice& choice, generate::Finish finish);
   bool all_ended() const;
 

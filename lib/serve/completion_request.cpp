@@ -335,8 +335,9 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
       refuse("stop", "the model has no tokenizer; give \"stop_token_ids\" in the place of texts");
     generate::GenerationRequest each;
     try {
-      each = prompt.as_tokens ? generate::request_of_tokens(prompt.tokens, text, request.settings, "the request")
-                              : generate::request_of_text(prompt.text, text, request.settings, "the request");
+      each = prompt.as_tokens
+                 ? generate::request_of_tokens(prompt.tokens, text, request.settings, "the request")
+                 : generate::request_of_text(prompt.text, text, request.settings, "the request");
     } catch (const ApiError&) {
       throw;
     } catch (const Error& error) {

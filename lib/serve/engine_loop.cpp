@@ -220,8 +220,8 @@ void EngineLoop::measure() {
     waiting += engine.waiting() + std::ssize(patterns_[p].scores);
     used += engine.caches().bytes_in_use();
     all += static_cast<std::int64_t>(
-        settings.sequences * static_cast<double>(engine.shape().sequence_bytes(
-                                 settings.tokens, inference_.ops().compute_type())));
+        settings.sequences *
+        static_cast<double>(engine.shape().sequence_bytes(settings.tokens, inference_.ops().compute_type())));
   }
   running_ = running, waiting_ = waiting;
   cache_share_ = all == 0 ? 0 : std::min(1.0, static_cast<double>(used) / static_cast<double>(all));

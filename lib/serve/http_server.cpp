@@ -39,9 +39,10 @@ auto steady(double seconds) {
 }
 
 std::string head_of(const HttpResponse& response, bool keep_alive) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\nServer: ratplus\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
-                                 response.status, std::string(http::obsolete_reason(http::status(response.status))),
-                                 response.content_type, response.body.size());
+  std::string head =
+      fmt::format("HTTP/1.1 {} {}\r\nServer: ratplus\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+                  response.status, std::string(http::obsolete_reason(http::status(response.status))),
+                  response.content_type, response.body.size());
   for (const auto& [name, value] : response.headers) head += name + ": " + value + "\r\n";
   return head + (keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
 }
@@ -369,12 +370,12 @@ class ConnectionReply : public Reply {
     asio::post(io_, [c = connection_, n = number_, r = std::move(response)] { c->respond(n, r); });
   }
   void send_events(std::string bytes, bool last, std::function<void()> sent) override {
-    asio::post(io_, [c = connection_, n = number_, b = std::move(bytes), last, s = std::move(sent)]() mutable {
-      c->respond_events(n, b, last, std::move(s));
-    });
+    asio::post(io_, [c = connection_, n = number_, b = std::move(bytes), last,
+                     s = std::move(sent)]() mutable { c->respond_events(n, b, last, std::move(s)); });
   }
   void when_gone(std::function<void()> gone) override {
-    asio::post(io_, [c = connection_, n = number_, g = std::move(gone)]() mutable { c->set_gone(n, std::move(g)); });
+    asio::post(
+        io_, [c = connection_, n = number_, g = std::move(gone)]() mutable { c->set_gone(n, std::move(g)); });
   }
 
  private:
@@ -398,15 +399,16 @@ HttpServer::Impl::Impl(const std::string& host, int port, const HttpSettings& wi
   error_code ec;
   tcp::resolver resolver(io);
   const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive, ec);
-  if (ec || found.empty())
-    fail("--host {}: is no address of this machine: {}", host, ec.message());
+  if (ec || found.empty()) fail("--host {}: is no address of this machine: {}", host, ec.message());
   const tcp::endpoint wanted = *found.begin();
   acceptor.open(wanted.protocol());
   acceptor.set_option(tcp::acceptor::reuse_address(true));
   acceptor.bind(wanted, ec);
   if (ec == asio::error::address_in_use) {
-    fail("{}:{} is in use by another program, maybe another server; give another --port, or --port 0 for a free one",
-         host, port);
+    fail(
+        "{}:{} is in use by another program, maybe another server; give another --port, or --port 0 for a "
+        "free one",
+        host, port);
   }
   if (ec == asio::error::access_denied)
     fail("{}:{}: only root may take ports below 1024; give a larger --port", host, port);
@@ -458,15 +460,18 @@ int HttpServer::port() const {
 
 std::string HttpServer::address() const {
   const auto host = impl_->endpoint.address();
-  return fmt::format("http://{}{}{}:{}", host.is_v6() ? "[" : "", host.to_string(), host.is_v6() ? "]" : "", port());
+  return fmt::format("http://{}{}{}:{}", host.is_v6() ? "[" : "", host.to_string(), host.is_v6() ? "]" : "",
+                     port());
 }
 
 void HttpServer::listen() {
   error_code ec;
   impl_->acceptor.listen(asio::socket_base::max_listen_connections, ec);
   if (ec) {
-    fail("{}:{} is in use by another program, maybe another server; give another --port, or --port 0 for a free one",
-         impl_->host_name, port());
+    fail(
+        "{}:{} is in use by another program, maybe another server; give another --port, or --port 0 for a "
+        "free one",
+        impl_->host_name, port());
   }
 }
 

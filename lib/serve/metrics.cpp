@@ -67,7 +67,8 @@ std::string Metrics::text(const EngineLoad& load) const {
   std::string lines = head("ratplus_responses_total", "counter", "HTTP responses by status");
   for (const auto& [status, count] : responses_)
     lines += fmt::format("ratplus_responses_total{{status=\"{}\"}} {}\n", status, count);
-  lines += head("ratplus_completions_total", "counter", "Requests for completions by the reason of their end");
+  lines +=
+      head("ratplus_completions_total", "counter", "Requests for completions by the reason of their end");
   for (const auto& [reason, count] : ends_)
     lines += fmt::format("ratplus_completions_total{{end=\"{}\"}} {}\n", reason, count);
   lines += single("ratplus_prompt_tokens_total", "counter", "Tokens of prompts", prompt_tokens_);

@@ -31,7 +31,8 @@ HttpResponse json_response(const Json& json) {
 }
 
 std::uint64_t random_seed() {
-  static std::atomic<std::uint64_t> next = (std::uint64_t{std::random_device{}()} << 32) | std::random_device{}();
+  static std::atomic<std::uint64_t> next =
+      (std::uint64_t{std::random_device{}()} << 32) | std::random_device{}();
   return next += 0x9E3779B97F4A7C15;
 }
 
@@ -172,8 +173,9 @@ std::optional<HttpResponse> Server::refuse(const HttpHead& head) {
     constexpr std::string_view bearer = "Bearer ";
     const std::string_view sent = head.authorization;
     if (!sent.starts_with(bearer) || !same_key(settings_.api_key, sent.substr(bearer.size())))
-      return error_response(
-          ApiError(unauthorized, {}, "the request has no valid key; send Authorization: Bearer KEY", "invalid_api_key"));
+      return error_response(ApiError(unauthorized, {},
+                                     "the request has no valid key; send Authorization: Bearer KEY",
+                                     "invalid_api_key"));
   }
   if (route == nullptr) {
     std::string methods;
@@ -182,46 +184,49 @@ std::optional<HttpResponse> Server::refuse(const HttpHead& head) {
     }
     if (methods.empty())
       return error_response(ApiError(not_found, {}, fmt::format("there is no {}", head.path.substr(0, 200))));
-    auto response = error_response(
-        ApiError(wrong_method, {}, fmt::format("{} takes {}", head.path, methods)));
+    auto response =
+        error_response(ApiError(wrong_method, {}, fmt::format("{} takes {}", head.path, methods)));
     response.headers.emplace_back("Allow", methods);
     return response;
   }
-  if (stopping_) return error_response(ApiError(unavailable, {}, "the server ends and takes no new requests"));
+  if (stopping_)
+    return error_response(ApiError(unavailable, {}, "the server ends and takes no new requests"));
   return std::nullopt;
 }
 
 void Server::handle(HttpRequest request, std::shared_ptr<Reply> reply) {
   const auto came = Completion::Clock::now();
-  pool_->post([this, came, request = std::make_shared<HttpRequest>(std::move(request)), reply = std::move(reply)] {
-    HttpResponse response;
-    try {
-      const auto* route = route_of(request->head);
-      if (route->answer == nullptr) {
-        complete(*request, reply, came);
-        return;
-      }
-      response = (this->*route->answer)(*request);
-    } catch (const ApiError& error) {
-      response = error_response(error);
-    } catch (const std::exception& error) {
-      response = error_response(ApiError(server_failed, {}, error.what()));
-    }
-    metrics_.count_response(response.status);
-    if (response.status >= bad_request)
-      log(fmt::format("{} {}: {}", request->head.method, request->head.path, response.status));
-    reply->send(std::move(response));
-  });
+  pool_->post(
+      [this, came, request = std::make_shared<HttpRequest>(std::move(request)), reply = std::move(reply)] {
+        HttpResponse response;
+        try {
+          const auto* route = route_of(request->head);
+          if (route->answer == nullptr) {
+            complete(*request, reply, came);
+            return;
+          }
+          response = (this->*route->answer)(*request);
+        } catch (const ApiError& error) {
+          response = error_response(error);
+        } catch (const std::exception& error) {
+          response = error_response(ApiError(server_failed, {}, error.what()));
+        }
+        metrics_.count_response(response.status);
+        if (response.status >= bad_request)
+          log(fmt::format("{} {}: {}", request->head.method, request->head.path, response.status));
+        reply->send(std::move(response));
+      });
 }
 
 /// Counts sequences until their completion ends.
 void Server::reserve(std::int64_t sequences) {
   if (outstanding_.fetch_add(sequences) + sequences <= settings_.queue) return;
   outstanding_ -= sequences;
-  throw ApiError(too_many, {},
-                 fmt::format("{} answers are in progress or wait, and the queue has room for {} (--queue); try "
-                             "again later",
-                             outstanding_.load(), settings_.queue));
+  throw ApiError(
+      too_many, {},
+      fmt::format("{} answers are in progress or wait, and the queue has room for {} (--queue); try "
+                  "again later",
+                  outstanding_.load(), settings_.queue));
 }
 
 void Server::complete(const HttpRequest& request, const std::shared_ptr<Reply>& reply,
@@ -290,7 +295,8 @@ HttpResponse Server::models(const HttpRequest&) {
 }
 
 const data::Tokenizer& Server::tokenizer() const {
-  if (!text_.tokenizer) throw ApiError(bad_request, {}, "the model has no tokenizer; use /v1/completions with token numbers");
+  if (!text_.tokenizer)
+    throw ApiError(bad_request, {}, "the model has no tokenizer; use /v1/completions with token numbers");
   return *text_.tokenizer;
 }
 
@@ -317,8 +323,9 @@ HttpResponse Server::detokenize(const HttpRequest& request) {
   for (const auto& value : body.at("tokens")) {
     const auto token = int32_of(value);
     if (!token || *token < 0 || *token >= known)
-      throw ApiError(bad_request, "tokens",
-                     fmt::format("\"tokens\" holds what is no token: they are whole numbers from 0 to {}", known - 1));
+      throw ApiError(
+          bad_request, "tokens",
+          fmt::format("\"tokens\" holds what is no token: they are whole numbers from 0 to {}", known - 1));
     tokens.push_back(*token);
   }
   return json_response({{"prompt", tokenizer().decode(tokens)}});

@@ -22,15 +22,15 @@
 namespace ratplus::serve {
 
 struct ServerSettings {
-  std::string name = "ratplus";           ///< of the model; alone it means the first pattern
-  std::vector<std::string> patterns = {}; ///< of each engine, as in NAME@PATTERN
-  std::string api_key = {};               ///< empty: everybody is served
-  std::int64_t max_tokens = 0;            ///< of an answer at most; 0: as many as a sequence has
-  std::int64_t request_sequences = 4096;  ///< prompts times answers of a request at most
-  std::int64_t queue = 8192;              ///< answers and texts to score of all requests at most
-  double grace_seconds = 30;              ///< for what runs when the server is told to end
-  int threads = 2;                        ///< for JSON and tokens
-  bool log_text = false;                  ///< log prompts, too
+  std::string name = "ratplus";                      ///< of the model; alone it means the first pattern
+  std::vector<std::string> patterns = {};            ///< of each engine, as in NAME@PATTERN
+  std::string api_key = {};                          ///< empty: everybody is served
+  std::int64_t max_tokens = 0;                       ///< of an answer at most; 0: as many as a sequence has
+  std::int64_t request_sequences = 4096;             ///< prompts times answers of a request at most
+  std::int64_t queue = 8192;                         ///< answers and texts to score of all requests at most
+  double grace_seconds = 30;                         ///< for what runs when the server is told to end
+  int threads = 2;                                   ///< for JSON and tokens
+  bool log_text = false;                             ///< log prompts, too
   std::function<void(const std::string&)> log = {};  ///< takes a line; none: nothing is logged
 };
 
@@ -83,7 +83,8 @@ class Server : private HttpHandler {
   HttpResponse tokenizer_info(const HttpRequest& request);
   HttpResponse chat(const HttpRequest& request);
 
-  void complete(const HttpRequest& request, const std::shared_ptr<Reply>& reply, Completion::Clock::time_point came);
+  void complete(const HttpRequest& request, const std::shared_ptr<Reply>& reply,
+                Completion::Clock::time_point came);
   void reserve(std::int64_t sequences);
   std::size_t pattern_of(const std::string& model) const;
   std::string name_of(std::size_t pattern) const;

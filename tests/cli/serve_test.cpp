@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <fstream>
@@ -26,9 +28,10 @@ namespace {
 struct Trained {
   Trained() {
     const auto& playground = test::Playground::get();
-    const auto result = test::ratplus(fmt::format(
-        "train {} --set job.directory={} data.directory={} schedule.steps=10 checkpoint.every=0 job.threads=1",
-        playground.job.string(), run.string(), playground.data.string()));
+    const auto result =
+        test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=10 "
+                                  "checkpoint.every=0 job.threads=1",
+                                  playground.job.string(), run.string(), playground.data.string()));
     if (result.status != 0) fail("{}", result.output);
   }
   static std::string get() {
@@ -44,30 +47,32 @@ struct Trained {
 class Process {
  public:
   explicit Process(const std::string& arguments) {
-    // A command of a list that is started with & ignores SIGINT; SIGTERM is as usual.
-    const auto started = test::shell(fmt::format("{{ {} >{} 2>{}; echo $? >{}; }} >/dev/null 2>&1 & echo started",
-                                                 test::command("serve " + arguments + " --port 0 --threads 1"),
-                                                 out(), err(), status_file()));
-    if (started.status != 0) fail("{}", started.output);
-    wait([&] { return contains(text(out()), "at a time") || fs::exists(status_file()); });
+    const auto command = fmt::format(
+        "exec {} >{} 2>{}", test::command("serve " + arguments + " --port 0 --threads 1"), out(), err());
+    id_ = ::fork();
+    if (id_ == 0) {
+      ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      ::_exit(127);
+    }
+    wait([&] { return contains(text(out()), "at a time") || ended(); });
     const auto line = text(out());
     const std::string begin = "http://127.0.0.1:";
     if (!line.starts_with(begin)) fail("the server did not start: {}", text(err()));
     port = std::stoi(line.substr(begin.size()));
-    const auto found = test::shell(fmt::format("pgrep -f -n -- \"{} --port 0\"", arguments));
-    id_ = std::stoi(found.output);
   }
   ~Process() {
-    if (!fs::exists(status_file())) ::kill(id_, SIGKILL);
+    if (ended()) return;
+    ::kill(id_, SIGKILL);
+    ::waitpid(id_, nullptr, 0);
   }
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   void signal(int number) const { ::kill(id_, number); }
   /// The exit status, waiting for it.
-  int status() const {
-    wait([&] { return text(status_file()).ends_with('\n'); });
-    return std::stoi(text(status_file()));
+  int status() {
+    wait([&] { return ended(); });
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1;
   }
   std::string errors() const { return text(err()); }
   std::string output() const { return text(out()); }
@@ -85,7 +90,10 @@ class Process {
  private:
   std::string out() const { return (scratch_ / "out").string(); }
   std::string err() const { return (scratch_ / "err").string(); }
-  std::string status_file() const { return (scratch_ / "status").string(); }
+  bool ended() {
+    if (!ended_ && ::waitpid(id_, &status_, WNOHANG) == id_) ended_ = true;
+    return ended_;
+  }
   static std::string text(const std::string& file) {
     std::ifstream in(file);
     std::stringstream all;
@@ -94,32 +102,41 @@ class Process {
   }
 
   test::ScratchDirectory scratch_;
-  int id_ = 0;
+  pid_t id_ = 0;
+  int status_ = 0;
+  bool ended_ = false;
 };
 
 }  // namespace
 
 TEST_CASE("serve gives the text of generate and the scores of eval, takes new weights, and ends in order") {
   const auto run = Trained::get();
-  const Process server(run + " --pattern 8,0,0 --pattern 1,0,0");
+  Process server(run + " --pattern 8,0,0 --pattern 1,0,0");
   CHECK(contains(server.output(), "serves ratplus, ratplus@8,0,0, ratplus@1,0,0"));
   for (const std::string pattern : {"8,0,0", "1,0,0"}) {
-    const auto expected = test::shell(
-        test::command(fmt::format("generate {} --prompt 'ba kelo' --max-tokens 12 --pattern {}", run, pattern)) +
-        " 2>/dev/null");
+    const auto expected =
+        test::shell(test::command(fmt::format("generate {} --prompt \"ba kelo\" --max-tokens 12 --pattern {}",
+                                              run, pattern)) +
+                    " 2>/dev/null");
     REQUIRE(expected.status == 0);
-    const Json body{{"model", "ratplus@" + pattern}, {"prompt", "ba kelo"}, {"max_tokens", 12}, {"temperature", 0}};
+    const Json body{
+        {"model", "ratplus@" + pattern}, {"prompt", "ba kelo"}, {"max_tokens", 12}, {"temperature", 0}};
     const auto answer = test::complete(server.port, body).json();
     CHECK(answer["choices"][0]["text"].get<std::string>() + "\n" == expected.output);
   }
   const test::ScratchDirectory scratch;
-  write_whole_file(scratch / "c.jsonl", R"({"context_tokens": [5, 6, 7, 8], "continuation_tokens": [9, 10, 11]})"
-                                        "\n");
-  const auto scored = test::shell(
-      test::command(fmt::format("eval {} --continuations {} --pattern 8,0,0", run, (scratch / "c.jsonl").string())) +
-      " 2>/dev/null");
+  write_whole_file(scratch / "c.jsonl",
+                   R"({"context_tokens": [5, 6, 7, 8], "continuation_tokens": [9, 10, 11]})"
+                   "\n");
+  const auto scored = test::shell(test::command(fmt::format("eval {} --continuations {} --pattern 8,0,0", run,
+                                                            (scratch / "c.jsonl").string())) +
+                                  " 2>/dev/null");
   REQUIRE(scored.status == 0);
-  const Json body{{"prompt", {5, 6, 7, 8, 9, 10, 11}}, {"max_tokens", 1}, {"temperature", 0}, {"echo", true}, {"logprobs", 1}};
+  const Json body{{"prompt", {5, 6, 7, 8, 9, 10, 11}},
+                  {"max_tokens", 1},
+                  {"temperature", 0},
+                  {"echo", true},
+                  {"logprobs", 1}};
   const auto before = test::complete(server.port, body).json()["choices"][0];
   double sum = 0;
   for (std::size_t t = 4; t < 7; ++t) sum += before["logprobs"]["token_logprobs"][t].get<double>();
@@ -141,14 +158,19 @@ TEST_CASE("serve gives the text of generate and the scores of eval, takes new we
 TEST_CASE("serve: a key in a file; a second signal ends the program at once") {
   const test::ScratchDirectory scratch;
   write_whole_file(scratch / "key", "s3cret\n");
-  const Process server(Trained::get() + " --grace 100 --api-key-file " + (scratch / "key").string());
+  Process server(Trained::get() + " --grace 100 --api-key-file " + (scratch / "key").string());
   CHECK(test::ask(server.port, "GET", "/v1/models").status == 401);
   CHECK(test::ask(server.port, "GET", "/v1/models", "", "Authorization: Bearer s3cret\r\n").status == 200);
   // A request that never ends: nobody reads it.
   test::Client client(server.port);
-  const Json body{{"prompt", Json(std::vector<std::string>(1000, "ba"))}, {"n", 4}, {"max_tokens", 30},
-                  {"ignore_eos", true}, {"logprobs", 20}, {"stream", true}};
-  client.send(test::request_bytes("POST", "/v1/completions", body.dump(), "Authorization: Bearer s3cret\r\n"));
+  const Json body{{"prompt", Json(std::vector<std::string>(1000, "ba"))},
+                  {"n", 4},
+                  {"max_tokens", 30},
+                  {"ignore_eos", true},
+                  {"logprobs", 20},
+                  {"stream", true}};
+  client.send(
+      test::request_bytes("POST", "/v1/completions", body.dump(), "Authorization: Bearer s3cret\r\n"));
   client.read_until("data: ");
   server.signal(SIGTERM);
   std::this_thread::sleep_for(1200ms);

@@ -47,8 +47,8 @@ TEST_CASE("prompts are a text, texts, tokens, or lists of tokens") {
   const auto lists = parsed(R"({"prompt": [[1], [2, 319]]})").prompts;
   REQUIRE(lists.size() == 2);
   CHECK(lists.back().tokens == std::vector<std::int32_t>{2, 319});
-  for (const char* bad : {"[]", "[[]]", "[[1], []]", "7", "true", "{}", "[\"a\", 1]", "[1, \"a\"]", "[[1], \"a\"]",
-                          "[[[1]]]", "[null]", "[1.5]", "[true]"})
+  for (const char* bad : {"[]", "[[]]", "[[1], []]", "7", "true", "{}", "[\"a\", 1]", "[1, \"a\"]",
+                          "[[1], \"a\"]", "[[[1]]]", "[null]", "[1.5]", "[true]"})
     CHECK_MESSAGE(fault_of(std::string(R"({"prompt": )") + bad + "}") == "prompt", bad);
   CHECK(fault_of("{}") == "prompt");
   CHECK(fault_of(R"({"prompt": null})") == "prompt");
@@ -60,8 +60,8 @@ TEST_CASE("an empty text is the end of a text") {
 }
 
 TEST_CASE("tokens outside the vocabulary are refused wherever they stand") {
-  for (const char* token : {"320", "-1", "2147483648", "4294967296", "18446744073709551616", "-9223372036854775809",
-                            "1e30", "1e999", "0.5", "null", "\"1\""}) {
+  for (const char* token : {"320", "-1", "2147483648", "4294967296", "18446744073709551616",
+                            "-9223372036854775809", "1e30", "1e999", "0.5", "null", "\"1\""}) {
     CAPTURE(token);
     const std::string list = std::string("[") + token + "]";
     CHECK(fault_of(R"({"prompt": [1, )" + std::string(token) + "]}") != "none");
@@ -72,20 +72,38 @@ TEST_CASE("tokens outside the vocabulary are refused wherever they stand") {
   CHECK(fault_of(R"({"prompt": [1, 320]})") == "prompt");
   CHECK(fault_of(with(R"("stop_token_ids": [320])")) == "stop_token_ids");
   for (const char* token : {"320", "-1", "4294967296", "18446744073709551616", "x", ""})
-    CHECK_MESSAGE(fault_of(with(R"("logit_bias": {")" + std::string(token) + R"(": 1})")) == "logit_bias", token);
+    CHECK_MESSAGE(fault_of(with(R"("logit_bias": {")" + std::string(token) + R"(": 1})")) == "logit_bias",
+                  token);
 }
 
 TEST_CASE("every field has its type and its range") {
   const std::array<std::pair<const char*, const char*>, 26> bad = {{
-      {"model", "1"},         {"max_tokens", "-1"},     {"max_tokens", "1.5"},
-      {"max_tokens", "1e9"},  {"temperature", "-0.1"},  {"temperature", "\"1\""},
-      {"top_p", "1.1"},       {"top_p", "-1"},          {"top_k", "-2"},
-      {"min_p", "2"},         {"n", "0"},               {"n", "129"},
-      {"logprobs", "21"},     {"logprobs", "true"},     {"echo", "1"},
-      {"stream", "\"yes\""},  {"stop", "[\"\"]"},       {"stop", "7"},
-      {"seed", "1.5"},        {"suffix", "\"x\""},      {"best_of", "2"},
-      {"min_tokens", "1"},    {"stream_options", "{}1"}, {"presence_penalty", "1000"},
-      {"repetition_penalty", "0"}, {"logit_bias", "[1]"},
+      {"model", "1"},
+      {"max_tokens", "-1"},
+      {"max_tokens", "1.5"},
+      {"max_tokens", "1e9"},
+      {"temperature", "-0.1"},
+      {"temperature", "\"1\""},
+      {"top_p", "1.1"},
+      {"top_p", "-1"},
+      {"top_k", "-2"},
+      {"min_p", "2"},
+      {"n", "0"},
+      {"n", "129"},
+      {"logprobs", "21"},
+      {"logprobs", "true"},
+      {"echo", "1"},
+      {"stream", "\"yes\""},
+      {"stop", "[\"\"]"},
+      {"stop", "7"},
+      {"seed", "1.5"},
+      {"suffix", "\"x\""},
+      {"best_of", "2"},
+      {"min_tokens", "1"},
+      {"stream_options", "{}1"},
+      {"presence_penalty", "1000"},
+      {"repetition_penalty", "0"},
+      {"logit_bias", "[1]"},
   }};
   for (const auto& [field, value] : bad) {
     CAPTURE(field);
@@ -113,7 +131,8 @@ TEST_CASE("every field has its type and its range") {
 }
 
 TEST_CASE("bodies that are no JSON object, or nested a thousand times, are refused") {
-  for (const std::string body : {"", "{", "[]", "\"x\"", "{\"prompt\": \"a\"}}", "{\"prompt\": \"\xff\"}", "nul"})
+  for (const std::string body :
+       {"", "{", "[]", "\"x\"", "{\"prompt\": \"a\"}}", "{\"prompt\": \"\xff\"}", "nul"})
     CHECK_MESSAGE(fault_of(body).empty(), body);
   CHECK(fault_of(std::string("{\"prompt\": \"a\0\"}", 16)).empty());
   CHECK(fault_of(R"({"prompt": )" + std::string(100000, '[') + std::string(100000, ']') + "}").empty());
@@ -150,8 +169,8 @@ TEST_CASE("banning all tokens that have a text is refused") {
 }
 
 TEST_CASE("RULER's two forms") {
-  const auto one = parse_generate(R"({"prompt": "of", "max_tokens": 5, "temperature": 0, "top_k": 32, "stop": ["x"]})",
-                                  limits);
+  const auto one = parse_generate(
+      R"({"prompt": "of", "max_tokens": 5, "temperature": 0, "top_k": 32, "stop": ["x"]})", limits);
   CHECK_FALSE(one.nested);
   CHECK(one.completion.settings.max_tokens == 5);
   const auto two =

@@ -50,15 +50,16 @@ Tokens random_tokens(std::mt19937& random, std::size_t n) {
 struct Reference {
   explicit Reference(std::size_t pattern = 0) : world(parallel::World::solo()) {
     const test::SmallModel small;
-    inference.emplace(small.model,
-                      infer::ServingRequest{.plans = {small.plans[pattern]}, .request = {.slots = 1, .rows = 128}},
-                      world);
+    inference.emplace(
+        small.model,
+        infer::ServingRequest{.plans = {small.plans[pattern]}, .request = {.slots = 1, .rows = 128}}, world);
     inference->set_initial(test::SmallModel::seed);
   }
   infer::Scored score(const Tokens& tokens, std::int64_t tops) {
     const infer::ScoreRequest request{.tokens = tokens, .first = 1, .tops = tops, .next = true};
     infer::Scored result;
-    inference->scorer().score(std::span(&request, 1), [&](std::size_t, infer::Scored s) { result = std::move(s); });
+    inference->scorer().score(std::span(&request, 1),
+                              [&](std::size_t, infer::Scored s) { result = std::move(s); });
     return result;
   }
   /// Greedy, until the end of a text or `n` tokens.
@@ -99,13 +100,20 @@ std::string joined(const std::vector<Json>& events, int index = 0) {
 
 }  // namespace
 
-TEST_CASE("log-likelihoods as lm-evaluation-harness asks for them: those of the scorer, an entry more than tokens") {
+TEST_CASE(
+    "log-likelihoods as lm-evaluation-harness asks for them: those of the scorer, an entry more than "
+    "tokens") {
   std::mt19937 random(1);
   Reference reference;
   Json prompts = Json::array();
   for (const std::size_t n : {1U, 2U, 17U, 60U, 95U}) prompts.push_back(random_tokens(random, n));
-  const auto json = answer({{"model", "ratplus"}, {"prompt", prompts}, {"max_tokens", 1}, {"temperature", 0},
-                            {"logprobs", 1}, {"echo", true}, {"seed", 1234}});
+  const auto json = answer({{"model", "ratplus"},
+                            {"prompt", prompts},
+                            {"max_tokens", 1},
+                            {"temperature", 0},
+                            {"logprobs", 1},
+                            {"echo", true},
+                            {"seed", 1234}});
   CHECK(json["object"] == "text_completion");
   CHECK(json["model"] == "ratplus");
   REQUIRE(json["choices"].size() == prompts.size());
@@ -122,7 +130,8 @@ TEST_CASE("log-likelihoods as lm-evaluation-harness asks for them: those of the 
     CHECK(scores["top_logprobs"][0].is_null());
     const auto expected = reference.score(tokens, 1);
     for (std::size_t t = 1; t < n; ++t) {
-      CHECK(scores["token_logprobs"][t].get<double>() == doctest::Approx(expected.log_probability[t - 1]).epsilon(1e-6));
+      CHECK(scores["token_logprobs"][t].get<double>() ==
+            doctest::Approx(expected.log_probability[t - 1]).epsilon(1e-6));
       // As the client finds out whether the token is the likeliest.
       const bool greedy = scores["token_logprobs"][t].get<double>() == largest(scores["top_logprobs"][t]);
       CHECK(greedy == (expected.top[t - 1].front().token == tokens[t]));
@@ -135,7 +144,9 @@ TEST_CASE("log-likelihoods as lm-evaluation-harness asks for them: those of the 
   CHECK(json["usage"] == Json{{"prompt_tokens", 175}, {"completion_tokens", 5}, {"total_tokens", 180}});
 }
 
-TEST_CASE("a score of a greedy continuation is greedy, and scoring does not depend on company, order or what ran before") {
+TEST_CASE(
+    "a score of a greedy continuation is greedy, and scoring does not depend on company, order or what ran "
+    "before") {
   Reference reference;
   auto tokens = encoded("of the answer");
   const auto first = tokens.size();
@@ -159,8 +170,11 @@ TEST_CASE("a score of a greedy continuation is greedy, and scoring does not depe
   CHECK(beside == alone);
 }
 
-TEST_CASE("max_tokens 0, empty prompts and tokens outside the vocabulary: an answer or a 400, and the server goes on") {
-  const auto scored = answer({{"prompt", Tokens{5, 6, 7}}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 2}});
+TEST_CASE(
+    "max_tokens 0, empty prompts and tokens outside the vocabulary: an answer or a 400, and the server goes "
+    "on") {
+  const auto scored =
+      answer({{"prompt", Tokens{5, 6, 7}}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 2}});
   CHECK(scored["choices"][0]["logprobs"]["token_logprobs"].size() == 3);
   CHECK(scored["choices"][0]["logprobs"]["top_logprobs"][1].size() == 2);
   CHECK(scored["choices"][0]["finish_reason"] == "length");
@@ -172,18 +186,24 @@ TEST_CASE("max_tokens 0, empty prompts and tokens outside the vocabulary: an ans
   for (const char* body :
        {R"({"prompt": []})", R"({"prompt": [[]]})", R"({"prompt": [320]})", R"({"prompt": [-1]})",
         R"({"prompt": [18446744073709551616]})", R"({"prompt": "a", "logit_bias": {"320": 1}})",
-        R"({"prompt": "a", "stop_token_ids": [99999999999]})", R"({"prompt": "a", "max_tokens": -1})", "{", ""}) {
+        R"({"prompt": "a", "stop_token_ids": [99999999999]})", R"({"prompt": "a", "max_tokens": -1})", "{",
+        ""}) {
     CAPTURE(body);
     const auto response = test::ask(shared().port(), "POST", "/v1/completions", body);
     CHECK(response.status == 400);
-    for (const char* key : {"message", "type", "param", "code"}) CHECK(response.json()["error"].contains(key));
+    for (const char* key : {"message", "type", "param", "code"})
+      CHECK(response.json()["error"].contains(key));
   }
   CHECK(answer({{"prompt", "of"}, {"max_tokens", 1}})["choices"].size() == 1);
 }
 
 TEST_CASE("no infinity and no NaN in JSON, and log-probabilities are the model's own") {
   const Tokens prompt{5, 6, 7};
-  const auto plain = answer({{"prompt", prompt}, {"max_tokens", 4}, {"temperature", 0}, {"logprobs", 3}, {"echo", true},
+  const auto plain = answer({{"prompt", prompt},
+                             {"max_tokens", 4},
+                             {"temperature", 0},
+                             {"logprobs", 3},
+                             {"echo", true},
                              {"ignore_eos", true}});
   const auto likeliest = plain["choices"][0]["logprobs"]["tokens"][3].get<std::string>();
   for (const Json& more : std::vector<Json>{{{"top_k", 1}, {"temperature", 1}},
@@ -247,14 +267,17 @@ TEST_CASE("patterns are served side by side, by the model's name") {
     const auto names = p == 0 ? std::vector<std::string>{"ratplus", "ratplus@16,24,4"}
                               : std::vector<std::string>{"ratplus@1,0,0"};
     for (const auto& name : names) {
-      const auto json = answer({{"model", name}, {"prompt", prompt}, {"max_tokens", 12}, {"temperature", 0},
+      const auto json = answer({{"model", name},
+                                {"prompt", prompt},
+                                {"max_tokens", 12},
+                                {"temperature", 0},
                                 {"return_token_ids", true}});
       CHECK(json["model"] == name);
       CHECK(json["choices"][0]["token_ids"] == expected);
     }
     const auto scored = reference.score(prompt, 1);
-    const auto json = answer({{"model", names.back()}, {"prompt", prompt}, {"max_tokens", 0}, {"echo", true},
-                              {"logprobs", 1}});
+    const auto json = answer(
+        {{"model", names.back()}, {"prompt", prompt}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 1}});
     CHECK(json["choices"][0]["logprobs"]["token_logprobs"].back().get<double>() ==
           doctest::Approx(scored.log_probability.back()).epsilon(1e-6));
   }
@@ -287,8 +310,13 @@ TEST_CASE("a stream's pieces are the whole answer, with usage where it is asked 
     for (const bool scores : {false, true}) {
       CAPTURE(echo);
       CAPTURE(scores);
-      Json body{{"prompt", {"of the", "answer"}}, {"n", 2},        {"seed", 3}, {"max_tokens", 30},
-                {"temperature", 1},               {"echo", echo}, {"stop", "zz"}};
+      Json body{{"prompt", {"of the", "answer"}},
+                {"n", 2},
+                {"seed", 3},
+                {"max_tokens", 30},
+                {"temperature", 1},
+                {"echo", echo},
+                {"stop", "zz"}};
       if (scores) body["logprobs"] = 2;
       const auto whole = answer(body);
       body["stream"] = true, body["stream_options"] = {{"include_usage", true}};
@@ -324,8 +352,10 @@ TEST_CASE("a stream's pieces are the whole answer, with usage where it is asked 
   }
 }
 
-TEST_CASE("stop texts are found across tokens, never shown in part, and what only began like one is not lost") {
-  const Json base{{"prompt", "of the"}, {"max_tokens", 40}, {"temperature", 1.2}, {"seed", 11}, {"ignore_eos", true}};
+TEST_CASE(
+    "stop texts are found across tokens, never shown in part, and what only began like one is not lost") {
+  const Json base{
+      {"prompt", "of the"}, {"max_tokens", 40}, {"temperature", 1.2}, {"seed", 11}, {"ignore_eos", true}};
   const auto text = answer(base)["choices"][0]["text"].get<std::string>();
   REQUIRE(text.size() > 30);
   int found = 0;
@@ -361,7 +391,7 @@ TEST_CASE("characters of several tokens come whole in every event") {
   for (int byte = 0x80; byte < 0xC0; ++byte) bias[std::to_string(byte + 3)] = 3;
   std::int64_t characters = 0;
   for (int seed = 0; seed < 12; ++seed) {
-    Json body{{"prompt", "of"},       {"max_tokens", 60},   {"temperature", 1}, {"seed", seed},
+    Json body{{"prompt", "of"},     {"max_tokens", 60},   {"temperature", 1},        {"seed", seed},
               {"logit_bias", bias}, {"ignore_eos", true}, {"return_token_ids", true}};
     const auto whole = answer(body)["choices"][0];
     auto prompt = encoded("of");
@@ -381,8 +411,13 @@ TEST_CASE("characters of several tokens come whole in every event") {
 }
 
 TEST_CASE("text offsets and names of tokens") {
-  const auto json = answer({{"prompt", "of the answer"}, {"max_tokens", 6}, {"temperature", 1}, {"seed", 2},
-                            {"echo", true}, {"logprobs", 0}, {"banned", Json(Tokens{})}});
+  const auto json = answer({{"prompt", "of the answer"},
+                            {"max_tokens", 6},
+                            {"temperature", 1},
+                            {"seed", 2},
+                            {"echo", true},
+                            {"logprobs", 0},
+                            {"banned", Json(Tokens{})}});
   const auto& choice = json["choices"][0];
   const auto text = choice["text"].get<std::string>();
   CHECK(text.starts_with("of the answer"));
@@ -402,7 +437,8 @@ TEST_CASE("text offsets and names of tokens") {
 TEST_CASE("without a tokenizer prompts and answers are token numbers") {
   test::Served served({.with_text = false});
   const auto json =
-      complete(served.port(), {{"prompt", Tokens{5, 6, 7}}, {"max_tokens", 5}, {"temperature", 0}, {"logprobs", 1}})
+      complete(served.port(),
+               {{"prompt", Tokens{5, 6, 7}}, {"max_tokens", 5}, {"temperature", 0}, {"logprobs", 1}})
           .json();
   CHECK(json["choices"][0]["token_ids"].size() == 5);
   CHECK(json["choices"][0]["text"] == "");

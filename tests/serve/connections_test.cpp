@@ -32,7 +32,8 @@ TEST_CASE("a connection serves many requests, also those sent ahead, in their or
   }
   std::string ahead;
   for (int i = 0; i < 20; ++i)
-    ahead += request_bytes("POST", "/v1/completions", fmt::format(R"({{"prompt": "of", "max_tokens": {}}})", i % 7)) +
+    ahead += request_bytes("POST", "/v1/completions",
+                           fmt::format(R"({{"prompt": "of", "max_tokens": {}}})", i % 7)) +
              request_bytes("GET", "/health", "");
   client.send(ahead);
   for (int i = 0; i < 20; ++i) {
@@ -74,22 +75,25 @@ TEST_CASE("requests in pieces, in chunks, of HTTP/1.0, and with Expect: 100-cont
   }
   {
     Client client(served.port());
-    client.send(fmt::format("POST /v1/completions HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}", small_body.size(), small_body));
+    client.send(fmt::format("POST /v1/completions HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}",
+                            small_body.size(), small_body));
     CHECK(client.read_response().status == 200);
     CHECK(client.closed());
   }
   {
     const std::string body = R"({"prompt": "of", "max_tokens": 5, "stream": true})";
     Client client(served.port());
-    client.send(fmt::format("POST /v1/completions HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}", body.size(), body));
+    client.send(
+        fmt::format("POST /v1/completions HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}", body.size(), body));
     const auto response = client.read_response();
     CHECK(response.header.find("chunked") == std::string::npos);
     CHECK_FALSE(response.events().empty());
   }
   {
     Client client(served.port());
-    client.send(fmt::format("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-                            small_body.size()));
+    client.send(fmt::format(
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        small_body.size()));
     CHECK(client.read_until("\r\n\r\n") == "HTTP/1.1 100 Continue\r\n\r\n");
     client.send(small_body);
     CHECK(client.read_response().status == 200);
@@ -109,16 +113,18 @@ TEST_CASE("bodies above the limit get 413, by their announced size or as they co
   CHECK(client.closed());
   // Before the body, for those who ask.
   Client asking(served.port());
-  asking.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n");
+  asking.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n");
   CHECK(asking.read_response().status == 413);
   CHECK(ask(served.port(), "POST", "/v1/completions", small_body).status == 200);
 }
 
 TEST_CASE("what is no HTTP gets a 400 or 431 and the end; the server goes on") {
   test::Served served;
-  for (const std::string bytes : {"hello\r\n\r\n", "GET\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-                                  "\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n",
-                                  "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}) {
+  for (const std::string bytes :
+       {"hello\r\n\r\n", "GET\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        "\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}) {
     CAPTURE(bytes);
     Client client(served.port());
     client.send(bytes);
@@ -179,7 +185,8 @@ TEST_CASE("an address that is taken, or is none, is an error with the way out") 
     http.listen();
   };
   CHECK_THROWS_WITH_AS(take("127.0.0.1", served.port()),
-                       doctest::Contains(fmt::format("127.0.0.1:{} is in use", served.port()).c_str()), Error);
+                       doctest::Contains(fmt::format("127.0.0.1:{} is in use", served.port()).c_str()),
+                       Error);
   CHECK_THROWS_WITH_AS(take("192.0.2.1", 0), doctest::Contains("--host"), Error);
   CHECK_THROWS_WITH_AS(take("no such host.invalid", 0), doctest::Contains("--host"), Error);
 }

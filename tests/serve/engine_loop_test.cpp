@@ -97,7 +97,8 @@ class Running {
 Work generation(std::size_t sequences, std::int64_t tokens, std::size_t pattern = 0) {
   Work work{.pattern = pattern};
   for (std::size_t i = 0; i < sequences; ++i)
-    work.sequences.emplace_back(i, infer::Request{.prompt = {5, 6, 7}, .max_tokens = tokens, .sampling = {.seed = i}});
+    work.sequences.emplace_back(
+        i, infer::Request{.prompt = {5, 6, 7}, .max_tokens = tokens, .sampling = {.seed = i}});
   return work;
 }
 
@@ -142,7 +143,8 @@ TEST_CASE("a cancelled request has no slot at the next pass; its other sequences
 
 TEST_CASE("an exchange of weights waits for what runs, and what comes meanwhile waits for it: none is lost") {
   Running running(1000);
-  const auto before = std::make_shared<Taker>(), after = std::make_shared<Taker>(), gone = std::make_shared<Taker>();
+  const auto before = std::make_shared<Taker>(), after = std::make_shared<Taker>(),
+             gone = std::make_shared<Taker>();
   running.loop->submit(1, before, generation(2, 600));
   REQUIRE(soon([&] { return before->taken() > 0; }));
   std::atomic<int> ended_before = -1, taken_after = -1;

@@ -68,12 +68,13 @@ Served::Served(Settings settings) {
       serve::HttpServer http("127.0.0.1", 0, settings.http);
       static const generate::ModelText without{.model_tokens = SmallModel::text().model_tokens,
                                                .missing = "there is none"};
-      infer::Inference inference(
-          settings.model.model,
-          infer::ServingRequest{.plans = settings.model.plans, .request = {.slots = settings.slots, .rows = 256}},
-          world);
+      infer::Inference inference(settings.model.model,
+                                 infer::ServingRequest{.plans = settings.model.plans,
+                                                       .request = {.slots = settings.slots, .rows = 256}},
+                                 world);
       inference.set_initial(SmallModel::seed);
-      serve::Server server(settings.server, http, inference, settings.with_text ? SmallModel::text() : without);
+      serve::Server server(settings.server, http, inference,
+                           settings.with_text ? SmallModel::text() : without);
       port_ = http.port(), server_ = &server, inference_ = &inference;
       http.after(0, [&ready] { ready.set_value(); });
       server.run();
@@ -92,7 +93,8 @@ Served::~Served() {
 
 bool Served::becomes_idle() {
   for (int i = 0; i < 2000; ++i) {
-    if (server_->outstanding() == 0 && server_->load().running == 0 && server_->load().waiting == 0) return true;
+    if (server_->outstanding() == 0 && server_->load().running == 0 && server_->load().waiting == 0)
+      return true;
     std::this_thread::sleep_for(5ms);
   }
   return false;

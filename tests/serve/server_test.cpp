@@ -62,9 +62,11 @@ TEST_CASE("models, health, and the tokenizer as lm-evaluation-harness uses it") 
   const auto info = ask(port, "GET", "/tokenizer_info").json();
   CHECK(info["eos_token"] == "</s>");
   for (const char* none : {"bos_token", "pad_token", "chat_template"}) CHECK(info[none].is_null());
-  const auto end = ask(port, "POST", "/tokenize", R"({"prompt": "</s>", "add_special_tokens": false})").json();
+  const auto end =
+      ask(port, "POST", "/tokenize", R"({"prompt": "</s>", "add_special_tokens": false})").json();
   CHECK(end["tokens"] == Tokens{2});
-  const auto tokens = ask(port, "POST", "/tokenize", R"({"prompt": "of the é", "add_special_tokens": false})").json()["tokens"];
+  const auto tokens = ask(port, "POST", "/tokenize", R"({"prompt": "of the é", "add_special_tokens": false})")
+                          .json()["tokens"];
   CHECK(ask(port, "POST", "/detokenize", Json{{"tokens", tokens}}.dump()).json()["prompt"] == "of the é");
   CHECK(ask(port, "POST", "/detokenize", R"({"tokens": [310]})").status == 400);
   CHECK(ask(port, "POST", "/detokenize", R"({"tokens": [-1]})").status == 400);
@@ -76,10 +78,11 @@ TEST_CASE("models, health, and the tokenizer as lm-evaluation-harness uses it") 
 
 TEST_CASE("RULER's client: PUT /generate in both forms gives the completion alone") {
   test::Served served;
-  const auto expected =
-      complete(served.port(), {{"prompt", "of the"}, {"max_tokens", 9}, {"temperature", 0}}).json()["choices"][0]["text"];
-  const auto one = ask(served.port(), "PUT", "/generate",
-                       R"({"prompt": "of the", "max_tokens": 9, "temperature": 0.0, "top_k": 32, "top_p": 1.0, "stop": []})");
+  const auto expected = complete(served.port(), {{"prompt", "of the"}, {"max_tokens", 9}, {"temperature", 0}})
+                            .json()["choices"][0]["text"];
+  const auto one = ask(
+      served.port(), "PUT", "/generate",
+      R"({"prompt": "of the", "max_tokens": 9, "temperature": 0.0, "top_k": 32, "top_p": 1.0, "stop": []})");
   CHECK(one.json() == Json{{"text", Json::array({expected})}});
   const auto two = ask(served.port(), "POST", "/generate",
                        R"({"text": "of the", "sampling_params": {"max_new_tokens": 9, "temperature": 0}})");
@@ -136,7 +139,8 @@ TEST_CASE("paths and methods that are not there") {
 }
 
 TEST_CASE("a full queue answers 429, and is empty again when requests have ended") {
-  test::Served served({.model = test::SmallModel(4000), .server = {.request_sequences = 6, .queue = 6}, .slots = 1});
+  test::Served served(
+      {.model = test::SmallModel(4000), .server = {.request_sequences = 6, .queue = 6}, .slots = 1});
   const Json body{{"prompt", {"of", "the", "of", "the"}}, {"max_tokens", 300}, {"ignore_eos", true}};
   test::Client first(served.port());
   first.send(test::request_bytes("POST", "/v1/completions", body.dump()));
@@ -148,12 +152,14 @@ TEST_CASE("a full queue answers 429, and is empty again when requests have ended
   CHECK(served.becomes_idle());
   CHECK(complete(served.port(), {{"prompt", "of"}, {"max_tokens", 1}}).status == 200);
   // More than the queue ever holds is a bad request, not one to try again.
-  CHECK(complete(served.port(), {{"prompt", Json::array({"a", "a", "a", "a", "a", "a", "a"})}}).status == 400);
+  CHECK(complete(served.port(), {{"prompt", Json::array({"a", "a", "a", "a", "a", "a", "a"})}}).status ==
+        400);
 }
 
 TEST_CASE("limits of answers") {
   test::Served served({.server = {.max_tokens = 8}});
-  CHECK(complete(served.port(), {{"prompt", "of"}, {"max_tokens", 9}}).json()["error"]["param"] == "max_tokens");
+  CHECK(complete(served.port(), {{"prompt", "of"}, {"max_tokens", 9}}).json()["error"]["param"] ==
+        "max_tokens");
   const auto usual = complete(served.port(), {{"prompt", "of"}, {"ignore_eos", true}}).json();
   CHECK(usual["usage"]["completion_tokens"] == 8);
 }
@@ -162,7 +168,8 @@ TEST_CASE("a client that leaves frees its slot, streaming or not") {
   test::Served served({.model = test::SmallModel(6000), .slots = 2});
   for (const bool stream : {false, true}) {
     CAPTURE(stream);
-    const Json body{{"prompt", {"of", "the", "of"}}, {"max_tokens", 5900}, {"ignore_eos", true}, {"stream", stream}};
+    const Json body{
+        {"prompt", {"of", "the", "of"}}, {"max_tokens", 5900}, {"ignore_eos", true}, {"stream", stream}};
     const auto generated = metric(served.port(), "ratplus_generated_tokens_total");
     {
       test::Client client(served.port());
@@ -250,9 +257,9 @@ TEST_CASE("requests are logged by number and size, prompts where that is asked f
     std::string lines;
     {
       test::Served served({.server = {.log_text = text, .log = [&](const std::string& line) {
-                             const std::lock_guard lock(mutex);
-                             lines += line + "\n";
-                           }}});
+                                        const std::lock_guard lock(mutex);
+                                        lines += line + "\n";
+                                      }}});
       complete(served.port(), {{"prompt", "of the answer"}, {"max_tokens", 3}, {"ignore_eos", true}});
       complete(served.port(), {{"prompt", "of the answer"}, {"max_tokens", -3}});
     }
@@ -277,8 +284,12 @@ TEST_CASE("200 clients of mixed lengths, of which half leave early: no reply is 
           const bool stream = random() % 2 == 0, leaves = i / at_a_time % 2 == 0;
           const bool scores = random() % 3 == 0;
           const int max_tokens = leaves ? 100 : 1 + static_cast<int>(random() % 60);
-          Json body{{"prompt", Tokens(1 + random() % 90, 5)}, {"max_tokens", max_tokens}, {"ignore_eos", true},
-                    {"stream", stream}, {"temperature", random() % 2}, {"seed", i}};
+          Json body{{"prompt", Tokens(1 + random() % 90, 5)},
+                    {"max_tokens", max_tokens},
+                    {"ignore_eos", true},
+                    {"stream", stream},
+                    {"temperature", random() % 2},
+                    {"seed", i}};
           if (scores) body["echo"] = true, body["logprobs"] = 1;
           test::Client client(port);
           client.send(test::request_bytes("POST", "/v1/completions", body.dump()));
