@@ -17,6 +17,7 @@ int train_command(const Arguments& args);
 int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int generate_command(const Arguments& args);
+int serve_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int plan_command(const Arguments& args);

@@ -38,6 +38,7 @@ constexpr std::array commands = {
             eval_command, true},
     Command{"generate", "text from a model, at the terminal or for a file of prompts", generate_command,
             true},
+    Command{"serve", "a model behind OpenAI's API for completions", serve_command, true},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},
     Command{"inspect", "what a dataset, a shard, a checkpoint, weights, a run or a job file holds",

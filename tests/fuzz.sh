@@ -12,7 +12,7 @@ tests/fuzz.sh - feed generated inputs to every reader of foreign files, by libFu
 
 Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
 
-  TARGET       unpickler, weights, safetensors, manifest, job; all of them if none is given
+  TARGET       unpickler, weights, safetensors, manifest, job, request; all of them if none is given
   --seconds N  for each target (20)
   --build DIR  where to build (build-fuzz)
 
@@ -35,7 +35,7 @@ while (($# > 0)); do
   esac
   shift
 done
-((${#targets[@]} > 0)) || targets=(unpickler weights safetensors manifest job)
+((${#targets[@]} > 0)) || targets=(unpickler weights safetensors manifest job request)
 jobs/setup.sh --tests --fuzz
 
 launcher=()

@@ -112,9 +112,12 @@ class HuggingFaceTokenizer : public TokenizerModel {
   void encode(std::string_view text, std::vector<std::int32_t>& out) const override;
   std::string decode(std::span<const std::int32_t> tokens) const override;
   bool is_special(std::int32_t token) const override { return is_special_[static_cast<std::size_t>(token)]; }
+  std::string bytes_of(std::int32_t token) const override {
+    return byte_level_ ? raw_bytes_of(token) : with_blanks(raw_bytes_of(token));
+  }
   std::unique_ptr<ModelDecoder> make_decoder() const override {
-    return std::make_unique<ByteDecoder>([this](std::int32_t token) { return bytes_of(token); }, !byte_level_,
-                                         strips_blank_);
+    return std::make_unique<ByteDecoder>([this](std::int32_t token) { return raw_bytes_of(token); },
+                                         !byte_level_, strips_blank_);
   }
 
  private:
@@ -124,7 +127,7 @@ class HuggingFaceTokenizer : public TokenizerModel {
   void check_decoder(const Json& decoder) const;
   std::int32_t piece(const std::string& name) const;
   /// The bytes that a token stands for, with U+2581 for a blank where the vocabulary has that.
-  std::string bytes_of(std::int32_t token) const;
+  std::string raw_bytes_of(std::int32_t token) const;
 
   void encode_words(std::string_view text, bool at_start, std::vector<std::int32_t>& out) const;
   void encode_pieces_of(std::string_view word, std::vector<std::int32_t>& out) const;
@@ -378,7 +381,7 @@ WordCache& HuggingFaceTokenizer::cache() const {
 
 // Decoding.
 
-std::string HuggingFaceTokenizer::bytes_of(std::int32_t token) const {
+std::string HuggingFaceTokenizer::raw_bytes_of(std::int32_t token) const {
   const std::string& name = pieces_[static_cast<std::size_t>(token)];
   const bool is_byte = !byte_level_ && name.size() == 6 && name.starts_with("<0x");
   return is_byte ? std::string(1, static_cast<char>(std::stoi(name.substr(3, 2), nullptr, 16))) : name;
@@ -386,7 +389,7 @@ std::string HuggingFaceTokenizer::bytes_of(std::int32_t token) const {
 
 std::string HuggingFaceTokenizer::decode(std::span<const std::int32_t> tokens) const {
   std::string text;
-  for (const std::int32_t id : tokens) text += bytes_of(id);
+  for (const std::int32_t id : tokens) text += raw_bytes_of(id);
   if (!byte_level_) {
     text = with_blanks(text);
     if (strips_blank_ && text.starts_with(' ')) text.erase(0, 1);

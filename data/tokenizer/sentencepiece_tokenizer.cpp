@@ -26,6 +26,11 @@ bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
+/// Of the piece <0x0A>.
+char byte_of(const std::string& piece) {
+  return static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16));
+}
+
 /// Where the first part of `text` ends: at a single blank between two words at or after `part_bytes`, or at
 /// the end.
 std::size_t part_end(std::string_view text) {
@@ -46,8 +51,7 @@ class SentencePieceDecoder : public ModelDecoder {
 
   std::string add(std::int32_t token) override {
     if (model_.IsByte(token)) {
-      const std::string& name = model_.IdToPiece(token);  // <0x0A>
-      bytes_.add(static_cast<char>(std::stoi(name.substr(3, 2), nullptr, 16)));
+      bytes_.add(byte_of(model_.IdToPiece(token)));
       return kept(bytes_.take(false));
     }
     std::string text = kept(bytes_.take(true));
@@ -143,6 +147,14 @@ class SentencePieceTokenizer : public TokenizerModel {
     return text;
   }
   bool is_special(std::int32_t token) const override { return model_.IsControl(token); }
+  std::string bytes_of(std::int32_t token) const override {
+    std::string piece = model_.IdToPiece(token);
+    if (model_.IsControl(token)) return piece;
+    if (model_.IsByte(token)) return std::string(1, byte_of(piece));
+    for (auto at = piece.find(blank); at != std::string::npos; at = piece.find(blank))
+      piece.replace(at, blank.size(), " ");
+    return piece;
+  }
   std::unique_ptr<ModelDecoder> make_decoder() const override {
     if (cut_.rewrites_text) return std::make_unique<WholeTextDecoder>(*this);
     return std::make_unique<SentencePieceDecoder>(model_, cut_);

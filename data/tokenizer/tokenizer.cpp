@@ -83,6 +83,11 @@ bool Tokenizer::is_special(std::int32_t token) const {
   return impl_->model->is_special(token);
 }
 
+std::string Tokenizer::bytes_of(std::int32_t token) const {
+  impl_->check(token);
+  return impl_->model->bytes_of(token);
+}
+
 TokenDecoder::TokenDecoder(const Tokenizer& tokenizer)
     : tokenizer_(tokenizer.impl_.get()), model_(tokenizer_->model->make_decoder()) {}
 

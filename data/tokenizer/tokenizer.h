@@ -34,6 +34,8 @@ class TokenizerModel {
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
   /// Whether a token marks a place in a text (its beginning, its end) and is no text itself.
   virtual bool is_special(std::int32_t token) const = 0;
+  /// The bytes of a token within a text, of which several tokens may make one character; the name of a special token.
+  virtual std::string bytes_of(std::int32_t token) const = 0;
   /// The tokenizer outlives it.
   virtual std::unique_ptr<ModelDecoder> make_decoder() const = 0;
 };
@@ -64,6 +66,9 @@ class Tokenizer {
   /// Whether a token marks a place in a text (its beginning, its end) and is no text itself: a control piece, or an added
   /// token of a tokenizer.json that is "special". Throws Error for an id outside the vocabulary.
   bool is_special(std::int32_t token) const;
+  /// The bytes of a token within a text, of which several tokens may make one character; the name of a special token.
+  /// Throws Error for an id outside the vocabulary.
+  std::string bytes_of(std::int32_t token) const;
 
  private:
   friend class TokenDecoder;

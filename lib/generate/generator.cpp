@@ -19,6 +19,22 @@ const char* to_string(Finish finish) {
   return "unfinished";
 }
 
+infer::Request engine_request(const GenerationRequest& request, const ModelText& model, std::int64_t answer) {
+  const auto& settings = request.settings;
+  infer::Request result{.prompt = request.prompt,
+                        .max_tokens = *settings.max_tokens,
+                        .stop_tokens = settings.stop_tokens,
+                        .sampling = settings.sampling,
+                        .choice = static_cast<std::uint32_t>(answer),
+                        .log_probabilities = settings.log_probabilities};
+  if (!settings.ignore_end_of_text && model.end_of_text >= 0) result.stop_tokens.push_back(model.end_of_text);
+  if (request.as_text) {  // tokens without a text
+    for (auto token = model.tokenizer->vocab_size(); token < model.model_tokens; ++token)
+      result.sampling.banned.push_back(static_cast<std::int32_t>(token));
+  }
+  return result;
+}
+
 GenerationRequest Generator::checked(GenerationRequest request, const std::string& where) const {
   auto& settings = request.settings;
   const auto all = engine_.settings().tokens, prompt = std::ssize(request.prompt);
@@ -41,25 +57,8 @@ GenerationRequest Generator::checked(GenerationRequest request, const std::strin
   }
   if (settings.cut != Cut::none)
     request.prompt = cut_tokens(std::move(request.prompt), all - *settings.max_tokens, settings.cut);
-  engine_.check(engine_request(request, 0), where);
+  engine_.check(engine_request(request, model_, 0), where);
   return request;
-}
-
-infer::Request Generator::engine_request(const GenerationRequest& request, std::int64_t answer) const {
-  const auto& settings = request.settings;
-  infer::Request result{.prompt = request.prompt,
-                        .max_tokens = *settings.max_tokens,
-                        .stop_tokens = settings.stop_tokens,
-                        .sampling = settings.sampling,
-                        .choice = static_cast<std::uint32_t>(answer),
-                        .log_probabilities = settings.log_probabilities};
-  if (!settings.ignore_end_of_text && model_.end_of_text >= 0)
-    result.stop_tokens.push_back(model_.end_of_text);
-  if (request.as_text) {  // tokens without a text
-    for (auto token = model_.tokenizer->vocab_size(); token < model_.model_tokens; ++token)
-      result.sampling.banned.push_back(static_cast<std::int32_t>(token));
-  }
-  return result;
 }
 
 std::int64_t Generator::add(const GenerationRequest& request, std::string where) {
@@ -70,7 +69,7 @@ std::int64_t Generator::add(const GenerationRequest& request, std::string where)
     std::erase_if(with_text, [&](std::int32_t token) { return token >= model_.tokenizer->vocab_size(); });
   running.answers.resize(static_cast<std::size_t>(request.settings.answers));
   for (std::int64_t i = 0; i < request.settings.answers; ++i) {
-    auto to_engine = engine_request(request, i);
+    auto to_engine = engine_request(request, model_, i);
     const auto number = engine_.add(std::move(to_engine));
     places_[number] = {next_, i};
     running.numbers.push_back(number);

@@ -38,6 +38,10 @@ struct AnswerPiece {
   Finish finish = Finish::none;
 };
 
+/// The engine's request for answer number `answer` of a request whose max_tokens are filled in: its stop tokens with the end
+/// of the text, and a ban of tokens without a text.
+infer::Request engine_request(const GenerationRequest& request, const ModelText& model, std::int64_t answer);
+
 class Generator {
  public:
   /// Both outlive it.
@@ -74,7 +78,6 @@ class Generator {
     std::int64_t answer = 0;
   };
 
-  infer::Request engine_request(const GenerationRequest& request, std::int64_t answer) const;
   AnswerPiece take_event(const infer::Event& event);
 
   infer::Engine& engine_;

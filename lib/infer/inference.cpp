@@ -102,15 +102,34 @@ Inference::Inference(const ResolvedModel& model, const EngineRequest& request, c
 
 Inference::Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world)
     : Inference(model, world) {
-  take_memory([&](Arena& arena) { return scorer_parts(settings, arena); });
-  parts_.scorer->prepare();
+  take_memory([&](Arena& arena) { return make_parts({model_.plan}, nullptr, &settings, arena); });
+  prepare();
+}
+
+Inference::Inference(const ResolvedModel& model, const ServingRequest& request, const parallel::World& world)
+    : Inference(model, world) {
+  for (const auto& plan : request.plans) model::check_pattern(plan, model_.config, "--pattern");
+  const bool gpu = ops_->device().kind == DeviceKind::cuda;
+  const ScorerSettings scorer{.tokens = model_.tokens,
+                              .rows = request.score_rows > 0 ? request.score_rows
+                                      : gpu                  ? 16384
+                                                             : 1024,
+                              .rope_scale = model_.rope_scale};
+  const auto settings = fit(request.plans, request.request, &scorer);
+  take_memory([&](Arena& arena) { return make_parts(request.plans, &settings, &scorer, arena); });
+  prepare();
 }
 
 void Inference::restart(const model::PatternPlan& plan, std::int64_t tokens, const EngineRequest& request) {
   model_.plan = plan, model_.tokens = tokens;
-  const auto settings = fit(request);
-  take_memory([&](Arena& arena) { return engine_parts(settings, arena); });
-  parts_.engine->prepare();
+  const auto settings = fit({plan}, request, nullptr);
+  take_memory([&](Arena& arena) { return make_parts({plan}, &settings, nullptr, arena); });
+  prepare();
+}
+
+void Inference::prepare() {
+  for (const auto& engine : parts_.engines) engine->prepare();
+  for (const auto& scorer : parts_.scorers) scorer->prepare();
 }
 
 /// For sequences of up to `tokens` tokens.
@@ -119,17 +138,18 @@ Tensor Inference::take_scratch(std::int64_t tokens, Arena& arena) const {
   return arena.allocate(DType::u8, {ops_->scratch_bytes(Pass::op_shapes(model_.config, tokens))});
 }
 
-Inference::Parts Inference::engine_parts(const EngineSettings& settings, Arena& arena) const {
+/// Those of each plan whose settings are given.
+Inference::Parts Inference::make_parts(const std::vector<model::PatternPlan>& plans,
+                                       const EngineSettings* engine, const ScorerSettings* scorer,
+                                       Arena& arena) const {
   Parts parts;
-  parts.engine = std::make_unique<Engine>(model_.plan, settings, *weights_, *ops_, arena);
-  parts.scratch = take_scratch(settings.tokens, arena);
-  return parts;
-}
-
-Inference::Parts Inference::scorer_parts(const ScorerSettings& settings, Arena& arena) const {
-  Parts parts;
-  parts.scorer = std::make_unique<Scorer>(model_.plan, settings, *weights_, *ops_, arena);
-  parts.scratch = take_scratch(settings.tokens, arena);
+  for (const auto& plan : plans) {
+    if (engine != nullptr)
+      parts.engines.push_back(std::make_unique<Engine>(plan, *engine, *weights_, *ops_, arena));
+    if (scorer != nullptr)
+      parts.scorers.push_back(std::make_unique<Scorer>(plan, *scorer, *weights_, *ops_, arena));
+  }
+  parts.scratch = take_scratch(engine != nullptr ? engine->tokens : scorer->tokens, arena);
   return parts;
 }
 
@@ -138,7 +158,8 @@ std::int64_t Inference::limit() const {
 }
 
 /// The most sequences that fit, of those asked for: their caches may be as large as their tokens make them.
-EngineSettings Inference::fit(const EngineRequest& request) const {
+EngineSettings Inference::fit(const std::vector<model::PatternPlan>& plans, const EngineRequest& request,
+                              const ScorerSettings* scorer) const {
   const bool gpu = ops_->device().kind == DeviceKind::cuda;
   EngineSettings settings{.tokens = model_.tokens, .rope_scale = model_.rope_scale};
   settings.rows = request.rows > 0 ? request.rows : gpu ? 4096 : 512;
@@ -149,7 +170,8 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
   };
   const auto bytes = [&](std::int64_t slots) {
     Arena counted(ops_->device());
-    engine_parts(with(slots), counted);
+    const auto settings_of_slots = with(slots);
+    make_parts(plans, &settings_of_slots, scorer, counted);
     return counted.total_bytes();
   };
   // A CPU shares its memory with all else that runs there.
@@ -159,10 +181,11 @@ EngineSettings Inference::fit(const EngineRequest& request) const {
   const auto fitting = largest_fitting(wanted, most, bytes);
   if (fitting == 0) {
     fail(
-        "{}: one sequence of {} tokens needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there "
+        "{}: one sequence of {} tokens{} needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there "
         "are {:.1f} GiB; "
-        "give a shorter --length, or a sparser --pattern",
-        to_string(ops_->device()), model_.tokens, gib(bytes(1)), gib(weight_bytes()), gib(most));
+        "give a shorter --length, or a sparser --pattern{}",
+        to_string(ops_->device()), model_.tokens, plans.size() > 1 ? " for each pattern" : "", gib(bytes(1)),
+        gib(weight_bytes()), gib(most), plans.size() > 1 ? ", or fewer of them" : "");
   }
   return with(fitting);
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/device.h"
 #include "lib/infer/engine.h"
@@ -60,15 +61,26 @@ struct EngineRequest {
 std::int64_t largest_fitting(std::int64_t wanted, std::int64_t limit,
                              const std::function<std::int64_t(std::int64_t)>& bytes_of);
 
-/// The weights and one user of them, on a device. Each rank has the whole model.
+/// Engines and scorers by pattern for a server: `request` is each engine's, `score_rows` are the tokens of a scorer's pass.
+struct ServingRequest {
+  std::vector<model::PatternPlan> plans;
+  EngineRequest request = {};
+  std::int64_t score_rows = 0;  ///< 0: 1024 on the CPU, 16384 on a GPU
+};
+
+/// The weights and their users, on a device. Each rank has the whole model.
 class Inference {
  public:
   /// The device and its memory; weights are zero until load() or set_initial().
   Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world);
   Inference(const ResolvedModel& model, const ScorerSettings& settings, const parallel::World& world);
+  /// An engine and a scorer for each plan. Throws Error where a plan does not fit the model, or memory is short.
+  Inference(const ResolvedModel& model, const ServingRequest& request, const parallel::World& world);
 
   /// Reads all weights once.
-  void load() { weights_->load(*model_.source); }
+  void load() { load(*model_.source); }
+  /// The same from another source of the same model.
+  void load(weights::WeightsSource& source) { weights_->load(source); }
   void set_initial(std::uint64_t seed) { weights_->set_initial(seed); }
 
   /// Another engine over the same weights, in place of the one before.
@@ -79,20 +91,24 @@ class Inference {
   std::int64_t weight_bytes() const { return weight_memory_->total_bytes(); }
   std::int64_t bytes() const { return weight_bytes() + memory_->total_bytes(); }
   const ResolvedModel& model() const { return model_; }
-  Engine& engine() { return *parts_.engine; }  ///< of the first constructor
-  Scorer& scorer() { return *parts_.scorer; }  ///< of the second
+  /// Of the first and the third constructor; there by the plan's place.
+  Engine& engine(std::size_t plan = 0) { return *parts_.engines.at(plan); }
+  /// Of the second and the third constructor; there by the plan's place.
+  Scorer& scorer(std::size_t plan = 0) { return *parts_.scorers.at(plan); }
 
  private:
   struct Parts {
-    std::unique_ptr<Engine> engine;
-    std::unique_ptr<Scorer> scorer;
+    std::vector<std::unique_ptr<Engine>> engines;
+    std::vector<std::unique_ptr<Scorer>> scorers;
     Tensor scratch;
   };
   Inference(const ResolvedModel& model, const parallel::World& world);
   Tensor take_scratch(std::int64_t tokens, Arena& arena) const;
-  Parts engine_parts(const EngineSettings& settings, Arena& arena) const;
-  Parts scorer_parts(const ScorerSettings& settings, Arena& arena) const;
-  EngineSettings fit(const EngineRequest& request) const;
+  Parts make_parts(const std::vector<model::PatternPlan>& plans, const EngineSettings* engine,
+                   const ScorerSettings* scorer, Arena& arena) const;
+  EngineSettings fit(const std::vector<model::PatternPlan>& plans, const EngineRequest& request,
+                     const ScorerSettings* scorer) const;
+  void prepare();
   template <typename Make>
   void take_memory(Make make);
   /// Bytes for all but the weights; -1 where unknown.

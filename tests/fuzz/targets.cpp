@@ -10,6 +10,7 @@
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/config/job.h"
+#include "lib/serve/completion_request.h"
 #include "lib/weights/convert.h"
 #include "lib/weights/safetensors_header.h"
 #include "lib/weights/source.h"
@@ -147,12 +148,30 @@ std::vector<std::string> jobs() {
   return seeds;
 }
 
+// --- requests of a server ---------------------------------------------------------------------------------------
+
+void run_request(std::string_view bytes) {
+  constexpr serve::RequestLimits limits{.vocabulary = 1000, .tokens = 100, .sequences = 16};
+  take([&] { serve::parse_completion(bytes, limits); });
+  take([&] { serve::parse_generate(bytes, limits); });
+}
+
+std::vector<std::string> requests() {
+  return {
+      R"({"model": "m", "prompt": [[1, 2, 3], [4, 5]], "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": true})",
+      R"({"prompt": ["a", "b"], "n": 2, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "logit_bias": {"17": -2.5}, "stop": "x"})",
+      R"({"prompt": "\ud83d\ude00", "stream": true, "stream_options": {"include_usage": true}, "stop_token_ids": [1, 2]})",
+      R"({"prompt": "a", "max_tokens": 8, "top_k": 32, "top_p": 1, "stop": ["b"], "user": null, "best_of": 1, "banned": [3]})",
+      R"({"text": "a", "sampling_params": {"max_new_tokens": 8, "temperature": 0.5, "repetition_penalty": 1.2}, "seed": 1})"};
+}
+
 constexpr std::array all_targets = {
     Target{"unpickler", run_unpickler, pickles},
     Target{"weights", run_weights, weight_files},
     Target{"safetensors", run_safetensors, safetensors_headers},
     Target{"manifest", run_manifest, manifests},
     Target{"job", run_job, jobs},
+    Target{"request", run_request, requests},
 };
 
 }  // namespace

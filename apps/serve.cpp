@@ -1,0 +1,228 @@
+// ratplus serve: a model behind OpenAI's API for completions.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "apps/command_line.h"
+#include "apps/format.h"
+#include "apps/model_options.h"
+#include "apps/output.h"
+#include "apps/with_ranks.h"
+#include "base/elapsed_time.h"
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/units.h"
+#include "lib/config/pattern_toml.h"
+#include "lib/generate/model_text.h"
+#include "lib/infer/inference.h"
+#include "lib/serve/server.h"
+#include "lib/session/start_defaults.h"
+#include "lib/weights/source.h"
+
+namespace ratplus::apps {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* help_text =
+    R"(usage: ratplus serve CHECKPOINT [--pattern D,W,I ...] [--port N] [options]
+
+Serves a model over HTTP by OpenAI's API for completions: /v1/completions (streams included), /v1/models, /tokenize,
+/detokenize, /tokenizer_info, /health, /metrics and PUT /generate. CHECKPOINT is a checkpoint's directory, a run's (then its
+newest), a file of PyTorch's (.pth), or safetensors. Requests are computed together and join and leave at every token.
+With several --pattern, the weights are there once, and a client chooses by the model's name: ratplus@16,256,4. The name alone
+means the first pattern.
+SIGTERM or Ctrl-C ends the server after what runs, at most --grace seconds later; another one a second later ends it at once.
+SIGHUP loads the newest weights at CHECKPOINT between two requests. docs/serving.md describes the API and what clients need.
+
+)";
+
+constexpr const char* help_end = R"(
+examples:
+  ratplus serve runs/quickstart/adapt-d16
+  ratplus serve ratplus-1b.pth --tokenizer tokenizer.model --pattern 1,0,0 --pattern 16,256,4 --port 9000
+  curl http://127.0.0.1:8000/v1/completions -d '{"prompt": "The idea of", "max_tokens": 32}'
+)";
+
+struct ServeArguments {
+  std::string checkpoint;
+  ModelOptions model;
+  std::vector<std::string> patterns;
+  infer::EngineRequest engine;
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  std::string api_key_file;
+  serve::ServerSettings server;
+  serve::HttpSettings http;
+  bool quiet = false;
+};
+
+void check_at_least(const po::variables_map& given, const char* option, double value, double least) {
+  if (given.contains(option) && !(value >= least))
+    throw po::error(fmt::format("--{} {} is below {}", option, value, least));
+}
+
+std::optional<ServeArguments> parse(const Arguments& args) {
+  ServeArguments parsed;
+  auto& server = parsed.server;
+  double body_mib = 16;
+  po::options_description options("options", 110, 70);
+  auto add = options.add_options();
+  add("pattern", po::value(&parsed.patterns)->composing()->value_name("D,W,I"),
+      "an attention pattern (as of `ratplus eval`); may be given again; default: the one in training");
+  add("host", po::value(&parsed.host)->value_name("ADDRESS"),
+      "the address to listen at; default: 127.0.0.1, this machine alone; 0.0.0.0: all");
+  add("port", po::value(&parsed.port)->value_name("N"),
+      "the port; default: 8000; 0: a free one, which is printed");
+  add("name", po::value(&server.name)->value_name("NAME"), "the model's name for clients; default: ratplus");
+  add("api-key-file", po::value(&parsed.api_key_file)->value_name("FILE"),
+      "serve those alone who send the key in FILE; default: the key in RATPLUS_API_KEY, or everybody");
+  add("max-tokens", po::value(&server.max_tokens)->value_name("N"),
+      "tokens of an answer at most; default: as many as a sequence has");
+  add("max-answers", po::value(&server.request_sequences)->value_name("N"),
+      "prompts times answers of a request at most; default: 4096");
+  add("queue", po::value(&server.queue)->value_name("N"),
+      "answers of all requests, waiting and in progress, at most; default: 8192; more get status 429");
+  add("max-body", po::value(&body_mib)->value_name("MIB"), "bytes of a request at most; default: 16 MiB");
+  add("max-connections", po::value(&parsed.http.connections)->value_name("N"),
+      "connections at a time at most; default: 1024");
+  add("grace", po::value(&server.grace_seconds)->value_name("SECONDS"),
+      "time for what runs when the server ends; default: 30");
+  add("log-text", po::bool_switch(&server.log_text), "log prompts, too: else numbers, sizes and times alone");
+  add("quiet", po::bool_switch(&parsed.quiet), "log no requests");
+  add("slots", po::value(&parsed.engine.slots)->value_name("N"),
+      "sequences of a pattern that are computed together at most; default: as many as fit, on a CPU 64");
+  add_sequence_options(options, parsed.model);
+  add_device_options(options, parsed.model);
+  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing"};
+  const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
+  if (!given) return std::nullopt;
+  check_model_options(*given, parsed.model);
+  constexpr int most_port = 65535;
+  if (parsed.port < 0 || parsed.port > most_port)
+    throw po::error(fmt::format("--port {} is not a number from 0 to {}", parsed.port, most_port));
+  check_at_least(*given, "max-tokens", static_cast<double>(server.max_tokens), 1);
+  check_at_least(*given, "max-answers", static_cast<double>(server.request_sequences), 1);
+  check_at_least(*given, "queue", static_cast<double>(server.queue), 1);
+  check_at_least(*given, "max-connections", static_cast<double>(parsed.http.connections), 1);
+  check_at_least(*given, "slots", static_cast<double>(parsed.engine.slots), 1);
+  check_at_least(*given, "grace", server.grace_seconds, 0);
+  constexpr double most_mib = 4096;
+  if (!(body_mib > 0) || body_mib > most_mib)
+    throw po::error(fmt::format("--max-body {} is not a number of MiB up to {}", body_mib, most_mib));
+  parsed.http.body_bytes = static_cast<std::int64_t>(body_mib * 1048576);
+  if (server.name.empty() || server.name.find('@') != std::string::npos)
+    throw po::error(fmt::format("--name \"{}\" is empty or has an @, which begins a pattern", server.name));
+  if (!parsed.patterns.empty()) parsed.model.request.pattern = parsed.patterns.front();
+  for (std::size_t i = 0; i < parsed.patterns.size(); ++i) {
+    if (std::ranges::count(parsed.patterns, parsed.patterns[i]) > 1)
+      throw po::error(fmt::format("--pattern {} is given twice", parsed.patterns[i]));
+  }
+  return parsed;
+}
+
+/// The key in the file, or in the environment; empty: none.
+std::string api_key(const ServeArguments& args) {
+  const char* variable = std::getenv("RATPLUS_API_KEY");
+  if (args.api_key_file.empty()) return variable != nullptr ? variable : "";
+  auto key = read_whole_file(args.api_key_file);
+  while (!key.empty() && (key.back() == '\n' || key.back() == '\r' || key.back() == ' ')) key.pop_back();
+  if (key.empty() || key.find('\n') != std::string::npos)
+    fail("{}: holds no key; write one line with it", args.api_key_file);
+  return key;
+}
+
+/// Loads the newest weights at the path that the user gave, if they are of the same model.
+void exchange(const ServeArguments& args, infer::Inference& inference, const checkpoint::Info& old) {
+  auto source = [&]() -> std::shared_ptr<weights::WeightsSource> {
+    try {
+      auto request = args.model.request;
+      auto model = infer::resolve(request, weights::resolve(args.checkpoint));
+      if (!(model.config == inference.model().config) || model.info().tokenizer != old.tokenizer)
+        fail("{}: holds another model or tokenizer than the one that is served; start another server",
+             model.info().directory.string());
+      return model.source;
+    } catch (const Error& error) {
+      print_error(std::string(error.what()) + "; the weights before stay");
+      return nullptr;
+    }
+  }();
+  if (!source) return;
+  const ElapsedTime time;
+  inference.load(*source);
+  fmt::print(stderr, "ratplus: weights of {} after {:.1f} s\n", source->info().directory.string(),
+             time.seconds());
+}
+
+/// The first SIGTERM or SIGINT ends the server in order, a later one at once; SIGHUP exchanges weights.
+void follow_signals(serve::HttpServer& http, serve::Server& server, std::function<void()> hang_up) {
+  const auto first = std::make_shared<std::optional<ElapsedTime>>();
+  http.on_signals({SIGTERM, SIGINT, SIGHUP}, [&server, first, hang_up = std::move(hang_up)](int signal) {
+    // One request to end often comes twice (timeout(1) signals its child and then its group).
+    constexpr double same_request = 1;
+    constexpr int by_signal = 128;
+    if (signal == SIGHUP) {
+      server.exchange_weights(hang_up);
+    } else if (!*first) {
+      first->emplace();
+      server.stop();
+    } else if ((*first)->seconds() > same_request) {
+      std::_Exit(by_signal + signal);
+    }
+  });
+}
+
+int serve_model(ServeArguments args, const parallel::World& world) {
+  args.server.api_key = api_key(args);
+  serve::HttpServer http(args.host, args.port, args.http);
+  const auto model = infer::resolve(args.model.request, weights::resolve(args.checkpoint));
+  const auto text = generate::find_text(model.info(), args.model.tokenizer, args.model.end_of_text);
+  infer::ServingRequest serving{.plans = {}, .request = args.engine};
+  for (const auto& pattern : args.patterns) serving.plans.push_back(config::parse_plan(pattern, "--pattern"));
+  args.server.patterns = args.patterns;
+  if (args.patterns.empty()) {
+    serving.plans.push_back(model.plan);
+    args.server.patterns.push_back(model.plan.describe());
+  }
+  for (const auto& plan : serving.plans) {
+    const auto note = session::other_pattern_note(model.info(), plan);
+    if (!note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
+  }
+  if (!text.tokenizer)
+    fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n",
+               text.missing);
+  infer::Inference inference(model, serving, world);
+  inference.load();
+  if (!args.quiet)
+    args.server.log = [](const std::string& line) { fmt::print(stderr, "ratplus: {}\n", line); };
+  args.server.threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 4, 2U, 16U));
+  serve::Server server(args.server, http, inference, text);
+  follow_signals(http, server, [&] { exchange(args, inference, model.info()); });
+  const auto& engine = inference.engine().settings();
+  fmt::print("{} serves {}\n{} of up to {} at a time, weights {}, caches and buffers {}\n", http.address(),
+             fmt::join(server.model_names(), ", "), counted(engine.slots, "sequence"),
+             counted(engine.tokens, "token"), format_bytes(inference.weight_bytes()),
+             format_bytes(inference.bytes() - inference.weight_bytes()));
+  std::fflush(stdout);
+  server.run();
+  return 0;
+}
+
+}  // namespace
+
+int serve_command(const Arguments& args) {
+  auto parsed = parse(args);
+  if (!parsed) return 0;
+  refuse_ranks("serve");
+  return with_ranks([&](const parallel::World& world) { return serve_model(*parsed, world); });
+}
+
+}  // namespace ratplus::apps

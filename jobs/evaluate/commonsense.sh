@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Serves a model on a free port and evaluates it by lm-evaluation-harness.
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=jobs/common.sh
+source "$repository/jobs/common.sh"
+
+usage() {
+  cat <<'END'
+jobs/evaluate/commonsense.sh - piqa, arc_easy, arc_challenge, winogrande, lambada_openai and hellaswag, zero-shot
+
+Usage: jobs/evaluate/commonsense.sh CHECKPOINT [--tasks A,B,...] [--include DIR] [--output DIR] [option of ratplus serve]...
+
+  CHECKPOINT     a checkpoint, a run, a .pth file or safetensors
+  --tasks A,B    other tasks of the harness
+  --include DIR  a directory with task files of your own (the harness's --include_path)
+  --output DIR   where the harness puts results and samples; default: it prints its table alone
+  --help         this text
+
+Starts `ratplus serve CHECKPOINT --port 0`, runs the installed lm_eval (pip install "lm-eval[api]") against it, prints its table, and
+ends the server. Several --pattern are evaluated one after another, of the same weights.
+
+Environment:
+  RATPLUS      the program; default: build/ratplus of this repository
+  LM_EVAL      the harness; default: lm_eval
+  CONCURRENT   requests at a time; default: 8
+END
+}
+
+ratplus=${RATPLUS:-$repository/build/ratplus}
+lm_eval=${LM_EVAL:-lm_eval}
+tasks=piqa,arc_easy,arc_challenge,winogrande,lambada_openai,hellaswag
+checkpoint=""
+harness=()
+serve=()
+while (($# > 0)); do
+  case $1 in
+    -h | --help) usage && exit ;;
+    --tasks | --include | --output)
+      (($# > 1)) || die "$1 needs a value"
+      case $1 in
+        --tasks) tasks=$2 ;;
+        --include) harness+=(--include_path "$2") ;;
+        --output) harness+=(--output_path "$2" --log_samples) ;;
+      esac
+      shift
+      ;;
+    *) if [[ -z $checkpoint ]]; then checkpoint=$1; else serve+=("$1"); fi ;;
+  esac
+  shift
+done
+[[ -n $checkpoint && $checkpoint != -* ]] || die "give a checkpoint first; --help explains"
+[[ -x $ratplus ]] || die "$ratplus is missing; build it (jobs/quickstart.sh), or set RATPLUS"
+command -v "$lm_eval" >/dev/null || die "$lm_eval is missing; pip install \"lm-eval[api]\", or set LM_EVAL"
+command -v curl >/dev/null || die "curl is missing; install it"
+mpi_environment
+
+scratch=$(mktemp -d)
+server=""
+finish() {
+  if [[ -n $server ]] && kill -0 "$server" 2>/dev/null; then
+    kill "$server" 2>/dev/null || true
+    wait "$server" || true
+  fi
+  rm -rf "$scratch"
+}
+trap finish EXIT
+"$ratplus" serve "$checkpoint" --port 0 --quiet ${serve[@]+"${serve[@]}"} >"$scratch/address" &
+server=$!
+until [[ -s $scratch/address ]]; do
+  kill -0 "$server" 2>/dev/null || { wait "$server" || true; die "the server did not start"; }
+  sleep 0.2
+done
+read -r address _ <"$scratch/address"
+# Of the first model: {"data":[{"id":...,"max_model_len":4096,...},...]}
+curl -fsS "$address/v1/models" ${RATPLUS_API_KEY:+-H "Authorization: Bearer $RATPLUS_API_KEY"} >"$scratch/models"
+length=$(grep -o '"max_model_len":[0-9]*' "$scratch/models" | head -n 1 | tr -dc 0-9)
+mapfile -t models < <(grep -o '"id":"[^"]*@[^"]*"' "$scratch/models" | sed 's/"id":"//; s/"$//')
+for model in "${models[@]}"; do
+  printf '\n%s\n' "$model"
+  OPENAI_API_KEY=${RATPLUS_API_KEY:-none} "$lm_eval" --model local-completions --batch_size 16 --tasks "$tasks" \
+    --model_args "{\"model\": \"$model\", \"base_url\": \"$address/v1/completions\", \"num_concurrent\": ${CONCURRENT:-8}, \"max_length\": $length}" \
+    ${harness[@]+"${harness[@]}"}
+done

@@ -1,0 +1,225 @@
+// ratplus serve as a user starts it: its address, the same text as `ratplus generate`, signals, and what it refuses.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "base/error.h"
+#include "base/files/pending_file.h"
+#include "tests/cli/program.h"
+#include "tests/serve/client.h"
+
+using namespace ratplus;
+using test::contains;
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// A small model that has learnt a little.
+struct Trained {
+  Trained() {
+    const auto& playground = test::Playground::get();
+    const auto result =
+        test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=10 "
+                                  "checkpoint.every=0 job.threads=1",
+                                  playground.job.string(), run.string(), playground.data.string()));
+    if (result.status != 0) fail("{}", result.output);
+  }
+  static std::string get() {
+    static const Trained trained;
+    return trained.run.string();
+  }
+
+  test::ScratchDirectory scratch;
+  fs::path run = scratch / "run";
+};
+
+/// A server that runs beside the test.
+class Process {
+ public:
+  explicit Process(const std::string& arguments) {
+    const auto command = fmt::format(
+        "exec {} >{} 2>{}", test::command("serve " + arguments + " --port 0 --threads 1"), out(), err());
+    id_ = ::fork();
+    if (id_ == 0) {
+      ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      ::_exit(127);
+    }
+    wait([&] { return contains(text(out()), "at a time") || ended(); });
+    const auto line = text(out());
+    const std::string begin = "http://127.0.0.1:";
+    if (!line.starts_with(begin)) fail("the server did not start: {}", text(err()));
+    port = std::stoi(line.substr(begin.size()));
+  }
+  ~Process() {
+    if (ended()) return;
+    ::kill(id_, SIGKILL);
+    ::waitpid(id_, nullptr, 0);
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  void signal(int number) const { ::kill(id_, number); }
+  /// The exit status, waiting for it.
+  int status() {
+    wait([&] { return ended(); });
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1;
+  }
+  std::string errors() const { return text(err()); }
+  std::string output() const { return text(out()); }
+  template <typename Condition>
+  static void wait(Condition condition) {
+    for (int i = 0; i < 4000; ++i) {
+      if (condition()) return;
+      std::this_thread::sleep_for(5ms);
+    }
+    fail("waited for twenty seconds");
+  }
+
+  int port = 0;
+
+ private:
+  std::string out() const { return (scratch_ / "out").string(); }
+  std::string err() const { return (scratch_ / "err").string(); }
+  bool ended() {
+    if (!ended_ && ::waitpid(id_, &status_, WNOHANG) == id_) ended_ = true;
+    return ended_;
+  }
+  static std::string text(const std::string& file) {
+    std::ifstream in(file);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+  }
+
+  test::ScratchDirectory scratch_;
+  pid_t id_ = 0;
+  int status_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("serve gives the text of generate and the scores of eval, takes new weights, and ends in order") {
+  const auto run = Trained::get();
+  Process server(run + " --pattern 8,0,0 --pattern 1,0,0");
+  CHECK(contains(server.output(), "serves ratplus, ratplus@8,0,0, ratplus@1,0,0"));
+  for (const std::string pattern : {"8,0,0", "1,0,0"}) {
+    const auto expected =
+        test::shell(test::command(fmt::format("generate {} --prompt \"ba kelo\" --max-tokens 12 --pattern {}",
+                                              run, pattern)) +
+                    " 2>/dev/null");
+    REQUIRE(expected.status == 0);
+    const Json body{
+        {"model", "ratplus@" + pattern}, {"prompt", "ba kelo"}, {"max_tokens", 12}, {"temperature", 0}};
+    const auto answer = test::complete(server.port, body).json();
+    CHECK(answer["choices"][0]["text"].get<std::string>() + "\n" == expected.output);
+  }
+  const test::ScratchDirectory scratch;
+  write_whole_file(scratch / "c.jsonl",
+                   R"({"context_tokens": [5, 6, 7, 8], "continuation_tokens": [9, 10, 11]})"
+                   "\n");
+  const auto scored = test::shell(test::command(fmt::format("eval {} --continuations {} --pattern 8,0,0", run,
+                                                            (scratch / "c.jsonl").string())) +
+                                  " 2>/dev/null");
+  REQUIRE(scored.status == 0);
+  const Json body{{"prompt", {5, 6, 7, 8, 9, 10, 11}},
+                  {"max_tokens", 1},
+                  {"temperature", 0},
+                  {"echo", true},
+                  {"logprobs", 1}};
+  const auto before = test::complete(server.port, body).json()["choices"][0];
+  double sum = 0;
+  for (std::size_t t = 4; t < 7; ++t) sum += before["logprobs"]["token_logprobs"][t].get<double>();
+  CHECK(sum == doctest::Approx(Json::parse(scored.output)["log_likelihood"].get<double>()).epsilon(1e-6));
+  server.signal(SIGHUP);
+  Process::wait([&] { return contains(server.errors(), "ratplus: weights of " + run); });
+  CHECK(test::complete(server.port, body).json()["choices"][0] == before);
+  CHECK(contains(server.errors(), "ratplus: request 1: length, 1 answer of 1 prompt"));
+  CHECK_FALSE(contains(server.errors(), "kelo"));
+
+  const auto second = test::ratplus(fmt::format("serve {} --port {}", run, server.port));
+  CHECK(second.status == 1);
+  CHECK(contains(second.output, fmt::format("127.0.0.1:{} is in use", server.port)));
+  CHECK(contains(second.output, "--port 0"));
+  server.signal(SIGTERM);
+  CHECK(server.status() == 0);
+}
+
+TEST_CASE("serve: a key in a file; a second signal ends the program at once") {
+  const test::ScratchDirectory scratch;
+  write_whole_file(scratch / "key", "s3cret\n");
+  Process server(Trained::get() + " --grace 100 --api-key-file " + (scratch / "key").string());
+  CHECK(test::ask(server.port, "GET", "/v1/models").status == 401);
+  CHECK(test::ask(server.port, "GET", "/v1/models", "", "Authorization: Bearer s3cret\r\n").status == 200);
+  // A request that never ends: nobody reads it.
+  test::Client client(server.port);
+  const Json body{{"prompt", Json(std::vector<std::string>(1000, "ba"))},
+                  {"n", 4},
+                  {"max_tokens", 30},
+                  {"ignore_eos", true},
+                  {"logprobs", 20},
+                  {"stream", true}};
+  client.send(
+      test::request_bytes("POST", "/v1/completions", body.dump(), "Authorization: Bearer s3cret\r\n"));
+  client.read_until("data: ");
+  server.signal(SIGTERM);
+  std::this_thread::sleep_for(1200ms);
+  server.signal(SIGTERM);
+  CHECK(server.status() == 128 + SIGTERM);
+}
+
+TEST_CASE("serve refuses what cannot be, with the way out") {
+  const auto run = Trained::get();
+  const test::ScratchDirectory scratch;
+  write_whole_file(scratch / "empty", "\n");
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"", "a checkpoint is missing"},
+      {run + " --port 70000", "--port 70000 is not a number from 0 to 65535"},
+      {run + " --pattern 0,0,0", "--pattern"},
+      {run + " --pattern 8,0,0 --pattern 8,0,0", "is given twice"},
+      {run + " --name a@b", "--name"},
+      {run + " --queue 0", "--queue 0 is below 1"},
+      {run + " --max-body 0", "--max-body"},
+      {run + " --host 192.0.2.1", "--host"},
+      {run + " --length 4096", "--longer"},
+      {run + " --api-key-file " + (scratch / "empty").string(), "holds no key"},
+      {(scratch / "none").string() + " --port 0", "none"},
+  };
+  for (const auto& [arguments, message] : bad) {
+    CAPTURE(arguments);
+    const auto result = test::ratplus("serve " + arguments);
+    CAPTURE(result.output);
+    CHECK((result.status == 1 || result.status == 2));
+    CHECK(contains(result.output, message));
+  }
+  const auto ranks = test::ratplus("serve " + run + " --port 0", 2);
+  CHECK(ranks.status != 0);
+  CHECK(contains(ranks.output, "serve"));
+}
+
+TEST_CASE("docs/serving.md names every option of serve") {
+  const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/serving.md");
+  const auto help = test::ratplus("serve --help").output;
+  std::istringstream in(help.substr(help.find("options:")));
+  int options = 0;
+  for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
+    const auto at = line.find("--");
+    if (at > 7 || at == std::string::npos) continue;
+    const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
+    if (name == "--help") continue;
+    CAPTURE(name);
+    CHECK(contains(page, "`" + name));
+    ++options;
+  }
+  CHECK(options > 20);
+}

@@ -1,0 +1,58 @@
+// A small model behind a server in this process, for tests.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "lib/generate/model_text.h"
+#include "lib/infer/inference.h"
+#include "lib/serve/server.h"
+#include "tests/serve/client.h"
+
+namespace ratplus::test {
+
+/// A small model with made-up weights, and a SentencePiece tokenizer with fewer tokens than the model.
+struct SmallModel {
+  explicit SmallModel(std::int64_t tokens = 96, double init_std = 0.3);
+
+  static constexpr std::uint64_t seed = 3;
+  static const generate::ModelText& text();
+  infer::ResolvedModel model;
+  std::vector<model::PatternPlan> plans;
+  std::vector<std::string> patterns;
+};
+
+/// A server in this process.
+class Served {
+ public:
+  struct Settings {
+    SmallModel model = SmallModel();
+    serve::ServerSettings server = {};
+    serve::HttpSettings http = {};
+    std::int64_t slots = 8;
+    bool with_text = true;
+  };
+  Served() : Served(Settings()) {}
+  explicit Served(Settings settings);
+  ~Served();
+
+  int port() const { return port_; }
+  serve::Server& server() { return *server_; }
+  infer::Inference& inference() { return *inference_; }
+  /// Until nothing is in progress. False: it lasted ten seconds.
+  bool becomes_idle();
+  /// Waits for the end of run(); throws what it threw.
+  void join();
+
+ private:
+  int port_ = 0;
+  serve::Server* server_ = nullptr;
+  infer::Inference* inference_ = nullptr;
+  std::exception_ptr failure_;
+  std::thread thread_;
+};
+
+}  // namespace ratplus::test
