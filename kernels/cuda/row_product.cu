@@ -102,21 +102,31 @@ __device__ __forceinline__ int rank_in_cluster() {
   return rank;
 }
 
-/// Of all threads of all blocks of the cluster.
+/// Of all threads of all blocks of the cluster, whole warps at a time.
 __device__ __forceinline__ void wait_for_cluster() {
-  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;\n" ::
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
                    : "memory");
 }
 
-__device__ __forceinline__ void arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void arrive_at(std::uint32_t barrier, int block) {
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
-      "r"(block)
-      : "memory");
+/// Arrives at this barrier of each block of the cluster, the thread `thread` at the one of that rank. Without a branch: the
+/// products under way go through one badly.
+template <int cluster>
+__device__ __forceinline__ void arrive_at_all(std::uint32_t barrier, int thread) {
+  if constexpr (cluster == 1) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.eq.s32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(
+            barrier),
+        "r"(thread)
+        : "memory");
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\n.reg .b32 there;\nsetp.lt.s32 p, %1, %2;\n@p mapa.shared::cluster.u32 there, %0, "
+        "%1;\n"
+        "@p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
+        "r"(thread), "n"(cluster)
+        : "memory");
+  }
 }
 
 /// Rows of 128 bytes with TMA's swizzle, eight by eight.
@@ -235,7 +245,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
 
 /// Block (tile of outputs, tile of rows).
 template <typename Shape, typename T>
-__global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::threads)
+__global__ void __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
                        Arguments a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -296,15 +306,7 @@ __global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::
     return;
   }
   const int group = static_cast<int>(threadIdx.x) / 128;
-  const auto release = [&](int step) {
-    const std::uint32_t barrier = empty(step % Shape::stages);
-    const int thread = static_cast<int>(threadIdx.x) % 128;
-    if constexpr (Shape::cluster > 1) {
-      if (thread < Shape::cluster) arrive_at(barrier, thread);
-    } else {
-      if (thread == 0) arrive(barrier);
-    }
-  };
+  const int thread = static_cast<int>(threadIdx.x) % 128;
   float d[Shape::N / 2] = {};
   for (int step = 0; step < a.steps; ++step) {
     const int stage = step % Shape::stages;
@@ -321,7 +323,7 @@ __global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::
     }
     asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-    if (step > 0) release(step - 1);
+    if (step > 0) arrive_at_all<Shape::cluster>(empty((step - 1) % Shape::stages), thread);
   }
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 #pragma unroll
@@ -424,12 +426,13 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               static_cast<int>(y.size(1)),
                               static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
                               call.gelu};
-    launch_overlapped(kernel,
-                      dim3(static_cast<unsigned>(blocks_of(blocks_of(y.size(1), Shape::R), Shape::cluster) *
-                                                 Shape::cluster),
-                           static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
-                      dim3(Shape::threads), Shape::shared_bytes, stream, call.name,
-                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N / Shape::cluster), arguments);
+    launch_overlapped_clusters(
+        Shape::cluster, kernel,
+        dim3(
+            static_cast<unsigned>(blocks_of(blocks_of(y.size(1), Shape::R), Shape::cluster) * Shape::cluster),
+            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
+        dim3(Shape::threads), Shape::shared_bytes, stream, call.name, maps_->of(call.w, Shape::R),
+        maps_->of(call.x, Shape::N / Shape::cluster), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -446,7 +449,7 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   if (rows <= 8) {
     if (wide) return launch<Tile<64, 8, 2, 5>>(call, stream);
     if (middling) return launch<Tile<32, 8, 2, 8>>(call, stream);
-    return launch<Tile<16, 8, 4, 8>>(call, stream);
+    return launch<Tile<16, 8, 8, 4>>(call, stream);
   }
   if (rows <= 32) {
     if (wide) return launch<Tile<64, 32, 1, 8, 2>>(call, stream);

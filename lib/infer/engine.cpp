@@ -1,6 +1,7 @@
 #include "lib/infer/engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/error.h"
@@ -32,9 +33,9 @@ Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, c
               arena),
       pass_(caches_.shape(), pass_settings(settings), weights, &caches_, ops, arena) {
   const auto slots = settings.slots, tops = std::min(most_tops, weights.config().vocab_size);
-  for (Tensor* x : {&sampled_, &top_k_}) *x = arena.allocate(DType::i32, {slots});
-  for (Tensor* x : {&temperature_, &top_p_, &min_p_, &uniform_, &log_probability_})
-    *x = arena.allocate(DType::f32, {slots});
+  sampled_ = arena.allocate(DType::i32, {slots});
+  rules_ = arena.allocate(DType::f32, {5 * slots});
+  log_probability_ = arena.allocate(DType::f32, {slots});
   top_tokens_ = arena.allocate(DType::i32, {slots * tops});
   top_log_probability_ = arena.allocate(DType::f32, {slots * tops});
   for (Tensor* x : {&entry_row_, &entry_token_}) *x = arena.allocate(DType::i32, {most_entries});
@@ -186,32 +187,31 @@ bool Engine::adjust(const std::vector<std::size_t>& sequences, const Tensor& log
 std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences,
                                   std::span<const std::int64_t> rows) {
   const auto n = std::ssize(sequences);
-  std::vector<float> temperature, top_p, min_p, uniform;
-  std::vector<std::int32_t> top_k;
+  std::vector<float> rules(static_cast<std::size_t>(5 * n));
   bool scored = false;
-  for (const auto i : sequences) {
-    const auto& s = running_[i];
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto& s = running_[sequences[static_cast<std::size_t>(i)]];
     const auto row = sampling_row(s.request.sampling);
-    temperature.push_back(row.temperature), top_k.push_back(row.top_k);
-    top_p.push_back(row.top_p), min_p.push_back(row.min_p);
-    uniform.push_back(uniform_number(s.request.sampling.seed, std::ssize(s.generated), s.request.choice));
+    const auto uniform = uniform_number(s.request.sampling.seed, std::ssize(s.generated), s.request.choice);
+    const auto put = [&](std::int64_t kind, float value) {
+      rules[static_cast<std::size_t>(kind * n + i)] = value;
+    };
+    put(0, row.temperature), put(1, row.top_p), put(2, row.min_p), put(3, uniform);
+    put(4, std::bit_cast<float>(row.top_k));
     scored = scored || s.request.log_probabilities.has_value();
   }
-  const auto upload = [&](const Tensor& to, const auto& values) {
-    const auto part = to.slice(0, 0, n);
-    ops_.upload(part, values.data());
-    return part;
-  };
+  ops_.upload(rules_.slice(0, 0, 5 * n), rules.data());
+  const auto rule = [&](std::int64_t kind) { return rules_.slice(0, kind * n, (kind + 1) * n); };
   auto logits = pass_.logits(rows);
   const bool changed = adjust(sequences, logits);
   const auto sampled = sampled_.slice(0, 0, n);
   ops_.sample_tokens({.tokens = sampled,
                       .logits = logits,
-                      .temperature = upload(temperature_, temperature),
-                      .top_k = upload(top_k_, top_k),
-                      .top_p = upload(top_p_, top_p),
-                      .min_p = upload(min_p_, min_p),
-                      .uniform = upload(uniform_, uniform)});
+                      .temperature = rule(0),
+                      .top_k = Tensor(rule(4).raw(), DType::i32, {n}, ops_.device()),
+                      .top_p = rule(1),
+                      .min_p = rule(2),
+                      .uniform = rule(3)});
   std::vector<std::int32_t> tokens(sequences.size());
   ops_.download(tokens.data(), sampled);
   std::vector<Event> events(sequences.size());

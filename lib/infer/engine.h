@@ -109,12 +109,13 @@ class Engine {
   std::vector<Sequence> running_;
   std::int64_t next_ = 0;
   // Of the sampled rows.
-  Tensor sampled_, top_k_;                        ///< i32 [slots]
-  Tensor temperature_, top_p_, min_p_, uniform_;  ///< f32 [slots]
-  Tensor log_probability_;                        ///< f32 [slots]
-  Tensor top_tokens_, top_log_probability_;       ///< [slots, most_tops]
-  Tensor entry_row_, entry_token_;                ///< i32 [most entries]
-  Tensor entry_factor_, entry_addend_;            ///< f32 [most entries]
+  Tensor sampled_;  ///< i32 [slots]
+  Tensor
+      rules_;  ///< f32 [5 slots]: temperatures, top_p, min_p, uniform numbers, and top_k as i32, one behind the other
+  Tensor log_probability_;                   ///< f32 [slots]
+  Tensor top_tokens_, top_log_probability_;  ///< [slots, most_tops]
+  Tensor entry_row_, entry_token_;           ///< i32 [most entries]
+  Tensor entry_factor_, entry_addend_;       ///< f32 [most entries]
 };
 
 /// Tops of one token at most.
