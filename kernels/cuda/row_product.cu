@@ -265,7 +265,8 @@ __global__ void __launch_bounds__(Shape::threads)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(full(stage)) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)), "r"(Shape::groups)
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)),
+                   "r"(Shape::groups * Shape::cluster)
                    : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
@@ -287,9 +288,17 @@ __global__ void __launch_bounds__(Shape::threads)
     };
     const auto fetch_rows = [&](int step) {
       const int stage = step % Shape::stages;
-      for (int i = 0; i < Shape::slabs; ++i)
-        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
-              first_row);
+      constexpr int share = Shape::N / Shape::cluster;
+      const int rank = rank_in_cluster<Shape::cluster>();
+      for (int i = 0; i < Shape::slabs; ++i) {
+        const std::uint32_t to = rows_of(stage) + i * Shape::x_bytes + rank * share * 128;
+        const int column = (step * Shape::slabs + i) * slab;
+        if constexpr (Shape::cluster > 1) {
+          fetch_for_all<Shape::cluster>(x, to, full(stage), column, first_row + rank * share);
+        } else {
+          fetch(x, to, full(stage), column, first_row);
+        }
+      }
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
@@ -337,6 +346,7 @@ __global__ void __launch_bounds__(Shape::threads)
     write_elements<Shape::N, T>(a, d, first_output + group * operand_rows,
                                 min(first_output + Shape::R, a.outputs), first_row);
   }
+  if constexpr (Shape::cluster > 1) wait_for_cluster();  // none ends while another may still reach its memory
 #else
   __trap();  // RowProducts::built() is false
 #endif

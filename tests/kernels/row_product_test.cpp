@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "tests/kernels/reference.h"
 #include "tests/kernels/support.h"
 
@@ -28,7 +30,9 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
                                   {7, 80, 256},
                                   {130, 97, 304},
                                   {13, 33, 16},
-                                  {300, 64, 520}}) {
+                                  {300, 64, 520},
+                                  {300, 7688, 72},
+                                  {70, 3848, 200}}) {
       CAPTURE(m);
       CAPTURE(n);
       CAPTURE(k);
@@ -40,15 +44,29 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
                    w = bench.tensor(c, {n, k}, normal_values(n * k, 2));
       const Values x0 = bench.read(x), w0 = bench.read(w);
       bench->pack_weight(w);
-      const Tensor y = bench.poisoned(DType::f32, {m, n});
-      bench->row_product(y, x, w);
-      const Values together = bench.read(y);
-      CHECK(relative_error(together, product(x0, w0, m, n, k)) < bench.tolerance());
-      for (const auto& [begin, end] :
-           {std::pair<std::int64_t, std::int64_t>{0, 1}, {m - 1, m}, {m / 3, m}, {m / 2, m / 2 + 1}}) {
-        const Tensor some = bench.poisoned(DType::f32, {end - begin, n});
-        bench->row_product(some, x.slice(0, begin, end), w);
-        CHECK(bench.read(some) == Values(together.begin() + begin * n, together.begin() + end * n));
+      const Values sums = product(x0, w0, m, n, k);
+      for (const auto& [type, gelu] : {std::pair{DType::f32, false}, std::pair{c, false}, std::pair{c, true},
+                                       std::pair{DType::f32, true}}) {
+        CAPTURE(gelu);
+        const Tensor y = bench.poisoned(type, {m, n});
+        bench->row_product(y, x, w, gelu);
+        const Values together = bench.read(y);
+        Values expected = sums;
+        if (gelu) {
+          for (double& h : expected) h *= std::erfc(-h / std::sqrt(2.0)) / 2;
+        }
+        CHECK(relative_error(together, expected) < bench.tolerance());
+        // Numbers of rows on both sides of where a GPU takes another tile.
+        for (const std::int64_t rows : {1, 2, 8, 9, 32, 33, 64, 65, 128, 256}) {
+          for (const std::int64_t begin : {std::int64_t{0}, m - rows}) {
+            if (rows > m) continue;
+            CAPTURE(rows);
+            const Tensor some = bench.poisoned(type, {rows, n});
+            bench->row_product(some, x.slice(0, begin, begin + rows), w, gelu);
+            CHECK(bench.read(some) ==
+                  Values(together.begin() + begin * n, together.begin() + (begin + rows) * n));
+          }
+        }
       }
     }
   }
