@@ -28,27 +28,17 @@ inline bool kernels_overlap() {
   return can;
 }
 
-/// Launches a kernel that calls wait_for_kernels_before(), by clusters of so many blocks along x.
-template <typename... Parameters, typename... Values>
-void launch_overlapped_clusters(unsigned cluster, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                                std::size_t shared, cudaStream_t stream, const char* name,
-                                const Values&... values) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster,
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = stream;
-  config.attrs = attributes, config.numAttrs = !kernels_overlap() ? 0 : cluster == 1 ? 1 : 2;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), name);
-}
-
+/// Launches a kernel that calls wait_for_kernels_before().
 template <typename... Parameters, typename... Values>
 void launch_overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
                        cudaStream_t stream, const char* name, const Values&... values) {
-  launch_overlapped_clusters(1, kernel, grid, block, shared, stream, name, values...);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = stream;
+  config.attrs = &overlap, config.numAttrs = kernels_overlap() ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), name);
 }
 
 }  // namespace ratplus::cuda

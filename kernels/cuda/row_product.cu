@@ -30,11 +30,10 @@ namespace {
 constexpr int slab = 64;  // elements of `in` in a row of 128 bytes, as TMA swizzles them
 constexpr int operand_rows = 64, operand_k = 16;  // of wgmma
 
-/// Sizes of a block. The `cluster` blocks whose tiles of w follow each other have the same rows of x: each fetches its share for
-/// all of them, since the way from the second-level cache is narrower than they are fast.
-template <int R_, int N_, int slabs_, int stages_, int cluster_ = 1>
+/// Sizes of a block.
+template <int R_, int N_, int slabs_, int stages_>
 struct Tile {
-  static constexpr int R = R_, N = N_, slabs = slabs_, stages = stages_, cluster = cluster_;
+  static constexpr int R = R_, N = N_, slabs = slabs_, stages = stages_;
   static constexpr int groups = R > operand_rows ? R / operand_rows : 1;  // of 128 threads that multiply
   static constexpr int threads = groups * 128 + 32;
   static constexpr int w_bytes = R * 128, x_bytes = N * 128;  // of a slab
@@ -81,52 +80,13 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       : "memory");
 }
 
-/// The same to this place in all blocks of the cluster, each of which is told at its own barrier.
-template <int cluster>
-__device__ __forceinline__ void fetch_for_all(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
-                                              int column, int row) {
-  constexpr std::uint16_t all = (1 << cluster) - 1;
+/// The first thread of a group arrives. Without a branch: the products under way go through one badly.
+__device__ __forceinline__ void arrive(std::uint32_t barrier, int thread) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-      "[%1, {%2, "
-      "%3}], [%4], %5;\n" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(all)
+      "{\n.reg .pred p;\nsetp.eq.s32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(
+          barrier),
+      "r"(thread)
       : "memory");
-}
-
-template <int cluster>
-__device__ __forceinline__ int rank_in_cluster() {
-  if constexpr (cluster == 1) return 0;
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
-  return rank;
-}
-
-/// Of all threads of all blocks of the cluster, whole warps at a time.
-__device__ __forceinline__ void wait_for_cluster() {
-  __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
-                   : "memory");
-}
-
-/// Arrives at this barrier of each block of the cluster, the thread `thread` at the one of that rank. Without a branch: the
-/// products under way go through one badly.
-template <int cluster>
-__device__ __forceinline__ void arrive_at_all(std::uint32_t barrier, int thread) {
-  if constexpr (cluster == 1) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.eq.s32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(
-            barrier),
-        "r"(thread)
-        : "memory");
-  } else {
-    asm volatile(
-        "{\n.reg .pred p;\n.reg .b32 there;\nsetp.lt.s32 p, %1, %2;\n@p mapa.shared::cluster.u32 there, %0, "
-        "%1;\n"
-        "@p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
-        "r"(thread), "n"(cluster)
-        : "memory");
-  }
 }
 
 /// Rows of 128 bytes with TMA's swizzle, eight by eight.
@@ -265,17 +225,12 @@ __global__ void __launch_bounds__(Shape::threads)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(full(stage)) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)),
-                   "r"(Shape::groups * Shape::cluster)
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)), "r"(Shape::groups)
                    : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
-  if constexpr (Shape::cluster > 1) {
-    wait_for_cluster();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   if (static_cast<int>(threadIdx.x) == Shape::groups * 128) {
     const auto fetch_weights = [&](int step) {
       const int stage = step % Shape::stages;
@@ -288,17 +243,9 @@ __global__ void __launch_bounds__(Shape::threads)
     };
     const auto fetch_rows = [&](int step) {
       const int stage = step % Shape::stages;
-      constexpr int share = Shape::N / Shape::cluster;
-      const int rank = rank_in_cluster<Shape::cluster>();
-      for (int i = 0; i < Shape::slabs; ++i) {
-        const std::uint32_t to = rows_of(stage) + i * Shape::x_bytes + rank * share * 128;
-        const int column = (step * Shape::slabs + i) * slab;
-        if constexpr (Shape::cluster > 1) {
-          fetch_for_all<Shape::cluster>(x, to, full(stage), column, first_row + rank * share);
-        } else {
-          fetch(x, to, full(stage), column, first_row);
-        }
-      }
+      for (int i = 0; i < Shape::slabs; ++i)
+        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
+              first_row);
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
@@ -310,10 +257,7 @@ __global__ void __launch_bounds__(Shape::threads)
       fetch_rows(step);
     }
   }
-  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
-    if constexpr (Shape::cluster > 1) wait_for_cluster();
-    return;
-  }
+  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) return;
   const int group = static_cast<int>(threadIdx.x) / 128;
   const int thread = static_cast<int>(threadIdx.x) % 128;
   float d[Shape::N / 2] = {};
@@ -332,7 +276,7 @@ __global__ void __launch_bounds__(Shape::threads)
     }
     asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-    if (step > 0) arrive_at_all<Shape::cluster>(empty((step - 1) % Shape::stages), thread);
+    if (step > 0) arrive(empty((step - 1) % Shape::stages), thread);
   }
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 #pragma unroll
@@ -346,7 +290,6 @@ __global__ void __launch_bounds__(Shape::threads)
     write_elements<Shape::N, T>(a, d, first_output + group * operand_rows,
                                 min(first_output + Shape::R, a.outputs), first_row);
   }
-  if constexpr (Shape::cluster > 1) wait_for_cluster();  // none ends while another may still reach its memory
 #else
   __trap();  // RowProducts::built() is false
 #endif
@@ -404,7 +347,7 @@ RowProducts::~RowProducts() = default;
 
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6, 2>, float>),
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float>),
              "asking for a kernel");
   int device = 0, major = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
@@ -436,13 +379,11 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               static_cast<int>(y.size(1)),
                               static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
                               call.gelu};
-    launch_overlapped_clusters(
-        Shape::cluster, kernel,
-        dim3(
-            static_cast<unsigned>(blocks_of(blocks_of(y.size(1), Shape::R), Shape::cluster) * Shape::cluster),
-            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
-        dim3(Shape::threads), Shape::shared_bytes, stream, call.name, maps_->of(call.w, Shape::R),
-        maps_->of(call.x, Shape::N / Shape::cluster), arguments);
+    launch_overlapped(kernel,
+                      dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
+                           static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
+                      dim3(Shape::threads), Shape::shared_bytes, stream, call.name,
+                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -451,7 +392,8 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
   }
 }
 
-/// Which tile is the fastest: the bits do not depend on it.
+/// Which tile is the fastest: the bits do not depend on it. Few rows want all processors at the weights; some, larger tiles,
+/// since each block reads all of x from the second-level cache.
 void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
   constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
@@ -462,22 +404,20 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     return launch<Tile<16, 8, 8, 4>>(call, stream);
   }
   if (rows <= 32) {
-    if (wide) return launch<Tile<64, 32, 1, 8, 2>>(call, stream);
-    if (middling) return launch<Tile<32, 32, 2, 6, 4>>(call, stream);
-    return launch<Tile<16, 32, 2, 8, 4>>(call, stream);
+    if (wide || middling) return launch<Tile<64, 32, 1, 8>>(call, stream);
+    return launch<Tile<32, 32, 2, 6>>(call, stream);
   }
   if (rows <= 64) {
-    if (wide) return launch<Tile<64, 64, 1, 6, 2>>(call, stream);
-    if (middling) return launch<Tile<32, 64, 2, 4, 4>>(call, stream);
-    return launch<Tile<16, 64, 2, 5, 4>>(call, stream);
+    if (wide) return launch<Tile<128, 64, 1, 6>>(call, stream);
+    if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
+    return launch<Tile<32, 64, 2, 5>>(call, stream);
   }
   // Times of a round of blocks over 132 processors, in those of the large tile.
   const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
     return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), 132 * resident);
   };
-  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2))
-    return launch<Tile<128, 256, 1, 4, 2>>(call, stream);
-  launch<Tile<64, 128, 1, 4, 2>>(call, stream);
+  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2)) return launch<Tile<128, 256, 1, 4>>(call, stream);
+  launch<Tile<64, 128, 1, 4>>(call, stream);
 }
 
 }  // namespace ratplus::cuda
