@@ -1,6 +1,6 @@
 // ratplus data-bench: how fast texts are tokenized and samples are loaded.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <time.h>
 #include <unistd.h>
 

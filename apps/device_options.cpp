@@ -1,6 +1,6 @@
 #include "apps/device_options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <boost/program_options.hpp>
 

@@ -1,5 +1,5 @@
 // ratplus generate: text from a model: to the terminal as it comes, or for a file of requests over all ranks.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +23,7 @@
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "base/stop_signal.h"
 #include "base/units.h"
 #include "data/tokenizer/token_numbers.h"
@@ -301,7 +302,7 @@ class Conversation {
     std::string name = fmt::format("{}", token);
     const auto& tokenizer = opened_.text.tokenizer;
     if (tokenizer && token < tokenizer->vocab_size())
-      name += " " + nlohmann::json(tokenizer->decode(std::vector{token})).dump();
+      name += " " + json_dump(nlohmann::json(tokenizer->decode(std::vector{token})));
     return name;
   }
 

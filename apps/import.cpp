@@ -1,5 +1,5 @@
 // ratplus import: token streams that are there already, to token shards.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 #include <string>

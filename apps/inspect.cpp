@@ -1,5 +1,5 @@
 // ratplus inspect: what a dataset, a shard, a checkpoint, weights, a run or a job file holds, and whether it is whole.
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>

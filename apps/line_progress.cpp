@@ -1,6 +1,6 @@
 #include "apps/line_progress.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 #include <string>

@@ -1,6 +1,6 @@
 #include "apps/model_options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "apps/device_options.h"
 

@@ -1,7 +1,7 @@
 // ratplus prepare: text to a tokenizer and a dataset of token shards.
 #include "data/prepare/prepare.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cstdio>

@@ -1,5 +1,5 @@
 // ratplus samples: prompts and completions to samples with labels, for fine-tuning.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 #include <string>

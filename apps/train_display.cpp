@@ -1,6 +1,6 @@
 #include "apps/train_display.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstdio>

@@ -1,7 +1,7 @@
 // Errors: an exception whose message says what was wrong, where, and what to do.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>

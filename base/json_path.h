@@ -1,7 +1,7 @@
 // Paths in JSON: all their bytes, though JSON holds UTF-8 alone.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 #include <string_view>

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <string>
 #include <string_view>
 
 namespace ratplus {
@@ -10,10 +9,10 @@ namespace ratplus {
 /// Json::parse, but a NUL byte is an error: the parser takes it for the end, and passes over what follows. Json is
 /// nlohmann::json or nlohmann::ordered_json. Throws Json::parse_error.
 template <typename Json = nlohmann::json>
-Json parse_json(std::string_view text) {
-  if (const auto at = text.find('\0'); at != std::string_view::npos)
-    throw Json::parse_error::create(101, at + 1, "a NUL byte", nullptr);
-  return Json::parse(text);
-}
+Json parse_json(std::string_view text);
+
+// Compiled in json_text.cpp alone: the library's parser takes a compiler more than a second.
+extern template nlohmann::json parse_json(std::string_view);
+extern template nlohmann::ordered_json parse_json(std::string_view);
 
 }  // namespace ratplus

@@ -1,7 +1,7 @@
 // Amounts as messages write them.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <concepts>
 #include <cstdint>

@@ -41,7 +41,8 @@ jobs/setup.sh --tests --fuzz
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_CUDA=OFF \
-  -DRATPLUS_NATIVE=OFF -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined "${launcher[@]}" >/dev/null
+  -DRATPLUS_NATIVE=OFF -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined \
+  "${launcher[@]}" >/dev/null
 cmake --build "$build" -j "$(build_jobs)" --target fuzz
 
 export ASAN_OPTIONS=detect_leaks=0 # what OpenMPI and HDF5 keep until the end is not of interest here

@@ -42,7 +42,7 @@ lint_shell() {
 lint_tidy() {
   local build=build-tidy files=()
   cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 \
-    -DRATPLUS_TESTS=OFF -DRATPLUS_CUDA=OFF >/dev/null
+    -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DRATPLUS_TESTS=OFF -DRATPLUS_CUDA=OFF >/dev/null
   cmake --build "$build" --target ratplus_revision >/dev/null
   sed -i 's/ -fno-thread-jumps//' "$build/compile_commands.json" # which clang does not know
   mapfile -t files < <(sed -n 's/^ *"file": "\(.*\)",*$/\1/p' "$build/compile_commands.json")

@@ -13,7 +13,8 @@ tests/run.sh - build everything and run all tests
 Usage: tests/run.sh [--sanitize] [-R REGEX] [--help]
        tests/run.sh --compute-sanitizer
 
-  --sanitize           with AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/
+  --sanitize           with AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/; without the
+                       tests of the program that tests/cli/CMakeLists.txt calls UNSANITIZED: their code runs in others, too
   -R REGEX             only the tests whose names match
   --compute-sanitizer  instead of the tests, those of the CUDA backend's operations under NVIDIA's compute-sanitizer:
                        memcheck, then racecheck, of which only what is in ratplus' own kernels counts: it reports
@@ -32,8 +33,12 @@ END
 build=build
 sanitize=false
 compute_sanitizer=false
+regex=
 configure_options=()
-ctest_options=(--output-on-failure)
+# Two tests at a time, or more where there are four cores for each: some start six ranks.
+ctest_jobs=$(($(nproc) / 4))
+((ctest_jobs >= 2)) || ctest_jobs=2
+ctest_options=(--output-on-failure -j "$ctest_jobs")
 while (($# > 0)); do
   case $1 in
     --sanitize)
@@ -44,6 +49,7 @@ while (($# > 0)); do
     --compute-sanitizer) compute_sanitizer=true ;;
     -R)
       [[ -n ${2:-} ]] || die "-R needs a regular expression"
+      regex=$2
       ctest_options+=(-R "$2")
       shift
       ;;
@@ -53,7 +59,7 @@ while (($# > 0)); do
   shift
 done
 
-if $compute_sanitizer && { $sanitize || ((${#ctest_options[@]} > 1)); }; then
+if $compute_sanitizer && { $sanitize || [[ -n $regex ]]; }; then
   die "--compute-sanitizer goes without other options"
 fi
 

@@ -1,6 +1,6 @@
 #include "base/files/hdf5.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cerrno>

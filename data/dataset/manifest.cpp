@@ -37,13 +37,13 @@ struct JsonPlace {
   std::int64_t integer(const char* key) const {
     const Json& value = at(key);
     if (!value.is_number_integer() || value.get<std::int64_t>() < 0) {
-      fail("{}: \"{}\" is {}, not a count", where, key, value.dump());
+      fail("{}: \"{}\" is {}, not a count", where, key, json_dump(value));
     }
     return value.get<std::int64_t>();
   }
   std::string text(const char* key) const {
     const Json& value = at(key);
-    if (!value.is_string()) fail("{}: \"{}\" is {}, not a string", where, key, value.dump());
+    if (!value.is_string()) fail("{}: \"{}\" is {}, not a string", where, key, json_dump(value));
     return value.get<std::string>();
   }
   /// Eight hexadecimal digits; nothing where the key is missing.

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/files/sha256.h"
+#include "base/json_dump.h"
 #include "base/json_int32.h"
 #include "base/parse_json.h"
 #include "base/units.h"
@@ -42,9 +43,9 @@ std::vector<std::int32_t> integers(const Json& json, const char* key, const std:
   std::vector<std::int32_t> values;
   for (const Json& value : json.at(key)) {
     if (!value.is_number_integer())
-      fail("{}: \"{}\" holds {}, which is no integer", where, key, value.dump());
+      fail("{}: \"{}\" holds {}, which is no integer", where, key, json_dump(value));
     const std::optional<std::int32_t> number = int32_of(value);
-    if (!number) fail("{}: \"{}\" holds {}, which no token's number can be", where, key, value.dump());
+    if (!number) fail("{}: \"{}\" holds {}, which no token's number can be", where, key, json_dump(value));
     values.push_back(*number);
   }
   return values;

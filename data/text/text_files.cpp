@@ -1,5 +1,5 @@
 // The files behind the inputs of `prepare`.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <glob.h>
 #include <sys/stat.h>
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "base/json_int32.h"
 
 namespace ratplus::data {
@@ -109,7 +110,8 @@ AddedTokens::AddedTokens(const Json& json, const Normalizer* normalizer, const s
     : normalizer_(normalizer) {
   for (const Json& entry : json) {
     if (!int32_of(entry.at("id")))
-      fail("{}: the added token {} has the id {}", file, entry.at("content").dump(), entry.at("id").dump());
+      fail("{}: the added token {} has the id {}", file, json_dump(entry.at("content")),
+           json_dump(entry.at("id")));
     const AddedToken token{.content = entry.at("content").get<std::string>(),
                            .id = entry.at("id").get<std::int32_t>(),
                            .takes_left_blanks = entry.value("lstrip", false),

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "base/json_int32.h"
 #include "base/parse_json.h"
 #include "base/utf8.h"
@@ -196,7 +197,7 @@ void HuggingFaceTokenizer::read_model(const Json& model) {
   std::int64_t size = 0;
   for (const auto& [name, id] : model.at("vocab").items()) {
     const std::optional<std::int32_t> number = int32_of(id);
-    if (!number || *number < 0) fail("{}: piece \"{}\" has the id {}", file_, name, id.dump());
+    if (!number || *number < 0) fail("{}: piece \"{}\" has the id {}", file_, name, json_dump(id));
     ids_[name] = *number;
     size = std::max<std::int64_t>(size, std::int64_t{*number} + 1);
   }
@@ -285,7 +286,7 @@ void HuggingFaceTokenizer::check_decoder(const Json& decoder) const {
                   : type == "Sequence" || type == "Metaspace" || type == "ByteFallback" || type.empty();
   if (!known && !decoder.is_null()) refuse(file_, fmt::format("its decoder is of the type \"{}\"", type));
   const_cast<HuggingFaceTokenizer*>(this)->strips_blank_ =
-      !byte_level_ && (type == "Metaspace" || decoder.dump().find("\"Strip\"") != std::string::npos);
+      !byte_level_ && (type == "Metaspace" || json_dump(decoder).find("\"Strip\"") != std::string::npos);
 }
 
 std::int32_t HuggingFaceTokenizer::end_of_text() const {

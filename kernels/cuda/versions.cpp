@@ -3,7 +3,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace ratplus::cuda {
 namespace {

@@ -1,6 +1,6 @@
 #include "lib/bench/ops_bench.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <functional>

@@ -1,6 +1,6 @@
 #include "lib/check/check.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/json_dump.h"
 #include "base/median.h"
+#include "base/parse_json.h"
 #include "base/units.h"
 #include "data/dataset/manifest.h"
 #include "kernels/buffer.h"
@@ -173,7 +174,7 @@ std::vector<RankReport> check_job(const config::JobConfig& job, const parallel::
   part("data", [&] { measure_data(job, world, most, report); });
   std::vector<RankReport> all;
   for (const auto& text : world.all(json_dump(to_json(report))))
-    all.push_back(parse_rank(nlohmann::ordered_json::parse(text)));
+    all.push_back(parse_rank(parse_json<nlohmann::ordered_json>(text)));
   return all;
 }
 

@@ -1,6 +1,6 @@
 #include "lib/config/job_validate.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>

@@ -1,6 +1,6 @@
 #include "lib/config/toml_value.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace ratplus::config {
 

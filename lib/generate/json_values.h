@@ -1,7 +1,7 @@
 // Values of JSON that lines of results consist of.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "base/json_int32.h"
 
 namespace ratplus::generate {
@@ -29,7 +30,7 @@ inline std::vector<std::int32_t> tokens_from_json(const nlohmann::ordered_json& 
   std::vector<std::int32_t> tokens;
   for (const auto& value : json.at(key)) {
     const auto token = int32_of(value);
-    if (!token) fail("{}: \"{}\" holds {}, which is no token's number", where, key, value.dump());
+    if (!token) fail("{}: \"{}\" holds {}, which is no token's number", where, key, json_dump(value));
     tokens.push_back(*token);
   }
   return tokens;

@@ -162,7 +162,8 @@ class Journal {
       if (!flat.contains(key)) {
         keys.push_back(key.substr(1));
       } else if (flat[key] != value) {
-        keys.push_back(fmt::format("{} ({} there, {} here)", key.substr(1), flat[key].dump(), value.dump()));
+        keys.push_back(
+            fmt::format("{} ({} there, {} here)", key.substr(1), json_dump(flat[key]), json_dump(value)));
       }
     }
     return keys.empty() ? "its options" : fmt::format("{}", fmt::join(keys, ", "));

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "base/json_int32.h"
 #include "base/utf8.h"
 #include "lib/generate/stop_strings.h"
@@ -20,7 +21,7 @@ using Json = nlohmann::ordered_json;
 
 [[noreturn]] void refuse(const std::string& where, std::string_view name, const Json& value,
                          std::string_view wanted) {
-  auto shown = value.dump();
+  auto shown = json_dump(value);
   constexpr std::size_t most = 60;
   if (shown.size() > most) shown = std::string(value.type_name());
   fail("{}: \"{}\" is {}; give {}", where, name, shown, wanted);

@@ -1,6 +1,6 @@
 #include "lib/infer/inference.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <omp.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "lib/model/block.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

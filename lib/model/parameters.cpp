@@ -1,6 +1,6 @@
 #include "lib/model/parameters.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

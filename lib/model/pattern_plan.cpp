@@ -1,6 +1,6 @@
 #include "lib/model/pattern_plan.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <charconv>
 

@@ -1,6 +1,6 @@
 #include "lib/plan/tune.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>

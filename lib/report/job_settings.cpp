@@ -1,6 +1,6 @@
 #include "lib/report/job_settings.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <toml++/toml.h>
 
 #include <algorithm>

@@ -1,8 +1,7 @@
 #include "lib/report/page.h"
-#include "base/json_dump.h"
 
 #include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json_dump.h"
 #include "lib/report/format.h"
 #include "lib/report/page_assets.h"
 #include "lib/report/panel_chart.h"

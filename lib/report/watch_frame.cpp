@@ -1,7 +1,7 @@
 #include "lib/report/watch_frame.h"
 
 #include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

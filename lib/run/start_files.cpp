@@ -1,6 +1,6 @@
 #include "lib/run/start_files.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>

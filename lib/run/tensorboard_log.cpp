@@ -1,6 +1,6 @@
 #include "lib/run/tensorboard_log.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <type_traits>

@@ -1,6 +1,6 @@
 #include "lib/session/session_parts.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 

@@ -1,6 +1,6 @@
 #include "lib/session/start_defaults.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/weights/source.h"

@@ -1,6 +1,6 @@
 #include "lib/slurm/batch_script.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

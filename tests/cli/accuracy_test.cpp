@@ -1,13 +1,15 @@
 // The accuracy of fine-tuning: validation writes it, and eval and report print the same.
 #include <doctest/doctest.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -33,7 +35,8 @@ TEST_CASE(
   std::mt19937 random(3);
   for (int i = 0; i < 300; ++i) {
     const char* completion = random() % 5 < 3 ? " a" : " b";
-    lines << nlohmann::json{{"prompt", fmt::format("{} then", i)}, {"completion", completion}}.dump() << '\n';
+    lines << json_dump(nlohmann::json{{"prompt", fmt::format("{} then", i)}, {"completion", completion}})
+          << '\n';
   }
   lines.close();
   ok(fmt::format(
@@ -50,13 +53,13 @@ TEST_CASE(
 
   const auto validations = test::metrics(scratch / "tuned", "validation");
   REQUIRE(!validations.empty());
-  const auto wrote = nlohmann::json::parse(validations.back())["results"];
+  const auto wrote = parse_json(validations.back())["results"];
   REQUIRE(wrote.size() == 2);
   for (const int ranks : {0, 3}) {
     const auto output =
         ok(fmt::format("eval {} --pattern 8,0,2 dense --json {}", path("tuned"), path("e.json")), ranks);
     CHECK(test::contains(output, "token accuracy   completion accuracy"));
-    const auto evaluated = nlohmann::json::parse(read_whole_file(path("e.json")))["results"];
+    const auto evaluated = parse_json(read_whole_file(path("e.json")))["results"];
     REQUIRE(evaluated.size() == 2);
     for (std::size_t p = 0; p < 2; ++p) {
       for (const char* field : {"token_accuracy", "completion_accuracy"}) {

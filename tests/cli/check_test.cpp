@@ -1,10 +1,11 @@
 // ratplus check as a user runs it: table, JSON, status, a rank that hangs, and what is left behind.
 #include <doctest/doctest.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -36,8 +37,7 @@ TEST_CASE("check: one table of all ranks, and JSON that tells the same") {
     CHECK(test::contains(result.output, part));
   }
   CHECK(test::contains(result.output, result.status == 0 ? "nothing stands out" : "stands out\n- "));
-  std::ifstream in(json);
-  const auto told = nlohmann::json::parse(in);
+  const auto told = parse_json(read_whole_file(json));
   REQUIRE(told["ranks"].size() == 3);
   CHECK((told["findings"].empty()) == (result.status == 0));
   for (const auto& rank : told["ranks"]) CHECK(rank["values"]["products_operations_per_second"] > 1e8);

@@ -1,12 +1,13 @@
 // Files of an earlier version of the program (tests/data_files/earlier), read by this one: same results, no warning.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -59,7 +60,7 @@ std::vector<Update> updates_of(const fs::path& metrics) {
   std::vector<Update> updates;
   std::ifstream in(metrics);
   for (std::string line; std::getline(in, line);) {
-    const auto entry = nlohmann::json::parse(line);
+    const auto entry = parse_json(line);
     if (entry["kind"] != "step") continue;
     for (const auto& update : entry.contains("updates") ? entry["updates"] : entry["halves"]) {
       updates.push_back({update["pattern"], number(update["loss"]), number(update["gradient_norm"]),
@@ -70,7 +71,7 @@ std::vector<Update> updates_of(const fs::path& metrics) {
 }
 
 double loss_in(const fs::path& json, std::size_t result = 0) {
-  return nlohmann::json::parse(read_whole_file(json))["results"][result]["loss"];
+  return parse_json(read_whole_file(json))["results"][result]["loss"];
 }
 
 /// Another processor adds in another order.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -32,7 +33,7 @@ nlohmann::json start_record(const std::string& environment, const fs::path& run)
   CAPTURE(result.output);
   REQUIRE(result.status == 0);
   for (const auto& entry : fs::directory_iterator(run / "starts")) {
-    auto record = nlohmann::json::parse(read_whole_file(entry.path()));
+    auto record = parse_json(read_whole_file(entry.path()));
     if (record.contains("environment")) return record;
   }
   return {};

@@ -1,7 +1,7 @@
 // ratplus generate and eval --continuations: the same tokens as the logits of another path, the same file from any number of
 // ranks and after any end, and what is said of bad lines.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <fmt/ranges.h>
 #include <poll.h>
 #include <pty.h>
@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/files/hdf5.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
 #include "data/tokenizer/token_numbers.h"
 #include "data/tokenizer/tokenizer.h"
 #include "lib/generate/settings.h"
@@ -80,7 +81,7 @@ std::vector<Json> lines_of(const fs::path& file) {
 
 void write_lines(const fs::path& file, const std::vector<Json>& lines) {
   std::string text;
-  for (const auto& line : lines) text += line.dump() + "\n";
+  for (const auto& line : lines) text += json_dump(line) + "\n";
   write_whole_file(file, text);
 }
 
@@ -379,7 +380,7 @@ TEST_CASE(
   for (std::size_t i = 0; i < answers.size(); ++i) {
     const auto& request = requests[i];
     const auto& answer = answers[i];
-    CAPTURE(answer.dump());
+    CAPTURE(json_dump(answer));
     CHECK(answer["meta"] == request["meta"]);
     CHECK(answer["id"] == request.value("id", Json(i + 1)));
     if (request.contains("n")) {
@@ -602,7 +603,7 @@ TEST_CASE(
   double sum = 0;
   std::size_t tokens = 0;
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    CAPTURE(lines[i].dump());
+    CAPTURE(json_dump(lines[i]));
     std::string line;
     REQUIRE(static_cast<bool>(std::getline(in, line)));
     const auto result = Json::parse(line);

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -29,7 +31,7 @@ nlohmann::json last_health(const fs::path& run) {
   std::ifstream in(run / "metrics.jsonl");
   nlohmann::json health;
   for (std::string line; std::getline(in, line);) {
-    const auto entry = nlohmann::json::parse(line);
+    const auto entry = parse_json(line);
     if (entry["kind"] == "step") health = entry["health"];
   }
   return health;
@@ -44,8 +46,7 @@ double usual_step() {
   REQUIRE(result.status == 0);
   std::ifstream in(scratch / "run" / "metrics.jsonl");
   double seconds = 0;
-  for (std::string line; std::getline(in, line);)
-    seconds = nlohmann::json::parse(line).value("step_seconds", seconds);
+  for (std::string line; std::getline(in, line);) seconds = parse_json(line).value("step_seconds", seconds);
   return seconds;
 }
 
@@ -111,8 +112,7 @@ TEST_CASE("a bit that flips in one rank's memory stops the run, with its place, 
   CHECK(fs::exists(scratch / "run/checkpoints/step-00000004/manifest.json"));
   CHECK_FALSE(fs::exists(scratch / "run/checkpoints/step-00000006"));
   // The end is recorded as a failure.
-  std::ifstream end(scratch / "run/starts/end-0001.json");
-  const auto record = nlohmann::json::parse(end);
+  const auto record = parse_json(read_whole_file(scratch / "run/starts/end-0001.json"));
   CHECK(record["how"] == "failed");
   CHECK(test::contains(record["message"].get<std::string>(), "ranks hold different copies"));
 }
@@ -141,7 +141,7 @@ TEST_CASE("with health.differing = go_back the run continues from the last check
     std::ifstream in(run / "metrics.jsonl");
     std::vector<nlohmann::json> found;
     for (std::string line; std::getline(in, line);) {
-      const auto entry = nlohmann::json::parse(line);
+      const auto entry = parse_json(line);
       if (entry["kind"] == "step") found.push_back({entry["step"], entry["updates"]});
     }
     return found;
@@ -150,7 +150,7 @@ TEST_CASE("with health.differing = go_back the run continues from the last check
   CHECK(losses(scratch / "run").size() == 5);
   const auto noted = test::metrics(scratch / "run", "differing");
   REQUIRE(noted.size() == 1);
-  const auto line = nlohmann::json::parse(noted[0]);
+  const auto line = parse_json(noted[0]);
   CHECK(line["step"] == 4);
   CHECK(line["found_step"] == 6);
   CHECK(test::contains(line["difference"].get<std::string>(), "second moments of blocks.0: rank 1 on "));

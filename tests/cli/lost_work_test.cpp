@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "data/dataset/manifest.h"
 #include "data/dataset/shard.h"
 #include "lib/run/run_end.h"
@@ -167,12 +168,12 @@ TEST_CASE("a batch that predicts nothing is left out, on any number of ranks, an
     CHECK(test::contains(result.output, "warning: step 1: no position of its batch counts"));
     const auto steps = test::metrics(run, "step");
     REQUIRE(steps.size() == 20);
-    const auto first = nlohmann::json::parse(steps[0]);
+    const auto first = parse_json(steps[0]);
     for (const auto& update : first["updates"]) {
       CHECK(update["loss"].is_null());
       CHECK(update["updated"] == false);
     }
-    const auto last = nlohmann::json::parse(steps[19]);
+    const auto last = parse_json(steps[19]);
     CHECK(last["skipped_updates"] == 2);
     CHECK(last["updates"][0]["loss"].is_number());
   }
@@ -213,7 +214,7 @@ TEST_CASE(
   std::string kept;
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
-    const auto entry = nlohmann::json::parse(line);
+    const auto entry = parse_json(line);
     if (entry["kind"] != "validation" || entry["step"] != 20) kept += line + '\n';
   }
   write_whole_file(run / "metrics.jsonl", kept);

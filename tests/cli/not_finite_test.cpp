@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 
@@ -30,7 +31,7 @@ test::Result with_fault(const std::string& fault, const std::string& arguments, 
 }
 
 nlohmann::json read_json(const fs::path& file) {
-  return nlohmann::json::parse(read_whole_file(file));
+  return parse_json(read_whole_file(file));
 }
 
 struct Layout {
@@ -127,7 +128,7 @@ TEST_CASE("skip: the run is one in which that update was left out") {
       REQUIRE(skipping.status == 0);
       CHECK(test::count(skipping.output, "warning: step 8 (") == 1);
       CHECK(test::metrics(scratch / "skipping", "not_finite").size() == 1);
-      const auto last = nlohmann::json::parse(test::metrics(scratch / "skipping", "step").back());
+      const auto last = parse_json(test::metrics(scratch / "skipping", "step").back());
       CHECK(last["skipped_updates"] == 1);
 
       // The same from a run that stopped there, told by hand that this update is behind it.
@@ -166,7 +167,7 @@ TEST_CASE("so many left out in a row stop the job, sparse and dense counted apar
   CHECK(info.updates == 8 + static_cast<int>(info.begun.size()));  // 3 whole steps, the first updates of two
   const auto resumed = test::ratplus(settings + " --resume", 2);
   REQUIRE(resumed.status == 0);
-  const auto last = nlohmann::json::parse(test::metrics(run, "step").back());
+  const auto last = parse_json(test::metrics(run, "step").back());
   CHECK(last["skipped_updates"] == 2);  // of the whole run, though another process counted
 }
 
@@ -184,7 +185,7 @@ TEST_CASE("a record of the samples that cannot be written costs neither the stat
     CHECK(result.status == (stops ? 3 : 0));
     CHECK(checkpoint::newest(run) == checkpoint::step_directory(run, stops ? 2 : steps));
     REQUIRE(test::metrics(run, "not_finite").size() == 1);
-    CHECK(nlohmann::json::parse(test::metrics(run, "not_finite").front())["file"].is_null());
+    CHECK(parse_json(test::metrics(run, "not_finite").front())["file"].is_null());
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -49,7 +50,7 @@ TEST_CASE("the JSON has what the text has") {
   const auto file = scratch / "plan.json";
   const auto job = config("pretrain/7b");
   check_says(job + " --nodes 2 --gpu h200 --json " + file.string(), 0, {});
-  const auto plan = nlohmann::json::parse(read_whole_file(file));
+  const auto plan = parse_json(read_whole_file(file));
   CHECK(plan["parameters"] == 7'647'531'008);
   CHECK(plan["fits"] == true);
   CHECK(plan["replicas"] == 2);
@@ -65,7 +66,7 @@ TEST_CASE("the JSON has what the text has") {
 
   check_says(job + " --gpus-per-node 2 --json " + file.string(), 1,
              {"7b.toml: the job needs", "fits (", "77.0"});
-  const auto large = nlohmann::json::parse(read_whole_file(file));
+  const auto large = parse_json(read_whole_file(file));
   CHECK(large["fits"] == false);
   CHECK(!large["way_to_fit"].get<std::string>().empty());
   CHECK(!large.contains("step_seconds"));

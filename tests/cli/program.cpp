@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "base/files/hdf5.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "base/random.h"
 #include "lib/checkpoint/checkpoint.h"
 
@@ -91,7 +93,7 @@ Result ratplus(const std::string& arguments, int ranks) {
 Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {
   std::ofstream text(scratch_ / "text.jsonl");
   for (std::uint64_t document = 0; document < 40; ++document) {
-    text << nlohmann::json{{"text", made_up_text(document)}}.dump() << '\n';
+    text << json_dump(nlohmann::json{{"text", made_up_text(document)}}) << '\n';
   }
   text.close();
   const auto prepared = ratplus(
@@ -110,13 +112,13 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
   std::ifstream in(run / "metrics.jsonl");
   std::vector<std::string> found;
   for (std::string line; std::getline(in, line);) {
-    auto entry = nlohmann::json::parse(line);
+    auto entry = parse_json(line);
     if (entry["kind"] != kind) continue;
     for (const char* clock : {"time", "seconds", "seconds_left", "step_seconds", "data_wait_share",
                               "tokens_per_second", "data_wait_seconds", "share_of_peak",
                               "memory_available_bytes", "host_memory_bytes", "health", "path"})
       entry.erase(clock);
-    found.push_back(entry.dump());
+    found.push_back(json_dump(entry));
   }
   return found;
 }
@@ -124,7 +126,7 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
 std::vector<double> losses(const std::filesystem::path& run) {
   std::vector<double> all;
   for (const auto& line : metrics(run, "step")) {
-    const auto entry = nlohmann::json::parse(line);
+    const auto entry = parse_json(line);
     for (const auto& update : entry["updates"]) {
       all.push_back(update["loss"]);
       all.push_back(update["gradient_norm"]);

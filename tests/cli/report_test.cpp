@@ -1,6 +1,6 @@
 // ratplus report as a user runs it: where its files go.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 #include <fstream>

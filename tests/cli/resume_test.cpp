@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "tests/cli/program.h"
 
@@ -271,9 +273,9 @@ TEST_CASE("a run that is made longer goes on as one of that length from the star
   const auto steps_of = [](const fs::path& run) {
     std::vector<std::string> lines;
     for (const auto& line : test::metrics(run, "step")) {
-      auto entry = nlohmann::json::parse(line);
+      auto entry = parse_json(line);
       entry.erase("steps");
-      lines.push_back(entry.dump());
+      lines.push_back(json_dump(entry));
     }
     return lines;
   };

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "lib/run/run_end.h"
 #include "lib/run/start_files.h"
 #include "tests/cli/program.h"
@@ -30,7 +31,7 @@ test::Result signalled(const fs::path& run, const std::string& signal) {
 }
 
 nlohmann::json end_of(const fs::path& run, int number) {
-  return nlohmann::json::parse(read_whole_file(run / "starts" / fmt::format("end-{:04}.json", number)));
+  return parse_json(read_whole_file(run / "starts" / fmt::format("end-{:04}.json", number)));
 }
 
 /// What all who look at the run say; the page's part before its first table.

@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "lib/config/job.h"
 #include "lib/run/run_record.h"
 #include "tests/cli/program.h"
@@ -16,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 nlohmann::json start_of(const fs::path& run, int number) {
-  return nlohmann::json::parse(read_whole_file(run / "starts" / fmt::format("start-{:04}.json", number)));
+  return parse_json(read_whole_file(run / "starts" / fmt::format("start-{:04}.json", number)));
 }
 
 }  // namespace
@@ -41,7 +43,7 @@ TEST_CASE("each start is recorded, and a resume keeps the earlier one's") {
   CHECK(first["environment"]["NCCL_DEBUG"] == "WARN");
   CHECK(first["environment"]["SLURM_JOB_ID"] == "17");
   CHECK(!first["environment"].contains("UNRELATED"));
-  CHECK(!test::contains(first.dump(), "hush"));
+  CHECK(!test::contains(json_dump(first), "hush"));
   REQUIRE(first["ranks"].size() == 2);
   CHECK(first["ranks"][1]["rank"] == 1);
   CHECK(first["ranks"][1]["device"] == "cpu");

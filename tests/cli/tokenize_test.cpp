@@ -1,6 +1,6 @@
 // ratplus tokenize: each source of a tokenizer, standard input, what is no token and no text, outputs that are gone.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -46,7 +47,7 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
     const auto result = test::ratplus(evaluate, ranks);
     CAPTURE(result.output);
     REQUIRE(result.status == 0);
-    const auto results = nlohmann::json::parse(read_whole_file(json))["results"];
+    const auto results = parse_json(read_whole_file(json))["results"];
     REQUIRE(results.size() == 3);
     for (const auto& entry : results) {
       losses.push_back(entry["loss"]);

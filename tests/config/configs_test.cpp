@@ -1,7 +1,7 @@
 // Every file of configs/ is a valid job, says what it is, and has the sizes of the paper.
 #include <doctest/doctest.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 #include <map>

@@ -6,6 +6,7 @@
 
 #include "base/files/hdf5.h"
 #include "base/files/pending_file.h"
+#include "base/json_dump.h"
 #include "data/dataset/sample_shard.h"
 #include "data/dataset/staged_dataset.h"
 #include "data/dataset/token_stream.h"
@@ -64,8 +65,8 @@ SupervisedOptions sample_options(const Scratch& scratch) {
 std::string lines(int count) {
   std::string all;
   for (int i = 0; i < count; ++i)
-    all += nlohmann::json{{"prompt", "What is " + std::to_string(i) + "?"}, {"completion", " An answer."}}
-               .dump() +
+    all += json_dump(nlohmann::json{{"prompt", "What is " + std::to_string(i) + "?"},
+                                    {"completion", " An answer."}}) +
            "\n";
   return all;
 }
@@ -374,8 +375,8 @@ TEST_CASE("samples: tokens of prompt and completion decode to them, and apart on
       options.validation_fraction = 0.5;
       std::string all;
       for (int i = 0; i < 20; ++i)
-        all += nlohmann::json{{"prompt", std::to_string(i) + " The capital is Par"}, {"completion", "is"}}
-                   .dump() +
+        all += json_dump(nlohmann::json{{"prompt", std::to_string(i) + " The capital is Par"},
+                                        {"completion", "is"}}) +
                "\n";
       write_text(scratch / "a.jsonl", all);
       const Manifest manifest = prepare_supervised(options, quiet).manifest;

@@ -1,6 +1,6 @@
 // prepare and the loader where disk, directory or files fail them: one clear message, and work that goes on later.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mount.h>
 #include <unistd.h>
 

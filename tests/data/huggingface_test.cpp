@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/files/sha256.h"
+#include "base/json_dump.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/text_pattern.h"
@@ -60,7 +61,7 @@ std::string block_text(std::uint32_t block) {
 std::string message_with(const Scratch& scratch, const char* kind, const char* pointer, const Json& value) {
   Json json = Json::parse(test::read_text(directory / (std::string(kind) + ".json")));
   json[Json::json_pointer(pointer)] = value;
-  test::write_text(scratch / "t.json", json.dump());
+  test::write_text(scratch / "t.json", json_dump(json));
   return message_of([&] { Tokenizer(scratch / "t.json"); });
 }
 
@@ -153,7 +154,7 @@ TEST_CASE("tokenizer.json: which token ends a text") {
   const Scratch scratch;
   Json json = Json::parse(test::read_text(directory / "gpt2.json"));
   json["added_tokens"] = Json::array();
-  test::write_text(scratch / "t.json", json.dump());
+  test::write_text(scratch / "t.json", json_dump(json));
   CHECK(contains(message_of([&] { Tokenizer(scratch / "t.json").end_of_text(); }),
                  "does not say which token ends a text"));
 }
@@ -286,7 +287,7 @@ TEST_CASE("added tokens: the longest one at each place, as a search by their def
       at = done;
     }
     if (done < text.size()) expected += fmt::format("[{}]{}", text.substr(done), done == 0 ? "!" : "");
-    CAPTURE(json.dump());
+    CAPTURE(json_dump(json));
     CAPTURE(text);
     CHECK(cut == expected);
   }

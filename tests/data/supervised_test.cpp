@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json_dump.h"
 #include "data/dataset/sample_shard.h"
 #include "data/samples/supervised_samples.h"
 #include "data/tokenizer/tokenizer.h"
@@ -46,7 +47,7 @@ std::string token_lines(int count, int n) {
       tokens.push_back(i + t);
       labels.push_back(t >= n - 2 ? i + t : -100);
     }
-    lines += nlohmann::json{{"tokens", tokens}, {"labels", labels}}.dump() + "\n";
+    lines += json_dump(nlohmann::json{{"tokens", tokens}, {"labels", labels}}) + "\n";
   }
   return lines;
 }
@@ -129,7 +130,7 @@ TEST_CASE("supervised samples: a line that is too long loses its middle") {
       tokens.push_back(20 * n + t);
       labels.push_back(t >= n - counted ? 20 * n + t : -100);
     }
-    return nlohmann::json{{"tokens", tokens}, {"labels", labels}}.dump() + "\n";
+    return json_dump(nlohmann::json{{"tokens", tokens}, {"labels", labels}}) + "\n";
   };
   // T = 8 and n tokens before the last: 7 are whole; of 8 and 12 stay the first 3 and the last 4.
   write_text(input.scratch / "a.jsonl", line(8, 3) + line(9, 3) + line(13, 12) + token_lines(60, 3));

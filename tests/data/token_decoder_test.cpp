@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/parse_json.h"
 #include "base/utf8.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/train_tokenizer.h"
@@ -154,7 +155,7 @@ TEST_CASE("token decoder: special tokens are no text, other added tokens are") {
 TEST_CASE("token decoder: characters in bytes come whole, and U+FFFD for what can be none") {
   const Tokenizer llama(directory / "llama2.json");
   Tokens byte(256);
-  const auto json = nlohmann::json::parse(test::read_text(directory / "llama2.json"));
+  const auto json = parse_json(test::read_text(directory / "llama2.json"));
   for (int i = 0; i < 256; ++i)
     byte[static_cast<std::size_t>(i)] = json["model"]["vocab"][fmt::format("<0x{:02X}>", i)];
   TokenDecoder decoder(llama);

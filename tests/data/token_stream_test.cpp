@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json_dump.h"
+#include "base/parse_json.h"
 #include "tests/data/support.h"
 
 using namespace ratplus;
@@ -131,7 +133,7 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
   CHECK(read.tokens(Split::validation) == 3);
 
   const auto file = scratch / "dataset.json";
-  const auto good = nlohmann::json::parse(test::read_text(file));
+  const auto good = parse_json(test::read_text(file));
   const auto message = [&](const std::string& text) {
     test::write_text(file, text);
     return message_of([&] { read_manifest(scratch.path()); });
@@ -139,9 +141,9 @@ TEST_CASE("manifest: round trip, and what is wrong with one is said") {
   const auto changed = [&](const char* pointer, const nlohmann::json& value) {
     auto json = good;
     json[nlohmann::json::json_pointer(pointer)] = value;
-    return message(json.dump());
+    return message(json_dump(json));
   };
-  CHECK(message(good.dump()).empty());
+  CHECK(message(json_dump(good)).empty());
   CHECK(contains(message(R"({"format": )"), file.string() + ": not JSON"));
   CHECK(contains(message("[]"), "key \"format\" is missing"));
   CHECK(contains(changed("/version", 9), "version 9, but this program reads version 1"));

@@ -1,6 +1,5 @@
-#define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <exception>

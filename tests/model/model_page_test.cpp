@@ -1,6 +1,6 @@
 // The page of formulas (docs, model.md) beside the code: the sections that comments cite, and the numbers it states.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>

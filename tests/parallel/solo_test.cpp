@@ -1,5 +1,4 @@
 // A solo world: one rank, whose program never starts MPI (any call of MPI before MPI_Init would end it).
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <mpi.h>
 

@@ -1,7 +1,7 @@
 #include "lib/report/page.h"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <limits>
@@ -9,6 +9,7 @@
 #include <regex>
 #include <set>
 
+#include "base/parse_json.h"
 #include "lib/report/panel_chart.h"
 #include "lib/report/panels.h"
 #include "lib/report/svg.h"
@@ -60,7 +61,7 @@ std::string page_of(const std::vector<RunMetrics>& runs) {
 nlohmann::json curves_of(const std::string& page) {
   const std::string begin = "id=\"curves\">";
   const auto at = page.find(begin) + begin.size();
-  return nlohmann::json::parse(page.substr(at, page.find("</script>", at) - at));
+  return parse_json(page.substr(at, page.find("</script>", at) - at));
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "lib/report/table.h"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

@@ -1,5 +1,4 @@
 // main of test programs that need ranks: runs the tests on every rank; the program fails if any rank's tests do.
-#define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
 #include "tests/support/ranks.h"

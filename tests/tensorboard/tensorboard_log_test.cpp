@@ -1,7 +1,7 @@
 #include "lib/run/tensorboard_log.h"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstdio>
@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/support/scratch_directory.h"
 #include "tests/tensorboard/event_reader.h"
 
@@ -133,7 +134,7 @@ TEST_CASE("TensorBoard's own reader shows every scalar") {
                   RATPLUS_SOURCE_DIR, (run / "tensorboard").string(), json.string());
   REQUIRE(std::system(command.c_str()) == 0);
   Shown shown;
-  const auto read = nlohmann::json::parse(read_whole_file(json));
+  const auto read = parse_json(read_whole_file(json));
   for (const auto& [tag, points] : read.items()) {
     for (const auto& point : points) shown[tag].emplace_back(point[0], point[1]);
   }

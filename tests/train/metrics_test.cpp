@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/parse_json.h"
 #include "lib/train/trainer.h"
 #include "tests/support/scratch_directory.h"
 
@@ -16,7 +17,7 @@ namespace {
 std::vector<nlohmann::json> read_lines(const std::filesystem::path& file) {
   std::ifstream in(file);
   std::vector<nlohmann::json> lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  for (std::string line; std::getline(in, line);) lines.push_back(parse_json(line));
   return lines;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/files/file_lock.h"
 #include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/model/mixers.h"
 #include "lib/model/parameters.h"
@@ -424,7 +425,7 @@ TEST_CASE("the metadata of safetensors holds the model") {
   const auto header = weights::parse_safetensors_header(
       std::string_view(bytes).substr(8, length), static_cast<std::int64_t>(bytes.size() - 8 - length), "x");
   CHECK(header.metadata.at("format") == "pt");
-  const auto model = nlohmann::json::parse(header.metadata.at("ratplus")).at("model");
+  const auto model = parse_json(header.metadata.at("ratplus")).at("model");
   CHECK(model.at("head_dim") == 4);
   CHECK(model.at("layers") == 2);
   CHECK(model.at("recurrence") == true);

@@ -1,6 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <doctest/doctest.h>
-
 /// Asked by LeakSanitizer. HDF5 1.10 itself forgets memory when it finds an object's metadata damaged, which
 /// the tests of damage make it do some thousand times. What our own code holds is still checked.
 extern "C" const char* __lsan_default_suppressions();  // NOLINT(bugprone-reserved-identifier)

@@ -1,3 +1,0 @@
-// Tests of lib/report: reading metrics, loss curves, tables.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <doctest/doctest.h>
