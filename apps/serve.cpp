@@ -201,8 +201,12 @@ int serve_model(ServeArguments args, const parallel::World& world) {
                text.missing);
   infer::Inference inference(model, serving, world);
   inference.load();
+  // Standard output and error may be pipes that nobody reads any more: a server goes on.
+  std::signal(SIGPIPE, SIG_IGN);
   if (!args.quiet)
-    args.server.log = [](const std::string& line) { fmt::print(stderr, "ratplus: {}\n", line); };
+    args.server.log = [](const std::string& line) {
+      std::fputs(("ratplus: " + line + "\n").c_str(), stderr);
+    };
   args.server.threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 4, 2U, 16U));
   serve::Server server(args.server, http, inference, text);
   follow_signals(http, server, [&] { exchange(args, inference, model.info()); });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <utility>
 
 namespace ratplus::serve {
@@ -75,16 +76,16 @@ bool EngineLoop::wait_for_commands(std::vector<Command>& commands) {
   std::swap(commands, commands_);
   if (between_.empty()) return true;
   // Requests that run go on, those that come wait.
-  const auto waits = std::ranges::stable_partition(commands, [&](const Command& command) {
+  const auto waits = std::stable_partition(commands.begin(), commands.end(), [&](const Command& command) {
     return command.kind != Command::Kind::add || jobs_.contains(command.request);
   });
-  std::ranges::move(waits, std::back_inserter(held_));
-  commands.erase(waits.begin(), waits.end());
+  std::move(waits, commands.end(), std::back_inserter(held_));
+  commands.erase(waits, commands.end());
   if (busy()) return true;
   const auto exchanges = std::exchange(between_, {});
   lock.unlock();
   for (const auto& f : exchanges) f();
-  std::ranges::move(held_, std::back_inserter(commands));
+  std::move(held_.begin(), held_.end(), std::back_inserter(commands));
   held_.clear();
   return true;
 }
@@ -144,7 +145,7 @@ void EngineLoop::pass() {
     Outputs outputs;
     if (!inference_.engine(p).idle()) step(p, outputs);
     if (!patterns_[p].scores.empty()) score(p, outputs);
-    hand_out(std::move(outputs));
+    hand_out(outputs);
   }
 }
 
@@ -180,7 +181,7 @@ void EngineLoop::score(std::size_t p, Outputs& outputs) {
   });
 }
 
-void EngineLoop::hand_out(Outputs outputs) {
+void EngineLoop::hand_out(Outputs& outputs) {
   if (outputs.empty()) return;
   std::vector<std::pair<std::shared_ptr<OutputTaker>, std::vector<Output>>> batch;
   for (auto& [request, of_request] : outputs) {

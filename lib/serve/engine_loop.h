@@ -111,7 +111,7 @@ class EngineLoop {
   void pass();
   void step(std::size_t pattern, Outputs& outputs);
   void score(std::size_t pattern, Outputs& outputs);
-  void hand_out(Outputs outputs);
+  void hand_out(Outputs& outputs);
   void fail_all(const std::string& why);
   bool busy() const { return !jobs_.empty(); }
   void measure();
