@@ -58,7 +58,8 @@ OpTime time_mixer(Ops& ops, const OpsBenchSettings& s, std::int64_t batch, const
   const auto pages = (layout.places(s.tokens) + entries - 1) / entries;
   const auto keys = layout.runs(s.tokens - 1).keys() + 1;
   Arena arena(ops.device());
-  Tensor wide, z, states, slots, positions, rope, cache, tables, all_heads, first_heads, partials, arrivals;
+  Tensor wide, z, states, slots, positions, rope, cache, tables, all_heads, first_heads, partials, arrivals,
+      scratch;
   const auto i32 = [&](std::initializer_list<std::int64_t> shape) {
     return arena.allocate(DType::i32, shape);
   };
@@ -73,10 +74,12 @@ OpTime time_mixer(Ops& ops, const OpsBenchSettings& s, std::int64_t batch, const
     const auto floats = operation::MixerStep::partial_floats(batch, heads, p, keys);
     if (floats > 0) partials = random.f32({floats});
     arrivals = i32({batch * heads});
+    scratch = arena.allocate(DType::u8, {ops.scratch_bytes({1, s.tokens, heads, p, heads, true})});
   };
   build();
   arena.commit();
   build();
+  ops.use_scratch(scratch);
   const auto upload = [&](const Tensor& x, std::int32_t first, std::int32_t step) {
     std::vector<std::int32_t> values(static_cast<std::size_t>(x.numel()));
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = first + step * static_cast<std::int32_t>(i);

@@ -99,8 +99,13 @@ void Completion::begin() {
   const auto number = asked_.number;
   auto& loop = place_.loop;
   reply_->when_gone([weak, number, &loop] {
+    const auto completion = weak.lock();  // first: the loop lets go of what it cancels
     loop.cancel(number);
-    if (const auto completion = weak.lock()) completion->post([completion] { completion->end("cancelled"); });
+    if (!completion) return;
+    completion->post([completion, number, &loop] {
+      completion->end("cancelled");
+      loop.cancel(number);  // what it submitted meanwhile
+    });
   });
   Work work{.pattern = asked_.pattern};
   for (std::size_t p = 0; p < prompts_.size(); ++p) {

@@ -135,7 +135,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     socket_.shutdown(tcp::socket::shutdown_both, ignored);
     socket_.close(ignored);
     set_busy(false);
-    out_.clear();
+    // What waits to be sent keeps the request alive, which is told first.
+    const auto unsent = std::exchange(out_, {});
     if (auto gone = std::exchange(gone_, {})) gone();
     server_.ended(*this);
   }

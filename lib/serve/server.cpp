@@ -112,12 +112,12 @@ void Server::run() {
 void Server::stop() {
   if (stopping_.exchange(true)) return;
   log(fmt::format("ending: {} in progress", counted(outstanding_.load(), "answer")));
-  http_.drain([this] { loop_.stop("the server ends"); });
   // Requests that are there yet get an error, and the time to read it.
   http_.after(settings_.grace_seconds, [this] {
     log("ending: what still ran is cut off");
     loop_.stop("the server ends, and the time for what runs is over");
   });
+  http_.drain([this] { loop_.stop("the server ends"); });  // last: from here on run() may return
 }
 
 std::string Server::name_of(std::size_t pattern) const {

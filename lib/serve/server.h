@@ -49,7 +49,8 @@ class Server : private HttpHandler {
   void run();
 
   // --- any thread ------------------------------------------------------------------------------------------------
-  /// Refuses new requests with 503; run() returns when those that are there have ended, or after settings.grace_seconds.
+  /// Refuses new requests with 503, and returns at once; run() returns when those that are there have ended, or after settings.grace_seconds.
+  /// The server outlives the call: a thread that is not that of the connections tells that of run() when it has made it.
   void stop();
   /// Calls exchange() by the thread of run(), between the requests that came before and those after; none is lost. What it
   /// throws ends run().

@@ -77,7 +77,12 @@ Served::Served(Settings settings) {
                            settings.with_text ? SmallModel::text() : without);
       port_ = http.port(), server_ = &server, inference_ = &inference;
       http.after(0, [&ready] { ready.set_value(); });
-      server.run();
+      try {
+        server.run();
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
+      may_go_.get_future().wait();
     } catch (...) {
       failure_ = std::current_exception();
     }
@@ -88,11 +93,12 @@ Served::Served(Settings settings) {
 Served::~Served() {
   if (!thread_.joinable()) return;
   server_->stop();
+  may_go_.set_value();
   thread_.join();
 }
 
 bool Served::becomes_idle() {
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < 12000; ++i) {
     if (server_->outstanding() == 0 && server_->load().running == 0 && server_->load().waiting == 0)
       return true;
     std::this_thread::sleep_for(5ms);
@@ -101,6 +107,7 @@ bool Served::becomes_idle() {
 }
 
 void Served::join() {
+  may_go_.set_value();
   thread_.join();
   if (failure_) std::rethrow_exception(failure_);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,7 +43,7 @@ class Served {
   int port() const { return port_; }
   serve::Server& server() { return *server_; }
   infer::Inference& inference() { return *inference_; }
-  /// Until nothing is in progress. False: it lasted ten seconds.
+  /// Until nothing is in progress. False: it lasted a minute.
   bool becomes_idle();
   /// Waits for the end of run(); throws what it threw.
   void join();
@@ -52,6 +53,7 @@ class Served {
   serve::Server* server_ = nullptr;
   infer::Inference* inference_ = nullptr;
   std::exception_ptr failure_;
+  std::promise<void> may_go_;  ///< no call of server() is under way any more
   std::thread thread_;
 };
 
