@@ -30,22 +30,26 @@ class Weights {
 std::vector<OpTime> time_products(Ops& ops, const OpsBenchSettings& s, std::int64_t batch) {
   const auto d = s.width;
   std::vector<OpTime> times;
-  for (const auto& [out, in, name] :
-       {std::tuple{5 * d, d, "[d,5d]"}, std::tuple{d, d, "[d,d]"}, std::tuple{4 * d, d, "[d,4d]"},
-        std::tuple{d, 4 * d, "[4d,d]"}, std::tuple{s.vocab_size, d, "[d,V]"}}) {
+  struct Product {
+    std::int64_t out, in;
+    const char* name;
+  };
+  for (const Product& product :
+       {Product{5 * d, d, "[d,5d]"}, Product{d, d, "[d,d]"}, Product{4 * d, d, "[d,4d]"},
+        Product{d, 4 * d, "[4d,d]"}, Product{s.vocab_size, d, "[d,V]"}}) {
     Arena arena(ops.device());
     Tensor x, y, scratch;
     const auto build = [&] {
       RandomTensors random(ops, arena);
-      x = random.compute({batch, in}), y = random.compute({batch, out});
+      x = random.compute({batch, product.in}), y = random.compute({batch, product.out});
       scratch = arena.allocate(DType::u8, {ops.scratch_bytes({})});
-      return Weights(ops, random, out, in);
+      return Weights(ops, random, product.out, product.in);
     };
     build();
     arena.commit();
     auto weights = build();
     ops.use_scratch(scratch);
-    times.push_back(time_both(ops, fmt::format("{} x {}, rows alone", batch, name),
+    times.push_back(time_both(ops, fmt::format("{} x {}, rows alone", batch, product.name),
                               [&] { model::linear::rows_alone(ops, y, x, weights.next()); }, {}));
   }
   return times;
