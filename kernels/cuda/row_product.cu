@@ -27,8 +27,9 @@
 namespace ratplus::cuda {
 namespace {
 
-constexpr int slab = 64;  // elements of `in` in a row of 128 bytes, as TMA swizzles them
-constexpr int operand_rows = 64, operand_k = 16;  // of wgmma
+constexpr int slab = 64;          // elements of `in` in a row of 128 bytes, as TMA swizzles them
+constexpr int operand_rows = 64;  // of wgmma
+[[maybe_unused]] constexpr int operand_k = 16;  // of it; other GPUs have no such kernel
 
 /// Sizes of a block.
 template <int R_, int N_, int slabs_, int stages_>
