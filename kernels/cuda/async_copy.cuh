@@ -36,27 +36,29 @@ __device__ __forceinline__ void wait_for_copies_but() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(pending) : "memory");
 }
 
-/// Prepares a barrier of one arrival, expect_bytes. Every thread that uses it synchronizes with this one first.
-__device__ __forceinline__ void init_barrier(std::uint64_t* barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(shared_address(barrier)) : "memory");
+// Barriers of 8 bytes in shared memory, by their address there.
+
+/// Prepares a barrier whose phases take this many arrivals, of which expect_bytes is one. Every thread that uses it
+/// synchronizes with this one first.
+__device__ __forceinline__ void init_barrier(std::uint32_t barrier, int arrivals = 1) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(arrivals) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
 }
-/// Ends the barrier's phase once copies have brought this many bytes.
-__device__ __forceinline__ void expect_bytes(std::uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)),
-               "r"(bytes)
+/// Arrives; the barrier's phase ends once all have and copies have brought this many bytes.
+__device__ __forceinline__ void expect_bytes(std::uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
 /// Copies a multiple of 16 bytes between addresses that are multiples of 16, and counts them at the barrier.
-__device__ __forceinline__ void copy_bulk(void* to, const void* from, int bytes, std::uint64_t* barrier) {
+__device__ __forceinline__ void copy_bulk(void* to, const void* from, int bytes, std::uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
           shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 /// Waits for the end of a phase: of even ones (the first is 0) with parity 0, of odd ones with 1.
-__device__ __forceinline__ void wait_for_phase(std::uint64_t* barrier, int parity) {
+__device__ __forceinline__ void wait_for_phase(std::uint32_t barrier, int parity) {
   std::uint32_t ended;
   do {
     asm volatile(
@@ -66,7 +68,7 @@ __device__ __forceinline__ void wait_for_phase(std::uint64_t* barrier, int parit
         "selp.u32 %0, 1, 0, ended;\n"
         "}\n"
         : "=r"(ended)
-        : "r"(shared_address(barrier)), "r"(parity)
+        : "r"(barrier), "r"(parity)
         : "memory");
   } while (ended == 0);
 }

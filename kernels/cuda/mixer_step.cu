@@ -169,7 +169,7 @@ struct KeyStages {
     if constexpr (bulk) {
       // A lane copies a page.
       if (thread >= 32 || keys <= 0) return;
-      std::uint64_t* const barrier = filled + n % stages;
+      const std::uint32_t barrier = shared_address(filled + n % stages);
       const int row_bytes = p * static_cast<int>(sizeof(T)), j = thread * cache.entries;
       if (thread == 0) expect_bytes(barrier, 2 * keys * row_bytes);
       __syncwarp();
@@ -201,7 +201,7 @@ struct KeyStages {
   /// Makes stage n ready for all threads, and its forerunner's place ready for another; every thread calls it for every n.
   __device__ __forceinline__ void wait_for(int n) const {
     if constexpr (bulk) {
-      wait_for_phase(filled + n % stages, n / stages % 2);
+      wait_for_phase(shared_address(filled + n % stages), n / stages % 2);
     } else {
       wait_for_copies_but<stages - 2>();
     }
@@ -356,7 +356,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   __shared__ bool last;
   const int thread = static_cast<int>(threadIdx.x);
   if constexpr (Stages::bulk) {
-    if (thread < Stages::stages) init_barrier(filled + thread);
+    if (thread < Stages::stages) init_barrier(shared_address(filled + thread));
     __syncthreads();
   }
   wait_for_kernels_before();

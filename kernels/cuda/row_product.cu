@@ -17,6 +17,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.h"
@@ -53,24 +54,6 @@ struct Arguments {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void wait_barrier(std::uint32_t barrier, std::uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-      "@p bra done;\n"
-      "bra again;\n"
-      "done:\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 
 __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
                                       int column, int row) {
@@ -225,19 +208,15 @@ __global__ void __launch_bounds__(Shape::threads)
   asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(full(stage)) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(empty(stage)), "r"(Shape::groups)
-                   : "memory");
+      init_barrier(full(stage));
+      init_barrier(empty(stage), Shape::groups);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
   __syncthreads();
   if (static_cast<int>(threadIdx.x) == Shape::groups * 128) {
     const auto fetch_weights = [&](int step) {
       const int stage = step % Shape::stages;
-      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(full(stage)),
-                   "r"(Shape::stage_bytes)
-                   : "memory");
+      expect_bytes(full(stage), Shape::stage_bytes);
       for (int i = 0; i < Shape::slabs; ++i)
         fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage), (step * Shape::slabs + i) * slab,
               first_output);
@@ -253,7 +232,7 @@ __global__ void __launch_bounds__(Shape::threads)
     asm volatile("griddepcontrol.wait;\n" ::: "memory");
     for (int step = 0; step < ahead; ++step) fetch_rows(step);
     for (int step = ahead; step < a.steps; ++step) {
-      wait_barrier(empty(step % Shape::stages), (step / Shape::stages - 1) & 1);
+      wait_for_phase(empty(step % Shape::stages), (step / Shape::stages - 1) & 1);
       fetch_weights(step);
       fetch_rows(step);
     }
@@ -264,7 +243,7 @@ __global__ void __launch_bounds__(Shape::threads)
   float d[Shape::N / 2] = {};
   for (int step = 0; step < a.steps; ++step) {
     const int stage = step % Shape::stages;
-    wait_barrier(full(stage), step / Shape::stages & 1);
+    wait_for_phase(full(stage), step / Shape::stages & 1);
     asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
     const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
 #pragma unroll

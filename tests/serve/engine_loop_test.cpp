@@ -12,7 +12,7 @@
 
 using namespace ratplus;
 using namespace ratplus::serve;
-using namespace std::chrono_literals;
+using test::soon;
 
 namespace {
 
@@ -44,15 +44,6 @@ class Taker : public OutputTaker {
   int ended_ = 0, taken_ = 0;
   std::string failure_;
 };
-
-template <typename Condition>
-bool soon(Condition condition) {
-  for (int i = 0; i < 2000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(5ms);
-  }
-  return false;
-}
 
 /// A loop on a thread of its own.
 class Running {

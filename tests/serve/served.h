@@ -1,6 +1,7 @@
 // A small model behind a server in this process, for tests.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <future>
@@ -56,5 +57,15 @@ class Served {
   std::promise<void> may_go_;  ///< no call of server() is under way any more
   std::thread thread_;
 };
+
+/// Whether the condition holds within ten seconds.
+template <typename Condition>
+bool soon(Condition condition) {
+  for (int i = 0; i < 2000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
 
 }  // namespace ratplus::test

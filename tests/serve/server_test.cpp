@@ -17,7 +17,7 @@ using test::ask;
 using test::complete;
 using Json = nlohmann::json;
 using Tokens = std::vector<std::int32_t>;
-using namespace std::chrono_literals;
+using test::soon;
 
 namespace {
 
@@ -31,15 +31,6 @@ double metric(int port, const std::string& name) {
 
 double seconds_since(std::chrono::steady_clock::time_point time) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - time).count();
-}
-
-template <typename Condition>
-bool soon(Condition condition) {
-  for (int i = 0; i < 2000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(5ms);
-  }
-  return false;
 }
 
 }  // namespace
