@@ -100,14 +100,20 @@ struct MixerStep {
   Tensor keeps_state =
       {};  ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
   std::int64_t most_keys = 0;  ///< keys that a query of the call attends to at most, its own included
-  Tensor partials = {};        ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
-  Tensor arrivals = {};        ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
+  /// Caches, states, slots, positions, tables and heads were written before the last call that is no row product, mixer step
+  /// or norm: a GPU then reads them while the calls before this one are still running.
+  bool at_rest = false;
+  Tensor partials = {};  ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
+  Tensor arrivals = {};  ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
 
-  /// A GPU cuts the keys of a long cache into parts of about this many, as the number of keys alone decides; the parts differ
-  /// by one tile of keys at most.
-  static constexpr std::int64_t short_keys = 16384, short_part = 256, long_part = 1024, part_tile = 32;
+  /// A GPU cuts the keys of a long cache into parts of about so many, as the number of keys alone decides; the parts differ by
+  /// one tile of keys at most. Parts are for one sequence alone, whose keys then occupy the GPU, and cost time to be added.
+  static constexpr std::int64_t part_tile = 32;
+  RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
+    return keys <= 1024 ? 256 : keys <= 8192 ? 128 : keys <= 16384 ? 256 : 1024;
+  }
   RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
-    const std::int64_t part = keys <= short_keys ? short_part : long_part, parts = (keys + part / 2) / part;
+    const std::int64_t part = part_of(keys), parts = (keys + part / 2) / part;
     return parts > 1 ? parts : 1;
   }
   /// The first key of a part; of part parts_of(keys), the number of keys.
@@ -118,7 +124,10 @@ struct MixerStep {
   }
   /// The most parts of any number of keys up to this one.
   static std::int64_t parts(std::int64_t keys) {
-    return std::max(parts_of(std::min(keys, short_keys)), parts_of(keys));
+    std::int64_t most = parts_of(keys);
+    for (const std::int64_t longest : {1024, 8192, 16384})
+      most = std::max(most, parts_of(std::min(keys, longest)));
+    return most;
   }
   /// Of `batch` sequences and `heads` heads that read the cache.
   static std::int64_t partial_floats(std::int64_t batch, std::int64_t heads, std::int64_t head_dim,

@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(max_threads) forward_kernel(const __grid_const
   const std::int64_t row = blockIdx.x;
   const int count = a.width / V;
   const float* x = a.x.row(row);
+  let_next_kernel_begin();
   wait_for_kernels_before();
   Pack<float, V> y[vectors];
   Pack<T, V> delta[vectors], weight[vectors];

@@ -8,11 +8,16 @@
 
 namespace ratplus::cuda {
 
-/// Lets the next kernel begin beside this one, and waits until all kernels before it have ended: called before a kernel reads
-/// or writes what others may write or read. (The next one may fetch weights meanwhile, so it begins first.)
+/// Lets the next kernel begin beside this one, so that it fetches what no kernel writes.
+__device__ __forceinline__ void let_next_kernel_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+/// Waits until all kernels before this one have ended: called before it reads or writes what they may write or read.
 __device__ __forceinline__ void wait_for_kernels_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;\n" ::: "memory");
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
 #endif
 }
 
@@ -28,7 +33,7 @@ inline bool kernels_overlap() {
   return can;
 }
 
-/// Launches a kernel that calls wait_for_kernels_before().
+/// Launches a kernel that calls both.
 template <typename... Parameters, typename... Values>
 void launch_overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
                        cudaStream_t stream, const char* name, const Values&... values) {

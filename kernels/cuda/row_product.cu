@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(Shape::threads)
   };
   const int first_output = static_cast<int>(blockIdx.x) * Shape::R,
             first_row = static_cast<int>(blockIdx.y) * Shape::N;
-  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+  let_next_kernel_begin();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
       init_barrier(full(stage));
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(Shape::threads)
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
-    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+    wait_for_kernels_before();
     for (int step = 0; step < ahead; ++step) fetch_rows(step);
     for (int step = ahead; step < a.steps; ++step) {
       wait_for_phase(empty(step % Shape::stages), (step / Shape::stages - 1) & 1);

@@ -197,7 +197,8 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
   }
 }
 
-void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens) {
+void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens,
+                     bool at_rest) {
   const auto& here = shape_.layers[static_cast<std::size_t>(layer)];
   const auto& form = here.form;
   const auto of = [&](const model::ProjectionPart& x) { return part(x, layer, row, row + count); };
@@ -212,7 +213,8 @@ void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, s
                             .slots = slots_,
                             .positions = positions_,
                             .rope = rope_of(form),
-                            .chunk = form.chunk};
+                            .chunk = form.chunk,
+                            .at_rest = at_rest};
   if (!form.attends()) return ops_.mixer_step(step);
   for (std::size_t g = 0; g < here.groups.size(); ++g) {
     step.cache = caches_->pages(layer, g);
@@ -240,7 +242,8 @@ void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t
     const auto o = form.o.rows_of(narrowed(wide_, settings_.rows, columns)).slice(0, 0, row);
     ops_.output_gate_forward(z_.slice(0, 0, row), a_.slice(0, 0, row), o);
   }
-  if (steps > 0) mix_steps(layer, row, steps, most_tokens);
+  // A pass begins with the embedding's lookup; a piece writes to the caches within it.
+  if (steps > 0) mix_steps(layer, row, steps, most_tokens, pieces.empty());
 }
 
 void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {

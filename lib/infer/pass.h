@@ -66,7 +66,8 @@ class Pass {
                std::int64_t most_tokens);
   void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t most_tokens);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
-  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens);
+  void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens,
+                 bool at_rest);
   /// Where attention's output goes: without an output gate out_proj takes it as it is.
   Tensor attended(const model::MixerForm& form) const { return form.o.width == 0 ? z_ : a_; }
   Tensor rope_of(const model::MixerForm& form) const;

@@ -259,8 +259,7 @@ TEST_CASE(
   using Step = operation::MixerStep;
   std::int64_t most = 0, bound = 0;
   for (std::int64_t keys = 0; keys < 40000; ++keys) {
-    const auto parts = Step::parts_of(keys),
-               part = keys <= Step::short_keys ? Step::short_part : Step::long_part;
+    const auto parts = Step::parts_of(keys), part = Step::part_of(keys);
     most = std::max(most, parts);
     bool good = Step::part_begin(keys, 0) == 0 && Step::part_begin(keys, parts) == keys &&
                 Step::parts(keys) >= most && Step::parts(keys) >= bound;
