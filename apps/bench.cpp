@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "apps/bench_generate.h"
+#include "apps/bench_layer.h"
+#include "apps/bench_times.h"
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
@@ -32,6 +34,7 @@ namespace po = boost::program_options;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* help_text = R"(usage: ratplus bench ops [options]
+       ratplus bench ops JOB.toml [--set section.key=value ...] [options]
        ratplus bench step JOB.toml [--set section.key=value ...] [options]
        mpirun -n 4 ratplus bench step JOB.toml ...
        ratplus bench generate JOB.toml|CHECKPOINT [options]
@@ -40,6 +43,8 @@ ops: times the operations of one layer, forward and backward (median of several 
 of an operation is the larger of two times: the operations that it must do over the rate of a large
 matrix product, and the bytes that it must move (each tensor once) over the bandwidth of a large
 copy; both ceilings are measured first. What is far above its floor can be made faster.
+With a job file: the operations of one layer of its model, for each mixer that the model has, then the
+mixer and the layer in all, and how long they would take for 262,144 tokens.
 
 step: times training steps of a job on random tokens (no dataset is needed; nothing is written):
 tokens/s, each update's time and its share of the processor's peak, memory, where the time goes, and with
@@ -54,6 +59,7 @@ constexpr const char* help_end = R"(
 examples:
   ratplus bench ops --device cpu --sequence-length 4096 --width 512 --head-dim 128 --threads 1
   ratplus bench ops --batch 2 --sequence-length 4096 --width 2048 --vocab 32000
+  ratplus bench ops configs/pretrain/rat-xl.toml --batch 2 --sequence-length 131072
   ratplus bench step configs/pretrain/1b.toml --micro-batches 4
   ratplus bench generate configs/pretrain/1b.toml --pattern dense 64,0,4 --lengths 4096 16384 --batches 1 64 max
 )";
@@ -88,43 +94,19 @@ void write_json(const std::string& file, const Json& json) {
 
 // --- ops ------------------------------------------------------------------------------------------------------
 
-using Rows = std::vector<std::vector<std::string>>;
-
 std::string percent_cell(double share) {
   return report::format_value(report::Unit::share, share);
 }
 
-/// "-" for what an operation does nothing of.
-std::string rate_cell(double per_second, const char* unit) {
-  return per_second > 0 ? format_rate(per_second, unit) : "-";
-}
-
 void print_times(const std::vector<bench::OpTime>& times, const bench::Ceilings& ceilings) {
-  fmt::print(
-      "ceilings: products {}, copies {}{}\n\n", format_rate(ceilings.product_rate, "FLOP/s"),
-      format_rate(ceilings.bandwidth, "B/s"),
-      ceilings.to_host > 0 ? fmt::format(", to the host {}", format_rate(ceilings.to_host, "B/s")) : "");
-  Rows rows = {{"operation", "forward", "backward", "floor", "ratio", "FLOP/s", "bandwidth"}};
-  for (const auto& time : times) {
-    const double both = time.forward + time.backward;
-    rows.push_back({time.name, format_interval(time.forward), format_interval(time.backward),
-                    format_interval(time.floor(ceilings)), format_fixed(both / time.floor(ceilings), 2),
-                    rate_cell(time.operations / both, "FLOP/s"), rate_cell(time.bytes / both, "B/s")});
-  }
-  fmt::print("{}", report::format_table(rows, 0));
+  print_ceilings(ceilings);
+  Rows rows = {times_head()};
+  for (const auto& time : times) rows.push_back(times_row(time, ceilings));
+  fmt::print("\n{}", report::format_table(rows, 0));
 }
 
 Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceilings& ceilings,
              const std::vector<bench::OpTime>& times) {
-  Json operations = Json::array();
-  for (const auto& time : times) {
-    operations.push_back({{"name", time.name},
-                          {"forward_seconds", time.forward},
-                          {"backward_seconds", time.backward},
-                          {"operations", time.operations},
-                          {"bytes", time.bytes},
-                          {"floor_seconds", time.floor(ceilings)}});
-  }
   return {{"device", ops.device_name()},
           {"compute_type", to_string(ops.compute_type())},
           {"batch", s.batch},
@@ -132,11 +114,8 @@ Json to_json(const bench::OpsBenchSettings& s, const Ops& ops, const bench::Ceil
           {"width", s.width},
           {"head_dim", s.head_dim},
           {"vocab_size", s.vocab_size},
-          {"ceilings",
-           {{"product_rate", ceilings.product_rate},
-            {"bandwidth", ceilings.bandwidth},
-            {"to_host", ceilings.to_host}}},
-          {"operations", std::move(operations)}};
+          {"ceilings", json_of(ceilings)},
+          {"operations", json_of(times, ceilings)}};
 }
 
 /// Keeps bytes within 64 bits.
@@ -358,14 +337,14 @@ int bench_command(const Arguments& args) {
     return po::value(&value)->default_value(value)->value_name("N");
   };
   auto add = options.add_options();
-  add("batch", size(parsed.ops.batch), "ops: sequences");
-  add("sequence-length", size(parsed.ops.tokens), "ops: T, tokens a sequence");
+  add("batch", size(parsed.ops.batch), "ops: sequences; of a job: its micro-batch");
+  add("sequence-length", size(parsed.ops.tokens), "ops: T, tokens a sequence; these sizes replace the job's");
   add("sequences", size(parsed.ops.sequences), "ops: sequences of decode steps, beside one");
   add("width", size(parsed.ops.width), "ops: model width d");
   add("head-dim", size(parsed.ops.head_dim), "ops: channels a head");
   add("vocab", size(parsed.ops.vocab_size), "ops: vocabulary");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "step: override a key of the job file");
+      "ops, step: override a key of the job file");
   add("micro-batches", size(parsed.micro_batches), "step: micro-batches a rank and step");
   add("steps", po::value(&parsed.steps)->value_name("N"),
       "step, generate: steps that are timed; default: 5, 16");
@@ -394,7 +373,7 @@ int bench_command(const Arguments& args) {
   add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
       "step: draw what rank 0 computes and communicates in a step");
   const Positional subject{"what", 2, po::value(&parsed.subject),
-                           "say what to time: ops, step and a job file, or generate and a model"};
+                           "say what to time: ops, ops or step and a job file, or generate and a model"};
   const auto values = parse_command_line(args, options, subject, {help_text, help_end});
   if (!values) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
@@ -421,6 +400,27 @@ int bench_command(const Arguments& args) {
   if (parsed.subject.front() == "generate")
     throw po::error("bench generate needs a job file or weights (before --set)");
   if (parsed.subject.front() == "ops" && parsed.subject.size() == 1) return bench_ops(parsed);
+  if (parsed.subject.front() == "ops") {
+    BenchLayerArguments layer{.job = parsed.subject[1],
+                              .overrides = parsed.overrides,
+                              .device = parsed.device,
+                              .precision = parsed.precision,
+                              .any_order = parsed.any_order,
+                              .threads = parsed.threads,
+                              .json = parsed.json};
+    const auto given = [&](const char* option) { return !(*values)[option].defaulted(); };
+    for (const auto& [option, key] : {std::pair{"batch", "data.micro_batch"},
+                                      {"sequence-length", "data.sequence_length"},
+                                      {"width", "model.width"},
+                                      {"head-dim", "model.head_dim"},
+                                      {"vocab", "model.vocab_size"}}) {
+      if (given(option))
+        layer.overrides.push_back(fmt::format("{}={}", key, (*values)[option].as<std::int64_t>()));
+    }
+    if (given("sequences"))
+      throw po::error("--sequences is for decode steps, which bench ops times without a job file");
+    return with_ranks([&](const parallel::World& world) { return bench_layer(layer, world); });
+  }
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {
     if (parsed.micro_batches < 1 || parsed.steps < 1 || parsed.warmup < 0) {
       throw po::error("--micro-batches and --steps are at least 1, --warmup at least 0");

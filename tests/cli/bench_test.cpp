@@ -2,9 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
 #include "tests/cli/program.h"
+#include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
 
@@ -60,4 +65,78 @@ TEST_CASE("bench ops: times and rates have three digits, however small the work"
     CHECK_FALSE(test::contains(line, " 0.00"));
   }
   CHECK(rows == 8);
+}
+
+namespace {
+
+/// `bench ops` of the playground's job with this mixer: its JSON, once the command has ended well.
+nlohmann::json layers_of(const std::string& mixer, const std::string& more = {}) {
+  const test::ScratchDirectory scratch;
+  const auto file = (scratch / "times.json").string();
+  const auto result = test::ratplus(
+      fmt::format("bench ops {} --device cpu --threads 1 --batch 2 --sequence-length 48 --set model.width=32 "
+                  "model.head_dim=8 job.directory=none data.directory=none {} {} --json {}",
+                  test::Playground::get().job.string(),
+                  mixer.empty() ? "" : "job.joint_pattern=dense model.mixer=\"" + mixer + "\"", more, file));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  for (const char* part : {"ceilings", "scratch", "mixer in all", "layer in all", "for 262144 tokens"})
+    CHECK(test::contains(result.output, part));
+  return parse_json(read_whole_file(file));
+}
+
+std::vector<std::string> names_of(const nlohmann::json& operations) {
+  std::vector<std::string> names;
+  for (const auto& operation : operations) names.push_back(operation["name"]);
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("bench ops of a job: the operations of each mixer, their floors, and scratch") {
+  using Names = std::vector<std::string>;
+  constexpr double rows = 2 * 48, d = 32;
+  const auto check = [&](const std::string& mixer, double wide, const Names& names) {
+    CAPTURE(mixer);
+    const auto layer = layers_of(mixer)["layers"].at(0);
+    const auto& of_mixer = layer["of_mixer"];
+    CHECK(names_of(of_mixer["operations"]) == names);
+    CHECK(names_of(layer["of_feed_forward"]["operations"]) ==
+          Names{"residual + RMSNorm", "fc1, 32 to 128", "GELU", "fc2, 128 to 32"});
+    // Forward, and the gradients of inputs and weights.
+    CHECK(of_mixer["operations"].at(1)["operations"] == 6 * rows * d * wide);
+    CHECK(layer["memory"]["scratch"] > 0);
+    for (const auto& operation : of_mixer["operations"]) {
+      CHECK(operation["floor_seconds"] > 0);
+      CHECK(operation["backward_seconds"] > 0);
+    }
+    CHECK(of_mixer["forward_seconds"] > 0);
+    CHECK(of_mixer["floor_seconds"] > 0);
+    return layer;
+  };
+  const auto rat =
+      check("{ kind = \\\"rat\\\", chunk = 16, groups = 2 }", 3 * d + 2 * 2 * 8,
+            {"residual + RMSNorm", "in_proj, 32 to 128", "gate, recurrence, RoPE", "attention 16,0,0",
+             "output gate", "out_proj, 32 to 32", "sums of the gate's gradient"});
+  CHECK(rat["pattern"] == "16,0,0");
+  const auto rnn = check("rnn", 3 * d,
+                         {"residual + RMSNorm", "in_proj, 32 to 96", "gate, recurrence", "output gate",
+                          "out_proj, 32 to 32", "sums of the gate's gradient"});
+  CHECK(rnn["pattern"] == "");
+  check("local_attention", 3 * d,
+        {"residual + RMSNorm", "in_proj, 32 to 96", "RoPE", "attention none,1024,0", "out_proj, 32 to 32"});
+}
+
+TEST_CASE("bench ops of a job: RAT+ under each update's pattern; shared keys make in_proj narrower") {
+  const auto all = layers_of("", "model.kv_heads=2")["layers"];
+  REQUIRE(all.size() == 2);
+  CHECK(all[0]["pattern"] != all[1]["pattern"]);
+  CHECK(all[1]["of_mixer"]["operations"].at(1)["name"] == "in_proj, 32 to 112");
+}
+
+TEST_CASE("bench ops of a job refuses what only the operations by themselves have") {
+  const auto result = test::ratplus("bench ops " + test::Playground::get().job.string() + " --sequences 4");
+  CAPTURE(result.output);
+  CHECK(result.status != 0);
+  CHECK(test::contains(result.output, "--sequences is for decode steps"));
 }

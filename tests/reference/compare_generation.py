@@ -4,12 +4,14 @@
     python compare_generation.py --ratplus ../../build/ratplus --device cuda --layers 24 --width 2048 --head-dim 128 \
         --vocab 32000 --length 4096 --batches 1 64
 
-PyTorch runs eager and compiled (on a GPU with CUDA graphs), with caches of the pattern's own size that are allocated once;
-its fastest form counts. On the CPU both compute in float32, on a GPU in bfloat16. A step of either side ends with the largest
-logit of each sequence. Without --ratplus PyTorch alone is timed.
+ratplus runs first, alone; then PyTorch, eager and compiled (on a GPU with CUDA graphs), with caches of the pattern's own size
+that are allocated once; its fastest form counts. On the CPU both compute in float32, on a GPU in bfloat16, with the
+recurrence of a prompt as an associative scan. A step of either side ends with the largest logit of each sequence. Every result
+is printed as soon as it is there; what fails is reported, and the rest goes on. Without --ratplus PyTorch alone is timed.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -22,6 +24,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+import torch_gpu_rival as gpu_rival
 import torch_rival as rival
 
 
@@ -37,6 +40,8 @@ def parse_options():
     parser.add_argument("--steps", type=int, default=16, help="timed steps; default 16")
     parser.add_argument("--rounds", type=int, default=3, help="default 3; the best counts")
     parser.add_argument("--only", default="", help="PyTorch forms whose name contains this, e.g. eager")
+    parser.add_argument("--mode", help="of torch.compile for steps; default: default, on a GPU reduce-overhead (CUDA graphs)")
+    parser.add_argument("--json", type=Path, help="write all results here")
     return parser.parse_args()
 
 
@@ -77,9 +82,13 @@ class Generator(torch.nn.Module):
         weight = model.embedding.weight
         self.heads = weight.shape[1] // head_dim
         places = pattern.places(length) + 1  # the last one for the token itself
-        shape = (len(model.blocks), batch, self.heads, places, head_dim)
-        self.k, self.v = (torch.randn(shape, device=weight.device).to(weight.dtype) for _ in range(2))
-        self.states = torch.zeros(len(model.blocks), 2, batch, weight.shape[1], device=weight.device)
+        # Buffers, one a layer: torch.compile writes them in place, in CUDA graphs too.
+        for i in range(len(model.blocks)):
+            for name in "kv":
+                cache = torch.empty(batch, self.heads, places, head_dim, dtype=weight.dtype, device=weight.device)
+                self.register_buffer(f"{name}{i}", cache.normal_(), persistent=False)
+            states = torch.zeros(2, batch, weight.shape[1], device=weight.device)
+            self.register_buffer(f"states{i}", states, persistent=False)
         half = head_dim // 2
         angle = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
         self.cos, self.sin = angle.cos().float().to(weight.device), angle.sin().float().to(weight.device)
@@ -96,19 +105,19 @@ class Generator(torch.nn.Module):
             u = block.input_norm(x).to(dtype)
             o, q, k, v, f = block.in_proj(u).chunk(5, dim=-1)
             g = torch.sigmoid(f.float())
-            for part, new in ((0, k), (1, v)):
-                self.states[i, part].copy_(torch.lerp(new.float(), self.states[i, part], g))
-            k, v = self.states[i, 0].to(dtype), self.states[i, 1].to(dtype)
+            states, cached_k, cached_v = (getattr(self, f"{name}{i}") for name in ("states", "k", "v"))
+            states.copy_(torch.lerp(torch.stack([k, v]).float(), states, g))
+            k, v = states.to(dtype)
             q, k, v = (part.view(len(tokens), self.heads, 1, self.head_dim) for part in (q, k, v))
             q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
             if read is None:  # all places, the last one the token's own
-                self.k[i, :, :, -1:], self.v[i, :, :, -1:] = k, v
-                keys, values = self.k[i], self.v[i]
+                cached_k[:, :, -1:], cached_v[:, :, -1:] = k, v
+                keys, values = cached_k, cached_v
             else:
-                keys, values = torch.cat([self.k[i][:, :, read], k], 2), torch.cat([self.v[i][:, :, read], v], 2)
+                keys, values = torch.cat([cached_k[:, :, read], k], 2), torch.cat([cached_v[:, :, read], v], 2)
             a = F.scaled_dot_product_attention(q, keys, values).reshape(len(tokens), -1)
             for entry in write:
-                self.k[i, :, :, entry : entry + 1], self.v[i, :, :, entry : entry + 1] = k, v
+                cached_k[:, :, entry : entry + 1], cached_v[:, :, entry : entry + 1] = k, v
             x = x + block.out_proj(a * torch.sigmoid(o)).float()
             x = x + block.fc2(F.gelu(block.fc1(block.ln(x).to(dtype)))).float()
         logits = F.linear(self.model.ln(x).to(dtype), self.model.embedding.weight).float()
@@ -157,7 +166,10 @@ def best(options, run):
 @torch.inference_mode()
 def time_steps(options, model, pattern, batch, compiled):
     generator = Generator(model, batch, options.length, pattern, options.head_dim)
-    step = torch.compile(generator, mode="max-autotune" if options.device == "cuda" else "default") if compiled else generator
+    step = generator
+    if compiled:
+        mode = options.mode or ("reduce-overhead" if options.device == "cuda" else "default")
+        step = torch.compile(generator, fullgraph=True, dynamic=False, mode=None if mode == "default" else mode)
     tokens = torch.zeros(batch, dtype=torch.long, device=options.device)
     place = generator.place(options.length - 1)
 
@@ -169,29 +181,59 @@ def time_steps(options, model, pattern, batch, compiled):
     return best(options, run)
 
 
+def prompt_block(block, x, rope):
+    """A block of a GPU's model on the stream x f32 [1, T, d]; its products in the weights' type."""
+    dtype = block.in_proj.weight.dtype
+    o, q, k, v, f = block.in_proj(block.input_norm(x).to(dtype)).chunk(5, dim=-1)
+    q, k, v = gpu_rival.gate_recurrence_rope(block.recurrence, rope, block.heads, q, k, v, f)
+    a = gpu_rival.attention_dense(*(part.transpose(1, 2) for part in (q, k, v))).transpose(1, 2).flatten(2)
+    x = x + block.out_proj(gpu_rival.output_gate(a, o)).float()
+    return x + block.fc2(F.gelu(block.fc1(block.ln(x).to(dtype)))).float()
+
+
 @torch.inference_mode()
 def time_prompt(options, model, compiled):
     """A dense prompt."""
-    tables = rival.Tables(options.length, options.head_dim, 1)
-    tables.cos, tables.sin = tables.cos.to(options.device), tables.sin.to(options.device)
     tokens = torch.zeros(1, options.length, dtype=torch.long, device=options.device)
+    if options.device == "cuda":
+        rope = gpu_rival.Rope(options.length, options.head_dim, options.device)
+        one_block = torch.compile(prompt_block, fullgraph=True, dynamic=False) if compiled else prompt_block
 
-    def forward(tokens):
-        x = model.embedding(tokens)
-        for block in model.blocks:
-            x = block(x, rival.attention_dense, tables)
-        return F.linear(model.ln(x[:, -1]), model.embedding.weight).argmax(-1)
+        def step(tokens):
+            weight = model.embedding.weight
+            x = F.embedding(tokens, weight).float()
+            for block in model.blocks:
+                x = one_block(block, x, rope)
+            return F.linear(model.ln(x[:, -1]).to(weight.dtype), weight).argmax(-1)
+    else:
+        tables = rival.Tables(options.length, options.head_dim, 1)
 
-    step = torch.compile(forward) if compiled else forward
+        def forward(tokens):
+            x = model.embedding(tokens)
+            for block in model.blocks:
+                x = block(x, rival.attention_dense, tables)
+            return F.linear(model.ln(x[:, -1]), model.embedding.weight).argmax(-1)
+
+        step = torch.compile(forward) if compiled else forward
 
     def run(count):
         for _ in range(count):
-            with torch.autocast("cuda", torch.bfloat16, enabled=options.device == "cuda"):
-                step(tokens).cpu()
+            step(tokens).cpu()
 
     run(2)
     options_of_prompt = argparse.Namespace(**{**vars(options), "steps": 3})
     return best(options_of_prompt, run)
+
+
+def make_model(options):
+    if options.device == "cpu":
+        return rival.RatPlus(options.layers, options.width, options.head_dim, options.vocab, rival.SCANS["blocked"])
+    with torch.device(options.device):
+        model = gpu_rival.RatPlus(options, gpu_rival.RECURRENCES["associative scan, own operator"])
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+            module.to(torch.bfloat16)
+    return model
 
 
 def time_ratplus(options):
@@ -218,37 +260,73 @@ steps = 1
                    "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
         found = {}
         for _ in range(options.rounds):
-            subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             for time_of in json.loads(result.read_text())["times"]:
                 key = (time_of["kind"], time_of["pattern"], time_of["sequences"])
                 found[key] = min(found.get(key, 1e9), time_of["seconds"])
         return found
 
 
+def attempt(name, call):
+    """Milliseconds for print, and seconds or None."""
+    try:
+        seconds = call()
+        print(f"PyTorch, {name}: {1e3 * seconds:.2f} ms", flush=True)
+        return seconds
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        print(f"PyTorch, {name}: failed: {type(error).__name__}: {' '.join(lines)[:400]}", flush=True)
+        return None
+    finally:
+        torch._dynamo.reset()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def title(key):
+    kind, pattern, batch = key
+    return f"{kind}, {pattern}, batch {batch}"
+
+
 def main():
     options = parse_options()
     torch.set_num_threads(options.threads)
     verify()
+    try:
+        ours = time_ratplus(options) if options.ratplus else {}
+    except subprocess.CalledProcessError as error:
+        ours = {}
+        print(f"ratplus failed: {error}: {error.stderr[-2000:]}", flush=True)
+    for key, seconds in ours.items():
+        print(f"ratplus, {title(key)}: {1e3 * seconds:.2f} ms", flush=True)
     torch.manual_seed(1)
-    model = rival.RatPlus(options.layers, options.width, options.head_dim, options.vocab, rival.SCANS["blocked"])
-    model.requires_grad_(False).to(options.device)
-    forms = [form for form in ("eager", "compiled") if options.only in form]
-    theirs = {("prompt", "dense", 1): min(time_prompt(options, model, form == "compiled") for form in forms)}
-    if options.device == "cuda":
-        for module in model.modules():
-            if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
-                module.to(torch.bfloat16)
-    for text in options.patterns:
-        for batch in options.batches:
-            times = {form: time_steps(options, model, Pattern(text), batch, form == "compiled") for form in forms}
-            theirs["step", text, batch] = min(times.values())
-            print(f"PyTorch, {text}, batch {batch}: " + ", ".join(f"{form} {1e3 * s:.2f} ms" for form, s in times.items()), file=sys.stderr)
-    ours = time_ratplus(options) if options.ratplus else {}
-    print(f"{'':32} {'PyTorch ms':>12} {'ratplus ms':>12} {'ratio':>8}")
-    for key, seconds in theirs.items():
-        kind, pattern, batch = key
-        mine = f"{1e3 * ours[key]:12.2f} {seconds / ours[key]:8.2f}" if key in ours else ""
-        print(f"{kind + ', ' + pattern + ', batch ' + str(batch):32} {1e3 * seconds:12.2f} {mine}")
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    model = make_model(options).requires_grad_(False)
+    theirs = {}
+    # Eager first: its results are there soon.
+    for form in [form for form in ("eager", "compiled") if options.only in form]:
+        compiled = form == "compiled"
+        calls = {("prompt", "dense", 1): lambda: time_prompt(options, model, compiled)}
+        for text in options.patterns:
+            for batch in options.batches:
+                calls["step", text, batch] = lambda text=text, batch=batch: time_steps(
+                    options, model, Pattern(text), batch, compiled)
+        for key, call in calls.items():
+            theirs.setdefault(key, {})[form] = attempt(f"{title(key)}, {form}", call)
+    print(f"\n{'':32} {'PyTorch ms':>12} {'ratplus ms':>12} {'ratio':>8}  fastest form")
+    rows = []
+    for key, times in theirs.items():
+        times = {form: seconds for form, seconds in times.items() if seconds}
+        form = min(times, key=times.get, default=None)
+        seconds, mine = times.get(form), ours.get(key)
+        cells = [f"{1e3 * value:12.2f}" if value else f"{'-':>12}" for value in (seconds, mine)]
+        ratio = f"{seconds / mine:8.2f}" if seconds and mine else f"{'':8}"
+        print(f"{title(key):32} {cells[0]} {cells[1]} {ratio}  {form or 'failed'}")
+        rows.append({"kind": key[0], "pattern": key[1], "sequences": key[2], "pytorch_seconds": times, "ratplus_seconds": mine})
+    if options.json:
+        options.json.write_text(json.dumps({"torch": torch.__version__, "times": rows}, indent=1))
 
 
 if __name__ == "__main__":

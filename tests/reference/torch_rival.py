@@ -59,10 +59,10 @@ def make_scan_operator(name, forward, reversed_scan):
     """A custom operator with the gradient of the recurrence: opaque to the compiler, the same code in eager mode."""
     operator = torch.library.custom_op(f"ratplus_rival::{name}", forward, mutates_args=(),
                                        schema="(Tensor g, Tensor x) -> Tensor")
-    operator.register_fake(lambda g, x: torch.empty(x.shape, dtype=x.dtype))
+    operator.register_fake(lambda g, x: torch.empty_like(x, memory_format=torch.contiguous_format))
     reversed_operator = torch.library.custom_op(f"ratplus_rival::{name}_reversed", reversed_scan, mutates_args=(),
                                                 schema="(Tensor g, Tensor e) -> Tensor")
-    reversed_operator.register_fake(lambda g, e: torch.empty(e.shape, dtype=e.dtype))
+    reversed_operator.register_fake(lambda g, e: torch.empty_like(e, memory_format=torch.contiguous_format))
 
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs, output)
