@@ -27,6 +27,7 @@ resumes, and repeats no finished run.
   --prepared DIR    a dataset made by `ratplus prepare` or `ratplus import`, in the place of --data
   --retrieval       also fine-tune all models on needles, by pattern, and score them by number of keys and by distance
   --retrieval-length T  tokens of a sample of needles (default 1024, tiny: 256)
+  --retrieval-steps N   dense steps on needles (default: the job file's); a quarter of them by each pattern
   --prose PATH      text around the needles (default: --data)
   --only MODEL      only this model, any of those below; may be given again. The report shows all that are done
   --seed N          seed of the first models (default 1); those named -seed2 have N + 1
@@ -64,7 +65,7 @@ for ((i = 0; i < ${#arguments[@]}; ++i)); do
   esac
 done
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 gpus=1 fresh=false
-retrieval=false retrieval_length='' prose='' beside=false
+retrieval=false retrieval_length='' retrieval_steps='' prose='' beside=false
 only=() given=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
@@ -76,7 +77,7 @@ while (($# > 0)); do
     --beside-others) beside=true ;; # this script's own, of --gpus: without data and report
     -h | --help) usage && exit ;;
     --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
-      --retrieval-length | --prose)
+      --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
@@ -88,6 +89,7 @@ while (($# > 0)); do
         --ranks) ranks=$2 ;;
         --gpus) gpus=$2 ;;
         --retrieval-length) retrieval_length=$2 ;;
+        --retrieval-steps) retrieval_steps=$2 ;;
         --prose) prose=$(absolute "$2") ;;
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
@@ -107,9 +109,10 @@ case $scale in
   medium) models=("${all_models[@]}") ;;
   *) die "--scale is tiny, small or medium, not '$scale'" ;;
 esac
-for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$retrieval_length"}; do
+for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$retrieval_length"} \
+  ${retrieval_steps:+"$retrieval_steps"}; do
   [[ $number =~ ^[1-9][0-9]{0,6}$ ]] ||
-    die "'$number' is no number from 1 on (--seed, --ranks, --gpus, --steps, --retrieval-length)"
+    die "'$number' is no number from 1 on (--seed, --ranks, --gpus, --steps, --retrieval-length, --retrieval-steps)"
 done
 ((ranks == 1 || gpus == 1)) || die "--ranks $ranks and --gpus $gpus exclude each other: a model takes ranks, or models go side by side"
 if ((${#only[@]} > 0)); then
@@ -221,7 +224,7 @@ retrieval_settings() {
   done
   all=("${kept[@]}" "job.seed=$(seed_of "$1")" "data.directory=$needles/data/samples" "data.sequence_length=$retrieval_length")
   count=$(sed -n 's/^steps = //p' "configs/reproduce/retrieval-$scale.toml")
-  if [[ -n $steps ]]; then count=$steps; fi
+  count=${retrieval_steps:-${steps:-$count}}
   if takes_patterns "$1"; then all+=("job.pattern=${2:-dense}"); fi
   if [[ -z ${2:-} ]]; then
     all+=("job.directory=$needles/$1-dense" "job.from=$run/$1" "schedule.steps=$count")

@@ -136,7 +136,7 @@ std::int64_t NeedleMaker::least_haystack() const {
 
 std::int64_t NeedleMaker::step() const {
   const std::int64_t most = task_.haystack == Haystack::essay ? most_words_less : most_lines_less;
-  return std::clamp<std::int64_t>(haystack_ / 20, 1, most);
+  return std::clamp<std::int64_t>(haystack_ / 40, 1, most);
 }
 
 /// By bisection as RULER: the largest haystack of which one random sample fits.
@@ -161,6 +161,8 @@ void NeedleMaker::find_haystack() {
     (fits(middle) ? low : high) = middle;
   }
   haystack_ = low;
+  // Passages of prose take more or fewer tokens: the few that are too long are drawn again (make).
+  if (task_.haystack == Haystack::essay && !settings_.same_prose) haystack_ += haystack_ / 8;
 }
 
 NeedleSample NeedleMaker::make(std::int64_t number) const {

@@ -60,7 +60,7 @@ class NeedleMaker {
               const Prose& prose, const KeyWords& words);
 
   const NeedleTask& task() const { return task_; }
-  /// Words, sentences or needles of the text around.
+  /// Words, lines or needles of the text around, at most.
   std::int64_t haystack() const { return haystack_; }
   /// Sample `number` from 0. Thread-safe.
   NeedleSample make(std::int64_t number) const;
