@@ -26,8 +26,8 @@ constexpr const char* help_text =
     R"(usage: ratplus score [NAME=]ANSWERS... [--by FIELD[:EDGES] ...] [--score NAME ...] [--json FILE]
 
 Scores answers to the tasks of `ratplus needles`, or RULER's, in per cent with standard errors, as a table in Markdown with a
-column for each ANSWERS: a file that `ratplus generate --input` has written, a file pred/TASK.jsonl of RULER's client, or a
-directory of such files. NAME heads the column; default: the path.
+row for each ANSWERS: a file that `ratplus generate --input` has written, a file pred/TASK.jsonl of RULER's client, or a
+directory of such files. NAME is the row's; default: the path.
 
 scores:
   reference   as the papers': the share of references among the answer's parts between commas, exactly
@@ -43,7 +43,7 @@ examples:
   ratplus score dense=dense.jsonl "D = 16=d16.jsonl" --by task --by distance:64,256,1024 --json scores.json
 )";
 
-struct Column {
+struct File {
   std::string name;
   std::vector<generate::ScoredAnswer> answers;
 };
@@ -90,7 +90,7 @@ std::optional<ScoreArguments> parse(const Arguments& args) {
   return parsed;
 }
 
-Column read_column(const std::string& input) {
+File read_input(const std::string& input) {
   // A path may hold "=", a name too: "D = 16=d16.jsonl".
   std::string name = input;
   fs::path path = input;
@@ -110,37 +110,38 @@ Column read_column(const std::string& input) {
     if (files.empty()) fail("{}: holds no answers (.jsonl)", path.string());
     std::ranges::sort(files);
   }
-  Column column{.name = name, .answers = {}};
+  File result{.name = name, .answers = {}};
   for (const fs::path& file : files) {
     auto answers = generate::read_answers(file);
-    std::ranges::move(answers, std::back_inserter(column.answers));
+    std::ranges::move(answers, std::back_inserter(result.answers));
   }
-  return column;
+  return result;
 }
 
-/// A row of each group that any column has, in the order of their first appearance.
-std::vector<std::string> row_names(const std::vector<std::vector<GroupScores>>& columns) {
+/// The groups that any file has, in the order of their first appearance.
+std::vector<std::string> group_names(const std::vector<std::vector<GroupScores>>& files) {
   std::vector<std::string> names;
-  for (const auto& column : columns) {
-    for (const GroupScores& group : column) {
+  for (const auto& file : files) {
+    for (const GroupScores& group : file) {
       if (std::ranges::find(names, group.name) == names.end()) names.push_back(group.name);
     }
   }
   return names;
 }
 
-void print_table(const generate::Grouping& grouping, const Score& score, const std::vector<Column>& columns,
+void print_table(const generate::Grouping& grouping, const Score& score, const std::vector<File>& files,
                  const std::vector<std::vector<GroupScores>>& groups) {
-  fmt::print("| {}, {} % |", grouping.field, score.name);
-  for (const Column& column : columns) fmt::print(" {} |", column.name);
+  const auto names = group_names(groups);
+  fmt::print("| {} % by {} |", score.name, grouping.field);
+  for (const std::string& name : names) fmt::print(" {} |", name);
   fmt::print("\n|---|");
-  for (std::size_t c = 0; c < columns.size(); ++c) fmt::print("---:|");
+  for (std::size_t i = 0; i < names.size(); ++i) fmt::print("---:|");
   fmt::print("\n");
-  for (const std::string& row : row_names(groups)) {
-    fmt::print("| {} |", row);
-    for (const auto& column : groups) {
-      const auto found = std::ranges::find(column, row, &GroupScores::name);
-      if (found == column.end()) {
+  for (std::size_t f = 0; f < files.size(); ++f) {
+    fmt::print("| {} |", files[f].name);
+    for (const std::string& name : names) {
+      const auto found = std::ranges::find(groups[f], name, &GroupScores::name);
+      if (found == groups[f].end()) {
         fmt::print(" - |");
       } else {
         const MeanScore& mean = (*found).*score.value;
@@ -167,20 +168,20 @@ int score_command(const Arguments& args) {
   const auto parsed = parse(args);
   if (!parsed) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
-  std::vector<Column> columns;
-  for (const std::string& input : parsed->inputs) columns.push_back(read_column(input));
+  std::vector<File> files;
+  for (const std::string& input : parsed->inputs) files.push_back(read_input(input));
   nlohmann::ordered_json json;
-  for (const Column& column : columns)
-    json["answers"].push_back({{"name", column.name}, {"tables", nlohmann::ordered_json::array()}});
+  for (const File& file : files)
+    json["answers"].push_back({{"name", file.name}, {"tables", nlohmann::ordered_json::array()}});
   for (const auto& grouping : parsed->groupings) {
     std::vector<std::vector<GroupScores>> groups;
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      groups.push_back(generate::group_scores(columns[c].answers, grouping));
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      groups.push_back(generate::group_scores(files[i].answers, grouping));
       nlohmann::ordered_json table{{"by", grouping.field}, {"groups", nlohmann::ordered_json::array()}};
       for (const GroupScores& group : groups.back()) table["groups"].push_back(to_json(group));
-      json["answers"][c]["tables"].push_back(std::move(table));
+      json["answers"][i]["tables"].push_back(std::move(table));
     }
-    for (const Score& score : parsed->scores) print_table(grouping, score, columns, groups);
+    for (const Score& score : parsed->scores) print_table(grouping, score, files, groups);
   }
   if (!parsed->json.empty()) write_whole_file(parsed->json, json_dump(json, 1) + "\n");
   return 0;

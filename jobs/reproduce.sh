@@ -212,7 +212,7 @@ adapt_settings() {
 # Retrieval: runs are retrieval-T/MODEL-dense and, from it, one a pattern. The window has the cache of D = 16.
 needles=$run/retrieval-$retrieval_length
 window=$((retrieval_length / 16))
-retrieval_patterns=("4,0,4" "16,0,4" "64,0,4" "16,$window,4" "none,$window,4")
+retrieval_patterns=("4,0,4" "16,0,4" "64,0,4" "16,$window,4" "64,$window,4" "none,$window,4")
 pattern_name() { echo "d${1//,/-}" | sed 's/^dnone-\(.*\)-\(.*\)/w\1-i\2/; s/^\(d[0-9]*\)-\([0-9]*\)-\([0-9]*\)/\1-w\2-i\3/'; }
 
 # retrieval_settings MODEL [PATTERN]: the array `all`; without a pattern densely, from the pretrained weights.
@@ -234,12 +234,14 @@ retrieval_settings() {
     all+=("job.directory=$needles/$1-$(pattern_name "$2")" "job.from=$needles/$1-dense" "schedule.steps=$(((count + 3) / 4))"
       "schedule.peak_lr=$(awk -v r="$rate" 'BEGIN { print r / 3 }')")
   fi
-  local batch
+  # As many tokens in a micro-batch, whatever their length.
+  local batch micro usual
   batch=$(sed -n 's/^batch = //p' "configs/reproduce/retrieval-$scale.toml")
-  if ((ranks > 1)); then
-    ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch samples of needles is not divisible by it"
-    all+=("data.micro_batch=$((batch / ranks))")
-  fi
+  micro=$(sed -n 's/^micro_batch = //p' "configs/reproduce/retrieval-$scale.toml")
+  usual=$(sed -n 's/^sequence_length = //p' "configs/reproduce/retrieval-$scale.toml")
+  ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch samples of needles is not divisible by it"
+  while ((micro > 1 && (micro * retrieval_length > batch * usual || micro > batch / ranks))); do micro=$((micro / 2)); done
+  all+=("data.micro_batch=$micro")
   all+=("${given[@]}")
 }
 
@@ -377,14 +379,18 @@ evaluate() {
 make_needles() {
   local options=("$prose" --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --sequence-length "$retrieval_length"
     --wording brief --digits 2 --key-words 1 --answer-tokens 8 --task "1-key=essay,words,numbers,1,1,1"
-    --task "4-keys=essay,words,numbers,4,1,1" --task "16-keys=essay,words,numbers,16,1,1" --task "needles=needle,words,numbers,1,1,1")
-  local lines=6000 asked=250
-  if [[ $scale == tiny ]]; then lines=500 asked=25; fi
+    --task "4-keys=essay,words,numbers,4,1,1" --task "needles=needle,words,numbers,1,1,1")
+  local lines=6000 asked=250 questions=16
+  if [[ $scale == tiny ]]; then
+    lines=500 asked=25 questions=4
+  else
+    options+=(--task "16-keys=essay,words,numbers,16,1,1")
+  fi
   if [[ -n $steps ]]; then lines=50 asked=2; fi
   [[ -f $needles/data/validation.jsonl ]] ||
     "$program" needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
   [[ -f $needles/data/samples/dataset.json ]] && return
-  "$program" needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions 16 --format samples --force \
+  "$program" needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
     --output "$needles/data/train.jsonl"
   "$program" samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
     --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02
@@ -406,16 +412,16 @@ retrieve() {
 
 # Answers that are the references whole, of all models that are done.
 retrieval_table() {
-  local columns=() model pattern
+  local answered=() model pattern
   for model in "${all_models[@]}"; do
     for pattern in dense "${retrieval_patterns[@]}"; do
       local name=$model-$pattern
       if [[ $pattern != dense ]]; then name=$model-$(pattern_name "$pattern"); fi
-      if [[ -f $needles/$name/answers.jsonl ]]; then columns+=("$name=$needles/$name/answers.jsonl"); fi
+      if [[ -f $needles/$name/answers.jsonl ]]; then answered+=("$name=$needles/$name/answers.jsonl"); fi
     done
   done
-  ((${#columns[@]} > 0)) || return 0
-  "$program" score "${columns[@]}" --score whole --by task --by "distance:$window,$((4 * window)),$((8 * window))" \
+  ((${#answered[@]} > 0)) || return 0
+  "$program" score "${answered[@]}" --score whole --by task --by "distance:$window,$((4 * window)),$((8 * window))" \
     --json "$needles/retrieval.json" | tee "$needles/retrieval.md"
 }
 

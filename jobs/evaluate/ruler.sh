@@ -225,12 +225,12 @@ tune() {
 }
 
 scores() {
-  local columns=() name
+  local files=() name
   for name in "${names[@]}"; do
-    if [[ -f $output/$name/answers.jsonl ]]; then columns+=("$name=$output/$name/answers.jsonl"); fi
+    if [[ -f $output/$name/answers.jsonl ]]; then files+=("$name=$output/$name/answers.jsonl"); fi
   done
-  ((${#columns[@]} > 0)) || die "$output: no model has answers yet; fine-tune one first"
-  "$program" score "${columns[@]}" --by task "${by[@]}" --json "$output/scores.json" >"$output/scores.md.partial"
+  ((${#files[@]} > 0)) || die "$output: no model has answers yet; fine-tune one first"
+  "$program" score "${files[@]}" --by task "${by[@]}" --json "$output/scores.json" >"$output/scores.md.partial"
   mv "$output/scores.md.partial" "$output/scores.md"
   cat "$output/scores.md"
   echo "scores: $output/scores.md, $output/scores.json"

@@ -43,9 +43,9 @@ struct Pretrained {
         "cd {} && RATPLUS={} jobs/evaluate/ruler.sh {} --prose {} --output {} --length 192 --train 16 "
         "--samples 4 "
         "--answer-tokens 12 --task one=essay,words,numbers,1,1,1 --task all=needle,words,numbers,1,1,1 "
-        "--needles=--wording=brief "
-        "--needles=--digits=2 --needles=--key-words=1 --needles=--nouns={} --set schedule.steps=3 "
-        "data.batch=8 {}",
+        "--needles --wording=brief "
+        "--needles --digits=2 --needles --key-words=1 --needles --nouns={} --set schedule.steps=3 "
+        "--set data.batch=8 {}",
         RATPLUS_SOURCE_DIR, RATPLUS_PROGRAM, run(), path("prose.txt"), path("ruler"), path("words.txt"),
         options);
   }
@@ -60,8 +60,8 @@ TEST_CASE("ruler.sh: from data to a table by pattern, and nothing twice") {
   CAPTURE(first.output);
   REQUIRE(first.status == 0);
   CHECK(contains(first.output, "[4/4] scores: "));
-  CHECK(contains(first.output, "| task, reference % | base-dense | base-d8-w0-i2 |"));
-  CHECK(contains(first.output, "| distance, whole % |"));
+  CHECK(contains(first.output, "| reference % by task | one | all |\n|---|---:|---:|\n| base-dense |"));
+  CHECK(contains(first.output, "| whole % by distance | "));
   const auto scores = parse_json(read_whole_file(base.scratch / "ruler/scores.json"));
   REQUIRE(scores["answers"].size() == 2);
   REQUIRE(scores["answers"][0]["tables"].size() == 2);
