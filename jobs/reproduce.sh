@@ -27,7 +27,7 @@ resumes, and repeats no finished run.
   --prepared DIR    a dataset made by `ratplus prepare` or `ratplus import`, in the place of --data
   --retrieval       also fine-tune all models on needles, by pattern, and score them by number of keys and by distance
   --retrieval-length T  tokens of a sample of needles (default 1024, tiny: 256)
-  --retrieval-steps N   dense steps on needles (default: the job file's); a quarter of them by each pattern
+  --retrieval-steps N   dense steps on needles (default: the job file's); an eighth of them by each pattern
   --prose PATH      text around the needles (default: --data)
   --only MODEL      only this model, any of those below; may be given again. The report shows all that are done
   --seed N          seed of the first models (default 1); those named -seed2 have N + 1
@@ -231,7 +231,7 @@ retrieval_settings() {
   else
     local rate
     rate=$(sed -n 's/^peak_lr = //p' "configs/reproduce/retrieval-$scale.toml")
-    all+=("job.directory=$needles/$1-$(pattern_name "$2")" "job.from=$needles/$1-dense" "schedule.steps=$(((count + 3) / 4))"
+    all+=("job.directory=$needles/$1-$(pattern_name "$2")" "job.from=$needles/$1-dense" "schedule.steps=$(((count + 7) / 8))"
       "schedule.peak_lr=$(awk -v r="$rate" 'BEGIN { print r / 3 }')")
   fi
   # As many tokens in a micro-batch, whatever their length.
@@ -375,12 +375,12 @@ evaluate() {
 }
 
 # Needles in few words, which small models learn: "The number of river is 48.", with 1, 4, 16 keys in prose, and with nothing but
-# needles. A sample for training asks for up to 16 keys of its text, one after the other.
+# needles. A sample for training asks for up to 64 keys of its text, one after the other: few answers a sample teach slowly.
 make_needles() {
   local options=("$prose" --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --sequence-length "$retrieval_length"
     --wording brief --digits 2 --key-words 1 --answer-tokens 8 --task "1-key=essay,words,numbers,1,1,1"
     --task "4-keys=essay,words,numbers,4,1,1" --task "needles=needle,words,numbers,1,1,1")
-  local lines=6000 asked=250 questions=16
+  local lines=6000 asked=250 questions=64
   if [[ $scale == tiny ]]; then
     lines=500 asked=25 questions=4
   else
@@ -429,9 +429,10 @@ retrieval_table() {
 side_by_side() {
   local -A gpu_of=() model_of=()
   local free=() model pid failed=() visible=()
-  IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((gpus - 1)))}"
-  ((${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
-  free=("${visible[@]:0:gpus}")
+  IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((gpus - 1)))}"
+  # An empty list hides all GPUs: models side by side on the CPU.
+  ((${#visible[@]} == 0 || ${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
+  mapfile -t free < <(seq 0 $((gpus - 1)))
   stop_all() {
     interrupted=true
     printf '\nstopping: all models finish their step and save\n' >&2
@@ -453,11 +454,11 @@ side_by_side() {
     while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done
     if $interrupted; then break; fi
     set -m # of its own process group, which a terminal's Ctrl-C does not reach
-    (cd "$called_from" && CUDA_VISIBLE_DEVICES=${free[0]} exec "$script" "${same[@]}" --only "$model" --beside-others) \
+    (cd "$called_from" && CUDA_VISIBLE_DEVICES=${visible[free[0]]-} exec "$script" "${same[@]}" --only "$model" --beside-others) \
       >"$run/$model.log" 2>&1 </dev/null &
     pid=$!
     set +m
-    echo "$model: on GPU ${free[0]}, output in $run/$model.log"
+    echo "$model: on GPU ${visible[free[0]]-${free[0]}}, output in $run/$model.log"
     gpu_of[$pid]=${free[0]} model_of[$pid]=$model
     free=("${free[@]:1}")
   done

@@ -173,8 +173,12 @@ make_data() {
     --seed 1042 --output "$output/data/train.jsonl"
   local encode=apart
   if [[ " ${needles[*]} " == *" --wording=brief "* ]]; then encode=together; fi
+  # Some lines for the validation loss: 1 %, more of few.
+  local fraction
+  fraction=$(awk -v lines="$((train * (${#tasks[@]} > 0 ? ${#tasks[@]} / 2 : 8)))" \
+    'BEGIN { f = 50 / lines; print (f < 0.01 ? 0.01 : (f > 0.2 ? 0.2 : f)) }')
   once "$output/data/samples/dataset.json" "$program" samples "$output/data/train.jsonl" --output "$output/data/samples" \
-    --tokenizer "$tokenizer" --sequence-length "$length" --encode "$encode" --pad --validation-fraction 0.01
+    --tokenizer "$tokenizer" --sequence-length "$length" --encode "$encode" --pad --validation-fraction "$fraction"
 }
 
 # The papers' recipe (configs/finetune/1b.toml), for any model. Tasks of an array may write it at once.

@@ -82,7 +82,7 @@ TEST_CASE("reproduce: models side by side fine-tune on needles, and a table comp
   const auto result = test::shell(reproduce(options));
   CAPTURE(result.output);
   REQUIRE(result.status == 0);
-  CHECK(contains(result.output, "rnn: on GPU 1, output in "));
+  CHECK(contains(result.output, "rnn: on GPU 0, output in "));
   CHECK(contains(result.output, "ratplus-joint: ended with status 0 after "));
   CHECK(contains(result.output, "| whole % by task | 1-key | 4-keys | needles |"));
   for (const char* name :

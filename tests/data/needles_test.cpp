@@ -95,7 +95,7 @@ TEST_CASE("prose: sentences go on from the end to the beginning, frequent words 
   CHECK(prose.sentences(0, 5) == std::vector<std::string>{"One two three.", "Four (five.)"});
   CHECK(prose.sentences(14, 4) == std::vector<std::string>{"alpha gamma One two"});
   CHECK(prose.frequent_words(0, 3) == std::vector<std::string>{"alpha", "beta", "gamma"});
-  CHECK(prose.frequent_words(1, 9) == std::vector<std::string>{"beta", "gamma", "seven", "six", "two"});
+  CHECK(prose.frequent_words(1, 9) == std::vector<std::string>{"beta", "gamma", "six", "two"});
 }
 
 TEST_CASE("needles: every task of RULER hides what it asks for, in its words and within its length") {
