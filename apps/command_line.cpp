@@ -102,7 +102,7 @@ std::optional<po::variables_map> parse_command_line(const Arguments& args, po::o
     return std::nullopt;
   }
   po::notify(values);
-  if (!values.contains(positional.name)) throw po::error(positional.missing);
+  if (positional.missing != nullptr && !values.contains(positional.name)) throw po::error(positional.missing);
   return values;
 }
 

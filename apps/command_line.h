@@ -28,7 +28,7 @@ struct Positional {
   const char* name;                                      ///< of the pseudo-option it is parsed as
   int at_most;                                           ///< -1: any number
   const boost::program_options::value_semantic* target;  ///< as po::value(&variable)
-  const char* missing;  ///< the message if there is none: "a job file is missing"
+  const char* missing;  ///< the message if there is none: "a job file is missing"; null: there may be none
 };
 
 /// The text around the list of options in a command's --help.

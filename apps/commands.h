@@ -11,12 +11,14 @@ using Arguments = std::vector<std::string>;
 
 int prepare_command(const Arguments& args);
 int samples_command(const Arguments& args);
+int needles_command(const Arguments& args);
 int import_command(const Arguments& args);
 int tokenize_command(const Arguments& args);
 int train_command(const Arguments& args);
 int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int generate_command(const Arguments& args);
+int score_command(const Arguments& args);
 int serve_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);

@@ -29,6 +29,8 @@ struct Command {
 constexpr std::array commands = {
     Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
     Command{"samples", "prompts and completions to samples with labels, for fine-tuning", samples_command},
+    Command{"needles", "retrieval tasks of RULER's kind from any prose, to fine-tune on and to answer",
+            needles_command, true},
     Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
             import_command},
     Command{"tokenize", "text to token numbers, and back", tokenize_command},
@@ -38,6 +40,7 @@ constexpr std::array commands = {
             eval_command, true},
     Command{"generate", "text from a model, at the terminal or for a file of prompts", generate_command,
             true},
+    Command{"score", "answers to retrieval tasks beside their references, by RULER's scores", score_command},
     Command{"serve", "a model behind OpenAI's API for completions", serve_command, true},
     Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
             convert_command},

@@ -1,6 +1,7 @@
 // ratplus samples: prompts and completions to samples with labels, for fine-tuning.
 #include <fmt/core.h>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/stop_signal.h"
 #include "base/units.h"
 #include "data/prepare/supervised.h"
+#include "lib/checkpoint/tokenizer_of.h"
 
 namespace ratplus::apps {
 namespace {
@@ -51,7 +53,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   auto add = description.add_options();
   add("output,o", po::value(&output)->value_name("DIR"), "where the dataset goes; made if missing");
   add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
-      "the tokenizer of the model to be tuned (it is copied)");
+      "the tokenizer of the model to be tuned (it is copied): a file, a dataset, a checkpoint or a run");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
       "the token that ends a text, if the tokenizer's file does not name it");
   add("sequence-length", po::value(&options.length)->value_name("T"),
@@ -73,7 +75,8 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;
-  options.tokenizer = tokenizer;
+  options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
+                                                               : std::filesystem::path(tokenizer);
   options.encode = data::parse_encode(encode);
   options.cut = data::parse_cut(cut);
   options.pack = !pad;

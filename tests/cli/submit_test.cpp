@@ -355,5 +355,5 @@ TEST_CASE("batch scripts explain themselves, from any directory") {
     CHECK(test::contains(result.output, entry.path().filename().string()));
     CHECK(!test::contains(result.output, "SBATCH --"));
   }
-  CHECK(seen == 5);
+  CHECK(seen == 6);
 }
