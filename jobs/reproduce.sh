@@ -3,9 +3,11 @@
 set -euo pipefail
 
 called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=jobs/common.sh
-source jobs/common.sh
+source "$jobs/common.sh"
+# Runs go to the repository, or where an installed script was called.
+if [[ -e $jobs/../CMakeLists.txt ]]; then cd "$jobs/.."; fi
 
 usage() {
   cat <<'END'
@@ -27,14 +29,15 @@ resumes, and repeats no finished run.
   --only MODEL      only this model, any of those below; may be given again. The report shows all that are done
   --seed N          seed of the first models (default 1); those named -seed2 have N + 1
   --ranks N         MPI ranks (default 1, without mpirun)
-  --output DIR      directory of all runs (default runs/reproduce-SCALE)
+  --output DIR      directory of all runs (default runs/reproduce-SCALE, in the repository; of an installed script here)
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --fresh           start over: removes the runs first
   --help            this text
 
-RATPLUS=/path/to/ratplus names the program (default build/ratplus). Nothing is built or fetched.
+RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
+Nothing is built or fetched.
 
 Models (docs/reproduction.md):
   ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
@@ -47,7 +50,7 @@ all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attentio
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
-command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/reproduce.sh "$@")
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} "$0" "$@")
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 fresh=false
 only=() given=()
 
@@ -101,9 +104,8 @@ if [[ -z $plan ]]; then
   [[ -z $tokenizer || -f $tokenizer ]] || die "--tokenizer $tokenizer: is no file"
   [[ -z $prepared || -f $prepared/dataset.json ]] || die "--prepared $prepared: holds no dataset.json"
 fi
-program=${RATPLUS:-build/ratplus}
-[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
-[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
+program=$(find_program "$jobs") || exit
 
 : "${run:=runs/reproduce-$scale${steps:+-short}}"
 data=${prepared:-$run/data}
@@ -111,7 +113,7 @@ data=${prepared:-$run/data}
 # --- Models ------------------------------------------------------------------------------------------------------
 
 # Sizes of the scale, as its job file has them.
-job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "configs/reproduce/$scale.toml"; }
+job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "$jobs/../configs/reproduce/$scale.toml"; }
 length=$(job_value sequence_length)
 heads=$(($(job_value width) / $(job_value head_dim)))
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
@@ -180,7 +182,7 @@ adapt_settings() {
 planned() {
   local file seconds
   file=$(mktemp)
-  "$program" plan "configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
+  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
     --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
   seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
   rm -f "$file"
@@ -230,7 +232,7 @@ fi
 alone=true
 phases=$((${#models[@]} + 2))
 # shellcheck source=jobs/phases.sh
-source jobs/phases.sh
+source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
@@ -275,7 +277,7 @@ prepare() {
 
 # train JOB RUN: with the settings `all`.
 train() {
-  run_ranks train "configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
+  run_ranks train "$jobs/../configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
     die "$2: training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
       "else the same command continues from the last checkpoint"
 }
