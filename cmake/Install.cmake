@@ -8,6 +8,7 @@
 #
 # Nothing of it holds PREFIX: the tree may be moved.
 include(GNUInstallDirs)
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # the program alone: cpack builds no tests
 
 install(TARGETS ratplus RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 # Libraries outside of Debian's directories are found by the paths that the program was linked with.
@@ -27,7 +28,10 @@ foreach(script IN LISTS ratplus_scripts)
   install(PROGRAMS ${script} DESTINATION share/ratplus/${directory})
 endforeach()
 install(FILES jobs/common.sh jobs/phases.sh jobs/README.md DESTINATION share/ratplus/jobs)
-install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs FILES_MATCHING PATTERN "*.sbatch" PATTERN "batch.sh")
+install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs FILES_MATCHING PATTERN "batch.sh")
+install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs
+        FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE
+        FILES_MATCHING PATTERN "*.sbatch")
 
 set(RATPLUS_REQUIRED_MODULES "" CACHE STRING "Modules that the module file loads before, such as openmpi/4.1 cuda/12.8")
 configure_file(packaging/modulefile.in ${CMAKE_BINARY_DIR}/modulefile @ONLY)
@@ -51,8 +55,9 @@ set(CPACK_GENERATOR "TGZ;DEB")
 set(CPACK_PACKAGE_VENDOR "ratplus")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "distributed training of RAT+ language models over MPI")
 set(CPACK_PACKAGE_DESCRIPTION
-    "RAT+ is a transformer whose attention is augmented by a gated linear recurrence.\n\
-ratplus pretrains such models on MPI ranks, adapts them to sparse attention patterns, evaluates and serves them.")
+    "RAT+ is a transformer whose attention is augmented by a gated linear\n\
+recurrence. ratplus pretrains such models on MPI ranks, adapts them to\n\
+sparse attention patterns, evaluates and serves them.")
 set(CPACK_STRIP_FILES ON)
 set(CPACK_PACKAGE_INSTALL_DIRECTORY ratplus)
 set(ratplus_kind "")
@@ -70,6 +75,7 @@ set(CPACK_DEBIAN_PACKAGE_MAINTAINER "${RATPLUS_PACKAGER}")
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libopenblas0-openmp")  # of the libraries that provide libopenblas0
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "openmpi-bin")
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "slurm-client, environment-modules | lmod")
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)

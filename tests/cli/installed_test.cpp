@@ -101,7 +101,7 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
   CAPTURE(by_mpirun.output);
   CHECK(by_mpirun.status == 0);
   CHECK(contains(by_mpirun.output, "step 2/2"));
-  CHECK(installed.run(jobs + "/reproduce.sh --scale tiny --plan h100").status == 0);
+  CHECK(installed.run(jobs + "/reproduce.sh --scale small --plan h100").status == 0);
   for (const char* script :
        {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh", "evaluate/commonsense.sh"})
     CHECK(installed.run(fmt::format("{}/{} --help", jobs, script)).status == 0);
