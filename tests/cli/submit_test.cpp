@@ -267,7 +267,9 @@ TEST_CASE(
   make_command(bin, "sbatch", "echo 7");
   make_command(bin, "squeue", "exit 1");
   const auto dry = submit(run, "--nodes 1 --ranks-per-node 1 --dry-run");
-  CHECK_FALSE(test::contains(dry.output, "check_first=true"));
+  CHECK_FALSE(test::contains(dry.output, "\ncheck_first=true\n"));
+  CHECK(test::contains(submit(run, "--nodes 1 --ranks-per-node 1 --check --dry-run").output,
+                       "\ncheck_first=true\n"));
   REQUIRE(submit_with(bin, run, "--nodes 1 --ranks-per-node 1 --check").status == 0);
   make_command(bin, "squeue", "echo RUNNING");
   make_command(bin, "scontrol", "echo requeue >> " + asked.string());
