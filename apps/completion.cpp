@@ -186,9 +186,11 @@ std::string names_of(const OptionUsage& option, const std::function<std::string(
 std::string bash_script(const std::vector<Described>& all) {
   std::string text(bash_begin);
   for (const auto& [command, usage] : all) {
+    const auto name_of_command = command->name;
     for (const auto& option : usage.options) {
-      const auto pattern =
-          names_of(option, [&](const auto& name) { return fmt::format("'{} {}'", command->name, name); });
+      const auto pattern = names_of(option, [name_of_command](const auto& name) {
+        return fmt::format("'{} {}'", name_of_command, name);
+      });
       const auto value = completion_of(option.value);
       if (option.values == Values::one && value.kind == Kind::nothing) continue;  // as is set before
       text += bash_value(pattern,

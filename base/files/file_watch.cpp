@@ -20,7 +20,7 @@ std::string shown(std::int64_t bytes, std::int64_t changed) {
 /// system that keeps it.
 bool same_time(std::int64_t a, std::int64_t b) {
   constexpr std::array<std::int64_t, 4> units = {1, 100, 1'000, 1'000'000'000};  // ns
-  const auto [earlier, later] = std::minmax(a, b);
+  const std::int64_t earlier = std::min(a, b), later = std::max(a, b);
   return std::ranges::any_of(units, [&](std::int64_t unit) { return later - later % unit == earlier; });
 }
 
