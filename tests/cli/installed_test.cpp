@@ -101,6 +101,17 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
   CAPTURE(by_mpirun.output);
   CHECK(by_mpirun.status == 0);
   CHECK(contains(by_mpirun.output, "step 2/2"));
+  write_whole_file(bin / "sbatch", "#!/bin/sh\necho \"$RATPLUS $@\" >> asked; echo 7\n");
+  fs::permissions(bin / "sbatch", fs::perms::owner_all);
+  const auto chain =
+      installed.run(fmt::format("PATH={}:$PATH {}/slurm/chain.sh configs/quickstart/pretrain.toml "
+                                "configs/quickstart/adapt-d16.toml && cat asked",
+                                bin.string(), jobs));
+  CAPTURE(chain.output);
+  CHECK(chain.status == 0);
+  for (const char* script : {"pretrain", "adapt_sweep", "eval"})
+    CHECK(contains(chain.output, fmt::format("/slurm/{}.sbatch ", script)));
+  CHECK(test::count(chain.output, (installed.prefix() / "bin/ratplus").string() + " --parsable") == 3);
   CHECK(installed.run(jobs + "/reproduce.sh --scale small --plan h100").status == 0);
   for (const char* script :
        {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh", "evaluate/commonsense.sh"})
