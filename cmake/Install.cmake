@@ -1,6 +1,7 @@
 # cmake --install, and packages by CPack: a relocatable archive (TGZ) and a Debian package (DEB).
 #
 #   PREFIX/bin/ratplus
+#   PREFIX/lib/ratplus/        Apache Arrow, where it is that of .deps
 #   PREFIX/share/ratplus/      configs/, jobs/ (batch jobs, launchers), ratplus.def (a container)
 #   PREFIX/share/modulefiles/  a module file for Lmod and Environment Modules
 #   PREFIX/share/man/man1/, share/bash-completion/, share/zsh/, share/fish/: of the program's own options
