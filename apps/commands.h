@@ -28,6 +28,8 @@ int report_command(const Arguments& args);
 int watch_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int data_bench_command(const Arguments& args);
+int completion_command(const Arguments& args);
+int manual_command(const Arguments& args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
 inline constexpr int exit_usage = 2;  ///< the command line is wrong

@@ -146,14 +146,15 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   add("echo", po::bool_switch(&settings.echo), "give the prompt before the answer");
   add("return-tokens", po::bool_switch(&settings.return_tokens),
       "with --input: token numbers beside the text");
-  add("cut", po::value(&cut)->value_name("WHERE"),
+  add("cut", po::value(&cut)->value_name("left|middle"),
       "a prompt without room for --max-tokens more loses its beginning (left) or its middle; default: it is "
       "refused");
   add("slots", po::value(&parsed.engine.slots)->value_name("N"),
       "sequences that a rank computes together at most; default: as many as there are or fit");
   add_sequence_options(options, parsed.model);
   add_device_options(options, parsed.model);
-  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing"};
+  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
+                              "CHECKPOINT"};
   const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);

@@ -27,9 +27,9 @@ void add_sequence_options(po::options_description& description, ModelOptions& op
 void add_device_options(po::options_description& description, ModelOptions& options) {
   auto& request = options.request;
   auto add = description.add_options();
-  add("device", po::value(&options.device)->value_name("NAME"), "auto, cpu or cuda; default: as in training");
-  add("precision", po::value(&options.precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: as in training");
+  add("device", po::value(&options.device)->value_name("auto|cpu|cuda"), "default: as in training");
+  add("precision", po::value(&options.precision)->value_name("bf16|f32"),
+      "of a GPU's products; default: as in training");
   add("threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores");
   add("head-dim", po::value(&request.head_dim)->value_name("P"),

@@ -93,7 +93,7 @@ std::optional<data::NeedleOptions> parse(const Arguments& args) {
   add("answer-prefix", po::bool_switch(&options.answer_prefix),
       "requests, ruler: give RULER's beginning of the answer, for models that were not fine-tuned");
   add("force", po::bool_switch(&options.force), "replace what is there");
-  const Positional input{"prose", -1, po::value(&inputs), nullptr};
+  const Positional input{"prose", -1, po::value(&inputs), nullptr, "PROSE"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.prose.assign(inputs.begin(), inputs.end());
   options.output = output;

@@ -124,7 +124,7 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "override a key of the job file");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the plan there too");
-  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)"};
+  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
   const auto values = parse_command_line(args, options, job, {help_text, help_end});
   if (!values) return std::nullopt;
   for (const auto& [key, value] :

@@ -58,10 +58,10 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
       "the token that ends a text, if the tokenizer's file does not name it");
   add("sequence-length", po::value(&options.length)->value_name("T"),
       "inputs a sample; longer lines are cut");
-  add("encode", po::value(&encode)->value_name("HOW"),
+  add("encode", po::value(&encode)->value_name("together|apart"),
       "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
       "do");
-  add("cut", po::value(&cut)->value_name("WHAT"),
+  add("cut", po::value(&cut)->value_name("end|middle"),
       "a line that is too long loses its end (default) or its middle");
   add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
   add("validation-fraction",
@@ -71,7 +71,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
       "share of the lines that is held out, chosen by a hash of prompt and completion, or of the tokens");
   add("force", po::bool_switch(&options.force),
       "replace another dataset in DIR, once the new one is complete");
-  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;

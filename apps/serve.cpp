@@ -102,7 +102,8 @@ std::optional<ServeArguments> parse(const Arguments& args) {
       "sequences of a pattern that are computed together at most; default: as many as fit, on a CPU 64");
   add_sequence_options(options, parsed.model);
   add_device_options(options, parsed.model);
-  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing"};
+  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
+                              "CHECKPOINT"};
   const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);

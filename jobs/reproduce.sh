@@ -3,10 +3,12 @@
 set -euo pipefail
 
 called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-script=$PWD/jobs/reproduce.sh
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+script=$jobs/reproduce.sh
 # shellcheck source=jobs/common.sh
-source jobs/common.sh
+source "$jobs/common.sh"
+# Runs go to the repository, or where an installed script was called.
+if [[ -e $jobs/../CMakeLists.txt ]]; then cd "$jobs/.."; fi
 
 usage() {
   cat <<'END'
@@ -33,14 +35,15 @@ resumes, and repeats no finished run.
   --seed N          seed of the first models (default 1); those named -seed2 have N + 1
   --ranks N         MPI ranks (default 1, without mpirun)
   --gpus N          models side by side, one on each of N GPUs, with --ranks 1; their output goes to OUTPUT/MODEL.log
-  --output DIR      directory of all runs (default runs/reproduce-SCALE)
+  --output DIR      directory of all runs (default runs/reproduce-SCALE, in the repository; of an installed script here)
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --fresh           start over: removes the runs first
   --help            this text
 
-RATPLUS=/path/to/ratplus names the program (default build/ratplus). Nothing is built or fetched.
+RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
+Nothing is built or fetched.
 
 Models (docs/reproduction.md):
   ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
@@ -53,7 +56,7 @@ all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attentio
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
-command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/reproduce.sh "$@")
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} "$0" "$@")
 # This command for a model beside others: without --only, --gpus and --fresh.
 same=()
 arguments=("$@")
@@ -133,9 +136,8 @@ if [[ -z $plan ]]; then
     [[ -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
-program=${RATPLUS:-build/ratplus}
-[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
-[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
+program=$(find_program "$jobs") || exit
 
 : "${run:=runs/reproduce-$scale${steps:+-short}}"
 data=${prepared:-$run/data}
@@ -143,11 +145,11 @@ data=${prepared:-$run/data}
 # --- Models ------------------------------------------------------------------------------------------------------
 
 # Sizes of the scale, as its job file has them.
-job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "configs/reproduce/$scale.toml"; }
+job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "$jobs/../configs/reproduce/$scale.toml"; }
 length=$(job_value sequence_length)
 heads=$(($(job_value width) / $(job_value head_dim)))
 if [[ -z $retrieval_length ]]; then
-  retrieval_length=$(sed -n 's/^sequence_length = //p' "configs/reproduce/retrieval-$scale.toml")
+  retrieval_length=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
 fi
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
 
@@ -223,22 +225,22 @@ retrieval_settings() {
     case $setting in data.directory=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;; *) kept+=("$setting") ;; esac
   done
   all=("${kept[@]}" "job.seed=$(seed_of "$1")" "data.directory=$needles/data/samples" "data.sequence_length=$retrieval_length")
-  count=$(sed -n 's/^steps = //p' "configs/reproduce/retrieval-$scale.toml")
+  count=$(sed -n 's/^steps = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
   count=${retrieval_steps:-${steps:-$count}}
   if takes_patterns "$1"; then all+=("job.pattern=${2:-dense}"); fi
   if [[ -z ${2:-} ]]; then
     all+=("job.directory=$needles/$1-dense" "job.from=$run/$1" "schedule.steps=$count")
   else
     local rate
-    rate=$(sed -n 's/^peak_lr = //p' "configs/reproduce/retrieval-$scale.toml")
+    rate=$(sed -n 's/^peak_lr = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
     all+=("job.directory=$needles/$1-$(pattern_name "$2")" "job.from=$needles/$1-dense" "schedule.steps=$(((count + 7) / 8))"
       "schedule.peak_lr=$(awk -v r="$rate" 'BEGIN { print r / 3 }')")
   fi
   # As many tokens in a micro-batch, whatever their length.
   local batch micro usual
-  batch=$(sed -n 's/^batch = //p' "configs/reproduce/retrieval-$scale.toml")
-  micro=$(sed -n 's/^micro_batch = //p' "configs/reproduce/retrieval-$scale.toml")
-  usual=$(sed -n 's/^sequence_length = //p' "configs/reproduce/retrieval-$scale.toml")
+  batch=$(sed -n 's/^batch = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  micro=$(sed -n 's/^micro_batch = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  usual=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
   ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch samples of needles is not divisible by it"
   while ((micro > 1 && (micro * retrieval_length > batch * usual || micro > batch / ranks))); do micro=$((micro / 2)); done
   all+=("data.micro_batch=$micro")
@@ -251,7 +253,7 @@ retrieval_settings() {
 planned() {
   local file seconds
   file=$(mktemp)
-  "$program" plan "configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
+  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
     --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
   seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
   rm -f "$file"
@@ -309,7 +311,7 @@ alone=true
 phases=$((${#models[@]} + 2))
 if $beside; then phases=${#models[@]}; fi
 # shellcheck source=jobs/phases.sh
-source jobs/phases.sh
+source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
@@ -354,7 +356,7 @@ prepare() {
 
 # train JOB RUN: with the settings `all`.
 train() {
-  run_ranks train "configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
+  run_ranks train "$jobs/../configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
     die "$2: training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
       "else the same command continues from the last checkpoint"
 }

@@ -24,6 +24,7 @@ in a temporary directory; they are ended with the test. What is shown, in about 
     checkpoint is that of the undisturbed run, byte for byte
   - an adaptation, an evaluation and a conversion, each as a job of its own
   - RULER's chain: the data, an array of two fine-tunings, of which one is preempted, and their table
+  - a job that checks its nodes first is trained, or ends untrained with status 5 where something stands out
   - a job of which a rank is killed ends as FAILED, with the reason in its log, and is not queued again
 
   --program FILE    ratplus (build/ratplus)
@@ -192,6 +193,28 @@ test_killed_rank() {
   echo "FAILED, and not queued again"
 }
 
+# Whether this machine's ranks are alike is its own affair: both ends are right, each with its training.
+test_check() {
+  heading "a job that checks its nodes first"
+  local run=$work/checked job log
+  "$program" submit "$work/adapt.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 --time 20 --check \
+    --set "job.directory=$run" "job.from=$work/pretrain"
+  job=$(cat "$run/submitted.job") log=$run/slurm-$job.log
+  await "$job" "$log" 300
+  expect_in "$log" 'checkpoint directory, write'
+  [[ -s $run/check.json ]] || fail_with_log "$log" "$run/check.json is missing"
+  if grep -q '^nothing stands out$' "$log"; then
+    expect_state "$job" COMPLETED "$log"
+    expect_in "$log" 'step 4/4'
+  else
+    expect_state "$job" FAILED "$log"
+    expect_in "$log" 'batch: something stands out in ratplus check'
+    [[ $(field "$job" ExitCode) == 5:0 ]] || fail_with_log "$log" "its status is not 5"
+    [[ ! -e $run/metrics.jsonl ]] || fail_with_log "$log" "it was trained"
+  fi
+  grep 'stands out' "$log"
+}
+
 heading "a cluster of one node"
 start_cluster "$work/cluster" 2
 data=$(find_data)
@@ -200,5 +223,6 @@ test_chain
 test_preemption
 test_single_jobs
 test_ruler
+test_check
 test_killed_rank
 heading "passed"

@@ -2,9 +2,9 @@
 # Serves a model on a free port and evaluates it by lm-evaluation-harness.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
-source "$repository/jobs/common.sh"
+source "$jobs/common.sh"
 
 usage() {
   cat <<'END'
@@ -22,13 +22,12 @@ Starts `ratplus serve CHECKPOINT --port 0`, runs the installed lm_eval (pip inst
 ends the server. Several --pattern are evaluated one after another, of the same weights.
 
 Environment:
-  RATPLUS      the program; default: build/ratplus of this repository
+  RATPLUS      the program; default: build/ratplus of this repository, or the installed one
   LM_EVAL      the harness; default: lm_eval
   CONCURRENT   requests at a time; default: 8
 END
 }
 
-ratplus=${RATPLUS:-$repository/build/ratplus}
 lm_eval=${LM_EVAL:-lm_eval}
 tasks=piqa,arc_easy,arc_challenge,winogrande,lambada_openai,hellaswag
 checkpoint=""
@@ -51,7 +50,7 @@ while (($# > 0)); do
   shift
 done
 [[ -n $checkpoint && $checkpoint != -* ]] || die "give a checkpoint first; --help explains"
-[[ -x $ratplus ]] || die "$ratplus is missing; build it (jobs/quickstart.sh), or set RATPLUS"
+ratplus=$(find_program "$jobs") || exit
 command -v "$lm_eval" >/dev/null || die "$lm_eval is missing; pip install \"lm-eval[api]\", or set LM_EVAL"
 command -v curl >/dev/null || die "curl is missing; install it"
 mpi_environment
