@@ -90,17 +90,24 @@ TEST_CASE("JSON has every result of every run, the adapted ones below their mode
   CHECK(json["models"][1]["adapted"].empty());
 }
 
-TEST_CASE("losses by position: dense and the smallest cache of each model") {
+TEST_CASE("perplexity by position: a row and a curve of every pattern, before and after adaptation") {
   Runs runs = some();
+  CHECK(draw_position_chart(runs.tradeoff()).empty());
   for (auto& run : runs.runs) {
     run.evaluation->positions = {"0-2047", "2048-4095"};
     for (auto& of : run.evaluation->losses) of.by_position = {of.loss + 0.1, of.loss - 0.1};
   }
   const auto text = tradeoff_text(runs.tradeoff());
-  CHECK(text.find("  positions               0-2047   2048-4095\n"
-                  "  ours, dense              4.191       3.991\n"
-                  "  ours, D = 16, I = 4      4.200       4.000\n") != std::string::npos);
+  CHECK(text.find("Held-out perplexity by position in the sequence\n") != std::string::npos);
+  CHECK(text.find("  ours, dense                     66.09       54.11\n"
+                  "  ours, D = 16, I = 4             66.69       54.60\n"
+                  "  ours, adapted, D = 16, I = 4    66.35       54.33\n") != std::string::npos);
   CHECK(text.find("rnn, dense") != std::string::npos);
+  const auto svg = draw_position_chart(runs.tradeoff());
+  CHECK(xml_error(svg).empty());
+  CHECK(count(svg, "<polyline ") == 3 + 1 + 2 + 1);  // ours with one adapted, theirs, rnn
+  CHECK(count(svg, ">position in the sequence<") == 3);
+  CHECK(xml_error("<div>" + tradeoff_html(runs.tradeoff()) + "</div>").empty());
 }
 
 TEST_CASE("the picture has a line a model through its dilations, and a mark for each result") {
