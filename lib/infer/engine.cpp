@@ -63,6 +63,19 @@ std::int64_t Engine::least_prefix_bytes(const CacheShape& shape, const EngineSet
                                 std::min(prompt_cut, settings.tokens), compute);
 }
 
+void Engine::check_prefix_bytes(const model::ModelConfig& config, const model::PatternPlan& plan,
+                                const EngineSettings& settings, DType compute, bool shared) {
+  if (settings.prefix_bytes == 0) return;
+  const auto least = least_prefix_bytes(CacheShape(config, plan, settings.tokens), settings, compute);
+  if (settings.prefix_bytes >= least) return;
+  constexpr double mib = 1024;
+  fail(
+      "--prefix-cache: {:.1f} MiB{} hold no prefix under the pattern {}, which takes {:.1f} MiB; give more, "
+      "or leave the "
+      "option out",
+      gib(settings.prefix_bytes) * mib, shared ? " for each pattern" : "", plan.describe(), gib(least) * mib);
+}
+
 PrefixUse Engine::prefix_use() const {
   auto use = use_;
   use.snapshots = caches_.snapshots(), use.bytes = caches_.snapshot_bytes_in_use();

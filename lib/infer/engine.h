@@ -77,6 +77,9 @@ class Engine {
   const CacheShape& shape() const { return caches_.shape(); }
   const Caches& caches() const { return caches_; }
   PrefixUse prefix_use() const;
+  /// Throws Error where prefix_bytes are too few for one snapshot under the plan; `shared`: they are a share of the user's.
+  static void check_prefix_bytes(const model::ModelConfig& config, const model::PatternPlan& plan,
+                                 const EngineSettings& settings, DType compute, bool shared = false);
   /// The least prefix_bytes above 0 that serve.
   static std::int64_t least_prefix_bytes(const CacheShape& shape, const EngineSettings& settings,
                                          DType compute);

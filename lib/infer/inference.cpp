@@ -187,18 +187,8 @@ EngineSettings Inference::fit(const std::vector<model::PatternPlan>& plans, cons
   EngineSettings settings{.tokens = model_.tokens, .rope_scale = model_.rope_scale};
   settings.rows = request.rows > 0 ? request.rows : gpu ? 4096 : 512;
   settings.prefix_bytes = request.prefix_bytes / std::ssize(plans);
-  for (const auto& plan : plans) {
-    if (request.prefix_bytes == 0) break;
-    const auto least = Engine::least_prefix_bytes(CacheShape(model_.config, plan, settings.tokens), settings,
-                                                  ops_->compute_type());
-    if (settings.prefix_bytes >= least) continue;
-    fail(
-        "--prefix-cache: {:.1f} MiB{} hold no prefix under the pattern {}, which takes {:.1f} MiB; give "
-        "more, or leave "
-        "the option out",
-        gib(settings.prefix_bytes) * 1024, plans.size() > 1 ? " for each pattern" : "", plan.describe(),
-        gib(least) * 1024);
-  }
+  for (const auto& plan : plans)
+    Engine::check_prefix_bytes(model_.config, plan, settings, ops_->compute_type(), plans.size() > 1);
   const auto with = [&](std::int64_t slots) {
     auto result = settings;
     result.slots = slots, result.sequences = static_cast<double>(slots);

@@ -179,6 +179,72 @@ TradeoffTable position_table(const std::vector<ModelPositions>& models,
   return table;
 }
 
+/// Runs of the trade-off: each model, then those adapted from it.
+std::vector<const RunMetrics*> all_runs(const Tradeoff& tradeoff) {
+  std::vector<const RunMetrics*> runs;
+  for (const auto& model : tradeoff.models) {
+    runs.push_back(model.run);
+    for (const auto& adapted : model.adapted) runs.push_back(adapted.run);
+  }
+  return runs;
+}
+
+std::string score_cell(const Score& score) {
+  if (std::isfinite(score.error)) return fmt::format("{:.4f} ± {:.4f}", score.value, score.error);
+  return fmt::format("{:.4f}", score.value);
+}
+
+/// A row a run and pattern, a column a task's metric.
+TradeoffTable score_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Scores of lm-evaluation-harness, with standard errors", {{"model"}}};
+  std::vector<std::pair<std::string, std::string>> columns;
+  for (const auto* run : all_runs(tradeoff)) {
+    for (const auto& of : run->scores) {
+      for (const auto& score : of.scores) {
+        const std::pair column{score.task, score.metric};
+        if (std::ranges::find(columns, column) == columns.end()) columns.push_back(column);
+      }
+    }
+  }
+  for (const auto& [task, metric] : columns) table.rows[0].push_back(task + ", " + metric);
+  for (const auto* run : all_runs(tradeoff)) {
+    for (const auto& of : run->scores) {
+      std::vector<std::string> row = {of.pattern.empty() ? run->name
+                                                         : run->name + ", " + pattern_label(of.pattern)};
+      for (const auto& [task, metric] : columns) {
+        const auto found = std::ranges::find_if(
+            of.scores, [&](const Score& score) { return score.task == task && score.metric == metric; });
+        row.push_back(found == of.scores.end() ? "-" : score_cell(*found));
+      }
+      table.rows.push_back(std::move(row));
+    }
+  }
+  return table;
+}
+
+/// The fastest batch of each pattern and length.
+TradeoffTable speed_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Generation, the batch with the most tokens a second",
+                      {{"model", "length", "sequences", "tokens/s"}}};
+  for (const auto* run : all_runs(tradeoff)) {
+    std::vector<Speed> best;
+    for (const auto& speed : run->speeds) {
+      const auto found = std::ranges::find_if(
+          best, [&](const Speed& x) { return x.pattern == speed.pattern && x.length == speed.length; });
+      if (found == best.end()) {
+        best.push_back(speed);
+      } else if (speed.tokens_per_second > found->tokens_per_second) {
+        *found = speed;
+      }
+    }
+    for (const auto& speed : best) {
+      table.rows.push_back({run->name + ", " + pattern_label(speed.pattern), fmt::format("{}", speed.length),
+                            fmt::format("{}", speed.batch), fmt::format("{:.0f}", speed.tokens_per_second)});
+    }
+  }
+  return table;
+}
+
 }  // namespace
 
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
@@ -189,6 +255,9 @@ std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
     if (std::ranges::find(done, model.positions) != done.end()) continue;
     tables.push_back(position_table(models, model.positions));
     done.push_back(model.positions);
+  }
+  for (auto& table : {score_table(tradeoff), speed_table(tradeoff)}) {
+    if (table.rows.size() > 1) tables.push_back(table);
   }
   return tables;
 }
@@ -265,6 +334,14 @@ Json results_json(const RunMetrics& run) {
                   {"perplexity", std::exp(of.loss)},
                   {"cache_bytes", of.cache_bytes}};
     if (!of.by_position.empty()) entry["by_position"] = of.by_position;
+    for (const auto& scored : run.scores) {
+      if (scored.pattern != of.pattern) continue;
+      for (const auto& score : scored.scores) {
+        auto& json = entry["scores"][score.task][score.metric];
+        json["value"] = score.value;
+        if (std::isfinite(score.error)) json["standard_error"] = score.error;
+      }
+    }
     results.push_back(std::move(entry));
   }
   return results;

@@ -96,7 +96,10 @@ std::vector<std::int32_t> ChatTemplate::tokens(Json variables) const {
   std::vector<std::int32_t> tokens;
   std::size_t begin = 0;
   const auto encode = [&](std::size_t end) {
-    if (end > begin) text_.tokenizer->encode(std::string_view(text).substr(begin, end - begin), tokens);
+    if (end == begin) return;
+    std::vector<std::int32_t> part;
+    text_.tokenizer->encode(std::string_view(text).substr(begin, end - begin), part);
+    tokens.insert(tokens.end(), part.begin(), part.end());
   };
   for (std::size_t at = 0; at < text.size();) {
     const auto found = std::ranges::find_if(

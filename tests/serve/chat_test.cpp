@@ -54,11 +54,13 @@ TEST_CASE("a conversation is the completion of what its template writes, whole a
             {"seed", 5},
             {"ignore_eos", true}};
   std::vector<std::int32_t> prompt{text.tokenizer->end_of_text() - 1};  // <s>
-  text.tokenizer->encode("of the Question", prompt);
-  prompt.push_back(text.end_of_text);
-  text.tokenizer->encode("the answer", prompt);
-  prompt.push_back(text.end_of_text);
-  text.tokenizer->encode("answer", prompt);
+  for (const char* part : {"of the Question", "the answer", "answer"}) {
+    std::vector<std::int32_t> tokens;
+    text.tokenizer->encode(part, tokens);
+    prompt.insert(prompt.end(), tokens.begin(), tokens.end());
+    if (part != std::string("answer")) prompt.push_back(text.end_of_text);
+  }
+  REQUIRE(prompt.size() > 8);
   const auto plain =
       test::complete(port, {{"prompt", prompt}, {"max_tokens", 9}, {"seed", 5}, {"ignore_eos", true}}).json();
   const auto response = chat(port, body);
