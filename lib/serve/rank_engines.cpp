@@ -170,8 +170,8 @@ void RankEngines::submit(std::uint64_t request, std::shared_ptr<OutputTaker> tak
     by_rank.resize(tokens_.size());
     for (auto& part : by_rank) part.pattern = work.pattern;
     auto& entry = requests_.try_emplace(request, Request{taker}).first->second;
-    const auto assign = [&](std::size_t tag, int rank, std::int64_t tokens) {
-      entry.parts[tag] = {rank, tokens};
+    const auto assign = [&](const Key& key, int rank, std::int64_t tokens) {
+      entry.parts[key] = {rank, tokens};
       tokens_[static_cast<std::size_t>(rank)] += tokens;
     };
     const infer::Request* before = nullptr;
@@ -179,7 +179,7 @@ void RankEngines::submit(std::uint64_t request, std::shared_ptr<OutputTaker> tak
     for (auto& [tag, sequence] : work.sequences) {
       // Answers to one prompt compute it once, on one rank.
       if (before == nullptr || before->prompt != sequence.prompt) rank = least_loaded();
-      assign(tag, rank, std::ssize(sequence.prompt) + sequence.max_tokens);
+      assign({false, tag}, rank, std::ssize(sequence.prompt) + sequence.max_tokens);
       auto& to = by_rank[static_cast<std::size_t>(rank)].sequences;
       to.reserve(work.sequences.size());  // `before` stays where it is
       to.emplace_back(tag, std::move(sequence));
@@ -187,7 +187,7 @@ void RankEngines::submit(std::uint64_t request, std::shared_ptr<OutputTaker> tak
     }
     for (auto& [tag, score] : work.scores) {
       rank = least_loaded();
-      assign(tag, rank, std::ssize(score.tokens));
+      assign({true, tag}, rank, std::ssize(score.tokens));
       by_rank[static_cast<std::size_t>(rank)].scores.emplace_back(tag, std::move(score));
     }
     counted = std::make_shared<Counted>(*this, request, std::move(taker));
@@ -208,8 +208,8 @@ void RankEngines::send_cancel(int rank, std::uint64_t request, const std::size_t
   remotes_[static_cast<std::size_t>(rank - 1)]->link->send(to.bytes());
 }
 
-void RankEngines::end_part(Request& request, std::size_t tag) {
-  const auto found = request.parts.find(tag);
+void RankEngines::end_part(Request& request, const Key& key) {
+  const auto found = request.parts.find(key);
   if (found == request.parts.end()) return;
   tokens_[static_cast<std::size_t>(found->second.rank)] -= found->second.tokens;
   request.parts.erase(found);
@@ -221,7 +221,7 @@ void RankEngines::cancel(std::uint64_t request) {
   const auto found = requests_.find(request);
   if (found == requests_.end()) return;
   std::set<int> ranks;
-  for (const auto& [tag, part] : found->second.parts) {
+  for (const auto& [key, part] : found->second.parts) {
     tokens_[static_cast<std::size_t>(part.rank)] -= part.tokens;
     if (part.rank > 0) ranks.insert(part.rank);
   }
@@ -233,14 +233,14 @@ void RankEngines::cancel(std::uint64_t request, std::size_t tag) {
   const std::lock_guard lock(mutex_);
   const auto found = requests_.find(request);
   if (found == requests_.end()) return;
-  const auto part = found->second.parts.find(tag);
+  const auto part = found->second.parts.find({false, tag});
   if (part == found->second.parts.end()) return;
   if (part->second.rank == 0) {
     own_.cancel(request, tag);
   } else {
     send_cancel(part->second.rank, request, &tag);
   }
-  end_part(found->second, tag);
+  end_part(found->second, {false, tag});
   if (found->second.parts.empty()) requests_.erase(found);
 }
 
@@ -251,10 +251,10 @@ void RankEngines::took(std::uint64_t request, const std::vector<Output>& outputs
   if (found == requests_.end()) return;
   for (const auto& output : outputs) {
     if (output.scores || output.event.end != infer::End::none) {
-      end_part(found->second, output.tag);
+      end_part(found->second, {output.scores, output.tag});
       continue;
     }
-    const auto part = found->second.parts.find(output.tag);
+    const auto part = found->second.parts.find({false, output.tag});
     if (part == found->second.parts.end() || part->second.tokens <= 1) continue;
     --part->second.tokens;
     --tokens_[static_cast<std::size_t>(part->second.rank)];
@@ -303,7 +303,7 @@ void RankEngines::rank_gone(int rank) {
       auto& parts = entry.second.parts;
       if (std::ranges::none_of(parts, [&](const auto& part) { return part.second.rank == rank; }))
         return false;
-      for (const auto& [tag, part] : parts) tokens_[static_cast<std::size_t>(part.rank)] -= part.tokens;
+      for (const auto& [key, part] : parts) tokens_[static_cast<std::size_t>(part.rank)] -= part.tokens;
       takers.push_back(entry.second.taker);
       return true;
     });

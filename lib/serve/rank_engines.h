@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -44,9 +45,15 @@ class RankEngines : public Engines {
     int rank = 0;
     std::int64_t tokens = 0;  ///< yet to compute
   };
+  /// A sequence's tag, or a text's to score: a request may have both with one tag.
+  struct Key {
+    bool scores = false;
+    std::size_t tag = 0;
+    auto operator<=>(const Key&) const = default;
+  };
   struct Request {
     std::shared_ptr<OutputTaker> taker;
-    std::map<std::size_t, Part> parts = {};  ///< by tag
+    std::map<Key, Part> parts = {};
   };
   struct Remote {
     std::unique_ptr<Link> link;
@@ -59,7 +66,7 @@ class RankEngines : public Engines {
   int least_loaded() const;
   void read(int rank);
   void took(std::uint64_t request, const std::vector<Output>& outputs);
-  void end_part(Request& request, std::size_t tag);
+  void end_part(Request& request, const Key& key);
   void rank_gone(int rank);
   std::vector<int> ranks_of(std::uint64_t request) const;
   void send_cancel(int rank, std::uint64_t request, const std::size_t* tag);

@@ -237,7 +237,7 @@ TEST_CASE("what lasts longer than the grace gets an error, and the server ends n
 }
 
 TEST_CASE("weights are exchanged between requests, none of which is lost") {
-  test::Served served({.model = test::SmallModel(1000)});
+  test::Served served({.model = test::SmallModel(1000), .ranks = 1});
   const int port = served.port();
   const Json body{{"prompt", "of the"}, {"max_tokens", 40}, {"temperature", 0}, {"ignore_eos", true}};
   const auto before = complete(port, body).json()["choices"];
@@ -259,7 +259,8 @@ TEST_CASE(
     "prompts that begin alike: the same answers, counted; scores and other patterns read nothing; new "
     "weights drop it") {
   const test::SmallModel model(400);
-  test::Served plain({.model = model}), served({.model = model, .prefix_bytes = 4 << 20});
+  test::Served plain({.model = model, .ranks = 1}),
+      served({.model = model, .prefix_bytes = 4 << 20, .ranks = 1});
   const int port = served.port();
   Tokens prompt;
   for (int i = 0; i < 300; ++i) prompt.push_back(i * 7 % 300 + 3);
