@@ -212,7 +212,7 @@ void Engine::plan_cuts(Sequence& s) const {
   std::erase_if(s.cuts,
                 [&](std::int64_t cut) { return cut <= s.prefilled || !caches_.could_keep(s.tokens(), cut); });
   std::ranges::sort(s.cuts);
-  s.cuts.erase(std::ranges::unique(s.cuts).begin(), s.cuts.end());
+  s.cuts.erase(std::unique(s.cuts.begin(), s.cuts.end()), s.cuts.end());
   if (s.cuts.size() > most_cuts) s.cuts.erase(s.cuts.begin(), s.cuts.end() - most_cuts);
 }
 

@@ -25,7 +25,7 @@ constexpr std::array<std::string_view, 7> colours = {"#0072b2", "#d55e00", "#009
                                                      "#e69f00", "#56b4e9", "#222222"};
 constexpr std::array marks = {Mark::circle, Mark::square, Mark::triangle, Mark::diamond};
 
-/// The middle of the positions "0-511", from 1 for a logarithmic axis.
+/// The middle of the positions "0-511".
 double middle_of(const std::string& name) {
   double begin = 0, end = 0;
   const char* const last = name.data() + name.size();
@@ -33,7 +33,7 @@ double middle_of(const std::string& name) {
   end = begin;
   if (read.ec == std::errc{} && read.ptr != last && *read.ptr == '-')
     std::from_chars(read.ptr + 1, last, end);
-  return (begin + end) / 2 + 1;
+  return (begin + end + 1) / 2;
 }
 
 struct Line {
@@ -52,9 +52,13 @@ class Panel {
         low = std::min(low, std::exp(loss)), high = std::max(high, std::exp(loss));
       }
     }
-    across_ = make_log_axis(places.front() / 1.2, std::max(places.back(), places.front() * 1.5) * 1.1);
-    up_ = make_log_axis(low / 1.03, std::max(high, low * 1.05) * 1.03);
-    if (up_.ticks.size() < 2) up_ = make_axis(low / 1.03, std::max(high, low * 1.05) * 1.03, 4);
+    // The parts are equal: half a part lies beyond the last middle.
+    const double half = places.size() > 1 ? (places[1] - places[0]) / 2 : places[0];
+    across_ = make_axis(0, places.back() + half, 6);
+    constexpr double wide_range = 8;
+    const double bottom_value = low / 1.02, top_value = std::max(high, low * 1.05) * 1.02;
+    up_ = high > wide_range * low ? make_log_axis(bottom_value, top_value)
+                                  : make_axis(bottom_value, top_value, 5);
   }
 
   void frame(const std::string& title) {

@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using generate::Finish;
 
-constexpr int server_failed = 500;
+constexpr int server_failed = 500, timed_out = 504;
 
 /// Whether the likeliest token by the model's own logits is the one that is drawn.
 bool plain_greedy(const infer::SamplingParameters& s) {
@@ -50,7 +50,6 @@ std::weak_ptr<Completion> Completion::start(const CompletionPlace& place, Asked 
 }
 
 void Completion::expire(double seconds) {
-  constexpr int timed_out = 504;
   post([self = shared_from_this(), seconds] {
     self->fail_now(
         timed_out,

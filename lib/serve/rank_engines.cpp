@@ -11,6 +11,8 @@
 namespace ratplus::serve {
 namespace {
 
+constexpr int server_failed = 500, unavailable = 503;
+
 enum class Message : std::uint8_t {
   // From rank 0.
   work,
@@ -284,7 +286,6 @@ void RankEngines::read(int rank) {
       took(request, *outputs);
       deliver_([taker = std::move(taker), outputs] { taker->take(std::move(*outputs)); });
     } else if (message == Message::failed) {
-      constexpr int unavailable = 503;
       deliver_(
           [taker = std::move(taker), why = from.taken<std::string>()] { taker->fail(why, unavailable); });
     }
@@ -308,7 +309,6 @@ void RankEngines::rank_gone(int rank) {
       return true;
     });
   }
-  constexpr int server_failed = 500;
   for (const auto& taker : takers) {
     deliver_([taker, rank] {
       taker->fail("rank " + std::to_string(rank) + " of the server, which computed the request, is gone",
