@@ -175,6 +175,10 @@ int report_command(const Arguments& args) {
     write_whole_file(beside(".md"), report::tradeoff_markdown(*tradeoff));
     write_whole_file(beside(".json"), report::tradeoff_json(*tradeoff));
     fmt::print("tables: {} and .json\n", fs::proximate(beside(".md")).string());
+    if (const auto chart = report::draw_position_chart(*tradeoff); !chart.empty()) {
+      write_whole_file(beside(".positions.svg"), chart);
+      fmt::print("perplexity by position: {}\n", fs::proximate(beside(".positions.svg")).string());
+    }
   }
   if (!files.picture.empty())
     fmt::print("{}: {}\n", tradeoff ? "picture" : "loss curves", fs::proximate(files.picture).string());
