@@ -211,9 +211,10 @@ TradeoffTable score_table(const Tradeoff& tradeoff) {
     for (const auto& of : run->scores) {
       std::vector<std::string> row = {of.pattern.empty() ? run->name
                                                          : run->name + ", " + pattern_label(of.pattern)};
-      for (const auto& [task, metric] : columns) {
-        const auto found = std::ranges::find_if(
-            of.scores, [&](const Score& score) { return score.task == task && score.metric == metric; });
+      for (const auto& column : columns) {
+        const auto found = std::ranges::find_if(of.scores, [&](const Score& score) {
+          return std::pair{score.task, score.metric} == column;
+        });
         row.push_back(found == of.scores.end() ? "-" : score_cell(*found));
       }
       table.rows.push_back(std::move(row));
