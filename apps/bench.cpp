@@ -352,10 +352,9 @@ int bench_command(const Arguments& args) {
       "step: steps before those");
   add("peak", po::value(&parsed.peak)->value_name("TFLOP/s"),
       "step: the processor's peak; default: the datasheet's for A100, H100 and H200");
-  add("device", po::value(&parsed.device)->value_name("NAME"),
-      "auto, cpu or cuda; default: auto, or the job's");
-  add("precision", po::value(&parsed.precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: bf16, or the job's");
+  add("device", po::value(&parsed.device)->value_name("auto|cpu|cuda"), "default: auto, or the job's");
+  add("precision", po::value(&parsed.precision)->value_name("bf16|f32"),
+      "of a GPU's products; default: bf16, or the job's");
   add("any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false");
   add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default");
@@ -373,7 +372,8 @@ int bench_command(const Arguments& args) {
   add("timeline", po::value(&parsed.timeline)->value_name("FILE.svg"),
       "step: draw what rank 0 computes and communicates in a step");
   const Positional subject{"what", 2, po::value(&parsed.subject),
-                           "say what to time: ops, ops or step and a job file, or generate and a model"};
+                           "say what to time: ops, ops or step and a job file, or generate and a model",
+                           "ops|step|generate PATH"};
   const auto values = parse_command_line(args, options, subject, {help_text, help_end});
   if (!values) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);

@@ -72,7 +72,7 @@ std::optional<CheckArguments> parse(const Arguments& args) {
       "the longest that a directory is written to, and read, by a rank");
   add("json", po::value(&parsed.json)->value_name("FILE"),
       "write all ranks' figures there too; `ratplus plan --check FILE` plans with them");
-  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)"};
+  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
   if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
   if (!(parsed.seconds > 0 && parsed.seconds <= 600)) throw po::error("--seconds is above 0 and at most 600");
   const auto parent = std::filesystem::path(parsed.json).parent_path();

@@ -90,6 +90,7 @@ void as_usage_error(const std::function<void()>& f) {
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,
                                                     const Positional& positional, const HelpText& help) {
   options.add_options()("help,h", "this text");
+  if (leave_usage(options, positional, help)) return std::nullopt;
   po::options_description all;
   all.add(options).add_options()(positional.name, positional.target, "");
   po::positional_options_description places;
@@ -102,7 +103,7 @@ std::optional<po::variables_map> parse_command_line(const Arguments& args, po::o
     return std::nullopt;
   }
   po::notify(values);
-  if (!values.contains(positional.name)) throw po::error(positional.missing);
+  if (positional.missing != nullptr && !values.contains(positional.name)) throw po::error(positional.missing);
   return values;
 }
 

@@ -28,7 +28,8 @@ struct Positional {
   const char* name;                                      ///< of the pseudo-option it is parsed as
   int at_most;                                           ///< -1: any number
   const boost::program_options::value_semantic* target;  ///< as po::value(&variable)
-  const char* missing;  ///< the message if there is none: "a job file is missing"
+  const char* missing;  ///< the message if there is none: "a job file is missing"; null: there may be none
+  const char* words;    ///< "JOB.toml", "SRC DST": what each is, the last one for all that follow
 };
 
 /// The text around the list of options in a command's --help.
@@ -36,6 +37,10 @@ struct HelpText {
   const char* before;
   const char* after;
 };
+
+/// Leaves a command's options with usage_of (apps/usage.h), if that has asked for them: the command then ends.
+bool leave_usage(const boost::program_options::options_description& options, const Positional& positional,
+                 const HelpText& help);
 
 /// Prints a line on standard error for each key that the job's file or --set gave by an old name; once for all ranks.
 void print_renamed_keys(const config::JobConfig& job);

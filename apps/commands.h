@@ -11,12 +11,14 @@ using Arguments = std::vector<std::string>;
 
 int prepare_command(const Arguments& args);
 int samples_command(const Arguments& args);
+int needles_command(const Arguments& args);
 int import_command(const Arguments& args);
 int tokenize_command(const Arguments& args);
 int train_command(const Arguments& args);
 int submit_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int generate_command(const Arguments& args);
+int score_command(const Arguments& args);
 int serve_command(const Arguments& args);
 int convert_command(const Arguments& args);
 int inspect_command(const Arguments& args);
@@ -26,6 +28,8 @@ int report_command(const Arguments& args);
 int watch_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int data_bench_command(const Arguments& args);
+int completion_command(const Arguments& args);
+int manual_command(const Arguments& args);
 
 /// Exit statuses besides 0 (done) and 1 (failed, with a message).
 inline constexpr int exit_usage = 2;  ///< the command line is wrong

@@ -72,8 +72,8 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
   auto& options = parsed.options;
   po::options_description description("options");
   auto add = description.add_options();
-  add("dtype", po::value(&parsed.dtype)->value_name("TYPE"),
-      "of all weights: float32, bfloat16 or float16; default: as they are, in a checkpoint float32");
+  add("dtype", po::value(&parsed.dtype)->value_name("float32|bfloat16|float16"),
+      "of all weights; default: as they are, in a checkpoint float32");
   add("parts", po::value(&options.parts)->value_name("N"), "a checkpoint's number of files; default: 1");
   add("shard-size", po::value(&parsed.shard_gib)->value_name("GIB"),
       "GiB of one file of several, at most; default: 4");
@@ -90,7 +90,7 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
   add("weights-only", po::bool_switch(&options.weights_only),
       "leave the optimizer's state of a checkpoint out");
   add("force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
-  const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing"};
+  const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing", "SRC DST"};
   const auto given = parse_command_line(args, description, paths, {help_text, help_end});
   if (!given) return std::nullopt;
   if (parsed.paths.size() != 2) throw po::error("DST is missing");

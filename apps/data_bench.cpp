@@ -191,13 +191,12 @@ int data_bench_command(const Arguments& args) {
   add("text-key", po::value(&settings.text_key)->value_name("KEY"), "as for prepare");
   add("sequence-length", po::value(&settings.sequence_length)->value_name("T"), "inputs a sample (4096)");
   add("batch", po::value(&settings.batch)->value_name("B"), "samples a step (64)");
-  add("sampling", po::value(&settings.sampling)->value_name("NAME"),
-      "ordered, random or shuffled (the default)");
+  add("sampling", po::value(&settings.sampling)->value_name("ordered|random|shuffled"), "default: shuffled");
   add("seconds", po::value(&settings.seconds)->value_name("S"),
       "for each of the cold and the warm cache (5)");
   add("pace", po::value(&settings.pace)->value_name("TOKENS/S"),
       "take steps at this rate; 0 is as fast as can be");
-  const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing"};
+  const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing", "PATH"};
   if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
   if (settings.sequence_length < 1 || settings.batch < 1)
     fail("--sequence-length {} and --batch {} must be positive", settings.sequence_length, settings.batch);

@@ -90,7 +90,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
                         "dataset made by `ratplus prepare`; default: the one the checkpoint was trained on")(
       "pattern", po::value(&request.patterns)->composing()->multitoken()->value_name("D,W,I"),
       "patterns to evaluate; default: the one the checkpoint was trained with")(
-      "split", po::value(&request.split)->value_name("NAME"), "validation (default) or train")(
+      "split", po::value(&request.split)->value_name("validation|train"), "default: validation")(
       "sequences", po::value(&request.sequences)->value_name("N"),
       "sequences at most; default: all of the split")(
       "by-position", po::value(&request.parts)->value_name("N"),
@@ -99,11 +99,10 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "tokens a sequence; default: as in training")(
       "micro-batch", po::value(&request.micro_batch)->value_name("B"),
       "sequences a rank computes at once; default: as in training")(
-      "device", po::value(&device)->value_name("NAME"), "auto, cpu or cuda; default: as in training")(
-      "precision", po::value(&precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: as in training")(
-      "threads", po::value(&request.threads)->value_name("N"),
-      "CPU threads a rank; default: its share of the cores")(
+      "device", po::value(&device)->value_name("auto|cpu|cuda"), "default: as in training")(
+      "precision", po::value(&precision)->value_name("bf16|f32"),
+      "of a GPU's products; default: as in training")("threads", po::value(&request.threads)->value_name("N"),
+                                                      "CPU threads a rank; default: its share of the cores")(
       "json", po::value(&parsed.json)->value_name("FILE"),
       "write the results there too; a path that is not UTF-8 also percent-encoded")(
       "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
@@ -116,14 +115,14 @@ std::optional<EvalArguments> parse(const Arguments& args) {
       "output", po::value(&parsed.output)->value_name("FILE"),
       "with --continuations: one line a continuation; default: standard output")(
       "force", po::bool_switch(&parsed.force), "with --output: replace an output that is there")(
-      "cut", po::value(&cut)->value_name("WHERE"),
+      "cut", po::value(&cut)->value_name("left|middle"),
       "with --continuations: a context that is too long loses its beginning (left) or its middle; default: "
       "it is "
       "refused");
   add_sequence_options(options, parsed.model);
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
-      "a checkpoint is missing (give it before --pattern, which takes all words that follow)"};
+      "a checkpoint is missing (give it before --pattern, which takes all words that follow)", "CHECKPOINT"};
   const auto values = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!values) return std::nullopt;
   if (!device.empty()) request.device = parse_device(device);

@@ -67,11 +67,13 @@ examples:
 struct GenerateArguments {
   std::string checkpoint;
   ModelOptions model;
-  infer::EngineRequest engine;
+  EngineOptions engine;
   Settings settings;
   std::vector<std::string> prompts;
   std::vector<std::string> token_prompts;
   std::string input, output;
+  std::string prompt_template, keep;
+  generate::LineForm form;
   bool force = false;
 
   bool has_prompts() const { return !prompts.empty() || !token_prompts.empty(); }
@@ -95,7 +97,7 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   auto& sampling = settings.sampling;
   std::vector<std::string> biases;
   std::int64_t max_tokens = 0, log_probabilities = 0;
-  std::string cut = "none";
+  std::string cut = "none", trim = "none";
   bool spare_prompt = false;
   po::options_description options("options", 110, 70);
   auto add = options.add_options();
@@ -108,6 +110,12 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
       "requests, one JSON object a line (also .gz, .zst)");
   add("output", po::value(&parsed.output)->value_name("FILE"),
       "with --input: the answers, in the order of the requests");
+  add("prompt-template", po::value(&parsed.prompt_template)->value_name("FILE"),
+      "with --input: the prompt, with a line's fields as {input} in it; FILE.json#KEY: the text under a key");
+  add("keep", po::value(&parsed.keep)->value_name("FIELDS"),
+      "with --input: fields of a line that go to its result, apart by commas");
+  add("text-field", po::value(&parsed.form.text_field)->value_name("NAME"),
+      "with --input: the result's field with the answer's text; default: text");
   add("force", po::bool_switch(&parsed.force), "with --input: replace an output that is there");
   add("max-tokens", po::value(&max_tokens)->value_name("N"),
       "tokens of an answer at most; default: 128, or as many as the sequence has room for");
@@ -146,14 +154,17 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   add("echo", po::bool_switch(&settings.echo), "give the prompt before the answer");
   add("return-tokens", po::bool_switch(&settings.return_tokens),
       "with --input: token numbers beside the text");
-  add("cut", po::value(&cut)->value_name("WHERE"),
+  add("trim", po::value(&trim)->value_name("blank|lines|none"),
+      "leave out the blank that joins the answer to the prompt (blank), and newlines after it (lines); "
+      "default: none");
+  add("cut", po::value(&cut)->value_name("left|middle"),
       "a prompt without room for --max-tokens more loses its beginning (left) or its middle; default: it is "
       "refused");
-  add("slots", po::value(&parsed.engine.slots)->value_name("N"),
-      "sequences that a rank computes together at most; default: as many as there are or fit");
+  add_engine_options(options, parsed.engine);
   add_sequence_options(options, parsed.model);
   add_device_options(options, parsed.model);
-  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing"};
+  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
+                              "CHECKPOINT"};
   const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);
@@ -166,10 +177,10 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   sampling.penalize_prompt = !spare_prompt;
   as_usage_error([&] {
     settings.cut = generate::parse_cut(cut, "--cut");
+    settings.trim = generate::parse_trim(trim, "--trim");
     generate::check_stop_strings(settings.stop, "--stop");
   });
-  if (given->contains("slots") && parsed.engine.slots < 1)
-    throw po::error(fmt::format("--slots {} is not positive", parsed.engine.slots));
+  check_engine_options(*given, parsed.engine);
   if (parsed.input.empty() != parsed.output.empty()) throw po::error("--input and --output go together");
   if (!parsed.input.empty() && parsed.has_prompts())
     throw po::error("--input is a file of prompts; leave --prompt and --tokens out");
@@ -178,6 +189,15 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   for (const char* option : {"force", "return-tokens"}) {
     if (parsed.input.empty() && (*given)[option].as<bool>())
       throw po::error(fmt::format("--{} goes with --input", option));
+  }
+  for (const char* option : {"prompt-template", "keep", "text-field"}) {
+    if (parsed.input.empty() && given->contains(option))
+      throw po::error(fmt::format("--{} goes with --input", option));
+  }
+  for (std::size_t begin = 0; begin < parsed.keep.size();) {
+    const auto end = std::min(parsed.keep.find(',', begin), parsed.keep.size());
+    parsed.form.kept.push_back(parsed.keep.substr(begin, end - begin));
+    begin = end + 1;
   }
   for (const char* option : {"top-k", "top-p", "min-p"}) {
     if (parsed.input.empty() && given->contains(option) && sampling.temperature == 0)
@@ -401,7 +421,7 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
                                     opened.text, settings_of(i), "--tokens"));
     if (settings_of(i).stop.empty()) requests.back().as_text = false;
   }
-  auto engine = args.engine;
+  auto engine = args.engine.request;
   const auto wanted = args.settings.answers * std::max<std::int64_t>(std::ssize(requests), 1);
   constexpr std::int64_t usual = 64;
   if (engine.slots == 0) engine.slots = std::clamp<std::int64_t>(wanted, 1, usual);
@@ -422,15 +442,20 @@ nlohmann::ordered_json identity_of(const GenerateArguments& args, const Opened& 
   auto identity =
       generate::model_identity("generate", opened.model, opened.text, opened.inference->ops().compute_type());
   identity["options"] = generate::to_json(args.settings);
+  if (const auto form = args.form.to_json(); !form.is_null()) identity["lines"] = form;
   return identity;
 }
 
-int generate_file(const GenerateArguments& args, const parallel::World& world) {
+int generate_file(GenerateArguments args, const parallel::World& world) {
   const StopSignal signal;
   Opened opened;
   resolve(args, world, opened);
   std::optional<generate::InputLines> input;
-  world.agree([&] { input.emplace(args.input); });
+  world.agree([&] {
+    input.emplace(args.input);
+    if (!args.prompt_template.empty())
+      args.form.prompt = generate::PromptTemplate::read(args.prompt_template);
+  });
   generate::LineJob job{.input = *input,
                         .output = args.output,
                         .print = {},
@@ -438,9 +463,9 @@ int generate_file(const GenerateArguments& args, const parallel::World& world) {
                         .replace = args.force,
                         .command = "`ratplus generate`"};
   world.agree([&] { generate::check_output_file(job); });
-  opened.inference = std::make_unique<infer::Inference>(opened.model, args.engine, world);
+  opened.inference = std::make_unique<infer::Inference>(opened.model, args.engine.request, world);
   job.identity = identity_of(args, opened);
-  generate::RequestLines worker(*input, args.settings, opened.text, opened.engine());
+  generate::RequestLines worker(*input, args.settings, opened.text, opened.engine(), args.form);
   generate::check_lines(*input, worker, world);
   world.agree([&] { opened.inference->load(); });
   return do_lines_with_progress(job, worker, world, "generating", [](const auto&) {});

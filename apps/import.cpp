@@ -67,7 +67,7 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
       "a shard is closed at the document that reaches this many tokens");
   add("force", po::bool_switch(&options.force),
       "replace another dataset in DIR, once the new one is complete");
-  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.train.assign(inputs.begin(), inputs.end());
   options.validation.assign(validation.begin(), validation.end());

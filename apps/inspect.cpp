@@ -359,13 +359,13 @@ int inspect_command(const Arguments& args) {
   auto add = options.add_options();
   add("text", po::value(&text)->value_name("FIRST,COUNT"),
       "dataset: decode these tokens to text; of samples with labels, these samples");
-  add("split", po::value(&split)->value_name("NAME"), "dataset: train (default) or validation, for --text");
+  add("split", po::value(&split)->value_name("train|validation"), "dataset: for --text; default: train");
   add("parameters", po::bool_switch(&parameters), "checkpoint, weights: list the parameters of every block");
   add("quick", po::bool_switch(&quick),
       "dataset, shard, checkpoint, weights: do not read and verify all; of a dataset, the manifest alone");
   add("head-dim", po::value(&head_dim)->value_name("P"),
       "weights: channels of a head, where the file does not say; default: 128");
-  const Positional place{"path", 1, po::value(&path), "a path is missing"};
+  const Positional place{"path", 1, po::value(&path), "a path is missing", "PATH"};
   const auto given = parse_command_line(args, options, place, {help_text, help_end});
   if (!given) return 0;
   if (!fs::exists(path)) fail("{}: no such file or directory", path);

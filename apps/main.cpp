@@ -1,7 +1,6 @@
 // ratplus: trains and evaluates RAT+ language models. This file finds the command and prints what it throws.
 #include <fmt/core.h>
 
-#include <array>
 #include <boost/program_options/errors.hpp>
 #include <csignal>
 #include <cstdio>
@@ -10,7 +9,7 @@
 #include <string_view>
 
 #include "apps/command_line.h"
-#include "apps/commands.h"
+#include "apps/command_list.h"
 #include "apps/output.h"
 #include "apps/spinning.h"
 #include "apps/version.h"
@@ -19,48 +18,12 @@
 namespace ratplus::apps {
 namespace {
 
-struct Command {
-  std::string_view name;
-  std::string_view summary;
-  int (*run)(const Arguments&);
-  bool computes = false;  ///< by OpenMP's threads
-};
-
-constexpr std::array commands = {
-    Command{"prepare", "text to a tokenizer and HDF5 token shards", prepare_command},
-    Command{"samples", "prompts and completions to samples with labels, for fine-tuning", samples_command},
-    Command{"import", "token streams that are there already (raw .bin, HDF5) to token shards",
-            import_command},
-    Command{"tokenize", "text to token numbers, and back", tokenize_command},
-    Command{"train", "pretrain, adapt or fine-tune a model by a job file", train_command, true},
-    Command{"submit", "a training job to Slurm's queue, checked before", submit_command},
-    Command{"eval", "loss and perplexity of a checkpoint under sparsity patterns, or logits of given tokens",
-            eval_command, true},
-    Command{"generate", "text from a model, at the terminal or for a file of prompts", generate_command,
-            true},
-    Command{"serve", "a model behind OpenAI's API for completions", serve_command, true},
-    Command{"convert", "weights to and from PyTorch and safetensors, other types, other numbers of files",
-            convert_command},
-    Command{"inspect", "what a dataset, a shard, a checkpoint, weights, a run or a job file holds",
-            inspect_command},
-    Command{"plan", "memory, time and GPU hours of a job on a cluster, without a GPU", plan_command},
-    Command{"check",
-            "rates of devices, links and disks of a job's ranks, clocks and versions, before a long run",
-            check_command, true},
-    Command{"report", "one or several runs as a page of curves, a picture of their losses, and tables",
-            report_command},
-    Command{"watch", "a run in the terminal, live", watch_command},
-    Command{"bench", "times of a layer's operations, or of a job's training steps and their communication",
-            bench_command, true},
-    Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command, true},
-};
-
 void print_overview(std::FILE* out) {
   fmt::print(
       out,
       "usage: ratplus COMMAND [options]\n\nTrains RAT+ language models on MPI ranks: densely once, then "
       "adapted to sparse attention patterns.\n\ncommands:\n");
-  for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
+  for (const auto& command : all_commands()) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
   fmt::print(
       out,
       "\n`ratplus COMMAND --help` explains a command, `ratplus --version` names the program and its "
@@ -80,10 +43,9 @@ int run(int argc, char** argv) {
     print_version();
     return 0;
   }
-  for (const auto& command : commands) {
-    if (command.name != name) continue;
-    if (command.computes) shorten_spinning(argv);
-    return command.run(Arguments(argv + 2, argv + argc));
+  if (const Command* command = find_command(name)) {
+    if (command->computes) shorten_spinning(argv);
+    return command->run(Arguments(argv + 2, argv + argc));
   }
   if (!name.empty()) print_error(fmt::format("there is no command \"{}\"\n", name));
   print_overview(stderr);

@@ -2,11 +2,54 @@
 
 #include <fmt/core.h>
 
+#include <charconv>
+#include <cmath>
+#include <string_view>
+
 #include "apps/device_options.h"
 
 namespace ratplus::apps {
 
 namespace po = boost::program_options;
+
+std::int64_t parse_size(const std::string& text, const std::string& option) {
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, value);
+  std::string_view unit(read.ptr, static_cast<std::size_t>(end - read.ptr));
+  constexpr std::string_view units = "KMGT";
+  double factor = 1;
+  if (const auto at = unit.empty() ? std::string_view::npos : units.find(unit.front());
+      at != std::string_view::npos) {
+    factor = std::ldexp(1.0, 10 * (static_cast<int>(at) + 1));
+    unit.remove_prefix(1);
+    if (unit == "iB" || unit == "B") unit = {};
+  } else if (unit == "B") {
+    unit = {};
+  }
+  constexpr double most = 1e15;
+  if (read.ec != std::errc{} || !unit.empty() || !(value >= 0) || value * factor > most)
+    throw po::error(fmt::format("--{} {} is not a size, such as 512MiB or 4GiB", option, text));
+  return static_cast<std::int64_t>(value * factor);
+}
+
+void add_engine_options(po::options_description& description, EngineOptions& options) {
+  auto add = description.add_options();
+  add("slots", po::value(&options.request.slots)->value_name("N"),
+      "sequences that a rank computes together at most, under each pattern; default: as many as fit, on a "
+      "CPU 64");
+  add("prefix-cache", po::value(&options.prefix_cache)->value_name("SIZE"),
+      "keep beginnings of prompts in this much memory (512MiB, 4GiB): prompts that begin alike compute them "
+      "once; "
+      "default: 0");
+}
+
+void check_engine_options(const po::variables_map& given, EngineOptions& options) {
+  auto& request = options.request;
+  if (given.contains("slots") && request.slots < 1)
+    throw po::error(fmt::format("--slots {} is not positive", request.slots));
+  if (!options.prefix_cache.empty()) request.prefix_bytes = parse_size(options.prefix_cache, "prefix-cache");
+}
 
 void add_sequence_options(po::options_description& description, ModelOptions& options) {
   auto& request = options.request;
@@ -27,9 +70,9 @@ void add_sequence_options(po::options_description& description, ModelOptions& op
 void add_device_options(po::options_description& description, ModelOptions& options) {
   auto& request = options.request;
   auto add = description.add_options();
-  add("device", po::value(&options.device)->value_name("NAME"), "auto, cpu or cuda; default: as in training");
-  add("precision", po::value(&options.precision)->value_name("TYPE"),
-      "of a GPU's products, bf16 or f32; default: as in training");
+  add("device", po::value(&options.device)->value_name("auto|cpu|cuda"), "default: as in training");
+  add("precision", po::value(&options.precision)->value_name("bf16|f32"),
+      "of a GPU's products; default: as in training");
   add("threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores");
   add("head-dim", po::value(&request.head_dim)->value_name("P"),

@@ -15,6 +15,18 @@ struct ModelOptions {
   std::string device, precision;
 };
 
+struct EngineOptions {
+  infer::EngineRequest request;
+  std::string prefix_cache;
+};
+
+/// Bytes of a text such as 512MiB, 4GiB or 1.5G (units of 1024). Throws boost::program_options::error naming the option.
+std::int64_t parse_size(const std::string& text, const std::string& option);
+
+/// Adds --slots and --prefix-cache.
+void add_engine_options(boost::program_options::options_description& description, EngineOptions& options);
+/// Fills in the request. Throws boost::program_options::error for a value out of its range.
+void check_engine_options(const boost::program_options::variables_map& given, EngineOptions& options);
 /// Adds --length, --longer, --rope-base, --rope-scale, --tokenizer and --end-of-text.
 void add_sequence_options(boost::program_options::options_description& description, ModelOptions& options);
 /// Adds --device, --precision, --threads and --head-dim.

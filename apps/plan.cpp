@@ -10,6 +10,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/model_options.h"
 #include "apps/plan_inference.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
@@ -113,18 +114,21 @@ std::optional<PlanArguments> parse(const Arguments& args) {
   add("inference", po::bool_switch(&parsed.inference), "plan generation on one GPU");
   std::vector<std::string> patterns;
   std::vector<std::int64_t> lengths, batches;
+  std::string prefix_cache;
   add("pattern", po::value(&patterns)->composing()->multitoken()->value_name("D,W,I"),
       "with --inference: patterns; default: dense 16,0,4 16,256,4 64,0,4");
   add("lengths", po::value(&lengths)->composing()->multitoken()->value_name("T"),
       "with --inference: tokens of a sequence; default: the job's");
   add("batches", po::value(&batches)->composing()->multitoken()->value_name("B"),
       "with --inference: sequences beside the most that fit; default: 1 64");
+  add("prefix-cache", po::value(&prefix_cache)->value_name("SIZE"),
+      "with --inference: memory for beginnings of prompts, as of `ratplus serve`; default: 0");
   add("check", po::value(&parsed.check)->value_name("FILE"),
       "plan for the cluster that `ratplus check --json FILE` has measured");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "override a key of the job file");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the plan there too");
-  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)"};
+  const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
   const auto values = parse_command_line(args, options, job, {help_text, help_end});
   if (!values) return std::nullopt;
   for (const auto& [key, value] :
@@ -143,7 +147,8 @@ std::optional<PlanArguments> parse(const Arguments& args) {
         throw po::error(fmt::format("--{} {} is not from 1 to {}", key, value, most));
     }
   }
-  for (const char* key : {"pattern", "lengths", "batches"}) {
+  if (!prefix_cache.empty()) parsed.generation.prefix_bytes = parse_size(prefix_cache, "prefix-cache");
+  for (const char* key : {"pattern", "lengths", "batches", "prefix-cache"}) {
     if (values->contains(key) && !parsed.inference)
       throw po::error(fmt::format("--{} goes with --inference", key));
   }

@@ -31,7 +31,8 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
     for (const auto& text : args.patterns) {
       const auto pattern = config::parse_plan(text, "--pattern");
       model::check_pattern(pattern, job.model, "--pattern");
-      const auto plan = plan::plan_inference(job.model, pattern, length, args.batches, gpu);
+      const auto plan =
+          plan::plan_inference(job.model, pattern, length, args.batches, gpu, args.prefix_bytes);
       any = any || plan.largest > 0;
       weight_bytes = plan.weight_bytes, available = plan.available;
       const auto begin = [&](const std::string& what) {
@@ -65,6 +66,7 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
                      {"weight_bytes", plan.weight_bytes},
                      {"sequence_bytes", plan.sequence_bytes},
                      {"other_bytes", plan.other_bytes},
+                     {"prefix_bytes", args.prefix_bytes},
                      {"available_bytes", plan.available},
                      {"largest_batch", plan.largest},
                      {"prompt_seconds", plan.prompt_seconds},

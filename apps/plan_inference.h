@@ -13,6 +13,7 @@ struct PlanInferenceArguments {
   std::vector<std::string> patterns = {"dense", "16,0,4", "16,256,4", "64,0,4"};
   std::vector<std::int64_t> lengths;  ///< empty: the job's
   std::vector<std::int64_t> batches = {1, 64};
+  std::int64_t prefix_bytes = 0;  ///< for prefixes of prompts
 };
 
 /// Prints a line for each pattern, length and batch; writes them to `json`, if it is not empty. Returns the exit status: 1

@@ -99,7 +99,7 @@ po::options_description describe_options(data::PrepareOptions& options) {
 std::optional<data::PrepareOptions> parse(const Arguments& args) {
   data::PrepareOptions options;
   std::vector<std::string> inputs;
-  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
   const auto given = parse_command_line(args, describe_options(options), input, {introduction, ""});
   if (!given) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());

@@ -67,7 +67,7 @@ std::optional<ReportArguments> parse(const Arguments& args) {
   ReportArguments parsed;
   po::options_description options("options");
   auto add = options.add_options();
-  add("output,o", po::value(&parsed.output)->value_name("FILE"),
+  add("output,o", po::value(&parsed.output)->value_name("FILE|DIR"),
       "write only the page (FILE.html) or only the picture (FILE.svg), to this file, or both, report.html "
       "and "
       "loss.svg, into this directory; default: both, in RUN, or of several RUNs beside the first, named "
@@ -76,7 +76,7 @@ std::optional<ReportArguments> parse(const Arguments& args) {
       "print only the table of perplexity before and after adaptation");
   add("tradeoff", po::bool_switch(&parsed.tradeoff),
       "loss against the size of the cache: tables, picture, page, Markdown and JSON");
-  const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing"};
+  const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing", "RUN"};
   if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
@@ -175,6 +175,10 @@ int report_command(const Arguments& args) {
     write_whole_file(beside(".md"), report::tradeoff_markdown(*tradeoff));
     write_whole_file(beside(".json"), report::tradeoff_json(*tradeoff));
     fmt::print("tables: {} and .json\n", fs::proximate(beside(".md")).string());
+    if (const auto chart = report::draw_position_chart(*tradeoff); !chart.empty()) {
+      write_whole_file(beside(".positions.svg"), chart);
+      fmt::print("perplexity by position: {}\n", fs::proximate(beside(".positions.svg")).string());
+    }
   }
   if (!files.picture.empty())
     fmt::print("{}: {}\n", tradeoff ? "picture" : "loss curves", fs::proximate(files.picture).string());

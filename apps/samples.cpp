@@ -1,6 +1,7 @@
 // ratplus samples: prompts and completions to samples with labels, for fine-tuning.
 #include <fmt/core.h>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/stop_signal.h"
 #include "base/units.h"
 #include "data/prepare/supervised.h"
+#include "lib/checkpoint/tokenizer_of.h"
 
 namespace ratplus::apps {
 namespace {
@@ -51,15 +53,15 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   auto add = description.add_options();
   add("output,o", po::value(&output)->value_name("DIR"), "where the dataset goes; made if missing");
   add("tokenizer", po::value(&tokenizer)->value_name("MODEL"),
-      "the tokenizer of the model to be tuned (it is copied)");
+      "the tokenizer of the model to be tuned (it is copied): a file, a dataset, a checkpoint or a run");
   add("end-of-text", po::value(&options.end_of_text)->value_name("TOKEN"),
       "the token that ends a text, if the tokenizer's file does not name it");
   add("sequence-length", po::value(&options.length)->value_name("T"),
       "inputs a sample; longer lines are cut");
-  add("encode", po::value(&encode)->value_name("HOW"),
+  add("encode", po::value(&encode)->value_name("together|apart"),
       "together (default): prompt and completion as one text; apart: each by its own, as the papers' recipes "
       "do");
-  add("cut", po::value(&cut)->value_name("WHAT"),
+  add("cut", po::value(&cut)->value_name("end|middle"),
       "a line that is too long loses its end (default) or its middle");
   add("pad", po::bool_switch(&pad), "one line a sample, padded with end-of-text tokens that do not count");
   add("validation-fraction",
@@ -69,11 +71,12 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
       "share of the lines that is held out, chosen by a hash of prompt and completion, or of the tokens");
   add("force", po::bool_switch(&options.force),
       "replace another dataset in DIR, once the new one is complete");
-  const Positional input{"input", -1, po::value(&inputs), "an input is missing"};
+  const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
   if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;
-  options.tokenizer = tokenizer;
+  options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
+                                                               : std::filesystem::path(tokenizer);
   options.encode = data::parse_encode(encode);
   options.cut = data::parse_cut(cut);
   options.pack = !pad;

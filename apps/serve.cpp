@@ -1,5 +1,6 @@
 // ratplus serve: a model behind OpenAI's API for completions.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -34,12 +35,13 @@ namespace po = boost::program_options;
 
 constexpr const char* help_text =
     R"(usage: ratplus serve CHECKPOINT [--pattern D,W,I ...] [--port N] [options]
+       mpirun -n 8 ratplus serve CHECKPOINT [options]
 
-Serves a model over HTTP by OpenAI's API for completions: /v1/completions (streams included), /v1/models, /tokenize,
-/detokenize, /tokenizer_info, /health, /metrics and PUT /generate. CHECKPOINT is a checkpoint's directory, a run's (then its
-newest), a file of PyTorch's (.pth), or safetensors. Requests are computed together and join and leave at every token.
+Serves a model over HTTP by OpenAI's API for completions: /v1/completions (streams included), /v1/chat/completions where there
+is a chat template, /v1/models, /tokenize, /detokenize, /tokenizer_info, /health, /metrics and PUT /generate. CHECKPOINT is a
+checkpoint's directory, a run's (then its newest), a file of PyTorch's (.pth), or safetensors. Requests are computed together and join and leave at every token.
 With several --pattern, the weights are there once, and a client chooses by the model's name: ratplus@16,256,4. The name alone
-means the first pattern.
+means the first pattern. Under mpirun each rank of the host, one a GPU, has the model, and rank 0 deals requests to them.
 SIGTERM or Ctrl-C ends the server after what runs, at most --grace seconds later; another one a second later ends it at once.
 SIGHUP loads the newest weights at CHECKPOINT between two requests. docs/serving.md describes the API and what clients need.
 
@@ -56,10 +58,11 @@ struct ServeArguments {
   std::string checkpoint;
   ModelOptions model;
   std::vector<std::string> patterns;
-  infer::EngineRequest engine;
+  EngineOptions engine;
   std::string host = "127.0.0.1";
   int port = 8000;
   std::string api_key_file;
+  std::string chat_template;
   serve::ServerSettings server;
   serve::HttpSettings http;
   bool quiet = false;
@@ -85,6 +88,10 @@ std::optional<ServeArguments> parse(const Arguments& args) {
   add("name", po::value(&server.name)->value_name("NAME"), "the model's name for clients; default: ratplus");
   add("api-key-file", po::value(&parsed.api_key_file)->value_name("FILE"),
       "serve those alone who send the key in FILE; default: the key in RATPLUS_API_KEY, or everybody");
+  add("chat-template", po::value(&parsed.chat_template)->value_name("FILE"),
+      "serve /v1/chat/completions: a file with the template (Jinja), or a tokenizer_config.json; default: "
+      "the "
+      "tokenizer_config.json beside the tokenizer or the weights, if it has one");
   add("max-tokens", po::value(&server.max_tokens)->value_name("N"),
       "tokens of an answer at most; default: as many as a sequence has");
   add("max-answers", po::value(&server.request_sequences)->value_name("N"),
@@ -94,15 +101,17 @@ std::optional<ServeArguments> parse(const Arguments& args) {
   add("max-body", po::value(&body_mib)->value_name("MIB"), "bytes of a request at most; default: 16 MiB");
   add("max-connections", po::value(&parsed.http.connections)->value_name("N"),
       "connections at a time at most; default: 1024");
+  add("time-limit", po::value(&server.time_limit_seconds)->value_name("SECONDS"),
+      "end a request that takes longer, waiting included, with status 504; default: none does");
   add("grace", po::value(&server.grace_seconds)->value_name("SECONDS"),
       "time for what runs when the server ends; default: 30");
   add("log-text", po::bool_switch(&server.log_text), "log prompts, too: else numbers, sizes and times alone");
   add("quiet", po::bool_switch(&parsed.quiet), "log no requests");
-  add("slots", po::value(&parsed.engine.slots)->value_name("N"),
-      "sequences of a pattern that are computed together at most; default: as many as fit, on a CPU 64");
+  add_engine_options(options, parsed.engine);
   add_sequence_options(options, parsed.model);
   add_device_options(options, parsed.model);
-  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing"};
+  const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
+                              "CHECKPOINT"};
   const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);
@@ -113,8 +122,9 @@ std::optional<ServeArguments> parse(const Arguments& args) {
   check_at_least(*given, "max-answers", static_cast<double>(server.request_sequences), 1);
   check_at_least(*given, "queue", static_cast<double>(server.queue), 1);
   check_at_least(*given, "max-connections", static_cast<double>(parsed.http.connections), 1);
-  check_at_least(*given, "slots", static_cast<double>(parsed.engine.slots), 1);
+  check_engine_options(*given, parsed.engine);
   check_at_least(*given, "grace", server.grace_seconds, 0);
+  check_at_least(*given, "time-limit", server.time_limit_seconds, 0.001);
   constexpr double most_mib = 4096;
   if (!(body_mib > 0) || body_mib > most_mib)
     throw po::error(fmt::format("--max-body {} is not a number of MiB up to {}", body_mib, most_mib));
@@ -140,12 +150,24 @@ std::string api_key(const ServeArguments& args) {
   return key;
 }
 
-/// Loads the newest weights at the path that the user gave, if they are of the same model.
-void exchange(const ServeArguments& args, infer::Inference& inference, const checkpoint::Info& old) {
+/// The template that was given, else that of a tokenizer_config.json beside the tokenizer or the weights; empty: none.
+std::filesystem::path chat_template(const ServeArguments& args) {
+  if (!args.chat_template.empty()) return args.chat_template;
+  for (const auto& given : {args.model.tokenizer, args.checkpoint}) {
+    if (given.empty()) continue;
+    const std::filesystem::path path(given);
+    const auto directory = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (const auto file = directory / "tokenizer_config.json"; serve::ChatTemplate::is_in(file)) return file;
+  }
+  return {};
+}
+
+/// Loads the weights at `path`, if they are of the same model: else the old ones stay, and it returns false.
+bool exchange(const ServeArguments& args, infer::Inference& inference, const checkpoint::Info& old,
+              const std::function<std::string()>& path) {
   auto source = [&]() -> std::shared_ptr<weights::WeightsSource> {
     try {
-      auto request = args.model.request;
-      auto model = infer::resolve(request, weights::resolve(args.checkpoint));
+      auto model = infer::resolve(args.model.request, path());
       if (!(model.config == inference.model().config) || model.info().tokenizer != old.tokenizer)
         fail("{}: holds another model or tokenizer than the one that is served; start another server",
              model.info().directory.string());
@@ -155,11 +177,12 @@ void exchange(const ServeArguments& args, infer::Inference& inference, const che
       return nullptr;
     }
   }();
-  if (!source) return;
+  if (!source) return false;
   const ElapsedTime time;
   inference.load(*source);
   fmt::print(stderr, "ratplus: weights of {} after {:.1f} s\n", source->info().directory.string(),
              time.seconds());
+  return true;
 }
 
 /// The first SIGTERM or SIGINT ends the server in order, a later one at once; SIGHUP exchanges weights.
@@ -180,44 +203,105 @@ void follow_signals(serve::HttpServer& http, serve::Server& server, std::functio
   });
 }
 
+/// A model on every rank, and what is served of it.
+struct Opened {
+  infer::ResolvedModel model;
+  generate::ModelText text;
+  infer::ServingRequest serving;
+  std::unique_ptr<infer::Inference> inference;
+};
+
+void open_model(ServeArguments& args, const parallel::World& world, Opened& opened) {
+  const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
+  world.agree([&] {
+    auto& [model, text, serving, inference] = opened;
+    model = infer::resolve(args.model.request, checkpoint);
+    text = generate::find_text(model.info(), args.model.tokenizer, args.model.end_of_text);
+    serving.request = args.engine.request;
+    for (const auto& pattern : args.patterns)
+      serving.plans.push_back(config::parse_plan(pattern, "--pattern"));
+    args.server.patterns = args.patterns;
+    if (args.patterns.empty()) {
+      serving.plans.push_back(model.plan);
+      args.server.patterns.push_back(model.plan.describe());
+    }
+    if (!world.root()) return;
+    for (const auto& plan : serving.plans) {
+      const auto note = session::other_pattern_note(model.info(), plan);
+      if (!note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
+    }
+    if (!text.tokenizer)
+      fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n",
+                 text.missing);
+    if (const auto file = chat_template(args);
+        !file.empty() && (text.tokenizer || !args.chat_template.empty()))
+      args.server.chat = std::make_shared<const serve::ChatTemplate>(file, text);
+  });
+  opened.inference = std::make_unique<infer::Inference>(opened.model, opened.serving, world);
+  world.agree([&] { opened.inference->load(); });
+}
+
+/// Another rank than 0, which takes the signals for all.
+int serve_part(const ServeArguments& args, const parallel::World& world, Opened& opened,
+               const std::string& address) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) std::signal(signal, SIG_IGN);
+  const auto link = serve::LinkPort::connect(address, world.rank());
+  serve::serve_rank(*opened.inference, opened.serving.plans.size(), *link, [&](const std::string& path) {
+    if (!exchange(args, *opened.inference, opened.model.info(), [&] { return path; }))
+      fail("{}: cannot be loaded here, and rank 0 has these weights", path);
+  });
+  return 0;
+}
+
 int serve_model(ServeArguments args, const parallel::World& world) {
-  args.server.api_key = api_key(args);
-  serve::HttpServer http(args.host, args.port, args.http);
-  const auto model = infer::resolve(args.model.request, weights::resolve(args.checkpoint));
-  const auto text = generate::find_text(model.info(), args.model.tokenizer, args.model.end_of_text);
-  infer::ServingRequest serving{.plans = {}, .request = args.engine};
-  for (const auto& pattern : args.patterns) serving.plans.push_back(config::parse_plan(pattern, "--pattern"));
-  args.server.patterns = args.patterns;
-  if (args.patterns.empty()) {
-    serving.plans.push_back(model.plan);
-    args.server.patterns.push_back(model.plan.describe());
-  }
-  for (const auto& plan : serving.plans) {
-    const auto note = session::other_pattern_note(model.info(), plan);
-    if (!note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
-  }
-  if (!text.tokenizer)
-    fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n",
-               text.missing);
-  infer::Inference inference(model, serving, world);
-  inference.load();
+  if (world.local_size() < world.size())
+    throw parallel::AgreedError(
+        "serve: the ranks are on several hosts; start a server on each, and a proxy before them");
+  std::optional<serve::HttpServer> http;
+  world.agree([&] {
+    if (!world.root()) return;
+    args.server.api_key = api_key(args);
+    http.emplace(args.host, args.port, args.http);
+  });
+  Opened opened;
+  open_model(args, world, opened);
+  auto& inference = *opened.inference;
+  std::optional<serve::LinkPort> port;
+  const auto address = world.from_root([&] {
+    if (world.size() == 1) return std::string();
+    return port.emplace().address();
+  });
+  if (!world.root()) return serve_part(args, world, opened, address);
+  std::vector<std::unique_ptr<serve::Link>> links;
+  constexpr double patience = 60;
+  if (port) links = port->accept(world.size() - 1, patience);
+  port.reset();
   // Standard output and error may be pipes that nobody reads any more: a server goes on.
   std::signal(SIGPIPE, SIG_IGN);
   if (!args.quiet)
     args.server.log = [](const std::string& line) {
       std::fputs(("ratplus: " + line + "\n").c_str(), stderr);
     };
+  args.server.warn = [](const std::string& line) { print_error(line); };
   args.server.threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 4, 2U, 16U));
-  serve::Server server(args.server, http, inference, text);
-  follow_signals(http, server, [&] { exchange(args, inference, model.info()); });
+  serve::Server server(args.server, *http, inference, opened.text, std::move(links));
+  follow_signals(*http, server, [&] {
+    std::string path;
+    if (exchange(args, inference, opened.model.info(),
+                 [&] { return path = weights::resolve(args.checkpoint).string(); }))
+      server.exchange_elsewhere(path);
+  });
   const auto& engine = inference.engine().settings();
-  fmt::print("{} serves {}\n{} of up to {} at a time, weights {}, caches and buffers {}\n", http.address(),
+  fmt::print("{} serves {}\n{} of up to {} at a time, weights {}, caches and buffers {}\n", http->address(),
              fmt::join(server.model_names(), ", "), counted(engine.slots, "sequence"),
              counted(engine.tokens, "token"), format_bytes(inference.weight_bytes()),
              format_bytes(inference.bytes() - inference.weight_bytes()));
+  if (world.size() > 1)
+    fmt::print("{}, each with as much; signals are for rank 0, process {}\n", counted(world.size(), "rank"),
+               getpid());
   std::fflush(stdout);
-  server.run();
-  return 0;
+  if (server.run()) return 0;
+  world.abort(1);
 }
 
 }  // namespace
@@ -225,7 +309,6 @@ int serve_model(ServeArguments args, const parallel::World& world) {
 int serve_command(const Arguments& args) {
   auto parsed = parse(args);
   if (!parsed) return 0;
-  refuse_ranks("serve");
   return with_ranks([&](const parallel::World& world) { return serve_model(*parsed, world); });
 }
 

@@ -58,7 +58,8 @@ struct SubmitArguments {
   std::vector<std::string> overrides;
   slurm::Resources resources;
   slurm::Launcher launcher = slurm::Launcher::srun;
-  std::string gpu;  ///< the kind of the cluster's GPUs; empty: not given
+  bool check = false;  ///< `ratplus check` first
+  std::string gpu;     ///< the kind of the cluster's GPUs; empty: not given
   bool dry_run = false;
 };
 
@@ -94,13 +95,17 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   add("after", po::value(&r.after)->value_name("JOB"), "wait until Slurm's job of this number has succeeded");
   add("sbatch", po::value(&r.more)->composing()->value_name("OPTION"),
       "any other option of sbatch, as --sbatch=--constraint=nvlink; as often as wanted");
-  add("launcher", po::value(&launcher)->value_name("NAME"),
-      "what starts the ranks: srun (default) or mpirun");
+  add("launcher", po::value(&launcher)->value_name("srun|mpirun"), "starts the ranks; default: srun");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
       "override a key of the job file");
+  add("check", po::bool_switch(&parsed.check),
+      "measure the job's nodes by `ratplus check` before training, at each start; where something stands "
+      "out, "
+      "the job ends with status 5");
   add("dry-run", po::bool_switch(&parsed.dry_run), "check, print the script, and write and submit nothing");
   const Positional job{"job", 1, po::value(&parsed.job),
-                       "a job file is missing (give it before --set, which takes all words that follow)"};
+                       "a job file is missing (give it before --set, which takes all words that follow)",
+                       "JOB.toml"};
   const auto given = parse_command_line(args, options, job, {help_text, help_end});
   if (!given) return std::nullopt;
   if (!given->contains("gpus-per-node") && !given->contains("ranks-per-node"))
@@ -200,6 +205,7 @@ slurm::BatchScript script_of(const config::JobConfig& job, const SubmitArguments
           .job_file = run / "submitted.toml",
           .log_directory = run,
           .launcher = args.launcher,
+          .check_first = args.check,
           .resources = args.resources};
 }
 

@@ -84,7 +84,7 @@ int tokenize_command(const Arguments& args) {
   add("decode", po::bool_switch(&decoding), "token numbers to text");
   add("file", po::value(&files)->composing()->value_name("FILE"),
       "the text, or with --decode the numbers, of a file; may be given again");
-  const Positional place{"text", -1, po::value(&given), "a tokenizer is missing"};
+  const Positional place{"text", -1, po::value(&given), "a tokenizer is missing", "MODEL TEXT"};
   if (!parse_command_line(args, options, place, {help_text, help_end})) return 0;
   refuse_ranks("tokenize");
   const data::Tokenizer tokenizer(checkpoint::tokenizer_of(given.front()));

@@ -91,7 +91,8 @@ std::optional<TrainArguments> parse(const Arguments& args) {
       "save and end after N steps of this start, if the schedule does not end before");
   add("print-config", po::bool_switch(&parsed.print_config), "print the whole effective job and end");
   const Positional job{"job", 1, po::value(&parsed.job),
-                       "a job file is missing (give it before --set, which takes all words that follow)"};
+                       "a job file is missing (give it before --set, which takes all words that follow)",
+                       "JOB.toml"};
   if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
   return parsed;
 }

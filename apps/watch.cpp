@@ -57,7 +57,7 @@ std::optional<WatchArguments> parse(const Arguments& args) {
       "every", po::value(&parsed.every)->default_value(parsed.every)->value_name("SECONDS"),
       "how often to look")("ascii", po::bool_switch(&parsed.ascii),
                            "no Braille characters, for terminals without");
-  const Positional run{"run", 1, po::value(&parsed.run), "a run directory is missing"};
+  const Positional run{"run", 1, po::value(&parsed.run), "a run directory is missing", "RUN"};
   if (!parse_command_line(args, options, run, {help_text, help_end})) return std::nullopt;
   if (!(parsed.every >= 0.1 && parsed.every <= 3600)) throw po::error("--every is from 0.1 to 3600 seconds");
   return parsed;

@@ -16,7 +16,8 @@ enum class Purpose : std::uint32_t {
   shuffling = 4,
   mixing = 5,
   initial_gates = 6,
-  generation = 7
+  generation = 7,
+  needles = 8
 };
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11): a bijection of the

@@ -7,6 +7,21 @@ die() {
   exit 1
 }
 
+# find_program JOBS: RATPLUS, or ratplus as the scripts of the directory JOBS find it: built in their repository, or
+# installed with them.
+find_program() {
+  local candidate
+  if [[ -n ${RATPLUS:-} ]]; then
+    [[ -x $RATPLUS ]] || die "$RATPLUS (RATPLUS) is no program"
+    echo "$RATPLUS"
+    return
+  fi
+  for candidate in "$1/../build/ratplus" "$1/../../../bin/ratplus"; do
+    if [[ -x $candidate ]]; then realpath "$candidate" && return; fi
+  done
+  die "$1/../build/ratplus is missing: build it, or set RATPLUS"
+}
+
 can_be_root() {
   [[ $(id -u) -eq 0 ]] || command -v sudo >/dev/null
 }

@@ -14,15 +14,15 @@ When a host is cut off, hangs or loses its power, the ranks of the others end af
 MPI's mpirun then waits for that host's daemon, for ever. This script kills mpirun when its ranks on this host have ended
 60 s before (launcher_grace=SECONDS in the environment sets another time). Batch jobs do the same (jobs/slurm/batch.sh).
 
-Start it on a host that has ranks. RATPLUS is the program (build/ratplus), by the same path on all hosts. SIGUSR1 and
-SIGTERM to this script let the ranks finish their step and save; the status is that of mpirun: 75 after such a stop.
+Start it on a host that has ranks. RATPLUS is the program (build/ratplus of the repository, or the installed one), by the
+same path on all hosts. SIGUSR1 and SIGTERM to this script let the ranks finish their step and save; the status is
+mpirun's: 75 after such a stop.
 END_OF_USAGE
 }
 
-die() {
-  printf 'jobs/mpirun.sh: %s\n' "$*" >&2
-  exit 1
-}
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+# shellcheck source=jobs/common.sh
+source "$here/common.sh"
 
 launcher_options=()
 while (($# > 0)) && [[ $1 != -- ]]; do
@@ -37,9 +37,7 @@ command -v mpirun >/dev/null || die "there is no mpirun here; jobs/setup.sh inst
 # batch.sh uses them.
 # shellcheck disable=SC2034
 launcher=mpirun
-here=$(dirname "${BASH_SOURCE[0]}")
-ratplus=${RATPLUS:-$here/../build/ratplus}
-[[ -x $ratplus ]] || die "$ratplus is missing: build it, or set RATPLUS"
+ratplus=$(find_program "$here") || exit
 ratplus=$(realpath "$ratplus")
 # shellcheck source=jobs/slurm/batch.sh
 source "$here/slurm/batch.sh"

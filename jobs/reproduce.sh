@@ -3,9 +3,12 @@
 set -euo pipefail
 
 called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+script=$jobs/reproduce.sh
 # shellcheck source=jobs/common.sh
-source jobs/common.sh
+source "$jobs/common.sh"
+# Runs go to the repository, or where an installed script was called.
+if [[ -e $jobs/../CMakeLists.txt ]]; then cd "$jobs/.."; fi
 
 usage() {
   cat <<'END'
@@ -24,17 +27,23 @@ resumes, and repeats no finished run.
                     any 3 % of the documents
   --tokenizer FILE  a tokenizer.json or SentencePiece model; default: one trained on the text
   --prepared DIR    a dataset made by `ratplus prepare` or `ratplus import`, in the place of --data
+  --retrieval       also fine-tune all models on needles, by pattern, and score them by number of keys and by distance
+  --retrieval-length T  tokens of a sample of needles (default 1024, tiny: 256)
+  --retrieval-steps N   dense steps on needles (default: the job file's); an eighth of them by each pattern
+  --prose PATH      text around the needles (default: --data)
   --only MODEL      only this model, any of those below; may be given again. The report shows all that are done
   --seed N          seed of the first models (default 1); those named -seed2 have N + 1
   --ranks N         MPI ranks (default 1, without mpirun)
-  --output DIR      directory of all runs (default runs/reproduce-SCALE)
+  --gpus N          models side by side, one on each of N GPUs, with --ranks 1; their output goes to OUTPUT/MODEL.log
+  --output DIR      directory of all runs (default runs/reproduce-SCALE, in the repository; of an installed script here)
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --fresh           start over: removes the runs first
   --help            this text
 
-RATPLUS=/path/to/ratplus names the program (default build/ratplus). Nothing is built or fetched.
+RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
+Nothing is built or fetched.
 
 Models (docs/reproduction.md):
   ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
@@ -47,8 +56,19 @@ all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attentio
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
-command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/reproduce.sh "$@")
-scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 fresh=false
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} "$0" "$@")
+# This command for a model beside others: without --only, --gpus and --fresh.
+same=()
+arguments=("$@")
+for ((i = 0; i < ${#arguments[@]}; ++i)); do
+  case ${arguments[i]} in
+    --fresh) ;;
+    --only | --gpus) i=$((i + 1)) ;;
+    *) same+=("${arguments[i]}") ;;
+  esac
+done
+scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 gpus=1 fresh=false
+retrieval=false retrieval_length='' retrieval_steps='' prose='' beside=false
 only=() given=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
@@ -56,8 +76,11 @@ absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi;
 while (($# > 0)); do
   case $1 in
     --fresh) fresh=true ;;
+    --retrieval) retrieval=true ;;
+    --beside-others) beside=true ;; # this script's own, of --gpus: without data and report
     -h | --help) usage && exit ;;
-    --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --output | --steps | --set | --plan)
+    --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
+      --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
@@ -67,6 +90,10 @@ while (($# > 0)); do
         --only) only+=("$2") ;;
         --seed) seed=$2 ;;
         --ranks) ranks=$2 ;;
+        --gpus) gpus=$2 ;;
+        --retrieval-length) retrieval_length=$2 ;;
+        --retrieval-steps) retrieval_steps=$2 ;;
+        --prose) prose=$(absolute "$2") ;;
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
         --set) given+=("$2") ;;
@@ -85,9 +112,12 @@ case $scale in
   medium) models=("${all_models[@]}") ;;
   *) die "--scale is tiny, small or medium, not '$scale'" ;;
 esac
-for number in "$seed" "$ranks" ${steps:+"$steps"}; do
-  [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || die "'$number' is no number from 1 on (--seed, --ranks, --steps)"
+for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$retrieval_length"} \
+  ${retrieval_steps:+"$retrieval_steps"}; do
+  [[ $number =~ ^[1-9][0-9]{0,6}$ ]] ||
+    die "'$number' is no number from 1 on (--seed, --ranks, --gpus, --steps, --retrieval-length, --retrieval-steps)"
 done
+((ranks == 1 || gpus == 1)) || die "--ranks $ranks and --gpus $gpus exclude each other: a model takes ranks, or models go side by side"
 if ((${#only[@]} > 0)); then
   for model in "${only[@]}"; do
     [[ " ${all_models[*]} " == *" $model "* ]] || die "--only $model: there is no such model; choose of ${all_models[*]}"
@@ -100,10 +130,14 @@ if [[ -z $plan ]]; then
   [[ -z $text || -d $text ]] || die "--data $text: is no directory"
   [[ -z $tokenizer || -f $tokenizer ]] || die "--tokenizer $tokenizer: is no file"
   [[ -z $prepared || -f $prepared/dataset.json ]] || die "--prepared $prepared: holds no dataset.json"
+  if $retrieval; then
+    : "${prose:=$text}"
+    [[ -n $prose ]] || die "--retrieval needs text around the needles; give --prose PATH"
+    [[ -e $prose ]] || die "--prose $prose: does not exist"
+  fi
 fi
-program=${RATPLUS:-build/ratplus}
-[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
-[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
+program=$(find_program "$jobs") || exit
 
 : "${run:=runs/reproduce-$scale${steps:+-short}}"
 data=${prepared:-$run/data}
@@ -111,9 +145,12 @@ data=${prepared:-$run/data}
 # --- Models ------------------------------------------------------------------------------------------------------
 
 # Sizes of the scale, as its job file has them.
-job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "configs/reproduce/$scale.toml"; }
+job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "$jobs/../configs/reproduce/$scale.toml"; }
 length=$(job_value sequence_length)
 heads=$(($(job_value width) / $(job_value head_dim)))
+if [[ -z $retrieval_length ]]; then
+  retrieval_length=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+fi
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
 
 local_mixer="{ kind = \"local_attention\", window = $((length / 4)) }"
@@ -174,13 +211,49 @@ adapt_settings() {
     ${steps:+"schedule.steps=$(((steps + 9) / 10))"})
 }
 
+# Retrieval: runs are retrieval-T/MODEL-dense and, from it, one a pattern. The window has the cache of D = 16.
+needles=$run/retrieval-$retrieval_length
+window=$((retrieval_length / 16))
+retrieval_patterns=("4,0,4" "16,0,4" "64,0,4" "16,$window,4" "64,$window,4" "none,$window,4")
+pattern_name() { echo "d${1//,/-}" | sed 's/^dnone-\(.*\)-\(.*\)/w\1-i\2/; s/^\(d[0-9]*\)-\([0-9]*\)-\([0-9]*\)/\1-w\2-i\3/'; }
+
+# retrieval_settings MODEL [PATTERN]: the array `all`; without a pattern densely, from the pretrained weights.
+retrieval_settings() {
+  adapt_settings "$1" 16
+  local kept=() setting count
+  for setting in "${all[@]}"; do
+    case $setting in data.directory=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;; *) kept+=("$setting") ;; esac
+  done
+  all=("${kept[@]}" "job.seed=$(seed_of "$1")" "data.directory=$needles/data/samples" "data.sequence_length=$retrieval_length")
+  count=$(sed -n 's/^steps = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  count=${retrieval_steps:-${steps:-$count}}
+  if takes_patterns "$1"; then all+=("job.pattern=${2:-dense}"); fi
+  if [[ -z ${2:-} ]]; then
+    all+=("job.directory=$needles/$1-dense" "job.from=$run/$1" "schedule.steps=$count")
+  else
+    local rate
+    rate=$(sed -n 's/^peak_lr = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+    all+=("job.directory=$needles/$1-$(pattern_name "$2")" "job.from=$needles/$1-dense" "schedule.steps=$(((count + 7) / 8))"
+      "schedule.peak_lr=$(awk -v r="$rate" 'BEGIN { print r / 3 }')")
+  fi
+  # As many tokens in a micro-batch, whatever their length.
+  local batch micro usual
+  batch=$(sed -n 's/^batch = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  micro=$(sed -n 's/^micro_batch = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  usual=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
+  ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch samples of needles is not divisible by it"
+  while ((micro > 1 && (micro * retrieval_length > batch * usual || micro > batch / ranks))); do micro=$((micro / 2)); done
+  all+=("data.micro_batch=$micro")
+  all+=("${given[@]}")
+}
+
 # --- The time that is expected -----------------------------------------------------------------------------------
 
 # planned JOB: seconds of training by `ratplus plan` with the settings `all`.
 planned() {
   local file seconds
   file=$(mktemp)
-  "$program" plan "configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
+  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
     --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
   seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
   rm -f "$file"
@@ -188,7 +261,7 @@ planned() {
 }
 
 print_plan() {
-  local model dilation seconds sum=0
+  local model dilation pattern seconds sum=0
   printf 'Training on %s x %s, by ratplus plan:\n' "$ranks" "$plan"
   for model in "${models[@]}"; do
     pretrain_settings "$model"
@@ -197,6 +270,13 @@ print_plan() {
       for dilation in 16 64; do
         adapt_settings "$model" "$dilation"
         seconds=$(awk -v a="$seconds" -v b="$(planned "adapt-$scale")" 'BEGIN { print a + b }')
+      done
+    fi
+    if $retrieval; then
+      for pattern in '' "${retrieval_patterns[@]}"; do
+        [[ -z $pattern ]] || takes_patterns "$model" || continue
+        retrieval_settings "$model" "$pattern"
+        seconds=$(awk -v a="$seconds" -v b="$(planned "retrieval-$scale")" 'BEGIN { print a + b }')
       done
     fi
     sum=$(awk -v a="$sum" -v b="$seconds" 'BEGIN { print a + b }')
@@ -229,8 +309,9 @@ fi
 # shellcheck disable=SC2034 # of phases.sh
 alone=true
 phases=$((${#models[@]} + 2))
+if $beside; then phases=${#models[@]}; fi
 # shellcheck source=jobs/phases.sh
-source jobs/phases.sh
+source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
@@ -275,7 +356,7 @@ prepare() {
 
 # train JOB RUN: with the settings `all`.
 train() {
-  run_ranks train "configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
+  run_ranks train "$jobs/../configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
     die "$2: training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
       "else the same command continues from the last checkpoint"
 }
@@ -295,17 +376,127 @@ evaluate() {
   fi
 }
 
-phase "prepare" "text as shards of tokens"
-if [[ -n $prepared ]]; then echo "$data: prepared before"; else prepare; fi
-shared_settings
-plan=$(gpu_kind)
-if [[ -n $plan ]]; then print_plan; fi
+# Needles in few words, which small models learn: "The number of river is 48.", with 1, 4, 16 keys in prose, and with nothing but
+# needles. A sample for training asks for up to 64 keys of its text, one after the other: few answers a sample teach slowly.
+make_needles() {
+  local options=("$prose" --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --sequence-length "$retrieval_length"
+    --wording brief --digits 2 --key-words 1 --answer-tokens 8 --task "1-key=essay,words,numbers,1,1,1"
+    --task "4-keys=essay,words,numbers,4,1,1" --task "needles=needle,words,numbers,1,1,1")
+  local lines=6000 asked=250 questions=64
+  if [[ $scale == tiny ]]; then
+    lines=500 asked=25 questions=4
+  else
+    options+=(--task "16-keys=essay,words,numbers,16,1,1")
+  fi
+  if [[ -n $steps ]]; then lines=50 asked=2; fi
+  [[ -f $needles/data/validation.jsonl ]] ||
+    "$program" needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
+  [[ -f $needles/data/samples/dataset.json ]] && return
+  "$program" needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
+    --output "$needles/data/train.jsonl"
+  "$program" samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
+    --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02
+  rm -f "$needles/data/train.jsonl"
+}
 
+# retrieve MODEL [PATTERN]: fine-tunes on needles, and answers.
+retrieve() {
+  retrieval_settings "$@"
+  local tuned=$needles/$1-${2:+$(pattern_name "$2")}
+  if [[ -z ${2:-} ]]; then tuned+=dense; fi
+  train "retrieval-$scale" "$tuned"
+  if [[ $tuned/answers.jsonl -nt $tuned/metrics.jsonl ]]; then
+    echo "$tuned: answered already"
+  else
+    run_ranks generate "$tuned" --input "$needles/data/validation.jsonl" --output "$tuned/answers.jsonl" --max-tokens 8 --force
+  fi
+}
+
+# Answers that are the references whole, of all models that are done.
+retrieval_table() {
+  local answered=() model pattern
+  for model in "${all_models[@]}"; do
+    for pattern in dense "${retrieval_patterns[@]}"; do
+      local name=$model-$pattern
+      if [[ $pattern != dense ]]; then name=$model-$(pattern_name "$pattern"); fi
+      if [[ -f $needles/$name/answers.jsonl ]]; then answered+=("$name=$needles/$name/answers.jsonl"); fi
+    done
+  done
+  ((${#answered[@]} > 0)) || return 0
+  "$program" score "${answered[@]}" --score whole --by task --by "distance:$window,$((4 * window)),$((8 * window))" \
+    --json "$needles/retrieval.json" | tee "$needles/retrieval.md"
+}
+
+# Models side by side, one on each GPU.
+side_by_side() {
+  local -A gpu_of=() model_of=()
+  local free=() model pid failed=() visible=()
+  IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((gpus - 1)))}"
+  # An empty list hides all GPUs: models side by side on the CPU.
+  ((${#visible[@]} == 0 || ${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
+  mapfile -t free < <(seq 0 $((gpus - 1)))
+  stop_all() {
+    interrupted=true
+    printf '\nstopping: all models finish their step and save\n' >&2
+    kill -TERM "${!model_of[@]}" 2>/dev/null || true
+  }
+  trap stop_all INT TERM HUP
+  ended() { # PID STATUS
+    if (($2 != 0)); then failed+=("${model_of[$1]} ($run/${model_of[$1]}.log)"); fi
+    echo "${model_of[$1]}: ended with status $2 after $(clock "$SECONDS")"
+    free+=("${gpu_of[$1]}")
+    unset "gpu_of[$1]" "model_of[$1]"
+  }
+  wait_for_one() {
+    local status=0 done_pid=
+    wait -n -p done_pid "${!model_of[@]}" || status=$?
+    if [[ -n $done_pid ]]; then ended "$done_pid" "$status"; fi
+  }
+  for model in "${models[@]}"; do
+    while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done
+    if $interrupted; then break; fi
+    set -m # of its own process group, which a terminal's Ctrl-C does not reach
+    (cd "$called_from" && CUDA_VISIBLE_DEVICES=${visible[free[0]]-} exec "$script" "${same[@]}" --only "$model" --beside-others) \
+      >"$run/$model.log" 2>&1 </dev/null &
+    pid=$!
+    set +m
+    echo "$model: on GPU ${visible[free[0]]-${free[0]}}, output in $run/$model.log"
+    gpu_of[$pid]=${free[0]} model_of[$pid]=$model
+    free=("${free[@]:1}")
+  done
+  while ((${#model_of[@]} > 0)); do wait_for_one; done
+  trap on_interrupt INT TERM HUP
+  if $interrupted; then stopped; fi
+  ((${#failed[@]} == 0)) || die "these models failed: ${failed[*]}"
+}
+
+if ! $beside; then
+  phase "prepare" "text as shards of tokens"
+  if [[ -n $prepared ]]; then echo "$data: prepared before"; else prepare; fi
+fi
+shared_settings
+if ! $beside; then
+  plan=$(gpu_kind)
+  if [[ -n $plan ]]; then print_plan; fi
+  if $retrieval; then make_needles; fi
+fi
+
+if ((gpus > 1)) && ! $beside; then
+  phase "${models[*]}" "on $gpus GPUs side by side"
+  side_by_side
+  models=()
+fi
 for model in "${models[@]}"; do
   phase "$model" "pretrain, adapt, evaluate"
   pretrain_settings "$model"
   train "$scale" "$run/$model"
   evaluate "$model" "$model"
+  if $retrieval; then
+    retrieve "$model"
+    if takes_patterns "$model"; then
+      for pattern in "${retrieval_patterns[@]}"; do retrieve "$model" "$pattern"; done
+    fi
+  fi
   takes_patterns "$model" || continue
   for dilation in 16 64; do
     adapt_settings "$model" "$dilation"
@@ -313,6 +504,7 @@ for model in "${models[@]}"; do
     evaluate "$model" "$model-d$dilation"
   done
 done
+if $beside; then exit; fi
 
 phase "report" "all models that are done"
 done_runs=()
@@ -322,5 +514,9 @@ for model in "${all_models[@]}"; do
   done
 done
 "$program" report --tradeoff "${done_runs[@]}" --output "$run"
+if $retrieval; then
+  printf '\nRetrieval: answers that are right as a whole, by task and by the distance of the needle in tokens\n\n'
+  retrieval_table
+fi
 printf '\nDone in %s, on the text of %s:\n' "$(clock "$SECONDS")" "${text:-$prepared}"
 "$program" inspect "$data" | grep -E '^(train|validation) '

@@ -107,10 +107,10 @@ struct MixerStep {
   Tensor arrivals = {};  ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero
 
   /// A GPU cuts the keys of a long cache into parts of about so many, as the number of keys alone decides; the parts differ by
-  /// one tile of keys at most. Parts are for one sequence alone, whose keys then occupy the GPU, and cost time to be added.
-  static constexpr std::int64_t part_tile = 32;
+  /// one tile of keys at most.
+  static constexpr std::int64_t short_keys = 16384, part_tile = 32;
   RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
-    return keys <= 1024 ? 256 : keys <= 8192 ? 128 : keys <= 16384 ? 256 : 1024;
+    return keys <= short_keys ? 256 : 1024;
   }
   RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
     const std::int64_t part = part_of(keys), parts = (keys + part / 2) / part;
@@ -124,10 +124,7 @@ struct MixerStep {
   }
   /// The most parts of any number of keys up to this one.
   static std::int64_t parts(std::int64_t keys) {
-    std::int64_t most = parts_of(keys);
-    for (const std::int64_t longest : {1024, 8192, 16384})
-      most = std::max(most, parts_of(std::min(keys, longest)));
-    return most;
+    return std::max(parts_of(std::min(keys, short_keys)), parts_of(keys));
   }
   /// Of `batch` sequences and `heads` heads that read the cache.
   static std::int64_t partial_floats(std::int64_t batch, std::int64_t heads, std::int64_t head_dim,

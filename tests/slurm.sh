@@ -23,6 +23,8 @@ in a temporary directory; they are ended with the test. What is shown, in about 
   - the same pretraining, submitted by `ratplus submit`, stopped before its time limit, queued again, finished: its last
     checkpoint is that of the undisturbed run, byte for byte
   - an adaptation, an evaluation and a conversion, each as a job of its own
+  - RULER's chain: the data, an array of two fine-tunings, of which one is preempted, and their table
+  - a job that checks its nodes first is trained, or ends untrained with status 5 where something stands out
   - a job of which a rank is killed ends as FAILED, with the reason in its log, and is not queued again
 
   --program FILE    ratplus (build/ratplus)
@@ -155,6 +157,28 @@ test_single_jobs() {
   "$program" inspect "$out" | grep '^verified' || fail_with_log "${logs[2]}" "$out is not whole"
 }
 
+test_ruler() {
+  heading "RULER's chain: data, two fine-tunings as an array of which one is preempted, and their table"
+  local numbers tuning scores log=$work/ruler-%j.log
+  cat docs/*.md >"$work/prose.txt"
+  jobs/slurm/ruler_chain.sh "${node[@]}" --time 20 --output="$log" -- "$work/pretrain" --pattern dense --pattern 16,0,4 \
+    --prose "$work/prose.txt" --output "$work/ruler" --length 256 --train 100 --samples 4 --answer-tokens 24 --task niah_single_1 \
+    --task needles=needle,words,numbers,1,1,1 --needles --digits=2 --set schedule.steps=200 --set data.batch=4 \
+    --set data.micro_batch=2 --set log.every=1 --ranks 2 | tee "$work/ruler.txt"
+  mapfile -t numbers < <(sed -n 's/.*: job \([0-9]*\)$/\1/p' "$work/ruler.txt")
+  tuning=${numbers[1]} scores=${numbers[2]}
+  until [[ -s $work/ruler/pretrain-dense/metrics.jsonl ]] && grep -q '"step": *10,' "$work/ruler/pretrain-dense/metrics.jsonl"; do
+    [[ $(field "${numbers[0]}" JobState) != FAILED ]] || fail_with_log "$work/ruler-${numbers[0]}.log" "no data"
+    sleep 0.5
+  done
+  scancel --batch --signal=USR1 "${tuning}_0"
+  await "$scores" "$work/ruler-$scores.log" 400
+  expect_state "$scores" COMPLETED "$work/ruler-$scores.log"
+  grep -l 'batch: queued again' "$work"/ruler-*.log || die "the preempted fine-tuning was not queued again"
+  grep '^| reference' -A 3 "$work/ruler/scores.md"
+  grep -q '^| pretrain-d16-w0-i4 | ' "$work/ruler/scores.md" || die "the table has no row of D = 16"
+}
+
 test_killed_rank() {
   heading "a job of which a rank is killed"
   local job log
@@ -169,6 +193,28 @@ test_killed_rank() {
   echo "FAILED, and not queued again"
 }
 
+# Whether this machine's ranks are alike is its own affair: both ends are right, each with its training.
+test_check() {
+  heading "a job that checks its nodes first"
+  local run=$work/checked job log
+  "$program" submit "$work/adapt.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 --time 20 --check \
+    --set "job.directory=$run" "job.from=$work/pretrain"
+  job=$(cat "$run/submitted.job") log=$run/slurm-$job.log
+  await "$job" "$log" 300
+  expect_in "$log" 'checkpoint directory, write'
+  [[ -s $run/check.json ]] || fail_with_log "$log" "$run/check.json is missing"
+  if grep -q '^nothing stands out$' "$log"; then
+    expect_state "$job" COMPLETED "$log"
+    expect_in "$log" 'step 4/4'
+  else
+    expect_state "$job" FAILED "$log"
+    expect_in "$log" 'batch: something stands out in ratplus check'
+    [[ $(field "$job" ExitCode) == 5:0 ]] || fail_with_log "$log" "its status is not 5"
+    [[ ! -e $run/metrics.jsonl ]] || fail_with_log "$log" "it was trained"
+  fi
+  grep 'stands out' "$log"
+}
+
 heading "a cluster of one node"
 start_cluster "$work/cluster" 2
 data=$(find_data)
@@ -176,5 +222,7 @@ write_jobs
 test_chain
 test_preemption
 test_single_jobs
+test_ruler
+test_check
 test_killed_rank
 heading "passed"

@@ -123,6 +123,8 @@ Handle string_type(std::size_t bytes) {
   return type;
 }
 
+}  // namespace
+
 Handle file_access() {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), &H5Pclose);
   H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110);
@@ -132,8 +134,6 @@ Handle file_access() {
   H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
   return access;
 }
-
-}  // namespace
 
 Handle::~Handle() {
   close();

@@ -1,9 +1,11 @@
-// The process-wide lock of base/files/hdf5.h, for its own source files alone.
+// The process-wide lock of base/files/hdf5.h and how files are opened, for its own source files alone.
 #pragma once
 
 #include <hdf5.h>
 
 #include <mutex>
+
+#include "base/files/hdf5.h"
 
 namespace ratplus::hdf5 {
 
@@ -29,5 +31,8 @@ class Lock {
   }
   std::lock_guard<std::recursive_mutex> guard_;
 };
+
+/// The properties that every file is opened with: without locks.
+Handle file_access();
 
 }  // namespace ratplus::hdf5

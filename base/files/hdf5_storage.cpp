@@ -112,7 +112,7 @@ void check_source(hid_t dataset, hid_t create, std::size_t index, const fs::path
   if (!fs::is_regular_file(path)) refuse("is missing");
   const Handle opened = source_file == "."
                             ? Handle(H5Iget_file_id(dataset), &H5Fclose)
-                            : Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), &H5Fclose);
+                            : Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, file_access().get()), &H5Fclose);
   if (!opened.open()) refuse("cannot be opened");
   const Handle found(H5Dopen2(opened.get(), source.c_str(), H5P_DEFAULT), &H5Dclose);
   if (!found.open()) refuse("is missing");

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
-#include "base/error.h"
 #include "base/files/pending_file.h"
 
 namespace ratplus {
@@ -20,6 +18,11 @@ constexpr std::int64_t portions = 4;
 /// Shorter reads are of headers, of which there are few.
 constexpr std::int64_t shortest = std::int64_t{256} << 10;
 
+/// Whether a file system without this call says so. Anything else is a write that failed, which may be reported only once.
+bool is_unsupported(int error) {
+  return error == ENOSYS || error == EOPNOTSUPP || error == EINVAL || error == ESPIPE || error == EBADF;
+}
+
 }  // namespace
 
 WriteBehind::WriteBehind(const std::filesystem::path& file, std::filesystem::path shown_as)
@@ -29,19 +32,17 @@ void WriteBehind::wrote(std::int64_t bytes) {
   written_ += bytes;
 #ifdef SYNC_FILE_RANGE_WRITE  // Linux
   if (!file_.ok()) return;
-  for (; written_ - begun_ >= portion; begun_ += portion) {
-    if (::sync_file_range(file_.get(), begun_, portion, SYNC_FILE_RANGE_WRITE) != 0) file_.close();
-  }
-  for (; begun_ - dropped_ > portions * portion; dropped_ += portion) {
+  const auto sync = [this](std::int64_t begin, unsigned how) {
+    if (::sync_file_range(file_.get(), begin, portion, how) == 0) return;
+    if (!is_unsupported(errno)) fail_writing(shown_);
+    file_.close();
+  };
+  for (; file_.ok() && written_ - begun_ >= portion; begun_ += portion) sync(begun_, SYNC_FILE_RANGE_WRITE);
+  for (; file_.ok() && begun_ - dropped_ > portions * portion; dropped_ += portion) {
     constexpr auto until_written =
         SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    if (::sync_file_range(file_.get(), dropped_, portion, until_written) != 0) {
-      const int error = errno;
-      if (error == EIO || error == ENOSPC || error == EDQUOT)
-        fail("cannot write {}: {}{}", shown_.string(), std::strerror(error), write_advice(error));
-      file_.close();
-      return;
-    }
+    sync(dropped_, until_written);
+    if (!file_.ok()) return;
     const auto from = std::max<std::int64_t>(dropped_ - portion, 0);
     ::posix_fadvise(file_.get(), from, dropped_ + portion - from, POSIX_FADV_DONTNEED);
   }

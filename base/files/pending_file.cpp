@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,6 +30,26 @@ Descriptor open_alone(const std::filesystem::path& file, const std::filesystem::
     if (::ftruncate(out.get(), 0) != 0) fail_writing(shown_as);
     return out;
   }
+}
+
+/// Reads into `bytes`. Returns 0, or errno.
+int read_once(const std::filesystem::path& file, std::string& bytes) {
+  const Descriptor in(file, O_RDONLY);
+  if (!in.ok()) return errno;
+  std::error_code unknown_size;
+  const auto size = std::filesystem::file_size(file, unknown_size);
+  std::size_t filled = 0;
+  bytes.resize(unknown_size ? 65536 : size + 1);  // one more than expected: the last read sees the end
+  while (true) {
+    const ssize_t got = ::read(in.get(), bytes.data() + filled, bytes.size() - filled);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno;
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+    if (filled == bytes.size()) bytes.resize(2 * bytes.size());
+  }
+  bytes.resize(filled);
+  return 0;
 }
 
 }  // namespace
@@ -96,10 +117,25 @@ void PendingFile::discard() noexcept {
 void PendingFile::commit() {
   // The bytes before the name: after a crash the name either does not exist or stands for all of them.
   sync_path(partial_, shown_);
-  if (::rename(partial_.c_str(), final_.c_str()) != 0) fail_writing(shown_);
+  if (const auto reason = rename_path(partial_, final_)) {
+    errno = reason.value();
+    fail_writing(shown_);
+  }
   partial_.clear();
   const std::filesystem::path parent = final_.parent_path();
   sync_path(parent.empty() ? "." : parent, shown_);
+}
+
+std::error_code rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  struct stat before {};
+  struct stat after {};
+  const bool known = ::lstat(from.c_str(), &before) == 0;
+  if (::rename(from.c_str(), to.c_str()) == 0) return {};
+  const int error = errno;
+  if (error == ENOENT && known && ::lstat(to.c_str(), &after) == 0 && before.st_dev == after.st_dev &&
+      before.st_ino == after.st_ino)
+    return {};
+  return {error, std::generic_category()};
 }
 
 void sync_path(const std::filesystem::path& path, const std::filesystem::path& shown_as) {
@@ -107,9 +143,11 @@ void sync_path(const std::filesystem::path& path, const std::filesystem::path& s
   const bool directory = std::filesystem::is_directory(path, ignored);
   const Descriptor opened(path, O_RDONLY);
   if (opened.ok() && ::fsync(opened.get()) == 0) return;
-  // Some network file systems cannot sync a directory (EINVAL), and one may be written to but not be read
-  // (EACCES). Its names are in place all the same.
-  if (directory && (errno == EINVAL || errno == EACCES)) return;
+  // Some network file systems cannot sync a directory, and one may be written to but not be read (EACCES). Its names
+  // are in place all the same.
+  if (directory &&
+      (errno == EINVAL || errno == EACCES || errno == EOPNOTSUPP || errno == ENOSYS || errno == EBADF))
+    return;
   fail_writing(shown_as.empty() ? path : shown_as);
 }
 
@@ -124,26 +162,15 @@ void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
 }
 
 std::string read_whole_file(const std::filesystem::path& file) {
-  const auto fail_reading = [&] {
-    fail("cannot read {}: {}{}", file.string(), std::strerror(errno), errno == EISDIR ? "; give a file" : "");
-  };
-  const Descriptor in(file, O_RDONLY);
-  if (!in.ok()) fail_reading();
+  constexpr int most = 5;  // replaced so often while it was read
   std::string bytes;
-  std::error_code unknown_size;
-  const auto size = std::filesystem::file_size(file, unknown_size);
-  std::size_t filled = 0;
-  bytes.resize(unknown_size ? 65536 : size + 1);  // one more than expected: the last read sees the end
-  while (true) {
-    const ssize_t got = ::read(in.get(), bytes.data() + filled, bytes.size() - filled);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail_reading();
-    if (got == 0) break;
-    filled += static_cast<std::size_t>(got);
-    if (filled == bytes.size()) bytes.resize(2 * bytes.size());
+  for (int attempt = 1;; ++attempt) {
+    const int error = read_once(file, bytes);
+    if (error == 0) return bytes;
+    // Over NFS, a file that another host has replaced is gone for those who have it open.
+    if (error == ESTALE && attempt < most) continue;
+    fail("cannot read {}: {}{}", file.string(), std::strerror(error), error == EISDIR ? "; give a file" : "");
   }
-  bytes.resize(filled);
-  return bytes;
 }
 
 }  // namespace ratplus

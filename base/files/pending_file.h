@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace ratplus {
 
@@ -32,6 +33,10 @@ class PendingFile {
   std::filesystem::path shown_;
   std::filesystem::path partial_;  ///< empty once committed
 };
+
+/// rename(2), also where a network file system has done it, lost the answer and asked again: `from` is then gone and `to`
+/// the same file.
+std::error_code rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// Waits until a file's bytes, or a directory's names, are on the disk, as far as the file system can say so.
 /// Throws Error naming `shown_as`, or the path itself if that is empty.

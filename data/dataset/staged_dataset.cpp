@@ -37,7 +37,7 @@ class Moves {
   void move(const fs::path& from_directory, const fs::path& to_directory, const std::string& name,
             const fs::path& shown_as) {
     std::error_code error;
-    fs::rename(from_directory / name, to_directory / name, error);
+    error = rename_path(from_directory / name, to_directory / name);
     require_done(error, "write", shown_as);
     done_.push_back({from_directory / name, to_directory / name});
   }

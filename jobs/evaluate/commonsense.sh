@@ -2,9 +2,9 @@
 # Serves a model on a free port and evaluates it by lm-evaluation-harness.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
-source "$repository/jobs/common.sh"
+source "$jobs/common.sh"
 
 usage() {
   cat <<'END'
@@ -18,17 +18,17 @@ Usage: jobs/evaluate/commonsense.sh CHECKPOINT [--tasks A,B,...] [--include DIR]
   --output DIR   where the harness puts results and samples; default: it prints its table alone
   --help         this text
 
-Starts `ratplus serve CHECKPOINT --port 0`, runs the installed lm_eval (pip install "lm-eval[api]") against it, prints its table, and
-ends the server. Several --pattern are evaluated one after another, of the same weights.
+Starts `ratplus serve CHECKPOINT --port 0`, runs the installed lm_eval (pip install "lm-eval[api]") against it, prints its table and
+the means of all tasks beside the papers', and ends the server. Several --pattern are evaluated one after another, of the same
+weights.
 
 Environment:
-  RATPLUS      the program; default: build/ratplus of this repository
+  RATPLUS      the program; default: build/ratplus of this repository, or the installed one
   LM_EVAL      the harness; default: lm_eval
   CONCURRENT   requests at a time; default: 8
 END
 }
 
-ratplus=${RATPLUS:-$repository/build/ratplus}
 lm_eval=${LM_EVAL:-lm_eval}
 tasks=piqa,arc_easy,arc_challenge,winogrande,lambada_openai,hellaswag
 checkpoint=""
@@ -51,10 +51,24 @@ while (($# > 0)); do
   shift
 done
 [[ -n $checkpoint && $checkpoint != -* ]] || die "give a checkpoint first; --help explains"
-[[ -x $ratplus ]] || die "$ratplus is missing; build it (jobs/quickstart.sh), or set RATPLUS"
+ratplus=$(find_program "$jobs") || exit
 command -v "$lm_eval" >/dev/null || die "$lm_eval is missing; pip install \"lm-eval[api]\", or set LM_EVAL"
 command -v curl >/dev/null || die "curl is missing; install it"
 mpi_environment
+
+# means MODEL: of the harness's table on standard input.
+means() {
+  awk -F'|' -v model="$1" '
+    NF < 9 { next }
+    $2 !~ /^ *$/ { task = $2 }
+    $6 ~ /^acc *$/ { acc += $8; tasks++; best[task] = $8 }
+    $6 ~ /^acc_norm *$/ { best[task] = $8 }
+    END {
+      if (tasks == 0) exit
+      for (task in best) sum += best[task]
+      printf "  %-24s %6.2f %6.2f   of %d tasks\n", model, 100 * acc / tasks, 100 * sum / tasks, tasks
+    }'
+}
 
 scratch=$(mktemp -d)
 server=""
@@ -81,5 +95,13 @@ for model in "${models[@]}"; do
   printf '\n%s\n' "$model"
   OPENAI_API_KEY=${RATPLUS_API_KEY:-none} "$lm_eval" --model local-completions --batch_size 16 --tasks "$tasks" \
     --model_args "{\"model\": \"$model\", \"base_url\": \"$address/v1/completions\", \"num_concurrent\": ${CONCURRENT:-8}, \"max_length\": $length}" \
-    ${harness[@]+"${harness[@]}"}
+    ${harness[@]+"${harness[@]}"} | tee "$scratch/table"
+  means "$model" <"$scratch/table" >>"$scratch/means"
 done
+printf '\nmeans in percent, of acc and of acc_norm where there is one (accuracy by the length of choices)\n'
+cat "$scratch/means"
+cat <<'END'
+the papers' means of the six tasks (their 1.5B as others quote it, their 7.6B read off a figure):
+  1.5B  attention dense 58.33; RAT+ D = 16 58.06, D = 64 57.46; attention forced to D = 16 32.60
+  7.6B  RAT+ dense 64.4, D = 16 63.6, D = 64 63.1, (16, 256, 4) 64.7
+END

@@ -12,6 +12,7 @@
 
 stopped_and_saved=75 # of ratplus train
 not_finite=3         # likewise: a loss or a norm is not finite
+stands_out=5         # of ratplus check
 # Seconds that mpirun may outlive the ranks of its own host.
 launcher_grace=${launcher_grace:-60}
 ranks_process=       # srun or mpirun, while one runs
@@ -182,26 +183,39 @@ lost_nodes() {
   scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$answered"
 }
 
-# train JOB.toml [option]...: `ratplus train` with --resume, until the job is done.
+# train JOB.toml [option]...: `ratplus train` with --resume, until the job is done. Where the job sets check_first=true,
+# `ratplus check` is the first step of each start, and a job in which something stands out ends with its status.
 train() {
-  local status=0 directory before got_on=false lost
+  local status=0 directory before got_on=false lost what=training
   directory=$(run_directory "$@") || exit
   before=$(newest_checkpoint "$directory")
   local ranks="$SLURM_NTASKS ranks"
   if ((SLURM_NTASKS == 1)); then ranks="1 rank"; fi
   say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST: $ranks, start $((${SLURM_RESTART_COUNT:-0} + 1))," \
     "run directory $directory"
-  run_ranks train "$1" --resume "${@:2}" || status=$?
+  if [[ ${check_first:-false} == true ]]; then
+    what="ratplus check"
+    run_ranks check "$1" --json "$directory/check.json" || status=$?
+    if ((status == stands_out)); then
+      say "something stands out in ratplus check (above), and nothing was trained: mend it, leave the node out" \
+        "(--sbatch=--exclude=NODE), or submit without --check"
+      exit "$status"
+    fi
+  fi
+  if ((status == 0)); then
+    what=training
+    run_ranks train "$1" --resume "${@:2}" || status=$?
+  fi
   if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
   if ((status == stopped_and_saved)); then queue_again "$directory" "$got_on"; fi
   if [[ $asked_to_stop != INT ]] && ((status != 0 && status != not_finite && ${SLURM_JOB_NUM_NODES:-1} > 1)); then
     lost=$(lost_nodes)
     if [[ -n $lost ]]; then
-      say "failed with status $status, and these nodes do not answer: ${lost//$'\n'/ }"
+      say "$what failed with status $status, and these nodes do not answer: ${lost//$'\n'/ }"
       queue_again "$directory" "$got_on"
     fi
   fi
-  if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
+  if ((status != 0)); then say "$what failed with status $status; the reason stands above"; fi
   exit "$status"
 }
 

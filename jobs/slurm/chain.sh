@@ -21,14 +21,14 @@ ADAPT.toml says. If one of them fails, Slurm cancels the jobs that wait for it; 
   jobs/slurm/chain.sh configs/pretrain/1b.toml configs/adapt/1b.toml --partition=gpu --account=my-project
   RATPLUS_LAUNCHER=mpirun jobs/slurm/chain.sh ...
 
-RATPLUS is the program (build/ratplus), RATPLUS_LAUNCHER srun (the default) or mpirun.
+RATPLUS is the program (build/ratplus of the repository, or the installed one), RATPLUS_LAUNCHER srun (the default) or
+mpirun.
 END
 }
 
-die() {
-  printf 'jobs/slurm/chain.sh: %s\n' "$*" >&2
-  exit 1
-}
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=jobs/common.sh
+source "$here/../common.sh"
 
 sweep=
 jobs=() options=() sweep_options=()
@@ -52,10 +52,12 @@ while (($# > 0)); do
   shift
 done
 ((${#jobs[@]} == 2)) || die "give two job files, of the pretraining and of the adaptation; --help says more"
-[[ -r jobs/slurm/batch.sh ]] || die "start it in the root of the repository: the jobs' paths are relative to it"
 command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
-ratplus=${RATPLUS:-build/ratplus}
-[[ -x $ratplus ]] || die "$ratplus is missing: build it, or set RATPLUS"
+ratplus=$(find_program "$here/..") || exit
+bin=$(dirname "$(realpath "$ratplus")")
+[[ -r jobs/slurm/batch.sh || -r $bin/../share/ratplus/jobs/slurm/batch.sh || -r $bin/slurm/batch.sh ]] ||
+  die "start it in the root of the repository: the jobs' paths are relative to it"
+export RATPLUS=$ratplus # for the jobs
 
 directory_of() { sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$1" | head -n 1; }
 
@@ -84,10 +86,10 @@ submit() {
 }
 
 after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
-submit "pretraining, in $pretrained" "${options[@]}" jobs/slurm/pretrain.sbatch "${jobs[0]}"
+submit "pretraining, in $pretrained" "${options[@]}" "$here/pretrain.sbatch" "${jobs[0]}"
 mapfile -t wait < <(after "$job")
 RATPLUS_SWEEP=$sweep submit "sweep, in $sweep" "${options[@]}" "${sweep_options[@]}" "${wait[@]}" \
-  jobs/slurm/adapt_sweep.sbatch "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained"
+  "$here/adapt_sweep.sbatch" "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained"
 mapfile -t wait < <(after "$job")
-submit "table, $sweep/table.txt" "${options[@]}" "${wait[@]}" jobs/slurm/eval.sbatch --table "$sweep" "$pretrained"
+submit "table, $sweep/table.txt" "${options[@]}" "${wait[@]}" "$here/eval.sbatch" --table "$sweep" "$pretrained"
 echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"

@@ -78,60 +78,24 @@ struct StepArguments {
   int* arrivals;    ///< [B, M]
   int all_heads, parts, chunk, head_dim;
   int ring_keys;  ///< keys for which the block has shared memory
-  int key_heads;  ///< M
-  int of_block;   ///< heads of keys that a block takes one after another
-  bool at_rest;   ///< caches, states and what tells of the sequences
+  bool
+      at_rest;  ///< what the kernels before do not write is read while they run, and all that can be is done early
 };
 
-/// g before + (1 - g) x with g = sigmoid(f).
-__device__ __forceinline__ float recur(float x, float f, float before) {
-  return x + sigmoid(f) * (before - x);
-}
-
-/// f + gate_bias of a head's channel.
+/// k~ or v~ of this token: g state + (1 - g) x.
 template <typename T>
-__device__ __forceinline__ float gate_logit(const StepArguments<T>& a, int b, int head, int i) {
-  return to_float(a.f.at(b, head)[i]) + (a.gate_bias ? a.gate_bias[head * a.head_dim + i] : 0.0f);
+__device__ __forceinline__ float recur(const StepArguments<T>& a, int b, int head, int part, bool restarts,
+                                       float x, int i, const float* state) {
+  if (a.f.data == nullptr) return x;
+  const float bias = a.gate_bias ? a.gate_bias[head * a.head_dim + i] : 0.0f;
+  const float g = sigmoid(to_float(a.f.at(b, head)[i]) + bias);
+  const float before = restarts ? 0.0f : state[part * a.state_part + i];
+  return x + g * (before - x);
 }
 
 template <typename T>
 __device__ __forceinline__ bool restarts_at(const StepArguments<T>& a, int t) {
   return a.chunk > 0 ? t % a.chunk == 0 : t == 0;
-}
-
-/// Two channels of a thread, half a head apart.
-struct Pair {
-  float x, y;
-};
-template <typename T>
-__device__ __forceinline__ Pair load_pair(const T* row, int i, int half) {
-  return {to_float(row[i]), to_float(row[i + half])};
-}
-
-/// Channels of a token's own rows as they come from memory.
-struct OwnRows {
-  Pair k, v, f, k_before, v_before;
-};
-template <typename T>
-__device__ __forceinline__ OwnRows load_own_rows(const StepArguments<T>& a, int b, int head, int i, int half,
-                                                 const float* state) {
-  OwnRows rows{
-      load_pair(a.k.at(b, head % a.k.heads), i, half), load_pair(a.v.at(b, head), i, half), {}, {}, {}};
-  if (a.f.data == nullptr) return rows;
-  rows.f = {gate_logit(a, b, head, i), gate_logit(a, b, head, i + half)};
-  if (state) {
-    rows.k_before = load_pair(state, i, half), rows.v_before = load_pair(state + a.state_part, i, half);
-  }
-  return rows;
-}
-struct QueryRows {
-  Pair q, o;
-};
-template <typename T>
-__device__ __forceinline__ QueryRows load_query_rows(const StepArguments<T>& a, int b, int head, int i,
-                                                     int half) {
-  return {load_pair(a.q.at(b, head % a.q.heads), i, half),
-          a.o.data ? load_pair(a.o.at(b, head), i, half) : Pair{}};
 }
 
 template <typename T>
@@ -149,8 +113,7 @@ __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<
   const int t = a.positions[b];
   float* state = a.states ? a.states + slot * a.state_slot + head * a.state_head : nullptr;
   for (int i = static_cast<int>(threadIdx.x); i < a.head_dim; i += threads) {
-    float v = to_float(a.v.at(b, head)[i]);
-    if (a.f.data) v = recur(v, gate_logit(a, b, head, i), restarts_at(a, t) ? 0.0f : state[a.state_part + i]);
+    const float v = recur(a, b, head, 1, restarts_at(a, t), to_float(a.v.at(b, head)[i]), i, state);
     if (state) state[a.state_part + i] = v;
     a.z.at(b, head)[i] = from_float<T>(v * output_gate(a, b, head, i));
   }
@@ -177,8 +140,8 @@ __device__ __forceinline__ Softmax merge(Softmax x, Softmax y) {
   return {most, x.sum * of_x + y.sum * of_y, x.value * of_x + y.value * of_y};
 }
 
-/// Keys [begin, end) of one head `walks` times over, or of `walks` heads one after another, on their way through shared
-/// memory: `stage_keys` at a time in each of `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A key is
+/// Keys [begin, end) of one head, `walks` times over, on their way through shared memory: `stage_keys` at a time in each of
+/// `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A key is
 /// read by a group of `lanes` lanes, each of which has `channels` channels.
 template <typename T, int channels, int lanes>
 struct KeyStages {
@@ -204,9 +167,7 @@ struct KeyStages {
   /// Begins to copy stage n of all walks; no thread reads what was in its place.
   __device__ __forceinline__ void fetch(int n) const {
     const int of_walk = stages_of_walk(), thread = static_cast<int>(threadIdx.x), p = cache.head_dim;
-    const bool more = n < of_walk * walks;
-    const int walk = more && walks > 1 ? n / of_walk : 0, head = m + walk * next_head;
-    const int first = more ? begin + (n - walk * of_walk) * stage_keys : end;
+    const int first = n < of_walk * walks ? begin + (walks == 1 ? n : n % of_walk) * stage_keys : end;
     const int keys = min(stage_keys, end - first);
     T* const to = stage(n);
     if constexpr (bulk) {
@@ -217,7 +178,7 @@ struct KeyStages {
       if (thread == 0) expect_bytes(barrier, 2 * keys * row_bytes);
       __syncwarp();
       if (j >= keys) return;
-      const T* const page = cache.key(table, first + j, head);
+      const T* const page = cache.key(table, first + j, m);
       const int rows = min(cache.entries, keys - j);
       const bool whole = rows == cache.entries;
       copy_bulk(to + 2 * j * p, page, (whole ? 2 : 1) * rows * row_bytes, barrier);
@@ -229,7 +190,7 @@ struct KeyStages {
 #pragma unroll
       for (int j = thread / lanes; j < stage_keys; j += groups) {
         if (j >= keys || channel >= p) continue;
-        const T* const key = cache.key(table, first + j, head) + channel;
+        const T* const key = cache.key(table, first + j, m) + channel;
         T* const place = to + offset(j) + channel;
         copy_async<channels * sizeof(T)>(place, key);
         copy_async<channels * sizeof(T)>(place + cache.entries * p, key + cache.entries * p);
@@ -254,8 +215,7 @@ struct KeyStages {
 
   const CacheRows<T>& cache;
   const int* table;
-  int m, next_head;  ///< the walk's head of keys; what is added to it from walk to walk
-  int begin, end, walks;
+  int m, begin, end, walks;
   T* memory;
   std::uint64_t* filled;  ///< [stages]: barriers
 };
@@ -391,7 +351,7 @@ constexpr int blocks_of_sm(int heads) {
   return heads == 1 ? 4 : 2;
 }
 
-/// Block (m / of_block, b, part).
+/// Block (m, b, part).
 template <typename T, int channels, int lanes, int heads>
 __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kernel(StepArguments<T> a) {
   using Stages = KeyStages<T, channels, lanes>;
@@ -406,15 +366,13 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   let_next_kernel_begin();
   if (!a.at_rest) wait_for_kernels_before();
 
-  const int begin_m = static_cast<int>(blockIdx.x) * a.of_block,
-            end_m = min(begin_m + a.of_block, a.key_heads), b = static_cast<int>(blockIdx.y),
+  const int m = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y),
             part = static_cast<int>(blockIdx.z);
-  const int slot = a.slots[b], t = a.positions[b];
+  const int slot = a.slots[b], t = a.positions[b], first_head = a.first_heads[m],
+            head_count = heads == 1 ? 1 : a.first_heads[m + 1] - first_head, key_head = a.cache.heads[m];
   const int p = a.head_dim, half = p / 2, all_keys = a.keys.at(t);
   const int parts = static_cast<int>(operation::MixerStep::parts_of(all_keys));
   if (slot < 0 || part >= parts) return wait_for_kernels_before();
-  int m = begin_m, first_head = a.first_heads[m], key_head = a.cache.heads[m];
-  const int head_count = heads == 1 ? 1 : a.first_heads[m + 1] - first_head;
   const bool alone = parts == 1;
   const int* const table = a.tables + slot * a.table_row;
   const float* const rope = a.rope + static_cast<std::int64_t>(t) * p;
@@ -433,69 +391,60 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   const Stages keys{a.cache,
                     table,
                     m,
-                    heads == 1 ? 1 : 0,
                     begin_of(part),
                     begin_of(part + 1),
-                    heads == 1 ? end_m - begin_m : (head_count + heads - 1) / heads,
+                    (head_count + heads - 1) / heads,
                     reinterpret_cast<T*>(shared),
                     filled};
   keys.begin_fetching();
   if (a.at_rest) wait_for_kernels_before();
 
   const auto head_of = [&](int h) { return a.heads[first_head + h]; };
-  // What a thread needs of the token's own rows is fetched ahead of its use: its channels of key, value and state, or by other
-  // threads, as far as there are others, those of the query (where a key has one head).
-  constexpr bool others = channels * lanes <= threads;
-  const int own_i = (thread + threads / 2) % threads;
-  const bool restarts = restarts_at(a, t);
-  OwnRows own;
-  QueryRows query_beside;
-  const auto state_of = [&](int head) {
-    return a.states ? a.states + slot * a.state_slot + head * a.state_head : nullptr;
-  };
-  const auto load_rows = [&](int of_m) {
-    const int of_key = a.cache.heads[of_m];
-    if (own_i < half) own = load_own_rows(a, b, of_key, own_i, half, restarts ? nullptr : state_of(of_key));
-    if (heads == 1 && thread < half) {
-      const QueryRows query = load_query_rows(a, b, a.heads[a.first_heads[of_m]], thread, half);
-      if (others) {
-        own.k = query.q, own.v = query.o;
-      } else {
-        query_beside = query;
-      }
-    }
-  };
-  const auto query_rows = [&](int head, int i) {
-    if (heads > 1) return load_query_rows(a, b, head, i, half);
-    return others ? QueryRows{own.k, own.v} : query_beside;
-  };
   const auto make_queries = [&](int begin, int count) {
     const float scale = log2_e * rsqrtf(static_cast<float>(p));
 #pragma unroll 1
     for (int index = thread; index < count * half; index += threads) {
       const int h = heads == 1 ? 0 : index / half, i = index - h * half, j = i + half;
-      const QueryRows rows = query_rows(head_of(begin + h), i);
-      const float cosine = rope[i], sine = rope[half + i];
-      queries[h * p + i] = (rows.q.x * cosine - rows.q.y * sine) * scale;
-      queries[h * p + j] = (rows.q.y * cosine + rows.q.x * sine) * scale;
-      gates[h * p + i] = a.o.data ? sigmoid(rows.o.x) : 1.0f;
-      gates[h * p + j] = a.o.data ? sigmoid(rows.o.y) : 1.0f;
+      const int head = head_of(begin + h);
+      const T* q = a.q.at(b, head % a.q.heads);
+      const float x = to_float(q[i]), y = to_float(q[j]), cosine = rope[i], sine = rope[half + i];
+      queries[h * p + i] = (x * cosine - y * sine) * scale;
+      queries[h * p + j] = (y * cosine + x * sine) * scale;
+      gates[h * p + i] = output_gate(a, b, head, i);
+      gates[h * p + j] = output_gate(a, b, head, j);
     }
   };
-  // The token's own key and value, rounded as the cache has them, and their state.
+  float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
+  // The token's own key and value, rounded as the cache has them, and their state; by other threads than the first queries.
   const auto make_own = [&] {
-    if (own_i >= half) return;
-    const int i = own_i, j = i + half;
-    Pair k = own.k, v = own.v;
-    if (a.f.data) {
-      k = {recur(k.x, own.f.x, own.k_before.x), recur(k.y, own.f.y, own.k_before.y)};
-      v = {recur(v.x, own.f.x, own.v_before.x), recur(v.y, own.f.y, own.v_before.y)};
+    const bool restarts = restarts_at(a, t);
+    const T* const k = a.k.at(b, key_head % a.k.heads);
+    const T* const v = a.v.at(b, key_head);
+#pragma unroll 1
+    for (int i = (thread + threads / 2) % threads; i < half; i += threads) {
+      const int j = i + half;
+      const float k0 = recur(a, b, key_head, 0, restarts, to_float(k[i]), i, state);
+      const float k1 = recur(a, b, key_head, 0, restarts, to_float(k[j]), j, state);
+      const float v0 = recur(a, b, key_head, 1, restarts, to_float(v[i]), i, state);
+      const float v1 = recur(a, b, key_head, 1, restarts, to_float(v[j]), j, state);
+      own_state[i] = k0, own_state[j] = k1, own_state[p + i] = v0, own_state[p + j] = v1;
+      own_key[i] = to_float(from_float<T>(k0 * rope[i] - k1 * rope[half + i]));
+      own_key[j] = to_float(from_float<T>(k1 * rope[i] + k0 * rope[half + i]));
+      own_value[i] = to_float(from_float<T>(v0));
+      own_value[j] = to_float(from_float<T>(v1));
     }
-    own_state[i] = k.x, own_state[j] = k.y, own_state[p + i] = v.x, own_state[p + j] = v.y;
-    own_key[i] = to_float(from_float<T>(k.x * rope[i] - k.y * rope[half + i]));
-    own_key[j] = to_float(from_float<T>(k.y * rope[i] + k.x * rope[half + i]));
-    own_value[i] = to_float(from_float<T>(v.x));
-    own_value[j] = to_float(from_float<T>(v.y));
+  };
+  // By the threads that made it.
+  const auto write_state = [&] {
+    if (state == nullptr || (a.keeps_state != nullptr && a.keeps_state[m] == 0)) return;
+#pragma unroll 1
+    for (int i = (thread + threads / 2) % threads; i < half; i += threads) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        state[c * a.state_part + i] = own_state[c * p + i];
+        state[c * a.state_part + i + half] = own_state[c * p + i + half];
+      }
+    }
   };
   // Between two __syncthreads: a warp takes a head.
   const auto make_own_scores = [&](int count) {
@@ -516,117 +465,88 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
     a.z.at(b, head_of(begin + h))[i] = from_float<T>(all.value / all.sum * gates[h * p + i]);
   };
 
-  // By the threads that made the state.
-  const auto write_state = [&] {
-    float* const state = state_of(key_head);
-    if (state == nullptr || own_i >= half || (a.keeps_state != nullptr && a.keeps_state[m] == 0)) return;
-#pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      state[c * a.state_part + own_i] = own_state[c * p + own_i];
-      state[c * a.state_part + own_i + half] = own_state[c * p + own_i + half];
-    }
-  };
-  const int entries[2] = {static_cast<int>(a.layout.recent_entry(t)),
-                          static_cast<int>(a.layout.dilated_entry(t))};
-  const auto append = [&] {
-#pragma unroll
-    for (const int entry : entries) {
-      if (!a.cache.has(table, entry)) continue;
-      T* const key = a.cache.key(table, entry, m);
-      T* const value = a.cache.value(table, entry, m);
-#pragma unroll 1
-      for (int i = thread; i < p; i += threads) {
-        key[i] = from_float<T>(own_key[i]);
-        value[i] = from_float<T>(own_value[i]);
-      }
-    }
-  };
+  // Of several parts only the last needs the own key; of few blocks each makes it while its keys are on their way.
+  const bool early = alone || a.at_rest;
+  // Repeats where more than `heads` heads share the key.
+  for (int begin = 0, n = 0; begin < head_count; begin += heads) {
+    const int count = min(heads, head_count - begin);
+    make_queries(begin, count);
+    if (early && begin == 0) make_own();
+    __syncthreads();
+    if (early) make_own_scores(count);
+    attend<T, channels, lanes, heads>(keys, n, count, queries, records,
+                                      [&](int h, int i, const auto& softmax) {
+                                        if (alone) return write_out(begin, h, i, softmax(own_softmax(h, i)));
+                                        const Softmax all = softmax(Softmax{minus_infinity(), 0, 0});
+                                        float* const partial = partial_of(begin + h, part);
+                                        partial[i] = all.value;
+                                        if (i == 0) partial[p] = all.largest, partial[p + 1] = all.sum;
+                                      });
+  }
 
-  load_rows(m);
-  for (int n = 0;;) {
-    // Repeats where more than `heads` heads share the key.
+  if (!alone) {
+    __threadfence();
+    __syncthreads();
+    if (thread == 0) {
+      int* const arrived = a.arrivals + b * static_cast<int>(gridDim.x) + m;
+      last = atomicAdd(arrived, 1) == parts - 1;
+      if (last) *arrived = 0;
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    if (!early) make_own();
     for (int begin = 0; begin < head_count; begin += heads) {
       const int count = min(heads, head_count - begin);
-      make_queries(begin, count);
-      if (begin == 0) make_own();
+      if (!early || head_count > heads) {
+        make_queries(begin, count);
+        __syncthreads();
+        make_own_scores(count);
+        __syncthreads();
+      }
+      for (int h = 0; h < count; ++h) {
+#pragma unroll 1
+        for (int i = thread; i < p; i += threads) {
+          Softmax all = own_softmax(h, i);
+          const float* more = partial_of(begin + h, 0);
+          for (int left = parts; left > 0; left -= together) {
+            Softmax some[together];
+#pragma unroll
+            for (int j = 0; j < together; ++j, more += p + 2) {
+              if (j < left) some[j] = {__ldcg(more + p), __ldcg(more + p + 1), __ldcg(more + i)};
+            }
+#pragma unroll
+            for (int j = 0; j < together; ++j) {
+              if (j < left) all = merge(all, some[j]);
+            }
+          }
+          write_out(begin, h, i, all);
+        }
+      }
       __syncthreads();
-      make_own_scores(count);
-      if (m + 1 < end_m) load_rows(m + 1);
-      attend<T, channels, lanes, heads>(keys, n, count, queries, records,
-                                        [&](int h, int i, const auto& softmax) {
-                                          if (alone)
-                                            return write_out(begin, h, i, softmax(own_softmax(h, i)));
-                                          const Softmax all = softmax(Softmax{minus_infinity(), 0, 0});
-                                          float* const partial = partial_of(begin + h, part);
-                                          partial[i] = all.value;
-                                          if (i == 0) partial[p] = all.largest, partial[p + 1] = all.sum;
-                                        });
     }
-    if (!alone) break;
-    write_state();
-    append();
-    if (++m == end_m) return;
-    first_head = a.first_heads[m], key_head = a.cache.heads[m];
-    __syncthreads();
   }
 
-  __threadfence();
-  __syncthreads();
-  if (thread == 0) {
-    int* const arrived = a.arrivals + b * a.key_heads + m;
-    last = atomicAdd(arrived, 1) == parts - 1;
-    if (last) *arrived = 0;
-  }
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
-  for (int begin = 0; begin < head_count; begin += heads) {
-    const int count = min(heads, head_count - begin);
-    if (head_count > heads) {
-      make_queries(begin, count);
-      __syncthreads();
-      make_own_scores(count);
-      __syncthreads();
-    }
-    for (int h = 0; h < count; ++h) {
-#pragma unroll 1
-      for (int i = thread; i < p; i += threads) {
-        Softmax all = own_softmax(h, i);
-        const float* more = partial_of(begin + h, 0);
-        for (int left = parts; left > 0; left -= together) {
-          Softmax some[together];
-#pragma unroll
-          for (int j = 0; j < together; ++j, more += p + 2) {
-            if (j < left) some[j] = {__ldcg(more + p), __ldcg(more + p + 1), __ldcg(more + i)};
-          }
-#pragma unroll
-          for (int j = 0; j < together; ++j) {
-            if (j < left) all = merge(all, some[j]);
-          }
-        }
-        write_out(begin, h, i, all);
-      }
-    }
-    __syncthreads();
-  }
   write_state();
-  append();
+  const std::int64_t entries[2] = {a.layout.recent_entry(t), a.layout.dilated_entry(t)};
+  for (const std::int64_t entry : entries) {
+    if (!a.cache.has(table, entry)) continue;
+    T* const key = a.cache.key(table, entry, m);
+    T* const value = a.cache.value(table, entry, m);
+#pragma unroll 1
+    for (int i = thread; i < p; i += threads) {
+      key[i] = from_float<T>(own_key[i]);
+      value[i] = from_float<T>(own_value[i]);
+    }
+  }
 }
 
 template <typename T, int channels, int lanes, int heads>
 void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t stream) {
   using Stages = KeyStages<T, channels, lanes>;
   const std::int64_t entries = call.cache.entries;
-  // Enough blocks to occupy the GPU many times over take several heads each, so that the copies of one run beside the sums
-  // of another.
-  constexpr std::int64_t most_of_block = 8, occupied = 132 * blocks_of_sm(heads) * 8;
-  while (heads == 1 && a.parts == 1 && 2 * a.of_block <= most_of_block &&
-         blocks_of(a.key_heads, 2 * a.of_block) * call.z.size(0) >= occupied) {
-    a.of_block *= 2;
-  }
-  const auto keys = a.of_block > 1 ? Stages::stages * Stages::stage_keys : call.most_keys;
-  a.ring_keys = static_cast<int>(
-      std::min<std::int64_t>(Stages::stages * Stages::stage_keys, blocks_of(keys, entries) * entries));
+  a.ring_keys = static_cast<int>(std::min<std::int64_t>(Stages::stages * Stages::stage_keys,
+                                                        blocks_of(call.most_keys, entries) * entries));
   const auto shared = static_cast<std::size_t>(a.ring_keys * 2 * a.head_dim) * sizeof(T) +
                       static_cast<std::size_t>(shared_floats(heads, a.head_dim)) * sizeof(float);
   const auto kernel = mixer_step_kernel<T, channels, lanes, heads>;
@@ -635,8 +555,11 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t s
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
         call.name);
   }
-  const dim3 grid(static_cast<unsigned>(blocks_of(a.key_heads, a.of_block)),
-                  static_cast<unsigned>(call.z.size(0)), static_cast<unsigned>(a.parts));
+  const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
+                  static_cast<unsigned>(a.parts));
+  // Of more blocks than run at once, most would read early in vain.
+  constexpr unsigned processors = 132;
+  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <= processors * blocks_of_sm(heads);
   launch_overlapped(kernel, grid, threads, shared, stream, call.name, a);
 }
 
@@ -702,9 +625,7 @@ void CudaOps::compute(const operation::MixerStep& call) {
         .chunk = static_cast<int>(call.chunk),
         .head_dim = static_cast<int>(p),
         .ring_keys = 0,
-        .key_heads = attends ? static_cast<int>(call.cache.heads.size(0)) : 0,
-        .of_block = 1,
-        .at_rest = call.at_rest};
+        .at_rest = false};
     if (!attends) {
       launch_overlapped(recurrence_step_kernel<T>,
                         dim3(static_cast<unsigned>(call.v.size(1)), static_cast<unsigned>(batch)), threads, 0,

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "base/files/appears.h"
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/checkpoint/pending_directory.h"
@@ -85,7 +86,9 @@ std::vector<StepDirectory> step_directories(const fs::path& run, std::error_code
     if (partial) stem.remove_suffix(partial_suffix.size());
     const auto step = step_of(stem);
     if (!step) continue;
-    const bool complete = !partial && fs::exists(entry->path() / manifest_name, ignored);
+    std::error_code
+        unknown;  // a file system that does not answer: the checkpoint is not taken for an interrupted one
+    const bool complete = !partial && (fs::exists(entry->path() / manifest_name, unknown) || unknown);
     found.push_back({*step, entry->path(), complete});
   }
   std::sort(found.begin(), found.end(),
@@ -152,6 +155,9 @@ fs::path begin_directory(const fs::path& directory, const parallel::World& world
   const auto partial = PendingDirectory::partial_of(directory);
   world.agree([&] {
     if (world.root()) PendingDirectory::make_empty(partial, directory);
+  });
+  world.agree([&] {
+    if (!appears(partial)) fail("{}: was made by rank 0, and does not appear on this host", partial.string());
   });
   return partial;
 }

@@ -18,8 +18,10 @@ namespace fs = std::filesystem;
 InUse::InUse(const fs::path& directory) : manifest_(directory / manifest_name, O_RDONLY) {
   const bool gone = !manifest_.ok() && (errno == ENOENT || errno == ESTALE);
   const bool going = manifest_.ok() && try_lock(manifest_.get(), Lock::shared) == Locked::held_elsewhere;
+  // The lock was had too late where the manifest has lost its name meanwhile.
+  const bool went = manifest_.ok() && !has_name(manifest_, directory / manifest_name);
   // Without locks (Lustre, NFS) readers ask was_removed when a file is missing.
-  if (gone || going) fail_removed(directory);
+  if (gone || going || went) fail_removed(directory);
 }
 
 bool was_removed(const fs::path& directory) {
@@ -58,10 +60,11 @@ void remove_unused(const fs::path& directory) {
     fs::remove(directory, ignored);
     return;
   }
-  const Descriptor manifest(directory / manifest_name,
-                            O_RDWR);  // NFS locks alone only what may be written
+  Descriptor manifest(directory / manifest_name,
+                      O_RDWR);  // NFS locks alone only what may be written
   if (manifest.ok() && try_lock(manifest.get(), Lock::exclusive) == Locked::held_elsewhere) return;
   fs::remove(directory / manifest_name, ignored);
+  manifest.close();  // NFS keeps an open file in its directory, under another name
   fs::remove_all(directory, ignored);
 }
 

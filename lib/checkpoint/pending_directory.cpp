@@ -61,15 +61,15 @@ void put_in_place(const fs::path& complete, const fs::path& final_name) {
     return;
   }
   if (!fs::exists(fs::symlink_status(to))) {
-    fs::rename(from, to, reason);
+    reason = rename_path(from, to);
     return require_written(reason, final_name);
   }
   fs::path replaced = to;
   replaced += ".replaced";
   fs::remove_all(replaced, reason);  // of one that was killed here; there is a complete one in its place
-  fs::rename(to, replaced, reason);
+  reason = rename_path(to, replaced);
   require_written(reason, final_name);
-  fs::rename(from, to, reason);
+  reason = rename_path(from, to);
   if (reason) {
     std::error_code ignored;
     fs::rename(replaced, to, ignored);

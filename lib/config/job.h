@@ -180,7 +180,11 @@ struct JobConfig {
 /// the defaults of its kind, which it may change. False where those weights are not there yet.
 using StartDefaults = std::function<bool(const JobConfig& given, JobConfig& job)>;
 
-/// Reads a job file, applies overrides ("section.key=value", value in TOML; a bare word is taken as a string;
+/// A job file by the path given, or, where there is none and the path begins with configs/, the one of that name that is
+/// installed with the program: PREFIX/share/ratplus/configs beside PREFIX/bin.
+std::filesystem::path find_job_file(const std::filesystem::path& given);
+
+/// Reads a job file (find_job_file), applies overrides ("section.key=value", value in TOML; a bare word is taken as a string;
 /// a later one wins, and one of schedule.steps and schedule.tokens replaces the other of the file), and
 /// validates what can be validated without ranks or data. Throws Error naming file, line and key, with the
 /// nearest known key for an unknown one.

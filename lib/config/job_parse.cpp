@@ -193,8 +193,18 @@ JobConfig parse_job(std::string_view text, const std::string& name, const std::v
   return job;
 }
 
-JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+std::filesystem::path find_job_file(const std::filesystem::path& given) {
+  std::error_code ignored;
+  if (given.is_absolute() || given.begin() == given.end() || *given.begin() != "configs") return given;
+  if (std::filesystem::exists(given, ignored)) return given;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored);
+  const auto installed = program.parent_path().parent_path() / "share/ratplus" / given;
+  return std::filesystem::is_regular_file(installed, ignored) ? installed : given;
+}
+
+JobConfig load_job(const std::filesystem::path& given, const std::vector<std::string>& overrides,
                    const StartDefaults& start_defaults) {
+  const auto file = find_job_file(given);
   if (std::filesystem::is_directory(file)) {
     fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
   }

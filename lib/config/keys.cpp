@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "base/error.h"
 #include "lib/config/old_names.h"
@@ -20,6 +21,17 @@ std::vector<SectionKeys> collect_keys() {
     sections.back().keys.emplace_back(key);
   });
   return sections;
+}
+
+template <typename Field>
+std::vector<std::string> values_of(const Field&, const auto&) {
+  std::vector<std::string> values;
+  if constexpr (std::is_same_v<Field, bool>) {
+    values = {"true", "false"};
+  } else if constexpr (std::is_enum_v<Field>) {
+    for (const Field choice : choices_of(Field{})) values.emplace_back(to_string(choice));
+  }
+  return values;
 }
 
 const SectionKeys* find_section(std::string_view name) {
@@ -75,6 +87,16 @@ std::vector<std::string> section_names() {
 const std::vector<SectionKeys>& known_keys() {
   static const std::vector<SectionKeys> sections = collect_keys();
   return sections;
+}
+
+std::vector<KeyValues> known_values() {
+  std::vector<KeyValues> keys;
+  const JobConfig defaults;
+  for_each_key(defaults, [&](const char* section, const char* key, const auto& field, const auto& allowed) {
+    keys.push_back({fmt::format("{}.{}", section, key), values_of(field, allowed)});
+    if constexpr (requires { allowed.automatic; }) keys.back().values.emplace_back("auto");
+  });
+  return keys;
 }
 
 std::string describe(const IntegerRange& range) {

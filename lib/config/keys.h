@@ -177,6 +177,15 @@ struct SectionKeys {
 /// All sections, in the order of for_each_key.
 const std::vector<SectionKeys>& known_keys();
 
+/// A key with the values that it may have, as --set takes them.
+struct KeyValues {
+  std::string path;                 ///< "job.device"
+  std::vector<std::string> values;  ///< of a choice, a boolean, or of a number that may be "auto"; empty: any
+};
+
+/// All keys, in the order of for_each_key.
+std::vector<KeyValues> known_values();
+
 /// Throw Error for a section or key that does not exist, with the nearest one that does. `where` is the place
 /// in the file, or the override.
 void require_known_section(std::string_view section, std::string_view where);

@@ -74,7 +74,7 @@ std::int64_t Generator::add(const GenerationRequest& request, std::string where)
     places_[number] = {next_, i};
     running.numbers.push_back(number);
     if (!request.as_text) continue;
-    running.streams.emplace_back(*model_.tokenizer, request.settings.stop);
+    running.streams.emplace_back(*model_.tokenizer, request.settings.stop, request.settings.trim);
     running.streams.back().follow(with_text);
   }
   requests_.emplace(next_, std::move(running));

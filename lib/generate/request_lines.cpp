@@ -14,9 +14,22 @@ using Json = nlohmann::ordered_json;
 
 }  // namespace
 
+Json LineForm::to_json() const {
+  Json json;
+  if (prompt) json["prompt_template"] = prompt->text();
+  if (!kept.empty()) json["keep"] = kept;
+  if (text_field != "text") json["text_field"] = text_field;
+  return json;
+}
+
 RequestLines::RequestLines(const InputLines& input, const Settings& settings, const ModelText& text,
-                           infer::Engine& engine)
-    : input_(input), settings_(settings), text_(text), engine_(engine), generator_(engine, text) {}
+                           infer::Engine& engine, LineForm form)
+    : input_(input),
+      settings_(settings),
+      text_(text),
+      engine_(engine),
+      generator_(engine, text),
+      form_(std::move(form)) {}
 
 RequestLines::Parsed RequestLines::parse(std::size_t line) const {
   const auto where = input_.where(line);
@@ -24,8 +37,21 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
   Parsed parsed;
   Settings settings = settings_;
   settings.sampling.seed += line;
+  for (const auto& name : form_.kept) {
+    if (!json.contains(name)) fail("{}: has no field \"{}\", which --keep names", where, name);
+    parsed.kept[name] = json.at(name);
+  }
+  if (form_.prompt) {
+    for (const char* name : {"_id", "id"}) {
+      if (json.contains(name)) parsed.id = json.at(name);
+    }
+    parsed.request =
+        generator_.checked(request_of_text(form_.prompt->fill(json, where), text_, settings, where), where);
+    if (parsed.id.is_null()) parsed.id = input_.number(line);
+    return parsed;
+  }
   for (const auto& [name, value] : json.items()) {
-    if (name == "prompt" || name == "tokens") continue;
+    if (name == "prompt" || name == "tokens" || parsed.kept.contains(name)) continue;
     if (name == "id") {
       parsed.id = value;
     } else if (name == "meta") {
@@ -84,6 +110,7 @@ Json RequestLines::result(const Parsed& parsed, const std::vector<Answer>& answe
     for (const Answer& answer : answers) json["answers"].push_back(result(parsed, answer));
   }
   if (!parsed.meta.is_null()) json["meta"] = parsed.meta;
+  json.update(parsed.kept);
   return json;
 }
 
@@ -92,7 +119,7 @@ Json RequestLines::result(const Parsed& parsed, const Answer& answer) const {
   Json json;
   json["completion_tokens"] = answer.tokens.size();
   json["finish_reason"] = to_string(answer.finish);
-  if (as_text) json["text"] = (settings.echo ? prompt_text : "") + answer.text;
+  if (as_text) json[form_.text_field] = (settings.echo ? prompt_text : "") + answer.text;
   if (parsed.given_as_tokens || settings.return_tokens) {
     auto tokens = settings.echo ? prompt : std::vector<std::int32_t>();
     tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());

@@ -4,12 +4,26 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/generate/generator.h"
 #include "lib/generate/line_work.h"
+#include "lib/generate/prompt_template.h"
 
 namespace ratplus::generate {
+
+/// How lines and results look.
+struct LineForm {
+  /// Fills the prompt from a line's fields, of which none is a setting then; "id" or "_id" is the line's id.
+  std::optional<PromptTemplate> prompt = {};
+  std::vector<std::string> kept = {};  ///< fields that every line has, and its result, too
+  std::string text_field = "text";     ///< the result's name of an answer's text
+
+  /// What differs from the usual, for LineJob::identity; null: nothing.
+  nlohmann::ordered_json to_json() const;
+};
 
 /// Lines {"prompt": text} or {"tokens": [...]}, with the fields of set_field, "id" and "meta", which go to the result as they
 /// are. docs/generation.md describes both lines.
@@ -17,7 +31,7 @@ class RequestLines : public LineWorker {
  public:
   /// `settings` are those of fields that a line does not have; a line without a seed takes theirs plus its number from 0.
   RequestLines(const InputLines& input, const Settings& settings, const ModelText& text,
-               infer::Engine& engine);
+               infer::Engine& engine, LineForm form = {});
 
   void check(std::size_t line) const override { parse(line); }
   std::int64_t room() const override;
@@ -30,6 +44,7 @@ class RequestLines : public LineWorker {
   struct Parsed {
     GenerationRequest request;
     nlohmann::ordered_json id, meta;  ///< null: none
+    nlohmann::ordered_json kept = nlohmann::ordered_json::object();
     bool given_as_tokens = false;
   };
 
@@ -42,6 +57,7 @@ class RequestLines : public LineWorker {
   const ModelText& text_;
   infer::Engine& engine_;
   Generator generator_;
+  LineForm form_;
   struct Line {
     std::size_t line = 0;
     Parsed parsed;

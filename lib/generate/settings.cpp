@@ -176,6 +176,12 @@ constexpr std::array fields = {
             s.cut = parse_cut(value.get_ref<const std::string&>(), where + ": \"cut\"");
           },
           [](const Settings& s) { return Json(to_string(s.cut)); }},
+    Field{"trim",
+          [](Settings& s, const Field& field, const Json& value, const std::string& where) {
+            if (!value.is_string()) refuse(where, field.name, value, "none, blank or lines");
+            s.trim = parse_trim(value.get_ref<const std::string&>(), where + ": \"trim\"");
+          },
+          [](const Settings& s) { return Json(to_string(s.trim)); }},
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "lib/generate/cut.h"
 #include "lib/generate/model_text.h"
+#include "lib/generate/text_stream.h"
 #include "lib/infer/engine.h"
 
 namespace ratplus::generate {
@@ -26,6 +27,8 @@ struct Settings {
   bool echo = false;                                   ///< the prompt before the answer
   bool return_tokens = false;                          ///< token numbers beside the text
   Cut cut = Cut::none;                                 ///< of a prompt without room for max_tokens more
+
+  Trim trim = Trim::none;  ///< of the answer's beginning
 
   static constexpr std::int64_t usual_max_tokens = 128;
   static constexpr std::int64_t most_answers = 1024;

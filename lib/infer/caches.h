@@ -1,8 +1,9 @@
 // Caches: of every sequence in flight the keys and values that its pattern keeps, in pages, and the last states of its
-// recurrences (docs/model.md, section 19). All memory is taken in the constructor; a sequence reserves its share before its
-// first token.
+// recurrences (docs/model.md, section 19); and snapshots of them, with which later sequences begin. All memory is taken in the
+// constructor; a sequence reserves its share before its first token.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -42,6 +43,19 @@ struct PagedLayout {
   std::int64_t pages_for(std::int64_t tokens) const {
     return (layout.places(tokens) + entries - 1) / entries;
   }
+  /// Entries of sinks and window; those behind are dilated, and written once, in their order.
+  std::int64_t ring() const { return layout.sinks + layout.window; }
+  /// Pages that `length` tokens write to where there is room for many more: a sequence within its ring leaves out the dilated
+  /// entries.
+  std::int64_t pages_written(std::int64_t length) const {
+    const auto dilated = layout.dilated_below(length);
+    return ((dilated > 0 ? ring() + dilated : std::min(length, ring())) + entries - 1) / entries;
+  }
+  /// Pages [shared_begin(), shared_end(length)) are full for ever after `length` tokens.
+  std::int64_t shared_begin() const { return (ring() + entries - 1) / entries; }
+  std::int64_t shared_end(std::int64_t length) const {
+    return std::max(shared_begin(), (ring() + layout.dilated_below(length)) / entries);
+  }
 };
 
 /// What a model's caches consist of under a plan of patterns.
@@ -72,7 +86,16 @@ class Caches {
     std::int64_t tokens = 1;  ///< tokens of a sequence at most
     /// Pages of all sequences, as the number of sequences of `tokens` tokens that they hold; may be fewer than slots.
     double sequences = 1;
+    std::int64_t snapshots = 0;     ///< snapshots at most
+    double snapshot_sequences = 0;  ///< pages of all snapshots, as `sequences`; rounded down
   };
+  /// `settings` with as many snapshots as `bytes` hold. They are of `least` tokens or more; no snapshot where
+  /// bytes < snapshot_bytes().
+  static Settings with_snapshots(const CacheShape& shape, Settings settings, std::int64_t bytes,
+                                 std::int64_t least, DType compute);
+  /// The bytes for one snapshot of `tokens` tokens.
+  static std::int64_t snapshot_bytes(const CacheShape& shape, const Settings& settings, std::int64_t tokens,
+                                     DType compute);
 
   Caches(const CacheShape& shape, const Settings& settings, Ops& ops, Arena& arena);
   /// Uploads what is constant; once, after the arena's commit.
@@ -85,14 +108,19 @@ class Caches {
   const Settings& settings() const { return settings_; }
 
   // --- sequences -------------------------------------------------------------------------------------------------
-  /// Whether a sequence of up to `tokens` tokens could be opened now.
-  bool fits(std::int64_t tokens) const;
+  /// Whether a sequence of up to `tokens` tokens could be opened now; with a slot `from`, copied from it.
+  bool fits(std::int64_t tokens, int from = -1) const;
   /// A sequence with room for `tokens` tokens; std::logic_error unless fits(tokens). Returns its slot.
   int open(std::int64_t tokens);
   void drop(int slot);
-  /// A second sequence that goes on from the tokens of the first, with room for `tokens` in all. Full pages to which
-  /// nothing will be written are shared.
+  /// Whether a copy with room for `tokens` can be made of a sequence with this room and length: one within its ring lacks the
+  /// dilated entries.
+  bool has_all(std::int64_t room, std::int64_t length, std::int64_t tokens) const;
+  /// A second sequence that goes on from the tokens of the first, a sequence that has_all or a snapshot, with room for `tokens`
+  /// in all; fits(tokens, slot). Full pages to which nothing will be written are shared.
   int copy(int slot, std::int64_t tokens);
+  /// The same into a sequence `to` that is open and has no tokens yet.
+  void fork(int slot, int to);
   /// Whether the tokens after the first `length` can be forgotten: not where a recurrence or a window has passed over what
   /// it would need. There a copy() made in time serves.
   bool can_cut(int slot, std::int64_t length) const;
@@ -101,8 +129,20 @@ class Caches {
   std::int64_t length(int slot) const { return at(slot).length; }
   std::int64_t room(int slot) const { return at(slot).tokens; }
   std::int64_t open_sequences() const { return open_; }
-  /// Bytes that the open sequences' pages and states take.
+  /// Bytes that the open sequences' pages and states take, but for pages of snapshots.
   std::int64_t bytes_in_use() const;
+
+  // --- snapshots -------------------------------------------------------------------------------------------------
+  /// Whether a snapshot of `length` tokens of a sequence with this room can be kept where there is no other.
+  bool could_keep(std::int64_t room, std::int64_t length) const;
+  /// Whether keep(slot) has room now.
+  bool can_keep(int slot) const;
+  /// A snapshot of the sequence as it is now; returns its slot, for copy(), fork(), length() and drop().
+  int keep(int slot);
+  std::int64_t snapshots() const { return kept_; }
+  /// Bytes that the snapshots' pages and states take.
+  std::int64_t snapshot_bytes_in_use() const;
+
   /// The positions whose keys the cache of a layer's group holds for the next token, ascending.
   std::vector<std::int64_t> held(int slot, std::int64_t layer, std::size_t group) const;
 
@@ -127,7 +167,10 @@ class Caches {
     Tensor tables;  ///< i32 [slots, most pages]
     std::vector<std::int32_t> host_tables;
     std::vector<std::int32_t> free;
-    std::vector<std::int32_t> users;  ///< sequences of each page
+    std::vector<std::int32_t> users;    ///< sequences and snapshots of each page
+    std::vector<std::int32_t> keepers;  ///< snapshots of each page
+    std::int64_t kept = 0;              ///< pages with keepers
+    std::int64_t most_kept = 0;
   };
   struct GroupTensors {
     Tensor keys, heads, first, last;
@@ -145,18 +188,25 @@ class Caches {
   const GroupTensors& tensors(std::int64_t layer, std::size_t g) const {
     return groups_[static_cast<std::size_t>(layer)][g];
   }
-  int take_slot(std::int64_t tokens);
+  bool is_snapshot(int slot) const { return slot >= settings_.slots; }
+  std::int64_t pages_of(const PagedLayout& layout, int slot) const {
+    return is_snapshot(slot) ? layout.pages_written(at(slot).tokens) : layout.pages_for(at(slot).tokens);
+  }
+  int take_slot(std::int64_t tokens, bool snapshot);
+  void take_pages(int slot, int from);
+  void release_pages(int slot);
   std::int32_t* row(Pool& pool, int slot);
+  const std::int32_t* row(const Pool& pool, int slot) const;
   void upload_row(Pool& pool, int slot);
 
   Ops& ops_;
   CacheShape shape_;
   Settings settings_;
   std::vector<Pool> pools_;  ///< one a layout
-  Tensor states_;            ///< f32 [slots, recurrent layers, 2, heads, P]
+  Tensor states_;            ///< f32 [slots and snapshots, recurrent layers, 2, heads, P]
   std::vector<std::vector<GroupTensors>> groups_;
-  std::vector<Slot> slots_;
-  std::int64_t open_ = 0;
+  std::vector<Slot> slots_;  ///< of sequences, then of snapshots
+  std::int64_t open_ = 0, kept_ = 0;
 };
 
 }  // namespace ratplus::infer

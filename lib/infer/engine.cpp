@@ -12,6 +12,10 @@ namespace {
 
 /// Entries of one adjustment of logits; more are several.
 constexpr std::int64_t most_entries = std::int64_t{1} << 16;
+/// Rows that are drawn at a time where their log-probabilities are asked for and penalties change their logits.
+constexpr std::int64_t unchanged_rows = 64;
+/// Snapshots that one prompt leaves at most, and waiting prompts to which it is compared.
+constexpr std::size_t most_cuts = 4, most_compared = 64;
 
 Pass::Settings pass_settings(const EngineSettings& settings) {
   return {.rows = std::max(settings.rows, settings.slots + prompt_cut),
@@ -21,6 +25,14 @@ Pass::Settings pass_settings(const EngineSettings& settings) {
           .rope_scale = settings.rope_scale};
 }
 
+/// With snapshots where they are asked for.
+Caches::Settings caches_settings(const CacheShape& shape, const EngineSettings& settings, DType compute) {
+  const Caches::Settings plain{
+      .slots = settings.slots, .tokens = settings.tokens, .sequences = settings.sequences};
+  return Caches::with_snapshots(shape, plain, settings.prefix_bytes, std::min(prompt_cut, settings.tokens),
+                                compute);
+}
+
 }  // namespace
 
 Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, const Weights& weights,
@@ -28,9 +40,11 @@ Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, c
     : settings_(settings),
       weights_(weights),
       ops_(ops),
-      caches_(CacheShape(weights.config(), plan, settings.tokens),
-              {.slots = settings.slots, .tokens = settings.tokens, .sequences = settings.sequences}, ops,
-              arena),
+      caches_(
+          CacheShape(weights.config(), plan, settings.tokens),
+          caches_settings(CacheShape(weights.config(), plan, settings.tokens), settings, ops.compute_type()),
+          ops, arena),
+      prefixes_(caches_),
       pass_(caches_.shape(), pass_settings(settings), weights, &caches_, ops, arena) {
   const auto slots = settings.slots, tops = std::min(most_tops, weights.config().vocab_size);
   sampled_ = arena.allocate(DType::i32, {slots});
@@ -40,6 +54,32 @@ Engine::Engine(const model::PatternPlan& plan, const EngineSettings& settings, c
   top_log_probability_ = arena.allocate(DType::f32, {slots * tops});
   for (Tensor* x : {&entry_row_, &entry_token_}) *x = arena.allocate(DType::i32, {most_entries});
   for (Tensor* x : {&entry_factor_, &entry_addend_}) *x = arena.allocate(DType::f32, {most_entries});
+  unchanged_ = arena.allocate(DType::f32, {std::min(slots, unchanged_rows), weights.config().vocab_size});
+}
+
+std::int64_t Engine::least_prefix_bytes(const CacheShape& shape, const EngineSettings& settings,
+                                        DType compute) {
+  return Caches::snapshot_bytes(shape, {.slots = settings.slots, .tokens = settings.tokens},
+                                std::min(prompt_cut, settings.tokens), compute);
+}
+
+void Engine::check_prefix_bytes(const model::ModelConfig& config, const model::PatternPlan& plan,
+                                const EngineSettings& settings, DType compute, bool shared) {
+  if (settings.prefix_bytes == 0) return;
+  const auto least = least_prefix_bytes(CacheShape(config, plan, settings.tokens), settings, compute);
+  if (settings.prefix_bytes >= least) return;
+  constexpr double mib = 1024;
+  fail(
+      "--prefix-cache: {:.1f} MiB{} hold no prefix under the pattern {}, which takes {:.1f} MiB; give more, "
+      "or leave the "
+      "option out",
+      gib(settings.prefix_bytes) * mib, shared ? " for each pattern" : "", plan.describe(), gib(least) * mib);
+}
+
+PrefixUse Engine::prefix_use() const {
+  auto use = use_;
+  use.snapshots = caches_.snapshots(), use.bytes = caches_.snapshot_bytes_in_use();
+  return use;
 }
 
 void Engine::prepare() {
@@ -72,7 +112,12 @@ void Engine::check(const Request& request, const std::string& where) const {
 
 std::int64_t Engine::add(Request request) {
   TokenCounts counts(request.sampling, request.prompt);
-  waiting_.push_back({.number = next_, .request = std::move(request), .counts = std::move(counts)});
+  PromptBlocks blocks;
+  if (prefixes_.on()) blocks = PromptBlocks(request.prompt);
+  waiting_.push_back({.number = next_,
+                      .request = std::move(request),
+                      .counts = std::move(counts),
+                      .blocks = std::move(blocks)});
   return next_++;
 }
 
@@ -97,18 +142,78 @@ void Engine::cancel(std::int64_t request) {
     caches_.drop(s.slot);
     return true;
   });
+  // The first of those that waited for its prompt computes it.
+  Sequence* leader = nullptr;
+  for (auto& s : running_) {
+    if (s.leader != request) continue;
+    s.leader = leader == nullptr ? -1 : leader->number;
+    if (leader == nullptr) leader = &s;
+  }
+  if (leader == nullptr || !prefixes_.on()) return;
+  const auto found = prefixes_.find(leader->request.prompt, leader->blocks);
+  if (found.slot >= 0) {
+    caches_.fork(found.slot, leader->slot);
+    leader->prefilled = found.tokens;
+    count_hit(found.tokens);
+  }
+  plan_cuts(*leader);
 }
 
 /// The last generated token is never read again: it needs no place.
 void Engine::admit() {
   while (!waiting_.empty()) {
     auto& next = waiting_.front();
-    const auto tokens = std::ssize(next.request.prompt) + next.request.max_tokens - 1;
-    if (!caches_.fits(tokens)) return;
-    next.slot = caches_.open(tokens);
+    const auto tokens = next.tokens();
+    const auto leader = std::ranges::find_if(running_, [&](const Sequence& s) {
+      return s.prefills() && s.request.prompt == next.request.prompt &&
+             caches_.has_all(s.tokens(), std::ssize(s.request.prompt), tokens);
+    });
+    if (leader != running_.end()) {
+      if (!caches_.fits(tokens)) return;
+      next.slot = caches_.open(tokens);
+      next.leader = leader->number;
+    } else {
+      const auto found = prefixes_.find(next.request.prompt, next.blocks);
+      if (awaits_prefix(next, found.tokens) || !caches_.fits(tokens, found.slot)) return;
+      next.slot = found.slot < 0 ? caches_.open(tokens) : caches_.copy(found.slot, tokens);
+      next.prefilled = found.tokens;
+      if (found.slot >= 0) count_hit(found.tokens);
+      plan_cuts(next);
+    }
     running_.push_back(std::move(next));
     waiting_.pop_front();
   }
+}
+
+void Engine::count_hit(std::int64_t tokens) {
+  ++use_.hits;
+  use_.tokens += tokens;
+}
+
+/// Whether a sequence is about to compute a longer beginning of this one's prompt than the `found` tokens that are there.
+bool Engine::awaits_prefix(const Sequence& next, std::int64_t found) const {
+  const auto most = (std::ssize(next.request.prompt) - 1) / prompt_cut * prompt_cut;
+  return std::ranges::any_of(running_, [&](const Sequence& s) {
+    if (!s.prefills() || s.cuts.empty()) return false;
+    const auto common = std::min(s.blocks.common(next.blocks), most);
+    return s.cuts.front() > found && s.cuts.front() <= common;
+  });
+}
+
+/// Where this prompt leaves snapshots: at its last block, where it parts from a prompt that was there, and where those that wait
+/// part from it.
+void Engine::plan_cuts(Sequence& s) const {
+  if (!prefixes_.on()) return;
+  const auto last = (std::ssize(s.request.prompt) - 1) / prompt_cut * prompt_cut;
+  s.cuts = {last, std::min(prefixes_.known(s.blocks), last)};
+  for (std::size_t i = 0; i < std::min(waiting_.size(), most_compared); ++i) {
+    if (waiting_[i].number != s.number) s.cuts.push_back(std::min(s.blocks.common(waiting_[i].blocks), last));
+  }
+  std::erase_if(s.cuts,
+                [&](std::int64_t cut) { return cut <= s.prefilled || !caches_.could_keep(s.tokens(), cut); });
+  std::ranges::sort(s.cuts);
+  s.cuts.erase(std::unique(s.cuts.begin(), s.cuts.end()), s.cuts.end());
+  if (s.cuts.size() > most_cuts) s.cuts.erase(s.cuts.begin(), s.cuts.end() - most_cuts);
 }
 
 End Engine::end_of(const Sequence& s) const {
@@ -123,8 +228,10 @@ std::vector<Event> Engine::step() {
   if (running_.empty()) return {};
   std::vector<Piece> pieces;
   std::vector<Step> steps;
-  std::vector<std::int64_t> rows;                // whose logits are wanted
-  std::vector<std::size_t> of_pieces, of_steps;  // their sequences
+  std::vector<std::int64_t> rows;                              // whose logits are wanted
+  std::vector<std::size_t> of_pieces, of_steps;                // their sequences
+  std::vector<std::size_t> cut;                                // sequences that leave a snapshot
+  std::vector<std::pair<std::size_t, std::size_t>> followers;  // and their leaders
   for (std::size_t i = 0; i < running_.size(); ++i) {
     if (running_[i].ready()) {
       steps.push_back({running_[i].slot, running_[i].generated.back()});
@@ -135,20 +242,38 @@ std::vector<Event> Engine::step() {
   const auto room = pass_.settings().rows - std::ssize(steps);
   for (std::size_t i = 0; i < running_.size() && room - used >= prompt_cut; ++i) {
     auto& s = running_[i];
-    if (s.ready()) continue;
-    const auto left = std::ssize(s.request.prompt) - s.prefilled;
-    const auto n = std::min(left, (room - used) / prompt_cut * prompt_cut);
+    if (!s.prefills()) continue;
+    const auto end = s.cuts.empty() ? std::ssize(s.request.prompt) : s.cuts.front();
+    const auto n = std::min(end - s.prefilled, (room - used) / prompt_cut * prompt_cut);
     pieces.push_back({s.slot, s.prefilled,
                       std::span(s.request.prompt)
                           .subspan(static_cast<std::size_t>(s.prefilled), static_cast<std::size_t>(n))});
     s.prefilled += n;
     used += n;
+    if (!s.cuts.empty() && s.prefilled == s.cuts.front()) {
+      s.cuts.erase(s.cuts.begin());
+      cut.push_back(i);
+    }
     if (!s.ready()) continue;
     rows.push_back(used - 1);
     of_pieces.push_back(i);
+    for (std::size_t j = 0; j < running_.size(); ++j) {
+      if (running_[j].leader != s.number) continue;
+      followers.emplace_back(j, i);
+      rows.push_back(used - 1);
+      of_pieces.push_back(j);
+    }
   }
   for (std::size_t i = 0; i < steps.size(); ++i) rows.push_back(used + static_cast<std::int64_t>(i));
   pass_.run(pieces, steps);
+  for (const auto i : cut) prefixes_.keep(running_[i].slot, running_[i].request.prompt, running_[i].blocks);
+  for (const auto& [follower, leader] : followers) {
+    auto& s = running_[follower];
+    caches_.fork(running_[leader].slot, s.slot);
+    s.prefilled = std::ssize(s.request.prompt);
+    s.leader = -1;
+    count_hit(s.prefilled);
+  }
   if (rows.empty()) return {};
   auto sequences = std::move(of_pieces);
   sequences.insert(sequences.end(), of_steps.begin(), of_steps.end());
@@ -161,8 +286,8 @@ std::vector<Event> Engine::step() {
   return events;
 }
 
-/// Penalties, biases and bans of these sequences on their rows of the logits. Returns whether there were any.
-bool Engine::adjust(const std::vector<std::size_t>& sequences, const Tensor& logits) {
+/// Penalties, biases and bans of these sequences on their rows of the logits.
+void Engine::adjust(std::span<const std::size_t> sequences, const Tensor& logits) {
   LogitEntries entries;
   for (std::size_t i = 0; i < sequences.size(); ++i)
     running_[sequences[i]].counts.append_entries(static_cast<std::int32_t>(i), entries);
@@ -180,15 +305,15 @@ bool Engine::adjust(const std::vector<std::size_t>& sequences, const Tensor& log
                         .factor = upload(entry_factor_, entries.factor),
                         .addend = upload(entry_addend_, entries.addend)});
   }
-  return all > 0;
 }
 
-/// Draws a token for each of these sequences, whose logits are those of the pass's rows.
+/// Draws a token for each of these sequences, whose logits are those of the pass's rows. Where log-probabilities are asked for
+/// and penalties change logits, a few rows at a time, of which the logits before are kept.
 std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences,
                                   std::span<const std::int64_t> rows) {
   const auto n = std::ssize(sequences);
   std::vector<float> rules(static_cast<std::size_t>(5 * n));
-  bool scored = false;
+  bool scored = false, changed = false;
   for (std::int64_t i = 0; i < n; ++i) {
     const auto& s = running_[sequences[static_cast<std::size_t>(i)]];
     const auto row = sampling_row(s.request.sampling);
@@ -199,35 +324,49 @@ std::vector<Event> Engine::sample(const std::vector<std::size_t>& sequences,
     put(0, row.temperature), put(1, row.top_p), put(2, row.min_p), put(3, uniform);
     put(4, std::bit_cast<float>(row.top_k));
     scored = scored || s.request.log_probabilities.has_value();
+    changed = changed || !s.counts.empty();
   }
   ops_.upload(rules_.slice(0, 0, 5 * n), rules.data());
-  const auto rule = [&](std::int64_t kind) { return rules_.slice(0, kind * n, (kind + 1) * n); };
-  auto logits = pass_.logits(rows);
-  const bool changed = adjust(sequences, logits);
-  const auto sampled = sampled_.slice(0, 0, n);
-  ops_.sample_tokens({.tokens = sampled,
-                      .logits = logits,
-                      .temperature = rule(0),
-                      .top_k = Tensor(rule(4).raw(), DType::i32, {n}, ops_.device()),
-                      .top_p = rule(1),
-                      .min_p = rule(2),
-                      .uniform = rule(3)});
-  std::vector<std::int32_t> tokens(sequences.size());
-  ops_.download(tokens.data(), sampled);
+  const auto all_logits = pass_.logits(rows);
+  const auto together = scored && changed ? unchanged_.size(0) : n;
   std::vector<Event> events(sequences.size());
+  for (std::int64_t begin = 0; begin < n; begin += together) {
+    const auto end = std::min(n, begin + together), count = end - begin;
+    const auto part =
+        std::span(sequences).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    const auto events_of_part = std::span(events).subspan(static_cast<std::size_t>(begin), part.size());
+    const auto rule = [&](std::int64_t kind) { return rules_.slice(0, kind * n + begin, kind * n + end); };
+    const auto logits = all_logits.slice(0, begin, end);
+    auto own = logits;
+    if (scored && changed) {
+      own = unchanged_.slice(0, 0, count);
+      ops_.copy(own, logits);
+    }
+    adjust(part, logits);
+    const auto sampled = sampled_.slice(0, begin, end);
+    ops_.sample_tokens({.tokens = sampled,
+                        .logits = logits,
+                        .temperature = rule(0),
+                        .top_k = Tensor(rule(4).raw(), DType::i32, {count}, ops_.device()),
+                        .top_p = rule(1),
+                        .min_p = rule(2),
+                        .uniform = rule(3)});
+    if (scored) score(part, own, sampled, events_of_part);
+  }
+  std::vector<std::int32_t> tokens(sequences.size());
+  ops_.download(tokens.data(), sampled_.slice(0, 0, n));
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     auto& s = running_[sequences[i]];
     s.generated.push_back(tokens[i]);
     if (tokens[i] >= 0) s.counts.add(tokens[i]);
     events[i].request = s.number, events[i].token = tokens[i], events[i].end = end_of(s);
   }
-  if (scored) score(sequences, changed ? pass_.logits(rows) : logits, events);
   return events;
 }
 
 /// Log-probabilities of the drawn tokens by the model's own logits.
-void Engine::score(const std::vector<std::size_t>& sequences, const Tensor& logits,
-                   std::vector<Event>& events) {
+void Engine::score(std::span<const std::size_t> sequences, const Tensor& logits, const Tensor& labels,
+                   std::span<Event> events) {
   const auto n = std::ssize(sequences);
   std::int64_t tops = 0;
   for (const auto i : sequences) tops = std::max(tops, running_[i].request.log_probabilities.value_or(0));
@@ -240,7 +379,7 @@ void Engine::score(const std::vector<std::size_t>& sequences, const Tensor& logi
                      .top_tokens = of_tops(top_tokens_),
                      .top_log_probability = of_tops(top_log_probability_),
                      .logits = logits,
-                     .labels = sampled_.slice(0, 0, n)});
+                     .labels = labels});
   std::vector<float> log_probability(sequences.size()), top_values(static_cast<std::size_t>(n * tops));
   std::vector<std::int32_t> top_tokens(top_values.size());
   ops_.download(log_probability.data(), chosen);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lib/infer/pass.h"
+#include "lib/infer/prefixes.h"
 #include "lib/infer/sampling.h"
 
 namespace ratplus::infer {
@@ -51,8 +52,20 @@ struct EngineSettings {
   double sequences = 1;        ///< of `tokens` tokens that caches hold; sequences that need less are more
   std::int64_t rows = 2048;    ///< tokens of a pass at most
   double rope_scale = 1;
+  std::int64_t prefix_bytes = 0;  ///< for snapshots of the prompts' beginnings; 0: none is kept
 };
 
+/// What snapshots and shared prompts saved.
+struct PrefixUse {
+  std::int64_t hits = 0;       ///< sequences that began with a snapshot, or with another's prompt
+  std::int64_t tokens = 0;     ///< of their prompts that were not computed again
+  std::int64_t snapshots = 0;  ///< that are kept now
+  std::int64_t bytes = 0;      ///< of these
+};
+
+/// Sequences with one prompt that wait together compute it once. With prefix_bytes, a prompt begins with the longest snapshot of
+/// its first tokens: prompts leave one at their last multiple of prompt_cut, and where another prompt parts from them. All bits
+/// are those without.
 class Engine {
  public:
   /// Plans its memory in the arena; prepare() once after the arena's commit. weights and ops outlive it.
@@ -63,6 +76,15 @@ class Engine {
   const EngineSettings& settings() const { return settings_; }
   const CacheShape& shape() const { return caches_.shape(); }
   const Caches& caches() const { return caches_; }
+  PrefixUse prefix_use() const;
+  /// Throws Error where prefix_bytes are too few for one snapshot under the plan; `shared`: they are a share of the user's.
+  static void check_prefix_bytes(const model::ModelConfig& config, const model::PatternPlan& plan,
+                                 const EngineSettings& settings, DType compute, bool shared = false);
+  /// The least prefix_bytes above 0 that serve.
+  static std::int64_t least_prefix_bytes(const CacheShape& shape, const EngineSettings& settings,
+                                         DType compute);
+  /// Drops all snapshots: the weights are others.
+  void forget_prefixes() { prefixes_.clear(); }
 
   /// Throws Error, beginning with `where`, unless the request can be answered by an idle engine: its tokens are of the
   /// vocabulary, its length and its parameters are within bounds.
@@ -90,21 +112,32 @@ class Engine {
     int slot = -1;
     std::int64_t prefilled = 0;  ///< tokens of the prompt in the cache
     std::vector<std::int32_t> generated = {};
+    PromptBlocks blocks = {};             ///< where snapshots are kept
+    std::vector<std::int64_t> cuts = {};  ///< lengths at which a snapshot is kept, ascending, above prefilled
+    std::int64_t leader = -1;             ///< the sequence that computes its prompt; -1: itself
 
     bool ready() const { return prefilled == std::ssize(request.prompt); }
+    bool prefills() const { return leader < 0 && !ready(); }
+    std::int64_t tokens() const { return std::ssize(request.prompt) + request.max_tokens - 1; }
   };
 
   void admit();
-  bool adjust(const std::vector<std::size_t>& sequences, const Tensor& logits);
+  bool awaits_prefix(const Sequence& next, std::int64_t found) const;
+  void plan_cuts(Sequence& s) const;
+  void count_hit(std::int64_t tokens);
   std::vector<Event> sample(const std::vector<std::size_t>& sequences, std::span<const std::int64_t> rows);
-  void score(const std::vector<std::size_t>& sequences, const Tensor& logits, std::vector<Event>& events);
+  void adjust(std::span<const std::size_t> sequences, const Tensor& logits);
+  void score(std::span<const std::size_t> sequences, const Tensor& logits, const Tensor& labels,
+             std::span<Event> events);
   End end_of(const Sequence& sequence) const;
 
   EngineSettings settings_;
   const Weights& weights_;
   Ops& ops_;
   Caches caches_;
+  Prefixes prefixes_;
   Pass pass_;
+  PrefixUse use_;
   std::deque<Sequence> waiting_;
   std::vector<Sequence> running_;
   std::int64_t next_ = 0;
@@ -116,6 +149,7 @@ class Engine {
   Tensor top_tokens_, top_log_probability_;  ///< [slots, most_tops]
   Tensor entry_row_, entry_token_;           ///< i32 [most entries]
   Tensor entry_factor_, entry_addend_;       ///< f32 [most entries]
+  Tensor unchanged_;  ///< f32 [a few, V]: logits before penalties, for log-probabilities
 };
 
 /// Tops of one token at most.

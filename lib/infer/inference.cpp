@@ -127,6 +127,29 @@ void Inference::restart(const model::PatternPlan& plan, std::int64_t tokens, con
   prepare();
 }
 
+void Inference::load(weights::WeightsSource& source) {
+  forget_prefixes();
+  weights_->load(source);
+}
+
+void Inference::set_initial(std::uint64_t seed) {
+  forget_prefixes();
+  weights_->set_initial(seed);
+}
+
+void Inference::forget_prefixes() {
+  for (const auto& engine : parts_.engines) engine->forget_prefixes();
+}
+
+PrefixUse Inference::prefix_use() const {
+  PrefixUse sum;
+  for (const auto& engine : parts_.engines) {
+    const auto use = engine->prefix_use();
+    sum.hits += use.hits, sum.tokens += use.tokens, sum.snapshots += use.snapshots, sum.bytes += use.bytes;
+  }
+  return sum;
+}
+
 void Inference::prepare() {
   for (const auto& engine : parts_.engines) engine->prepare();
   for (const auto& scorer : parts_.scorers) scorer->prepare();
@@ -163,6 +186,9 @@ EngineSettings Inference::fit(const std::vector<model::PatternPlan>& plans, cons
   const bool gpu = ops_->device().kind == DeviceKind::cuda;
   EngineSettings settings{.tokens = model_.tokens, .rope_scale = model_.rope_scale};
   settings.rows = request.rows > 0 ? request.rows : gpu ? 4096 : 512;
+  settings.prefix_bytes = request.prefix_bytes / std::ssize(plans);
+  for (const auto& plan : plans)
+    Engine::check_prefix_bytes(model_.config, plan, settings, ops_->compute_type(), plans.size() > 1);
   const auto with = [&](std::int64_t slots) {
     auto result = settings;
     result.slots = slots, result.sequences = static_cast<double>(slots);

@@ -54,6 +54,8 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
 struct EngineRequest {
   std::int64_t slots = 0;  ///< sequences in flight at most; 0: as many as fit, up to most_slots
   std::int64_t rows = 0;   ///< tokens of a pass at most; 0: 512 on the CPU, 4096 on a GPU
+  std::int64_t prefix_bytes =
+      0;  ///< for snapshots of prompts' beginnings, of all engines together; 0: none is kept
   static constexpr std::int64_t most_slots = 8192;
 };
 
@@ -79,14 +81,16 @@ class Inference {
 
   /// Reads all weights once.
   void load() { load(*model_.source); }
-  /// The same from another source of the same model.
-  void load(weights::WeightsSource& source) { weights_->load(source); }
-  void set_initial(std::uint64_t seed) { weights_->set_initial(seed); }
+  /// The same from another source of the same model, between two requests.
+  void load(weights::WeightsSource& source);
+  void set_initial(std::uint64_t seed);
 
   /// Another engine over the same weights, in place of the one before.
   void restart(const model::PatternPlan& plan, std::int64_t tokens, const EngineRequest& request);
 
   Ops& ops() { return *ops_; }
+  /// Sums over the engines.
+  PrefixUse prefix_use() const;
   /// Bytes of weights, and of all else.
   std::int64_t weight_bytes() const { return weight_memory_->total_bytes(); }
   std::int64_t bytes() const { return weight_bytes() + memory_->total_bytes(); }
@@ -104,6 +108,7 @@ class Inference {
   };
   Inference(const ResolvedModel& model, const parallel::World& world);
   Tensor take_scratch(std::int64_t tokens, Arena& arena) const;
+  void forget_prefixes();
   Parts make_parts(const std::vector<model::PatternPlan>& plans, const EngineSettings* engine,
                    const ScorerSettings* scorer, Arena& arena) const;
   EngineSettings fit(const std::vector<model::PatternPlan>& plans, const EngineRequest& request,

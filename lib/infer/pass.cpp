@@ -1,6 +1,7 @@
 #include "lib/infer/pass.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/error.h"
 #include "lib/model/linear.h"
@@ -335,7 +336,8 @@ Tensor Pass::logits(std::span<const std::int64_t> rows) {
   const auto n = std::ssize(rows);
   require(n > 0 && n <= settings_.logits, "logits of {} rows", n);
   Tensor h = u_.slice(0, rows[0], std::min(rows[0] + n, settings_.rows));
-  const bool together = rows.back() - rows.front() == n - 1 && std::ranges::is_sorted(rows);
+  const bool together = rows.back() - rows.front() == n - 1 &&
+                        std::ranges::adjacent_find(rows, std::greater_equal()) == rows.end();
   if (!together) {
     h = chosen_.slice(0, 0, n);
     for (std::int64_t i = 0; i < n; ++i)

@@ -61,6 +61,8 @@ class TokenCounts {
   /// Parameters that are checked, and tokens of the vocabulary.
   TokenCounts(const SamplingParameters& parameters, std::span<const std::int32_t> prompt);
 
+  /// Whether there is nothing to change.
+  bool empty() const { return entries_.empty(); }
   /// Notes a generated token.
   void add(std::int32_t token);
   /// Appends this sequence's entries as row `row`, at most one a token.

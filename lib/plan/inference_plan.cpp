@@ -37,22 +37,25 @@ class ModelledEngine {
   std::unique_ptr<infer::Engine> engine_;
 };
 
-infer::EngineSettings settings_of(std::int64_t length, std::int64_t batch) {
+infer::EngineSettings settings_of(std::int64_t length, std::int64_t batch, std::int64_t prefix_bytes) {
   return {.tokens = length,
           .slots = batch,
           .sequences = static_cast<double>(batch),
-          .rows = std::min<std::int64_t>(length, 4096)};
+          .rows = std::min<std::int64_t>(length, 4096),
+          .prefix_bytes = prefix_bytes};
 }
 
 }  // namespace
 
 InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan,
-                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu) {
+                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu,
+                             std::int64_t prefix_bytes) {
+  infer::Engine::check_prefix_bytes(config, plan, settings_of(length, 1, prefix_bytes), DType::bf16);
   const infer::CacheShape shape(config, plan, length);
   const infer::Rates rates{gpu.bf16_rate * gpu.pace * speeds::product_share,
                            gpu.bandwidth * speeds::copy_share};
   const auto engine_of = [&](std::int64_t batch) {
-    return std::make_unique<ModelledEngine>(config, plan, settings_of(length, batch), gpu);
+    return std::make_unique<ModelledEngine>(config, plan, settings_of(length, batch, prefix_bytes), gpu);
   };
   InferencePlan result{.length = length, .sequence_bytes = shape.sequence_bytes(length, DType::bf16)};
   const auto one = engine_of(1);

@@ -31,8 +31,9 @@ struct InferencePlan {
 };
 
 /// Weights in bfloat16. The memory is counted by the engine's own objects, and the times by going through its own calls
-/// (ModelledOps).
+/// (ModelledOps). prefix_bytes are those of EngineSettings; throws Error where they are too few.
 InferencePlan plan_inference(const model::ModelConfig& config, const model::PatternPlan& plan,
-                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu);
+                             std::int64_t length, std::span<const std::int64_t> batches, const Gpu& gpu,
+                             std::int64_t prefix_bytes = 0);
 
 }  // namespace ratplus::plan

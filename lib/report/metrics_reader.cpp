@@ -299,6 +299,8 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
          reader.file().string());
   }
   metrics.evaluation = read_evaluation(run / "evaluation.json");
+  metrics.scores = read_scores(run);
+  metrics.speeds = read_speeds(run);
   return metrics;
 }
 

@@ -11,6 +11,7 @@
 
 #include "lib/evaluation/accuracy.h"
 #include "lib/report/history.h"
+#include "lib/report/scores.h"
 #include "lib/run/health.h"
 #include "lib/run/run_end.h"
 
@@ -75,6 +76,8 @@ struct RunMetrics {
   std::optional<run::RunEnd> end;     ///< of the newest start, if recorded
   /// `ratplus eval --json RUN/evaluation.json`; its tokens are unknown.
   std::optional<Measurement> evaluation;
+  std::vector<PatternScores> scores = {};  ///< below RUN/scores
+  std::vector<Speed> speeds = {};          ///< of RUN/generation.json
 
   std::int64_t steps = 0;            ///< of the whole run; 0: not known
   std::int64_t saved_step = -1;      ///< of the last complete checkpoint; -1: none

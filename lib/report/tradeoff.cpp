@@ -162,28 +162,85 @@ TradeoffTable cache_table(const Tradeoff& tradeoff) {
   return table;
 }
 
-/// The pattern with the smallest cache.
-const PatternLoss& sparsest(const RunMetrics& run) {
-  return *std::ranges::min_element(evaluation_of(run).losses, {}, &PatternLoss::cache_bytes);
+/// A row a pattern of each model with these positions.
+TradeoffTable position_table(const std::vector<ModelPositions>& models,
+                             const std::vector<std::string>& names) {
+  TradeoffTable table{"Held-out perplexity by position in the sequence", {{"positions"}}};
+  table.rows[0].insert(table.rows[0].end(), names.begin(), names.end());
+  for (const auto& model : models) {
+    if (model.positions != names) continue;
+    for (const auto& of : model.patterns) {
+      std::vector<std::string> row = {model.name + ", " + of.label};
+      for (const double loss : of.losses)
+        row.push_back(std::isfinite(loss) ? fmt::format("{:.2f}", std::exp(loss)) : "-");
+      table.rows.push_back(std::move(row));
+    }
+  }
+  return table;
 }
 
-/// Two rows a model: dense, or its first pattern, and the pattern with the smallest cache.
-TradeoffTable position_table(const Tradeoff& tradeoff) {
-  TradeoffTable table{"Held-out loss by position in the sequence, nats a token", {}};
-  const auto& names = evaluation_of(*tradeoff.models.front().run).positions;
-  table.rows.push_back({"positions"});
-  table.rows[0].insert(table.rows[0].end(), names.begin(), names.end());
-  const auto add = [&](const RunMetrics& run, const PatternLoss& of) {
-    if (evaluation_of(run).positions != names) return;
-    std::vector<std::string> row = {run.name + ", " + pattern_label(of.pattern)};
-    for (const double loss : of.by_position)
-      row.push_back(std::isfinite(loss) ? fmt::format("{:.3f}", loss) : "-");
-    table.rows.push_back(std::move(row));
-  };
+/// Runs of the trade-off: each model, then those adapted from it.
+std::vector<const RunMetrics*> all_runs(const Tradeoff& tradeoff) {
+  std::vector<const RunMetrics*> runs;
   for (const auto& model : tradeoff.models) {
-    const auto& losses = evaluation_of(*model.run).losses;
-    add(*model.run, losses.front());
-    if (losses.size() > 1) add(*model.run, sparsest(*model.run));
+    runs.push_back(model.run);
+    for (const auto& adapted : model.adapted) runs.push_back(adapted.run);
+  }
+  return runs;
+}
+
+std::string score_cell(const Score& score) {
+  if (std::isfinite(score.error)) return fmt::format("{:.4f} ± {:.4f}", score.value, score.error);
+  return fmt::format("{:.4f}", score.value);
+}
+
+/// A row a run and pattern, a column a task's metric.
+TradeoffTable score_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Scores of lm-evaluation-harness, with standard errors", {{"model"}}};
+  std::vector<std::pair<std::string, std::string>> columns;
+  for (const auto* run : all_runs(tradeoff)) {
+    for (const auto& of : run->scores) {
+      for (const auto& score : of.scores) {
+        const std::pair column{score.task, score.metric};
+        if (std::ranges::find(columns, column) == columns.end()) columns.push_back(column);
+      }
+    }
+  }
+  for (const auto& [task, metric] : columns) table.rows[0].push_back(task + ", " + metric);
+  for (const auto* run : all_runs(tradeoff)) {
+    for (const auto& of : run->scores) {
+      std::vector<std::string> row = {of.pattern.empty() ? run->name
+                                                         : run->name + ", " + pattern_label(of.pattern)};
+      for (const auto& [task, metric] : columns) {
+        const auto found = std::ranges::find_if(
+            of.scores, [&](const Score& score) { return score.task == task && score.metric == metric; });
+        row.push_back(found == of.scores.end() ? "-" : score_cell(*found));
+      }
+      table.rows.push_back(std::move(row));
+    }
+  }
+  return table;
+}
+
+/// The fastest batch of each pattern and length.
+TradeoffTable speed_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Generation, the batch with the most tokens a second",
+                      {{"model", "length", "sequences", "tokens/s"}}};
+  for (const auto* run : all_runs(tradeoff)) {
+    std::vector<Speed> best;
+    for (const auto& speed : run->speeds) {
+      const auto found = std::ranges::find_if(
+          best, [&](const Speed& x) { return x.pattern == speed.pattern && x.length == speed.length; });
+      if (found == best.end()) {
+        best.push_back(speed);
+      } else if (speed.tokens_per_second > found->tokens_per_second) {
+        *found = speed;
+      }
+    }
+    for (const auto& speed : best) {
+      table.rows.push_back({run->name + ", " + pattern_label(speed.pattern), fmt::format("{}", speed.length),
+                            fmt::format("{}", speed.batch), fmt::format("{:.0f}", speed.tokens_per_second)});
+    }
   }
   return table;
 }
@@ -192,9 +249,35 @@ TradeoffTable position_table(const Tradeoff& tradeoff) {
 
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
   std::vector<TradeoffTable> tables = {loss_table(tradeoff), cache_table(tradeoff)};
-  if (!evaluation_of(*tradeoff.models.front().run).positions.empty())
-    tables.push_back(position_table(tradeoff));
+  const auto models = losses_by_position(tradeoff);
+  std::vector<std::vector<std::string>> done;
+  for (const auto& model : models) {
+    if (std::ranges::find(done, model.positions) != done.end()) continue;
+    tables.push_back(position_table(models, model.positions));
+    done.push_back(model.positions);
+  }
+  for (auto& table : {score_table(tradeoff), speed_table(tradeoff)}) {
+    if (table.rows.size() > 1) tables.push_back(table);
+  }
   return tables;
+}
+
+std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff) {
+  std::vector<ModelPositions> models;
+  for (const auto& model : tradeoff.models) {
+    const auto& evaluation = evaluation_of(*model.run);
+    if (evaluation.positions.empty()) continue;
+    ModelPositions result{.name = model.run->name, .positions = evaluation.positions, .patterns = {}};
+    for (const auto& of : evaluation.losses) {
+      result.patterns.push_back({of.pattern, pattern_label(of.pattern), false, of.by_position});
+      const auto* after = model.after(of.pattern);
+      if (after != nullptr && after->by_position.size() == result.positions.size())
+        result.patterns.push_back(
+            {of.pattern, "adapted, " + pattern_label(of.pattern), true, after->by_position});
+    }
+    models.push_back(std::move(result));
+  }
+  return models;
 }
 
 std::string tradeoff_text(const Tradeoff& tradeoff) {
@@ -224,6 +307,8 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff) {
 std::string tradeoff_html(const Tradeoff& tradeoff) {
   std::string html =
       "<h2>Loss against cache</h2>\n<div class=\"wide\">" + draw_tradeoff_chart(tradeoff) + "</div>\n";
+  if (const auto chart = draw_position_chart(tradeoff); !chart.empty())
+    html += "<h2>Perplexity by position</h2>\n<div class=\"wide\">" + chart + "</div>\n";
   for (const auto& [title, rows] : tradeoff_tables(tradeoff)) {
     html += "<h3>" + escape(title) + "</h3>\n<div class=\"wide\"><table>\n";
     for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -249,6 +334,14 @@ Json results_json(const RunMetrics& run) {
                   {"perplexity", std::exp(of.loss)},
                   {"cache_bytes", of.cache_bytes}};
     if (!of.by_position.empty()) entry["by_position"] = of.by_position;
+    for (const auto& scored : run.scores) {
+      if (scored.pattern != of.pattern) continue;
+      for (const auto& score : scored.scores) {
+        auto& json = entry["scores"][score.task][score.metric];
+        json["value"] = score.value;
+        if (std::isfinite(score.error)) json["standard_error"] = score.error;
+      }
+    }
     results.push_back(std::move(entry));
   }
   return results;

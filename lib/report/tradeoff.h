@@ -44,8 +44,25 @@ struct TradeoffTable {
   std::vector<std::vector<std::string>> rows;
 };
 
-/// Losses before and after adaptation and cache sizes, a column a model; and where runs were evaluated by position, losses
-/// by position.
+/// Losses by position of one pattern.
+struct PositionLosses {
+  std::string pattern, label;
+  bool adapted = false;        ///< of a run that was adapted to it
+  std::vector<double> losses;  ///< nats a token; NaN: none
+};
+
+/// Those of a model, and of the runs adapted from it.
+struct ModelPositions {
+  std::string name;
+  std::vector<std::string> positions;  ///< "0-511"
+  std::vector<PositionLosses> patterns;
+};
+
+/// Of the models that were evaluated by position.
+std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
+
+/// Losses before and after adaptation and cache sizes, a column a model; and where runs were evaluated by position,
+/// perplexities by position, a row a pattern.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 
 std::string tradeoff_text(const Tradeoff& tradeoff);
@@ -59,5 +76,8 @@ std::string tradeoff_json(const Tradeoff& tradeoff);
 /// Draws loss over the bytes of a sequence's cache, one curve a model through its dilations; other patterns are single
 /// marks. Hollow marks are the same pattern after adaptation to it. Returns the SVG.
 std::string draw_tradeoff_chart(const Tradeoff& tradeoff);
+/// Draws perplexity over the position in the sequence, a panel a model and a curve a pattern. Returns the SVG; empty where no
+/// model was evaluated by position.
+std::string draw_position_chart(const Tradeoff& tradeoff);
 
 }  // namespace ratplus::report

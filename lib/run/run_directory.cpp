@@ -147,6 +147,12 @@ void require_no_file_at(const char* key, const std::string& directory) {
        there == fs::absolute(directory) ? "that" : there.string(), key);
 }
 
+/// Names that file systems put into directories: of open files that were removed (NFS), of snapshots (GPFS, NetApp), and of
+/// an ext4's top.
+bool is_of_file_system(const std::string& name) {
+  return name.starts_with(".nfs") || name.starts_with(".snapshot") || name == "lost+found";
+}
+
 /// In checkpoint.directory: the run that it belongs to.
 constexpr const char* owner_name = ".run";
 
@@ -263,7 +269,8 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
         fs::weakly_canonical(link).string(), target.string(), link.string());
   }
   for (const auto& entry : fs::directory_iterator(target)) {
-    if (entry.path().filename().string().starts_with(owner_name)) continue;
+    const auto name = entry.path().filename().string();
+    if (name.starts_with(owner_name) || is_of_file_system(name)) continue;
     fail("{}: is not empty, and checkpoint.directory is for the checkpoints of one run alone; give another",
          target.string());
   }

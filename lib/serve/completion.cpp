@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using generate::Finish;
 
-constexpr int server_failed = 500;
+constexpr int server_failed = 500, timed_out = 504;
 
 /// Whether the likeliest token by the model's own logits is the one that is drawn.
 bool plain_greedy(const infer::SamplingParameters& s) {
@@ -42,9 +42,19 @@ Json empty_log_probabilities() {
 
 }  // namespace
 
-void Completion::start(const CompletionPlace& place, Asked asked, std::shared_ptr<Reply> reply) {
+std::weak_ptr<Completion> Completion::start(const CompletionPlace& place, Asked asked,
+                                            std::shared_ptr<Reply> reply) {
   const auto completion = std::make_shared<Completion>(place, std::move(asked), std::move(reply));
   completion->post([completion] { completion->begin(); });
+  return completion;
+}
+
+void Completion::expire(double seconds) {
+  post([self = shared_from_this(), seconds] {
+    self->fail_now(
+        timed_out,
+        fmt::format("the request is not answered after {} s (the server's --time-limit)", seconds));
+  });
 }
 
 void Completion::post(std::function<void()> task) {
@@ -153,9 +163,8 @@ void Completion::take(std::vector<Output> outputs) {
   });
 }
 
-void Completion::fail(const std::string& why) {
-  constexpr int unavailable = 503;
-  post([self = shared_from_this(), why] { self->fail_now(unavailable, why); });
+void Completion::fail(const std::string& why, int status) {
+  post([self = shared_from_this(), why, status] { self->fail_now(status, why); });
 }
 
 void Completion::take_one(Output& output) {
@@ -251,8 +260,11 @@ bool Completion::all_ended() const {
 
 Json Completion::head() const {
   Json json;
-  json["id"] = fmt::format("cmpl-{}", asked_.number);
-  json["object"] = "text_completion";
+  const bool chat = asked_.form == CompletionForm::chat;
+  json["id"] = fmt::format("{}-{}", chat ? "chatcmpl" : "cmpl", asked_.number);
+  json["object"] = !chat                   ? "text_completion"
+                   : asked_.request.stream ? "chat.completion.chunk"
+                                           : "chat.completion";
   json["created"] = created_;
   json["model"] = asked_.model;
   return json;
@@ -308,8 +320,52 @@ void Completion::append_prompt_scores(std::size_t p, Json& json) const {
   }
 }
 
+/// {"token", "logprob", "bytes"}
+Json Completion::chat_token_json(const infer::TokenScore& score) const {
+  Json json;
+  json["token"] = place_.names.name(score.token);
+  json["logprob"] = generate::json_number(score.log_probability);
+  json["bytes"] = nullptr;
+  if (score.token < place_.text.tokenizer->vocab_size()) {
+    json["bytes"] = Json::array();
+    for (const char byte : place_.text.tokenizer->bytes_of(score.token))
+      json["bytes"].push_back(static_cast<unsigned char>(byte));
+  }
+  return json;
+}
+
+/// The same for a chat: a message, or what of it is new.
+Json Completion::chat_choice_json(std::size_t index) {
+  auto& choice = choices_[index];
+  Json message = Json::object();
+  if (!std::exchange(choice.role_shown, true)) message["role"] = "assistant";
+  message["content"] = std::exchange(choice.text, {});
+  Json json;
+  json["index"] = index;
+  json[asked_.request.stream ? "delta" : "message"] = std::move(message);
+  json["logprobs"] = nullptr;
+  if (asked_.request.settings.log_probabilities) {
+    Json tokens = Json::array();
+    for (const auto& token : std::exchange(choice.tokens, {})) {
+      auto each = chat_token_json(token.score);
+      each["top_logprobs"] = Json::array();
+      for (const auto& top : token.top) {
+        if (top.token >= 0) each["top_logprobs"].push_back(chat_token_json(top));
+      }
+      tokens.push_back(std::move(each));
+    }
+    json["logprobs"] = {{"content", std::move(tokens)}};
+  }
+  if (asked_.request.return_token_ids) json["token_ids"] = std::exchange(choice.ids, {});
+  json["finish_reason"] = nullptr;
+  if (choice.finish != Finish::none) json["finish_reason"] = to_string(choice.finish);
+  choice.ended_shown = choice.finish != Finish::none;
+  return json;
+}
+
 /// A choice with all that was not sent yet.
 Json Completion::choice_json(std::size_t index) {
+  if (asked_.form == CompletionForm::chat) return chat_choice_json(index);
   auto& choice = choices_[index];
   const auto p = prompt_of(index);
   const auto& prompt = asked_.prompts[p];
@@ -404,10 +460,10 @@ void Completion::fail_now(int status, const std::string& why) {
   } else {
     reply_->send(response);
   }
-  end("error");
+  end("error", status);
 }
 
-void Completion::end(const std::string& reason) {
+void Completion::end(const std::string& reason, int status) {
   if (std::exchange(ended_, true)) return;
   const auto seconds = seconds_since(asked_.came);
   CompletionEnd result{.number = asked_.number,
@@ -415,7 +471,8 @@ void Completion::end(const std::string& reason) {
                        .prompts = std::ssize(prompts_),
                        .answers = std::ssize(choices_),
                        .sequences = sequences_of(asked_.request),
-                       .seconds = seconds};
+                       .seconds = seconds,
+                       .status = status};
   std::int64_t scored = 0;
   for (const auto& prompt : asked_.prompts) result.prompt_tokens += std::ssize(prompt.prompt);
   for (const auto& prompt : prompts_)

@@ -30,11 +30,12 @@ struct CompletionEnd {
   std::int64_t prompt_tokens = 0, generated_tokens = 0;
   std::int64_t sequences = 0;  ///< as counted for the queue
   double seconds = 0;          ///< since the request came
+  int status = 200;            ///< of HTTP
 };
 
 /// What completions share. All of it outlives them.
 struct CompletionPlace {
-  EngineLoop& loop;
+  Engines& loop;
   Pool& pool;
   Metrics& metrics;
   const generate::ModelText& text;
@@ -45,6 +46,7 @@ struct CompletionPlace {
 
 enum class CompletionForm : std::uint8_t {
   openai,          ///< /v1/completions
+  chat,            ///< /v1/chat/completions
   generate,        ///< PUT /generate: {"text": [...]}
   generate_nested  ///< the same with one text: {"text": "..."}
 };
@@ -64,12 +66,15 @@ class Completion : public OutputTaker, public std::enable_shared_from_this<Compl
   };
 
   /// Begins the work; it lives until its end.
-  static void start(const CompletionPlace& place, Asked asked, std::shared_ptr<Reply> reply);
+  static std::weak_ptr<Completion> start(const CompletionPlace& place, Asked asked,
+                                         std::shared_ptr<Reply> reply);
+  /// Ends it with status 504, unless it has ended.
+  void expire(double seconds);
   /// The sequences that a request takes of the queue: answers, and texts to score.
   static std::int64_t sequences_of(const CompletionRequest& request);
 
   void take(std::vector<Output> outputs) override;
-  void fail(const std::string& why) override;
+  void fail(const std::string& why, int status) override;
 
   Completion(const CompletionPlace& place, Asked asked, std::shared_ptr<Reply> reply);
 
@@ -89,6 +94,7 @@ class Completion : public OutputTaker, public std::enable_shared_from_this<Compl
     generate::Finish finish = generate::Finish::none;
     bool echoed = false;       ///< the prompt was sent
     bool ended_shown = false;  ///< its finish_reason was sent
+    bool role_shown = false;   ///< of a chat: its role was sent
     std::optional<Clock::time_point> last = {};
   };
   struct Prompt {
@@ -117,11 +123,13 @@ class Completion : public OutputTaker, public std::enable_shared_from_this<Compl
   nlohmann::ordered_json head() const;
   nlohmann::ordered_json usage() const;
   nlohmann::ordered_json choice_json(std::size_t index);
+  nlohmann::ordered_json chat_choice_json(std::size_t index);
+  nlohmann::ordered_json chat_token_json(const infer::TokenScore& score) const;
   void append_prompt_scores(std::size_t prompt, nlohmann::ordered_json& json) const;
   void append_token(const Token& token, std::int64_t offset, nlohmann::ordered_json& json) const;
   nlohmann::ordered_json tops_json(const std::vector<infer::TokenScore>& top) const;
   void fail_now(int status, const std::string& why);
-  void end(const std::string& reason);
+  void end(const std::string& reason, int status = 200);
 
   const CompletionPlace& place_;
   Asked asked_;

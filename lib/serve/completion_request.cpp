@@ -295,6 +295,98 @@ CompletionRequest parse_completion(std::string_view body, const RequestLimits& l
   return read_fields(parse_body(body), limits);
 }
 
+namespace {
+
+/// A message's content: a text, or texts as parts.
+std::string content_of(const Json& content) {
+  if (content.is_null()) return {};
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) refuse("messages", "\"content\" is {}; give a text", shown(content));
+  std::string text;
+  for (const Json& each : content) {
+    if (!each.is_object() || !each.contains("type") || each["type"] != "text" || !each.contains("text") ||
+        !each["text"].is_string())
+      refuse("messages",
+             "\"content\" has a part that is not {{\"type\": \"text\", \"text\": \"...\"}}: the model reads "
+             "texts alone");
+    text += (text.empty() ? "" : "\n") + each["text"].get<std::string>();
+  }
+  return text;
+}
+
+Json messages_of(const Json& body) {
+  if (!body.contains("messages") || !body["messages"].is_array() || body["messages"].empty())
+    refuse("messages", "the request has no \"messages\"; give a list of {{\"role\", \"content\"}}");
+  Json messages = Json::array();
+  for (const Json& message : body["messages"]) {
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string())
+      refuse("messages", "\"messages\" holds {}; a message has a text as its \"role\"", shown(message));
+    messages.push_back(message);
+    messages.back()["content"] = content_of(message.contains("content") ? message["content"] : Json());
+  }
+  return messages;
+}
+
+}  // namespace
+
+CompletionRequest parse_chat(std::string_view body, const ChatTemplate& chat, const RequestLimits& limits) {
+  const Json json = parse_body(body);
+  Json variables{{"add_generation_prompt", true}, {"tools", nullptr}, {"documents", nullptr}};
+  Json flat = Json::object();
+  bool scored = false;
+  for (const auto& [name, value] : json.items()) {
+    const bool absent = value.is_null() || (value.is_array() && value.empty());
+    if (name == "prompt" || name == "echo" || name == "suffix" || name == "best_of") {
+      refuse(name, "/v1/chat/completions has no \"{}\"; use /v1/completions", name);
+    } else if (name == "tools" || name == "functions") {
+      if (!absent) refuse(name, "\"{}\" is not supported: the model calls none", name);
+    } else if (name == "tool_choice" || name == "function_call") {
+      if (!absent && value != "none" && value != "auto")
+        refuse(name, "\"{}\" can only be \"none\" here", name);
+    } else if (name == "response_format") {
+      if (!absent && (!value.is_object() || value != Json{{"type", "text"}}))
+        refuse(name, "\"response_format\" can only be {{\"type\": \"text\"}} here");
+    } else if (name == "parallel_tool_calls" || name == "store" || name == "messages") {
+      continue;
+    } else if (name == "add_generation_prompt") {
+      if (!absent) variables[name] = truth(name, value);
+    } else if (name == "chat_template_kwargs") {
+      if (absent) continue;
+      if (!value.is_object()) refuse(name, "\"{}\" is {}; give an object", name, shown(value));
+      for (const auto& [key, variable] : value.items()) variables[key] = variable;
+    } else if (name == "logprobs") {
+      scored = !absent && truth(name, value);
+    } else if (name == "top_logprobs") {
+      if (!absent) whole_number(name, value, 0, std::min(infer::most_tops, limits.vocabulary));
+    } else if (name == "max_completion_tokens") {
+      if (!absent) flat["max_tokens"] = value;
+    } else if (!(name == "max_tokens" && flat.contains(name))) {
+      flat[name] = value;
+    }
+  }
+  const bool tops = json.contains("top_logprobs") && !json["top_logprobs"].is_null();
+  if (tops && !scored) refuse("top_logprobs", "\"top_logprobs\" goes with \"logprobs\": true");
+  if (scored) flat["logprobs"] = tops ? json["top_logprobs"] : Json(0);
+  variables["messages"] = messages_of(json);
+  std::vector<std::int32_t> tokens;
+  try {
+    tokens = chat.tokens(std::move(variables));
+  } catch (const Json::exception& error) {
+    throw ApiError(bad_request, "messages", error.what());
+  } catch (const ApiError&) {
+    throw;
+  } catch (const Error& error) {
+    throw ApiError(bad_request, "messages", error.what());
+  }
+  if (tokens.empty()) refuse("messages", "the conversation is empty as the chat template writes it");
+  const auto room = std::max<std::int64_t>(limits.tokens - std::ssize(tokens), 1);
+  flat["prompt"] = std::move(tokens);
+  auto request = read_fields(flat, limits);
+  if (!request.settings.max_tokens)
+    request.settings.max_tokens = limits.max_tokens > 0 ? std::min(room, limits.max_tokens) : room;
+  return request;
+}
+
 GenerateRequest parse_generate(std::string_view body, const RequestLimits& limits) {
   Json json = parse_body(body);
   GenerateRequest result;

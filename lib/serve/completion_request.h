@@ -10,6 +10,7 @@
 #include "lib/generate/model_text.h"
 #include "lib/generate/settings.h"
 #include "lib/serve/api_error.h"
+#include "lib/serve/chat_template.h"
 
 namespace ratplus::serve {
 
@@ -48,6 +49,10 @@ nlohmann::ordered_json parse_body(std::string_view body);
 /// Reads the body of POST /v1/completions: a function of its arguments alone. Throws ApiError naming the field: of another
 /// type or out of its range, unknown, or a token outside the vocabulary. docs/serving.md lists the fields.
 CompletionRequest parse_completion(std::string_view body, const RequestLimits& limits);
+
+/// Reads the body of POST /v1/chat/completions: its prompt is the conversation as the template writes it, in tokens. Throws
+/// ApiError as parse_completion, and where the template refuses the messages.
+CompletionRequest parse_chat(std::string_view body, const ChatTemplate& chat, const RequestLimits& limits);
 
 /// Reads the bodies that RULER's client sends by PUT /generate: {"prompt", "max_tokens", ...} or {"text",
 /// "sampling_params": {"max_new_tokens", ...}}.

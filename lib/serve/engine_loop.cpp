@@ -6,6 +6,11 @@
 #include <utility>
 
 namespace ratplus::serve {
+namespace {
+
+constexpr int unavailable = 503;
+
+}  // namespace
 
 EngineLoop::EngineLoop(infer::Inference& inference, std::size_t patterns, Deliver deliver)
     : inference_(inference), deliver_(std::move(deliver)), patterns_(patterns) {}
@@ -19,7 +24,7 @@ void EngineLoop::submit(std::uint64_t request, std::shared_ptr<OutputTaker> take
       return;
     }
   }
-  deliver_([taker = std::move(taker), why = why_] { taker->fail(why); });
+  deliver_([taker = std::move(taker), why = why_] { taker->fail(why, unavailable); });
 }
 
 void EngineLoop::cancel(std::uint64_t request) {
@@ -48,7 +53,13 @@ void EngineLoop::stop(std::string why) {
 }
 
 EngineLoad EngineLoop::load() const {
-  return {.running = running_, .waiting = waiting_, .cache_share = cache_share_};
+  return {.running = running_,
+          .waiting = waiting_,
+          .cache_share = cache_share_,
+          .prefixes = {.hits = prefix_hits_,
+                       .tokens = prefix_tokens_,
+                       .snapshots = prefix_snapshots_,
+                       .bytes = prefix_bytes_}};
 }
 
 void EngineLoop::run() {
@@ -208,7 +219,7 @@ void EngineLoop::fail_all(const std::string& why) {
   }
   jobs_.clear();
   deliver_([takers = std::move(takers), why] {
-    for (const auto& taker : takers) taker->fail(why);
+    for (const auto& taker : takers) taker->fail(why, unavailable);
   });
 }
 
@@ -225,6 +236,9 @@ void EngineLoop::measure() {
         static_cast<double>(engine.shape().sequence_bytes(settings.tokens, inference_.ops().compute_type())));
   }
   running_ = running, waiting_ = waiting;
+  const auto prefixes = inference_.prefix_use();
+  prefix_hits_ = prefixes.hits, prefix_tokens_ = prefixes.tokens;
+  prefix_snapshots_ = prefixes.snapshots, prefix_bytes_ = prefixes.bytes;
   cache_share_ = all == 0 ? 0 : std::min(1.0, static_cast<double>(used) / static_cast<double>(all));
 }
 

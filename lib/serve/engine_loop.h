@@ -32,8 +32,8 @@ class OutputTaker {
  public:
   virtual ~OutputTaker() = default;
   virtual void take(std::vector<Output> outputs) = 0;
-  /// Nothing follows: the computation failed, or the server ends.
-  virtual void fail(const std::string& why) = 0;
+  /// Nothing follows: the computation failed, or the server ends. The status is HTTP's.
+  virtual void fail(const std::string& why, int status) = 0;
 };
 
 /// Checked by Engine::check and Scorer::check.
@@ -48,9 +48,24 @@ struct EngineLoad {
   std::int64_t running = 0;  ///< sequences in the batches
   std::int64_t waiting = 0;  ///< sequences that wait for room, and texts to score
   double cache_share = 0;    ///< bytes of caches in use, of all
+  infer::PrefixUse prefixes = {};
 };
 
-class EngineLoop {
+/// The engines of a server. Its functions are called by any thread.
+class Engines {
+ public:
+  virtual ~Engines() = default;
+  /// Adds work to the request of this number. All work of a request has the same taker and pattern.
+  virtual void submit(std::uint64_t request, std::shared_ptr<OutputTaker> taker, Work work) = 0;
+  /// Ends a request, or one of its sequences; its slot is free before the next pass. Outputs that are on their way still come.
+  virtual void cancel(std::uint64_t request) = 0;
+  virtual void cancel(std::uint64_t request, std::size_t tag) = 0;
+  /// Ends all after the pass in progress; takers of unfinished work get fail(why).
+  virtual void stop(std::string why) = 0;
+  virtual EngineLoad load() const = 0;
+};
+
+class EngineLoop : public Engines {
  public:
   /// Runs a task soon, in the order of calls, by another thread.
   using Deliver = std::function<void(std::function<void()>)>;
@@ -58,17 +73,15 @@ class EngineLoop {
   EngineLoop(infer::Inference& inference, std::size_t patterns, Deliver deliver);
 
   // --- any thread ------------------------------------------------------------------------------------------------
-  /// Adds work to the request of this number. All work of a request has the same taker and pattern.
-  void submit(std::uint64_t request, std::shared_ptr<OutputTaker> taker, Work work);
-  /// Ends a request, or one of its sequences; its slot is free before the next pass. Outputs that are on their way still come.
-  void cancel(std::uint64_t request);
-  void cancel(std::uint64_t request, std::size_t tag);
+  void submit(std::uint64_t request, std::shared_ptr<OutputTaker> taker, Work work) override;
+  void cancel(std::uint64_t request) override;
+  void cancel(std::uint64_t request, std::size_t tag) override;
   /// Runs f by the engine's thread, once all work submitted before has ended and none that came later has begun: to exchange
   /// weights. What f throws ends run().
   void between(std::function<void()> f);
-  /// Ends run() after the pass in progress; takers of unfinished work get fail(why).
-  void stop(std::string why);
-  EngineLoad load() const;
+  /// Ends run(), too.
+  void stop(std::string why) override;
+  EngineLoad load() const override;
 
   // --- the engine's thread, which is the one that made the Inference ---------------------------------------------
   /// Until stop(). Throws what a pass or an f of between() throws, after all takers got fail().
@@ -133,6 +146,7 @@ class EngineLoop {
 
   std::atomic<std::int64_t> running_ = 0, waiting_ = 0;
   std::atomic<double> cache_share_ = 0;
+  std::atomic<std::int64_t> prefix_hits_ = 0, prefix_tokens_ = 0, prefix_snapshots_ = 0, prefix_bytes_ = 0;
 };
 
 }  // namespace ratplus::serve

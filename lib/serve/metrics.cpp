@@ -79,6 +79,13 @@ std::string Metrics::text(const EngineLoad& load) const {
   lines += single("ratplus_sequences_waiting", "gauge", "Sequences that wait for room, and texts to score",
                   load.waiting);
   lines += single("ratplus_cache_share", "gauge", "Bytes of caches in use, of all", load.cache_share);
+  const auto& prefixes = load.prefixes;
+  lines += single("ratplus_prefix_hits_total", "counter",
+                  "Sequences that began with a kept prefix or with the prompt of another", prefixes.hits);
+  lines += single("ratplus_prefix_tokens_total", "counter",
+                  "Tokens of prompts that these did not compute again", prefixes.tokens);
+  lines += single("ratplus_prefix_snapshots", "gauge", "Prefixes that are kept", prefixes.snapshots);
+  lines += single("ratplus_prefix_bytes", "gauge", "Bytes of the prefixes that are kept", prefixes.bytes);
   lines += first_token_.text("ratplus_first_token_seconds", "Time from a request to its first token");
   lines += token_.text("ratplus_token_seconds", "Time from one token of a sequence to the next");
   lines += request_.text("ratplus_request_seconds", "Time of a request for completions");

@@ -63,7 +63,7 @@ bool same_key(std::string_view key, std::string_view sent) {
 }
 
 Server::Server(ServerSettings settings, HttpServer& http, infer::Inference& inference,
-               const generate::ModelText& text)
+               const generate::ModelText& text, std::vector<std::unique_ptr<Link>> links)
     : settings_(std::move(settings)),
       http_(http),
       text_(text),
@@ -73,7 +73,12 @@ Server::Server(ServerSettings settings, HttpServer& http, infer::Inference& infe
       outputs_(*pool_),
       loop_(inference, settings_.patterns.size(),
             [this](std::function<void()> task) { outputs_.post(std::move(task)); }),
-      place_{.loop = loop_,
+      ranks_(links.empty() ? nullptr
+                           : std::make_unique<RankEngines>(
+                                 loop_, std::move(links),
+                                 [this](std::function<void()> task) { outputs_.post(std::move(task)); },
+                                 [this](int rank) { rank_lost(rank); })),
+      place_{.loop = engines(),
              .pool = *pool_,
              .metrics = metrics_,
              .text = text_,
@@ -85,7 +90,7 @@ Server::Server(ServerSettings settings, HttpServer& http, infer::Inference& infe
 
 Server::~Server() = default;
 
-void Server::run() {
+bool Server::run() {
   http_.listen();
   auto connections = start_thread([this] {
     leave_signals_to_main_thread();
@@ -99,14 +104,24 @@ void Server::run() {
   }
   // Clients get what is on its way to them.
   stopping_ = true;
+  engines().stop("the server ends");
   constexpr auto time = std::chrono::seconds(3);
   const auto drained = std::make_shared<std::promise<void>>();
   http_.drain([drained] { drained->set_value(); });
   drained->get_future().wait_for(time);
   http_.stop();
   connections.join();
+  if (ranks_) ranks_->close(std::chrono::duration<double>(time).count());
   pool_.reset();
   if (failure) std::rethrow_exception(failure);
+  return !rank_lost_;
+}
+
+void Server::rank_lost(int rank) {
+  rank_lost_ = true;
+  if (settings_.warn)
+    settings_.warn(fmt::format("rank {} is gone; its requests failed, and the server ends", rank));
+  stop();
 }
 
 void Server::stop() {
@@ -115,9 +130,9 @@ void Server::stop() {
   // Requests that are there yet get an error, and the time to read it.
   http_.after(settings_.grace_seconds, [this] {
     log("ending: what still ran is cut off");
-    loop_.stop("the server ends, and the time for what runs is over");
+    engines().stop("the server ends, and the time for what runs is over");
   });
-  http_.drain([this] { loop_.stop("the server ends"); });  // last: from here on run() may return
+  http_.drain([this] { engines().stop("the server ends"); });  // last: from here on run() may return
 }
 
 std::string Server::name_of(std::size_t pattern) const {
@@ -148,7 +163,7 @@ const std::vector<Server::Route>& Server::routes() {
       {"POST", "/v1/completions", nullptr, false},
       {"PUT", "/generate", nullptr, false},
       {"POST", "/generate", nullptr, false},
-      {"POST", "/v1/chat/completions", &Server::chat, false},
+      {"POST", "/v1/chat/completions", nullptr, false},
       {"GET", "/v1/models", &Server::models, false},
       {"POST", "/tokenize", &Server::tokenize, false},
       {"POST", "/detokenize", &Server::detokenize, false},
@@ -237,6 +252,14 @@ void Server::complete(const HttpRequest& request, const std::shared_ptr<Reply>& 
     asked.form = parsed.nested ? CompletionForm::generate_nested : CompletionForm::generate;
     asked.request = std::move(parsed.completion);
     tokenizer();
+  } else if (request.head.path == "/v1/chat/completions") {
+    if (!settings_.chat)
+      throw ApiError(
+          bad_request, "messages",
+          "the model has no chat template: it continues texts; use /v1/completions with a prompt (or start "
+          "the server with --chat-template)");
+    asked.form = CompletionForm::chat;
+    asked.request = parse_chat(request.body, *settings_.chat, limits_);
   } else {
     asked.request = parse_completion(request.body, limits_);
   }
@@ -252,12 +275,17 @@ void Server::complete(const HttpRequest& request, const std::shared_ptr<Reply>& 
       log(fmt::format("request {}: prompt {}", asked.number,
                       prompt.as_tokens ? json_dump(Json(prompt.tokens)) : json_dump(Json(prompt.text))));
   }
-  Completion::start(place_, std::move(asked), reply);
+  const auto started = Completion::start(place_, std::move(asked), reply);
+  const auto limit = settings_.time_limit_seconds;
+  if (limit <= 0) return;
+  http_.after(limit, [started, limit] {
+    if (const auto completion = started.lock()) completion->expire(limit);
+  });
 }
 
 void Server::completion_ended(const CompletionEnd& end) {
   outstanding_ -= end.sequences;
-  if (end.reason != "cancelled") metrics_.count_response(end.reason == "error" ? server_failed : 200);
+  if (end.reason != "cancelled") metrics_.count_response(end.status);
   log(fmt::format("request {}: {}, {} of {}, {} in, {} out, {:.3f} s", end.number, end.reason,
                   counted(end.answers, "answer"), counted(end.prompts, "prompt"),
                   counted(end.prompt_tokens, "token"), end.generated_tokens, end.seconds));
@@ -275,7 +303,7 @@ HttpResponse Server::health(const HttpRequest&) {
 }
 
 HttpResponse Server::metrics_text(const HttpRequest&) {
-  return {.body = metrics_.text(loop_.load()), .content_type = "text/plain; version=0.0.4"};
+  return {.body = metrics_.text(load()), .content_type = "text/plain; version=0.0.4"};
 }
 
 HttpResponse Server::models(const HttpRequest&) {
@@ -339,14 +367,10 @@ HttpResponse Server::tokenizer_info(const HttpRequest&) {
   json["eos_token"] = nullptr;
   if (end >= 0 && end < known) json["eos_token"] = names_.name(end);
   for (const char* name : {"bos_token", "pad_token", "chat_template"}) json[name] = nullptr;
+  if (settings_.chat) json["chat_template"] = settings_.chat->source();
   json["vocab_size"] = known;
   json["model_max_length"] = limits_.tokens;
   return json_response(json);
-}
-
-HttpResponse Server::chat(const HttpRequest&) {
-  throw ApiError(bad_request, "messages",
-                 "the model has no chat template: it continues texts; use /v1/completions with a prompt");
 }
 
 }  // namespace ratplus::serve

@@ -17,6 +17,7 @@
 #include "lib/serve/http_server.h"
 #include "lib/serve/metrics.h"
 #include "lib/serve/pool.h"
+#include "lib/serve/rank_engines.h"
 #include "lib/serve/token_names.h"
 
 namespace ratplus::serve {
@@ -28,10 +29,14 @@ struct ServerSettings {
   std::int64_t max_tokens = 0;                       ///< of an answer at most; 0: as many as a sequence has
   std::int64_t request_sequences = 4096;             ///< prompts times answers of a request at most
   std::int64_t queue = 8192;                         ///< answers and texts to score of all requests at most
+  double time_limit_seconds = 0;                     ///< of a request; 0: none
   double grace_seconds = 30;                         ///< for what runs when the server is told to end
   int threads = 2;                                   ///< for JSON and tokens
   bool log_text = false;                             ///< log prompts, too
+  std::shared_ptr<const ChatTemplate> chat = {};     ///< none: conversations are refused
   std::function<void(const std::string&)> log = {};  ///< takes a line; none: nothing is logged
+  std::function<void(const std::string&)> warn =
+      {};  ///< takes a line about a fault of the server; none: nobody is told
 };
 
 /// Compares a key with one that a client sent, in a time that does not depend on their contents.
@@ -39,14 +44,15 @@ bool same_key(std::string_view key, std::string_view sent);
 
 class Server : private HttpHandler {
  public:
-  /// The inference has an engine and a scorer for each of settings.patterns. All of it outlives the server.
+  /// The inference has an engine and a scorer for each of settings.patterns. All of it outlives the server. `links` lead to
+  /// further ranks, each in serve_rank() with an inference like this one.
   Server(ServerSettings settings, HttpServer& http, infer::Inference& inference,
-         const generate::ModelText& text);
+         const generate::ModelText& text, std::vector<std::unique_ptr<Link>> links = {});
   ~Server() override;
 
   /// Serves until stop() has ended what ran; by the thread that made the inference. Throws Error where the address is taken
-  /// meanwhile, and what the computation throws.
-  void run();
+  /// meanwhile, and what the computation throws. False: a rank was lost, whose requests failed; the others were answered.
+  bool run();
 
   // --- any thread ------------------------------------------------------------------------------------------------
   /// Refuses new requests with 503, and returns at once; run() returns when those that are there have ended, or after settings.grace_seconds.
@@ -55,7 +61,13 @@ class Server : private HttpHandler {
   /// Calls exchange() by the thread of run(), between the requests that came before and those after; none is lost. What it
   /// throws ends run().
   void exchange_weights(std::function<void()> exchange) { loop_.between(std::move(exchange)); }
-  EngineLoad load() const { return loop_.load(); }
+  /// The same on the other ranks, which get this text.
+  void exchange_elsewhere(const std::string& text) {
+    if (ranks_) ranks_->exchange(text);
+  }
+  EngineLoad load() const { return engines().load(); }
+  /// The other ranks' engines; none: there is one rank.
+  const RankEngines* ranks() const { return ranks_.get(); }
   /// Answers and texts to score of requests that have not ended.
   std::int64_t outstanding() const { return outstanding_; }
   /// The names under which a client can ask for the model: the first pattern's alone, and each with its pattern.
@@ -82,7 +94,6 @@ class Server : private HttpHandler {
   HttpResponse tokenize(const HttpRequest& request);
   HttpResponse detokenize(const HttpRequest& request);
   HttpResponse tokenizer_info(const HttpRequest& request);
-  HttpResponse chat(const HttpRequest& request);
 
   void complete(const HttpRequest& request, const std::shared_ptr<Reply>& reply,
                 Completion::Clock::time_point came);
@@ -92,6 +103,9 @@ class Server : private HttpHandler {
   const data::Tokenizer& tokenizer() const;
   void completion_ended(const CompletionEnd& end);
   void log(const std::string& line) const;
+  Engines& engines() { return ranks_ ? static_cast<Engines&>(*ranks_) : loop_; }
+  const Engines& engines() const { return ranks_ ? static_cast<const Engines&>(*ranks_) : loop_; }
+  void rank_lost(int rank);
 
   ServerSettings settings_;
   HttpServer& http_;
@@ -102,7 +116,9 @@ class Server : private HttpHandler {
   std::unique_ptr<Pool> pool_;
   Serial outputs_;
   EngineLoop loop_;
+  std::unique_ptr<RankEngines> ranks_;  ///< where there are several
   CompletionPlace place_;
+  std::atomic<bool> rank_lost_ = false;
   std::int64_t created_ = 0;  ///< seconds since 1970
   std::atomic<std::uint64_t> next_ = 1;
   std::atomic<std::int64_t> outstanding_ = 0;

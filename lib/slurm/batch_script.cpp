@@ -181,7 +181,7 @@ std::string BatchScript::text() const {
       "ratplus={}\n"
       "launcher={}\n"
       "launcher_options=()\n"
-      "{}"
+      "{}{}"
       "\n"
       "# --- jobs/slurm/batch.sh\n"
       "{}"
@@ -189,6 +189,7 @@ std::string BatchScript::text() const {
       "\n"
       "train {}\n",
       directives(*this), shell_word(program.string()), to_string(launcher),
+      check_first ? "check_first=true\n" : "",
       resources.any_of_several() ? fmt::format("ranks_per_node={}\n", resources.ranks_per_node) : "",
       batch_functions, shell_word(job_file.string()));
 }

@@ -56,6 +56,7 @@ struct BatchScript {
   std::filesystem::path job_file;
   std::filesystem::path log_directory;  ///< of the log, slurm-N.log for job N
   Launcher launcher = Launcher::srun;
+  bool check_first = false;  ///< `ratplus check` before training, at each start
   Resources resources;
 
   /// The script: settings, then jobs/slurm/batch.sh, which stops, saves and queues again, then `train`. It needs nothing

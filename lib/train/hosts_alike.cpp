@@ -2,36 +2,19 @@
 
 #include <fmt/ranges.h>
 
-#include <chrono>
 #include <filesystem>
 #include <random>
 #include <string>
 #include <system_error>
-#include <thread>
 
 #include "base/error.h"
+#include "base/files/appears.h"
 #include "base/files/pending_file.h"
 
 namespace ratplus::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A network file system may show a new file to another host seconds later. Reading the directory makes it look.
-bool appears(const fs::path& file) {
-  constexpr auto patience = std::chrono::seconds(20);
-  constexpr auto pause = std::chrono::milliseconds(200);
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  std::error_code ignored;
-  while (!fs::exists(file, ignored)) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(pause);
-    for (fs::directory_iterator entry(file.parent_path(), ignored), end; !ignored && entry != end;
-         entry.increment(ignored)) {
-    }
-  }
-  return true;
-}
 
 void require_shared(const std::string& directory, const char* key, const parallel::World& world) {
   const fs::path path = fs::absolute(directory);

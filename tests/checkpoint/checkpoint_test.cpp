@@ -447,6 +447,21 @@ TEST_CASE("the newest stay, and those of every so many steps") {
                                                               checkpoint::step_directory(run.path(), 45)});
 }
 
+TEST_CASE("a checkpoint whose manifest cannot be looked up is not taken for an interrupted one, and stays") {
+  const test::ScratchDirectory run;
+  for (const int step : {10, 20}) make_step(checkpoint::step_directory(run.path(), step));
+  const auto unknown = checkpoint::step_directory(run.path(), 30),
+             interrupted = checkpoint::step_directory(run.path(), 40);
+  fs::create_directories(unknown);
+  fs::create_symlink(checkpoint::manifest_name, unknown / checkpoint::manifest_name);  // ELOOP
+  fs::create_directories(interrupted);
+  checkpoint::prune(run.path(), 2);
+  CHECK(fs::exists(unknown));
+  CHECK(fs::exists(checkpoint::step_directory(run.path(), 20)));
+  CHECK_FALSE(fs::exists(checkpoint::step_directory(run.path(), 10)));
+  CHECK_FALSE(fs::exists(interrupted));
+}
+
 TEST_CASE("the newest whole checkpoint is found, and what is wrong with newer ones") {
   Saved saved;
   const auto run = saved.run.path();

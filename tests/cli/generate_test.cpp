@@ -412,6 +412,51 @@ TEST_CASE(
   CHECK(generate("one.jsonl", 2, "--force") == expected);
 }
 
+TEST_CASE("generate: lines of another form fill a template, and give the fields that a scorer reads") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  std::vector<Json> lines;
+  for (int i = 0; i < 6; ++i)
+    lines.push_back({{"_id", fmt::format("q{}", i)},
+                     {"context", std::string(40, 'b') + " ba kelo"},
+                     {"input", "mi"},
+                     {"answers", {"x", "y"}},
+                     {"length", i},
+                     {"dataset", "made up"}});
+  write_lines(path("in.jsonl"), lines);
+  write_whole_file(path("prompts.json"), R"({"qa": "ba {context}\nkelo {input} ba"})");
+  const auto command = [&](const std::string& options) {
+    return fmt::format("generate {} --input {} --output {} --prompt-template {}#qa {}", run(),
+                       path("in.jsonl"), path("out.jsonl"), path("prompts.json"), options);
+  };
+  const auto result =
+      test::ratplus(command("--text-field pred --keep answers,length --cut middle --trim lines --max-tokens "
+                            "5 --prefix-cache 4MiB"));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  const auto answers = lines_of(path("out.jsonl"));
+  REQUIRE(answers.size() == lines.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    CHECK(answers[i]["id"] == lines[i]["_id"]);
+    CHECK(answers[i]["answers"] == lines[i]["answers"]);
+    CHECK(answers[i]["length"] == lines[i]["length"]);
+    CHECK_FALSE(answers[i].contains("dataset"));
+    CHECK_FALSE(answers[i].contains("text"));
+    CHECK_FALSE(answers[i]["pred"].get<std::string>().starts_with(' '));
+    CHECK(answers[i]["pred"] == answers[0]["pred"]);
+  }
+  for (const auto& [options, message] : std::vector<std::pair<std::string, std::string>>{
+           {"--force --keep classes", "line 1: has no field \"classes\", which --keep names"},
+           {"--force --trim some", "--trim: \"some\" is none of none, blank, lines"},
+           {"--force --prefix-cache 7x", "--prefix-cache 7x is not a size, such as 512MiB"},
+           {"--force --prefix-cache 64", "hold no prefix under the pattern"}}) {
+    CAPTURE(options);
+    const auto bad = test::ratplus(command(options));
+    CHECK(bad.status != 0);
+    CHECK(contains(bad.output, message));
+  }
+}
+
 TEST_CASE(
     "generate: killed, interrupted or without room on the disk, the same command ends with the same bytes") {
   const test::ScratchDirectory scratch;

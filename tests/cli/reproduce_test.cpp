@@ -64,6 +64,37 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   CHECK(read_whole_file(run / "ratplus-joint/metrics.jsonl") == metrics);
 }
 
+TEST_CASE("reproduce: models side by side fine-tune on needles, and a table compares their patterns") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  std::string prose;
+  for (char a = 'a'; a <= 'z'; ++a) {
+    for (int i = 0; i < 200; ++i) prose += fmt::format("{}{}{} ", a, static_cast<char>('a' + i % 26), a);
+    prose += "ends.\n";
+  }
+  write_whole_file(scratch / "prose.txt", prose);
+  // The tokens of a needle are many where the vocabulary is small.
+  const auto options = fmt::format(
+      "--scale tiny --prepared {} --output {} --steps 2 --retrieval --retrieval-length 512 --prose {} --only "
+      "rnn "
+      "--only ratplus-joint --gpus 2",
+      test::Playground::get().data.string(), run.string(), (scratch / "prose.txt").string());
+  const auto result = test::shell(reproduce(options));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  CHECK(contains(result.output, "rnn: on GPU 0, output in "));
+  CHECK(contains(result.output, "ratplus-joint: ended with status 0 after "));
+  CHECK(contains(result.output, "| whole % by task | 1-key | 4-keys | needles |"));
+  for (const char* name :
+       {"rnn-dense", "ratplus-joint-dense", "ratplus-joint-d16-w0-i4", "ratplus-joint-w32-i4"})
+    CHECK(contains(result.output, fmt::format("| {} | ", name)));
+  CHECK(contains(read_whole_file(run / "retrieval-512/ratplus-joint-d16-w32-i4/job.toml"), "window = 32"));
+  const auto again = test::shell(reproduce(options));
+  CAPTURE(again.output);
+  REQUIRE(again.status == 0);
+  CHECK(occurrences(read_whole_file(run / "ratplus-joint.log"), "answered already") == 7);
+}
+
 TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes is named") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
@@ -88,6 +119,9 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny"), "--data DIR, or a dataset with --prepared DIR"));
   CHECK(contains(refused("--scale tiny --data /no/such"), "--data /no/such: is no directory"));
   CHECK(contains(refused("--scale tiny --prepared /tmp"), "--prepared /tmp: holds no dataset.json"));
+  CHECK(contains(refused("--scale tiny --data /tmp --retrieval --prose /no/such"),
+                 "--prose /no/such: does not exist"));
+  CHECK(contains(refused("--scale tiny --data /tmp --ranks 2 --gpus 2"), "exclude each other"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
 }
 

@@ -260,6 +260,50 @@ TEST_CASE("the script queues a stopped job again, unless Slurm ends it, it faile
   CHECK(requeues() == 7);
 }
 
+TEST_CASE(
+    "with --check, ratplus check comes first at each start, and what stands out ends the job untrained") {
+  const test::ScratchDirectory scratch;
+  const auto bin = scratch / "bin", run = scratch / "run", asked = scratch / "asked";
+  make_command(bin, "sbatch", "echo 7");
+  make_command(bin, "squeue", "exit 1");
+  const auto dry = submit(run, "--nodes 1 --ranks-per-node 1 --dry-run");
+  CHECK_FALSE(test::contains(dry.output, "\ncheck_first=true\n"));
+  CHECK(test::contains(submit(run, "--nodes 1 --ranks-per-node 1 --check --dry-run").output,
+                       "\ncheck_first=true\n"));
+  REQUIRE(submit_with(bin, run, "--nodes 1 --ranks-per-node 1 --check").status == 0);
+  make_command(bin, "squeue", "echo RUNNING");
+  make_command(bin, "scontrol", "echo requeue >> " + asked.string());
+  // Ranks that note their command; check ends with this status, training with 0.
+  const auto start = [&](int status, const std::string& check = "true") {
+    fs::remove(asked);
+    make_command(bin, "srun",
+                 fmt::format("while [ \"${{1#-}}\" != \"$1\" ]; do shift; done; echo \"$2\" >> {}; "
+                             "[ \"$2\" = train ] && exit 0; {}; exit {}",
+                             asked.string(), check, status));
+    return test::shell(
+        fmt::format("PATH={}:$PATH SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here bash {}",
+                    bin.string(), (run / "submitted.sbatch").string()));
+  };
+  CHECK(start(0).status == 0);
+  CHECK(read_whole_file(asked) == "check\ntrain\n");
+  const auto outlier = start(5, "echo gpu 3 of n7 is slow");
+  CAPTURE(outlier.output);
+  CHECK(outlier.status == 5);
+  CHECK(read_whole_file(asked) == "check\n");
+  CHECK(test::contains(outlier.output, "gpu 3 of n7 is slow\n"));
+  CHECK(test::contains(outlier.output,
+                       "something stands out in ratplus check (above), and nothing was trained"));
+  const auto failed = start(1);
+  CHECK(failed.status == 1);
+  CHECK(read_whole_file(asked) == "check\n");
+  CHECK(test::contains(failed.output, "ratplus check failed with status 1"));
+  // A signal of the batch job during the check: nothing was saved, and the job is queued again.
+  const auto stopped = start(138, "kill -USR1 $PPID; sleep 0.5");
+  CAPTURE(stopped.output);
+  CHECK(stopped.status == 75);
+  CHECK(read_whole_file(asked) == "check\nrequeue\n");
+}
+
 TEST_CASE("a task of an array is queued again by itself, and Slurm is asked again where it does not answer") {
   const test::ScratchDirectory scratch;
   const auto bin = scratch / "bin", run = scratch / "run", asked = scratch / "asked";
@@ -355,5 +399,5 @@ TEST_CASE("batch scripts explain themselves, from any directory") {
     CHECK(test::contains(result.output, entry.path().filename().string()));
     CHECK(!test::contains(result.output, "SBATCH --"));
   }
-  CHECK(seen == 5);
+  CHECK(seen == 6);
 }

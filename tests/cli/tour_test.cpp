@@ -113,8 +113,8 @@ TEST_CASE("bench times every operation") {
 TEST_CASE("every command explains itself") {
   CHECK(test::ratplus("--help").status == 0);
   for (const std::string name :
-       {"prepare", "samples", "import", "train", "plan", "submit", "eval", "generate", "serve", "convert",
-        "inspect", "report", "watch", "bench", "data-bench"}) {
+       {"prepare", "samples", "needles", "import", "train", "plan", "submit", "eval", "generate", "score",
+        "serve", "convert", "inspect", "report", "watch", "bench", "data-bench"}) {
     CAPTURE(name);
     CHECK(test::contains(test::ratplus("--help").output, "  " + name));
     const auto help = test::ratplus(name + " --help");

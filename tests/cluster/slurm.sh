@@ -151,7 +151,7 @@ lose_under() {
     sleep 0.1
   done
   expect_one_message "$name" "$log" "rank 0 on n1 has waited $timeout s (parallel.timeout) in .*, at .*; all ranks end"
-  expect_in "$log" 'batch: failed with status [0-9]*, and these nodes do not answer: n3$'
+  expect_in "$log" 'batch: training failed with status [0-9]*, and these nodes do not answer: n3$'
   scontrol update nodename=n3 state=down reason="does not answer" # as Slurm does after SlurmdTimeout
   await_restart "$job" 1 "$log"
   lost=$((before - $(resumed_at "$log")))

@@ -42,7 +42,7 @@ TEST_CASE("settings: every field is read as it is written; unknown names are non
       Json::parse(R"({"max_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1,
     "repetition_penalty": 1.2, "presence_penalty": 0.25, "frequency_penalty": -0.5, "penalize_prompt": false,
     "logit_bias": {"5": 1.5}, "banned": [1, 2], "seed": 18446744073709551615, "n": 2, "stop": ["a", "b"], "stop_tokens": [4],
-    "ignore_end_of_text": true, "log_probabilities": 0, "echo": true, "return_tokens": true, "cut": "middle"})");
+    "ignore_end_of_text": true, "log_probabilities": 0, "echo": true, "return_tokens": true, "cut": "middle", "trim": "lines"})");
   Settings settings;
   for (const auto& [name, value] : fields.items()) CHECK(set_field(settings, name, value, "here"));
   CHECK(settings.max_tokens == 7);
@@ -65,6 +65,7 @@ TEST_CASE("settings: every field is read as it is written; unknown names are non
   CHECK(settings.echo);
   CHECK(settings.return_tokens);
   CHECK(settings.cut == Cut::middle);
+  CHECK(settings.trim == Trim::lines);
   // Each field changes what is written, so that a start with another value is told from this one.
   CHECK(to_json(settings).size() == fields.size());
   for (const auto& [name, value] : fields.items()) {

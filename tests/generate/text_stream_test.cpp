@@ -186,3 +186,26 @@ TEST_CASE("text stream: many tokens take time in proportion") {
   const double few = seconds(500), many = seconds(8000);
   CHECK(many < 80 * few);
 }
+
+TEST_CASE("an answer's beginning is trimmed before stop strings are looked for, whatever the pieces") {
+  const test::ScratchDirectory scratch;
+  const data::Tokenizer tokenizer(sentencepiece_model(scratch.path()));
+  const auto text_of = [&](const std::string& text, Trim trim) {
+    Tokens prompt, tokens;
+    tokenizer.encode("Question", prompt);
+    tokenizer.encode(text, tokens);
+    TextStream stream(tokenizer, {"\nQuestion"}, trim);
+    stream.follow(prompt);
+    std::string all;
+    for (const auto token : tokens) all += stream.add(token);
+    return all + stream.finish();
+  };
+  // Encoded as a text, an answer begins with a blank after its prompt.
+  CHECK(text_of("answer of\nQuestion the", Trim::none) == " answer of");
+  CHECK(text_of("answer of\nQuestion the", Trim::blank) == "answer of");
+  CHECK(text_of("\n\nanswer\n\nof\nQuestion the", Trim::lines) == "answer\n\nof");
+  CHECK(text_of("\n\nQuestion answer\nQuestion", Trim::lines) == "Question answer");
+  CHECK(text_of("\n\nQuestion answer", Trim::blank) == "\n");
+  CHECK(text_of("\n  answer", Trim::lines) == "  answer");
+  CHECK(text_of("\n\n\n", Trim::lines).empty());
+}

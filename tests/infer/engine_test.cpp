@@ -2,15 +2,16 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <random>
 
 #include "base/error.h"
 #include "lib/infer/engine.h"
-#include "tests/infer/runner.h"
+#include "tests/infer/served_engine.h"
 
 using namespace ratplus;
+using test::Output;
+using Served = test::ServedEngine;
 
 namespace {
 
@@ -20,53 +21,6 @@ constexpr int crowd_size = 120;
 #else
 constexpr int crowd_size = 1000;
 #endif
-
-struct Output {
-  std::vector<std::int32_t> tokens;
-  std::vector<float> log_probabilities;
-  std::vector<infer::TokenScore> tops;
-  infer::End end = infer::End::none;
-};
-
-/// An engine with its memory.
-class Served {
- public:
-  Served(Ops& on, const test::InferenceCase& x, const infer::EngineSettings& settings) : arena_(on.device()) {
-    const auto build = [&] {
-      weights_ = std::make_unique<infer::Weights>(x.config, on, arena_);
-      engine = std::make_unique<infer::Engine>(x.plan, settings, *weights_, on, arena_);
-      return arena_.allocate(DType::u8,
-                             {on.scratch_bytes(infer::Pass::op_shapes(x.config, settings.tokens))});
-    };
-    build();
-    arena_.commit();
-    on.use_scratch(build());
-    engine->prepare();
-    weights_->set_initial(3);
-  }
-
-  std::map<std::int64_t, Output> run() {
-    std::map<std::int64_t, Output> outputs;
-    while (!engine->idle()) collect(engine->step(), outputs);
-    return outputs;
-  }
-  static void collect(const std::vector<infer::Event>& events, std::map<std::int64_t, Output>& outputs) {
-    for (const auto& event : events) {
-      auto& output = outputs[event.request];
-      CHECK(output.end == infer::End::none);
-      output.tokens.push_back(event.token);
-      output.log_probabilities.push_back(event.log_probability);
-      output.tops.insert(output.tops.end(), event.top.begin(), event.top.end());
-      output.end = event.end;
-    }
-  }
-
-  std::unique_ptr<infer::Engine> engine;
-
- private:
-  Arena arena_;
-  std::unique_ptr<infer::Weights> weights_;
-};
 
 test::InferenceCase ratplus_case() {
   return {"RAT+ 16,24,4", test::small_model({{}}), model::PatternPlan(Pattern{16, 24, 4})};
@@ -85,16 +39,6 @@ infer::Request random_request(std::mt19937& random, std::int64_t vocabulary, std
                       .seed = random()};
   request.log_probabilities = random() % 3;
   return request;
-}
-
-bool same(const Output& a, const Output& b) {
-  return a.tokens == b.tokens && a.end == b.end && a.tops.size() == b.tops.size() &&
-         std::memcmp(a.log_probabilities.data(), b.log_probabilities.data(),
-                     a.log_probabilities.size() * sizeof(float)) == 0 &&
-         std::equal(a.tops.begin(), a.tops.end(), b.tops.begin(), [](const auto& x, const auto& y) {
-           return x.token == y.token &&
-                  std::memcmp(&x.log_probability, &y.log_probability, sizeof(float)) == 0;
-         });
 }
 
 }  // namespace
@@ -123,7 +67,7 @@ TEST_CASE("1,000 requests of all lengths, in random company: each has the bits t
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const auto number = alone.engine->add(requests[i]);
       const auto output = alone.run().at(number);
-      CHECK(same(output, together.at(static_cast<std::int64_t>(i))));
+      CHECK(output.same_bits(together.at(static_cast<std::int64_t>(i))));
       CHECK(std::ssize(output.tokens) == requests[i].max_tokens);
     }
   }
@@ -177,4 +121,31 @@ TEST_CASE("stop tokens, cancelling and what is refused") {
   refused({.prompt = {1}, .stop_tokens = {200}}, "stop token 200");
   refused({.prompt = {1}, .sampling = {.temperature = -1}}, "temperature");
   refused({.prompt = {1}, .log_probabilities = 21}, "at most 20");
+}
+
+TEST_CASE("log-probabilities of the model's own logits beside penalties are those without their neighbours") {
+  const auto x = ratplus_case();
+  const auto ops = make_cpu_ops(1);
+  std::mt19937 random(9);
+  constexpr std::int64_t tokens = 120;
+  Served crowd(*ops, x, {.tokens = tokens, .slots = 80, .sequences = 80, .rows = 2000});
+  std::vector<infer::Request> requests;
+  for (int i = 0; i < 80; ++i) {  // more than are drawn at a time
+    requests.push_back(random_request(random, x.config.vocab_size, 60));
+    if (i % 3 == 0) requests.back().log_probabilities = {};
+    requests.back().sampling.banned = {static_cast<std::int32_t>(i)};
+    crowd.engine->add(requests.back());
+  }
+  const auto together = crowd.run();
+  const auto own = make_cpu_ops(1);
+  Served alone(*own, x, {.tokens = tokens, .slots = 1, .sequences = 1, .rows = 129});
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const auto number = alone.engine->add(requests[i]);
+    const auto output = alone.run().at(number);
+    CHECK(output.same_bits(together.at(static_cast<std::int64_t>(i))));
+    CHECK(std::ranges::count(output.tokens, static_cast<std::int32_t>(i)) == 0);
+    if (!requests[i].log_probabilities || *requests[i].log_probabilities == 0) continue;
+    // The likeliest by the model's own logits, though it may be banned.
+    CHECK(output.log_probabilities.front() <= output.tops.front().log_probability);
+  }
 }

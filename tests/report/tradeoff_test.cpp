@@ -3,10 +3,13 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/report/run_fixture.h"
 #include "tests/report/xml.h"
+#include "tests/support/scratch_directory.h"
 
 namespace ratplus::report {
 namespace {
@@ -90,17 +93,58 @@ TEST_CASE("JSON has every result of every run, the adapted ones below their mode
   CHECK(json["models"][1]["adapted"].empty());
 }
 
-TEST_CASE("losses by position: dense and the smallest cache of each model") {
+TEST_CASE("perplexity by position: a row and a curve of every pattern, before and after adaptation") {
   Runs runs = some();
+  CHECK(draw_position_chart(runs.tradeoff()).empty());
   for (auto& run : runs.runs) {
     run.evaluation->positions = {"0-2047", "2048-4095"};
     for (auto& of : run.evaluation->losses) of.by_position = {of.loss + 0.1, of.loss - 0.1};
   }
   const auto text = tradeoff_text(runs.tradeoff());
-  CHECK(text.find("  positions               0-2047   2048-4095\n"
-                  "  ours, dense              4.191       3.991\n"
-                  "  ours, D = 16, I = 4      4.200       4.000\n") != std::string::npos);
+  CHECK(text.find("Held-out perplexity by position in the sequence\n") != std::string::npos);
+  using Row = std::vector<std::string>;
+  const auto rows = tradeoff_tables(runs.tradeoff()).back().rows;
+  CHECK(rows[0] == Row{"positions", "0-2047", "2048-4095"});
+  CHECK(rows[1] == Row{"ours, dense", "66.12", "54.13"});
+  CHECK(rows[2] == Row{"ours, D = 16, I = 4", "66.69", "54.60"});
+  CHECK(rows[3] == Row{"ours, adapted, D = 16, I = 4", "66.36", "54.33"});
   CHECK(text.find("rnn, dense") != std::string::npos);
+  const auto svg = draw_position_chart(runs.tradeoff());
+  CHECK(xml_error(svg).empty());
+  CHECK(count(svg, "<polyline ") == 3 + 1 + 2 + 1);  // ours with one adapted, theirs, rnn
+  CHECK(count(svg, ">position in the sequence<") == 3);
+  CHECK(xml_error("<div>" + tradeoff_html(runs.tradeoff()) + "</div>").empty());
+}
+
+TEST_CASE("scores with standard errors, and speeds, stand beside the losses where a run has them") {
+  const test::ScratchDirectory scratch;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::filesystem::create_directories((scratch / name).parent_path());
+    std::ofstream(scratch / name) << text;
+  };
+  write(
+      "scores/a/results_2026-01-01.json",
+      R"({"model_name": "ratplus@16,0,4", "results": {"piqa": {"alias": "piqa", "acc,none": 0.25, "acc_stderr,none": 0.5}}})");
+  write("scores/a/results_2026-01-02.json",
+        R"({"model_name": "ratplus@16,0,4", "results": {"piqa": {"acc,none": 0.5, "acc_stderr,none": 0.0125},
+           "lambada": {"perplexity,none": 12.5, "perplexity_stderr,none": "N/A"}}})");
+  write("scores/a/samples_piqa.json", "{");
+  write(
+      "generation.json",
+      R"({"times": [{"kind": "prompt"}, {"kind": "step", "pattern": "16,0,4", "length": 4096, "sequences": 1, "tokens_per_second": 100},
+           {"kind": "step", "pattern": "16,0,4", "length": 4096, "sequences": 64, "tokens_per_second": 3000.4}]})");
+  Runs runs = some();
+  runs.runs[0].scores = read_scores(scratch.path());
+  runs.runs[0].speeds = read_speeds(scratch.path());
+  const auto text = tradeoff_text(runs.tradeoff());
+  CAPTURE(text);
+  CHECK(text.find("ours, D = 16, I = 4   0.5000 ± 0.0125               12.5000") != std::string::npos);
+  CHECK(text.find("ours, D = 16, I = 4     4096          64       3000") != std::string::npos);
+  const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
+  CHECK(json["models"][0]["results"][1]["scores"]["piqa"]["acc"]["standard_error"] == 0.0125);
+  write("generation.json", "{}");
+  CHECK(fails_saying([&] { read_speeds(scratch.path()); }, "generation.json: is not what"));
+  CHECK(read_scores(scratch / "none").empty());
 }
 
 TEST_CASE("the picture has a line a model through its dilations, and a mark for each result") {

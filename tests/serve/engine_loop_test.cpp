@@ -26,7 +26,7 @@ class Taker : public OutputTaker {
       ++taken_;
     }
   }
-  void fail(const std::string& why) override {
+  void fail(const std::string& why, int) override {
     const std::lock_guard lock(mutex_);
     failure_ = why;
   }

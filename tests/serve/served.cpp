@@ -3,6 +3,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -68,17 +69,19 @@ Served::Served(Settings settings) {
       serve::HttpServer http("127.0.0.1", 0, settings.http);
       static const generate::ModelText without{.model_tokens = SmallModel::text().model_tokens,
                                                .missing = "there is none"};
-      infer::Inference inference(settings.model.model,
-                                 infer::ServingRequest{.plans = settings.model.plans,
-                                                       .request = {.slots = settings.slots, .rows = 256}},
-                                 world);
+      infer::Inference inference(
+          settings.model.model,
+          infer::ServingRequest{
+              .plans = settings.model.plans,
+              .request = {.slots = settings.slots, .rows = 256, .prefix_bytes = settings.prefix_bytes}},
+          world);
       inference.set_initial(SmallModel::seed);
       serve::Server server(settings.server, http, inference,
-                           settings.with_text ? SmallModel::text() : without);
+                           settings.with_text ? SmallModel::text() : without, start_ranks(settings));
       port_ = http.port(), server_ = &server, inference_ = &inference;
       http.after(0, [&ready] { ready.set_value(); });
       try {
-        server.run();
+        complete_ = server.run();
       } catch (...) {
         failure_ = std::current_exception();
       }
@@ -90,11 +93,48 @@ Served::Served(Settings settings) {
   ready.get_future().wait();
 }
 
+std::vector<std::unique_ptr<serve::Link>> Served::start_ranks(const Settings& settings) {
+  const char* given = std::getenv("RATPLUS_TEST_SERVE_RANKS");
+  const int count = settings.ranks > 0 ? settings.ranks : given != nullptr ? std::atoi(given) : 1;
+  std::vector<std::unique_ptr<serve::Link>> links;
+  for (int r = 1; r < count; ++r) {
+    auto [root, end] = serve::Link::pair();
+    links.push_back(std::move(root));
+    ranks_.push_back({std::move(end), {}});
+  }
+  for (auto& rank : ranks_) {
+    rank.thread = std::thread([&rank, settings] {
+      try {
+        const auto world = parallel::World::solo();
+        infer::Inference inference(
+            settings.model.model,
+            infer::ServingRequest{
+                .plans = settings.model.plans,
+                .request = {.slots = settings.slots, .rows = 256, .prefix_bytes = settings.prefix_bytes}},
+            world);
+        inference.set_initial(SmallModel::seed);
+        serve::serve_rank(inference, settings.model.plans.size(), *rank.link,
+                          [&](const std::string& seed) { inference.set_initial(std::stoull(seed)); });
+      } catch (const std::exception&) {
+        // Lost, as a test wants it.
+      }
+    });
+  }
+  return links;
+}
+
 Served::~Served() {
   if (!thread_.joinable()) return;
   server_->stop();
   may_go_.set_value();
   thread_.join();
+  join_ranks();
+}
+
+void Served::join_ranks() {
+  for (auto& rank : ranks_) {
+    if (rank.thread.joinable()) rank.thread.join();
+  }
 }
 
 bool Served::becomes_idle() {
@@ -109,6 +149,7 @@ bool Served::becomes_idle() {
 void Served::join() {
   may_go_.set_value();
   thread_.join();
+  join_ranks();
   if (failure_) std::rethrow_exception(failure_);
 }
 

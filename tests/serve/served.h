@@ -35,6 +35,8 @@ class Served {
     serve::ServerSettings server = {};
     serve::HttpSettings http = {};
     std::int64_t slots = 8;
+    std::int64_t prefix_bytes = 0;
+    int ranks = 0;  ///< 0: as RATPLUS_TEST_SERVE_RANKS says, else 1; each but the first is a thread
     bool with_text = true;
   };
   Served() : Served(Settings()) {}
@@ -44,6 +46,10 @@ class Served {
   int port() const { return port_; }
   serve::Server& server() { return *server_; }
   infer::Inference& inference() { return *inference_; }
+  /// Ends another rank than 0 as if it died.
+  void lose_rank(int rank) { ranks_[static_cast<std::size_t>(rank - 1)].link->close(); }
+  /// What server().run() returned, after join().
+  bool complete() const { return complete_; }
   /// Until nothing is in progress. False: it lasted a minute.
   bool becomes_idle();
   /// Waits for the end of run(); throws what it threw.
@@ -53,7 +59,16 @@ class Served {
   int port_ = 0;
   serve::Server* server_ = nullptr;
   infer::Inference* inference_ = nullptr;
+  struct Rank {
+    std::unique_ptr<serve::Link> link;
+    std::thread thread;
+  };
+  std::vector<std::unique_ptr<serve::Link>> start_ranks(const Settings& settings);
+  void join_ranks();
+
   std::exception_ptr failure_;
+  bool complete_ = true;
+  std::vector<Rank> ranks_;
   std::promise<void> may_go_;  ///< no call of server() is under way any more
   std::thread thread_;
 };

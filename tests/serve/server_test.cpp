@@ -155,6 +155,25 @@ TEST_CASE("limits of answers") {
   CHECK(usual["usage"]["completion_tokens"] == 8);
 }
 
+TEST_CASE("a request that takes longer than its limit gets 504, streaming or not, and leaves its slot") {
+  test::Served::Settings settings{.model = test::SmallModel(20000)};
+  settings.server.time_limit_seconds = 0.3;
+  test::Served served(settings);
+  const int port = served.port();
+  Json body{{"prompt", Tokens(8, 5)}, {"max_tokens", 19900}, {"ignore_eos", true}};
+  const auto late = complete(port, body);
+  CHECK(late.status == 504);
+  CHECK(late.body.find("after 0.3 s (the server's --time-limit)") != std::string::npos);
+  body["stream"] = true;
+  const auto stream = complete(port, body);
+  CHECK(stream.body.find("--time-limit") != std::string::npos);
+  CHECK(served.becomes_idle());
+  body["max_tokens"] = 3, body["stream"] = false;
+  CHECK(complete(port, body).status == 200);
+  CHECK(ask(port, "GET", "/metrics").body.find("ratplus_responses_total{status=\"504\"} 2") !=
+        std::string::npos);
+}
+
 TEST_CASE("a client that leaves frees its slot, streaming or not") {
   test::Served served({.model = test::SmallModel(6000), .slots = 2});
   for (const bool stream : {false, true}) {
@@ -218,7 +237,7 @@ TEST_CASE("what lasts longer than the grace gets an error, and the server ends n
 }
 
 TEST_CASE("weights are exchanged between requests, none of which is lost") {
-  test::Served served({.model = test::SmallModel(1000)});
+  test::Served served({.model = test::SmallModel(1000), .ranks = 1});
   const int port = served.port();
   const Json body{{"prompt", "of the"}, {"max_tokens", 40}, {"temperature", 0}, {"ignore_eos", true}};
   const auto before = complete(port, body).json()["choices"];
@@ -234,6 +253,50 @@ TEST_CASE("weights are exchanged between requests, none of which is lost") {
   const auto old = running.read_response().json()["choices"][0]["text"].get<std::string>();
   CHECK(old.starts_with(before[0]["text"].get<std::string>()));
   CHECK(complete(port, body).json()["choices"] == after);
+}
+
+TEST_CASE(
+    "prompts that begin alike: the same answers, counted; scores and other patterns read nothing; new "
+    "weights drop it") {
+  const test::SmallModel model(400);
+  test::Served plain({.model = model, .ranks = 1}),
+      served({.model = model, .prefix_bytes = 4 << 20, .ranks = 1});
+  const int port = served.port();
+  Tokens prompt;
+  for (int i = 0; i < 300; ++i) prompt.push_back(i * 7 % 300 + 3);
+  Json body{
+      {"prompt", prompt}, {"max_tokens", 8}, {"seed", 2}, {"ignore_eos", true}, {"return_token_ids", true}};
+  const auto tokens_of = [](const test::Response& response) {
+    REQUIRE(response.status == 200);
+    return response.json()["choices"][0]["token_ids"];
+  };
+  const auto expected = tokens_of(complete(plain.port(), body));
+  for (const double hits : {0, 1, 2}) {
+    CHECK(tokens_of(complete(port, body)) == expected);
+    CHECK(soon([&] { return metric(port, "ratplus_prefix_hits_total") == hits; }));
+  }
+  CHECK(metric(port, "ratplus_prefix_tokens_total") == 512);
+  CHECK(metric(port, "ratplus_prefix_snapshots") == 1);
+  CHECK(metric(port, "ratplus_prefix_bytes") > 0);
+  body["model"] = "ratplus@1,0,0";
+  CHECK(tokens_of(complete(port, body)) == tokens_of(complete(plain.port(), body)));
+  CHECK(metric(port, "ratplus_prefix_hits_total") == 2);
+  body.erase("model");
+  body["echo"] = true, body["logprobs"] = 1, body["max_tokens"] = 0;
+  CHECK(complete(port, body).json()["choices"][0]["logprobs"] ==
+        complete(plain.port(), body).json()["choices"][0]["logprobs"]);
+  CHECK(metric(port, "ratplus_prefix_hits_total") == 2);
+  body["echo"] = false, body.erase("logprobs"), body["max_tokens"] = 8;
+  for (auto* each : {&served, &plain})
+    each->server().exchange_weights([each] { each->inference().set_initial(77); });
+  const auto other = tokens_of(complete(port, body));
+  CHECK(metric(port, "ratplus_prefix_hits_total") == 2);
+  CHECK(other != expected);
+  CHECK(other == tokens_of(complete(plain.port(), body)));
+  // The answers to one prompt compute it once.
+  body["n"] = 4, body["prompt"] = Tokens(50, 9);
+  CHECK(complete(port, body).json()["choices"] == complete(plain.port(), body).json()["choices"]);
+  CHECK(soon([&] { return metric(port, "ratplus_prefix_hits_total") == 5; }));
 }
 
 TEST_CASE("a failure of the computation ends the server with its message") {

@@ -26,6 +26,7 @@ slurm::BatchScript small_script() {
           .job_file = "/scratch/run/submitted.toml",
           .log_directory = "/scratch/run",
           .launcher = slurm::Launcher::srun,
+          .check_first = false,
           .resources = {}};
 }
 

@@ -1,0 +1,27 @@
+# A script of cmake --install: the manual pages and completions that the program makes of its own options.
+# Takes ratplus_program, ratplus_made (a directory for them) and ratplus_changes (the changelog).
+file(REMOVE_RECURSE ${ratplus_made})
+file(MAKE_DIRECTORY ${ratplus_made}/man1)
+function(ratplus_make file)
+  execute_process(COMMAND ${ratplus_program} ${ARGN} OUTPUT_FILE ${ratplus_made}/${file} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+execute_process(COMMAND ${ratplus_program} manual --output ${ratplus_made}/man1 COMMAND_ERROR_IS_FATAL ANY)
+ratplus_make(ratplus completion bash)
+ratplus_make(_ratplus completion zsh)
+ratplus_make(ratplus.fish completion fish)
+configure_file(${ratplus_changes} ${ratplus_made}/changelog COPYONLY)
+find_program(ratplus_gzip gzip)
+if(ratplus_gzip)
+  file(GLOB pages ${ratplus_made}/man1/*.1)
+  execute_process(COMMAND ${ratplus_gzip} -9nf ${pages} ${ratplus_made}/changelog COMMAND_ERROR_IS_FATAL ANY)
+endif()
+
+set(share ${CMAKE_INSTALL_PREFIX}/share)
+file(GLOB pages ${ratplus_made}/man1/*)
+file(INSTALL ${pages} DESTINATION ${share}/man/man1)
+file(INSTALL ${ratplus_made}/ratplus DESTINATION ${share}/bash-completion/completions)
+file(INSTALL ${ratplus_made}/_ratplus DESTINATION ${share}/zsh/vendor-completions)
+file(INSTALL ${ratplus_made}/ratplus.fish DESTINATION ${share}/fish/vendor_completions.d)
+file(GLOB changes ${ratplus_made}/changelog*)
+file(INSTALL ${changes} DESTINATION ${share}/doc/ratplus)

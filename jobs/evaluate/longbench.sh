@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Evaluates a model on LongBench's English tasks as the papers do, and scores the answers by LongBench's own eval.py.
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=jobs/common.sh
+source "$repository/jobs/common.sh"
+
+papers_tasks=narrativeqa,qasper,multifieldqa_en,hotpotqa,2wikimqa,musique,gov_report,qmsum,multi_news,lcc,repobench-p
+
+usage() {
+  cat <<END
+jobs/evaluate/longbench.sh - LongBench: the eleven tasks of the papers, or others
+
+Usage: jobs/evaluate/longbench.sh CHECKPOINT --longbench DIR --data DIR --output DIR [option]... [option of ratplus generate]...
+
+  CHECKPOINT       a checkpoint, a run, a .pth file or safetensors
+  --longbench DIR  the folder LongBench/ of github.com/THUDM/LongBench: config/dataset2prompt.json, eval.py, metrics.py
+  --data DIR       TASK.jsonl of each task, as in THUDM/LongBench's data.zip
+  --output DIR     answers go to DIR/pred/NAME/TASK.jsonl, scores to DIR/pred/NAME/result.json
+  --name NAME      default: ratplus
+  --tasks A,B      default: $papers_tasks;
+                   there are also trec, triviaqa and samsum
+  --help           this text
+
+Fills each task's prompt, cuts it in its middle, generates greedily with the task's number of tokens and penalty, and writes the
+answers as the reference post-processes them. Answers that are there are kept: after an interruption, the same command
+continues. Give --pattern D,W,I for another pattern than the one in training.
+
+Environment:
+  RATPLUS      the program; default: build/ratplus of this repository
+  RANKS        ranks, one a GPU; default: 1
+  PYTHON       for eval.py, which needs numpy, jieba, fuzzywuzzy and rouge; default: python3
+END
+}
+
+# settings_of TASK: the reference's tokens of an answer, then options of ratplus generate, a line each. The reference
+# generates one token more than it says.
+settings_of() {
+  local tokens options=(--trim blank)
+  local qa=(--trim lines --stop $'\nQuestion')
+  local summary=(--repetition-penalty 1.2 --spare-prompt)
+  case $1 in
+    narrativeqa | qasper) tokens=128 options=("${qa[@]}") ;;
+    multifieldqa_en | trec) tokens=64 options=("${qa[@]}") ;;
+    hotpotqa | 2wikimqa | musique | triviaqa) tokens=32 options=("${qa[@]}") ;;
+    gov_report | multi_news) tokens=512 options+=("${summary[@]}") ;;
+    qmsum) tokens=512 options=("${qa[@]}" --stop $'\nQuery' "${summary[@]}") ;;
+    lcc | repobench-p) tokens=64 ;;
+    samsum) tokens=128 ;;
+    *) die "there is no task $1; --help names them" ;;
+  esac
+  printf '%s\0' --max-tokens $((tokens + 1)) "${options[@]}"
+}
+
+ratplus=${RATPLUS:-$repository/build/ratplus}
+python=${PYTHON:-python3}
+tasks=$papers_tasks
+name=ratplus
+checkpoint="" longbench="" data="" output=""
+generate=()
+while (($# > 0)); do
+  case $1 in
+    -h | --help) usage && exit ;;
+    --longbench | --data | --output | --name | --tasks)
+      (($# > 1)) || die "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift
+      ;;
+    *) if [[ -z $checkpoint ]]; then checkpoint=$1; else generate+=("$1"); fi ;;
+  esac
+  shift
+done
+[[ -n $checkpoint && $checkpoint != -* ]] || die "give a checkpoint first; --help explains"
+[[ -n $longbench && -n $data && -n $output ]] || die "give --longbench, --data and --output; --help explains"
+[[ -x $ratplus ]] || die "$ratplus is missing; build it (jobs/quickstart.sh), or set RATPLUS"
+for file in config/dataset2prompt.json eval.py metrics.py; do
+  [[ -f $longbench/$file ]] || die "$longbench/$file is missing; give the folder LongBench/ of its repository"
+done
+IFS=, read -ra tasks <<<"$tasks"
+for task in "${tasks[@]}"; do
+  settings_of "$task" >/dev/null
+  [[ -f $data/$task.jsonl ]] || die "$data/$task.jsonl is missing"
+done
+"$python" -c 'import fuzzywuzzy, jieba, numpy, rouge' 2>/dev/null ||
+  die "$python lacks what eval.py imports; pip install numpy jieba fuzzywuzzy rouge, or set PYTHON"
+mpi_environment
+
+answers=$output/pred/$name
+mkdir -p "$answers"
+for task in "${tasks[@]}"; do
+  if [[ -f $answers/$task.jsonl ]]; then
+    echo "$task: kept"
+    continue
+  fi
+  echo "$task"
+  mapfile -d '' -t settings < <(settings_of "$task")
+  mpirun -n "${RANKS:-1}" "$ratplus" generate "$checkpoint" --input "$data/$task.jsonl" --output "$answers/$task.jsonl" \
+    --prompt-template "$longbench/config/dataset2prompt.json#$task" --text-field pred --keep answers,all_classes,length \
+    --cut middle "${settings[@]}" ${generate[@]+"${generate[@]}"}
+done
+
+# eval.py finds pred/NAME in the working directory.
+longbench=$(realpath "$longbench")
+(cd "$output" && "$python" "$longbench/eval.py" --model "$name")
+printf '\n%s\n' "$name"
+tr -d '{}", ' <"$answers/result.json" | awk -F: '
+  NF == 2 { printf "  %-18s %6.2f\n", $1, $2; sum += $2; n++ }
+  END { if (n > 0) printf "  %-18s %6.2f\n", "mean of " n, sum / n }'

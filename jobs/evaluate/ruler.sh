@@ -1,0 +1,257 @@
+#!/usr/bin/env bash
+# RULER's needle tasks from data to a table of scores: makes the data, fine-tunes, generates and scores.
+set -euo pipefail
+
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=jobs/common.sh
+source jobs/common.sh
+
+usage() {
+  cat <<'END'
+jobs/evaluate/ruler.sh - fine-tune runs on RULER's eight NIAH tasks, and score them
+
+Usage: jobs/evaluate/ruler.sh RUN... --prose PATH [option...]
+
+Makes training and validation samples of the tasks (`ratplus needles`), fine-tunes each RUN (a run, a checkpoint, weights),
+generates the answers, and ends with a table by task and model. Stop it at any time by Ctrl-C: the same command resumes, and
+repeats nothing that is done. docs/ruler.md explains tasks and scores.
+
+  --prose PATH      text for the haystacks: .txt, .jsonl or .parquet files, or a directory of them; may be given again
+  --pattern D,W,I   fine-tune and evaluate each RUN under this pattern; may be given again; default: the RUN's own
+  --output DIR      where all goes (default runs/ruler)
+  --length T        tokens of a prompt and its answer at most (default 4096)
+  --train N         training samples of a task (default 2250)
+  --samples N       validation samples of a task (default 500)
+  --task TASK       a task, as of `ratplus needles`; may be given again; default: RULER's eight
+  --answer-tokens N tokens kept free for the answer (default 128); N + 1 are generated, as in the papers
+  --needles OPTION  an option of `ratplus needles` in one word, such as --wording=brief; may be given again
+  --tokenizer FILE  default: the first RUN's
+  --job FILE        job file of fine-tuning; default: the papers' recipe (docs/ruler.md)
+  --set KEY=VALUE   a setting of the fine-tuning, such as data.micro_batch=4; may be given again
+  --by FIELD        a further table, as of `ratplus score --by`, such as distance:256,1024; may be given again
+  --ranks N         MPI ranks, a GPU each (default 1, without mpirun)
+  --part PART       only data, tune or scores: for batch jobs (jobs/slurm/ruler_chain.sh)
+  --only N          with --part tune: only the Nth model, from 0
+  --list            prints the models, a line each, and ends
+  --fresh           start over: removes --output first
+  --help            this text
+
+RATPLUS=/path/to/ratplus names the program (default build/ratplus).
+END
+}
+
+# --- Options -----------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # of phases.sh
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/evaluate/ruler.sh "$@")
+output='' length=4096 train=2250 samples=500 answer_tokens=128 tokenizer='' job='' ranks=1 part='' only='' fresh=false list=false
+runs=() prose=() patterns=() tasks=() needles=() given=() by=()
+
+absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
+
+while (($# > 0)); do
+  case $1 in
+    --fresh) fresh=true ;;
+    --list) list=true ;;
+    -h | --help) usage && exit ;;
+    --prose | --pattern | --output | --length | --train | --samples | --task | --answer-tokens | --needles | --tokenizer | \
+      --job | --set | --by | --ranks | --part | --only)
+      (($# > 1)) || die "$1 needs a value"
+      case $1 in
+        --prose) prose+=("$(absolute "$2")") ;;
+        --pattern) patterns+=("$2") ;;
+        --output) output=$(absolute "$2") ;;
+        --length) length=$2 ;;
+        --train) train=$2 ;;
+        --samples) samples=$2 ;;
+        --task) tasks+=(--task "$2") ;;
+        --answer-tokens) answer_tokens=$2 ;;
+        --needles) needles+=("$2") ;;
+        --tokenizer) tokenizer=$(absolute "$2") ;;
+        --job) job=$(absolute "$2") ;;
+        --set) given+=("$2") ;;
+        --by) by+=(--by "$2") ;;
+        --ranks) ranks=$2 ;;
+        --part) part=$2 ;;
+        --only) only=$2 ;;
+      esac
+      shift
+      ;;
+    -*) die "unknown option '$1'; --help lists the known ones" ;;
+    *) runs+=("$(absolute "$1")") ;;
+  esac
+  shift
+done
+
+((${#runs[@]} > 0)) || die "give a run to fine-tune; --help explains"
+((${#prose[@]} > 0)) || die "give text for the haystacks with --prose PATH"
+for number in "$length" "$train" "$samples" "$answer_tokens" "$ranks"; do
+  [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || die "'$number' is no number from 1 on (--length, --train, --samples, --answer-tokens, --ranks)"
+done
+[[ -z $part || $part =~ ^(data|tune|scores)$ ]] || die "--part is data, tune or scores, not '$part'"
+[[ -z $job || -f $job ]] || die "--job $job: is no file"
+for path in "${runs[@]}" "${prose[@]}" ${tokenizer:+"$tokenizer"}; do
+  [[ -e $path ]] || die "$path: does not exist"
+done
+program=${RATPLUS:-build/ratplus}
+[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
+[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+: "${output:=runs/ruler}"
+: "${tokenizer:=${runs[0]}}"
+
+# --- Models ------------------------------------------------------------------------------------------------------
+
+# d16-w256-i4 for 16,256,4.
+pattern_name() {
+  local name=${1//[^A-Za-z0-9,]/}
+  if [[ $name =~ ^([^,]*),([^,]*),([^,]*)$ ]]; then name=d${BASH_REMATCH[1]}-w${BASH_REMATCH[2]}-i${BASH_REMATCH[3]}; fi
+  echo "$name"
+}
+
+names=() from=() pattern_of=()
+for run in "${runs[@]}"; do
+  base=$(basename "${run%/}")
+  if ((${#patterns[@]} == 0)); then
+    names+=("$base") from+=("$run") pattern_of+=('')
+  fi
+  for pattern in "${patterns[@]}"; do
+    names+=("$base-$(pattern_name "$pattern")") from+=("$run") pattern_of+=("$pattern")
+  done
+done
+[[ -z $(printf '%s\n' "${names[@]}" | sort | uniq -d) ]] || die "two models have one name: give runs of different names"
+if $list; then
+  printf '%s\n' "${names[@]}"
+  exit
+fi
+chosen=("${!names[@]}")
+if [[ -n $only ]]; then
+  [[ $only =~ ^[0-9]{1,6}$ && $only -lt ${#names[@]} ]] || die "--only takes 0 to $((${#names[@]} - 1)), not '$only'"
+  chosen=("$only")
+fi
+
+# --- Phases ------------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # of phases.sh
+alone=true
+# shellcheck disable=SC2034 # of phases.sh
+case $part in
+  '') phases=$((2 + ${#chosen[@]})) ;;
+  tune) phases=${#chosen[@]} ;;
+  *) phases=1 ;;
+esac
+# shellcheck source=jobs/phases.sh
+source jobs/phases.sh
+
+mpi_environment
+progress_environment
+if $fresh; then rm -rf "$output"; fi
+mkdir -p "$output/data"
+
+# What the data depend on: another command would go on with the samples of this one.
+settings="length=$length train=$train samples=$samples answer=$answer_tokens tokenizer=$tokenizer ${prose[*]} ${tasks[*]} ${needles[*]}"
+if [[ -f $output/data/settings ]]; then
+  [[ $(<"$output/data/settings") == "$settings" ]] ||
+    die "$output has data made with other options ($(<"$output/data/settings")); give another --output, or --fresh to start over"
+fi
+
+# once FILE COMMAND...: the command unless its file is there.
+once() {
+  if [[ -e $1 ]]; then echo "$1: made before"; else "${@:2}"; fi
+}
+
+make_data() {
+  local options=("${prose[@]}" --tokenizer "$tokenizer" --sequence-length "$length" --answer-tokens "$answer_tokens" "${tasks[@]}"
+    "${needles[@]}")
+  echo "$settings" >"$output/data/settings"
+  # --questions is for training alone.
+  local asked=() option
+  for option in "${options[@]}"; do [[ $option == --questions=* ]] || asked+=("$option"); done
+  once "$output/data/validation.jsonl" "$program" needles "${asked[@]}" --samples "$samples" --seed 42 \
+    --output "$output/data/validation.jsonl"
+  once "$output/data/train.jsonl" "$program" needles "${options[@]}" --format samples --subset train --samples "$train" \
+    --seed 1042 --output "$output/data/train.jsonl"
+  local encode=apart
+  if [[ " ${needles[*]} " == *" --wording=brief "* ]]; then encode=together; fi
+  # Some lines for the validation loss: 1 %, more of few.
+  local fraction
+  fraction=$(awk -v lines="$((train * (${#tasks[@]} > 0 ? ${#tasks[@]} / 2 : 8)))" \
+    'BEGIN { f = 50 / lines; print (f < 0.01 ? 0.01 : (f > 0.2 ? 0.2 : f)) }')
+  once "$output/data/samples/dataset.json" "$program" samples "$output/data/train.jsonl" --output "$output/data/samples" \
+    --tokenizer "$tokenizer" --sequence-length "$length" --encode "$encode" --pad --validation-fraction "$fraction"
+}
+
+# The papers' recipe (configs/finetune/1b.toml), for any model. Tasks of an array may write it at once.
+write_job() {
+  cat >"$output/.finetune.toml.$$" <<TOML
+[job]
+kind = "finetune"
+recipe = "plain"
+
+[data]
+batch = 32
+sampling = "shuffled"
+
+[optimizer]
+beta1 = 0.9
+beta2 = 0.95
+weight_decay = 0.01
+clip = 1.0
+
+[schedule]
+epochs = 4
+peak_lr = 1e-5
+floor_lr = 1e-6
+warmup = 0.05
+
+[checkpoint]
+every = 200
+keep = 1
+TOML
+  mv "$output/.finetune.toml.$$" "$output/finetune.toml"
+}
+
+tune() {
+  local name=${names[$1]} pattern=${pattern_of[$1]}
+  local file=${job:-$output/finetune.toml} run=$output/$name with=()
+  if [[ -n $pattern ]]; then with=("job.pattern=$pattern"); fi
+  [[ -f $file ]] || write_job
+  run_ranks train "$file" --resume --set "job.directory=$run" "job.from=${from[$1]}" "${with[@]}" \
+    "data.directory=$output/data/samples" "data.sequence_length=$length" "${given[@]}" ||
+    die "$name: fine-tuning stopped (see above). If its settings were changed since it began, start over with --fresh;" \
+      "else the same command continues from the last checkpoint"
+  if [[ $run/answers.jsonl -nt $run/metrics.jsonl ]]; then
+    echo "$run/answers.jsonl: generated before"
+  else
+    run_ranks generate "$run" --input "$output/data/validation.jsonl" --output "$run/answers.jsonl" --force \
+      --max-tokens $((answer_tokens + 1)) --cut middle
+  fi
+}
+
+scores() {
+  local files=() name
+  for name in "${names[@]}"; do
+    if [[ -f $output/$name/answers.jsonl ]]; then files+=("$name=$output/$name/answers.jsonl"); fi
+  done
+  ((${#files[@]} > 0)) || die "$output: no model has answers yet; fine-tune one first"
+  "$program" score "${files[@]}" --by task "${by[@]}" --json "$output/scores.json" >"$output/scores.md.partial"
+  mv "$output/scores.md.partial" "$output/scores.md"
+  cat "$output/scores.md"
+  echo "scores: $output/scores.md, $output/scores.json"
+}
+
+if [[ -z $part || $part == data ]]; then
+  phase "data" "samples of the tasks for training and validation"
+  make_data
+fi
+if [[ -z $part || $part == tune ]]; then
+  [[ -f $output/data/samples/dataset.json ]] || die "$output/data: holds no samples; make them first (--part data)"
+  for number in "${chosen[@]}"; do
+    phase "${names[number]}" "fine-tune, generate"
+    tune "$number"
+  done
+fi
+if [[ -z $part || $part == scores ]]; then
+  phase "scores" "all models that are done"
+  scores
+fi

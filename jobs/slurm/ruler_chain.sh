@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# RULER's needle tasks as a chain of batch jobs: data, an array of fine-tunings, the table.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+jobs/slurm/ruler_chain.sh - submit jobs/evaluate/ruler.sh as a chain of batch jobs
+
+Usage: jobs/slurm/ruler_chain.sh [option of sbatch]... -- RUN... --prose PATH [option of jobs/evaluate/ruler.sh]...
+
+Submits jobs/slurm/ruler.sbatch three times: for the data, as an array with a task for each model, and for the table. Each waits
+for the one before, and resumes when it was preempted. If one fails, Slurm cancels those that wait for it; the same command
+resumes from there. Options of sbatch are for all three, in place of the settings of the script.
+
+  jobs/slurm/ruler_chain.sh --partition=gpu -- runs/1b/sweep/d16-w0-i4 runs/1b/sweep/d64-w0-i4 --prose books/ --ranks 8
+
+RATPLUS is the program (build/ratplus).
+END
+}
+
+die() {
+  printf 'jobs/slurm/ruler_chain.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+options=()
+while (($# > 0)) && [[ $1 != -- ]]; do
+  case $1 in
+    -h | --help) usage && exit ;;
+    *) options+=("$1") ;;
+  esac
+  shift
+done
+(($# > 1)) || die "give options of sbatch, if any, then -- and the runs; --help says more"
+shift
+[[ -r jobs/slurm/ruler.sbatch ]] || die "start it in the root of the repository: the jobs' paths are relative to it"
+command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
+models=$(bash jobs/evaluate/ruler.sh "$@" --list) || exit
+count=$(wc -l <<<"$models")
+
+submitted=()
+# What is queued already is of no use without the rest.
+withdraw() {
+  if ((${#submitted[@]} > 0)); then scancel "${submitted[@]}"; fi
+  die "sbatch has refused a job (see above); nothing is left in the queue"
+}
+# submit NAME ARGUMENT...: sbatch, and the number of the job in `job`.
+submit() {
+  local name=$1
+  shift
+  job=$(sbatch --parsable "$@") || withdraw
+  job=${job%%;*} # a federation's cluster is named after it
+  submitted+=("$job")
+  echo "$name: job $job"
+}
+
+after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
+submit "data" "${options[@]}" jobs/slurm/ruler.sbatch --part data "$@"
+mapfile -t wait < <(after "$job")
+submit "fine-tuning of $count models" "${options[@]}" "--array=0-$((count - 1))" "${wait[@]}" \
+  jobs/slurm/ruler.sbatch --part tune "$@"
+mapfile -t wait < <(after "$job")
+submit "scores" "${options[@]}" "${wait[@]}" jobs/slurm/ruler.sbatch --part scores "$@"
+echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"

@@ -1,0 +1,133 @@
+// RULER's chain as a user runs it: data, fine-tuning, answers, scores; stopped anywhere, the same command resumes.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/files/pending_file.h"
+#include "base/parse_json.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+namespace fs = std::filesystem;
+using test::contains;
+
+namespace {
+
+/// A pretrained run of two steps, and prose of its own.
+struct Pretrained {
+  test::ScratchDirectory scratch;
+
+  Pretrained() {
+    const auto& playground = test::Playground::get();
+    const auto result = test::ratplus(fmt::format(
+        "train {} --set data.directory={} job.directory={} schedule.steps=2 data.sequence_length=192",
+        playground.job.string(), playground.data.string(), run()));
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    std::string words, prose;
+    for (char a = 'a'; a <= 'z'; ++a) {
+      for (char b = 'a'; b <= 'z'; ++b) words += fmt::format("{}{}\n", a, b);
+    }
+    for (int i = 0; i < 2000; ++i) prose += fmt::format("ba ke lo {} mi.{}", i % 7, i % 5 == 0 ? "\n" : " ");
+    write_whole_file(scratch / "prose.txt", prose);
+    write_whole_file(scratch / "words.txt", words);
+  }
+  std::string run() const { return (scratch / "base").string(); }
+  std::string path(const char* name) const { return (scratch / name).string(); }
+
+  std::string chain(const std::string& options) const {
+    return fmt::format(
+        "cd {} && RATPLUS={} jobs/evaluate/ruler.sh {} --prose {} --output {} --length 192 --train 16 "
+        "--samples 4 "
+        "--answer-tokens 12 --task one=essay,words,numbers,1,1,1 --task all=needle,words,numbers,1,1,1 "
+        "--needles --wording=brief "
+        "--needles --digits=2 --needles --key-words=1 --needles --nouns={} --set schedule.steps=3 "
+        "--set data.batch=8 {}",
+        RATPLUS_SOURCE_DIR, RATPLUS_PROGRAM, run(), path("prose.txt"), path("ruler"), path("words.txt"),
+        options);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("ruler.sh: from data to a table by pattern, and nothing twice") {
+  const Pretrained base;
+  const auto options = base.chain("--pattern dense --pattern 8,0,2 --by distance:40,100");
+  const auto first = test::shell(options);
+  CAPTURE(first.output);
+  REQUIRE(first.status == 0);
+  CHECK(contains(first.output, "[4/4] scores: "));
+  CHECK(contains(first.output, "| reference % by task | one | all |\n|---|---:|---:|\n| base-dense |"));
+  CHECK(contains(first.output, "| whole % by distance | "));
+  const auto scores = parse_json(read_whole_file(base.scratch / "ruler/scores.json"));
+  REQUIRE(scores["answers"].size() == 2);
+  REQUIRE(scores["answers"][0]["tables"].size() == 2);
+  CHECK(scores["answers"][0]["tables"][0]["groups"].size() == 2);
+  CHECK(scores["answers"][0]["tables"][0]["groups"][0]["answers"] == 4);
+
+  const auto metrics = read_whole_file(base.scratch / "ruler/base-dense/metrics.jsonl");
+  const auto again = test::shell(options);
+  CAPTURE(again.output);
+  REQUIRE(again.status == 0);
+  CHECK(contains(again.output, "made before"));
+  CHECK(contains(again.output, "generated before"));
+  CHECK(read_whole_file(base.scratch / "ruler/base-dense/metrics.jsonl") == metrics);
+
+  const auto other = test::shell(base.chain("--pattern dense --samples 5"));
+  CHECK(other.status == 1);
+  CHECK(contains(other.output, "has data made with other options"));
+}
+
+TEST_CASE("ruler.sh: parts by themselves, as batch jobs run them, and a stop that resumes") {
+  const Pretrained base;
+  CHECK(test::shell(base.chain("--pattern dense --pattern 8,0,2 --list")).output ==
+        "base-dense\nbase-d8-w0-i2\n");
+  const auto early = test::shell(base.chain("--part tune"));
+  CHECK(early.status == 1);
+  CHECK(contains(early.output, "holds no samples; make them first (--part data)"));
+  REQUIRE(test::shell(base.chain("--part data")).status == 0);
+  const auto stopped = test::shell(base.chain("--part tune --set schedule.steps=99999") +
+                                   fmt::format(" & job=$!; until [ -s {}/ruler/base/metrics.jsonl ]; do "
+                                               "sleep 0.1; done; kill -TERM $job; wait $job",
+                                               base.scratch.path().string()));
+  CAPTURE(stopped.output);
+  CHECK(stopped.status == 130);
+  CHECK(contains(stopped.output, "continue with: RATPLUS="));
+  CHECK(!fs::is_empty(base.scratch / "ruler/base/checkpoints"));
+}
+
+TEST_CASE("ruler.sh: mistakes are named before anything is made") {
+  const auto refused = [](const std::string& options) {
+    const auto result = test::shell(fmt::format("cd {} && RATPLUS={} jobs/evaluate/ruler.sh {}",
+                                                RATPLUS_SOURCE_DIR, RATPLUS_PROGRAM, options));
+    CHECK(result.status == 1);
+    return result.output;
+  };
+  CHECK(contains(refused("--prose /tmp"), "give a run to fine-tune"));
+  CHECK(contains(refused("/tmp"), "give text for the haystacks with --prose PATH"));
+  CHECK(contains(refused("/no/such --prose /tmp"), "/no/such: does not exist"));
+  CHECK(contains(refused("/tmp --prose /tmp --part all"), "--part is data, tune or scores, not 'all'"));
+  CHECK(contains(refused("/tmp --prose /tmp --only 1"), "--only takes 0 to 0, not '1'"));
+}
+
+TEST_CASE("docs/ruler.md names every option of needles and score, and every task and score") {
+  const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/ruler.md");
+  int options = 0;
+  for (const char* command : {"needles", "score"}) {
+    const auto help = test::ratplus(std::string(command) + " --help").output;
+    std::istringstream in(help.substr(help.find("options:")));
+    for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
+      const auto at = line.find("--");
+      if (at > 7 || at == std::string::npos) continue;
+      const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
+      if (name == "--help") continue;
+      CAPTURE(name);
+      CHECK(contains(page, "`" + name));
+      ++options;
+    }
+  }
+  CHECK(options > 20);
+}
