@@ -76,6 +76,7 @@ void CpuOps::compute(const operation::RowProduct& call) {
     if (!call.gelu) continue;
     for (std::int64_t i = row; i < row + m; ++i) {
       float* const y = call.y.as<float>() + i * call.y.stride(0) + column;
+#pragma omp simd
       for (std::int64_t j = 0; j < n; ++j) y[j] *= normal(y[j]).cdf;
     }
   }
