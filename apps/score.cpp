@@ -102,7 +102,7 @@ File read_input(const std::string& input) {
   if (fs::is_directory(path)) {
     files.clear();
     for (const auto& entry : fs::directory_iterator(path)) {
-      const auto file = entry.path();
+      const auto& file = entry.path();
       if (entry.is_regular_file() && file.extension() == ".jsonl" &&
           !file.filename().string().starts_with('.'))
         files.push_back(file);

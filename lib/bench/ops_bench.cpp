@@ -14,8 +14,8 @@ namespace ratplus::bench {
 namespace {
 
 /// The tensors of one layer.
-struct Layer {
-  Layer(Ops& ops, Arena& arena, const OpsBenchSettings& s) {
+struct LayerSizes {
+  LayerSizes(Ops& ops, Arena& arena, const OpsBenchSettings& s) {
     const auto N = s.batch * s.tokens;
     const auto d = s.width;
     const auto H = d / s.head_dim;
@@ -47,7 +47,7 @@ struct Layer {
       dembedding, labels, scratch;
 };
 
-OpTime time_attention(Ops& ops, const Layer& l, const Pattern& pattern) {
+OpTime time_attention(Ops& ops, const LayerSizes& l, const Pattern& pattern) {
   const std::vector<Pattern> patterns = {pattern};
   return time_both(
       ops, "attention " + to_string(pattern),
@@ -107,9 +107,9 @@ Ceilings measure_ceilings(Ops& ops) {
 
 std::vector<OpTime> time_ops(Ops& ops, const OpsBenchSettings& s) {
   Arena arena(ops.device());
-  { const Layer counted(ops, arena, s); }
+  { const LayerSizes counted(ops, arena, s); }
   arena.commit();
-  const Layer l(ops, arena, s);
+  const LayerSizes l(ops, arena, s);
   ops.use_scratch(l.scratch);
   ops.rope_table(l.rope, 10000);
   ops.fill(l.labels, 1);

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "lib/serve/engine_loop.h"
@@ -49,7 +50,9 @@ class RankEngines : public Engines {
   struct Key {
     bool scores = false;
     std::size_t tag = 0;
-    auto operator<=>(const Key&) const = default;
+    bool operator<(const Key& other) const {
+      return std::tie(scores, tag) < std::tie(other.scores, other.tag);
+    }
   };
   struct Request {
     std::shared_ptr<OutputTaker> taker;
