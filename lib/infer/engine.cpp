@@ -265,7 +265,7 @@ std::vector<Event> Engine::step() {
     }
   }
   for (std::size_t i = 0; i < steps.size(); ++i) rows.push_back(used + static_cast<std::int64_t>(i));
-  pass_.run(pieces, steps);
+  pass_.run(pieces, steps, rows);
   for (const auto i : cut) prefixes_.keep(running_[i].slot, running_[i].request.prompt, running_[i].blocks);
   for (const auto& [follower, leader] : followers) {
     auto& s = running_[follower];

@@ -37,9 +37,12 @@ Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DT
                    std::int64_t tokens, const Rates& rates) {
   const double of_head = as_double(config.vocab_size) * as_double(config.width);
   const double parameters = as_double(model::parameter_count(config)) - of_head;
+  // Behind the last layer's mixer, out_proj and the feed-forward have the last token alone.
+  const double last_only = 9 * as_double(config.width) * as_double(config.width);
   Floor floor;
-  floor.products = std::max(as_double(Weights::bytes(config, compute)) / rates.bandwidth,
-                            2 * (parameters * as_double(tokens) + of_head) / rates.products);
+  floor.products = std::max(
+      as_double(Weights::bytes(config, compute)) / rates.bandwidth,
+      2 * (parameters * as_double(tokens) - last_only * as_double(tokens - 1) + of_head) / rates.products);
   double operations = 0;
   for (const auto& layer : shape.layers) {
     for (const auto& group : layer.groups) {

@@ -48,6 +48,9 @@ std::int64_t recorded_rows(std::int64_t rows) {
   return (rows + multiple - 1) / multiple * multiple;
 }
 
+/// Rows are moved to the front, for products of fewer rows, where they are at most one of this many.
+constexpr std::int64_t few_of_all = 4;
+
 std::int64_t recorded_tokens(std::int64_t tokens) {
   std::int64_t most = 1024;
   while (most < tokens) most *= 4;
@@ -247,7 +250,8 @@ void Pass::mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t
   if (steps > 0) mix_steps(layer, row, steps, most_tokens, pieces.empty());
 }
 
-void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
+void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps,
+               std::optional<std::span<const std::int64_t>> wanted) {
   const auto& config = weights_.config();
   std::vector<std::int32_t> tokens, slots, positions;
   std::int64_t last_position = 0;
@@ -272,6 +276,15 @@ void Pass::run(std::span<const Piece> pieces, std::span<const Step> steps) {
   auto rows = std::ssize(tokens), step_rows = std::ssize(steps);
   require(rows > 0 && rows <= settings_.rows && step_rows <= settings_.steps,
           "a pass of {} rows and {} steps", rows, steps.size());
+  kept_.reset();
+  if (wanted && !pieces.empty()) {
+    std::vector<std::int64_t> kept(wanted->begin(), wanted->end());
+    std::ranges::sort(kept);
+    kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+    require(kept.empty() || (kept.front() >= 0 && kept.back() < rows), "rows {} to {} of {} are wanted",
+            kept.empty() ? 0 : kept.front(), kept.empty() ? 0 : kept.back(), rows);
+    if (few_of_all * std::ssize(kept) <= rows) kept_ = std::move(kept);
+  }
   auto most_tokens = last_position + 1;
   Recording* recording = nullptr;
   if (pieces.empty() && ops_.device().kind == DeviceKind::cuda && rows <= most_recorded) {
@@ -323,6 +336,11 @@ void Pass::compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_
     model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows),
                               top(u_), w.in_proj);
     mixer(layer, pieces, steps, most_tokens);
+    if (kept_ && layer + 1 == config.layers) {
+      rows = std::ssize(*kept_);
+      if (rows == 0) return;
+      for (const auto& x : {stream_, z_}) move_kept(x);
+    }
     delta = top(delta_);
     model::linear::rows_alone(ops_, delta, top(z_), w.out_proj);
     norm(w.ln, delta);
@@ -332,9 +350,31 @@ void Pass::compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_
   norm(weights_.final_norm(), delta);
 }
 
-Tensor Pass::logits(std::span<const std::int64_t> rows) {
-  const auto n = std::ssize(rows);
+void Pass::move_kept(const Tensor& x) {
+  const auto& kept = *kept_;
+  const auto n = std::ssize(kept);
+  const auto row = [&](std::int64_t i) { return kept[static_cast<std::size_t>(i)]; };
+  for (std::int64_t begin = 0, end = 0; begin < n; begin = end) {
+    // Rows that lie together, in pieces that do not reach into their new place.
+    while (end < n && row(end) - row(begin) == end - begin) ++end;
+    const auto distance = row(begin) - begin;
+    for (std::int64_t i = begin; distance > 0 && i < end; i += distance) {
+      const auto count = std::min(distance, end - i);
+      ops_.copy(x.slice(0, i, i + count), x.slice(0, row(i), row(i) + count));
+    }
+  }
+}
+
+Tensor Pass::logits(std::span<const std::int64_t> wanted) {
+  const auto n = std::ssize(wanted);
   require(n > 0 && n <= settings_.logits, "logits of {} rows", n);
+  std::vector<std::int64_t> rows(wanted.begin(), wanted.end());
+  for (auto& row : rows) {
+    if (!kept_) break;
+    const auto found = std::ranges::lower_bound(*kept_, row);
+    require(found != kept_->end() && *found == row, "logits of row {}, which was not wanted", row);
+    row = found - kept_->begin();
+  }
   Tensor h = u_.slice(0, rows[0], std::min(rows[0] + n, settings_.rows));
   const bool together = rows.back() - rows.front() == n - 1 &&
                         std::ranges::adjacent_find(rows, std::greater_equal()) == rows.end();

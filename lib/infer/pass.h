@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -50,10 +51,13 @@ class Pass {
   /// Fills what is constant; once, after the arena's commit.
   void prepare();
 
-  /// Rows of the pieces in their order, then of the steps. Sequences are longer by these tokens afterwards.
-  void run(std::span<const Piece> pieces, std::span<const Step> steps);
-  /// The logits of these rows of the last run, f32 [rows, V], until the next call; at most settings().logits rows.
-  Tensor logits(std::span<const std::int64_t> rows);
+  /// Rows of the pieces in their order, then of the steps. Sequences are longer by these tokens afterwards. Where few rows are
+  /// `wanted`, in any order, the last layer's products behind its mixer are computed for them alone; without it all are.
+  void run(std::span<const Piece> pieces, std::span<const Step> steps,
+           std::optional<std::span<const std::int64_t>> wanted = std::nullopt);
+  /// The logits of these rows of the last run, f32 [rows, V], until the next call; at most settings().logits rows, all of them
+  /// wanted there.
+  Tensor logits(std::span<const std::int64_t> wanted);
 
   const Settings& settings() const { return settings_; }
   /// The sizes that decide the scratch of its operations, of sequences of up to `tokens` tokens.
@@ -64,6 +68,8 @@ class Pass {
   /// `most_tokens` tokens at most.
   void compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_t steps,
                std::int64_t most_tokens);
+  /// Moves rows kept_ of x to its front.
+  void move_kept(const Tensor& x);
   void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t most_tokens);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
   void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens,
@@ -100,6 +106,8 @@ class Pass {
   Tensor state_in_, state_out_;        ///< f32 [2, most heads, P]
   Tensor chosen_;                      ///< C [logits, d]
   Tensor logits_;                      ///< f32 [logits, V]
+  std::optional<std::vector<std::int64_t>>
+      kept_;  ///< rows of the last run that reached its end, ascending; none: all of them
 };
 
 }  // namespace ratplus::infer

@@ -102,7 +102,7 @@ void Scorer::score_pass(std::span<const ScoreRequest> requests, std::span<Scored
     begin += std::ssize(tokens);
     tops = std::max(tops, requests[i].tops);
   }
-  pass_.run(pieces, {});
+  pass_.run(pieces, {}, rows);
   std::vector<float> values, top_values;
   std::vector<std::int32_t> labels, top_tokens;
   for (std::size_t first = 0; first < rows.size();) {

@@ -214,10 +214,10 @@ TEST_CASE("a sequence has the same bits alone and in any company, however its pr
           wanted.emplace_back(s, rows++);
         }
         if (rows == 0) continue;
-        runner.pass->run(pieces, steps);
-        if (wanted.empty()) continue;
         std::vector<std::int64_t> of_rows;
         for (const auto& [s, row] : wanted) of_rows.push_back(row);
+        runner.pass->run(pieces, steps, of_rows);
+        if (wanted.empty()) continue;
         const auto logits = runner.logits(of_rows);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           auto& kept = wanted[i].first->together;
