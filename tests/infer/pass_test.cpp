@@ -138,7 +138,7 @@ TEST_CASE("a prompt in pieces, then steps, give the logits of one forward") {
         CAPTURE(prompts[s]);
         check_held(runner, slots[s]);
         CHECK(distance(logits[s], std::span(whole).first(static_cast<std::size_t>(prompts[s] + steps) * v)) <
-              2 * mode.tolerance);  // both sides round
+              (mode.precision == DType::bf16 ? 2 : 1) * mode.tolerance);  // in bf16 both sides round
         runner.caches->drop(slots[s]);
       }
       CHECK(runner.caches->bytes_in_use() == 0);
