@@ -75,7 +75,8 @@ std::optional<ScoreArguments> parse(const Arguments& args) {
   add("score", po::value(&scores)->composing()->value_name("NAME"),
       "reference, ruler or whole; may be given again; default: all three");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
-  const Positional inputs{"answers", -1, po::value(&parsed.inputs), "a file of answers is missing", "ANSWERS.jsonl"};
+  const Positional inputs{"answers", -1, po::value(&parsed.inputs), "a file of answers is missing",
+                          "ANSWERS.jsonl"};
   if (!parse_command_line(args, options, inputs, {help_text, help_end})) return std::nullopt;
   as_usage_error([&] {
     for (const std::string& text : by) parsed.groupings.push_back(generate::parse_grouping(text));
