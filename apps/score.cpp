@@ -1,4 +1,4 @@
-// ratplus score: answers to retrieval tasks beside their references.
+// ratplus score: answers beside their references.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -25,14 +25,17 @@ using generate::MeanScore;
 constexpr const char* help_text =
     R"(usage: ratplus score [NAME=]ANSWERS... [--by FIELD[:EDGES] ...] [--score NAME ...] [--json FILE]
 
-Scores answers to the tasks of `ratplus needles`, or RULER's, in per cent with standard errors, as a table in Markdown with a
-row for each ANSWERS: a file that `ratplus generate --input` has written, a file pred/TASK.jsonl of RULER's client, or a
-directory of such files. NAME is the row's; default: the path.
+Scores answers to the tasks of `ratplus needles`, RULER's, or questions with free answers, in per cent with standard errors,
+as a table in Markdown with a row for each ANSWERS: a file that `ratplus generate --input` has written (references are
+"outputs" or "answers" of its "meta"), a file pred/TASK.jsonl of RULER's client, or a directory of such files. NAME is the
+row's; default: the path.
 
 scores:
   reference   as the papers': the share of references among the answer's parts between commas, exactly
   ruler       as RULER's string_match_all: the share of references that the answer contains, in either case
   whole       the share of answers that are the references, all of them in their order, and nothing else
+  f1          as LongBench's qa_f1_score: F1 of the words, with the reference for which it is best
+  rouge-l     as LongBench's rouge_score: F of ROUGE-L, with the reference for which it is best
 S, MK and MQ/MV are means of RULER's three single, three multikey, and two other tasks.
 
 )";
@@ -41,6 +44,7 @@ constexpr const char* help_end = R"(
 examples:
   ratplus score answers.jsonl
   ratplus score dense=dense.jsonl "D = 16=d16.jsonl" --by task --by distance:64,256,1024 --json scores.json
+  ratplus score narrativeqa.jsonl --score f1
 )";
 
 struct File {
@@ -54,7 +58,10 @@ struct Score {
 };
 constexpr Score all_scores[] = {{"reference", &GroupScores::reference},
                                 {"ruler", &GroupScores::contained},
-                                {"whole", &GroupScores::whole}};
+                                {"whole", &GroupScores::whole},
+                                {"f1", &GroupScores::f1},
+                                {"rouge-l", &GroupScores::rouge_l}};
+constexpr std::size_t retrieval_scores = 3;  // those by default
 
 struct ScoreArguments {
   std::vector<std::string> inputs;
@@ -73,20 +80,22 @@ std::optional<ScoreArguments> parse(const Arguments& args) {
       "distance (tokens), or "
       "by its ranges between rising edges; may be given again");
   add("score", po::value(&scores)->composing()->value_name("NAME"),
-      "reference, ruler or whole; may be given again; default: all three");
+      "reference, ruler, whole, f1 or rouge-l; may be given again; default: the first three");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
-  const Positional inputs{"answers", -1, po::value(&parsed.inputs), "a file of answers is missing", "ANSWERS.jsonl"};
+  const Positional inputs{"answers", -1, po::value(&parsed.inputs), "a file of answers is missing",
+                          "ANSWERS.jsonl"};
   if (!parse_command_line(args, options, inputs, {help_text, help_end})) return std::nullopt;
   as_usage_error([&] {
     for (const std::string& text : by) parsed.groupings.push_back(generate::parse_grouping(text));
     for (const std::string& name : scores) {
       const auto* found = std::ranges::find(all_scores, name, &Score::name);
-      if (found == std::end(all_scores)) fail("--score {}: there are reference, ruler and whole", name);
+      if (found == std::end(all_scores))
+        fail("--score {}: there are reference, ruler, whole, f1 and rouge-l", name);
       parsed.scores.push_back(*found);
     }
   });
   if (parsed.groupings.empty()) parsed.groupings.push_back({.field = "task", .edges = {}});
-  if (parsed.scores.empty()) parsed.scores.assign(std::begin(all_scores), std::end(all_scores));
+  if (parsed.scores.empty()) parsed.scores.assign(all_scores, all_scores + retrieval_scores);
   return parsed;
 }
 

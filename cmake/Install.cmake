@@ -23,7 +23,8 @@ if(RATPLUS_WITH_PARQUET AND NOT Parquet_FOUND)
 endif()
 
 install(DIRECTORY configs DESTINATION share/ratplus)
-set(ratplus_scripts jobs/mpirun.sh jobs/reproduce.sh jobs/container.sh jobs/slurm/chain.sh jobs/evaluate/commonsense.sh)
+set(ratplus_scripts jobs/mpirun.sh jobs/reproduce.sh jobs/container.sh jobs/slurm/chain.sh jobs/slurm/ruler_chain.sh
+                    jobs/evaluate/commonsense.sh jobs/evaluate/longbench.sh jobs/evaluate/ruler.sh)
 foreach(script IN LISTS ratplus_scripts)
   cmake_path(GET script PARENT_PATH directory)
   install(PROGRAMS ${script} DESTINATION share/ratplus/${directory})

@@ -33,6 +33,8 @@ stopped() {
 on_interrupt() {
   if [[ -z $ranks_job ]]; then stopped; fi
   if $interrupted; then
+    # mpirun kills its ranks; a rank by itself takes further signals for the first one.
+    if without_mpirun; then kill -KILL "$ranks_job" 2>/dev/null || true; fi
     kill -TERM "$ranks_job" 2>/dev/null || true
   else
     interrupted=true

@@ -338,7 +338,7 @@ prepare() {
   if [[ -n $tokenizer ]]; then by=(--tokenizer "$tokenizer"); fi
   if ((${#held_out[@]} == 0)); then
     "$program" prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
-      die "$text was not prepared (see above); files named valid*.jsonl would be its held-out part"
+      die "$text was not prepared (see above); the same command resumes. Files named valid*.jsonl are taken as its held-out part"
     return
   fi
   # Each part as a dataset of its own, then both as one.
@@ -436,8 +436,10 @@ side_by_side() {
   ((${#visible[@]} == 0 || ${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
   mapfile -t free < <(seq 0 $((gpus - 1)))
   stop_all() {
+    if ! $interrupted; then
+      printf '\nstopping: all models finish their step and save first; Ctrl-C once more stops them at once\n' >&2
+    fi
     interrupted=true
-    printf '\nstopping: all models finish their step and save\n' >&2
     kill -TERM "${!model_of[@]}" 2>/dev/null || true
   }
   trap stop_all INT TERM HUP
@@ -450,7 +452,8 @@ side_by_side() {
   wait_for_one() {
     local status=0 done_pid=
     wait -n -p done_pid "${!model_of[@]}" || status=$?
-    if [[ -n $done_pid ]]; then ended "$done_pid" "$status"; fi
+    # A signal ends the wait, and unsets done_pid.
+    if [[ -n ${done_pid:-} ]]; then ended "$done_pid" "$status"; fi
   }
   for model in "${models[@]}"; do
     while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done

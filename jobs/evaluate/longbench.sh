@@ -2,9 +2,9 @@
 # Evaluates a model on LongBench's English tasks as the papers do, and scores the answers by LongBench's own eval.py.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
-source "$repository/jobs/common.sh"
+source "$jobs/common.sh"
 
 papers_tasks=narrativeqa,qasper,multifieldqa_en,hotpotqa,2wikimqa,musique,gov_report,qmsum,multi_news,lcc,repobench-p
 
@@ -28,7 +28,7 @@ answers as the reference post-processes them. Answers that are there are kept: a
 continues. Give --pattern D,W,I for another pattern than the one in training.
 
 Environment:
-  RATPLUS      the program; default: build/ratplus of this repository
+  RATPLUS      the program; default: build/ratplus of this repository, or the installed one
   RANKS        ranks, one a GPU; default: 1
   PYTHON       for eval.py, which needs numpy, jieba, fuzzywuzzy and rouge; default: python3
 END
@@ -53,7 +53,7 @@ settings_of() {
   printf '%s\0' --max-tokens $((tokens + 1)) "${options[@]}"
 }
 
-ratplus=${RATPLUS:-$repository/build/ratplus}
+ratplus=$(find_program "$jobs") || exit
 python=${PYTHON:-python3}
 tasks=$papers_tasks
 name=ratplus
@@ -73,7 +73,6 @@ while (($# > 0)); do
 done
 [[ -n $checkpoint && $checkpoint != -* ]] || die "give a checkpoint first; --help explains"
 [[ -n $longbench && -n $data && -n $output ]] || die "give --longbench, --data and --output; --help explains"
-[[ -x $ratplus ]] || die "$ratplus is missing; build it (jobs/quickstart.sh), or set RATPLUS"
 for file in config/dataset2prompt.json eval.py metrics.py; do
   [[ -f $longbench/$file ]] || die "$longbench/$file is missing; give the folder LongBench/ of its repository"
 done

@@ -2,10 +2,9 @@
 # RULER's needle tasks from data to a table of scores: makes the data, fine-tunes, generates and scores.
 set -euo pipefail
 
-called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
-source jobs/common.sh
+source "$jobs/common.sh"
 
 usage() {
   cat <<'END'
@@ -37,18 +36,18 @@ repeats nothing that is done. docs/ruler.md explains tasks and scores.
   --fresh           start over: removes --output first
   --help            this text
 
-RATPLUS=/path/to/ratplus names the program (default build/ratplus).
+RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
 END
 }
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
 # shellcheck disable=SC2034 # of phases.sh
-command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} jobs/evaluate/ruler.sh "$@")
+command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} "$0" "$@")
 output='' length=4096 train=2250 samples=500 answer_tokens=128 tokenizer='' job='' ranks=1 part='' only='' fresh=false list=false
 runs=() prose=() patterns=() tasks=() needles=() given=() by=()
 
-absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
+absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi; }
 
 while (($# > 0)); do
   case $1 in
@@ -67,7 +66,12 @@ while (($# > 0)); do
         --samples) samples=$2 ;;
         --task) tasks+=(--task "$2") ;;
         --answer-tokens) answer_tokens=$2 ;;
-        --needles) needles+=("$2") ;;
+        --needles)
+          case $2 in
+            --adjectives=* | --nouns=*) needles+=("${2%%=*}=$(absolute "${2#*=}")") ;;
+            *) needles+=("$2") ;;
+          esac
+          ;;
         --tokenizer) tokenizer=$(absolute "$2") ;;
         --job) job=$(absolute "$2") ;;
         --set) given+=("$2") ;;
@@ -94,9 +98,8 @@ done
 for path in "${runs[@]}" "${prose[@]}" ${tokenizer:+"$tokenizer"}; do
   [[ -e $path ]] || die "$path: does not exist"
 done
-program=${RATPLUS:-build/ratplus}
-[[ $program == build/ratplus || $program == /* ]] || program=$(absolute "$program")
-[[ -x $program ]] || die "$program is missing; build it (README.md), or name the program: RATPLUS=/path/to/ratplus"
+if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
+program=$(find_program "$jobs") || exit
 : "${output:=runs/ruler}"
 : "${tokenizer:=${runs[0]}}"
 
@@ -141,7 +144,7 @@ case $part in
   *) phases=1 ;;
 esac
 # shellcheck source=jobs/phases.sh
-source jobs/phases.sh
+source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
@@ -155,6 +158,13 @@ if [[ -f $output/data/settings ]]; then
     die "$output has data made with other options ($(<"$output/data/settings")); give another --output, or --fresh to start over"
 fi
 
+# write_whole FILE: its standard input, whole or not at all; tasks of an array may write it at once.
+write_whole() {
+  if cat >"$1.$$.partial" && mv "$1.$$.partial" "$1"; then return; fi
+  rm -f "$1.$$.partial"
+  die "$1 was not written (see above); the same command writes it again"
+}
+
 # once FILE COMMAND...: the command unless its file is there.
 once() {
   if [[ -e $1 ]]; then echo "$1: made before"; else "${@:2}"; fi
@@ -163,7 +173,7 @@ once() {
 make_data() {
   local options=("${prose[@]}" --tokenizer "$tokenizer" --sequence-length "$length" --answer-tokens "$answer_tokens" "${tasks[@]}"
     "${needles[@]}")
-  echo "$settings" >"$output/data/settings"
+  write_whole "$output/data/settings" <<<"$settings"
   # --questions is for training alone.
   local asked=() option
   for option in "${options[@]}"; do [[ $option == --questions=* ]] || asked+=("$option"); done
@@ -181,9 +191,9 @@ make_data() {
     --tokenizer "$tokenizer" --sequence-length "$length" --encode "$encode" --pad --validation-fraction "$fraction"
 }
 
-# The papers' recipe (configs/finetune/1b.toml), for any model. Tasks of an array may write it at once.
+# The papers' recipe (configs/finetune/1b.toml), for any model.
 write_job() {
-  cat >"$output/.finetune.toml.$$" <<TOML
+  write_whole "$output/finetune.toml" <<TOML
 [job]
 kind = "finetune"
 recipe = "plain"
@@ -208,7 +218,6 @@ warmup = 0.05
 every = 200
 keep = 1
 TOML
-  mv "$output/.finetune.toml.$$" "$output/finetune.toml"
 }
 
 tune() {

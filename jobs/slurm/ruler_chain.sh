@@ -14,14 +14,13 @@ resumes from there. Options of sbatch are for all three, in place of the setting
 
   jobs/slurm/ruler_chain.sh --partition=gpu -- runs/1b/sweep/d16-w0-i4 runs/1b/sweep/d64-w0-i4 --prose books/ --ranks 8
 
-RATPLUS is the program (build/ratplus).
+RATPLUS is the program (build/ratplus of the repository, or the installed one).
 END
 }
 
-die() {
-  printf 'jobs/slurm/ruler_chain.sh: %s\n' "$*" >&2
-  exit 1
-}
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=jobs/common.sh
+source "$here/../common.sh"
 
 options=()
 while (($# > 0)) && [[ $1 != -- ]]; do
@@ -33,9 +32,13 @@ while (($# > 0)) && [[ $1 != -- ]]; do
 done
 (($# > 1)) || die "give options of sbatch, if any, then -- and the runs; --help says more"
 shift
-[[ -r jobs/slurm/ruler.sbatch ]] || die "start it in the root of the repository: the jobs' paths are relative to it"
 command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
-models=$(bash jobs/evaluate/ruler.sh "$@" --list) || exit
+ratplus=$(find_program "$here/..") || exit
+bin=$(dirname "$(realpath "$ratplus")")
+[[ -r jobs/slurm/batch.sh || -r $bin/../share/ratplus/jobs/slurm/batch.sh || -r $bin/slurm/batch.sh ]] ||
+  die "start it in the root of the repository: the jobs' paths are relative to it"
+export RATPLUS=$ratplus # for the jobs
+models=$(bash "$here/../evaluate/ruler.sh" "$@" --list) || exit
 count=$(wc -l <<<"$models")
 
 submitted=()
@@ -55,10 +58,10 @@ submit() {
 }
 
 after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
-submit "data" "${options[@]}" jobs/slurm/ruler.sbatch --part data "$@"
+submit "data" "${options[@]}" "$here/ruler.sbatch" --part data "$@"
 mapfile -t wait < <(after "$job")
 submit "fine-tuning of $count models" "${options[@]}" "--array=0-$((count - 1))" "${wait[@]}" \
-  jobs/slurm/ruler.sbatch --part tune "$@"
+  "$here/ruler.sbatch" --part tune "$@"
 mapfile -t wait < <(after "$job")
-submit "scores" "${options[@]}" "${wait[@]}" jobs/slurm/ruler.sbatch --part scores "$@"
+submit "scores" "${options[@]}" "${wait[@]}" "$here/ruler.sbatch" --part scores "$@"
 echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/json_dump.h"
 #include "lib/generate/line_work.h"
+#include "lib/generate/text_scores.h"
 
 namespace ratplus::generate {
 namespace {
@@ -44,18 +45,20 @@ std::string lower(std::string_view text) {
 }
 
 struct Sums {
-  std::vector<double> reference, contained, whole;
+  std::vector<double> reference, contained, whole, f1, rouge_l;
   std::int64_t empty = 0;
 
   void add(const ScoredAnswer& answer) {
     reference.push_back(answer.scores.reference);
     contained.push_back(answer.scores.contained);
     whole.push_back(answer.scores.whole);
+    f1.push_back(answer.scores.f1);
+    rouge_l.push_back(answer.scores.rouge_l);
     if (answer.empty) ++empty;
   }
   GroupScores result(std::string name) const {
-    return {std::move(name),       std::ssize(reference), empty,
-            mean_score(reference), mean_score(contained), mean_score(whole)};
+    return {std::move(name),       std::ssize(reference), empty,          mean_score(reference),
+            mean_score(contained), mean_score(whole),     mean_score(f1), mean_score(rouge_l)};
   }
 };
 
@@ -81,20 +84,22 @@ void add_summary(std::vector<GroupScores>& groups, const char* name, const std::
     row.answers += group->answers;
     row.empty += group->empty;
   }
-  for (const auto score : {&GroupScores::reference, &GroupScores::contained, &GroupScores::whole})
+  for (const auto score : {&GroupScores::reference, &GroupScores::contained, &GroupScores::whole,
+                           &GroupScores::f1, &GroupScores::rouge_l})
     row.*score = mean_of(found, score);
   groups.push_back(row);
 }
 
 std::vector<std::string> texts_of(const Json& json, const std::string& where) {
-  if (!json.contains("outputs") || !json["outputs"].is_array() || json["outputs"].empty())
+  const char* key = json.contains("outputs") ? "outputs" : "answers";
+  if (!json.contains(key) || !json[key].is_array() || json[key].empty())
     fail(
         "{}: has no references; lines of `ratplus needles` have them as meta.outputs, those of RULER as "
-        "outputs",
+        "outputs, those of LongBench as answers",
         where);
   std::vector<std::string> texts;
-  for (const Json& text : json["outputs"]) {
-    if (!text.is_string()) fail("{}: outputs holds {}, which is no text", where, json_dump(text));
+  for (const Json& text : json[key]) {
+    if (!text.is_string()) fail("{}: {} holds {}, which is no text", where, key, json_dump(text));
     texts.push_back(text.get<std::string>());
   }
   return texts;
@@ -116,6 +121,8 @@ AnswerScores score_answer(std::string_view answer, const std::vector<std::string
   for (const std::string& reference : references) {
     if (std::ranges::find(parts, std::string_view(reference)) != parts.end()) scores.reference += 1;
     if (text.find(lower(reference)) != std::string::npos) scores.contained += 1;
+    scores.f1 = std::max(scores.f1, qa_f1(answer, reference));
+    scores.rouge_l = std::max(scores.rouge_l, rouge_l(answer, reference));
   }
   scores.reference /= double(references.size());
   scores.contained /= double(references.size());
@@ -157,7 +164,7 @@ std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file) {
     answer.task = answer.fields.contains("task") && answer.fields["task"].is_string()
                       ? answer.fields["task"].get<std::string>()
                       : file.stem().string();
-    for (const char* large : {"input", "outputs", "pred"}) answer.fields.erase(large);
+    for (const char* large : {"input", "outputs", "answers", "pred"}) answer.fields.erase(large);
     answers.push_back(std::move(answer));
   }
   return answers;

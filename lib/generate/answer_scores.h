@@ -1,4 +1,4 @@
-// Scores of answers to retrieval tasks, and their means with standard errors.
+// Scores of answers beside their references, and their means with standard errors.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,8 @@ struct AnswerScores {
   double contained = 0;
   /// 1 where the parts between commas are the references, in their order; else 0.
   double whole = 0;
+  /// qa_f1 and rouge_l (text_scores.h) with the reference for which each is best.
+  double f1 = 0, rouge_l = 0;
 };
 
 /// Throws Error where there is no reference.
@@ -38,7 +40,7 @@ struct ScoredAnswer {
 };
 
 /// The answers of a file: lines {"text", "meta": {"outputs", "task", ...}} of `ratplus generate`, or {"pred", "outputs"} of
-/// RULER's client, whose task is the file's name. Throws Error naming file and line.
+/// RULER's client, whose task is the file's name. LongBench calls its references "answers". Throws Error naming file and line.
 std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file);
 
 /// Groups of answers: by task, or by a field of "meta" ("keys"), or by its ranges: "distance:256,1024" is below 256, from 256
@@ -53,7 +55,7 @@ Grouping parse_grouping(const std::string& text);
 struct GroupScores {
   std::string name;
   std::int64_t answers = 0, empty = 0;
-  MeanScore reference, contained, whole;
+  MeanScore reference, contained, whole, f1, rouge_l;
 };
 
 /// Groups in rising order of numbers or edges, tasks in their first order. Where all tasks of one of RULER's rows are

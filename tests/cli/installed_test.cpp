@@ -113,9 +113,59 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
     CHECK(contains(chain.output, fmt::format("/slurm/{}.sbatch ", script)));
   CHECK(test::count(chain.output, (installed.prefix() / "bin/ratplus").string() + " --parsable") == 3);
   CHECK(installed.run(jobs + "/reproduce.sh --scale small --plan h100").status == 0);
-  for (const char* script :
-       {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh", "evaluate/commonsense.sh"})
+  for (const char* script : {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh",
+                             "slurm/ruler_chain.sh", "evaluate/commonsense.sh", "evaluate/ruler.sh"})
     CHECK(installed.run(fmt::format("{}/{} --help", jobs, script)).status == 0);
+}
+
+TEST_CASE("installed: ruler.sh, its batch job and its chain, from any directory") {
+  const auto& installed = Installed::get();
+  const auto jobs = (installed.prefix() / "share/ratplus/jobs").string();
+  const auto& playground = test::Playground::get();
+  const auto bin = installed.prefix() / "of_slurm";
+  fs::create_directories(bin);
+  std::string prose, words;
+  for (int i = 0; i < 2000; ++i) prose += fmt::format("ba ke lo {} mi.{}", i % 7, i % 5 == 0 ? "\n" : " ");
+  for (char a = 'a'; a <= 'z'; ++a) {
+    for (char b = 'a'; b <= 'z'; ++b) words += fmt::format("{}{}\n", a, b);
+  }
+  write_whole_file(bin / "prose.txt", prose);
+  write_whole_file(bin / "words.txt", words);
+  const auto pretrained = installed.run(fmt::format(
+      "cp {0}/*.txt . && ratplus train {1} --set job.directory=runs/pretrained data.directory={2} "
+      "schedule.steps=1 data.sequence_length=192",
+      bin.string(), playground.job.string(), playground.data.string()));
+  CAPTURE(pretrained.output);
+  REQUIRE(pretrained.status == 0);
+  const std::string options =
+      "runs/pretrained --prose prose.txt --length 192 --train 16 --samples 4 --answer-tokens 12 "
+      "--task one=essay,words,numbers,1,1,1 --needles --wording=brief --needles --digits=2 "
+      "--needles --key-words=1 --needles --nouns=words.txt --set schedule.steps=2 --set data.batch=8";
+
+  // As Slurm starts its batch script, from a copy elsewhere; the other parts by hand.
+  fs::copy_file(jobs + "/slurm/ruler.sbatch", bin / "slurm_script");
+  const auto data = installed.run(
+      fmt::format("SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here bash {}/slurm_script --part data {}",
+                  bin.string(), options));
+  CAPTURE(data.output);
+  CHECK(data.status == 0);
+  const auto whole = installed.run(fmt::format("{}/evaluate/ruler.sh {}", jobs, options));
+  CAPTURE(whole.output);
+  CHECK(whole.status == 0);
+  CHECK(contains(whole.output, "validation.jsonl: made before"));
+  CHECK(contains(whole.output, "| reference % by task | one |\n|---|---:|\n| pretrained |"));
+  CHECK(contains(whole.output, "scores: runs/ruler/scores.md"));
+
+  write_whole_file(bin / "sbatch", "#!/bin/sh\necho \"$RATPLUS $@\" >> asked_ruler; echo 7\n");
+  fs::permissions(bin / "sbatch", fs::perms::owner_all);
+  const auto chain =
+      installed.run(fmt::format("PATH={}:$PATH {}/slurm/ruler_chain.sh --time=20 -- {} && cat asked_ruler",
+                                bin.string(), jobs, options));
+  CAPTURE(chain.output);
+  CHECK(chain.status == 0);
+  CHECK(test::count(chain.output, (installed.prefix() / "bin/ratplus").string() + " --parsable") == 3);
+  for (const char* part : {"data", "tune", "scores"})
+    CHECK(contains(chain.output, fmt::format("/slurm/ruler.sbatch --part {} runs/pretrained", part)));
 }
 
 TEST_CASE("installed: pages, completions and the module file are where they are looked for") {

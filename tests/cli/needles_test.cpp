@@ -99,6 +99,36 @@ TEST_CASE("ruler.sh: parts by themselves, as batch jobs run them, and a stop tha
   CHECK(!fs::is_empty(base.scratch / "ruler/base/checkpoints"));
 }
 
+TEST_CASE("a supervised task: samples, fine-tuning, answers, F1 and ROUGE-L") {
+  const Pretrained base;
+  std::string training, asked;
+  for (int i = 0; i < 24; ++i) {
+    std::string story;
+    for (int word = 0; word < 10 * i; ++word) story += fmt::format("lo{} ", word % 3);
+    const auto prompt = fmt::format("Story: {}\\n\\nQuestion: who {}?\\n\\nAnswer:", story, i);
+    training += fmt::format("{{\"prompt\": \"{}\", \"completion\": \"lo ba {}\"}}\n", prompt, i);
+    asked += fmt::format(
+        "{{\"prompt\": \"{}\", \"meta\": {{\"task\": \"story\", \"answers\": [\"lo ba {}\", \"ba\"]}}}}\n",
+        prompt, i);
+  }
+  write_whole_file(base.scratch / "train.jsonl", training);
+  write_whole_file(base.scratch / "asked.jsonl", asked);
+  const auto result = test::shell(fmt::format(
+      "set -e; cd {0}; {1} samples train.jsonl --output samples --tokenizer {2} --sequence-length 192 "
+      "--encode apart "
+      "--cut middle --pad; {1} train {3} --set job.kind=finetune job.from=base job.directory=tuned "
+      "data.directory=samples data.sequence_length=192 schedule.steps=2; {1} generate tuned --input "
+      "asked.jsonl --output "
+      "answers.jsonl --max-tokens 9 --cut middle; {1} score tuned=answers.jsonl --score f1 --score rouge-l",
+      base.scratch.path().string(), RATPLUS_PROGRAM, test::Playground::get().data.string(),
+      test::Playground::get().job.string()));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  CHECK(contains(result.output, "| f1 % by task | story |\n|---|---:|\n| tuned | "));
+  CHECK(contains(result.output, "| rouge-l % by task | story |\n|---|---:|\n| tuned | "));
+  CHECK_FALSE(contains(result.output, "| whole % "));
+}
+
 TEST_CASE("ruler.sh: mistakes are named before anything is made") {
   const auto refused = [](const std::string& options) {
     const auto result = test::shell(fmt::format("cd {} && RATPLUS={} jobs/evaluate/ruler.sh {}",

@@ -109,6 +109,35 @@ TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes
   CHECK(!fs::is_empty(run / "rnn/checkpoints"));
 }
 
+TEST_CASE("reproduce: on a signal all models side by side are saved, and the same command resumes them") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto options =
+      fmt::format("--scale tiny --prepared {} --output {} --only rnn --only rat --gpus 2 --steps ",
+                  test::Playground::get().data.string(), run.string());
+  const auto stopped = test::shell(
+      fmt::format("export CUDA_VISIBLE_DEVICES=; {0} & job=$!; until [ -s {1}/rnn/metrics.jsonl ] && [ -s "
+                  "{1}/rat/metrics.jsonl ]; do sleep 0.1; done; kill -TERM $job; wait $job",
+                  reproduce(options + "9999"), run.string()));
+  CAPTURE(stopped.output);
+  CHECK(stopped.status == 130);
+  CHECK(occurrences(stopped.output, "stopping: all models finish their step and save first") == 1);
+  CHECK(contains(stopped.output, "stopped in phase 2/4 (rnn rat); continue with: RATPLUS="));
+  CHECK(contains(stopped.output, " --gpus 2 --steps 9999\n"));
+  for (const char* model : {"rnn", "rat"}) {
+    CAPTURE(model);
+    CHECK(contains(stopped.output, fmt::format("{}: ended with status 130 after ", model)));
+    REQUIRE(fs::exists(run / model / "checkpoints"));
+    CHECK(!fs::is_empty(run / model / "checkpoints"));
+  }
+  const auto resumed = test::shell(fmt::format(
+      "export CUDA_VISIBLE_DEVICES=; {0} & job=$!; until grep -q resumed.at.step {1}/rnn.log && grep "
+      "-q resumed.at.step {1}/rat.log; do sleep 0.1; done; kill -TERM $job; wait $job",
+      reproduce(options + "9999"), run.string()));
+  CAPTURE(resumed.output);
+  CHECK(resumed.status == 130);
+}
+
 TEST_CASE("reproduce: mistakes are named before anything is made") {
   const auto refused = [](const std::string& options) {
     const auto result = test::shell(reproduce(options));

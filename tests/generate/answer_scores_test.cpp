@@ -40,6 +40,23 @@ TEST_CASE("scores of an answer: the papers', RULER's, and the whole") {
   CHECK(contains(message_of([] { score_answer("a", {}); }), "without references"));
 }
 
+TEST_CASE("f1 and ROUGE-L are those of the best reference, and LongBench's references are read") {
+  const auto all = score_answer("the cat sat", {"a dog", "a cat sat down"});
+  CHECK(all.f1 == doctest::Approx(0.8));           // cat sat: P = 2/2, R = 2/3
+  CHECK(all.rouge_l == doctest::Approx(4.0 / 7));  // P = 2/3, R = 2/4
+  const test::ScratchDirectory scratch;
+  write_whole_file(scratch / "qasper.jsonl",
+                   R"({"pred": "the cat sat", "answers": ["a dog", "a cat sat down"], "length": 9}
+{"pred": "", "answers": ["x"], "length": 9}
+)");
+  const auto groups = group_scores(read_answers(scratch / "qasper.jsonl"), parse_grouping("task"));
+  REQUIRE(groups.size() == 1);
+  CHECK(groups[0].name == "qasper");
+  CHECK(groups[0].f1.mean == doctest::Approx(40));
+  CHECK(groups[0].f1.error == doctest::Approx(40));
+  CHECK(groups[0].rouge_l.mean == doctest::Approx(200.0 / 7));
+}
+
 TEST_CASE("means have the error of n - 1") {
   const auto mean =
       mean_score({1, 0, 0.5, 1});  // mean 0.625, squares 0.140625 * 2 + 0.390625 + 0.015625 = 0.6875
