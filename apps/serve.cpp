@@ -150,7 +150,7 @@ std::string api_key(const ServeArguments& args) {
   return key;
 }
 
-/// The template that was given, else that of a tokenizer_config.json beside the tokenizer or the weights; empty: none.
+/// Reads the template: --chat-template, else tokenizer_config.json beside the tokenizer or the weights; empty: none.
 std::filesystem::path chat_template(const ServeArguments& args) {
   if (!args.chat_template.empty()) return args.chat_template;
   for (const auto& given : {args.model.tokenizer, args.checkpoint}) {

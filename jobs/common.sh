@@ -69,3 +69,23 @@ mpi_environment() {
   # A rank uses several cores: OpenMP places its threads.
   export OMPI_MCA_hwloc_base_binding_policy=none
 }
+
+# --- A chain of batch jobs -----------------------------------------------------------------------------------------
+
+submitted=()
+# What is queued already is of no use without the rest.
+withdraw() {
+  if ((${#submitted[@]} > 0)); then scancel "${submitted[@]}"; fi
+  die "sbatch has refused a job (see above); nothing is left in the queue"
+}
+# submit NAME ARGUMENT...: sbatch, and the number of the job in `job`.
+submit() {
+  local name=$1
+  shift
+  job=$(sbatch --parsable "$@") || withdraw
+  job=${job%%;*} # a federation's cluster is named after it
+  submitted+=("$job")
+  echo "$name: job $job"
+}
+
+after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }

@@ -139,7 +139,7 @@ std::int64_t NeedleMaker::step() const {
   return std::clamp<std::int64_t>(haystack_ / 40, 1, most);
 }
 
-/// By bisection as RULER: the largest haystack of which one random sample fits.
+/// Finds by bisection, as RULER does, the largest haystack whose sample fits.
 void NeedleMaker::find_haystack() {
   const auto fits = [&](std::int64_t n) {
     Draws draws(settings_, task_, (std::uint64_t{1} << 39) + static_cast<std::uint64_t>(n));
@@ -262,7 +262,7 @@ NeedleSample NeedleMaker::draw(Draws& draws, std::int64_t haystack) const {
   for (std::int64_t k = 0; k < task_.keys; ++k) add_key(task_.values);
   const std::int64_t hidden = task_.keys * task_.values;
 
-  // The pieces of the text, of which some are needles (key, value).
+  // Pieces of the text; needles have a key and a value.
   struct Piece {
     std::string text;
     std::int64_t key = -1, value = -1;

@@ -1,4 +1,4 @@
-// Prose: running text as words, out of which haystacks are cut and keys are drawn.
+// Prose: running text as words, for haystacks and keys.
 #pragma once
 
 #include <cstdint>

@@ -69,23 +69,6 @@ pretrained=$(directory_of "$pretrain_job")
 sweep=${sweep:-$(dirname "$pretrained")/sweep}
 "$ratplus" train "${jobs[1]}" --set job.kind=adapt "job.from=$pretrained" --print-config >/dev/null || exit
 
-submitted=()
-# What is queued already is of no use without the rest.
-withdraw() {
-  if ((${#submitted[@]} > 0)); then scancel "${submitted[@]}"; fi
-  die "sbatch has refused a job (see above); nothing is left in the queue"
-}
-# submit NAME ARGUMENT...: sbatch, and the number of the job in `job`.
-submit() {
-  local name=$1
-  shift
-  job=$(sbatch --parsable "$@") || withdraw
-  job=${job%%;*} # a federation's cluster is named after it
-  submitted+=("$job")
-  echo "$name: job $job"
-}
-
-after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
 submit "pretraining, in $pretrained" "${options[@]}" "$here/pretrain.sbatch" "${jobs[0]}"
 mapfile -t wait < <(after "$job")
 RATPLUS_SWEEP=$sweep submit "sweep, in $sweep" "${options[@]}" "${sweep_options[@]}" "${wait[@]}" \

@@ -41,23 +41,6 @@ export RATPLUS=$ratplus # for the jobs
 models=$(bash "$here/../evaluate/ruler.sh" "$@" --list) || exit
 count=$(wc -l <<<"$models")
 
-submitted=()
-# What is queued already is of no use without the rest.
-withdraw() {
-  if ((${#submitted[@]} > 0)); then scancel "${submitted[@]}"; fi
-  die "sbatch has refused a job (see above); nothing is left in the queue"
-}
-# submit NAME ARGUMENT...: sbatch, and the number of the job in `job`.
-submit() {
-  local name=$1
-  shift
-  job=$(sbatch --parsable "$@") || withdraw
-  job=${job%%;*} # a federation's cluster is named after it
-  submitted+=("$job")
-  echo "$name: job $job"
-}
-
-after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
 submit "data" "${options[@]}" "$here/ruler.sbatch" --part data "$@"
 mapfile -t wait < <(after "$job")
 submit "fine-tuning of $count models" "${options[@]}" "--array=0-$((count - 1))" "${wait[@]}" \

@@ -78,8 +78,7 @@ struct StepArguments {
   int* arrivals;    ///< [B, M]
   int all_heads, parts, chunk, head_dim;
   int ring_keys;  ///< keys for which the block has shared memory
-  bool
-      at_rest;  ///< what the kernels before do not write is read while they run, and all that can be is done early
+  bool at_rest;   ///< caches and states are read while the kernels before still run
 };
 
 /// k~ or v~ of this token: g state + (1 - g) x.

@@ -9,19 +9,17 @@
 
 #include "base/error.h"
 #include "lib/report/axis.h"
+#include "lib/report/series_style.h"
 #include "lib/report/svg.h"
 
 namespace ratplus::report {
 namespace {
 
+using namespace series_style;
+
 // Lengths in pixels.
 constexpr double width = 760, height = 480, left = 78, right = 170, top = 44, bottom = 52;
 constexpr double text_size = 13;
-constexpr std::string_view ink = "#222222", faint = "#e4e4e4";
-// After Okabe and Ito: colour-blind people can tell them apart.
-constexpr std::array<std::string_view, 7> colours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                                     "#e69f00", "#56b4e9", "#222222"};
-constexpr std::array marks = {Mark::circle, Mark::square, Mark::triangle, Mark::diamond};
 
 /// A decade more where all values are alike.
 Axis axis_of(double low, double high) {

@@ -11,20 +11,18 @@
 #include "kernels/pattern.h"
 #include "lib/report/axis.h"
 #include "lib/report/quantity.h"
+#include "lib/report/series_style.h"
 #include "lib/report/svg.h"
 #include "lib/report/tradeoff.h"
 
 namespace ratplus::report {
 namespace {
 
+using namespace series_style;
+
 // Lengths in pixels.
 constexpr double width = 860, height = 520, left = 70, right = 210, top = 44, bottom = 56;
 constexpr double text_size = 13, mark_radius = 4.5;
-constexpr std::string_view ink = "#222222", faint = "#e4e4e4", paper = "#ffffff";
-// After Okabe and Ito: colour-blind people can tell them apart.
-constexpr std::array<std::string_view, 7> colours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                                     "#e69f00", "#56b4e9", "#222222"};
-constexpr std::array marks = {Mark::circle, Mark::square, Mark::triangle, Mark::diamond};
 
 struct Drawn {
   Point at;  ///< MiB, nats

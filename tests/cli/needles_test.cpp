@@ -147,13 +147,7 @@ TEST_CASE("docs/ruler.md names every option of needles and score, and every task
   const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/ruler.md");
   int options = 0;
   for (const char* command : {"needles", "score"}) {
-    const auto help = test::ratplus(std::string(command) + " --help").output;
-    std::istringstream in(help.substr(help.find("options:")));
-    for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
-      const auto at = line.find("--");
-      if (at > 7 || at == std::string::npos) continue;
-      const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
-      if (name == "--help") continue;
+    for (const auto& name : test::option_names(command)) {
       CAPTURE(name);
       CHECK(contains(page, "`" + name));
       ++options;

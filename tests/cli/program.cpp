@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/files/hdf5.h"
@@ -88,6 +89,19 @@ std::string command(const std::string& arguments, int ranks) {
 
 Result ratplus(const std::string& arguments, int ranks) {
   return shell(command(arguments, ranks));
+}
+
+std::vector<std::string> option_names(const std::string& command) {
+  const auto help = ratplus(command + " --help").output;
+  std::istringstream in(help.substr(help.find("options:")));
+  std::vector<std::string> names;
+  for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
+    const auto at = line.find("--");
+    if (at > 7 || at == std::string::npos) continue;
+    const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
+    if (name != "--help") names.push_back(name);
+  }
+  return names;
 }
 
 Playground::Playground() : data(scratch_ / "data"), job(scratch_ / "job.toml") {

@@ -22,6 +22,9 @@ Result shell(const std::string& command);
 std::string command(const std::string& arguments, int ranks = 0);
 Result ratplus(const std::string& arguments, int ranks = 0);
 
+/// The options that a command's --help lists, as "--name", without --help itself.
+std::vector<std::string> option_names(const std::string& command);
+
 /// A dataset of made-up text and a job file of a tiny model, made once for all tests of the program.
 class Playground {
  public:

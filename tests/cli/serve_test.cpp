@@ -254,14 +254,8 @@ TEST_CASE("serve refuses what cannot be, with the way out") {
 
 TEST_CASE("docs/serving.md names every option of serve") {
   const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/serving.md");
-  const auto help = test::ratplus("serve --help").output;
-  std::istringstream in(help.substr(help.find("options:")));
   int options = 0;
-  for (std::string line; std::getline(in, line) && !line.starts_with("examples");) {
-    const auto at = line.find("--");
-    if (at > 7 || at == std::string::npos) continue;
-    const auto name = line.substr(at, line.find_first_of(" ,", at) - at);
-    if (name == "--help") continue;
+  for (const auto& name : test::option_names("serve")) {
     CAPTURE(name);
     CHECK(contains(page, "`" + name));
     ++options;

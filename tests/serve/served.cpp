@@ -60,6 +60,11 @@ const generate::ModelText& SmallModel::text() {
   return text;
 }
 
+infer::ServingRequest Served::serving_request(const Settings& settings) {
+  return {.plans = settings.model.plans,
+          .request = {.slots = settings.slots, .rows = 256, .prefix_bytes = settings.prefix_bytes}};
+}
+
 Served::Served(Settings settings) {
   std::promise<void> ready;
   settings.server.patterns = settings.model.patterns;
@@ -69,12 +74,7 @@ Served::Served(Settings settings) {
       serve::HttpServer http("127.0.0.1", 0, settings.http);
       static const generate::ModelText without{.model_tokens = SmallModel::text().model_tokens,
                                                .missing = "there is none"};
-      infer::Inference inference(
-          settings.model.model,
-          infer::ServingRequest{
-              .plans = settings.model.plans,
-              .request = {.slots = settings.slots, .rows = 256, .prefix_bytes = settings.prefix_bytes}},
-          world);
+      infer::Inference inference(settings.model.model, serving_request(settings), world);
       inference.set_initial(SmallModel::seed);
       serve::Server server(settings.server, http, inference,
                            settings.with_text ? SmallModel::text() : without, start_ranks(settings));
@@ -106,12 +106,7 @@ std::vector<std::unique_ptr<serve::Link>> Served::start_ranks(const Settings& se
     rank.thread = std::thread([&rank, settings] {
       try {
         const auto world = parallel::World::solo();
-        infer::Inference inference(
-            settings.model.model,
-            infer::ServingRequest{
-                .plans = settings.model.plans,
-                .request = {.slots = settings.slots, .rows = 256, .prefix_bytes = settings.prefix_bytes}},
-            world);
+        infer::Inference inference(settings.model.model, serving_request(settings), world);
         inference.set_initial(SmallModel::seed);
         serve::serve_rank(inference, settings.model.plans.size(), *rank.link,
                           [&](const std::string& seed) { inference.set_initial(std::stoull(seed)); });

@@ -63,6 +63,7 @@ class Served {
     std::unique_ptr<serve::Link> link;
     std::thread thread;
   };
+  static infer::ServingRequest serving_request(const Settings& settings);
   std::vector<std::unique_ptr<serve::Link>> start_ranks(const Settings& settings);
   void join_ranks();
 
