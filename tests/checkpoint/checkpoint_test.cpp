@@ -30,7 +30,7 @@ namespace {
 
 const model::ModelConfig config{.layers = 2, .width = 32, .head_dim = 16, .vocab_size = 50};
 
-const test::Mode on_cpu{"cpu", DeviceChoice::cpu, DType::f32, 0};
+const test::Mode on_cpu{"cpu", DeviceChoice::cpu, DType::f32, 0, 0};
 
 std::unique_ptr<session::Session> new_session(const test::Mode& mode) {
   return std::make_unique<session::Session>(session::SessionSettings{.model = config,
