@@ -27,6 +27,8 @@ resumes, and repeats no finished run.
                     any 3 % of the documents
   --tokenizer FILE  a tokenizer.json or SentencePiece model; default: one trained on the text
   --prepared DIR    a dataset made by `ratplus prepare` or `ratplus import`, in the place of --data
+  --adaptation SHARE[@RATE]  also adapt for SHARE per cent of the pretraining's tokens, from this peak rate (default: the
+                    job file's); may be given again: a table of loss by length of adaptation
   --retrieval       also fine-tune all models on needles, by pattern, and score them by number of keys and by distance
   --retrieval-length T  tokens of a sample of needles (default 1024, tiny: 256)
   --retrieval-steps N   dense steps on needles (default: the job file's); an eighth of them by each pattern
@@ -47,12 +49,12 @@ Nothing is built or fetched.
 
 Models (docs/reproduction.md):
   ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
-  ratplus-joint-seed2 attention-joint-seed2
+  ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32
 END
 }
 
 all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attention-window grouped-query rat rnn local
-  interleaved ratplus-joint-seed2 attention-joint-seed2)
+  interleaved ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32)
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
@@ -69,7 +71,7 @@ for ((i = 0; i < ${#arguments[@]}; ++i)); do
 done
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 gpus=1 fresh=false
 retrieval=false retrieval_length='' retrieval_steps='' prose='' beside=false
-only=() given=()
+only=() given=() adaptations=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
 
@@ -80,7 +82,7 @@ while (($# > 0)); do
     --beside-others) beside=true ;; # this script's own, of --gpus: without data and report
     -h | --help) usage && exit ;;
     --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
-      --retrieval-length | --retrieval-steps | --prose)
+      --adaptation | --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
@@ -91,6 +93,7 @@ while (($# > 0)); do
         --seed) seed=$2 ;;
         --ranks) ranks=$2 ;;
         --gpus) gpus=$2 ;;
+        --adaptation) adaptations+=("$2") ;;
         --retrieval-length) retrieval_length=$2 ;;
         --retrieval-steps) retrieval_steps=$2 ;;
         --prose) prose=$(absolute "$2") ;;
@@ -109,13 +112,17 @@ done
 case $scale in
   tiny) models=("${all_models[@]:0:3}") ;;
   small) models=("${all_models[@]:0:3}") ;;
-  medium) models=("${all_models[@]}") ;;
+  medium) models=("${all_models[@]:0:12}") ;;
   *) die "--scale is tiny, small or medium, not '$scale'" ;;
 esac
 for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$retrieval_length"} \
   ${retrieval_steps:+"$retrieval_steps"}; do
   [[ $number =~ ^[1-9][0-9]{0,6}$ ]] ||
     die "'$number' is no number from 1 on (--seed, --ranks, --gpus, --steps, --retrieval-length, --retrieval-steps)"
+done
+for adaptation in "${adaptations[@]}"; do
+  [[ $adaptation =~ ^(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]+)?)(@[0-9.]+(e-?[0-9]+)?)?$ ]] ||
+    die "--adaptation $adaptation: give per cent of the pretraining's tokens, as 10, or with a peak rate, as 10@3e-4"
 done
 ((ranks == 1 || gpus == 1)) || die "--ranks $ranks and --gpus $gpus exclude each other: a model takes ranks, or models go side by side"
 if ((${#only[@]} > 0)); then
@@ -151,6 +158,7 @@ heads=$(($(job_value width) / $(job_value head_dim)))
 if [[ -z $retrieval_length ]]; then
   retrieval_length=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
 fi
+layers=$(job_value layers)
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
 
 local_mixer="{ kind = \"local_attention\", window = $((length / 4)) }"
@@ -160,6 +168,7 @@ settings_of() {
   settings=("job.seed=$(seed_of "$1")")
   case ${1%-seed2} in
     ratplus-joint) ;;
+    ratplus-joint-f32) settings+=(job.precision=f32) ;;
     ratplus-dense) settings+=(job.recipe=plain) ;;
     attention-joint) settings+=(model.mixer=gated_attention) ;;
     attention-window) settings+=(model.mixer=gated_attention "job.joint_pattern=none,64,0") ;;
@@ -195,7 +204,7 @@ shared_settings() {
   shared+=("${given[@]}")
 }
 
-# pretrain_settings MODEL, adapt_settings MODEL D: the array `all`, everything that --set takes.
+# pretrain_settings MODEL, adapt_settings MODEL D [SHARE[@RATE]]: the array `all`, everything that --set takes.
 pretrain_settings() {
   settings_of "$1"
   all=("${shared[@]}" "${settings[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"})
@@ -207,8 +216,29 @@ adapt_settings() {
   for setting in "${settings[@]}"; do # the recipe of adaptation is its own
     case $setting in job.recipe=* | job.joint_pattern=*) ;; *) all+=("$setting") ;; esac
   done
-  all+=("job.directory=$run/$1-d$2" "job.from=$run/$1" "job.pattern=$2,0,4"
-    ${steps:+"schedule.steps=$(((steps + 9) / 10))"})
+  all+=("job.directory=$run/$(adapted_name "$@")" "job.from=$run/$1" "job.pattern=$2,0,4")
+  local count=${steps:+$(((steps + 9) / 10))}
+  if [[ -n ${3:-} ]]; then
+    count=$(awk -v s="${3%@*}" -v n="${steps:-$(pretraining_steps)}" 'BEGIN { c = int(s / 100 * n + 0.5); print (c < 1 ? 1 : c) }')
+    if [[ $3 == *@* ]]; then all+=("schedule.peak_lr=${3#*@}"); fi
+  fi
+  if [[ -n $count ]]; then all+=("schedule.steps=$count"); fi
+}
+
+# adapted_name MODEL D [SHARE[@RATE]]: of the run.
+adapted_name() {
+  local name=$1-d$2
+  if [[ -n ${3:-} ]]; then name+=-${3%@*}pc; fi
+  if [[ ${3:-} == *@* ]]; then name+=-${3#*@}; fi
+  echo "$name"
+}
+
+# Of the scale's job file.
+pretraining_steps() {
+  awk -v batch="$(job_value batch)" -v tokens="$length" '
+    /^tokens = / { n = $3 / (batch * tokens); print (n > int(n) ? int(n) + 1 : n); exit }
+    /^steps = / { print $3; exit }
+  ' "$jobs/../configs/reproduce/$scale.toml"
 }
 
 # Retrieval: runs are retrieval-T/MODEL-dense and, from it, one a pattern. The window has the cache of D = 16.
@@ -268,8 +298,10 @@ print_plan() {
     seconds=$(planned "$scale")
     if takes_patterns "$model"; then
       for dilation in 16 64; do
-        adapt_settings "$model" "$dilation"
-        seconds=$(awk -v a="$seconds" -v b="$(planned "adapt-$scale")" 'BEGIN { print a + b }')
+        for adaptation in '' "${adaptations[@]}"; do
+          adapt_settings "$model" "$dilation" "$adaptation"
+          seconds=$(awk -v a="$seconds" -v b="$(planned "adapt-$scale")" 'BEGIN { print a + b }')
+        done
       done
     fi
     if $retrieval; then
@@ -361,12 +393,29 @@ train() {
       "else the same command continues from the last checkpoint"
 }
 
+# A quarter of the layers, or of each layer's heads, dense (at least one), the others at D = 64. Of layers the last of every four.
+hybrid_layers() {
+  local all=() i
+  for ((i = 1; i <= layers; ++i)); do
+    if ((i % 4 == 0 || (layers < 4 && i == layers))); then all+=('"dense"'); else all+=('"64,0,4"'); fi
+  done
+  (IFS=, && echo "[${all[*]}]")
+}
+hybrid_heads() {
+  local all=() i
+  for ((i = 0; i < heads; ++i)); do
+    if ((i == 0 || i < heads / 4)); then all+=('"dense"'); else all+=('"64,0,4"'); fi
+  done
+  (IFS=, && echo "[[${all[*]}]]")
+}
+
 evaluate() {
   local patterns=(dense) few=()
   if [[ $scale == tiny ]]; then few=(--sequences 64); fi
   if [[ -n $steps ]]; then few=(--sequences 2); fi
   if takes_patterns "$1"; then
-    patterns+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0")
+    patterns+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0"
+      "$(hybrid_layers)" "$(hybrid_heads)")
   fi
   if evaluated "$run/$2"; then
     echo "$run/$2: evaluated already"
@@ -502,9 +551,12 @@ for model in "${models[@]}"; do
   fi
   takes_patterns "$model" || continue
   for dilation in 16 64; do
-    adapt_settings "$model" "$dilation"
-    train "adapt-$scale" "$run/$model-d$dilation"
-    evaluate "$model" "$model-d$dilation"
+    for adaptation in '' "${adaptations[@]}"; do
+      name=$(adapted_name "$model" "$dilation" "$adaptation")
+      adapt_settings "$model" "$dilation" "$adaptation"
+      train "adapt-$scale" "$run/$name"
+      evaluate "$model" "$name"
+    done
   done
 done
 if $beside; then exit; fi
@@ -512,8 +564,9 @@ if $beside; then exit; fi
 phase "report" "all models that are done"
 done_runs=()
 for model in "${all_models[@]}"; do
-  for name in "$model" "$model-d16" "$model-d64"; do
-    if evaluated "$run/$name"; then done_runs+=("$run/$name"); fi
+  # The adaptation of the job file before those of other lengths.
+  for directory in "$run/$model" "$run/$model-d16" "$run/$model-d64" "$run/$model"-d{16,64}-*pc*; do
+    if evaluated "$directory"; then done_runs+=("$directory"); fi
   done
 done
 "$program" report --tradeoff "${done_runs[@]}" --output "$run"

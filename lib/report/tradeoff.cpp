@@ -81,6 +81,10 @@ std::string loss_cell(const PatternLoss* of) {
 
 }  // namespace
 
+const PatternLoss* TradeoffModel::before(const std::string& pattern) const {
+  return find(*run, pattern);
+}
+
 const PatternLoss* TradeoffModel::after(const std::string& pattern) const {
   const auto found = std::ranges::find(adapted, pattern, &AdaptedModel::pattern);
   return found == adapted.end() ? nullptr : find(*found->run, pattern);
@@ -98,7 +102,7 @@ Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSet
            sequence_length);
     sequence_length = evaluation.sequence_length;
     if (is_adapted(jobs[r])) continue;
-    models.push_back({.run = &runs[r], .adapted = {}});
+    models.push_back({.run = &runs[r], .job = &jobs[r], .adapted = {}});
     for (const auto& of : evaluation.losses) {
       if (std::ranges::find(patterns, of.pattern) == patterns.end()) patterns.push_back(of.pattern);
     }
@@ -110,7 +114,7 @@ Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSet
     if (origin == nullptr || model == models.end())
       fail("{}: was adapted from {}, which is not among the runs; give that run too",
            runs[r].directory.string(), unquoted(jobs[r].value_of("job.from")));
-    model->adapted.push_back({.run = &runs[r], .pattern = trained_pattern(runs[r])});
+    model->adapted.push_back({.run = &runs[r], .job = &jobs[r], .pattern = trained_pattern(runs[r])});
     if (find(runs[r], model->adapted.back().pattern) == nullptr)
       fail("{}: was not evaluated under {}, to which it was adapted; add it to ratplus eval's --pattern",
            runs[r].directory.string(), pattern_label(model->adapted.back().pattern));
@@ -223,6 +227,27 @@ TradeoffTable score_table(const Tradeoff& tradeoff) {
   return table;
 }
 
+/// A row a pair, the difference under each pattern.
+TradeoffTable pair_table(const Tradeoff& tradeoff) {
+  const auto [labels, pairs] = model_pairs(tradeoff);
+  TradeoffTable table{
+      fmt::format("Differences in loss between precisions and between seeds, nats a token (a precision is "
+                  "accepted within {} and within the seeds' largest)",
+                  precision_bound),
+      {{"pair"}}};
+  table.rows[0].insert(table.rows[0].end(), labels.begin(), labels.end());
+  table.rows[0].insert(table.rows[0].end(), {"largest", "verdict"});
+  for (const auto& pair : pairs) {
+    std::vector<std::string> row = {pair.second->run->name + " less " + pair.first->run->name};
+    for (const double difference : pair.differences)
+      row.push_back(std::isfinite(difference) ? fmt::format("{:+.4f}", difference) : "-");
+    row.push_back(fmt::format("{:.4f}", pair.largest));
+    row.push_back(pair.of_seeds ? "seeds" : pair.verdict);
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
 /// The fastest batch of each pattern and length.
 TradeoffTable speed_table(const Tradeoff& tradeoff) {
   TradeoffTable table{"Generation, the batch with the most tokens a second",
@@ -250,6 +275,9 @@ TradeoffTable speed_table(const Tradeoff& tradeoff) {
 
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
   std::vector<TradeoffTable> tables = {loss_table(tradeoff), cache_table(tradeoff)};
+  for (auto& table : {adaptation_length_table(tradeoff), pair_table(tradeoff)}) {
+    if (table.rows.size() > 1) tables.push_back(table);
+  }
   const auto models = losses_by_position(tradeoff);
   std::vector<std::vector<std::string>> done;
   for (const auto& model : models) {
@@ -372,6 +400,19 @@ std::string tradeoff_json(const Tradeoff& tradeoff) {
       json["adapted"].push_back(std::move(entry));
     }
     all["models"].push_back(std::move(json));
+  }
+  const auto [labels, pairs] = model_pairs(tradeoff);
+  for (const auto& pair : pairs) {
+    Json entry = {{"first", pair.first->run->name},
+                  {"second", pair.second->run->name},
+                  {"of", pair.of_seeds ? "seeds" : "precisions"},
+                  {"differences", Json::object()},
+                  {"largest", pair.largest}};
+    for (std::size_t l = 0; l < labels.size(); ++l) {
+      if (std::isfinite(pair.differences[l])) entry["differences"][labels[l]] = pair.differences[l];
+    }
+    if (!pair.of_seeds) entry["verdict"] = pair.verdict;
+    all["pairs"].push_back(std::move(entry));
   }
   return json_dump(all, 1) + "\n";
 }

@@ -15,15 +15,19 @@ namespace ratplus::report {
 /// A run adapted from a model.
 struct AdaptedModel {
   const RunMetrics* run = nullptr;
+  const JobSettings* job = nullptr;
   std::string pattern;  ///< that it was adapted to
 };
 
 /// A model: the run that trained it from initial weights, and those adapted from it.
 struct TradeoffModel {
   const RunMetrics* run = nullptr;
+  const JobSettings* job = nullptr;
   std::vector<AdaptedModel> adapted;  ///< in the order given
 
-  /// The result of the run adapted to `pattern`, under it; null where no run was.
+  /// The model's own result under `pattern`; null where it was not evaluated under it.
+  const PatternLoss* before(const std::string& pattern) const;
+  /// The result of the first run adapted to `pattern`, under it; null where no run was.
   const PatternLoss* after(const std::string& pattern) const;
 };
 
@@ -44,6 +48,28 @@ struct TradeoffTable {
   std::vector<std::vector<std::string>> rows;
 };
 
+/// Losses of the runs that were adapted to one pattern for several lengths or at several rates, a row a run; without any, the
+/// head alone.
+TradeoffTable adaptation_length_table(const Tradeoff& tradeoff);
+
+/// Two models of one job but for the precision or the seed (and how the work is split), compared.
+struct ModelPair {
+  const TradeoffModel *first = nullptr, *second = nullptr;
+  bool of_seeds = false;  ///< else of precisions
+  /// Loss of the second less that of the first, in nats a token, under each pattern of `labels`; NaN where one has none.
+  std::vector<double> differences;
+  double largest = 0;   ///< absolute
+  std::string verdict;  ///< of precisions: "accepted", or why not; empty for seeds
+};
+struct ModelPairs {
+  std::vector<std::string> labels;  ///< "dense", "D = 64, I = 4", "adapted, D = 64, I = 4"
+  std::vector<ModelPair> pairs;
+};
+/// A precision is accepted where no loss differs by more than `precision_bound`, nor by more than the largest difference
+/// between two seeds of the same model. Patterns: those with D = 16 or 64, and dense, before and after adaptation.
+constexpr double precision_bound = 0.002;  ///< nats a token
+ModelPairs model_pairs(const Tradeoff& tradeoff);
+
 /// Losses by position of one pattern.
 struct PositionLosses {
   std::string pattern, label;
@@ -61,8 +87,9 @@ struct ModelPositions {
 /// Of the models that were evaluated by position.
 std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
 
-/// Losses before and after adaptation and cache sizes, a column a model; and where runs were evaluated by position,
-/// perplexities by position, a row a pattern.
+/// Losses before and after adaptation and cache sizes, a column a model; losses by length of adaptation, and pairs of
+/// precisions and seeds, where there are any; and where runs were evaluated by position, perplexities by position, a row a
+/// pattern.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 
 std::string tradeoff_text(const Tradeoff& tradeoff);
@@ -70,7 +97,8 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff);
 /// The picture and the tables, as the beginning of a page (make_page).
 std::string tradeoff_html(const Tradeoff& tradeoff);
 /// {"sequence_length", "models": [{"name", "directory", "results": [...], "adapted": [{"name", "directory", "pattern",
-/// "results"}]}]}; a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes" and "by_position".
+/// "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]}; a result has "pattern", "loss"
+/// (nats a token), "perplexity", "cache_bytes" and "by_position".
 std::string tradeoff_json(const Tradeoff& tradeoff);
 
 /// Draws loss over the bytes of a sequence's cache, one curve a model through its dilations; other patterns are single

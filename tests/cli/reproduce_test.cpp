@@ -36,7 +36,7 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   REQUIRE(first.status == 0);
   CHECK(contains(first.output, "[2/3] rat: "));
 
-  const auto both = test::shell(reproduce(options + " --only ratplus-joint"));
+  const auto both = test::shell(reproduce(options + " --only ratplus-joint --adaptation 50@3e-4"));
   CAPTURE(both.output);
   REQUIRE(both.status == 0);
   CHECK(occurrences(both.output, "evaluated already") == 1);
@@ -46,13 +46,18 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   REQUIRE(table["models"].size() == 2);
   const auto& ratplus = table["models"][0];
   CHECK(ratplus["name"] == "ratplus-joint");
-  REQUIRE(ratplus["results"].size() == 9);
+  REQUIRE(ratplus["results"].size() == 11);
   CHECK(ratplus["results"][0]["pattern"] == "dense");
   CHECK(ratplus["results"][0]["by_position"].size() == 8);
   for (std::size_t p = 1; p < 7; ++p)  // D = 2 .. 64
     CHECK(ratplus["results"][p]["cache_bytes"] < ratplus["results"][p - 1]["cache_bytes"]);
-  REQUIRE(ratplus["adapted"].size() == 2);
+  CHECK(ratplus["results"][9]["pattern"] == "hybrid(64,0,4 x 1, dense x 1)");
+  CHECK(ratplus["results"][10]["pattern"] == "heads(dense x 1, 64,0,4 x 1)");
+  REQUIRE(ratplus["adapted"].size() == 4);
   CHECK(ratplus["adapted"][1]["pattern"] == "64,0,4");
+  CHECK(ratplus["adapted"][3]["name"] == "ratplus-joint-d64-50pc-3e-4");
+  CHECK(contains(both.output, "Held-out loss by length of adaptation"));
+  CHECK(contains(both.output, "ratplus-joint, D = 64, I = 4    4.10k      0.0003"));
   CHECK(table["models"][1]["name"] == "rat");
   CHECK(table["models"][1]["results"].size() == 1);
 
@@ -60,7 +65,7 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   const auto again = test::shell(reproduce(options + " --only ratplus-joint"));
   CAPTURE(again.output);
   CHECK(again.status == 0);
-  CHECK(occurrences(again.output, "evaluated already") == 4);
+  CHECK(occurrences(again.output, "evaluated already") == 4);  // those that this command asks for
   CHECK(read_whole_file(run / "ratplus-joint/metrics.jsonl") == metrics);
 }
 
@@ -151,6 +156,7 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny --data /tmp --retrieval --prose /no/such"),
                  "--prose /no/such: does not exist"));
   CHECK(contains(refused("--scale tiny --data /tmp --ranks 2 --gpus 2"), "exclude each other"));
+  CHECK(contains(refused("--scale tiny --data /tmp --adaptation ten"), "--adaptation ten: give per cent"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
 }
 

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -145,6 +146,66 @@ TEST_CASE("scores with standard errors, and speeds, stand beside the losses wher
   write("generation.json", "{}");
   CHECK(fails_saying([&] { read_speeds(scratch.path()); }, "generation.json: is not what"));
   CHECK(read_scores(scratch / "none").empty());
+}
+
+TEST_CASE(
+    "several adaptations to one pattern are a row each, by their tokens, with the distance from dense") {
+  Runs runs = some();
+  CHECK(adaptation_length_table(runs.tradeoff()).rows.size() == 1);
+  runs.add("ours-d16-longer", "ours", "16,0,4", {result("16,0,4", 4.0921, 4 * kib)});
+  runs.runs.back().last_step->tokens = 30'000;
+  runs.jobs.back().values.emplace_back("schedule.peak_lr", "0.00029999999999999997");
+  const auto rows = adaptation_length_table(runs.tradeoff()).rows;
+  REQUIRE(rows.size() == 3);
+  CHECK(rows[1] == std::vector<std::string>{"ours, D = 16, I = 4", "1.00k", "-", "4.100", "4.095", "+0.004"});
+  CHECK(rows[2] ==
+        std::vector<std::string>{"ours, D = 16, I = 4", "30.0k", "0.0003", "4.100", "4.092", "+0.001"});
+  CHECK(tradeoff_text(runs.tradeoff()).find("Held-out loss by length of adaptation") != std::string::npos);
+}
+
+TEST_CASE("a precision is accepted within its bound and within the seeds' difference") {
+  struct Model {
+    const char* name;
+    const char* precision;
+    const char* seed;
+    double dense, adapted;
+  };
+  const auto compare = [](const std::vector<Model>& models) {
+    Runs runs;
+    for (const auto& [name, precision, seed, dense, adapted] : models) {
+      runs.add(name, "", "dense",
+               {result("dense", dense, 64 * kib), result("64,0,4", adapted + 0.01, 4 * kib),
+                result("none,256,0", dense + 1, 5 * kib)});
+      for (const auto& [key, value] : {std::pair{"job.precision", precision}, std::pair{"job.seed", seed},
+                                       std::pair{"data.micro_batch", name}, std::pair{"model.layers", "8"}})
+        runs.jobs.back().values.emplace_back(key, value);
+      runs.add(std::string(name) + "-d64", name, "64,0,4", {result("64,0,4", adapted, 4 * kib)});
+    }
+    auto of = runs.tradeoff();
+    const auto [labels, pairs] = model_pairs(of);
+    CHECK(labels == std::vector<std::string>{"dense", "D = 64, I = 4", "adapted, D = 64, I = 4"});
+    std::vector<std::string> verdicts;
+    for (const auto& pair : pairs) {
+      REQUIRE(pair.differences.size() == 3);
+      const double difference = pair.second->before("dense")->loss - pair.first->before("dense")->loss;
+      CHECK((std::isnan(difference) ? std::isnan(pair.differences[0]) : pair.differences[0] == difference));
+      verdicts.push_back(pair.of_seeds ? fmt::format("seeds {:.4f}", pair.largest) : pair.verdict);
+    }
+    CHECK(nlohmann::json::parse(tradeoff_json(of))["pairs"].size() == pairs.size());
+    return verdicts;
+  };
+  using Verdicts = std::vector<std::string>;
+  const Model bf16{"bf16", "\"bf16\"", "1", 4.1, 4.2}, seed2{"seed2", "\"bf16\"", "2", 4.103, 4.201};
+  CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1015, 4.2}}) == Verdicts{"seeds 0.0030", "accepted"});
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2025}, seed2}) ==
+        Verdicts{"refused: above 0.002", "seeds 0.0030"});
+  CHECK(compare({bf16, {"seed2", "\"bf16\"", "2", 4.101, 4.2}, {"f32", "\"f32\"", "1", 4.1, 4.2015}}) ==
+        Verdicts{"seeds 0.0010", "refused: above the seeds' 0.0010"});
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}}) == Verdicts{"no two seeds to compare with"});
+  CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1, 4.2}})[1].starts_with("no digit differs"));
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", std::nan(""), 4.2}, seed2}).front() == "refused: above 0.002");
+  // Of both settings at once, no pair.
+  CHECK(compare({bf16, {"other", "\"f32\"", "2", 4.1, 4.2}}).empty());
 }
 
 TEST_CASE("the picture has a line a model through its dilations, and a mark for each result") {
