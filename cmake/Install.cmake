@@ -23,14 +23,14 @@ if(RATPLUS_WITH_PARQUET AND NOT Parquet_FOUND)
 endif()
 
 install(DIRECTORY configs DESTINATION share/ratplus)
-set(ratplus_scripts jobs/mpirun.sh jobs/reproduce.sh jobs/container.sh jobs/slurm/chain.sh jobs/slurm/ruler_chain.sh
+set(ratplus_scripts jobs/mpirun.sh jobs/reproduce.sh jobs/container.sh jobs/slurm/chain.sh jobs/slurm/ruler_chain.sh jobs/slurm/reproduce_chain.sh
                     jobs/evaluate/commonsense.sh jobs/evaluate/longbench.sh jobs/evaluate/ruler.sh)
 foreach(script IN LISTS ratplus_scripts)
   cmake_path(GET script PARENT_PATH directory)
   install(PROGRAMS ${script} DESTINATION share/ratplus/${directory})
 endforeach()
 install(FILES jobs/common.sh jobs/phases.sh jobs/README.md DESTINATION share/ratplus/jobs)
-install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs FILES_MATCHING PATTERN "batch.sh")
+install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs FILES_MATCHING PATTERN "batch.sh" PATTERN "parts.sh")
 install(DIRECTORY jobs/slurm DESTINATION share/ratplus/jobs
         FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE
         FILES_MATCHING PATTERN "*.sbatch")

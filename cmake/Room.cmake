@@ -1,10 +1,13 @@
-# ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...] [APART] [OWN_FLAGS]): the
-# sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the headers of its own and of
-# the rooms that it sees, and with no others: each room's headers are linked into a directory of their own. An include of
-# a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own *.cpp; WITHOUT
-# leaves some of those out; LIBRARIES show in headers; APART: two sources have helpers of one name, and are never compiled
-# as one (tests/lint.sh does so elsewhere). OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.
+# ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...] [APART] [LIGHT]
+# [OWN_FLAGS]): the sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the headers of
+# its own and of the rooms that it sees, and with no others: each room's headers are linked into a directory of their own. An
+# include of a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own *.cpp;
+# WITHOUT leaves some of those out; LIBRARIES show in headers; APART: two sources have helpers of one name, and are never
+# compiled as one (tests/lint.sh does so elsewhere). LIGHT: nothing in it takes time but to compile, so that a release has it
+# at -O1. OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.
 define_property(GLOBAL PROPERTY RATPLUS_ROOMS BRIEF_DOCS "room:seen,seen" FULL_DOCS "each room and those that it sees")
+
+set(RATPLUS_LIGHT $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
 
 # ratplus_link_headers(DIR VARIABLE): the directory to include, in which DIR/*.h alone are found.
 function(ratplus_link_headers dir variable)
@@ -22,7 +25,7 @@ function(ratplus_link_headers dir variable)
 endfunction()
 
 function(ratplus_room dir)
-  cmake_parse_arguments(ARG "APART;OWN_FLAGS" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
+  cmake_parse_arguments(ARG "APART;LIGHT;OWN_FLAGS" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
   string(REPLACE "/" "_" name ${dir})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.cpp)
   foreach(file IN LISTS ARG_WITHOUT)
@@ -35,6 +38,9 @@ function(ratplus_room dir)
   add_library(ratplus_${name} STATIC ${sources})
   if(ARG_APART)
     set_target_properties(ratplus_${name} PROPERTIES UNITY_BUILD OFF)
+  endif()
+  if(ARG_LIGHT)
+    target_compile_options(ratplus_${name} PRIVATE ${RATPLUS_LIGHT})
   endif()
   if(NOT ARG_OWN_FLAGS AND COMMAND ratplus_use_precompiled)
     ratplus_use_precompiled(ratplus_${name} ratplus_headers)

@@ -89,3 +89,38 @@ submit() {
 }
 
 after() { printf '%s\n' "--dependency=afterok:$1" --kill-on-invalid-dep=yes; }
+
+# For the chains of jobs/slurm: arguments before -- are sbatch's (the array `options`), those behind it the script's (`rest`);
+# usage() of the script shows its help. `ratplus` is the program, and exported for the jobs.
+read_chain() { # HERE ARGUMENT...
+  local here=$1 bin
+  shift
+  options=()
+  while (($# > 0)) && [[ $1 != -- ]]; do
+    case $1 in
+      -h | --help) usage && exit ;;
+      *) options+=("$1") ;;
+    esac
+    shift
+  done
+  (($# > 1)) || die "give options of sbatch, if any, then -- and the script's arguments; --help says more"
+  rest=("${@:2}")
+  command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
+  ratplus=$(find_program "$here/..") || exit
+  bin=$(dirname "$(realpath "$ratplus")")
+  [[ -r jobs/slurm/batch.sh || -r $bin/../share/ratplus/jobs/slurm/batch.sh || -r $bin/slurm/batch.sh ]] ||
+    die "start it in the root of the repository: the jobs' paths are relative to it"
+  export RATPLUS=$ratplus
+}
+
+# submit_parts SCRIPT COUNT PART NAME PART NAME PART NAME: a batch script three times with `options`, each --part waiting for the
+# one before; the second is an array of COUNT tasks.
+submit_parts() {
+  local script=$1 count=$2 wait=()
+  submit "$4" "${options[@]}" "$script" --part "$3" "${rest[@]}"
+  mapfile -t wait < <(after "$job")
+  submit "$6" "${options[@]}" "--array=0-$((count - 1))" "${wait[@]}" "$script" --part "$5" "${rest[@]}"
+  mapfile -t wait < <(after "$job")
+  submit "$8" "${options[@]}" "${wait[@]}" "$script" --part "$7" "${rest[@]}"
+  echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"
+}

@@ -41,6 +41,9 @@ resumes, and repeats no finished run.
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
+  --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
+  --nth N           with --part models: only the Nth of the models, from 0
+  --list            print the models, and do nothing
   --fresh           start over: removes the runs first
   --help            this text
 
@@ -59,18 +62,18 @@ all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attentio
 # --- Options -----------------------------------------------------------------------------------------------------
 
 command_line=(${RATPLUS:+"RATPLUS=$RATPLUS"} "$0" "$@")
-# This command for a model beside others: without --only, --gpus and --fresh.
+# This command for a model beside others: without --only, --gpus, --fresh and a part.
 same=()
 arguments=("$@")
 for ((i = 0; i < ${#arguments[@]}; ++i)); do
   case ${arguments[i]} in
     --fresh) ;;
-    --only | --gpus) i=$((i + 1)) ;;
+    --only | --gpus | --part | --nth) i=$((i + 1)) ;;
     *) same+=("${arguments[i]}") ;;
   esac
 done
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 gpus=1 fresh=false
-retrieval=false retrieval_length='' retrieval_steps='' prose='' beside=false
+retrieval=false retrieval_length='' retrieval_steps='' prose='' part='' nth='' list=false
 only=() given=() adaptations=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
@@ -79,10 +82,10 @@ while (($# > 0)); do
   case $1 in
     --fresh) fresh=true ;;
     --retrieval) retrieval=true ;;
-    --beside-others) beside=true ;; # this script's own, of --gpus: without data and report
+    --list) list=true ;;
     -h | --help) usage && exit ;;
     --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
-      --adaptation | --retrieval-length | --retrieval-steps | --prose)
+      --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
@@ -97,6 +100,8 @@ while (($# > 0)); do
         --retrieval-length) retrieval_length=$2 ;;
         --retrieval-steps) retrieval_steps=$2 ;;
         --prose) prose=$(absolute "$2") ;;
+        --part) part=$2 ;;
+        --nth) nth=$2 ;;
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
         --set) given+=("$2") ;;
@@ -131,6 +136,13 @@ if ((${#only[@]} > 0)); then
   done
   models=("${only[@]}")
 fi
+[[ -z $part || $part =~ ^(data|models|report)$ ]] || die "--part is data, models or report, not '$part'"
+if [[ -n $nth ]]; then
+  if [[ $part != models || ! $nth =~ ^[0-9]+$ ]] || ((nth >= ${#models[@]})); then
+    die "--nth $nth: give a number from 0 to $((${#models[@]} - 1)), with --part models"
+  fi
+  models=("${models[nth]}")
+fi
 if [[ -z $plan ]]; then
   [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
   [[ -z $text || -z $prepared ]] || die "--data and --prepared exclude each other"
@@ -143,6 +155,7 @@ if [[ -z $plan ]]; then
     [[ -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
+if $list; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
 program=$(find_program "$jobs") || exit
 
@@ -340,14 +353,17 @@ fi
 
 # shellcheck disable=SC2034 # of phases.sh
 alone=true
-phases=$((${#models[@]} + 2))
-if $beside; then phases=${#models[@]}; fi
+case $part in
+  '') phases=$((${#models[@]} + 2)) ;;
+  models) phases=${#models[@]} ;;
+  *) phases=1 ;;
+esac
 # shellcheck source=jobs/phases.sh
 source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
-if $fresh; then rm -rf "$run"; fi
+if $fresh && [[ -z $part || $part == data ]]; then rm -rf "$run"; fi
 mkdir -p "$run"
 
 # The text's files whose names begin with valid ("held-out"), or the others ("training").
@@ -508,7 +524,7 @@ side_by_side() {
     while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done
     if $interrupted; then break; fi
     set -m # of its own process group, which a terminal's Ctrl-C does not reach
-    (cd "$called_from" && CUDA_VISIBLE_DEVICES=${visible[free[0]]-} exec "$script" "${same[@]}" --only "$model" --beside-others) \
+    (cd "$called_from" && CUDA_VISIBLE_DEVICES=${visible[free[0]]-} exec "$script" "${same[@]}" --only "$model" --part models) \
       >"$run/$model.log" 2>&1 </dev/null &
     pid=$!
     set +m
@@ -522,18 +538,22 @@ side_by_side() {
   ((${#failed[@]} == 0)) || die "these models failed: ${failed[*]}"
 }
 
-if ! $beside; then
+if [[ -z $part || $part == data ]]; then
   phase "prepare" "text as shards of tokens"
   if [[ -n $prepared ]]; then echo "$data: prepared before"; else prepare; fi
 fi
+[[ -f $data/dataset.json ]] || die "$data: holds no dataset; make it first (--part data)"
 shared_settings
-if ! $beside; then
+if [[ -z $part || $part == data ]]; then
   plan=$(gpu_kind)
   if [[ -n $plan ]]; then print_plan; fi
   if $retrieval; then make_needles; fi
 fi
+if [[ $part == data ]]; then exit; fi
 
-if ((gpus > 1)) && ! $beside; then
+if [[ $part == report ]]; then
+  models=()
+elif ((gpus > 1)); then
   phase "${models[*]}" "on $gpus GPUs side by side"
   side_by_side
   models=()
@@ -559,7 +579,7 @@ for model in "${models[@]}"; do
     done
   done
 done
-if $beside; then exit; fi
+if [[ $part == models ]]; then exit; fi
 
 phase "report" "all models that are done"
 done_runs=()
@@ -569,6 +589,7 @@ for model in "${all_models[@]}"; do
     if evaluated "$directory"; then done_runs+=("$directory"); fi
   done
 done
+((${#done_runs[@]} > 0)) || die "$run: no model is evaluated by now (--part models)"
 "$program" report --tradeoff "${done_runs[@]}" --output "$run"
 if $retrieval; then
   printf '\nRetrieval: answers that are right as a whole, by task and by the distance of the needle in tokens\n\n'

@@ -24,6 +24,7 @@ in a temporary directory; they are ended with the test. What is shown, in about 
     checkpoint is that of the undisturbed run, byte for byte
   - an adaptation, an evaluation and a conversion, each as a job of its own
   - RULER's chain: the data, an array of two fine-tunings, of which one is preempted, and their table
+  - the chain of the reproduction: the data, an array of two models, and their report
   - a job that checks its nodes first is trained, or ends untrained with status 5 where something stands out
   - a job of which a rank is killed ends as FAILED, with the reason in its log, and is not queued again
 
@@ -179,6 +180,19 @@ test_ruler() {
   grep -q '^| pretrain-d16-w0-i4 | ' "$work/ruler/scores.md" || die "the table has no row of D = 16"
 }
 
+test_reproduce() {
+  heading "the reproduction's chain: data, two models as an array, and their report"
+  local numbers report log=$work/reproduce-%j.log
+  jobs/slurm/reproduce_chain.sh --cpus-per-task=1 --gpus-per-node=0 --time 20 --output="$log" -- --scale tiny --prepared "$data" \
+    --output "$work/reproduce" --steps 2 --only rnn --only attention-joint | tee "$work/reproduce.txt"
+  mapfile -t numbers < <(sed -n 's/.*: job \([0-9]*\)$/\1/p' "$work/reproduce.txt")
+  report=${numbers[2]}
+  await "$report" "$work/reproduce-$report.log" 400
+  expect_state "$report" COMPLETED "$work/reproduce-$report.log"
+  grep '^| adapted, D = 64' "$work/reproduce/tradeoff.md"
+  grep -q '^| pattern | attention-joint | rnn |' "$work/reproduce/tradeoff.md" || die "the table has not both models"
+}
+
 test_killed_rank() {
   heading "a job of which a rank is killed"
   local job log
@@ -223,6 +237,7 @@ test_chain
 test_preemption
 test_single_jobs
 test_ruler
+test_reproduce
 test_check
 test_killed_rank
 heading "passed"

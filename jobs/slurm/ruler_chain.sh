@@ -22,29 +22,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=jobs/common.sh
 source "$here/../common.sh"
 
-options=()
-while (($# > 0)) && [[ $1 != -- ]]; do
-  case $1 in
-    -h | --help) usage && exit ;;
-    *) options+=("$1") ;;
-  esac
-  shift
-done
-(($# > 1)) || die "give options of sbatch, if any, then -- and the runs; --help says more"
-shift
-command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
-ratplus=$(find_program "$here/..") || exit
-bin=$(dirname "$(realpath "$ratplus")")
-[[ -r jobs/slurm/batch.sh || -r $bin/../share/ratplus/jobs/slurm/batch.sh || -r $bin/slurm/batch.sh ]] ||
-  die "start it in the root of the repository: the jobs' paths are relative to it"
-export RATPLUS=$ratplus # for the jobs
-models=$(bash "$here/../evaluate/ruler.sh" "$@" --list) || exit
+read_chain "$here" "$@"
+models=$(bash "$here/../evaluate/ruler.sh" "${rest[@]}" --list) || exit
 count=$(wc -l <<<"$models")
-
-submit "data" "${options[@]}" "$here/ruler.sbatch" --part data "$@"
-mapfile -t wait < <(after "$job")
-submit "fine-tuning of $count models" "${options[@]}" "--array=0-$((count - 1))" "${wait[@]}" \
-  "$here/ruler.sbatch" --part tune "$@"
-mapfile -t wait < <(after "$job")
-submit "scores" "${options[@]}" "${wait[@]}" "$here/ruler.sbatch" --part scores "$@"
-echo "to watch: squeue --me; to withdraw all: scancel ${submitted[*]}"
+submit_parts "$here/ruler.sbatch" "$count" data "data" tune "fine-tuning of $count models" scores "scores"

@@ -113,8 +113,17 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
     CHECK(contains(chain.output, fmt::format("/slurm/{}.sbatch ", script)));
   CHECK(test::count(chain.output, (installed.prefix() / "bin/ratplus").string() + " --parsable") == 3);
   CHECK(installed.run(jobs + "/reproduce.sh --scale small --plan h100").status == 0);
+  const auto reproduction = installed.run(fmt::format(
+      "PATH={}:$PATH {}/slurm/reproduce_chain.sh --time=20 -- --scale small --prepared {} && tail -n 3 asked",
+      bin.string(), jobs, test::Playground::get().data.string()));
+  CAPTURE(reproduction.output);
+  CHECK(reproduction.status == 0);
+  CHECK(contains(reproduction.output, "3 models: job "));
+  for (const char* part : {"reproduce.sbatch --part data", "--array=0-2 ", "reproduce.sbatch --part models",
+                           "reproduce.sbatch --part report"})
+    CHECK(contains(reproduction.output, part));
   for (const char* script : {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh",
-                             "slurm/ruler_chain.sh", "evaluate/commonsense.sh", "evaluate/ruler.sh"})
+                             "slurm/ruler_chain.sh", "slurm/reproduce_chain.sh", "evaluate/commonsense.sh", "evaluate/ruler.sh"})
     CHECK(installed.run(fmt::format("{}/{} --help", jobs, script)).status == 0);
 }
 

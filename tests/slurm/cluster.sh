@@ -40,12 +40,14 @@ start_cluster() {
     controller=$(getent hosts "$host" | cut -d' ' -f1)
     nodes="NodeName=$(IFS=, && echo "$*")"
   fi
+  # Jobs have other numbers than those of a cluster beside this one: Open MPI names its shared memory after them.
   # The node's name is not this host's, so that no other configuration is met; task placement, process groups and
   # accounting are the plainest, so that neither control groups nor a database are needed.
   cat >"$directory/slurm.conf" <<END
 ClusterName=ratplus-test
 SlurmctldHost=$host($controller)
 SlurmUser=root
+FirstJobId=$(($$ % 30000 * 1000 + 1))
 SlurmctldPort=${ports[0]}
 AuthType=auth/munge
 AuthInfo=socket=$directory/munge/socket

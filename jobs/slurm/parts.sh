@@ -1,0 +1,40 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# A part of a script that trains (jobs/reproduce.sh, jobs/evaluate/ruler.sh) as a batch job, which saves and is queued again
+# when it is preempted or its time is up. Sourced by the batch scripts beside it, which set `ratplus` and `jobs`.
+
+export RATPLUS=$ratplus # for the script
+# batch.sh's: for its check of the launcher, which the script starts itself.
+launcher=mpirun
+launcher_options=()
+# shellcheck source=jobs/slurm/batch.sh
+source "$jobs/slurm/batch.sh"
+
+# shellcheck disable=SC2317 # of batch.sh's handler
+tell_ranks() { # the script passes it on to the ranks
+  if $ranks_told || [[ -z $ranks_process ]]; then return; fi
+  ranks_told=true
+  kill -TERM "$ranks_process" 2>/dev/null || true
+}
+
+# run_part OUTPUT SCRIPT ARGUMENT...: SCRIPT, which writes into the directory OUTPUT unless an argument --output names another.
+run_part() {
+  local output=$1 script=$2 arguments=("${@:3}") i begun status=0 waited got_on=false
+  for ((i = 0; i + 1 < ${#arguments[@]}; ++i)); do
+    if [[ ${arguments[i]} == --output ]]; then output=${arguments[i + 1]}; fi
+  done
+  begun=$(date +%s)
+  bash "$script" "${arguments[@]}" </dev/null &
+  ranks_process=$!
+  while signalled=false && waited=0; do
+    wait "$ranks_process" || waited=$?
+    if ((waited != 127)); then status=$waited; fi # 127: the wait before had it already
+    if ! $signalled; then break; fi
+  done
+  ranks_process=
+  if ((status == 130)); then # stopped in order
+    if [[ -n $(find "$output" -newermt "@$begun" -type f ! -name '.starts-in-vain' -print -quit 2>/dev/null) ]]; then got_on=true; fi
+    queue_again "$output" "$got_on"
+  fi
+  if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
+  exit "$status"
+}
