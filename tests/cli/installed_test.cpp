@@ -122,8 +122,9 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
   for (const char* part : {"reproduce.sbatch --part data", "--array=0-2 ", "reproduce.sbatch --part models",
                            "reproduce.sbatch --part report"})
     CHECK(contains(reproduction.output, part));
-  for (const char* script : {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh",
-                             "slurm/ruler_chain.sh", "slurm/reproduce_chain.sh", "evaluate/commonsense.sh", "evaluate/ruler.sh"})
+  for (const char* script :
+       {"mpirun.sh", "reproduce.sh", "container.sh", "slurm/chain.sh", "slurm/ruler_chain.sh",
+        "slurm/reproduce_chain.sh", "evaluate/commonsense.sh", "evaluate/ruler.sh"})
     CHECK(installed.run(fmt::format("{}/{} --help", jobs, script)).status == 0);
 }
 
