@@ -29,7 +29,7 @@ TEST_CASE("7b on four H200 is the fastest with the optimizer sharded, not the pa
   CHECK(found.front().job.parallel.shard == parallel::Sharding::optimizer);
   CHECK(found.front().job.data.micro_batch == 2);
   CHECK(found.front().job.job.recompute == model::Recompute::none);
-  CHECK(found.front().job.parallel.reduce == DType::f32);
+  CHECK(found.front().job.parallel.reduce == parallel::Reduce::f32);
   // As the plans of the settings themselves have it.
   CHECK(found.front().tokens_per_second == doctest::Approx(5957).epsilon(0.005));
   const auto own = with_settings(job, found.front().settings());
@@ -37,7 +37,7 @@ TEST_CASE("7b on four H200 is the fastest with the optimizer sharded, not the pa
   CHECK(rate_of(with_settings(own, {"parallel.shard=full"}), cluster) ==
         doctest::Approx(5499).epsilon(0.005));
   for (std::size_t i = 1; i < found.size(); ++i) {
-    const bool rounds = found[i].job.parallel.reduce == DType::bf16;  // has to bring 2 %
+    const bool rounds = found[i].job.parallel.reduce == parallel::Reduce::bf16;  // has to bring 2 %
     CHECK(found[i].tokens_per_second < (rounds ? 1.021 : 1.001) * found.front().tokens_per_second);
   }
   for (const auto& tuned : found) CHECK(tuned.bytes <= cluster.gpu->memory);
@@ -74,7 +74,7 @@ TEST_CASE("\"auto\" changes what it stands for, and nothing else") {
   const auto chosen = choose_settings(micro, cluster);
   CHECK_FALSE(with_settings(micro, chosen.settings()).chooses());
   CHECK(chosen.job.parallel.shard == parallel::Sharding::full);
-  CHECK(chosen.job.parallel.reduce == DType::bf16);
+  CHECK(chosen.job.parallel.reduce == parallel::Reduce::bf16);
   CHECK(chosen.job.data.micro_batch > 1);
   const auto shard =
       with_settings(base, {"parallel.shard=auto", "data.micro_batch=1", "job.recompute=cheap"});
