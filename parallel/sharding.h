@@ -1,6 +1,8 @@
 // Sharding: what each rank keeps of parameters, gradients and optimizer state; Settings: that, and how it travels.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/tensor.h"
 
 namespace ratplus::parallel {
@@ -22,7 +24,7 @@ constexpr const char* to_string(Sharding sharding) {
 }
 
 /// The type in which gradients travel and are summed over ranks. bf16_between_hosts: f32 within a host, bf16 between hosts.
-enum class Reduce { bf16, bf16_between_hosts, f32 };
+enum class Reduce : std::uint8_t { f32, bf16, bf16_between_hosts };
 
 constexpr const char* to_string(Reduce reduce) {
   switch (reduce) {
