@@ -67,6 +67,25 @@ TEST_CASE("no setting of a small search is faster than the one that is found") {
   CHECK(tried > 12);
 }
 
+TEST_CASE("bfloat16 between hosts is tried where shard groups lie within hosts, on several alone") {
+  const auto job = shipped_job("pretrain/1b", {"data.batch=32", "data.micro_batch=1"});
+  const Free free{.micro_batch = false, .shard = true, .reduce = true};
+  int by_hosts = 0;
+  for (const auto& tuned : tune(job, cluster_of("h100", 2, 8), free)) {
+    const auto& p = tuned.job.parallel;
+    if (p.reduce != parallel::Reduce::bf16_between_hosts) continue;
+    ++by_hosts;
+    CHECK((p.shard == parallel::Sharding::none || p.shard_group == parallel::ranks_of_a_node));
+  }
+  CHECK(by_hosts > 2);
+  for (const auto& tuned : tune(job, cluster_of("h100", 1, 8), free))
+    CHECK(tuned.job.parallel.reduce != parallel::Reduce::bf16_between_hosts);
+  // Of a job that has it, the other groups are left out.
+  const auto own = with_settings(job, {"parallel.shard=auto", "parallel.reduce=bf16_between_hosts"});
+  const auto chosen = choose_settings(own, cluster_of("h100", 2, 8));
+  CHECK(chosen.job.parallel.reduce == parallel::Reduce::bf16_between_hosts);
+}
+
 TEST_CASE("\"auto\" changes what it stands for, and nothing else") {
   const auto cluster = cluster_of("h100", 1, 8);
   const auto base = shipped_job("pretrain/7b", {"data.batch=64", "parallel.reduce=bf16"});
