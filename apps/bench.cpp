@@ -201,6 +201,9 @@ void print_communication(const bench::StepTimes& times) {
   rows.push_back(
       {"not hidden", "", "", "", format_interval(waited), percent_cell(waited / times.timeline_seconds)});
   fmt::print("\n{}", report::format_table(rows, 0));
+  fmt::print("sent by a rank: {} within hosts, {} between hosts\n",
+             format_bytes(static_cast<std::int64_t>(times.sent.within_hosts)),
+             format_bytes(static_cast<std::int64_t>(times.sent.between_hosts)));
 }
 
 void print_step(const bench::StepTimes& times, double peak) {
@@ -268,6 +271,8 @@ Json to_json(const BenchArguments& args, const config::JobConfig& job, const ben
           {"profiled_step_seconds", times.profiled_seconds},
           {"profile", std::move(profile)},
           {"timeline_step_seconds", times.timeline_seconds},
+          {"sent_bytes",
+           {{"within_hosts", times.sent.within_hosts}, {"between_hosts", times.sent.between_hosts}}},
           {"timeline", std::move(timeline)}};
 }
 

@@ -400,7 +400,7 @@ int plan_tuned(const PlanArguments& args, const config::JobConfig& job) {
                     {"last_update_share_of_peak", tuned.dense_share},
                     {"settings", tuned.settings()}});
   }
-  fmt::print("{}\nof peak: the last update. Gradients that travel in bf16 are summed with 8 bits.\n\n",
+  fmt::print("{}\nof peak: the last update. Gradients that travel in bf16 are rounded to 8 bits.\n\n",
              report::format_table(rows, 0));
   for (std::size_t i = 0; i < count; ++i)
     fmt::print("{}: --set {}\n", i + 1, fmt::join(found[i].settings(), " "));

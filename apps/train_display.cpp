@@ -44,8 +44,13 @@ std::string describe(const parallel::Mesh& mesh, const parallel::Settings& p) {
       !full ? ""
             : fmt::format(", weights {}", p.keep_weights ? "gathered once an update and kept"
                                                          : fmt::format("gathered {} ahead", p.prefetch));
+  const bool by_hosts = p.reduce == parallel::Reduce::bf16_between_hosts;
+  const std::string sums = !by_hosts ? to_string(p.reduce)
+                           : mesh.two_levels()
+                               ? "f32 within hosts, in bf16 between them"
+                               : "f32: parallel.reduce = \"bf16_between_hosts\" changes nothing on one host";
   return fmt::format("mesh: {} x {}; gradients summed in {}{}", counted(mesh.replicas, "replica"),
-                     counted(mesh.shards, "shard"), to_string(p.reduce), overlap);
+                     counted(mesh.shards, "shard"), sums, overlap);
 }
 
 }  // namespace

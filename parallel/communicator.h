@@ -49,8 +49,8 @@ class Request {
 
 /// A group of ranks that exchange tensors. Every rank calls the same operations with the same sizes in the same
 /// order. Operations are asynchronous: they return at once, and their tensors, contiguous and of rank 1, belong to
-/// the operation until its Request has been waited for. Sums are of f32 or bf16 (then every partial sum is rounded to
-/// it); the same group gives the same bits, on every rank. `subject` is what the tensors are, "blocks.3", for messages;
+/// the operation until its Request has been waited for. Sums are of f32 or bf16: bf16 terms are added in f32 in the order of
+/// the ranks and the sum is rounded, but NCCL rounds every partial sum. The same group gives the same bits, on every rank. `subject` is what the tensors are, "blocks.3", for messages;
 /// its text must outlive the operation.
 class Communicator {
  public:
@@ -64,7 +64,7 @@ class Communicator {
   /// part [n] = this rank's place of the sum over ranks of full [size * n]; full is left alone. Or part is this rank's own
   /// place in full: then the rest of full means nothing afterwards, but that what is zero on all ranks stays so.
   virtual Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) = 0;
-  /// x [n] = its sum over ranks.
+  /// x [n] = its sum over ranks; of bf16, n is a multiple of size().
   virtual Request all_reduce(Tensor x, std::string_view subject) = 0;
   /// The same for an x that `before`, perhaps of another group, is about to fill; waits for that, too.
   virtual Request all_reduce_after(Request before, Tensor x, std::string_view subject) {
@@ -101,8 +101,11 @@ inline void Request::wait() {
 /// The groups of a mesh that this rank is in.
 struct MeshGroups {
   Mesh mesh;
-  std::unique_ptr<Communicator> shards;    ///< mesh.shard_ranks: gather weights, reduce-scatter gradients
-  std::unique_ptr<Communicator> replicas;  ///< mesh.replica_ranks: all-reduce what the shards have summed
+  std::unique_ptr<Communicator> shards;  ///< mesh.shard_ranks: gather weights, reduce-scatter gradients
+  /// mesh.replica_ranks, or mesh.between_ranks where there are two levels: all-reduce what the shards have summed.
+  std::unique_ptr<Communicator> replicas;
+  /// mesh.inside_ranks: reduce-scatter before that sum, gather after it; null where each host has one replica.
+  std::unique_ptr<Communicator> inside = nullptr;
 };
 
 /// Tensors are where `ops` keeps its own: they travel by MPI on CPUs, by NCCL on GPUs, and groups of one rank call neither.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -53,6 +54,29 @@ int group_size(const std::vector<int>& nodes, Sharding sharding, int shard_group
   return shard_group;
 }
 
+/// Throws Error where the ranks of a host are not whole shard groups, or hosts have unequal numbers of ranks.
+void require_levels(const std::vector<int>& nodes, int shards) {
+  std::map<int, int> sizes;
+  for (const int node : nodes) ++sizes[node];
+  const int size = sizes.begin()->second;
+  for (const auto& [node, other] : sizes) {
+    if (other == size) continue;
+    fail(
+        "parallel.reduce = \"{}\" sums within hosts of as many ranks each, but node {} has {} and node {} "
+        "has "
+        "{}; start as many on each, or set parallel.reduce to \"{}\" or \"{}\"",
+        to_string(Reduce::bf16_between_hosts), sizes.begin()->first, counted(size, "rank"), node, other,
+        to_string(Reduce::f32), to_string(Reduce::bf16));
+  }
+  if (size % shards == 0) return;
+  fail(
+      "parallel.reduce = \"{}\" needs shard groups within hosts, but groups of {} reach over hosts of {}; "
+      "set "
+      "parallel.shard_group = {} for the ranks of a node, or parallel.reduce to \"{}\" or \"{}\"",
+      to_string(Reduce::bf16_between_hosts), counted(shards, "rank"), size, ranks_of_a_node,
+      to_string(Reduce::f32), to_string(Reduce::bf16));
+}
+
 }  // namespace
 
 Mesh make_mesh(const std::vector<int>& nodes, int rank, Sharding sharding, int shard_group) {
@@ -75,6 +99,20 @@ Mesh make_mesh(const std::vector<int>& nodes, int rank, Sharding sharding, int s
   for (int replica = 0; replica < mesh.replicas; ++replica) {
     mesh.replica_ranks.push_back(at(replica, mesh.shard));
   }
+  return mesh;
+}
+
+Mesh make_mesh(const std::vector<int>& nodes, int rank, const Settings& settings) {
+  Mesh mesh = make_mesh(nodes, rank, settings.shard, settings.shard_group);
+  const auto hosts = std::set<int>(nodes.begin(), nodes.end()).size();
+  if (settings.reduce != Reduce::bf16_between_hosts || hosts == 1) return mesh;
+  require_levels(nodes, mesh.shards);
+  const auto inside = mesh.replica_ranks.size() / hosts;  // they are in the order of the nodes
+  const auto place = static_cast<std::size_t>(mesh.replica) % inside;
+  const auto first = static_cast<std::size_t>(mesh.replica) - place;
+  for (std::size_t i = 0; i < inside; ++i) mesh.inside_ranks.push_back(mesh.replica_ranks[first + i]);
+  for (std::size_t host = 0; host < hosts; ++host)
+    mesh.between_ranks.push_back(mesh.replica_ranks[host * inside + place]);
   return mesh;
 }
 

@@ -22,7 +22,9 @@ MeshGroups make_mesh_groups(const Ops& ops, const World& world, Mesh mesh) {
   };
   MeshGroups groups;
   groups.shards = connect(mesh.shard_ranks, mesh.shards > 1);
-  groups.replicas = connect(mesh.replica_ranks, mesh.replicas > 1);
+  const auto& replicas = mesh.two_levels() ? mesh.between_ranks : mesh.replica_ranks;
+  groups.replicas = connect(replicas, mesh.replicas > 1);
+  if (mesh.inside_ranks.size() > 1) groups.inside = connect(mesh.inside_ranks, true);
   groups.mesh = std::move(mesh);
   return groups;
 }

@@ -47,7 +47,8 @@ void ParameterStore::allocate_gradient(Unit& unit, std::size_t index, Arena& are
   } else {
     unit.gradient_part = arena.allocate(DType::f32, {part});
   }
-  if (rounds(index) && mesh().replicas > 1) unit.rounded_part = arena.allocate(DType::bf16, {part});
+  if (rounds_over_replicas(index) && mesh().replicas > 1)
+    unit.rounded_part = arena.allocate(DType::bf16, {part});
 }
 
 /// Weights: one in use, the others on their way; or one for each unit, where they are kept. Gradients: one forming, the
@@ -78,8 +79,8 @@ void ParameterStore::allocate_buffers(Arena& arena) {
   // In bf16 the one that forms is a buffer of its own.
   gradient_buffers_.resize(static_cast<std::size_t>(rounds() ? settings_.prefetch : several));
   for (auto& buffer : gradient_buffers_) {
-    buffer.whole = arena.allocate(settings_.reduce, {travelling * mesh().shards});
-    buffer.part = arena.allocate(settings_.reduce, {travelling});
+    buffer.whole = arena.allocate(type_within_hosts(settings_.reduce), {travelling * mesh().shards});
+    buffer.part = arena.allocate(type_within_hosts(settings_.reduce), {travelling});
   }
   if (!rounds() || largest == 0) return;
   forming_.whole = arena.allocate(DType::f32, {largest * mesh().shards});
@@ -166,6 +167,7 @@ void ParameterStore::follow(Timeline* timeline) {
   timeline_ = timeline;
   groups_.shards->follow(timeline, Timeline::Lane::shards);
   groups_.replicas->follow(timeline, Timeline::Lane::replicas);
+  if (groups_.inside != nullptr) groups_.inside->follow(timeline, Timeline::Lane::replicas);
 }
 
 /// For the timeline: the pass comes to a unit.
@@ -351,6 +353,11 @@ void ParameterStore::settle_scattered(std::size_t left) {
     const auto unit = scattered_.front();
     scattered_.pop_front();
     auto& state = state_[unit];
+    if (rounds_over_replicas(unit) || groups_.inside != nullptr) {
+      state.reducing.wait();
+      sum_over_replicas(unit);
+      continue;
+    }
     Request scatter = std::move(state.reducing);
     state.reducing =
         groups_.replicas->all_reduce_after(std::move(scatter), state.gradient_part, units_[unit].name);
@@ -360,10 +367,41 @@ void ParameterStore::settle_scattered(std::size_t left) {
 /// The group's sum is there, of all micro-batches: starts that over the groups.
 void ParameterStore::sum_over_replicas(std::size_t unit) {
   if (mesh().replicas == 1) return;
+  if (groups_.inside == nullptr) return reduce_over_replicas(unit);
   auto& state = state_[unit];
-  if (rounds(unit)) ops_.copy(state.rounded_part, state.gradient_part);
-  state.reducing = groups_.replicas->all_reduce(rounds(unit) ? state.rounded_part : state.gradient_part,
-                                                units_[unit].name);
+  state.reducing =
+      groups_.inside->reduce_scatter(own_place(state.gradient_part), state.gradient_part, units_[unit].name);
+  inside_.push_back(unit);
+  settle_inside(static_cast<std::size_t>(settings_.prefetch));
+}
+
+/// The part on its way over the replicas, in the type that it travels in there.
+Tensor ParameterStore::replicas_sum(std::size_t unit) const {
+  return rounds_over_replicas(unit) ? state_[unit].rounded_part : state_[unit].gradient_part;
+}
+
+/// The place of a part that this rank sums for the replicas of its host: all of it where it is the only one there.
+Tensor ParameterStore::own_place(const Tensor& sum) const {
+  if (groups_.inside == nullptr) return sum;
+  const auto place = sum.numel() / groups_.inside->size();
+  return sum.slice(0, groups_.inside->rank() * place, (groups_.inside->rank() + 1) * place);
+}
+
+void ParameterStore::reduce_over_replicas(std::size_t unit) {
+  auto& state = state_[unit];
+  const Tensor travelling = own_place(replicas_sum(unit));
+  if (rounds_over_replicas(unit)) ops_.copy(travelling, own_place(state.gradient_part));
+  state.reducing = groups_.replicas->all_reduce(travelling, units_[unit].name);
+}
+
+/// As settle_scattered, of the sums over the replicas of a host.
+void ParameterStore::settle_inside(std::size_t left) {
+  while (inside_.size() > left) {
+    const auto unit = inside_.front();
+    inside_.pop_front();
+    state_[unit].reducing.wait();
+    reduce_over_replicas(unit);
+  }
 }
 
 void ParameterStore::finish_gradients() {
@@ -375,10 +413,16 @@ void ParameterStore::finish_gradients() {
   for (auto& buffer : gradient_buffers_) sent.push_back(&buffer);
   std::sort(sent.begin(), sent.end(), [](auto* a, auto* b) { return a->last_use < b->last_use; });
   for (auto* buffer : sent) settle_gradient(*buffer);
+  settle_inside(0);
+  for (std::size_t u = 0; u < state_.size() && groups_.inside != nullptr; ++u) {
+    auto& unit = state_[u];
+    unit.reducing.wait();
+    unit.reducing = groups_.inside->all_gather(replicas_sum(u), own_place(replicas_sum(u)), units_[u].name);
+  }
   for (std::size_t u = 0; u < state_.size(); ++u) {
     auto& unit = state_[u];
     unit.reducing.wait();
-    if (rounds(u) && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
+    if (rounds_over_replicas(u) && mesh().replicas > 1) ops_.copy(unit.gradient_part, unit.rounded_part);
   }
   if (timeline_ != nullptr) timeline_->at("update");
 }

@@ -35,7 +35,9 @@ enum class Use { training, evaluation };
 /// both are kept.
 ///
 /// Gradients are summed in two steps: over the shard group, of which each rank gets its part, then, once an update,
-/// over the replicas. Both go on beside the computation.
+/// over the replicas. Both go on beside the computation. Where the mesh has two levels, the second is in f32 over the
+/// replicas of a host, each of which gets a place of the part, then, rounded to bf16, over the hosts; the rounded sums are
+/// gathered within the host, so that all replicas have the same bits.
 ///
 /// One update: begin_update(); for each micro-batch begin_micro_batch(last), then the model's calls; then
 /// finish_gradients(), and for each unit a change to master(u) by gradient_part(u), and publish(u).
@@ -111,7 +113,7 @@ class ParameterStore {
     Tensor weights_own;    // [part], place of this rank's part in weights, or own memory
     Tensor gradient;       // [whole], where kept whole
     Tensor gradient_part;  // [part], this rank's place in gradient, or own memory
-    Tensor rounded_part;   // [part] bf16, on its way over the replicas, where settings_.reduce is bf16
+    Tensor rounded_part;   // [part] bf16, on its way over the replicas, where that is the type there
     bool gradient_fresh = true;
     Request gathering;
     Request reducing;
@@ -134,8 +136,12 @@ class ParameterStore {
   bool kept_whole(std::size_t unit) const;
   std::int64_t part_size(std::size_t unit) const;
   std::int64_t whole_size(std::size_t unit) const { return part_size(unit) * mesh().shards; }
-  bool rounds() const { return settings_.reduce == DType::bf16; }
+  /// Whether gradients are rounded for the sum over the shards, and for that over the replicas.
+  bool rounds() const { return settings_.reduce == Reduce::bf16; }
   bool rounds(std::size_t unit) const { return rounds() && !units_[unit].full_precision; }
+  bool rounds_over_replicas(std::size_t unit) const {
+    return (rounds() || mesh().two_levels()) && !units_[unit].full_precision;
+  }
   /// Of a unit's weights.
   DType weights_type(std::size_t unit) const {
     return units_[unit].full_precision ? DType::f32 : ops_.compute_type();
@@ -156,6 +162,10 @@ class ParameterStore {
   void settle_gradient(PassingBuffer& buffer);
   void settle_scattered(std::size_t left);
   void sum_over_replicas(std::size_t unit);
+  Tensor replicas_sum(std::size_t unit) const;
+  Tensor own_place(const Tensor& sum) const;
+  void reduce_over_replicas(std::size_t unit);
+  void settle_inside(std::size_t left);
 
   Ops& ops_;
   const MeshGroups& groups_;
@@ -169,6 +179,7 @@ class ParameterStore {
   PassingBuffer forming_;  ///< where gradients travel in bf16: f32, the one that is being computed
   Tensor unrounded_part_;  ///< f32 [largest part], of a bf16 sum that is to be added
   std::deque<std::size_t> scattered_;  ///< kept whole, reduce-scattering from where they are
+  std::deque<std::size_t> inside_;     ///< reduce-scattering over the replicas of this host
   std::int64_t clock_ = 0;
   Timeline* timeline_ = nullptr;
   bool started_ = false;  ///< a micro-batch of this update has begun

@@ -1,6 +1,8 @@
 // Sharding: what each rank keeps of parameters, gradients and optimizer state; Settings: that, and how it travels.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/tensor.h"
 
 namespace ratplus::parallel {
@@ -21,6 +23,27 @@ constexpr const char* to_string(Sharding sharding) {
   return "?";
 }
 
+/// The type in which gradients travel and are summed over ranks. bf16_between_hosts: f32 within a host, bf16 between hosts.
+enum class Reduce : std::uint8_t { f32, bf16, bf16_between_hosts };
+
+constexpr const char* to_string(Reduce reduce) {
+  switch (reduce) {
+    case Reduce::bf16:
+      return "bf16";
+    case Reduce::bf16_between_hosts:
+      return "bf16_between_hosts";
+    case Reduce::f32:
+      return "f32";
+  }
+  return "?";
+}
+constexpr DType type_within_hosts(Reduce reduce) {
+  return reduce == Reduce::bf16 ? DType::bf16 : DType::f32;
+}
+constexpr DType type_between_hosts(Reduce reduce) {
+  return reduce == Reduce::f32 ? DType::f32 : DType::bf16;
+}
+
 /// Values of Settings::shard_group beside a number of ranks.
 inline constexpr int all_ranks = 0;
 inline constexpr int ranks_of_a_node = -1;
@@ -31,7 +54,7 @@ struct Settings {
   int shard_group = ranks_of_a_node;  ///< ranks that a copy of the model is cut over
   int prefetch = 1;                   ///< full: units on their way while one is computed with
   bool keep_weights = false;          ///< full: gathered weights stay until they change
-  DType reduce = DType::f32;          ///< in which gradients are summed over ranks: f32 or bf16
+  Reduce reduce = Reduce::f32;        ///< in which gradients are summed over ranks
   double timeout = 600;               ///< seconds that a rank may wait for others
 
   friend bool operator==(const Settings&, const Settings&) = default;

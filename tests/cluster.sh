@@ -28,7 +28,7 @@ A made host is a network namespace of this machine with a hostname, an address a
 this machine's files. Needs root, the right to make namespaces, iproute2, Open MPI, and Debian's slurm-wlm and munge
 (jobs/setup.sh --cluster installs them, and faketime). What is shown, in at most 8 minutes on 2 cores:
   - the losses of 1 rank on 2, 3 and 4 hosts with 1, 2 and unequal ranks; a mesh that follows the hosts; bytes on the
-    links under hybrid sharding
+    links under hybrid sharding, and the half of them with gradients in bfloat16 between hosts; a step over slow links
   - hosts that are not alike (program, job file, run directory, number of ranks), refused with a reason
   - a link that is cut in a step and in a save, a host that freezes, loses its power or is slow, a full disk, clocks that
     differ by minutes: the time until the job, mpirun included, has ended, and the steps lost

@@ -25,6 +25,28 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocab_s
   return tokens;
 }
 
+bool on_several_hosts(const std::vector<int>& ranks, const std::vector<int>& nodes) {
+  const auto node = [&](int rank) { return nodes[static_cast<std::size_t>(rank)]; };
+  return std::ranges::any_of(ranks, [&](int rank) { return node(rank) != node(ranks.front()); });
+}
+
+SentBytes sent_bytes(const std::vector<parallel::CollectiveTotal>& totals, const parallel::Mesh& mesh,
+                     const std::vector<int>& nodes) {
+  SentBytes sent;
+  for (const auto& total : totals) {
+    const bool reduces = total.kind == "all_reduce";
+    // Of the sums in two levels over the replicas, all-reduces are those between hosts.
+    const auto& over_replicas = !mesh.two_levels() ? mesh.replica_ranks
+                                : reduces          ? mesh.between_ranks
+                                                   : mesh.inside_ranks;
+    const auto& group = total.lane == parallel::Timeline::Lane::shards ? mesh.shard_ranks : over_replicas;
+    const auto n = static_cast<double>(group.size());
+    const double bytes = static_cast<double>(total.bytes) * (reduces ? 2 : 1) * (n - 1) / n;
+    (on_several_hosts(group, nodes) ? sent.between_hosts : sent.within_hosts) += bytes;
+  }
+  return sent;
+}
+
 }  // namespace
 
 StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& world) {
@@ -86,6 +108,7 @@ StepTimes time_steps(const StepBenchSettings& settings, const parallel::World& w
   result.timeline_seconds = step(false);
   session.store().follow(nullptr);
   result.timeline = timeline.finish();
+  result.sent = sent_bytes(parallel::totals(result.timeline), session.store().mesh(), world.nodes());
   return result;
 }
 

@@ -27,6 +27,13 @@ struct UpdateTime {
   double operations = 0;
 };
 
+/// Bytes that a rank sends in a step, by the way of plans: S (n - 1) / n of a gather or reduce-scatter of S bytes over n
+/// ranks, twice that of an all-reduce.
+struct SentBytes {
+  double within_hosts = 0;   ///< in groups of ranks of one host
+  double between_hosts = 0;  ///< in groups that reach over several
+};
+
 struct StepTimes {
   std::string device;  ///< its own name
   DType compute_type = DType::f32;
@@ -42,6 +49,7 @@ struct StepTimes {
   double profiled_seconds = 0;                     ///< what that step took
   std::vector<parallel::Timeline::Span> timeline;  ///< of one more step, this rank's
   double timeline_seconds = 0;                     ///< what that step took
+  SentBytes sent;                                  ///< in that step, by this rank
   std::vector<double> losses;  ///< of each update of the last step, a position: random tokens, so near ln V
 };
 

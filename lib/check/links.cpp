@@ -52,17 +52,18 @@ class Links {
   Links(Ops& ops, const config::JobConfig& job, const parallel::World& world)
       : ops_(ops), job_(job), world_(world), elements_(block_elements(job)) {}
 
-  /// Bytes a second that this rank sends in this group; none where it is alone in it. By all ranks together.
-  std::optional<double> rate(const std::vector<int>& ranks) {
+  /// Bytes a second that this rank sends in this group, with gradients of this type; none where it is alone in it. By all
+  /// ranks together.
+  std::optional<double> rate(const std::vector<int>& ranks, DType gradients) {
     const auto group = parallel::make_communicator(ops_, world_, ranks);
     // A first look with little: where a block would take long, a part of one has to do.
     const auto few = std::min(elements_, few_elements);
-    const double of_few = slowest(Exchange(ops_, *group, few, job_.parallel.reduce), 2);
+    const double of_few = slowest(Exchange(ops_, *group, few, gradients), 2);
     const auto fitting = static_cast<double>(few) * most_seconds / of_few;
     const auto elements = fitting < static_cast<double>(elements_)
                               ? std::max(few, static_cast<std::int64_t>(fitting))
                               : elements_;
-    Exchange exchange(ops_, *group, elements, job_.parallel.reduce);
+    Exchange exchange(ops_, *group, elements, gradients);
     const double once = slowest(exchange, 1);
     const auto times = std::clamp<std::int64_t>(std::llround(least_seconds / once), 1, 1000);
     const double all = seconds(exchange, times);
@@ -157,10 +158,12 @@ void measure_links(Ops& ops, const config::JobConfig& job, const parallel::World
     const auto other = partner(static_cast<int>(place), static_cast<int>(own.size()), round);
     world.watchdog().at("measuring links", "within a host");
     const auto rate =
-        links.rate(pair_with(other ? std::optional(own[static_cast<std::size_t>(*other)]) : std::nullopt));
+        links.rate(pair_with(other ? std::optional(own[static_cast<std::size_t>(*other)]) : std::nullopt),
+                   type_within_hosts(job.parallel.reduce));
     keep_faster(values[Quantity::link], rate);
   }
-  if (most_on_a_node > 2) keep_faster(values[Quantity::group], links.rate(own));
+  if (most_on_a_node > 2)
+    keep_faster(values[Quantity::group], links.rate(own, type_within_hosts(job.parallel.reduce)));
   for (int round = 0; round < 2 && nodes.size() > 1; ++round) {
     std::optional<int> rank;
     if (const auto other = partner(static_cast<int>(node), static_cast<int>(nodes.size()), round)) {
@@ -168,7 +171,8 @@ void measure_links(Ops& ops, const config::JobConfig& job, const parallel::World
       if (place < there.size()) rank = there[place];
     }
     world.watchdog().at("measuring links", "between hosts");
-    keep_faster(values[Quantity::network], links.rate(pair_with(rank)));
+    keep_faster(values[Quantity::network],
+                links.rate(pair_with(rank), type_between_hosts(job.parallel.reduce)));
   }
 }
 

@@ -64,9 +64,12 @@ constexpr auto choices_of(optim::Shape) {
 constexpr auto choices_of(optim::Decay) {
   return std::array{optim::Decay::linear, optim::Decay::sqrt, optim::Decay::cosine};
 }
-/// Values of job.precision and parallel.reduce.
+/// Values of job.precision.
 constexpr auto choices_of(DType) {
   return std::array{DType::bf16, DType::f32};
+}
+constexpr auto choices_of(parallel::Reduce) {
+  return std::array{parallel::Reduce::bf16, parallel::Reduce::bf16_between_hosts, parallel::Reduce::f32};
 }
 constexpr auto choices_of(model::Recompute) {
   return std::array{model::Recompute::none, model::Recompute::cheap, model::Recompute::block};

@@ -16,8 +16,9 @@ namespace ratplus::evaluation {
 namespace {
 
 parallel::Settings fitting(parallel::Settings settings, const parallel::World& world) {
+  settings.reduce = parallel::Reduce::f32;  // there are no gradients, and hosts may be unequal
   try {
-    parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group);
+    parallel::make_mesh(world.nodes(), world.rank(), settings);
   } catch (const Error&) {
     settings.shard_group = parallel::all_ranks;
   }

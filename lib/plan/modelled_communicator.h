@@ -24,7 +24,7 @@ class ModelledCommunicator final : public parallel::Communicator {
  public:
   ModelledCommunicator(ModelledTime& time, const Cluster& cluster, const std::vector<int>& ranks);
 
-  int rank() const override { return 0; }
+  int rank() const override { return 0; }  // of every group, since it is the cluster's rank 0
   int size() const override { return size_; }
   bool leaves_node() const { return nodes_ > 1; }
   const Traffic& traffic() const { return traffic_; }

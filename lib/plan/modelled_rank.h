@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "lib/plan/cluster.h"
 #include "lib/plan/modelled_communicator.h"
@@ -23,16 +24,15 @@ class ModelledRank {
   const parallel::Mesh& mesh() const { return groups_.mesh; }
   const ModelledTime& time() const { return time_; }
   const ModelledOps& ops() const { return ops_; }
-  const ModelledCommunicator& shards() const { return *shards_; }
-  const ModelledCommunicator& replicas() const { return *replicas_; }
+  /// The groups that this rank sends in.
+  const std::vector<const ModelledCommunicator*>& groups() const { return sent_in_; }
 
  private:
   ModelledTime time_;
   ModelledOps ops_;
   Arena arena_;  // counts, and is never committed: its tensors are looked at, not touched
   parallel::World world_ = parallel::World::solo();
-  ModelledCommunicator* shards_;
-  ModelledCommunicator* replicas_;
+  std::vector<const ModelledCommunicator*> sent_in_;
   parallel::MeshGroups groups_;
   std::unique_ptr<session::SessionParts> parts_;
 };

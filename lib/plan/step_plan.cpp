@@ -24,7 +24,7 @@ class Tally {
       v[next++] = work.bytes;
       v[next++] = work.seconds;
     }
-    for (const auto* group : {&rank.shards(), &rank.replicas()}) {
+    for (const auto* group : rank.groups()) {
       v[group->leaves_node() ? far_bytes : near_bytes] += group->traffic().bytes;
       v[group->leaves_node() ? far_seconds : near_seconds] += group->traffic().seconds;
     }
@@ -124,8 +124,7 @@ StepPlan plan_step(const config::JobConfig& job, const Cluster& cluster, std::in
   StepPlan plan;
   plan.tokens = job.tokens_per_step();
   plan.micro_batches = job.data.batch / (job.data.micro_batch * cluster.ranks());
-  const auto& settings = static_cast<const parallel::Settings&>(job.parallel);
-  const auto mesh = parallel::make_mesh(cluster.rank_nodes(), 0, settings.shard, settings.shard_group);
+  const auto mesh = parallel::make_mesh(cluster.rank_nodes(), 0, job.parallel);
   plan.replicas = mesh.replicas;
   plan.shards = mesh.shards;
 

@@ -16,7 +16,14 @@ namespace ratplus::plan {
 namespace {
 
 using model::Recompute;
+using parallel::Reduce;
 using parallel::Sharding;
+
+/// Ranks of a shard group.
+int group_of(const parallel::Settings& way, const Cluster& cluster) {
+  if (way.shard_group == parallel::all_ranks) return cluster.ranks();
+  return way.shard_group == parallel::ranks_of_a_node ? cluster.gpus_per_node : way.shard_group;
+}
 
 /// The ways to cut and to gather that differ on this cluster, simpler ones first.
 std::vector<parallel::Settings> ways_to_shard(const parallel::Settings& own, const Cluster& cluster,
@@ -47,12 +54,21 @@ std::vector<parallel::Settings> ways_to_shard(const parallel::Settings& own, con
       }
     }
   }
+  const auto within_hosts = [&](const parallel::Settings& way) {
+    return cluster.nodes == 1 || way.shard == Sharding::none ||
+           cluster.gpus_per_node % group_of(way, cluster) == 0;
+  };
+  if (!free.reduce && own.reduce == Reduce::bf16_between_hosts && free.shard)
+    std::erase_if(ways, [&](const auto& way) { return !within_hosts(way); });
   if (!free.reduce || cluster.ranks() == 1) return ways;
   const auto count = ways.size();
   for (std::size_t i = 0; i < count; ++i) {
-    ways[i].reduce = DType::f32;
+    ways[i].reduce = Reduce::f32;
     ways.push_back(ways[i]);
-    ways.back().reduce = DType::bf16;
+    ways.back().reduce = Reduce::bf16;
+    if (cluster.nodes == 1 || !within_hosts(ways[i])) continue;
+    ways.push_back(ways[i]);
+    ways.back().reduce = Reduce::bf16_between_hosts;
   }
   return ways;
 }
@@ -81,7 +97,7 @@ double complication(const config::JobConfig& job) {
   const auto& p = job.parallel;
   const int others =
       (p.keep_weights ? 1 : 0) + (p.prefetch > 1 ? 1 : 0) + (p.shard_group == parallel::all_ranks ? 1 : 0);
-  return (p.reduce == DType::bf16 ? rounding : 0) + memory_or_reach * others;
+  return (p.reduce != Reduce::f32 ? rounding : 0) + memory_or_reach * others;
 }
 
 Tuned planned(config::JobConfig job, std::int64_t bytes, const Cluster& cluster) {

@@ -29,7 +29,7 @@ struct Tuned {
   std::vector<std::string> settings() const;
 };
 
-/// The settings that fit, the fastest first; gradients in bfloat16 count where they bring more than 2 %, and kept weights,
+/// The settings that fit, the fastest first; gradients in bfloat16, everywhere or between hosts, count where they bring more than 2 %, and kept weights,
 /// more prefetched blocks and wider groups where they bring more than 0.02 %. For each sharding the two largest micro-batches that fit are planned with each
 /// recomputation that makes room for a larger one. Throws Error where the job cannot run on the cluster's ranks, or
 /// nothing fits.

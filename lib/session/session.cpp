@@ -18,8 +18,7 @@ namespace {
 parallel::Mesh agree_on_mesh(const parallel::Settings& settings, const parallel::World& world) {
   world.watchdog().set_timeout(settings.timeout);
   parallel::Mesh mesh;
-  world.agree(
-      [&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings.shard, settings.shard_group); });
+  world.agree([&] { mesh = parallel::make_mesh(world.nodes(), world.rank(), settings); });
   return mesh;
 }
 

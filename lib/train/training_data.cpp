@@ -107,7 +107,7 @@ TrainingData check_data(const config::JobConfig& job, const std::vector<int>& no
 
 void check_ranks(const config::JobConfig& job, const std::vector<int>& nodes) {
   config::validate_ranks(job, static_cast<int>(nodes.size()));
-  parallel::make_mesh(nodes, 0, job.parallel.shard, job.parallel.shard_group);
+  parallel::make_mesh(nodes, 0, job.parallel);
 }
 
 config::JobConfig complete_schedule(config::JobConfig job, const parallel::World& world) {

@@ -3,6 +3,7 @@
 
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -65,6 +66,37 @@ TEST_CASE("bench ops: times and rates have three digits, however small the work"
     CHECK_FALSE(test::contains(line, " 0.00"));
   }
   CHECK(rows == 8);
+}
+
+TEST_CASE("bench step: bytes that a rank sends within hosts and between them") {
+  const auto sent = [](const std::string& settings) {
+    const test::ScratchDirectory scratch;
+    const auto file = (scratch / "times.json").string();
+    const auto result = test::shell(
+        "RATPLUS_TEST_NODES=0,0,1,1 " +
+        test::command(
+            fmt::format("bench step {} --device cpu --micro-batches 1 --steps 1 --warmup 0 --json {} --set "
+                        "job.directory=none data.directory=none {}",
+                        test::Playground::get().job.string(), file, settings),
+            4));
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    CHECK(test::contains(result.output, "sent by a rank: "));
+    const auto bytes = parse_json(read_whole_file(file))["sent_bytes"];
+    return std::pair<double, double>(bytes["within_hosts"], bytes["between_hosts"]);
+  };
+  const auto whole = sent("parallel.shard=optimizer");
+  const auto rounded = sent("parallel.shard=optimizer parallel.reduce=bf16_between_hosts");
+  CHECK(whole.first > 0);
+  CHECK(rounded.first == whole.first);
+  CHECK(rounded.second == doctest::Approx(whole.second / 2).epsilon(0.01));  // biases of gates stay f32
+  // One sum over all ranks, and in two levels half the parameters of it over each pair of hosts.
+  const auto flat = sent("parallel.shard=none");
+  CHECK(flat.first == 0);
+  const auto levels = sent("parallel.shard=none parallel.reduce=bf16_between_hosts");
+  CHECK(levels.first > 0);
+  CHECK(levels.second == doctest::Approx(rounded.second).epsilon(0.01));
+  CHECK(flat.second == doctest::Approx(3 * whole.second).epsilon(0.01));
 }
 
 namespace {

@@ -106,13 +106,30 @@ TEST_CASE("they agree with more buffers and with weights that are kept, and near
   }
 }
 
+TEST_CASE("they nearly agree with sums in bf16 between hosts, and are those of float32 on one host") {
+  const auto& single = losses_of_one_rank();
+  for (const auto& [settings, nodes] :
+       {std::pair{"shard=none", "0,0,1,1"}, {"shard=optimizer", "0,1,0,1"}, {"shard=full", "0,1,2,3"}}) {
+    CAPTURE(std::string(settings));
+    CAPTURE(std::string(nodes));
+    const auto here = losses_of(4, fmt::format("{} reduce=bf16_between_hosts", settings), nodes);
+    // The hosts' sums are rounded by at most 2^-9 of themselves, and so is the sum of them.
+    CHECK(here[1] == doctest::Approx(single[1]).epsilon(1.0 / 256));
+    CHECK(here[1] != single[1]);
+    check_same(here, 2e-3, 1);
+  }
+  check_same(losses_of(4, "shard=optimizer shard_group=2 reduce=bf16_between_hosts"), loss_noise, norm_noise);
+}
+
 TEST_CASE("a mesh that the ranks do not fit is refused once, and nothing is written") {
   const auto& playground = test::Playground::get();
   const test::ScratchDirectory scratch;
   const auto arguments =
       fmt::format("train {} --set job.directory={} data.directory={} parallel.shard=full",
                   playground.job.string(), (scratch / "run").string(), playground.data.string());
-  for (const auto& [group, nodes] : {std::pair<const char*, const char*>{"2", "0,0,0"}, {"-1", "0,0,1"}}) {
+  for (const auto& [group, nodes] : {std::pair<const char*, const char*>{"2", "0,0,0"},
+                                     {"-1", "0,0,1"},
+                                     {"0 parallel.reduce=bf16_between_hosts", "0,1,2"}}) {
     const auto result = test::shell(fmt::format(
         "RATPLUS_TEST_NODES={} {}", nodes, test::command(arguments + " parallel.shard_group=" + group, 3)));
     CAPTURE(result.output);

@@ -94,6 +94,9 @@ on_host() { "$hosts_directory/enter" "$@"; } # HOST COMMAND...
 
 cut_link() { ip link set "to-$1" down; }
 mend_link() { ip link set "to-$1" up; }
+# limit_link HOST RATE ("400mbit"): of what comes to the host; false where the kernel cannot.
+limit_link() { tc qdisc replace dev "to-$1" root tbf rate "$2" burst 256kb latency 100ms 2>/dev/null; }
+free_link() { tc qdisc delete dev "to-$1" root; }
 # Bytes that have come from a host and gone to it, by the switch's end of its link.
 link_bytes() {
   local statistics=$hosts_directory/sys/class/net/to-$1/statistics

@@ -72,6 +72,41 @@ test_traffic() {
   echo "shards within a host: $hybrid bytes, of which gradients are $gradients; shards over both hosts: $traffic bytes"
   ((hybrid >= gradients && hybrid <= gradients * 12 / 10)) || die "the traffic is not that of the summed gradients"
   ((traffic >= 3 * hybrid)) || die "gathered weights are not on the link: the count is wrong"
+
+  local mode
+  for mode in none full; do
+    measure_traffic "traffic-$mode-rounded" "parallel.shard=$mode" parallel.reduce=bf16_between_hosts
+    echo "$mode, bfloat16 between hosts: $traffic bytes, $((100 * traffic / hybrid)) % of float32's"
+    ((traffic >= gradients / 2 && traffic <= hybrid * 55 / 100)) || die "$mode: the traffic is not half of float32's"
+    expect_losses "$work/traffic-$mode-rounded" 20 2e-3
+  done
+  time_updates
+}
+
+# Updates of a larger model over slow links, whose sums take most of the time.
+time_updates() {
+  local rate=400mbit reduce seconds whole
+  if ! limit_link n1 "$rate" || ! limit_link n2 "$rate"; then
+    echo "skipped: the time of updates over slow links (this kernel limits none: tc qdisc add ... tbf)"
+    return
+  fi
+  for reduce in f32 bf16_between_hosts; do
+    run "timed-$reduce" n1:2,n2:2 model.layers=4 model.width=512 data.batch=4 parallel.shard=full \
+      checkpoint.every=0 parallel.timeout=60 "parallel.reduce=$reduce" --stop-after 8
+    seconds=$(median_step "$work/timed-$reduce")
+    echo "a step over links of $rate, $reduce: $seconds s"
+    if [[ $reduce == f32 ]]; then whole=$seconds; fi
+  done
+  awk -v part="$seconds" -v whole="$whole" 'BEGIN { exit !(part < 0.8 * whole) }' ||
+    die "half the bytes between hosts do not make the step faster"
+  free_link n1
+  free_link n2
+}
+
+# Seconds of a step: the median of a run's steps after the first.
+median_step() { # RUN
+  grep '"kind":"step"' "$1/metrics.jsonl" | tail -n +2 | grep -o '"step_seconds":[0-9.e-]*' | cut -d : -f 2 | sort -g |
+    awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
 
 # --- Hosts that are not alike ----------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ differing = "go_back"
   expected.data = {"d", {}, 128, 24, 6, false, data::Sampling::random, 5};
   expected.optimizer = {0.8, 0.99, 1e-9, 0, 0.5};
   expected.schedule = {1000, 0, 3e-4, 0, 0};
-  expected.parallel = {{parallel::Sharding::full, 2, 3, true, DType::bf16, 7.5}, 2, false};
+  expected.parallel = {{parallel::Sharding::full, 2, 3, true, parallel::Reduce::bf16, 7.5}, 2, false};
   expected.checkpoint = {50, 7, 200, "/scratch/b", false, Export::bfloat16};
   expected.log = {1, 25, 9, {model::PatternPlan(Pattern{}), model::PatternPlan(Pattern{64, 0, 4})}};
   expected.log.validation_patterns.push_back(expected.job.pattern);  // always among them

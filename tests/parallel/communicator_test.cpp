@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -141,6 +142,46 @@ TEST_CASE("sums of bf16 are those of the values, rounded to bf16") {
   }
   ranks->all_reduce(tensor_of(full), "x").wait();
   for (std::size_t i = 0; i < full.size(); ++i) REQUIRE(cpu::to_float(full[i]) == expected(i));
+}
+
+TEST_CASE("terms of bf16 are added in float32, in the order of the ranks, and rounded once") {
+  const auto ranks = all_ranks();
+  const auto size = static_cast<std::size_t>(world().size());
+  // Every order of adding, and every rounding between, gives another value.
+  const auto term = [](int rank, std::size_t i) {
+    constexpr std::array terms = {0x1p24F, 1.0F, -0x1p24F, 3.0F, 0x1p-7F, 257.0F};
+    return cpu::to_bf16(terms[static_cast<std::size_t>(rank) % terms.size()] * static_cast<float>(1 + i % 3));
+  };
+  const auto expected = [&](std::size_t i) {
+    float total = 0;
+    for (int rank = 0; rank < world().size(); ++rank) total += cpu::to_float(term(rank, i));
+    return cpu::to_float(cpu::to_bf16(total));
+  };
+  const std::size_t n = 21;
+  std::vector<std::vector<bf16_t>> values(4, std::vector<bf16_t>(n * size));
+  for (auto& x : values) {
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = term(world().rank(), i);
+  }
+  std::vector<bf16_t> part(n);
+  const auto begin = world().rank() * static_cast<std::int64_t>(n);
+  const Tensor in_place = tensor_of(values[3]);
+  std::vector<parallel::Request> requests;
+  requests.push_back(ranks->all_reduce(tensor_of(values[0]), "x"));
+  requests.push_back(ranks->reduce_scatter(tensor_of(part), tensor_of(values[1]), "x"));
+  requests.push_back(ranks->all_reduce(tensor_of(values[2]), "x"));
+  requests.push_back(
+      ranks->reduce_scatter(in_place.slice(0, begin, begin + static_cast<std::int64_t>(n)), in_place, "x"));
+  if (world().rank() % 2 == 0) ranks->progress();
+  for (const std::size_t k : {2, 0, 1, 3}) requests[k].wait();
+  for (std::size_t i = 0; i < n * size; ++i) {
+    REQUIRE(cpu::to_float(values[0][i]) == expected(i));
+    REQUIRE(cpu::to_float(values[2][i]) == expected(i));
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto place = static_cast<std::size_t>(begin) + i;
+    REQUIRE(cpu::to_float(part[i]) == expected(place));
+    REQUIRE(cpu::to_float(values[3][place]) == expected(place));
+  }
 }
 
 TEST_CASE("groups of ranks exchange among themselves, in the order that was given") {

@@ -3,11 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/bf16.h"
 #include "tests/support/ranks.h"
 
 using namespace ratplus;
@@ -31,9 +33,8 @@ std::vector<UnitLayout> uneven_units(int blocks) {
   return units;
 }
 
-MeshGroups groups_of(const Ops& ops, const Settings& settings) {
-  return make_mesh_groups(ops, world(),
-                          make_mesh(world().nodes(), world().rank(), settings.shard, settings.shard_group));
+MeshGroups groups_of(const Ops& ops, const Settings& settings, const std::vector<int>& nodes) {
+  return make_mesh_groups(ops, world(), make_mesh(nodes, world().rank(), settings));
 }
 
 /// Every sharding, on every mesh of the ranks that there are.
@@ -49,11 +50,13 @@ std::vector<Settings> all_settings() {
 
 /// A store with memory of its own.
 struct Fixture {
-  Fixture(const Settings& settings, int blocks)
-      : ops(make_cpu_ops(1)), groups(groups_of(*ops, settings)), arena(ops->device()) {
+  Fixture(const Settings& settings, int blocks) : Fixture(settings, uneven_units(blocks), world().nodes()) {}
+  /// Over hosts that each rank's entry of `nodes` names.
+  Fixture(const Settings& settings, const std::vector<UnitLayout>& units, const std::vector<int>& nodes)
+      : ops(make_cpu_ops(1)), groups(groups_of(*ops, settings, nodes)), arena(ops->device()) {
     const auto build = [&] {
-      store = std::make_unique<ParameterStore>(*ops, groups, uneven_units(blocks), settings,
-                                               parallel::Use::training, world().watchdog(), arena);
+      store = std::make_unique<ParameterStore>(*ops, groups, units, settings, parallel::Use::training,
+                                               world().watchdog(), arena);
     };
     build();
     arena.commit();
@@ -168,7 +171,7 @@ TEST_CASE("weights and summed gradients are right on every mesh, over updates an
 
 TEST_CASE("gaps between parameters are zero in the sums, wherever units of another layout formed before") {
   for (auto settings : all_settings()) {
-    for (const auto reduce : {DType::f32, DType::bf16}) {
+    for (const auto reduce : {Reduce::f32, Reduce::bf16}) {
       settings.reduce = reduce;
       CAPTURE(to_string(settings.shard));
       CAPTURE(settings.shard_group);
@@ -206,18 +209,120 @@ TEST_CASE("they are with any number of buffers, with weights that are kept, and 
   struct Variant {
     int prefetch;
     bool keep_weights;
-    DType reduce;
+    Reduce reduce;
   };
   for (auto settings : all_settings()) {
-    for (const auto& [prefetch, keep_weights, reduce] : {Variant{2, false, DType::f32},
-                                                         {6, true, DType::f32},
-                                                         {1, false, DType::bf16},
-                                                         {2, true, DType::bf16}}) {
+    for (const auto& [prefetch, keep_weights, reduce] : {Variant{2, false, Reduce::f32},
+                                                         {6, true, Reduce::f32},
+                                                         {1, false, Reduce::bf16},
+                                                         {2, true, Reduce::bf16}}) {
       settings.prefetch = prefetch;
       settings.keep_weights = keep_weights;
       settings.reduce = reduce;
       check_updates(settings, 4, 2);
     }
+  }
+}
+
+namespace {
+
+/// Layouts of the ranks over several hosts of as many each: neighbours together, and spread by the launcher in turn.
+std::vector<std::vector<int>> host_layouts() {
+  std::vector<std::vector<int>> layouts;
+  for (int hosts = 2; hosts <= world().size(); ++hosts) {
+    if (world().size() % hosts != 0) continue;
+    std::vector<int> together, spread;
+    for (int rank = 0; rank < world().size(); ++rank) {
+      together.push_back(rank / (world().size() / hosts));
+      spread.push_back(rank % hosts);
+    }
+    layouts.push_back(together);
+    if (spread != together) layouts.push_back(spread);
+  }
+  return layouts;
+}
+
+/// A rank's gradient: an integer of 18 bits, so that float32 sums of a few are exact, and bfloat16 rounds them.
+float ragged_gradient(int rank, std::size_t unit, std::int64_t i) {
+  const auto mixed =
+      (static_cast<std::uint32_t>(i) * 2654435761U) ^
+      (static_cast<std::uint32_t>(rank) * 40503U + static_cast<std::uint32_t>(unit) * 97U + 1) * 2246822519U;
+  return static_cast<float>(static_cast<std::int32_t>(mixed >> 14) - (1 << 17));
+}
+
+/// Two updates of two micro-batches: gradients are those of an emulation that rounds each host's sum, adds these in
+/// float32, and rounds once more.
+void check_sums_by_hosts(const Settings& settings, const std::vector<int>& nodes) {
+  CAPTURE(to_string(settings.shard));
+  CAPTURE(settings.shard_group);
+  CAPTURE(settings.prefetch);
+  auto layout = uneven_units(4);
+  layout.push_back({.name = "gates", .resident = true, .full_precision = true, .slots = {}});
+  layout.back().add("bias", {70});
+  Fixture f(settings, layout, nodes);
+  REQUIRE(f.store->mesh().two_levels());
+  const auto& units = f.store->units();
+  const int hosts = *std::max_element(nodes.begin(), nodes.end()) + 1;
+  std::int64_t rounded = 0;
+  for (int update = 0; update < 2; ++update) {
+    f.store->begin_update();
+    for (const bool last : {false, true}) {
+      f.store->begin_micro_batch(last);
+      for (std::size_t u = units.size(); u-- > 0;) {
+        const auto gradient = f.store->gradient(u);
+        for (std::int64_t i = 0; i < units[u].numel; ++i) {
+          float& there = gradient.flat.as<float>()[i];
+          there = (gradient.fresh ? 0 : there) + ragged_gradient(world().rank() + update, u, i);
+        }
+        f.store->gradient_ready(u);
+      }
+    }
+    f.store->finish_gradients();
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      const auto owned = f.store->owned(u);
+      for (auto i = owned.begin; i < owned.end; ++i) {
+        std::vector<float> sums(static_cast<std::size_t>(hosts), 0);
+        for (int rank = 0; rank < world().size(); ++rank)
+          sums[static_cast<std::size_t>(nodes[static_cast<std::size_t>(rank)])] +=
+              2 * ragged_gradient(rank + update, u, i);
+        float exact = 0, expected = 0;
+        for (const float sum : sums) {
+          exact += sum;
+          expected += cpu::to_float(cpu::to_bf16(sum));
+        }
+        expected = units[u].full_precision ? exact : cpu::to_float(cpu::to_bf16(expected));
+        rounded += expected == exact ? 0 : 1;
+        REQUIRE(f.store->gradient_part(u).as<float>()[i - owned.begin] == expected);
+      }
+    }
+  }
+  CHECK(rounded > 0);
+}
+
+}  // namespace
+
+TEST_CASE("sums in two levels are rounded once on leaving a host and once in all, on every mesh of hosts") {
+  for (const auto& nodes : host_layouts()) {
+    CAPTURE(nodes.front());
+    CAPTURE(nodes.back());
+    const auto on_a_host = std::count(nodes.begin(), nodes.end(), 0);
+    for (auto settings : all_settings()) {
+      if (settings.shard != Sharding::none && on_a_host % settings.shard_group != 0) continue;
+      settings.reduce = Reduce::bf16_between_hosts;
+      for (const int prefetch : {1, 3}) {
+        settings.prefetch = prefetch;
+        check_sums_by_hosts(settings, nodes);
+      }
+    }
+  }
+}
+
+TEST_CASE("on one host sums in two levels are those of float32") {
+  for (auto settings : all_settings()) {
+    settings.reduce = Reduce::bf16_between_hosts;
+    const std::vector<int> nodes(static_cast<std::size_t>(world().size()), 0);
+    CHECK(!make_mesh(nodes, world().rank(), settings).two_levels());
+    check_updates(settings, 4, 2);
   }
 }
 
@@ -359,7 +464,7 @@ std::int64_t planned(const Settings& settings, int ranks, int blocks) {
 }  // namespace
 
 TEST_CASE("a rank's memory falls as the ranks of a group grow, towards what passes through") {
-  for (const auto reduce : {DType::f32, DType::bf16}) {
+  for (const auto reduce : {Reduce::f32, Reduce::bf16}) {
     std::int64_t before = planned({.shard = Sharding::none}, 1, 24);
     for (const int ranks : {2, 4, 8, 16, 32, 64}) {
       const auto full = planned({.shard = Sharding::full, .reduce = reduce}, ranks, 24);
@@ -421,7 +526,7 @@ TEST_CASE(
     CAPTURE(to_string(settings.shard));
     CAPTURE(settings.shard_group);
     const auto ops = make_cpu_ops(1);
-    const auto groups = groups_of(*ops, settings);
+    const auto groups = groups_of(*ops, settings, world().nodes());
     NodeBoard board("", 1, 0);
     Watchdog watchdog({}, 1, board);
     Arena arena(ops->device());

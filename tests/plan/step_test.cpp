@@ -83,6 +83,17 @@ TEST_CASE("what is sent is what parallel/README.md says") {
 
   const auto rounded = sent({"parallel.shard=full", "parallel.keep_weights=true", "parallel.reduce=bf16"}, 2);
   CHECK(rounded.between_nodes.bytes == doctest::Approx(all_reduce((blocks + root) / 2, 2) / 2).epsilon(near));
+
+  // Float32 within hosts, half the bytes between them.
+  const auto by_hosts =
+      sent({"parallel.shard=full", "parallel.keep_weights=true", "parallel.reduce=bf16_between_hosts"}, 2);
+  CHECK(by_hosts.in_nodes.bytes == doctest::Approx(nodes.in_nodes.bytes).epsilon(near));
+  CHECK(by_hosts.between_nodes.bytes == doctest::Approx(rounded.between_nodes.bytes).epsilon(near));
+
+  // Two replicas a host: each sums half within it, and gathers the rounded halves of the other.
+  const auto flat = sent({"parallel.shard=none", "parallel.reduce=bf16_between_hosts"}, 2);
+  CHECK(flat.in_nodes.bytes == doctest::Approx((4.0 + 2.0) * (blocks + root) / 2).epsilon(near));
+  CHECK(flat.between_nodes.bytes == doctest::Approx(all_reduce((blocks + root) / 2, 2) / 2).epsilon(near));
 }
 
 TEST_CASE("of many micro-batches those in the middle are counted once") {

@@ -29,7 +29,7 @@ TEST_CASE("7b on four H200 is the fastest with the optimizer sharded, not the pa
   CHECK(found.front().job.parallel.shard == parallel::Sharding::optimizer);
   CHECK(found.front().job.data.micro_batch == 2);
   CHECK(found.front().job.job.recompute == model::Recompute::none);
-  CHECK(found.front().job.parallel.reduce == DType::f32);
+  CHECK(found.front().job.parallel.reduce == parallel::Reduce::f32);
   // As the plans of the settings themselves have it.
   CHECK(found.front().tokens_per_second == doctest::Approx(5957).epsilon(0.005));
   const auto own = with_settings(job, found.front().settings());
@@ -37,7 +37,7 @@ TEST_CASE("7b on four H200 is the fastest with the optimizer sharded, not the pa
   CHECK(rate_of(with_settings(own, {"parallel.shard=full"}), cluster) ==
         doctest::Approx(5499).epsilon(0.005));
   for (std::size_t i = 1; i < found.size(); ++i) {
-    const bool rounds = found[i].job.parallel.reduce == DType::bf16;  // has to bring 2 %
+    const bool rounds = found[i].job.parallel.reduce == parallel::Reduce::bf16;  // has to bring 2 %
     CHECK(found[i].tokens_per_second < (rounds ? 1.021 : 1.001) * found.front().tokens_per_second);
   }
   for (const auto& tuned : found) CHECK(tuned.bytes <= cluster.gpu->memory);
@@ -67,6 +67,25 @@ TEST_CASE("no setting of a small search is faster than the one that is found") {
   CHECK(tried > 12);
 }
 
+TEST_CASE("bfloat16 between hosts is tried where shard groups lie within hosts, on several alone") {
+  const auto job = shipped_job("pretrain/1b", {"data.batch=32", "data.micro_batch=1"});
+  const Free free{.micro_batch = false, .shard = true, .reduce = true};
+  int by_hosts = 0;
+  for (const auto& tuned : tune(job, cluster_of("h100", 2, 8), free)) {
+    const auto& p = tuned.job.parallel;
+    if (p.reduce != parallel::Reduce::bf16_between_hosts) continue;
+    ++by_hosts;
+    CHECK((p.shard == parallel::Sharding::none || p.shard_group == parallel::ranks_of_a_node));
+  }
+  CHECK(by_hosts > 2);
+  for (const auto& tuned : tune(job, cluster_of("h100", 1, 8), free))
+    CHECK(tuned.job.parallel.reduce != parallel::Reduce::bf16_between_hosts);
+  // Of a job that has it, the other groups are left out.
+  const auto own = with_settings(job, {"parallel.shard=auto", "parallel.reduce=bf16_between_hosts"});
+  const auto chosen = choose_settings(own, cluster_of("h100", 2, 8));
+  CHECK(chosen.job.parallel.reduce == parallel::Reduce::bf16_between_hosts);
+}
+
 TEST_CASE("\"auto\" changes what it stands for, and nothing else") {
   const auto cluster = cluster_of("h100", 1, 8);
   const auto base = shipped_job("pretrain/7b", {"data.batch=64", "parallel.reduce=bf16"});
@@ -74,7 +93,7 @@ TEST_CASE("\"auto\" changes what it stands for, and nothing else") {
   const auto chosen = choose_settings(micro, cluster);
   CHECK_FALSE(with_settings(micro, chosen.settings()).chooses());
   CHECK(chosen.job.parallel.shard == parallel::Sharding::full);
-  CHECK(chosen.job.parallel.reduce == DType::bf16);
+  CHECK(chosen.job.parallel.reduce == parallel::Reduce::bf16);
   CHECK(chosen.job.data.micro_batch > 1);
   const auto shard =
       with_settings(base, {"parallel.shard=auto", "data.micro_batch=1", "job.recompute=cheap"});

@@ -25,7 +25,7 @@ constexpr std::int64_t sequence = 16;
 /// Every sharding, on every mesh of the ranks that there are.
 std::vector<parallel::Settings> all_settings() {
   std::vector<parallel::Settings> all = {{.shard = Sharding::none},
-                                         {.shard = Sharding::none, .reduce = DType::bf16}};
+                                         {.shard = Sharding::none, .reduce = parallel::Reduce::bf16}};
   for (const auto shard : {Sharding::optimizer, Sharding::full}) {
     for (int group = 1; group <= world().size(); ++group) {
       if (world().size() % group == 0) all.push_back({.shard = shard, .shard_group = group});
@@ -113,7 +113,7 @@ TEST_CASE("with every sharding, one bit of one rank is named, and none before it
   for (const auto& settings : all_settings()) {
     CAPTURE(to_string(settings.shard));
     CAPTURE(settings.shard_group);
-    CAPTURE(settings.reduce == DType::bf16);
+    CAPTURE(settings.reduce == parallel::Reduce::bf16);
     Trained run(settings);
     auto& store = run.session.store();
     CHECK(run.copies.compare({train::common("step", std::int64_t{2})}, true).empty());

@@ -107,11 +107,11 @@ TEST_CASE("models of every mixer agree over ranks and shardings") {
     Training whole(config, {}, alone);
     CHECK(whole.losses[1] < whole.losses[0]);
     for (const auto shard : {Sharding::none, Sharding::optimizer, Sharding::full}) {
-      for (const auto reduce : {DType::f32, DType::bf16}) {
+      for (const auto reduce : {parallel::Reduce::f32, parallel::Reduce::bf16}) {
         CAPTURE(std::string(to_string(shard)));
         CAPTURE(std::string(to_string(reduce)));
         Training parts(config, {.shard = shard, .reduce = reduce}, world());
-        const bool rounded = reduce == DType::bf16 && world().size() > 1;
+        const bool rounded = reduce == parallel::Reduce::bf16 && world().size() > 1;
         CHECK(std::abs(parts.losses[0] - whole.losses[0]) < 1e-6 * whole.losses[0]);
         CHECK(std::abs(parts.losses[1] - whole.losses[1]) < (rounded ? 1e-3 : 1e-6) * whole.losses[1]);
         const auto& units = parts.session.store().units();
@@ -132,7 +132,8 @@ TEST_CASE("the biases of gates are summed in float32 where other gradients trave
   const auto gates = static_cast<std::size_t>(config.layers + 1);
   for (const auto shard : {Sharding::none, Sharding::full}) {
     CAPTURE(std::string(to_string(shard)));
-    Training whole(config, {}, alone), parts(config, {.shard = shard, .reduce = DType::bf16}, world());
+    Training whole(config, {}, alone),
+        parts(config, {.shard = shard, .reduce = parallel::Reduce::bf16}, world());
     // From the same weights again: the first update's gradients, before any rounding has reached the weights.
     for (Training* training : {&whole, &parts}) {
       training->session.set_initial_weights(3);
