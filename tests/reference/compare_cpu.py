@@ -241,6 +241,10 @@ def time_ratplus(program, options, stream):
         job.write_text(job_file(options, directory))
         before = children_seconds()
         run = subprocess.run([program, "train", job], capture_output=True, text=True)
+        if "unknown key data.sequence_length" in run.stderr:  # a program of before that key's name
+            job.write_text(job.read_text().replace("sequence_length =", "window ="))
+            before = children_seconds()
+            run = subprocess.run([program, "train", job], capture_output=True, text=True)
         on_processors = children_seconds() - before
         if run.returncode:
             sys.exit(f"{program} train failed ({run.returncode}):\n{run.stdout}{run.stderr}")
