@@ -115,6 +115,7 @@ void write_json(const std::string& file, const bench::GenerateTimes& times) {
                             {"sequences", time.batch == 0 ? 1 : time.batch},
                             {"largest", time.largest},
                             {"seconds", time.seconds},
+                            {"processor_seconds", time.processor_seconds},
                             {"floor_seconds", time.floor},
                             {"tokens_per_second", time.tokens_per_second()},
                             {"cache_bytes", time.cache_bytes}});

@@ -177,6 +177,11 @@ class KeyHead {
       float* scores = scores_ + j * score_block;
       for (std::int64_t c = 0; c < count_; ++c) {
         const Segment& segment = segments_[static_cast<std::size_t>(c)];
+        // Pages lie anywhere: beside the scores of one, the values that they will weigh and the keys of the next are fetched.
+        if (j == 0) {
+          prefetch(segment.values, entries * p_);
+          if (c + 1 < count_) prefetch(segments_[static_cast<std::size_t>(c + 1)].keys, entries * p_);
+        }
         score_page<entries>(scores + c * entries, queries_ + j * width_, segment.keys);
         std::fill(scores + c * entries, scores + c * entries + segment.begin, minus_infinity);
         std::fill(scores + c * entries + segment.end, scores + (c + 1) * entries, minus_infinity);

@@ -17,14 +17,16 @@ constexpr std::int64_t panel = 32;
 constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in the first-level cache
 constexpr std::int64_t row_tile = 96;      // of x: read again for each panel
 
-/// Outputs [column, column + n) of rows [row, row + rows), into out [rows, at least n] with rows ld apart.
+/// Outputs [column, column + n) of rows [row, row + rows), into out [rows, at least n] with rows ld apart. Behind the panel
+/// `packed` lies the next one, unless it is the last.
 void panel_product(float* out, std::int64_t ld, const operation::RowProduct& call, std::int64_t row,
-                   std::int64_t rows, const float* packed, std::int64_t n) {
+                   std::int64_t rows, const float* packed, std::int64_t n, bool last) {
   const std::int64_t inner = call.x.size(1), ldx = call.x.stride(0);
   const float* x = call.x.as<float>() + row * ldx;
   for (std::int64_t l = 0; l < inner; l += inner_block) {
-    tile_gemm(out, ld, x + l, ldx, Left::rows, packed + l * n, n, rows, n, std::min(inner_block, inner - l),
-              l > 0);
+    const std::int64_t k = std::min(inner_block, inner - l);
+    tile_gemm(out, ld, x + l, ldx, Left::rows, packed + l * n, n, rows, n, k, l > 0,
+              last && l + k == inner ? Fetch::nothing : Fetch::next_rows);
   }
 }
 
@@ -35,7 +37,7 @@ void rest_product(const operation::RowProduct& call, std::int64_t row, std::int6
   std::vector<float> whole(static_cast<std::size_t>(inner * panel)),
       out(static_cast<std::size_t>(rows * panel));
   for (std::int64_t l = 0; l < inner; ++l) std::copy_n(packed + l * n, n, whole.data() + l * panel);
-  panel_product(out.data(), panel, call, row, rows, whole.data(), panel);
+  panel_product(out.data(), panel, call, row, rows, whole.data(), panel, true);
   for (std::int64_t i = 0; i < rows; ++i)
     std::copy_n(out.data() + i * panel, n, call.y.as<float>() + (row + i) * call.y.stride(0) + column);
 }
@@ -69,7 +71,7 @@ void CpuOps::compute(const operation::RowProduct& call) {
     const float* packed = call.w.as<float>() + column * inner;
     if (n == panel) {
       panel_product(call.y.as<float>() + row * call.y.stride(0) + column, call.y.stride(0), call, row, m,
-                    packed, n);
+                    packed, n, column + n == columns);
     } else {
       rest_product(call, row, m, packed, column, n);
     }

@@ -1,5 +1,7 @@
 #include "lib/bench/generate_bench.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -12,9 +14,33 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+/// Seconds of all threads of this process on processors.
+double processor_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
+
+/// Times of repeated work, by the clock and on processors.
+class Samples {
+ public:
+  void begin() {
+    processor_ = processor_seconds();
+    begin_ = Clock::now();
+  }
+  void end() {
+    seconds_.push_back(std::chrono::duration<double>(Clock::now() - begin_).count());
+    on_processor_.push_back(processor_seconds() - processor_);
+  }
+  void write_to(GenerateTime& time) {
+    time.seconds = median(seconds_), time.processor_seconds = median(on_processor_);
+  }
+
+ private:
+  Clock::time_point begin_;
+  double processor_ = 0;
+  std::vector<double> seconds_, on_processor_;
+};
 
 }  // namespace
 
@@ -39,15 +65,15 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
       if (settings.prompts) {
         inference.restart(plan, length, {.slots = 1, .rows = std::min<std::int64_t>(length, 4096)});
         const std::vector<std::int32_t> prompt(static_cast<std::size_t>(length), 1);
-        std::vector<double> seconds;
+        Samples samples;
         for (int repeat = 0; repeat < 4; ++repeat) {
           inference.engine().add({.prompt = prompt, .max_tokens = 1, .sampling = {.temperature = 0}});
           ops.synchronize();
-          const auto begin = Clock::now();
+          samples.begin();
           while (!inference.engine().idle()) inference.engine().step();
-          if (repeat > 0) seconds.push_back(since(begin));
+          if (repeat > 0) samples.end();
         }
-        time.seconds = median(seconds);
+        samples.write_to(time);
         time.floor = infer::prompt_floor(config, shape, compute, length, rates).seconds();
         add(time);
       }
@@ -59,14 +85,14 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
         const auto fitting = engine.settings().slots;
         if (fitting < batch) continue;
         for (std::int64_t i = 0; i < fitting; ++i) engine.add_at(length - steps, steps);
-        std::vector<double> seconds;
+        Samples samples;
         for (std::int64_t i = 0; i < steps; ++i) {
-          const auto begin = Clock::now();
+          samples.begin();
           engine.step();
-          if (i >= 2) seconds.push_back(since(begin));
+          if (i >= 2) samples.end();
         }
         time.batch = fitting, time.largest = batch == 0;
-        time.seconds = median(seconds);
+        samples.write_to(time);
         time.floor =
             infer::step_floor(config, shape, compute, fitting, length - settings.steps / 2, rates).seconds();
         add(time);

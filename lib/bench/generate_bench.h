@@ -22,11 +22,12 @@ struct GenerateBenchSettings {
 struct GenerateTime {
   std::string pattern;
   std::int64_t length = 0;
-  std::int64_t batch = 0;  ///< sequences; 0: this is a prompt
-  bool largest = false;    ///< no more sequences fit
-  double seconds = 0;      ///< a step's, or a prompt's: median
-  double floor = 0;        ///< seconds
-  double cache_bytes = 0;  ///< of a sequence of this length
+  std::int64_t batch = 0;        ///< sequences; 0: this is a prompt
+  bool largest = false;          ///< no more sequences fit
+  double seconds = 0;            ///< a step's, or a prompt's: median
+  double processor_seconds = 0;  ///< the same on processors, over all threads: median
+  double floor = 0;              ///< seconds
+  double cache_bytes = 0;        ///< of a sequence of this length
 
   double tokens_per_second() const { return static_cast<double>(batch > 0 ? batch : length) / seconds; }
 };

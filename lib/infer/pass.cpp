@@ -184,14 +184,17 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
       for (const auto head : group.heads) patterns[static_cast<std::size_t>(head)] = group.pattern;
     }
   }
-  ops_.attention_forward({.out = a,
-                          .lse = lse_.slice(0, 0, d / p * n).view({1, d / p, n}),
-                          .q = q,
-                          .k = as_sequence(k_all, p),
-                          .v = as_sequence(v_all, p),
-                          .patterns = patterns,
-                          .first_query = first,
-                          .in_pieces = true});
+  const auto skipped = unwanted_queries(layer, row, n);
+  if (skipped < n) {
+    ops_.attention_forward({.out = a.slice(1, skipped, n),
+                            .lse = lse_.slice(0, 0, d / p * (n - skipped)).view({1, d / p, n - skipped}),
+                            .q = q.slice(1, skipped, n),
+                            .k = as_sequence(k_all, p),
+                            .v = as_sequence(v_all, p),
+                            .patterns = patterns,
+                            .first_query = first + skipped,
+                            .in_pieces = true});
+  }
   for (std::size_t g = 0; kept && g < here.groups.size(); ++g) {
     ops_.cache_append({.cache = caches_->pages(layer, g),
                        .table = caches_->table(piece.slot, layer, g),
@@ -199,6 +202,14 @@ void Pass::mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row) {
                        .v = heads_of(v_all, p).slice(0, first, end),
                        .first = first});
   }
+}
+
+/// Of a piece's n rows from `row` on, those before the first wanted one in the last layer, whose attention nobody reads. Elsewhere
+/// 0, and on a GPU, where queries begin at a multiple of prompt_cut.
+std::int64_t Pass::unwanted_queries(std::int64_t layer, std::int64_t row, std::int64_t n) const {
+  if (!kept_ || layer + 1 < weights_.config().layers || ops_.device().kind != DeviceKind::cpu) return 0;
+  const auto wanted = std::ranges::lower_bound(*kept_, row);
+  return wanted == kept_->end() ? n : std::min(n, *wanted - row);
 }
 
 void Pass::mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens,

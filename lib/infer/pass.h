@@ -72,6 +72,7 @@ class Pass {
   void move_kept(const Tensor& x);
   void mixer(std::int64_t layer, std::span<const Piece> pieces, std::int64_t steps, std::int64_t most_tokens);
   void mix_piece(std::int64_t layer, const Piece& piece, std::int64_t row);
+  std::int64_t unwanted_queries(std::int64_t layer, std::int64_t row, std::int64_t n) const;
   void mix_steps(std::int64_t layer, std::int64_t row, std::int64_t count, std::int64_t most_tokens,
                  bool at_rest);
   /// Where attention's output goes: without an output gate out_proj takes it as it is.

@@ -1,16 +1,20 @@
 """Tokens per second of the joint training step on CPUs: PyTorch against ratplus, same model, same batch, one run.
 
     python compare_cpu.py --ratplus ../../build/ratplus --threads 2
+    python compare_cpu.py --ratplus before=/tmp/before/build/ratplus --ratplus now=../../build/ratplus --alone --rounds 8
 
 Both sides do the joint step in float32: an update with dilation 64, then one with dense attention, on the same batch,
 each with clipping and AdamW. PyTorch runs in several forms (torch_rival.py), eager and compiled; its fastest counts.
 Every contender runs in each of the rounds, in turn, so that a busy moment of the machine does not hit only one of
-them; the best round's median step counts. Without --ratplus only PyTorch is timed.
+them; the best round's median step counts. Several programs, each with a name, are compared with the first of them, too: by
+the best and the median of the rounds, and by seconds on processors of whole runs, which other work on the machine hardly
+changes. Without --ratplus only PyTorch is timed, with --alone only ratplus.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -40,7 +44,8 @@ CONTENDERS = {
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratplus", type=Path, help="the ratplus program")
+    parser.add_argument("--ratplus", action="append", default=[], metavar="[NAME=]PROGRAM", help="a ratplus program; repeatable")
+    parser.add_argument("--alone", action="store_true", help="leave PyTorch out")
     for name, value in dict(layers=4, width=256, head_dim=64, vocab=4096, sequence_length=512, batch=16, micro_batch=4).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value, help=f"default {value}")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side; default: all")
@@ -52,6 +57,12 @@ def parse_options():
     if options.batch % options.micro_batch or options.width % options.head_dim or options.sequence_length % 64:
         parser.error("micro-batch must divide batch, head-dim divide width, and 64 divide sequence-length")
     options.dilation = DILATION
+    named = [text.rpartition("=") for text in options.ratplus]
+    options.ratplus = {name or "ratplus": Path(program).resolve() for name, _, program in named}
+    if len(options.ratplus) < len(named):
+        parser.error("--ratplus: several programs need names: --ratplus before=A --ratplus now=B")
+    if options.alone and not options.ratplus:
+        parser.error("--alone needs --ratplus")
     return options
 
 
@@ -104,7 +115,7 @@ def prepare_rivals(options, stream):
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     trainers = {}
     for name, (scan, sparse_attention, compiled) in CONTENDERS.items():
-        if options.only not in name:
+        if options.alone or options.only not in name:
             continue
         start = time.perf_counter()
         verify_rival(scan, sparse_attention)
@@ -214,19 +225,47 @@ validation_sequences = 1
 """
 
 
-def time_ratplus(options, stream):
-    """Tokens per second of the median step, from the run's metrics; its first two steps warm up."""
+def children_seconds():
+    """Of finished children on processors, over all threads."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def time_ratplus(program, options, stream):
+    """Tokens per second of the median step, from the run's metrics, whose first two steps warm up; the run's seconds on processors;
+    and its losses."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_dataset(directory / "data", options, stream)
         job = directory / "job.toml"
         job.write_text(job_file(options, directory))
-        run = subprocess.run([options.ratplus, "train", job], capture_output=True, text=True)
+        before = children_seconds()
+        run = subprocess.run([program, "train", job], capture_output=True, text=True)
+        if "unknown key data.sequence_length" in run.stderr:  # a program of before that key's name
+            job.write_text(job.read_text().replace("sequence_length =", "window ="))
+            before = children_seconds()
+            run = subprocess.run([program, "train", job], capture_output=True, text=True)
+        on_processors = children_seconds() - before
         if run.returncode:
-            sys.exit(f"{options.ratplus} train failed ({run.returncode}):\n{run.stdout}{run.stderr}")
+            sys.exit(f"{program} train failed ({run.returncode}):\n{run.stdout}{run.stderr}")
         lines = [json.loads(line) for line in (directory / "run" / "metrics.jsonl").read_text().splitlines()]
-    rates = [line["tokens_per_second"] for line in lines if line.get("kind") == "step"]
-    return statistics.median(rates[2:])
+    steps = [line for line in lines if line.get("kind") == "step"]
+    rate = statistics.median(line["tokens_per_second"] for line in steps[2:])
+    return rate, on_processors, [[update["loss"] for update in line.get("updates") or line["halves"]] for line in steps]
+
+
+def compare_programs(options, rates, on_processors, losses):
+    """Each program beside the first."""
+    first = next(iter(options.ratplus))
+    print(f"\n{'tokens/s of ' + str(options.rounds) + ' round(s)':32} {'best':>8} {'of ' + first:>12} {'median':>8} {'of ' + first:>12} "
+          f"{'lowest':>8} {'processor s of a run: best':>28} {'median':>8} {'of ' + first:>12}")
+    for name in options.ratplus:
+        best, median, seconds = max(rates[name]), statistics.median(rates[name]), on_processors[name]
+        middle = statistics.median(seconds)
+        print(f"{name:32} {best:8.0f} {best / max(rates[first]):12.3f} {median:8.0f} {median / statistics.median(rates[first]):12.3f} "
+              f"{min(rates[name]):8.0f} {min(seconds):28.2f} {middle:8.2f} {middle / statistics.median(on_processors[first]):12.3f}")
+        if losses[name] != losses[first]:
+            print(f"  its losses differ from those of {first}: {losses[name]} and {losses[first]}")
 
 
 # --- both -------------------------------------------------------------------------------------------------------
@@ -236,27 +275,34 @@ def main():
     options = parse_options()
     stream = make_tokens(options, options.steps + 2)
     trainers = prepare_rivals(options, stream)
-    rates = {}
+    rates = {name: [] for name in [*trainers, *options.ratplus]}
+    on_processors, losses = {name: [] for name in options.ratplus}, {}
     for _ in range(options.rounds):
         for name, trainer in trainers.items():
-            rates[name] = max(rates.get(name, 0), time_rival(trainer, options, stream))
-        if options.ratplus:
-            rates["ratplus"] = max(rates.get("ratplus", 0), time_ratplus(options, stream))
-    fastest = max(trainers, key=rates.get)
+            rates[name].append(time_rival(trainer, options, stream))
+        for name, program in options.ratplus.items():
+            rate, seconds, losses[name] = time_ratplus(program, options, stream)
+            rates[name].append(rate)
+            on_processors[name].append(seconds)
     print(
         f"joint step, float32, {options.threads} thread(s): {options.layers} layers, width {options.width}, "
         f"head_dim {options.head_dim}, vocabulary {options.vocab}, batch {options.batch} x {options.sequence_length} "
         f"in micro-batches of {options.micro_batch}; torch {torch.__version__}"
     )
-    print(f"{'':32} {'tokens/s':>10} {'of the fastest PyTorch':>24}")
-    for name, rate in rates.items():
-        who = name if name == "ratplus" else f"PyTorch, {name}"
-        print(f"{who:32} {rate:10.0f} {rate / rates[fastest]:24.2f}")
+    best = {name: max(of_rounds) for name, of_rounds in rates.items()}
+    if trainers:
+        fastest = max(trainers, key=best.get)
+        print(f"{'':32} {'tokens/s':>10} {'of the fastest PyTorch':>24}")
+        for name, rate in best.items():
+            who = f"PyTorch, {name}" if name in trainers else name
+            print(f"{who:32} {rate:10.0f} {rate / best[fastest]:24.2f}")
+    if options.alone or len(options.ratplus) > 1:
+        compare_programs(options, rates, on_processors, losses)
     eager = [name for name in trainers if not CONTENDERS[name][2]]
     if options.split and eager:
-        best = max(eager, key=rates.get)
-        print(f"PyTorch, {best}: where the operators' time goes")
-        show_split(trainers[best], options, stream)
+        shown = max(eager, key=best.get)
+        print(f"PyTorch, {shown}: where the operators' time goes")
+        show_split(trainers[shown], options, stream)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Prompts and steps of generation: PyTorch against ratplus, same model, one run.
 
     python compare_generation.py --ratplus ../../build/ratplus --threads 2
+    python compare_generation.py --ratplus ../../build/ratplus --threads 1 --model medium
     python compare_generation.py --ratplus ../../build/ratplus --device cuda --layers 24 --width 2048 --head-dim 128 \
         --vocab 32000 --length 4096 --batches 1 64
 
-ratplus runs first, alone; then PyTorch, eager and compiled (on a GPU with CUDA graphs), with caches of the pattern's own size
-that are allocated once; its fastest form counts. On the CPU both compute in float32, on a GPU in bfloat16, with the
-recurrence of a prompt as an associative scan. A step of either side ends with the largest logit of each sequence. Every result
-is printed as soon as it is there; what fails is reported, and the rest goes on. Without --ratplus PyTorch alone is timed.
+PyTorch runs eager and compiled (on a GPU with CUDA graphs), with caches of the pattern's own size that are allocated once; its
+fastest form counts. On the CPU both compute in float32, in turn in every round, and seconds on processors are compared, too: other
+work on the machine hardly changes them, but with several threads they hold the waiting of one for another. On a GPU both compute
+in bfloat16, ratplus first, alone, with the recurrence of a prompt as an associative scan. A step of either side ends with the
+largest logit of each sequence. A failure is reported, and the rest continues. Without --ratplus PyTorch alone is timed.
 """
 
 import argparse
@@ -28,12 +30,20 @@ import torch_gpu_rival as gpu_rival
 import torch_rival as rival
 
 
+# Sizes by name: those of configs/quickstart/pretrain.toml and of configs/reproduce/medium.toml (112M parameters) at T = 512.
+MODELS = {
+    "quickstart": dict(layers=4, width=192, head_dim=64, vocab=2048, length=512),
+    "medium": dict(layers=12, width=768, head_dim=64, vocab=16384, length=512),
+}
+
+
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratplus", type=Path, help="the ratplus program")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    for name, value in dict(layers=4, width=192, head_dim=64, vocab=2048, length=512).items():
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=value, help=f"default {value}")
+    parser.add_argument("--model", default="quickstart", choices=MODELS, help="sizes that no option names; default quickstart")
+    for name in MODELS["quickstart"]:
+        parser.add_argument("--" + name.replace("_", "-"), type=int, help="default: the model's")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="default 1 16")
     parser.add_argument("--patterns", nargs="+", default=["dense", "16,0,4"], help='default: dense 16,0,4')
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side; default: all")
@@ -42,7 +52,24 @@ def parse_options():
     parser.add_argument("--only", default="", help="PyTorch forms whose name contains this, e.g. eager")
     parser.add_argument("--mode", help="of torch.compile for steps; default: default, on a GPU reduce-overhead (CUDA graphs)")
     parser.add_argument("--json", type=Path, help="write all results here")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name, value in MODELS[options.model].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+class Times:
+    """Best seconds of a step so far, by the clock and on processors: of the medians of rounds."""
+
+    def __init__(self):
+        self.seconds = self.processor = float("inf")
+
+    def add(self, seconds, processor):
+        self.seconds, self.processor = min(self.seconds, seconds), min(self.processor, processor)
+
+    def __str__(self):
+        return f"{1e3 * self.seconds:.2f} ms, {1e3 * self.processor:.2f} ms on processors"
 
 
 class Pattern:
@@ -149,22 +176,22 @@ def verify():
                 sys.exit(f"the PyTorch rival is wrong: {text}, position {t}, error {error:.1e}")
 
 
-def best(options, run):
-    """Median seconds of a step, in the best of the rounds."""
-    times = []
-    for _ in range(options.rounds):
-        run(2)
-        seconds = []
-        for _ in range(options.steps):
-            start = time.perf_counter()
-            run(1)
-            seconds.append(time.perf_counter() - start)
-        times.append(statistics.median(seconds))
-    return min(times)
+@torch.inference_mode()
+def time_round(times, run, steps):
+    """Adds the medians of one round's steps."""
+    run(2)
+    seconds, processor = [], []
+    for _ in range(steps):
+        on_processor, start = time.process_time(), time.perf_counter()
+        run(1)
+        seconds.append(time.perf_counter() - start)
+        processor.append(time.process_time() - on_processor)
+    times.add(statistics.median(seconds), statistics.median(processor))
 
 
 @torch.inference_mode()
-def time_steps(options, model, pattern, batch, compiled):
+def prepare_steps(options, model, pattern, batch, compiled):
+    """run(count): so many steps."""
     generator = Generator(model, batch, options.length, pattern, options.head_dim)
     step = generator
     if compiled:
@@ -178,7 +205,7 @@ def time_steps(options, model, pattern, batch, compiled):
             step(tokens, *place, None, [])[0].cpu()
 
     run(3)
-    return best(options, run)
+    return run
 
 
 def prompt_block(block, x, rope):
@@ -192,8 +219,8 @@ def prompt_block(block, x, rope):
 
 
 @torch.inference_mode()
-def time_prompt(options, model, compiled):
-    """A dense prompt."""
+def prepare_prompt(options, model, compiled):
+    """run(count): a dense prompt so many times."""
     tokens = torch.zeros(1, options.length, dtype=torch.long, device=options.device)
     if options.device == "cuda":
         rope = gpu_rival.Rope(options.length, options.head_dim, options.device)
@@ -221,8 +248,7 @@ def time_prompt(options, model, compiled):
             step(tokens).cpu()
 
     run(2)
-    options_of_prompt = argparse.Namespace(**{**vars(options), "steps": 3})
-    return best(options_of_prompt, run)
+    return run
 
 
 def make_model(options):
@@ -236,7 +262,8 @@ def make_model(options):
     return model
 
 
-def time_ratplus(options):
+def time_ratplus(options, times):
+    """Adds one round to times, by kind, pattern and number of sequences."""
     job = f"""
 [job]
 kind = "pretrain"
@@ -258,30 +285,27 @@ steps = 1
         file.write_text(job)
         command = [options.ratplus, "bench", "generate", file, "--threads", options.threads, "--lengths", options.length,
                    "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
-        found = {}
-        for _ in range(options.rounds):
-            subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            for time_of in json.loads(result.read_text())["times"]:
-                key = (time_of["kind"], time_of["pattern"], time_of["sequences"])
-                found[key] = min(found.get(key, 1e9), time_of["seconds"])
-        return found
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for time_of in json.loads(result.read_text())["times"]:
+            key = (time_of["kind"], time_of["pattern"], time_of["sequences"])
+            times.setdefault(key, Times()).add(time_of["seconds"], time_of["processor_seconds"])
 
 
 def attempt(name, call):
-    """Milliseconds for print, and seconds or None."""
+    """The call's result, or None with a line that says why there is none."""
     try:
-        seconds = call()
-        print(f"PyTorch, {name}: {1e3 * seconds:.2f} ms", flush=True)
-        return seconds
+        return call()
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        print(f"PyTorch, {name}: failed: {type(error).__name__}: {' '.join(lines)[:400]}", flush=True)
+        lines = [line.strip() for line in (str(error) + str(getattr(error, "stderr", ""))).splitlines() if line.strip()]
+        print(f"{name}: failed: {type(error).__name__}: {' '.join(lines)[:400]}", flush=True)
         return None
-    finally:
-        torch._dynamo.reset()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+
+def free():
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def title(key):
@@ -289,43 +313,93 @@ def title(key):
     return f"{kind}, {pattern}, batch {batch}"
 
 
+def rivals(options, model):
+    """How to prepare each of PyTorch's contenders, by key and form; eager first, since its results are there soon."""
+    prepared = {}
+    for form in [form for form in ("eager", "compiled") if options.only in form]:
+        compiled = form == "compiled"
+        prepared[("prompt", "dense", 1), form] = lambda compiled=compiled: prepare_prompt(options, model, compiled)
+        for text in options.patterns:
+            for batch in options.batches:
+                prepared[("step", text, batch), form] = lambda text=text, batch=batch, compiled=compiled: prepare_steps(
+                    options, model, Pattern(text), batch, compiled)
+    return prepared
+
+
+def steps_of(options, key):
+    return 3 if key[0] == "prompt" else options.steps
+
+
+def time_in_turn(options, model, ours, theirs):
+    """All contenders in every round, so that a busy moment of the machine does not hit one of them alone."""
+    runs = {}
+    for (key, form), prepare in rivals(options, model).items():
+        run = attempt(f"PyTorch, {title(key)}, {form}", prepare)
+        if run:
+            runs[key, form] = run
+    for n in range(options.rounds):
+        if options.ratplus:
+            attempt("ratplus", lambda: time_ratplus(options, ours))
+        for (key, form), run in runs.items():
+            time_round(theirs[key].setdefault(form, Times()), run, steps_of(options, key))
+        print(f"round {n + 1} of {options.rounds} measured", file=sys.stderr, flush=True)
+
+
+def time_one_by_one(options, model, ours, theirs):
+    """Each contender alone in memory."""
+    for _ in range(options.rounds if options.ratplus else 0):
+        attempt("ratplus", lambda: time_ratplus(options, ours))
+    for key, times in ours.items():
+        print(f"ratplus, {title(key)}: {times}", flush=True)
+    for (key, form), prepare in rivals(options, model).items():
+        name = f"PyTorch, {title(key)}, {form}"
+
+        def measure():
+            times, run = Times(), prepare()
+            for _ in range(options.rounds):
+                time_round(times, run, steps_of(options, key))
+            theirs[key][form] = times
+            print(f"{name}: {times}", flush=True)
+
+        attempt(name, measure)
+        free()
+
+
+def print_table(heading, measure, ours, theirs):
+    print(f"\n{heading:32} {'PyTorch ms':>12} {'ratplus ms':>12} {'ratio':>8}  fastest form")
+    for key, times in theirs.items():
+        seconds = {form: measure(time_of) for form, time_of in times.items()}
+        form = min(seconds, key=seconds.get, default=None)
+        theirs_best, mine = seconds.get(form), measure(ours[key]) if key in ours else None
+        cells = [f"{1e3 * value:12.2f}" if value else f"{'-':>12}" for value in (theirs_best, mine)]
+        ratio = f"{theirs_best / mine:8.2f}" if theirs_best and mine else f"{'':8}"
+        print(f"{title(key):32} {cells[0]} {cells[1]} {ratio}  {form or 'failed'}")
+
+
 def main():
     options = parse_options()
     torch.set_num_threads(options.threads)
     verify()
-    try:
-        ours = time_ratplus(options) if options.ratplus else {}
-    except subprocess.CalledProcessError as error:
-        ours = {}
-        print(f"ratplus failed: {error}: {error.stderr[-2000:]}", flush=True)
-    for key, seconds in ours.items():
-        print(f"ratplus, {title(key)}: {1e3 * seconds:.2f} ms", flush=True)
     torch.manual_seed(1)
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     model = make_model(options).requires_grad_(False)
-    theirs = {}
-    # Eager first: its results are there soon.
-    for form in [form for form in ("eager", "compiled") if options.only in form]:
-        compiled = form == "compiled"
-        calls = {("prompt", "dense", 1): lambda: time_prompt(options, model, compiled)}
-        for text in options.patterns:
-            for batch in options.batches:
-                calls["step", text, batch] = lambda text=text, batch=batch: time_steps(
-                    options, model, Pattern(text), batch, compiled)
-        for key, call in calls.items():
-            theirs.setdefault(key, {})[form] = attempt(f"{title(key)}, {form}", call)
-    print(f"\n{'':32} {'PyTorch ms':>12} {'ratplus ms':>12} {'ratio':>8}  fastest form")
-    rows = []
-    for key, times in theirs.items():
-        times = {form: seconds for form, seconds in times.items() if seconds}
-        form = min(times, key=times.get, default=None)
-        seconds, mine = times.get(form), ours.get(key)
-        cells = [f"{1e3 * value:12.2f}" if value else f"{'-':>12}" for value in (seconds, mine)]
-        ratio = f"{seconds / mine:8.2f}" if seconds and mine else f"{'':8}"
-        print(f"{title(key):32} {cells[0]} {cells[1]} {ratio}  {form or 'failed'}")
-        rows.append({"kind": key[0], "pattern": key[1], "sequences": key[2], "pytorch_seconds": times, "ratplus_seconds": mine})
+    ours, theirs = {}, {key: {} for key, _ in rivals(options, model)}
+    on_cpu = options.device == "cpu"
+    (time_in_turn if on_cpu else time_one_by_one)(options, model, ours, theirs)
+    print(f"\n{options.layers} layers, width {options.width}, head_dim {options.head_dim}, vocabulary {options.vocab}, "
+          f"T = {options.length}, {options.device}, {options.threads} thread(s); torch {torch.__version__}")
+    print_table("by the clock", lambda times: times.seconds, ours, theirs)
+    if on_cpu:
+        print_table("on processors", lambda times: times.processor, ours, theirs)
     if options.json:
+        rows = []
+        for key, times in theirs.items():
+            row = {"kind": key[0], "pattern": key[1], "sequences": key[2]}
+            for name, field in (("seconds", "seconds"), ("processor_seconds", "processor")):
+                row[f"pytorch_{name}"] = {form: getattr(time_of, field) for form, time_of in times.items()}
+                row[f"ratplus_{name}"] = getattr(ours[key], field) if key in ours else None
+            rows.append(row)
         options.json.write_text(json.dumps({"torch": torch.__version__, "times": rows}, indent=1))
 
 
