@@ -87,6 +87,14 @@ mpi_environment
 
 answers=$output/pred/$name
 mkdir -p "$answers"
+# Answers of another model or with other options are not these: they would be kept.
+settings="$checkpoint ${generate[*]-}"
+if [[ -s $answers/.settings ]]; then
+  [[ $(<"$answers/.settings") == "$settings" ]] ||
+    die "$answers has answers of '$(<"$answers/.settings")', not of '$settings'; give another --name or --output, or remove it"
+else
+  printf '%s\n' "$settings" >"$answers/.settings" || die "$answers/.settings was not written; make room, or give another --output"
+fi
 for task in "${tasks[@]}"; do
   if [[ -f $answers/$task.jsonl ]]; then
     echo "$task: kept"
@@ -101,7 +109,8 @@ done
 
 # eval.py finds pred/NAME in the working directory.
 longbench=$(realpath "$longbench")
-(cd "$output" && "$python" "$longbench/eval.py" --model "$name")
+(cd "$output" && "$python" "$longbench/eval.py" --model "$name") ||
+  die "$longbench/eval.py failed (see above); the answers are in $answers, and the same command scores them"
 printf '\n%s\n' "$name"
 tr -d '{}", ' <"$answers/result.json" | awk -F: '
   NF == 2 { printf "  %-18s %6.2f\n", $1, $2; sum += $2; n++ }
