@@ -61,7 +61,7 @@ struct ModelPositions {
 /// Of the models that were evaluated by position.
 std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
 
-/// Losses before and after adaptation and cache sizes, a column a model; and where runs were evaluated by position,
+/// Losses before and after adaptation, bits per byte where known, and cache sizes, a column a model; and where runs were evaluated by position,
 /// perplexities by position, a row a pattern.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 
@@ -70,7 +70,7 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff);
 /// The picture and the tables, as the beginning of a page (make_page).
 std::string tradeoff_html(const Tradeoff& tradeoff);
 /// {"sequence_length", "models": [{"name", "directory", "results": [...], "adapted": [{"name", "directory", "pattern",
-/// "results"}]}]}; a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes" and "by_position".
+/// "results"}]}]}; a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position".
 std::string tradeoff_json(const Tradeoff& tradeoff);
 
 /// Draws loss over the bytes of a sequence's cache, one curve a model through its dilations; other patterns are single
