@@ -38,13 +38,13 @@ class Trained {
 };
 
 /// A program that runs this script.
-std::string program(const fs::path& file, const std::string& script) {
+std::string made_program(const fs::path& file, const std::string& script) {
   write_whole_file(file, "#!/usr/bin/env bash\nset -euo pipefail\n" + script);
   fs::permissions(file, fs::perms::owner_all);
   return file.string();
 }
 
-std::string script(const std::string& name) {
+std::string job_script(const std::string& name) {
   return fmt::format("RATPLUS={} {}/jobs/evaluate/{}.sh {}", RATPLUS_PROGRAM, RATPLUS_SOURCE_DIR, name,
                      Trained::get());
 }
@@ -80,30 +80,30 @@ END
 
 TEST_CASE("commonsense.sh evaluates each pattern, prints the means, and refuses lost results") {
   const test::ScratchDirectory scratch;
-  const auto lm_eval = program(scratch / "lm_eval", harness);
-  const auto command = fmt::format("LM_EVAL={} {} --threads 1", lm_eval, script("commonsense"));
-  const auto both = test::shell(command + " --pattern dense --pattern 4,0,2");
+  const auto lm_eval = made_program(scratch / "lm_eval", harness);
+  const auto evaluate = fmt::format("LM_EVAL={} {} --threads 1", lm_eval, job_script("commonsense"));
+  const auto both = test::shell(evaluate + " --pattern dense --pattern 4,0,2");
   CAPTURE(both.output);
   REQUIRE(both.status == 0);
-  CHECK(contains(both.output, "ratplus@dense              50.00  62.50   of 2 tasks"));
-  CHECK(contains(both.output, "ratplus@4,0,2              50.00  62.50   of 2 tasks"));
+  CHECK(contains(both.output, "ratplus@dense             50.00  62.50   of 2 tasks"));
+  CHECK(contains(both.output, "ratplus@4,0,2             50.00  62.50   of 2 tasks"));
 
   const auto output = (scratch / "scores").string();
-  CHECK(test::shell(command + " --output " + output).status == 0);
-  const auto lost = test::shell("LOSE=1 " + command + " --output " + (scratch / "lost").string());
+  CHECK(test::shell(evaluate + " --output " + output).status == 0);
+  const auto lost = test::shell("LOSE=1 " + evaluate + " --output " + (scratch / "lost").string());
   CHECK(lost.status == 1);
   CHECK(contains(lost.output, "wrote no results for ratplus@"));
 }
 
 TEST_CASE("commonsense.sh: a signal ends harness and server, with one message") {
   const test::ScratchDirectory scratch;
-  const auto lm_eval =
-      program(scratch / "lm_eval", fmt::format("echo $$ >{}/pid\nexec sleep 300\n", scratch.path().string()));
+  const auto lm_eval = made_program(
+      scratch / "lm_eval", fmt::format("echo $$ >{}/pid\nexec sleep 300\n", scratch.path().string()));
   const auto stopped =
       test::shell(fmt::format("LM_EVAL={0} {1} --threads 1 & script=$!; until [ -s {2}/pid ]; do sleep 0.1; "
                               "done; kill -TERM $script; "
                               "wait $script; echo status $?; kill -0 $(cat {2}/pid) 2>/dev/null || echo gone",
-                              lm_eval, "env " + script("commonsense"), scratch.path().string()));
+                              lm_eval, "env " + job_script("commonsense"), scratch.path().string()));
   CAPTURE(stopped.output);
   CHECK(contains(stopped.output, "stopped at ratplus@"));
   CHECK(contains(stopped.output, "complete: 0 of 1"));
@@ -126,26 +126,26 @@ TEST_CASE("longbench.sh keeps its answers, scores them again, and refuses those 
   }
   lines.close();
   // In the place of `python3 eval.py --model NAME`: the number of answers as the score.
-  const auto python = program(scratch / "python", R"(
+  const auto python = made_program(scratch / "python", R"sh(
 if [[ $1 == -c ]]; then exit 0; fi
 if [[ -n ${FULL:-} ]]; then echo 'No space left on device' >&2; exit 1; fi
-printf '{\n"qasper": %s\n}\n' "$(grep -c '"pred"' pred/ratplus/qasper.jsonl)" >
-                                                      pred / ratplus / result.json) ");
-      const auto command = fmt::format(
-          "{} --longbench {} --data {} --output {} --tasks qasper --threads 1 --length 600 --longer",
-          "PYTHON=" + python + " " + script("longbench"), longbench.string(), data.string(), output.string());
-  const auto full = test::shell("FULL=1 " + command);
+printf '{\n"qasper": %s\n}\n' "$(grep -c pred pred/ratplus/qasper.jsonl)" >pred/ratplus/result.json
+)sh");
+  const auto evaluate = fmt::format(
+      "{} --longbench {} --data {} --output {} --tasks qasper --threads 1 --length 600 --longer",
+      "PYTHON=" + python + " " + job_script("longbench"), longbench.string(), data.string(), output.string());
+  const auto full = test::shell("FULL=1 " + evaluate);
   CAPTURE(full.output);
   CHECK(full.status == 1);
   CHECK(contains(full.output, "eval.py failed (see above); the answers are in"));
   const auto answers = read_whole_file(output / "pred/ratplus/qasper.jsonl");
-  const auto again = test::shell(command);
+  const auto again = test::shell(evaluate);
   CAPTURE(again.output);
   REQUIRE(again.status == 0);
   CHECK(contains(again.output, "qasper: kept"));
   CHECK(contains(again.output, "  qasper               3.00"));
   CHECK(read_whole_file(output / "pred/ratplus/qasper.jsonl") == answers);
-  const auto other = test::shell(command + " --pattern 4,0,2");
+  const auto other = test::shell(evaluate + " --pattern 4,0,2");
   CHECK(other.status == 1);
   CHECK(contains(other.output, "give another --name or --output, or remove it"));
 }
