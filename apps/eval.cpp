@@ -44,8 +44,8 @@ constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [
        ratplus eval CHECKPOINT --continuations FILE.jsonl [--output FILE.jsonl] [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
 
-Mean cross-entropy and perplexity over held-out sequences, under one or several sparsity patterns
-in one pass over the data. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a
+Mean cross-entropy, perplexity and bits per byte of text over held-out sequences, under one or several
+sparsity patterns in one pass over the data. CHECKPOINT is a checkpoint's directory, a run's (then its newest), a
 file of PyTorch's (.pth), or safetensors (a file, an index, or a directory with either).
 With --tokens, the logits and the loss of every token of FILE: text with one sequence of token
 numbers a line, all of the same length; OUT.h5 has a group for each pattern.
@@ -191,6 +191,7 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
     const auto& score = scores[p];
     nlohmann::ordered_json entry = {
         {"pattern", e.patterns[p].describe()}, {"loss", score.loss}, {"perplexity", std::exp(score.loss)}};
+    if (score.bits_per_byte) entry["bits_per_byte"] = *score.bits_per_byte;
     if (score.accuracy) {
       entry["token_accuracy"] = score.accuracy->token;
       entry["completion_accuracy"] = score.accuracy->completion;
@@ -216,10 +217,13 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
 
 void print_scores(const evaluation::Evaluation& e, const std::vector<evaluation::PatternScore>& scores) {
   std::vector<std::vector<std::string>> rows = {{"pattern", "loss", "perplexity"}};
+  const bool by_bytes = scores.front().bits_per_byte.has_value();
+  if (by_bytes) rows[0].emplace_back("bits/byte");
   if (scores.front().accuracy) rows[0].insert(rows[0].end(), {"token accuracy", "completion accuracy"});
   for (std::size_t p = 0; p < scores.size(); ++p) {
-    const auto& [loss, accuracy, by_position] = scores[p];
+    const auto& [loss, bits_per_byte, accuracy, by_position] = scores[p];
     rows.push_back({e.patterns[p].describe(), format_fixed(loss, 5), format_fixed(std::exp(loss), 3)});
+    if (by_bytes) rows.back().push_back(format_fixed(*bits_per_byte, 4));
     if (!accuracy) continue;
     rows.back().push_back(format_fixed(accuracy->token, 4));
     rows.back().push_back(format_fixed(accuracy->completion, 4));
@@ -275,6 +279,12 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
              settings.dataset.string(), data::to_string(settings.split));
   if (e.info().tokenizer.empty())
     fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
+  if (!data.has_samples() && !scores.front().bits_per_byte) {
+    fmt::print("no bits per byte: {}\n",
+               data.bytes.missing.empty()
+                   ? "a held-out token stands for text that its tokenizer does not know"
+                   : data.bytes.missing);
+  }
   print_scores(e, scores);
   if (settings.parts > 0) print_by_position(e, settings, scores);
   return 0;

@@ -20,7 +20,7 @@ Usage: jobs/evaluate/commonsense.sh CHECKPOINT [--tasks A,B,...] [--include DIR]
 
 Starts `ratplus serve CHECKPOINT --port 0`, runs the installed lm_eval (pip install "lm-eval[api]") against it, prints its table and
 the means of all tasks beside the papers', and ends the server. Several --pattern are evaluated one after another, of the same
-weights.
+weights. A model is evaluated whole or not at all: after Ctrl-C, results of the models before are in --output.
 
 Environment:
   RATPLUS      the program; default: build/ratplus of this repository, or the installed one
@@ -31,7 +31,7 @@ END
 
 lm_eval=${LM_EVAL:-lm_eval}
 tasks=piqa,arc_easy,arc_challenge,winogrande,lambada_openai,hellaswag
-checkpoint=""
+checkpoint="" output=""
 harness=()
 serve=()
 while (($# > 0)); do
@@ -42,7 +42,7 @@ while (($# > 0)); do
       case $1 in
         --tasks) tasks=$2 ;;
         --include) harness+=(--include_path "$2") ;;
-        --output) harness+=(--output_path "$2" --log_samples) ;;
+        --output) output=$2 && harness+=(--output_path "$2" --log_samples) ;;
       esac
       shift
       ;;
@@ -71,15 +71,28 @@ means() {
 }
 
 scratch=$(mktemp -d)
-server=""
-finish() {
-  if [[ -n $server ]] && kill -0 "$server" 2>/dev/null; then
-    kill "$server" 2>/dev/null || true
-    wait "$server" || true
+server="" client="" model="" complete=0
+end() {
+  if [[ -n $1 ]] && kill -0 "$1" 2>/dev/null; then
+    kill "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
   fi
+}
+finish() {
+  trap '' INT TERM HUP # a second Ctrl-C reaches the server, which then ends at once
+  end "$client"
+  end "$server"
   rm -rf "$scratch"
 }
+stopped() {
+  trap '' INT TERM HUP
+  [[ -n $model ]] || die "stopped before a model was evaluated"
+  die "stopped at $model; complete: $complete of ${#models[@]}. The same command begins anew; give the --pattern of the" \
+    "others to compute those alone"
+}
+models=()
 trap finish EXIT
+trap stopped INT TERM HUP
 "$ratplus" serve "$checkpoint" --port 0 --quiet ${serve[@]+"${serve[@]}"} >"$scratch/address" &
 server=$!
 until [[ -s $scratch/address ]]; do
@@ -93,11 +106,25 @@ length=$(grep -o '"max_model_len":[0-9]*' "$scratch/models" | head -n 1 | tr -dc
 mapfile -t models < <(grep -o '"id":"[^"]*@[^"]*"' "$scratch/models" | sed 's/"id":"//; s/"$//')
 for model in "${models[@]}"; do
   printf '\n%s\n' "$model"
+  touch "$scratch/begun"
+  # Beside this shell, so that a signal to it ends both; its progress is on standard error.
   OPENAI_API_KEY=${RATPLUS_API_KEY:-none} "$lm_eval" --model local-completions --batch_size 16 --tasks "$tasks" \
     --model_args "{\"model\": \"$model\", \"base_url\": \"$address/v1/completions\", \"num_concurrent\": ${CONCURRENT:-8}, \"max_length\": $length}" \
-    ${harness[@]+"${harness[@]}"} | tee "$scratch/table"
+    ${harness[@]+"${harness[@]}"} >"$scratch/table" &
+  client=$!
+  wait "$client" || {
+    cat "$scratch/table"
+    die "$lm_eval failed for $model (see above)"
+  }
+  client=""
+  cat "$scratch/table"
+  # The harness ends in order where it could not write its results.
+  [[ -z $output || -n $(find "$output" -name 'results*.json' -newer "$scratch/begun" -size +0 -print -quit 2>/dev/null) ]] ||
+    die "$output: $lm_eval wrote no results for $model there (see above); make room, or give another --output"
   means "$model" <"$scratch/table" >>"$scratch/means"
+  complete=$((complete + 1))
 done
+model=""
 printf '\nmeans in percent, of acc and of acc_norm where there is one (accuracy by the length of choices)\n'
 cat "$scratch/means"
 cat <<'END'

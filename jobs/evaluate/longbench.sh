@@ -29,7 +29,7 @@ continues. Give --pattern D,W,I for another pattern than the one in training.
 
 Environment:
   RATPLUS      the program; default: build/ratplus of this repository, or the installed one
-  RANKS        ranks, one a GPU; default: 1
+  RANKS        ranks, one a GPU; default: 1, without mpirun
   PYTHON       for eval.py, which needs numpy, jieba, fuzzywuzzy and rouge; default: python3
 END
 }
@@ -87,6 +87,39 @@ mpi_environment
 
 answers=$output/pred/$name
 mkdir -p "$answers"
+# Answers of another model or with other options are not these: they would be kept.
+settings="$checkpoint${generate[*]:+ ${generate[*]}}"
+if [[ -s $answers/.settings ]]; then
+  [[ $(<"$answers/.settings") == "$settings" ]] ||
+    die "$answers has answers of '$(<"$answers/.settings")', not of '$settings'; give another --name or --output, or remove it"
+else
+  printf '%s\n' "$settings" >"$answers/.settings" || die "$answers/.settings was not written; make room, or give another --output"
+fi
+# Beside this shell, so that a signal to it ends the program in order; a second one ends it at once.
+child=""
+stop() {
+  stopped=true
+  if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null || true; fi
+}
+stopped=false
+trap stop INT TERM HUP
+run_ranks() {
+  local launch=()
+  if ((${RANKS:-1} > 1)); then launch=(mpirun -n "$RANKS"); fi
+  "${launch[@]}" "$ratplus" "$@" &
+  child=$!
+  local status=0
+  wait "$child" || status=$?
+  # A signal ends `wait` before the program ends.
+  while kill -0 "$child" 2>/dev/null; do wait "$child" || status=$?; done
+  child=""
+  if $stopped; then
+    if ((status == 0)); then status=75; fi
+    exit "$status"
+  fi
+  return "$status"
+}
+
 for task in "${tasks[@]}"; do
   if [[ -f $answers/$task.jsonl ]]; then
     echo "$task: kept"
@@ -94,14 +127,16 @@ for task in "${tasks[@]}"; do
   fi
   echo "$task"
   mapfile -d '' -t settings < <(settings_of "$task")
-  mpirun -n "${RANKS:-1}" "$ratplus" generate "$checkpoint" --input "$data/$task.jsonl" --output "$answers/$task.jsonl" \
+  run_ranks generate "$checkpoint" --input "$data/$task.jsonl" --output "$answers/$task.jsonl" \
     --prompt-template "$longbench/config/dataset2prompt.json#$task" --text-field pred --keep answers,all_classes,length \
     --cut middle "${settings[@]}" ${generate[@]+"${generate[@]}"}
 done
 
+trap - INT TERM HUP
 # eval.py finds pred/NAME in the working directory.
 longbench=$(realpath "$longbench")
-(cd "$output" && "$python" "$longbench/eval.py" --model "$name")
+(cd "$output" && "$python" "$longbench/eval.py" --model "$name") ||
+  die "$longbench/eval.py failed (see above); the answers are in $answers, and the same command scores them"
 printf '\n%s\n' "$name"
 tr -d '{}", ' <"$answers/result.json" | awk -F: '
   NF == 2 { printf "  %-18s %6.2f\n", $1, $2; sum += $2; n++ }

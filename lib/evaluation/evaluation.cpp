@@ -66,7 +66,11 @@ Evaluation resolve(const Request& request, const std::filesystem::path& path) {
 }
 
 std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world) const {
-  if (!has_samples()) return std::make_unique<Validator>(settings, manifest, world);
+  if (!has_samples()) {
+    auto validator = std::make_unique<Validator>(settings, manifest, world);
+    validator->count_bytes(bytes);
+    return validator;
+  }
   const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   auto samples = std::make_unique<data::SupervisedSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
@@ -110,6 +114,7 @@ EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
          counted(settings.sequence_length, "token"));
   settings.parts = request.parts;
   check_dataset(info, data);
+  if (!data.has_samples()) data.bytes = text_bytes(settings.dataset, data.manifest);
   return data;
 }
 

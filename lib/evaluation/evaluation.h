@@ -62,6 +62,9 @@ struct EvaluatedData {
   ValidationSettings settings;
   data::Manifest manifest;
 
+  /// Of the tokens, so that scores have bits per byte (find_data); samples with labels have none.
+  TextBytes bytes = {};
+
   bool has_samples() const { return manifest.sample_length > 0; }
   /// Throws Error where the split has no sequence.
   std::unique_ptr<Validator> validator(const parallel::World& world) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -89,6 +90,19 @@ void Validator::require_counted(std::int64_t positions) const {
                   samples_->origin(0).source.string(), counted(sequences_, "held-out sequence")));
 }
 
+void Validator::count_bytes() {
+  if (bytes_.of_token.empty()) return;
+  for (const std::int32_t label : labels_) {
+    if (label < 0) continue;
+    const auto bytes = bytes_.of_token[static_cast<std::size_t>(label)];
+    if (bytes >= 0) {
+      text_bytes_ += bytes;
+    } else {
+      ++unknown_labels_;
+    }
+  }
+}
+
 void Validator::count_parts(std::vector<std::int64_t>& counted) const {
   for (std::size_t i = 0; i < labels_.size(); ++i) {
     const auto t = static_cast<std::int64_t>(i) % sequence_length_;
@@ -120,9 +134,11 @@ std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<
   std::vector<std::int64_t> part_counts(parts, 0);
   if (parts_ > 0) losses_.resize(static_cast<std::size_t>(micro_batch * sequence_length_));
   std::int64_t counted = 0;
+  text_bytes_ = unknown_labels_ = 0;
   for (std::int64_t first = 0; first < sequences_; first += round) {
     if (stop && stop()) return {};
     world_.agree([&] { counted += fill(first + world_.rank() * micro_batch, micro_batch); });
+    count_bytes();
     if (parts_ > 0) count_parts(part_counts);
     for (std::size_t p = 0; p < patterns.size(); ++p) {
       model.forward(inputs_, labels_, patterns[p], hits_);
@@ -135,9 +151,13 @@ std::vector<PatternScore> Validator::run(model::Model& model, const std::vector<
   const auto positions = world_.sum(counted);
   require_counted(positions);
   for (auto& count : part_counts) count = world_.sum(count);
+  const auto bytes = world_.sum(text_bytes_), unknown = world_.sum(unknown_labels_);
   std::vector<PatternScore> scores;
   for (std::size_t p = 0; p < patterns.size(); ++p) {
-    scores.push_back({world_.sum(losses[p]) / static_cast<double>(positions), {}});
+    const double all = world_.sum(losses[p]);
+    scores.push_back({.loss = all / static_cast<double>(positions)});
+    if (bytes > 0 && unknown == 0)
+      scores.back().bits_per_byte = all / std::numbers::ln2 / static_cast<double>(bytes);
     if (kind_ == Validated::labelled) scores.back().accuracy = over_ranks(counts[p], world_).accuracy();
     for (std::size_t i = 0; i < parts; ++i) {
       const double sum = world_.sum(part_losses[p][i]);

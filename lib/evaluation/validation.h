@@ -12,6 +12,7 @@
 #include "data/dataset/manifest.h"
 #include "data/samples/samples.h"
 #include "lib/evaluation/accuracy.h"
+#include "lib/evaluation/text_bytes.h"
 #include "lib/model/model.h"
 #include "lib/model/pattern_plan.h"
 #include "parallel/world.h"
@@ -30,7 +31,10 @@ struct ValidationSettings {
 enum class Validated { text, labelled };
 
 struct PatternScore {
-  double loss = 0;                        ///< mean cross-entropy over the counted positions
+  double loss = 0;  ///< mean cross-entropy over the counted positions
+  /// Sum of the cross-entropies in bits, over the bytes of the text that their labels stand for (TextBytes); empty where those
+  /// are not known.
+  std::optional<double> bits_per_byte = {};
   std::optional<Accuracy> accuracy = {};  ///< of samples with labels
   /// Mean cross-entropy over the counted positions of each part (part_of); NaN where none counts.
   std::vector<double> by_position = {};
@@ -53,6 +57,8 @@ class Validator {
   Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
             const parallel::World& world, std::int64_t parts = 0);
 
+  /// From now on scores have bits per byte, where the vocabulary's bytes are known. All ranks give the same.
+  void count_bytes(TextBytes bytes) { bytes_ = std::move(bytes); }
   /// The score of each pattern: every sequence once under each, over all ranks; the same for any number of ranks and any
   /// micro-batch. `progress` gets sequences done and sequences in all. `stop` is asked between them, on all ranks
   /// alike: nothing is returned where it says so.
@@ -68,6 +74,7 @@ class Validator {
  private:
   std::int64_t fill(std::int64_t first, std::int64_t count);
   void require_counted(std::int64_t positions) const;
+  void count_bytes();
   void count_parts(std::vector<std::int64_t>& counted) const;
   void add_parts(model::Model& model, std::vector<double>& sums);
 
@@ -77,6 +84,9 @@ class Validator {
   std::int64_t sequences_;
   Validated kind_ = Validated::text;
   std::int64_t parts_ = 0;
+  TextBytes bytes_;
+  std::int64_t text_bytes_ = 0;       ///< of this rank's labels
+  std::int64_t unknown_labels_ = 0;   ///< this rank's labels that stand for bytes that are not known
   std::vector<std::int32_t> inputs_;  ///< [micro-batch, T]
   std::vector<std::int32_t> labels_;
   std::vector<std::int32_t> hits_;  ///< the same; empty of text

@@ -36,6 +36,7 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
     measurement.losses.push_back({item.at("pattern").get<std::string>(), number_or_nan(item.at("loss")), {}});
     auto& loss = measurement.losses.back();
     loss.cache_bytes = item.value("cache_bytes", std::int64_t{0});
+    if (item.contains("bits_per_byte")) loss.bits_per_byte = number_or_nan(item.at("bits_per_byte"));
     if (item.contains("by_position")) {
       for (const Json& part : item.at("by_position")) loss.by_position.push_back(number_or_nan(part));
     }

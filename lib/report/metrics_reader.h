@@ -25,7 +25,8 @@ struct PatternLoss {
   double loss = 0;
   std::optional<evaluation::Accuracy> accuracy = {};
   std::int64_t cache_bytes = 0;  ///< of one sequence's cache in bfloat16, by an evaluation; 0: not known
-  std::vector<double> by_position = {};  ///< loss of each part of the sequences, by an evaluation
+  std::vector<double> by_position = {};      ///< loss of each part of the sequences, by an evaluation
+  std::optional<double> bits_per_byte = {};  ///< of the held-out text, by an evaluation
 };
 
 /// A step or a validation: what was measured when `tokens` tokens had been seen.

@@ -123,6 +123,11 @@ Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSet
 
 namespace {
 
+std::string bits_cell(const PatternLoss* of) {
+  const bool known = of != nullptr && of->bits_per_byte && std::isfinite(*of->bits_per_byte);
+  return known ? fmt::format("{:.4f}", *of->bits_per_byte) : "-";
+}
+
 /// A column a model.
 std::vector<std::string> head(const Tradeoff& tradeoff) {
   std::vector<std::string> row = {"pattern"};
@@ -141,15 +146,17 @@ void add_rows(Rows& rows, const Tradeoff& tradeoff, const std::string& prefix, C
   }
 }
 
-TradeoffTable loss_table(const Tradeoff& tradeoff) {
-  TradeoffTable table{"Held-out loss, nats a token", {head(tradeoff)}};
-  add_rows(table.rows, tradeoff, "", [](const TradeoffModel& model, const std::string& pattern) {
-    return loss_cell(find(*model.run, pattern));
+/// Before and after adaptation; `cell_of` shows a result, or null where there is none.
+TradeoffTable result_table(const Tradeoff& tradeoff, const char* title,
+                           std::string (*cell_of)(const PatternLoss*)) {
+  TradeoffTable table{title, {head(tradeoff)}};
+  add_rows(table.rows, tradeoff, "", [&](const TradeoffModel& model, const std::string& pattern) {
+    return cell_of(find(*model.run, pattern));
   });
   const auto before = table.rows.size();
   table.rows.push_back({});
-  add_rows(table.rows, tradeoff, "adapted, ", [](const TradeoffModel& model, const std::string& pattern) {
-    return loss_cell(model.after(pattern));
+  add_rows(table.rows, tradeoff, "adapted, ", [&](const TradeoffModel& model, const std::string& pattern) {
+    return cell_of(model.after(pattern));
   });
   if (table.rows.size() == before + 1) table.rows.pop_back();
   return table;
@@ -274,7 +281,10 @@ TradeoffTable speed_table(const Tradeoff& tradeoff) {
 }  // namespace
 
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
-  std::vector<TradeoffTable> tables = {loss_table(tradeoff), cache_table(tradeoff)};
+  std::vector<TradeoffTable> tables = {result_table(tradeoff, "Held-out loss, nats a token", loss_cell)};
+  auto bits = result_table(tradeoff, "Held-out bits per byte of text", bits_cell);
+  if (bits.rows.size() > 1) tables.push_back(std::move(bits));
+  tables.push_back(cache_table(tradeoff));
   for (auto& table : {adaptation_length_table(tradeoff), pair_table(tradeoff)}) {
     if (table.rows.size() > 1) tables.push_back(table);
   }
@@ -362,6 +372,7 @@ Json results_json(const RunMetrics& run) {
                   {"loss", of.loss},
                   {"perplexity", std::exp(of.loss)},
                   {"cache_bytes", of.cache_bytes}};
+    if (of.bits_per_byte) entry["bits_per_byte"] = *of.bits_per_byte;
     if (!of.by_position.empty()) entry["by_position"] = of.by_position;
     for (const auto& scored : run.scores) {
       if (scored.pattern != of.pattern) continue;

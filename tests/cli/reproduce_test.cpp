@@ -49,6 +49,9 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   REQUIRE(ratplus["results"].size() == 11);
   CHECK(ratplus["results"][0]["pattern"] == "dense");
   CHECK(ratplus["results"][0]["by_position"].size() == 8);
+  // Fewer than the 8 of a byte; more than a loss in bits over the longest tokens.
+  CHECK(ratplus["results"][0]["bits_per_byte"] < 8);
+  CHECK(ratplus["results"][0]["bits_per_byte"] > 0.5);
   for (std::size_t p = 1; p < 7; ++p)  // D = 2 .. 64
     CHECK(ratplus["results"][p]["cache_bytes"] < ratplus["results"][p - 1]["cache_bytes"]);
   CHECK(ratplus["results"][9]["pattern"] == "hybrid(64,0,4 x 1, dense x 1)");

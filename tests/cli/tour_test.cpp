@@ -65,8 +65,9 @@ TEST_CASE("pretrain, adapt, evaluate, inspect, report") {
   const auto wide =
       test::ratplus("eval " + pretrained + " --sequences 1 --pattern dense none,1234567890,1234567890");
   CAPTURE(wide.output);
-  CHECK(test::contains(wide.output,
-                       "pattern                         loss   perplexity\ndense                        "));
+  CHECK(test::contains(
+      wide.output,
+      "pattern                         loss   perplexity   bits/byte\ndense                        "));
 
   CHECK(test::contains(test::ratplus("inspect " + pretrained).output, "step-00000020"));
   const auto inspected = test::ratplus("inspect " + pretrained + "/checkpoints/step-00000020");

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "data/dataset/sample_shard.h"
 #include "data/dataset/shard.h"
+#include "data/tokenizer/tokenizer.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/session/session.h"
 #include "tests/support/messages.h"
@@ -194,6 +195,54 @@ TEST_CASE("the loss of fresh weights is near that of a uniform guess, on any num
   const auto scores = data.validator(world())->run(session.model(), e.patterns);
   REQUIRE(scores.size() == 2);
   for (const auto& score : scores) CHECK(score.loss == doctest::Approx(std::log(50.0)).epsilon(0.2));
+}
+
+TEST_CASE("bits per byte: the loss in bits over the bytes of the labels' text, on any number of ranks") {
+  const Fixture f;
+  const auto e = f.resolve({.patterns = {"dense", "4,0,1"}});
+  auto data = evaluation::find_data({}, e);
+  CHECK(contains(data.bytes.missing, "data: has no tokenizer; import it with --tokenizer"));
+  session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, world()),
+                           world());
+  weights::load(*e.source, session.store(), session.ops());
+  session.store().publish_masters();
+  const auto run = [&] { return data.validator(world())->run(session.model(), e.patterns); };
+  CHECK(!run()[0].bits_per_byte);
+
+  // Token i has i bytes; the 12 sequences predict tokens 1 to 192 of the text.
+  data.bytes.of_token.resize(vocab_size);
+  for (std::int32_t token = 0; token < vocab_size; ++token)
+    data.bytes.of_token[static_cast<std::size_t>(token)] = token;
+  double bytes = 0;
+  for (int i = 1; i <= 192; ++i) bytes += 3 + 7 * i % 40;
+  for (const auto& score : run()) {
+    REQUIRE(score.bits_per_byte.has_value());
+    CHECK(*score.bits_per_byte == doctest::Approx(score.loss * 192 / std::log(2.0) / bytes).epsilon(1e-9));
+  }
+  data.bytes.of_token[10] = evaluation::TextBytes::unknown;  // 3 + 7, the second token
+  CHECK(!run()[0].bits_per_byte);
+}
+
+TEST_CASE("the bytes of tokens are those of the text that they stand for") {
+  const std::string text = "The answer, é日本語 😀 of\nit.";
+  int kinds = 0;
+  for (const char* kind : {"gpt2", "llama2", "llama3", "mistral", "neox", "qwen"}) {
+    CAPTURE(std::string(kind));
+    const data::Tokenizer tokenizer(fs::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers" /
+                                    (std::string(kind) + ".json"));
+    const auto vocabulary = tokenizer.vocab_size() + 2;
+    const evaluation::TextBytes bytes(tokenizer, vocabulary);
+    std::vector<std::int32_t> tokens;
+    tokenizer.encode(text, tokens);
+    std::size_t sum = 0;
+    for (const auto token : tokens)
+      sum += static_cast<std::size_t>(bytes.of_token[static_cast<std::size_t>(token)]);
+    const bool blank = tokenizer.bytes_of(tokens.front()).starts_with(' ');  // put before the text
+    CHECK(sum == text.size() + (blank ? 1 : 0));
+    CHECK(bytes.of_token.back() == evaluation::TextBytes::unknown);
+    ++kinds;
+  }
+  CHECK(kinds == 6);
 }
 
 TEST_CASE(

@@ -117,6 +117,22 @@ TEST_CASE("perplexity by position: a row and a curve of every pattern, before an
   CHECK(xml_error("<div>" + tradeoff_html(runs.tradeoff()) + "</div>").empty());
 }
 
+TEST_CASE("bits per byte have a table of their own where a run's evaluation has them") {
+  Runs runs = some();
+  CHECK(tradeoff_text(runs.tradeoff()).find("bits per byte") == std::string::npos);
+  for (auto& of : runs.runs[0].evaluation->losses) of.bits_per_byte = of.loss / 2;
+  runs.runs[2].evaluation->losses[1].bits_per_byte = 1.0238;
+  const auto tables = tradeoff_tables(runs.tradeoff());
+  using Row = std::vector<std::string>;
+  CHECK(tables[1].title == "Held-out bits per byte of text");
+  CHECK(tables[1].rows[0] == Row{"pattern", "ours", "theirs", "rnn"});
+  CHECK(tables[1].rows[1] == Row{"dense", "2.0457", "-", "-"});
+  CHECK(tables[1].rows.back() == Row{"adapted, D = 16, I = 4", "1.0238", "-", "-"});
+  const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
+  CHECK(json["models"][0]["adapted"][0]["results"][1]["bits_per_byte"] == 1.0238);
+  CHECK(!json["models"][1]["results"][0].contains("bits_per_byte"));
+}
+
 TEST_CASE("scores with standard errors, and speeds, stand beside the losses where a run has them") {
   const test::ScratchDirectory scratch;
   const auto write = [&](const std::string& name, const std::string& text) {
