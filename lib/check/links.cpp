@@ -50,7 +50,7 @@ std::optional<int> partner(int index, int size, int round) {
 class Links {
  public:
   Links(Ops& ops, const config::JobConfig& job, const parallel::World& world)
-      : ops_(ops), job_(job), world_(world), elements_(block_elements(job)) {}
+      : ops_(ops), world_(world), elements_(block_elements(job)) {}
 
   /// Bytes a second that this rank sends in this group, with gradients of this type; none where it is alone in it. By all
   /// ranks together.
@@ -125,7 +125,6 @@ class Links {
   }
 
   Ops& ops_;
-  const config::JobConfig& job_;
   const parallel::World& world_;
   std::int64_t elements_;
 };
