@@ -201,7 +201,7 @@ void print_communication(const bench::StepTimes& times) {
   rows.push_back(
       {"not hidden", "", "", "", format_interval(waited), percent_cell(waited / times.timeline_seconds)});
   fmt::print("\n{}", report::format_table(rows, 0));
-  fmt::print("sent by a rank: {} within hosts, {} between hosts\n",
+  fmt::print("sent by a rank: {} in groups of one host, {} in groups over several\n",
              format_bytes(static_cast<std::int64_t>(times.sent.within_hosts)),
              format_bytes(static_cast<std::int64_t>(times.sent.between_hosts)));
 }

@@ -105,6 +105,14 @@ read_chain() { # HERE ARGUMENT...
   done
   (($# > 1)) || die "give options of sbatch, if any, then -- and the script's arguments; --help says more"
   rest=("${@:2}")
+  local argument
+  for argument in "${rest[@]}"; do
+    case $argument in
+      -h | --help | --list | --part | --nth | --plan)
+        die "$argument: is for the script by itself, not for a chain of jobs; --help before -- explains the chain"
+        ;;
+    esac
+  done
   command -v sbatch >/dev/null || die "there is no sbatch here: this is for a login node of a Slurm cluster"
   ratplus=$(find_program "$here/..") || exit
   bin=$(dirname "$(realpath "$ratplus")")

@@ -38,6 +38,7 @@ resumes, and repeats no finished run.
   --ranks N         MPI ranks (default 1, without mpirun)
   --gpus N          models side by side, one on each of N GPUs, with --ranks 1; their output goes to OUTPUT/MODEL.log
   --output DIR      directory of all runs (default runs/reproduce-SCALE, in the repository; of an installed script here)
+  --tokens N        tokens of pretraining in place of the job file's (300e6); adaptation takes the same share of them
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
@@ -72,7 +73,7 @@ for ((i = 0; i < ${#arguments[@]}; ++i)); do
     *) same+=("${arguments[i]}") ;;
   esac
 done
-scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' seed=1 ranks=1 gpus=1 fresh=false
+scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' tokens='' seed=1 ranks=1 gpus=1 fresh=false
 retrieval=false retrieval_length='' retrieval_steps='' prose='' part='' nth='' list=false
 only=() given=() adaptations=()
 
@@ -84,12 +85,13 @@ while (($# > 0)); do
     --retrieval) retrieval=true ;;
     --list) list=true ;;
     -h | --help) usage && exit ;;
-    --scale | --data | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
+    --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
       --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
         --data) text=$(absolute "$2") ;;
+        --tokens) tokens=${2:-none} ;;
         --tokenizer) tokenizer=$(absolute "$2") ;;
         --prepared) prepared=$(absolute "$2") ;;
         --only) only+=("$2") ;;
@@ -100,8 +102,8 @@ while (($# > 0)); do
         --retrieval-length) retrieval_length=$2 ;;
         --retrieval-steps) retrieval_steps=$2 ;;
         --prose) prose=$(absolute "$2") ;;
-        --part) part=$2 ;;
-        --nth) nth=$2 ;;
+        --part) part=${2:-none} ;;
+        --nth) nth=${2:-none} ;;
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
         --set) given+=("$2") ;;
@@ -125,9 +127,17 @@ for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$
   [[ $number =~ ^[1-9][0-9]{0,6}$ ]] ||
     die "'$number' is no number from 1 on (--seed, --ranks, --gpus, --steps, --retrieval-length, --retrieval-steps)"
 done
+[[ -z $tokens || $tokens =~ ^[1-9][0-9]*(\.[0-9]+)?(e[0-9]+)?$ ]] || die "--tokens $tokens: give a number of tokens, as 300e6"
+[[ -z $tokens || -z $steps ]] || die "--tokens and --steps exclude each other"
+for setting in "${given[@]}"; do
+  [[ $setting != schedule.steps=* && $setting != schedule.tokens=* ]] ||
+    die "--set $setting: would be of pretraining and adaptation alike; --tokens N sets the length of the pretraining"
+done
 for adaptation in "${adaptations[@]}"; do
-  [[ $adaptation =~ ^(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]+)?)(@[0-9.]+(e-?[0-9]+)?)?$ ]] ||
-    die "--adaptation $adaptation: give per cent of the pretraining's tokens, as 10, or with a peak rate, as 10@3e-4"
+  if [[ ! $adaptation =~ ^(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]*[1-9])?)(@([0-9]+|[0-9]*\.[0-9]+)(e-?[0-9]+)?)?$ || $adaptation == *@0 ||
+    $(awk -v a="${adaptation%@*}" 'BEGIN { print (a <= 100) }') == 0 ]]; then
+    die "--adaptation $adaptation: give per cent of the pretraining's tokens, at most 100, as 10, or with a peak rate, as 10@3e-4"
+  fi
 done
 ((ranks == 1 || gpus == 1)) || die "--ranks $ranks and --gpus $gpus exclude each other: a model takes ranks, or models go side by side"
 if ((${#only[@]} > 0)); then
@@ -138,11 +148,12 @@ if ((${#only[@]} > 0)); then
 fi
 [[ -z $part || $part =~ ^(data|models|report)$ ]] || die "--part is data, models or report, not '$part'"
 if [[ -n $nth ]]; then
-  if [[ $part != models || ! $nth =~ ^[0-9]+$ ]] || ((nth >= ${#models[@]})); then
+  if [[ $part != models || ! $nth =~ ^(0|[1-9][0-9]{0,3})$ ]] || ((nth >= ${#models[@]})); then
     die "--nth $nth: give a number from 0 to $((${#models[@]} - 1)), with --part models"
   fi
   models=("${models[nth]}")
 fi
+if $list; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -z $plan ]]; then
   [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
   [[ -z $text || -z $prepared ]] || die "--data and --prepared exclude each other"
@@ -155,7 +166,6 @@ if [[ -z $plan ]]; then
     [[ -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
-if $list; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
 program=$(find_program "$jobs") || exit
 
@@ -164,8 +174,18 @@ data=${prepared:-$run/data}
 
 # --- Models ------------------------------------------------------------------------------------------------------
 
-# Sizes of the scale, as its job file has them.
-job_value() { sed -n "s/^$1 = \([0-9]*\).*/\1/p" "$jobs/../configs/reproduce/$scale.toml"; }
+# given_value KEY: that of the last --set of SECTION.KEY, if it is a number.
+given_value() { printf '%s\n' "${given[@]}" | sed -n "s/^[a-z]*\.$1=\([0-9][0-9.e_]*\)$/\1/p" | tr -d _ | tail -n 1; }
+# Sizes of the scale, as its job file has them, or a --set of all jobs.
+job_value() {
+  local value
+  value=$(given_value "$1")
+  if [[ -n $value ]]; then
+    echo "$value"
+  else
+    sed -n "s/^$1 = \([0-9]*\).*/\1/p" "$jobs/../configs/reproduce/$scale.toml"
+  fi
+}
 length=$(job_value sequence_length)
 heads=$(($(job_value width) / $(job_value head_dim)))
 if [[ -z $retrieval_length ]]; then
@@ -220,7 +240,8 @@ shared_settings() {
 # pretrain_settings MODEL, adapt_settings MODEL D [SHARE[@RATE]]: the array `all`, everything that --set takes.
 pretrain_settings() {
   settings_of "$1"
-  all=("${shared[@]}" "${settings[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"})
+  all=("${shared[@]}" "${settings[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"}
+    ${tokens:+"schedule.steps=$(pretraining_steps)"})
 }
 adapt_settings() {
   settings_of "$1"
@@ -231,9 +252,11 @@ adapt_settings() {
   done
   all+=("job.directory=$run/$(adapted_name "$@")" "job.from=$run/$1" "job.pattern=$2,0,4")
   local count=${steps:+$(((steps + 9) / 10))}
-  if [[ -n ${3:-} ]]; then
-    count=$(awk -v s="${3%@*}" -v n="${steps:-$(pretraining_steps)}" 'BEGIN { c = int(s / 100 * n + 0.5); print (c < 1 ? 1 : c) }')
-    if [[ $3 == *@* ]]; then all+=("schedule.peak_lr=${3#*@}"); fi
+  local share=${3:-}
+  if [[ -z $share && -n $tokens ]]; then share=$([[ $scale == tiny ]] && echo 5 || echo 1); fi
+  if [[ -n $share ]]; then
+    count=$(awk -v s="${share%@*}" -v n="${steps:-$(pretraining_steps)}" 'BEGIN { c = int(s / 100 * n + 0.5); print (c < 1 ? 1 : c) }')
+    if [[ $share == *@* ]]; then all+=("schedule.peak_lr=${share#*@}"); fi
   fi
   if [[ -n $count ]]; then all+=("schedule.steps=$count"); fi
 }
@@ -246,12 +269,12 @@ adapted_name() {
   echo "$name"
 }
 
-# Of the scale's job file.
+# Of --tokens, or else of the scale's job file.
 pretraining_steps() {
-  awk -v batch="$(job_value batch)" -v tokens="$length" '
+  if [[ -n $tokens ]]; then echo "tokens = $tokens"; else cat "$jobs/../configs/reproduce/$scale.toml"; fi | awk -v batch="$(job_value batch)" -v tokens="$length" '
     /^tokens = / { n = $3 / (batch * tokens); print (n > int(n) ? int(n) + 1 : n); exit }
     /^steps = / { print $3; exit }
-  ' "$jobs/../configs/reproduce/$scale.toml"
+  '
 }
 
 # Retrieval: runs are retrieval-T/MODEL-dense and, from it, one a pattern. The window has the cache of D = 16.
@@ -377,6 +400,12 @@ text_files() {
   return 0
 }
 
+# A program of one rank, which a signal ends in order.
+by_one() {
+  local ranks=1
+  run_ranks "$@"
+}
+
 prepare() {
   local training=() held_out=() by
   mapfile -t training < <(text_files training)
@@ -385,21 +414,21 @@ prepare() {
   by=(--train-tokenizer --vocab-size "$(job_value vocab_size)")
   if [[ -n $tokenizer ]]; then by=(--tokenizer "$tokenizer"); fi
   if ((${#held_out[@]} == 0)); then
-    "$program" prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
+    by_one prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
       die "$text was not prepared (see above); the same command resumes. Files named valid*.jsonl are taken as its held-out part"
     return
   fi
   # Each part as a dataset of its own, then both as one.
   echo "held out: ${held_out[*]}"
-  "$program" prepare "${training[@]}" --output "$run/parts/training" "${by[@]}" --validation-fraction 0
+  by_one prepare "${training[@]}" --output "$run/parts/training" "${by[@]}" --validation-fraction 0
   by=(--tokenizer "$(find "$run/parts/training" -name 'tokenizer.*')")
-  "$program" prepare "${held_out[@]}" --output "$run/parts/held-out" "${by[@]}" --validation-fraction 0
+  by_one prepare "${held_out[@]}" --output "$run/parts/held-out" "${by[@]}" --validation-fraction 0
   if [[ $data/dataset.json -nt $run/parts/training/dataset.json && $data/dataset.json -nt $run/parts/held-out/dataset.json ]]; then
     return
   fi
   local validation=() shard
   for shard in "$run"/parts/held-out/train-*.h5; do validation+=(--validation "$shard"); done
-  "$program" import "$run"/parts/training/train-*.h5 "${validation[@]}" --dataset tokens --output "$data" "${by[@]}" --force
+  by_one import "$run"/parts/training/train-*.h5 "${validation[@]}" --dataset tokens --output "$data" "${by[@]}" --force
 }
 
 # train JOB RUN: with the settings `all`.
@@ -455,11 +484,11 @@ make_needles() {
   fi
   if [[ -n $steps ]]; then lines=50 asked=2; fi
   [[ -f $needles/data/validation.jsonl ]] ||
-    "$program" needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
+    by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
   [[ -f $needles/data/samples/dataset.json ]] && return
-  "$program" needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
+  by_one needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
     --output "$needles/data/train.jsonl"
-  "$program" samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
+  by_one samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
     --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02
   rm -f "$needles/data/train.jsonl"
 }
@@ -589,7 +618,7 @@ for model in "${all_models[@]}"; do
     if evaluated "$directory"; then done_runs+=("$directory"); fi
   done
 done
-((${#done_runs[@]} > 0)) || die "$run: no model is evaluated by now (--part models)"
+((${#done_runs[@]} > 0)) || die "$run: no model has been evaluated; run --part models first, or name another --output"
 "$program" report --tradeoff "${done_runs[@]}" --output "$run"
 if $retrieval; then
   printf '\nRetrieval: answers that are right as a whole, by task and by the distance of the needle in tokens\n\n'

@@ -87,20 +87,39 @@ mpi_environment
 
 answers=$output/pred/$name
 mkdir -p "$answers"
-# Answers of another model or with other options are not these: they would be kept.
-settings="$checkpoint${generate[*]:+ ${generate[*]}}"
+# Answers of another model or with other options are not these: they would be kept. Of a run the newest checkpoint counts.
+model=$(realpath -m "$checkpoint")
+newest=$(find -L "$model/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1 || true)
+settings="${newest:-$model}"
+for ((i = 0; i < ${#generate[@]}; ++i)); do
+  case ${generate[i]} in
+    --threads | --slots | --prefix-cache) i=$((i + 1)) ;; # no answer depends on them
+    *) settings+=" ${generate[i]}" ;;
+  esac
+done
 if [[ -s $answers/.settings ]]; then
   [[ $(<"$answers/.settings") == "$settings" ]] ||
     die "$answers has answers of '$(<"$answers/.settings")', not of '$settings'; give another --name or --output, or remove it"
 else
+  for task in "${tasks[@]}"; do
+    [[ ! -f $answers/$task.jsonl ]] ||
+      die "$answers/$task.jsonl is there, of an unknown model; give another --name or --output, or remove it"
+  done
   printf '%s\n' "$settings" >"$answers/.settings" || die "$answers/.settings was not written; make room, or give another --output"
 fi
 # Beside this shell, so that a signal to it ends the program in order; a second one ends it at once.
 child=""
 stop() {
   stopped=true
-  if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null || true; fi
+  if [[ -z $child ]]; then return; fi
+  # mpirun kills its ranks soon after a signal to itself, which is too soon for a line's answer; so the ranks get it.
+  local ranks
+  ranks=$(grep -ls "^PPid:[[:space:]]*$child\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3 || true)
+  if ((${RANKS:-1} == 1)) || [[ -z $ranks ]] || $stopped_before; then ranks=$child; fi
+  stopped_before=true
+  xargs -r kill -TERM <<<"$ranks" 2>/dev/null || true
 }
+stopped_before=false
 stopped=false
 trap stop INT TERM HUP
 run_ranks() {
@@ -114,8 +133,7 @@ run_ranks() {
   while kill -0 "$child" 2>/dev/null; do wait "$child" || status=$?; done
   child=""
   if $stopped; then
-    if ((status == 0)); then status=75; fi
-    exit "$status"
+    exit 75
   fi
   return "$status"
 }
@@ -126,10 +144,10 @@ for task in "${tasks[@]}"; do
     continue
   fi
   echo "$task"
-  mapfile -d '' -t settings < <(settings_of "$task")
+  mapfile -d '' -t of_task < <(settings_of "$task")
   run_ranks generate "$checkpoint" --input "$data/$task.jsonl" --output "$answers/$task.jsonl" \
     --prompt-template "$longbench/config/dataset2prompt.json#$task" --text-field pred --keep answers,all_classes,length \
-    --cut middle "${settings[@]}" ${generate[@]+"${generate[@]}"}
+    --cut middle "${of_task[@]}" ${generate[@]+"${generate[@]}"}
 done
 
 trap - INT TERM HUP

@@ -148,7 +148,7 @@ source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
-if $fresh; then rm -rf "$output"; fi
+if $fresh && [[ -z $part || $part == data ]]; then rm -rf "$output"; fi
 mkdir -p "$output/data"
 
 # What the data depend on: another command would go on with the samples of this one.

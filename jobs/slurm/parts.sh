@@ -18,7 +18,12 @@ tell_ranks() { # the script passes it on to the ranks
 
 # run_part OUTPUT SCRIPT ARGUMENT...: SCRIPT, which writes into the directory OUTPUT unless an argument --output names another.
 run_part() {
-  local output=$1 script=$2 arguments=("${@:3}") i begun status=0 waited got_on=false
+  local output=$1 script=$2 arguments=() argument i begun status=0 waited got_on=false
+  for argument in "${@:3}"; do
+    # The start before this one has begun over already.
+    if [[ $argument == --fresh ]] && ((${SLURM_RESTART_COUNT:-0} > 0)); then continue; fi
+    arguments+=("$argument")
+  done
   for ((i = 0; i + 1 < ${#arguments[@]}; ++i)); do
     if [[ ${arguments[i]} == --output ]]; then output=${arguments[i + 1]}; fi
   done

@@ -58,7 +58,8 @@ struct ModelPair {
   bool of_seeds = false;  ///< else of precisions
   /// Loss of the second less that of the first, in nats a token, under each pattern of `labels`; NaN where one has none.
   std::vector<double> differences;
-  double largest = 0;   ///< absolute
+  double largest = 0;   ///< absolute, of those that both have
+  std::string missing;  ///< the first of `labels` that one of them lacks
   std::string verdict;  ///< of precisions: "accepted", or why not; empty for seeds
 };
 struct ModelPairs {

@@ -26,8 +26,9 @@ constexpr std::array<std::string_view, 9> of_the_machine = {
     "job.threads",   "data.micro_batch", "data.prefetch", "job.precision"};
 
 bool is_machine_setting(const std::string& key) {
-  return std::ranges::find(of_the_machine, key) != of_the_machine.end() || key.starts_with("parallel.") ||
-         key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("health.");
+  return std::ranges::find(of_the_machine, key) != of_the_machine.end() ||
+         (key.starts_with("parallel.") && key != "parallel.reduce") || key.starts_with("log.") ||
+         key.starts_with("checkpoint.") || key.starts_with("health.");
 }
 
 /// Dense, and the dilations that models are adapted to.
@@ -56,7 +57,7 @@ std::string rate_of(const JobSettings& job) {
 std::string verdict_of(double largest, double spread_of_seeds) {
   if (largest == 0) return "no digit differs: both in one precision (a CPU's is float32)";
   if (!(largest <= precision_bound)) return fmt::format("refused: above {}", precision_bound);
-  if (spread_of_seeds < 0) return "no two seeds to compare with";
+  if (spread_of_seeds < 0) return "no two complete seeds to compare with";
   if (largest > spread_of_seeds) return fmt::format("refused: above the seeds' {:.4f}", spread_of_seeds);
   return "accepted";
 }
@@ -114,15 +115,24 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
       if (!std::ranges::all_of(keys,
                                [](const auto& key) { return key == "job.seed" || is_machine_setting(key); }))
         continue;
-      ModelPair pair{.first = &first, .second = &second, .of_seeds = seed, .differences = {}, .verdict = {}};
+      ModelPair pair{.first = &first,
+                     .second = &second,
+                     .of_seeds = seed,
+                     .differences = {},
+                     .missing = {},
+                     .verdict = {}};
       for (const auto& [pattern, adapted] : columns) {
         pair.differences.push_back(adapted ? difference(first.after(pattern), second.after(pattern))
                                            : difference(first.before(pattern), second.before(pattern)));
-        // A loss that is not finite in one of them alone is as large a difference as there is.
-        const double size = std::abs(pair.differences.back());
         const bool both = adapted ? first.after(pattern) != nullptr && second.after(pattern) != nullptr
                                   : first.before(pattern) != nullptr && second.before(pattern) != nullptr;
-        if (both) pair.largest = std::max(pair.largest, std::isfinite(size) ? size : HUGE_VAL);
+        if (!both) {
+          if (pair.missing.empty()) pair.missing = result.labels[pair.differences.size() - 1];
+          continue;
+        }
+        // A loss that is not finite is as large a difference as there is.
+        const double size = std::abs(pair.differences.back());
+        pair.largest = std::max(pair.largest, std::isfinite(size) ? size : HUGE_VAL);
       }
       result.pairs.push_back(std::move(pair));
     }
@@ -134,10 +144,11 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
       const auto has = [&](const TradeoffModel* model) {
         return seeds.first == model || seeds.second == model;
       };
-      if (seeds.of_seeds && (has(pair.first) || has(pair.second)))
+      if (seeds.of_seeds && seeds.missing.empty() && (has(pair.first) || has(pair.second)))
         spread_of_seeds = std::max(spread_of_seeds, seeds.largest);
     }
-    pair.verdict = verdict_of(pair.largest, spread_of_seeds);
+    pair.verdict = pair.missing.empty() ? verdict_of(pair.largest, spread_of_seeds)
+                                        : fmt::format("not complete: {} is missing", pair.missing);
   }
   return result;
 }

@@ -99,7 +99,7 @@ TEST_CASE("they agree with more buffers and with weights that are kept, and near
   for (const char* shard : {"none", "optimizer", "full"}) {
     CAPTURE(std::string(shard));
     const auto here = losses_of(4, fmt::format("shard={} shard_group=2 reduce=bf16", shard));
-    // Sums are rounded to 8 bits, by at most 2^-9 of themselves: so is the first norm. Later ones are of other weights.
+    // Sums are rounded to 8 bits, by at most 2^-8 of themselves: so is the first norm. Later ones are of other weights.
     CHECK(here[1] == doctest::Approx(single[1]).epsilon(1.0 / 512));
     CHECK(here[1] != single[1]);
     check_same(here, 2e-3, 1);
@@ -113,7 +113,7 @@ TEST_CASE("they nearly agree with sums in bf16 between hosts, and are those of f
     CAPTURE(std::string(settings));
     CAPTURE(std::string(nodes));
     const auto here = losses_of(4, fmt::format("{} reduce=bf16_between_hosts", settings), nodes);
-    // The hosts' sums are rounded by at most 2^-9 of themselves, and so is the sum of them.
+    // The hosts' sums are rounded by at most 2^-8 of themselves, and so is the sum of them.
     CHECK(here[1] == doctest::Approx(single[1]).epsilon(1.0 / 256));
     CHECK(here[1] != single[1]);
     check_same(here, 2e-3, 1);

@@ -119,6 +119,12 @@ TEST_CASE("installed: batch scripts and launchers find the program and each othe
   CAPTURE(reproduction.output);
   CHECK(reproduction.status == 0);
   CHECK(contains(reproduction.output, "3 models: job "));
+  for (const char* wrong : {"--help", "--list", "--part data"}) {
+    const auto refused = installed.run(fmt::format(
+        "PATH={}:$PATH {}/slurm/reproduce_chain.sh -- --scale small {}", bin.string(), jobs, wrong));
+    CHECK(refused.status == 1);
+    CHECK(contains(refused.output, "is for the script by itself, not for a chain of jobs"));
+  }
   for (const char* part : {"reproduce.sbatch --part data", "--array=0-2 ", "reproduce.sbatch --part models",
                            "reproduce.sbatch --part report"})
     CHECK(contains(reproduction.output, part));

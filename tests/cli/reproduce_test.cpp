@@ -29,8 +29,9 @@ int occurrences(const std::string& text, const std::string& part) {
 TEST_CASE("reproduce: models one by one, none twice, and a report of all that are done") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  const auto options = fmt::format("--scale tiny --prepared {} --output {} --steps 4 --only rat",
-                                   test::Playground::get().data.string(), run.string());
+  const auto options =
+      fmt::format("--scale tiny --prepared {} --output {} --steps 4 --set model.layers=3 --only rat",
+                  test::Playground::get().data.string(), run.string());
   const auto first = test::shell(reproduce(options));
   CAPTURE(first.output);
   REQUIRE(first.status == 0);
@@ -54,7 +55,7 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   CHECK(ratplus["results"][0]["bits_per_byte"] > 0.5);
   for (std::size_t p = 1; p < 7; ++p)  // D = 2 .. 64
     CHECK(ratplus["results"][p]["cache_bytes"] < ratplus["results"][p - 1]["cache_bytes"]);
-  CHECK(ratplus["results"][9]["pattern"] == "hybrid(64,0,4 x 1, dense x 1)");
+  CHECK(ratplus["results"][9]["pattern"] == "hybrid(64,0,4 x 2, dense x 1)");
   CHECK(ratplus["results"][10]["pattern"] == "heads(dense x 1, 64,0,4 x 1)");
   REQUIRE(ratplus["adapted"].size() == 4);
   CHECK(ratplus["adapted"][1]["pattern"] == "64,0,4");
@@ -159,7 +160,16 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny --data /tmp --retrieval --prose /no/such"),
                  "--prose /no/such: does not exist"));
   CHECK(contains(refused("--scale tiny --data /tmp --ranks 2 --gpus 2"), "exclude each other"));
-  CHECK(contains(refused("--scale tiny --data /tmp --adaptation ten"), "--adaptation ten: give per cent"));
+  for (const char* adaptation : {"ten", "0", "101", "10@", "10@...", "10@0", "10.0", "5%"})
+    CHECK(contains(refused(fmt::format("--scale tiny --data /tmp --adaptation {}", adaptation)),
+                   fmt::format("--adaptation {}: give per cent", adaptation)));
+  for (const char* number : {"3", "08", "-1", "one"})
+    CHECK(contains(refused(fmt::format("--scale tiny --data /tmp --part models --nth {}", number)),
+                   fmt::format("--nth {}: give a number from 0 to 2", number)));
+  CHECK(contains(refused("--scale tiny --data /tmp --part all"), "--part is data, models or report"));
+  CHECK(contains(refused("--scale tiny --data /tmp --tokens many"), "--tokens many: give a number"));
+  CHECK(
+      contains(refused("--scale tiny --data /tmp --set schedule.tokens=1e6"), "--tokens N sets the length"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
 }
 
@@ -169,4 +179,12 @@ TEST_CASE("reproduce: its plan is a time for each model, without data or a GPU")
   CHECK(planned.status == 0);
   for (const char* part : {"1 x h100", "ratplus-joint", "attention-dense", "in all"})
     CHECK(contains(planned.output, part));
+  const auto minutes = [&](const std::string& options) {
+    const auto of =
+        test::shell(reproduce("--scale small --plan h100 --only rnn --only ratplus-joint" + options)).output;
+    const auto at = of.find("in all");
+    REQUIRE(at != std::string::npos);
+    return std::stod(of.substr(at + 6));
+  };
+  CHECK(minutes(" --tokens 385e6") / minutes("") == doctest::Approx(10).epsilon(0.1));
 }

@@ -186,7 +186,7 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
     const char* seed;
     double dense, adapted;
   };
-  const auto compare = [](const std::vector<Model>& models) {
+  const auto compare = [](const std::vector<Model>& models, bool drop_last = false) {
     Runs runs;
     for (const auto& [name, precision, seed, dense, adapted] : models) {
       runs.add(name, "", "dense",
@@ -196,6 +196,10 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
                                        std::pair{"data.micro_batch", name}, std::pair{"model.layers", "8"}})
         runs.jobs.back().values.emplace_back(key, value);
       runs.add(std::string(name) + "-d64", name, "64,0,4", {result("64,0,4", adapted, 4 * kib)});
+    }
+    if (drop_last) {
+      runs.runs.pop_back();
+      runs.jobs.pop_back();
     }
     auto of = runs.tradeoff();
     const auto [labels, pairs] = model_pairs(of);
@@ -217,9 +221,14 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
         Verdicts{"refused: above 0.002", "seeds 0.0030"});
   CHECK(compare({bf16, {"seed2", "\"bf16\"", "2", 4.101, 4.2}, {"f32", "\"f32\"", "1", 4.1, 4.2015}}) ==
         Verdicts{"seeds 0.0010", "refused: above the seeds' 0.0010"});
-  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}}) == Verdicts{"no two seeds to compare with"});
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}}) ==
+        Verdicts{"no two complete seeds to compare with"});
   CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1, 4.2}})[1].starts_with("no digit differs"));
   CHECK(compare({bf16, {"f32", "\"f32\"", "1", std::nan(""), 4.2}, seed2}).front() == "refused: above 0.002");
+  CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1, 4.2}}, true)[1] ==
+        "not complete: adapted, D = 64, I = 4 is missing");
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}, seed2}, true) ==
+        Verdicts{"no two complete seeds to compare with", "seeds 0.0030"});
   // Of both settings at once, no pair.
   CHECK(compare({bf16, {"other", "\"f32\"", "2", 4.1, 4.2}}).empty());
 }
