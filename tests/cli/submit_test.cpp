@@ -399,5 +399,5 @@ TEST_CASE("batch scripts explain themselves, from any directory") {
     CHECK(test::contains(result.output, entry.path().filename().string()));
     CHECK(!test::contains(result.output, "SBATCH --"));
   }
-  CHECK(seen == 6);
+  CHECK(seen == 7);
 }
