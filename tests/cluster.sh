@@ -38,7 +38,7 @@ Ends with a table of the faults. ctest runs layouts, traffic and alike alone (cl
 machine without other load.
 
   --program FILE  ratplus (build/ratplus)
-  --only REGEX    only the tests whose names match: layouts, traffic, alike, faults, milder, slurm_chain, slurm_limits,
+  --only REGEX    only the tests whose names match: layouts, traffic, alike, speed, faults, milder, slurm_chain, slurm_limits,
                   slurm_faults
   --keep          leave the directory, with all logs
 Status 77: skipped, since something is missing.
@@ -86,7 +86,7 @@ make_data
 write_job
 heading "the undisturbed run, on one rank"
 run reference n1:1 checkpoint.every=0 --stop-after 120
-for name in layouts traffic alike faults milder slurm_chain slurm_limits slurm_faults; do
+for name in layouts traffic alike speed faults milder slurm_chain slurm_limits slurm_faults; do
   if [[ $name =~ $only ]]; then "test_$name"; fi
 done
 stop_cluster "$work/slurm"

@@ -164,7 +164,7 @@ test_ruler() {
   cat docs/*.md >"$work/prose.txt"
   jobs/slurm/ruler_chain.sh "${node[@]}" --time 20 --output="$log" -- "$work/pretrain" --pattern dense --pattern 16,0,4 \
     --prose "$work/prose.txt" --output "$work/ruler" --length 256 --train 100 --samples 4 --answer-tokens 24 --task niah_single_1 \
-    --task needles=needle,words,numbers,1,1,1 --needles --digits=2 --set schedule.steps=200 --set data.batch=4 \
+    --task needles=needle,words,numbers,1,1,1 --needles --digits=2 --set schedule.steps=80 --set data.batch=4 \
     --set data.micro_batch=2 --set log.every=1 --ranks 2 | tee "$work/ruler.txt"
   mapfile -t numbers < <(sed -n 's/.*: job \([0-9]*\)$/\1/p' "$work/ruler.txt")
   tuning=${numbers[1]} scores=${numbers[2]}

@@ -80,11 +80,11 @@ test_traffic() {
     ((traffic >= gradients / 2 && traffic <= hybrid * 55 / 100)) || die "$mode: the traffic is not half of float32's"
     expect_losses "$work/traffic-$mode-rounded" 20 2e-3
   done
-  time_updates
 }
 
-# Updates of a larger model over slow links, whose sums take most of the time.
-time_updates() {
+# Updates of a larger model over slow links, whose sums take most of the time. By hand: ctest times nothing.
+test_speed() {
+  heading "steps over slow links between two hosts of 2 ranks"
   local rate=400mbit reduce seconds whole
   if ! limit_link n1 "$rate" || ! limit_link n2 "$rate"; then
     echo "skipped: the time of updates over slow links (this kernel limits none: tc qdisc add ... tbf)"
