@@ -38,7 +38,8 @@ run_part() {
   ranks_process=
   if ((status == 130)); then # stopped in order
     if [[ -n $(find "$output" -newermt "@$begun" -type f ! -name '.starts-in-vain' -print -quit 2>/dev/null) ]]; then got_on=true; fi
-    queue_again "$output" "$got_on"
+    # Tasks of an array count their starts in vain each by itself.
+    queue_again "$output${SLURM_ARRAY_TASK_ID:+/.task-$SLURM_ARRAY_TASK_ID}" "$got_on"
   fi
   if ((status != 0)); then say "failed with status $status; the reason stands above"; fi
   exit "$status"
