@@ -90,9 +90,9 @@ void as_usage_error(const std::function<void()>& f) {
 std::optional<po::variables_map> parse_command_line(const Arguments& args, po::options_description options,
                                                     const Positional& positional, const HelpText& help) {
   options.add_options()("help,h", "this text");
-  if (leave_usage(options, positional, help)) return std::nullopt;
-  po::options_description all;
+  po::options_description all;  // owns the positional's target from here on
   all.add(options).add_options()(positional.name, positional.target, "");
+  if (leave_usage(options, positional, help)) return std::nullopt;
   po::positional_options_description places;
   places.add(positional.name, positional.at_most);
   po::variables_map values;
