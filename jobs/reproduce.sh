@@ -174,7 +174,7 @@ data=${prepared:-$run/data}
 
 # --- Models ------------------------------------------------------------------------------------------------------
 
-# given_value KEY: that of the last --set of SECTION.KEY, if it is a number.
+# given_value KEY: prints the number of the last --set SECTION.KEY=NUMBER; nothing without one.
 given_value() { printf '%s\n' "${given[@]}" | sed -n "s/^[a-z]*\.$1=\([0-9][0-9.e_]*\)$/\1/p" | tr -d _ | tail -n 1; }
 # Sizes of the scale, as its job file has them, or a --set of all jobs.
 job_value() {

@@ -21,20 +21,15 @@ std::vector<int> divisors(int n) {
   return found;
 }
 
-/// Ranks of a node, which must be as many on each.
-int equal_node_size(const std::vector<int>& nodes) {
+/// Ranks of a node, which must be as many on each. Throws Error of `why`, how many two nodes have, and the `way_out`.
+int equal_node_size(const std::vector<int>& nodes, const std::string& why, const std::string& way_out) {
   std::map<int, int> sizes;
   for (const int node : nodes) ++sizes[node];
   const int size = sizes.begin()->second;
   for (const auto& [node, other] : sizes) {
     if (other == size) continue;
-    fail(
-        "parallel.shard_group = {} cuts the parameters over the ranks of a node, but node {} has {} and "
-        "node {} has {}; start as many on each, or set parallel.shard_group = {} to cut over all ranks, or "
-        "to "
-        "one of {}",
-        ranks_of_a_node, sizes.begin()->first, counted(size, "rank"), node, other, all_ranks,
-        fmt::join(divisors(static_cast<int>(nodes.size())), ", "));
+    fail("{}, but node {} has {} and node {} has {}; start as many on each, or set {}", why,
+         sizes.begin()->first, counted(size, "rank"), node, other, way_out);
   }
   return size;
 }
@@ -43,7 +38,14 @@ int group_size(const std::vector<int>& nodes, Sharding sharding, int shard_group
   const int ranks = static_cast<int>(nodes.size());
   if (sharding == Sharding::none) return 1;
   if (shard_group == all_ranks) return ranks;
-  if (shard_group == ranks_of_a_node) return equal_node_size(nodes);
+  if (shard_group == ranks_of_a_node) {
+    return equal_node_size(
+        nodes,
+        fmt::format("parallel.shard_group = {} cuts the parameters over the ranks of a node",
+                    ranks_of_a_node),
+        fmt::format("parallel.shard_group = {} to cut over all ranks, or to one of {}", all_ranks,
+                    fmt::join(divisors(ranks), ", ")));
+  }
   if (ranks % shard_group != 0) {
     fail(
         "parallel.shard_group = {} cannot cut {} ranks into equal groups; use one of {}, {} for all ranks, "
@@ -56,25 +58,15 @@ int group_size(const std::vector<int>& nodes, Sharding sharding, int shard_group
 
 /// Throws Error where the ranks of a host are not whole shard groups, or hosts have unequal numbers of ranks.
 void require_levels(const std::vector<int>& nodes, int shards) {
-  std::map<int, int> sizes;
-  for (const int node : nodes) ++sizes[node];
-  const int size = sizes.begin()->second;
-  for (const auto& [node, other] : sizes) {
-    if (other == size) continue;
-    fail(
-        "parallel.reduce = \"{}\" sums within hosts of as many ranks each, but node {} has {} and node {} "
-        "has "
-        "{}; start as many on each, or set parallel.reduce to \"{}\" or \"{}\"",
-        to_string(Reduce::bf16_between_hosts), sizes.begin()->first, counted(size, "rank"), node, other,
-        to_string(Reduce::f32), to_string(Reduce::bf16));
-  }
+  const auto asked = fmt::format("parallel.reduce = \"{}\"", to_string(Reduce::bf16_between_hosts));
+  const auto others =
+      fmt::format("parallel.reduce to \"{}\" or \"{}\"", to_string(Reduce::f32), to_string(Reduce::bf16));
+  const int size = equal_node_size(nodes, asked + " sums within hosts of as many ranks each", others);
   if (size % shards == 0) return;
   fail(
-      "parallel.reduce = \"{}\" needs shard groups within hosts, but groups of {} reach over hosts of {}; "
-      "set "
-      "parallel.shard_group = {} for the ranks of a node, or parallel.reduce to \"{}\" or \"{}\"",
-      to_string(Reduce::bf16_between_hosts), counted(shards, "rank"), size, ranks_of_a_node,
-      to_string(Reduce::f32), to_string(Reduce::bf16));
+      "{} needs shard groups within hosts, but groups of {} reach over hosts of {}; set "
+      "parallel.shard_group = {} for the ranks of a node, or {}",
+      asked, counted(shards, "rank"), size, ranks_of_a_node, others);
 }
 
 }  // namespace

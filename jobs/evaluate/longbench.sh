@@ -107,36 +107,11 @@ else
   done
   printf '%s\n' "$settings" >"$answers/.settings" || die "$answers/.settings was not written; make room, or give another --output"
 fi
-# Beside this shell, so that a signal to it ends the program in order; a second one ends it at once.
-child=""
-stop() {
-  stopped=true
-  if [[ -z $child ]]; then return; fi
-  # mpirun kills its ranks soon after a signal to itself, which is too soon for a line's answer; so the ranks get it.
-  local ranks
-  ranks=$(grep -ls "^PPid:[[:space:]]*$child\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3 || true)
-  if ((${RANKS:-1} == 1)) || [[ -z $ranks ]] || $stopped_before; then ranks=$child; fi
-  stopped_before=true
-  xargs -r kill -TERM <<<"$ranks" 2>/dev/null || true
-}
-stopped_before=false
-stopped=false
-trap stop INT TERM HUP
-run_ranks() {
-  local launch=()
-  if ((${RANKS:-1} > 1)); then launch=(mpirun -n "$RANKS"); fi
-  "${launch[@]}" "$ratplus" "$@" &
-  child=$!
-  local status=0
-  wait "$child" || status=$?
-  # A signal ends `wait` before the program ends.
-  while kill -0 "$child" 2>/dev/null; do wait "$child" || status=$?; done
-  child=""
-  if $stopped; then
-    exit 75
-  fi
-  return "$status"
-}
+# shellcheck disable=SC2034 # of phases.sh
+ranks=${RANKS:-1} program=$ratplus alone=true
+# shellcheck source=jobs/phases.sh
+source "$jobs/phases.sh"
+stopped() { exit 75; } # as the program itself, which has named the way on
 
 for task in "${tasks[@]}"; do
   if [[ -f $answers/$task.jsonl ]]; then

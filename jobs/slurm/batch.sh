@@ -84,9 +84,21 @@ end_launcher() {
   done
 }
 
+# The status of ranks_process. A signal ends the wait, not what is waited for.
+await_ranks() {
+  local status=127 waited
+  while signalled=false && waited=0; do
+    wait "$ranks_process" || waited=$?
+    if ((waited != 127)); then status=$waited; fi # 127: the wait before had it already
+    if ! $signalled; then break; fi
+  done
+  ranks_process=
+  return "$status"
+}
+
 # run_ranks ARGUMENT...: ratplus on all ranks; its status.
 run_ranks() {
-  local status=127 waited watcher=
+  local status=0 watcher=
   if [[ -n $asked_to_stop ]]; then return "$stopped_and_saved"; fi
   case $launcher in
     # Slurm's default for the cores of a task is 1, whatever the job has asked for. A rank that ends with an error
@@ -105,13 +117,7 @@ run_ranks() {
     disown "$watcher" # its end is no news
   fi
   if [[ -n $asked_to_stop ]]; then tell_ranks; fi # it came while they were started
-  # A signal ends the wait, not what is waited for.
-  while signalled=false && waited=0; do
-    wait "$ranks_process" || waited=$?
-    if ((waited != 127)); then status=$waited; fi # 127: the wait before had it already
-    if ! $signalled; then break; fi
-  done
-  ranks_process=
+  await_ranks || status=$?
   if [[ -n $watcher ]]; then kill "$watcher" 2>/dev/null; fi
   # A launcher that was still starting ranks dies of it.
   if [[ -n $asked_to_stop ]] && ((status == 128 + $(kill -l USR1))); then status=$stopped_and_saved; fi

@@ -18,7 +18,7 @@ tell_ranks() { # the script passes it on to the ranks
 
 # run_part OUTPUT SCRIPT ARGUMENT...: SCRIPT, which writes into the directory OUTPUT unless an argument --output names another.
 run_part() {
-  local output=$1 script=$2 arguments=() argument i begun status=0 waited got_on=false
+  local output=$1 script=$2 arguments=() argument i begun status=0 got_on=false
   for argument in "${@:3}"; do
     # The start before this one has begun over already.
     if [[ $argument == --fresh ]] && ((${SLURM_RESTART_COUNT:-0} > 0)); then continue; fi
@@ -30,12 +30,7 @@ run_part() {
   begun=$(date +%s)
   bash "$script" "${arguments[@]}" </dev/null &
   ranks_process=$!
-  while signalled=false && waited=0; do
-    wait "$ranks_process" || waited=$?
-    if ((waited != 127)); then status=$waited; fi # 127: the wait before had it already
-    if ! $signalled; then break; fi
-  done
-  ranks_process=
+  await_ranks || status=$?
   if ((status == 130)); then # stopped in order
     if [[ -n $(find "$output" -newermt "@$begun" -type f ! -name '.starts-in-vain' -print -quit 2>/dev/null) ]]; then got_on=true; fi
     # Tasks of an array count their starts in vain each by itself.

@@ -407,10 +407,8 @@ std::string chart_description(const std::vector<RunMetrics>& runs) {
   for (const auto& run : runs) {
     if (!run.last_validation) continue;
     text += fmt::format(" {}: last validation", run.name);
-    for (const auto& [pattern, loss, accuracy, cache_bytes, by_position, bits_per_byte] :
-         run.last_validation->losses) {
-      text += fmt::format(" {} {:.3f};", pattern_label(pattern), loss);
-    }
+    for (const auto& of : run.last_validation->losses)
+      text += fmt::format(" {} {:.3f};", pattern_label(of.pattern), of.loss);
   }
   return text;
 }

@@ -56,9 +56,9 @@ TradeoffTable adaptation_length_table(const Tradeoff& tradeoff);
 struct ModelPair {
   const TradeoffModel *first = nullptr, *second = nullptr;
   bool of_seeds = false;  ///< else of precisions
-  /// Loss of the second less that of the first, in nats a token, under each pattern of `labels`; NaN where one has none.
+  /// Loss of the second less the first's, in nats a token, under each pattern of `labels`; NaN where one has none.
   std::vector<double> differences;
-  double largest = 0;   ///< absolute, of those that both have
+  double largest = 0;   ///< largest absolute difference
   std::string missing;  ///< the first of `labels` that one of them lacks
   std::string verdict;  ///< of precisions: "accepted", or why not; empty for seeds
 };

@@ -41,9 +41,8 @@ bool is_compared(const std::string& text) {
   }
 }
 
-double difference(const PatternLoss* first, const PatternLoss* second) {
-  if (first == nullptr || second == nullptr) return std::numeric_limits<double>::quiet_NaN();
-  return second->loss - first->loss;
+const PatternLoss* loss_of(const TradeoffModel& model, const std::string& pattern, bool adapted) {
+  return adapted ? model.after(pattern) : model.before(pattern);
 }
 
 /// "3e-4" however a job file writes it; "-" where it has none.
@@ -98,7 +97,7 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
     for (const auto& pattern : tradeoff.patterns) {
       if (!is_compared(pattern)) continue;
       const bool known = std::ranges::any_of(tradeoff.models, [&](const TradeoffModel& model) {
-        return (adapted ? model.after(pattern) : model.before(pattern)) != nullptr;
+        return loss_of(model, pattern, adapted) != nullptr;
       });
       if (!known) continue;
       columns.emplace_back(pattern, adapted);
@@ -122,14 +121,13 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
                      .missing = {},
                      .verdict = {}};
       for (const auto& [pattern, adapted] : columns) {
-        pair.differences.push_back(adapted ? difference(first.after(pattern), second.after(pattern))
-                                           : difference(first.before(pattern), second.before(pattern)));
-        const bool both = adapted ? first.after(pattern) != nullptr && second.after(pattern) != nullptr
-                                  : first.before(pattern) != nullptr && second.before(pattern) != nullptr;
-        if (!both) {
-          if (pair.missing.empty()) pair.missing = result.labels[pair.differences.size() - 1];
+        const PatternLoss *a = loss_of(first, pattern, adapted), *b = loss_of(second, pattern, adapted);
+        if (a == nullptr || b == nullptr) {
+          if (pair.missing.empty()) pair.missing = result.labels[pair.differences.size()];
+          pair.differences.push_back(std::numeric_limits<double>::quiet_NaN());
           continue;
         }
+        pair.differences.push_back(b->loss - a->loss);
         // A loss that is not finite is as large a difference as there is.
         const double size = std::abs(pair.differences.back());
         pair.largest = std::max(pair.largest, std::isfinite(size) ? size : HUGE_VAL);

@@ -82,11 +82,10 @@ void add_not_finite(const RunMetrics& run, std::vector<std::string>& warnings) {
     if (run.last_step && last.step == run.last_step->step) return;  // what its losses say, too
   }
   if (!run.last_step) return;
-  for (const auto& [pattern, loss, accuracy, cache_bytes, by_position, bits_per_byte] :
-       run.last_step->losses) {
-    if (std::isfinite(loss)) continue;
-    warnings.push_back(
-        fmt::format("the loss of {} is not finite at step {}", pattern_label(pattern), run.last_step->step));
+  for (const auto& of : run.last_step->losses) {
+    if (std::isfinite(of.loss)) continue;
+    warnings.push_back(fmt::format("the loss of {} is not finite at step {}", pattern_label(of.pattern),
+                                   run.last_step->step));
   }
 }
 

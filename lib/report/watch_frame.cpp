@@ -107,9 +107,8 @@ TerminalLine values_of(const RunMetrics& run) {
 TerminalLine validation_of(const RunMetrics& run) {
   if (!run.last_validation) return {};
   TerminalLine values = {{fmt::format("validation at step {}", run.last_validation->step)}};
-  for (const auto& [pattern, loss, accuracy, cache_bytes, by_position, bits_per_byte] :
-       run.last_validation->losses) {
-    values.push_back({fmt::format("{} {}", pattern_label(pattern), format_value(Unit::nats, loss))});
+  for (const auto& of : run.last_validation->losses) {
+    values.push_back({fmt::format("{} {}", pattern_label(of.pattern), format_value(Unit::nats, of.loss))});
   }
   return values;
 }
