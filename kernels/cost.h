@@ -44,9 +44,11 @@ enum class Pace : std::uint8_t {
 struct Cost {
   Part part = Part::sums;
   Pace pace = Pace::copy;
-  double operations = 0;     ///< additions and multiplications that are carried out, repeated ones included
-  double bytes = 0;          ///< of each tensor, once for each time that it is read or written
-  double keys_a_query = 0;   ///< of attention: the mean number that a query attends to
+  double operations = 0;    ///< additions and multiplications that are carried out, repeated ones included
+  double bytes = 0;         ///< of each tensor, once for each time that it is read or written
+  double keys_a_query = 0;  ///< of attention: the mean number that a query attends to
+  bool dense_over_chunks =
+      false;                 ///< attention under (D, 0, 0) as dense attention (AttentionForward::dense_chunk)
   bool tensor_cores = true;  ///< false where a GPU's kernel for this call cannot use them
 };
 

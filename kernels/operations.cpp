@@ -160,8 +160,21 @@ void check_attention(const Checker& check, const Tensor& out, const Tensor& lse,
   check_contiguous(lse, check.op, "lse");
 }
 
+/// D of (D, 0, 0) under which all heads of a whole sequence attend to enough chunks for dense_chunk; else 0.
+std::int64_t dense_chunk_of(DType compute, const Tensor& out, const Tensor& k, HeadPatterns patterns,
+                            std::int64_t first_query) {
+  const std::int64_t tokens = k.size(1), head_dim = out.size(3), chunk = patterns.front().dilation;
+  const bool whole = first_query == 0 && k.size(2) == out.size(2);
+  const bool sizes = compute == DType::bf16 && (head_dim == 64 || head_dim == 128);
+  const bool alike = chunk > 1 && std::ranges::all_of(patterns, [&](const Pattern& pattern) {
+                       return pattern == Pattern{chunk, 0, 0};
+                     });
+  if (!whole || !sizes || !alike || tokens % chunk != 0) return 0;
+  return tokens / chunk >= AttentionForward::least_dense_chunks ? chunk : 0;
+}
+
 Cost attention_cost(const Target& target, const Tensor& out, HeadPatterns patterns, std::int64_t first_query,
-                    double operations_a_pair, double bytes, Pace pace) {
+                    std::int64_t dense_chunk, double operations_a_pair, double bytes, Pace pace) {
   double pairs = 0;
   for (const auto& pattern : patterns) {
     pairs += attended_pairs(pattern, first_query + out.size(1)) - attended_pairs(pattern, first_query);
@@ -173,6 +186,7 @@ Cost attention_cost(const Target& target, const Tensor& out, HeadPatterns patter
       .operations = operations_a_pair * static_cast<double>(out.size(0) * out.size(3)) * heads_each * pairs,
       .bytes = bytes,
       .keys_a_query = pairs / static_cast<double>(patterns.size()) / static_cast<double>(out.size(1)),
+      .dense_over_chunks = dense_chunk > 0,
       .tensor_cores = attention_on_tensor_cores(target.compute, out.size(3))};
 }
 
@@ -424,14 +438,20 @@ Cost AddColumnSums::cost(const Target&) const {
   return {.part = Part::recurrence, .pace = Pace::sum, .bytes = bytes_of({x})};
 }
 
+std::int64_t AttentionForward::dense_chunk(DType compute) const {
+  return in_pieces ? 0 : dense_chunk_of(compute, out, k, patterns, first_query);
+}
 void AttentionForward::check(const Target& target) const {
   check_attention({target, name}, out, lse, q, k, v, patterns, first_query);
 }
 Cost AttentionForward::cost(const Target& target) const {
-  return attention_cost(target, out, patterns, first_query, operations_a_pair, bytes_of({out, q, k, v}),
-                        Pace::attention_forward);
+  return attention_cost(target, out, patterns, first_query, dense_chunk(target.compute), operations_a_pair,
+                        bytes_of({out, q, k, v}), Pace::attention_forward);
 }
 
+std::int64_t AttentionBackward::dense_chunk(DType compute) const {
+  return key_sums ? 0 : dense_chunk_of(compute, out, k, patterns, first_query);
+}
 void AttentionBackward::check(const Target& target) const {
   const Checker checker{target, name};
   check_attention(checker, out, lse, q, k, v, patterns, first_query);
@@ -444,7 +464,7 @@ void AttentionBackward::check(const Target& target) const {
   checker.f32(key_sums, {batch, keys, 2, heads, head_dim}, "key_sums");
 }
 Cost AttentionBackward::cost(const Target& target) const {
-  return attention_cost(target, out, patterns, first_query, operations_a_pair,
+  return attention_cost(target, out, patterns, first_query, dense_chunk(target.compute), operations_a_pair,
                         bytes_of({dq, dk, dv, dout, out, q, k, v, key_sums, key_sums}),
                         Pace::attention_backward);
 }

@@ -249,6 +249,8 @@ struct AttentionForward {
   static constexpr std::int64_t most_head_dim = 256;  ///< P of a GPU's kernels, at most
   /// So many keys before a window may be read, with weight zero: they are finite.
   static constexpr std::int64_t most_tile = 256;
+  /// Chunks of a sequence from which on a GPU takes (D, 0, 0) as dense attention over the keys that chunks end with.
+  static constexpr std::int64_t least_dense_chunks = 1024;
 
   Tensor out;                    ///< [B, Tq, H, P] C
   Tensor lse;                    ///< [B, H, Tq] f32, log sum exp of the scaled scores
@@ -259,6 +261,8 @@ struct AttentionForward {
   /// A query's bits do not depend on where its sequence is cut into calls, if that is at multiples of 128.
   bool in_pieces = false;
 
+  /// D of (D, 0, 0), where a GPU takes the call as D heads of dense attention that share the keys that chunks of D end with; else 0.
+  std::int64_t dense_chunk(DType compute) const;
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };
@@ -281,6 +285,8 @@ struct AttentionBackward {
   HeadPatterns patterns;
   std::int64_t first_query = 0;
 
+  /// As AttentionForward's.
+  std::int64_t dense_chunk(DType compute) const;
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };

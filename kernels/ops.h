@@ -31,6 +31,7 @@ struct OpShapes {
   std::int64_t head_dim = 1;   ///< P
   std::int64_t key_heads = 0;  ///< heads of keys and values that H heads share; 0: H
   bool forward_only = false;   ///< no gradient is computed
+  bool dense = true;           ///< a layer may attend to every key
 
   bool shares_keys() const { return key_heads != 0 && key_heads != heads; }
 };

@@ -105,6 +105,22 @@ Tensor Tensor::select(int dim, std::int64_t i) const {
   return result;
 }
 
+Tensor Tensor::split(int dim, std::int64_t inner) const {
+  require(dim >= 0 && dim < rank_ && rank_ < max_rank, "cannot split dimension {} of a tensor of rank {}",
+          dim, rank_);
+  const auto d = static_cast<std::size_t>(dim), rank = static_cast<std::size_t>(rank_);
+  require(inner > 0 && shape_[d] % inner == 0, "{} does not divide a dimension of {}", inner, shape_[d]);
+  Tensor result = *this;
+  for (std::size_t i = rank; i > d; --i) {
+    result.shape_[i] = shape_[i - 1];
+    result.strides_[i] = strides_[i - 1];
+  }
+  result.shape_[d] = shape_[d] / inner, result.shape_[d + 1] = inner;
+  result.strides_[d] = strides_[d] * inner;
+  ++result.rank_;
+  return result;
+}
+
 Tensor Tensor::as_batch() const {
   require(rank_ > 0 && rank_ < max_rank, "no dimension before {}", describe());
   Tensor result = *this;

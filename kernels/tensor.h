@@ -82,6 +82,8 @@ class Tensor {
   Tensor as_batch() const;
   /// Index i of dimension dim, which is dropped.
   Tensor select(int dim, std::int64_t i) const;
+  /// Dimension dim of n elements as two, [n / inner, inner]; `inner` divides n.
+  Tensor split(int dim, std::int64_t inner) const;
 
  private:
   void check_dtype(DType wanted) const;

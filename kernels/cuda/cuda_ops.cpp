@@ -134,7 +134,9 @@ std::int64_t CudaOps::scratch_bytes(const OpShapes& shapes) const {
   std::int64_t bytes = std::max({Matmul::workspace_bytes, pattern_attention_scratch(shapes),
                                  recurrence_scratch(shapes), norm_scratch(width), column_sums_scratch(width),
                                  embedding_scratch(shapes.batch * shapes.tokens), reduction_scratch()});
-  if (compute_ == DType::bf16) {
+  if (compute_ != DType::bf16) return bytes;
+  bytes = std::max(bytes, chunk_attention_scratch(shapes));
+  if (shapes.dense) {
     const Tensor x = like_a_head_tensor(shapes);
     OpShapes of_keys = shapes;
     if (shapes.shares_keys()) of_keys.heads = shapes.key_heads;

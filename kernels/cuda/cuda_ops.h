@@ -41,6 +41,8 @@ class CudaOps final : public Ops {
   RATPLUS_OPERATIONS(RATPLUS_DECLARE)
 #undef RATPLUS_DECLARE
 
+  bool attended_over_chunks(const operation::AttentionForward& call);
+  bool attended_over_chunks(const operation::AttentionBackward& call);
   void backward_of_queries(const operation::AttentionBackward& call, void* memory);
   void add_to_key_sums(const operation::AttentionBackward& call);
   /// `bytes` of scratch, 256-byte aligned; std::logic_error if less was lent.
@@ -60,6 +62,8 @@ class CudaOps final : public Ops {
 
 // Scratch of the operations that need some, in bytes.
 std::int64_t pattern_attention_scratch(const OpShapes& shapes);
+std::int64_t chunk_attention_scratch(
+    const OpShapes& shapes);  ///< of the forward; the backward stays within the line above
 std::int64_t recurrence_scratch(const OpShapes& shapes);
 std::int64_t column_sums_scratch(std::int64_t columns);
 std::int64_t norm_scratch(std::int64_t width);

@@ -71,9 +71,9 @@ template <typename Key, std::size_t N>
 Key key_of(const std::array<Tensor, N>& tensors, const Tensor& k) {
   Key key{};
   for (std::size_t i = 0; i < 4; ++i) key[i] = tensors[0].size(static_cast<int>(i));
-  key[4] = k.size(2);
+  key[4] = k.size(1), key[5] = k.size(2);
   for (std::size_t n = 0; n < N; ++n) {
-    for (std::size_t i = 0; i < 3; ++i) key[5 + 3 * n + i] = tensors[n].stride(static_cast<int>(i));
+    for (std::size_t i = 0; i < 3; ++i) key[6 + 3 * n + i] = tensors[n].stride(static_cast<int>(i));
   }
   return key;
 }

@@ -12,8 +12,9 @@
 
 namespace ratplus::cuda {
 
-/// Dense causal attention in bf16 of tensors [B, T, H, P], where k and v may have fewer heads, and its gradient, by an algorithm that
-/// gives the same bits each time if asked to. Plans are made at the first use of a shape and kept.
+/// Dense causal attention in bf16 of tensors [B, T, H, P], where k and v may have fewer heads and more tokens (query t attends to the
+/// keys 0 .. t), and its gradient, by an algorithm that gives the same bits each time if asked to. Plans are made at the first use of
+/// a shape and kept.
 class DenseAttention {
  public:
   DenseAttention(cudaStream_t stream, bool deterministic);
@@ -33,8 +34,8 @@ class DenseAttention {
 
  private:
   struct Plan;
-  /// The shape, the heads of keys, and the strides of up to eight tensors.
-  using Key = std::array<std::int64_t, 5 + 8 * 3>;
+  /// The shape, the number and the heads of keys, and the strides of up to eight tensors.
+  using Key = std::array<std::int64_t, 6 + 8 * 3>;
 
   Plan& forward_plan(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v);
   Plan& backward_plan(const std::array<Tensor, 8>& tensors);

@@ -98,7 +98,7 @@ Pass::Pass(const CacheShape& shape, const Settings& settings, const Weights& wei
 }
 
 OpShapes Pass::op_shapes(const model::ModelConfig& config, std::int64_t tokens) {
-  return {1, tokens, config.heads(), config.head_dim, config.key_heads(), true};
+  return {1, tokens, config.heads(), config.head_dim, config.key_heads(), true, config.may_be_dense()};
 }
 
 void Pass::prepare() {

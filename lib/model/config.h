@@ -55,6 +55,8 @@ struct ModelConfig {
   }
   /// The mixers that differ, in the order of their first layers.
   std::vector<MixerConfig> distinct_mixers() const;
+  /// Whether a layer may attend to every key: its mixer takes the job's pattern, or its own is dense.
+  bool may_be_dense() const;
   /// One mixer for each layer, or one for all where they are equal.
   void repeat_mixers();
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;

@@ -19,6 +19,11 @@ std::vector<MixerConfig> ModelConfig::distinct_mixers() const {
   return distinct;
 }
 
+bool ModelConfig::may_be_dense() const {
+  return std::ranges::any_of(
+      mixers, [](const MixerConfig& mixer) { return own_pattern(mixer).value_or(Pattern{}).dense(); });
+}
+
 void ModelConfig::repeat_mixers() {
   std::vector<MixerConfig> all;
   for (std::int64_t layer = 0; layer < layers; ++layer) all.push_back(mixer(layer));

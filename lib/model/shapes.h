@@ -16,7 +16,7 @@ struct PassShapes {
 
   std::int64_t rows() const { return batch * tokens; }  ///< N
   OpShapes ops(const ModelConfig& config) const {
-    return {batch, tokens, config.heads(), config.head_dim, config.key_heads()};
+    return {batch, tokens, config.heads(), config.head_dim, config.key_heads(), false, config.may_be_dense()};
   }
 };
 

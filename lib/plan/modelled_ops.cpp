@@ -18,8 +18,8 @@ std::unique_ptr<Stopwatch> ModelledOps::make_stopwatch() {
 }
 
 /// Seconds of a call: the larger of what its bytes and its operations take; under a pattern, attention's kernels take the
-/// sum. As kernels/cuda/attention.cpp chooses: cuDNN where all heads are dense, our own kernels else; plain ones without
-/// tensor cores.
+/// sum. As kernels/cuda/attention.cpp chooses: cuDNN where all heads are dense or attend to many chunks, our own kernels else; plain
+/// ones without tensor cores.
 double ModelledOps::seconds_of(const Cost& cost) const {
   const double copy = gpu_.bandwidth * speeds::copy_share;
   const auto bytes_at = [&](double share) { return cost.bytes / (copy * share); };
@@ -52,12 +52,14 @@ double ModelledOps::seconds_of(const Cost& cost) const {
   if (!cost.tensor_cores)
     return bytes_at(1) + cost.operations / (gpu_.f32_rate * speeds::plain_attention_share);
   const bool forward = cost.pace == Pace::attention_forward;
-  if (cost.part == Part::dense_attention) {
+  if (cost.part == Part::dense_attention || cost.dense_over_chunks) {
     const auto& kernel = forward          ? speeds::dense_forward
                          : deterministic_ ? speeds::dense_backward
                                           : speeds::dense_backward_any_order;
     const double with_blocks = cost.operations * (1 + kernel.block / cost.keys_a_query);
-    return std::max(bytes_at(1), with_blocks / (gpu_.bf16_rate * gpu_.pace * kernel.share));
+    const double of_pairs = with_blocks / (gpu_.bf16_rate * gpu_.pace * kernel.share);
+    if (cost.dense_over_chunks) return bytes_at(1) + of_pairs;  // the own keys are a pass of their own
+    return std::max(bytes_at(1), of_pairs);
   }
   const double share = forward ? speeds::pattern_forward_share : speeds::pattern_backward_share;
   return bytes_at(forward ? speeds::pattern_forward_bytes : speeds::pattern_backward_bytes) +
@@ -80,16 +82,18 @@ void ModelledOps::compute(const operation::Download& x) {
   std::memset(x.host, 0, static_cast<std::size_t>(x.src.bytes()));
 }
 
-/// Of what kernels/cuda asks for, the two that decide: attention under patterns (pattern_attention_scratch), and cuDNN's
-/// deterministic gradient of dense attention, which was seen to take 2 T bytes a query and head (cuDNN 9.14, T = 4096,
-/// heads of 128).
+/// Of what kernels/cuda asks for, those that decide: attention under patterns (pattern_attention_scratch, which its form over
+/// chunks stays within), and cuDNN's deterministic gradient of dense attention, which was seen to take 2 T bytes a query and head
+/// (cuDNN 9.14, T = 4096, heads of 128).
 std::int64_t ModelledOps::scratch_bytes(const OpShapes& shapes) const {
-  if (shapes.forward_only) return std::int64_t{64} << 20;  // of products, and of cuDNN's forward
   const std::int64_t queries = shapes.batch * shapes.heads * shapes.tokens;
+  if (shapes.forward_only) {  // of products, of cuDNN's forward, and of attention over chunks
+    return (std::int64_t{64} << 20) + queries * size_of(DType::f32);
+  }
   const std::int64_t of_heads = shapes.shares_keys() ? 4 : 2;  // dk and dv, and again before their sums
   const std::int64_t patterns = queries * (1 + of_heads * shapes.head_dim) * size_of(DType::f32);
   const bool by_cudnn = operation::attention_on_tensor_cores(compute_, shapes.head_dim);
-  const std::int64_t dense = by_cudnn && deterministic_ ? queries * 2 * shapes.tokens : 0;
+  const std::int64_t dense = by_cudnn && deterministic_ && shapes.dense ? queries * 2 * shapes.tokens : 0;
   return std::max(patterns, dense);
 }
 

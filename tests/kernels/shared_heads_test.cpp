@@ -1,6 +1,8 @@
 // Heads that share queries or keys, a recurrence that restarts with every chunk and has a bias in its gate, and sums of
 // columns, against float64.
+#include <array>
 #include <cmath>
+#include <utility>
 
 #include "tests/kernels/reference.h"
 #include "tests/kernels/support.h"
@@ -236,6 +238,93 @@ void check_attention(const Backend& backend, const HeadShape& s, std::int64_t qu
   CHECK(same_bits(bench.read(dv), dv0));
 }
 
+/// What attention and its gradient give; dq of each head.
+struct AttentionResults {
+  Values out, lse, dq, dk, dv;
+};
+
+/// Of `queries` heads of q under (chunk, 0, 0); same_bits_again: a second call gives the same bits.
+AttentionResults attention_over_chunks(Bench& bench, const HeadShape& s, std::int64_t queries,
+                                       std::int64_t chunk, const std::array<Values, 4>& inputs,
+                                       bool same_bits_again) {
+  const std::vector<Pattern> patterns{Pattern{chunk, 0, 0}};
+  const DType c = bench.compute();
+  const Shape shape{s.b, s.t, s.h, s.p}, of_queries{s.b, s.t, queries, s.p};
+  const Tensor q = bench.strided(c, of_queries, inputs[0]), k = bench.strided(c, shape, inputs[1]),
+               v = bench.tensor(c, shape, inputs[2]), dout = bench.strided(c, shape, inputs[3]);
+  const Tensor out = bench.poisoned(c, shape), lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
+  const Tensor dq = bench.poisoned(c, shape), dk = bench.strided_poisoned(c, shape),
+               dv = bench.poisoned(c, shape);
+  bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = patterns});
+  const auto backward = [&] {
+    bench->attention_backward({.dq = dq,
+                               .dk = dk,
+                               .dv = dv,
+                               .dout = dout,
+                               .out = out,
+                               .lse = lse,
+                               .q = q,
+                               .k = k,
+                               .v = v,
+                               .patterns = patterns});
+  };
+  backward();
+  AttentionResults results{bench.read(out), bench.read(lse), bench.read(dq), bench.read(dk), bench.read(dv)};
+  if (!same_bits_again) return results;
+  bench->attention_forward({.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = patterns});
+  backward();
+  CHECK(same_bits(bench.read(out), results.out));
+  CHECK(same_bits(bench.read(lse), results.lse));
+  CHECK(same_bits(bench.read(dq), results.dq));
+  CHECK(same_bits(bench.read(dk), results.dk));
+  CHECK(same_bits(bench.read(dv), results.dv));
+  return results;
+}
+
+/// A GPU's results beside the CPU's at the same rounded inputs.
+void check_many_chunks(const Backend& backend, const HeadShape& s, std::int64_t queries, std::int64_t chunk,
+                       bool same_bits_again) {
+  CAPTURE(s.b);
+  CAPTURE(s.t);
+  CAPTURE(s.h);
+  CAPTURE(s.p);
+  CAPTURE(queries);
+  CAPTURE(chunk);
+  Bench bench(backend, {s.b, s.t, s.h, s.p});
+  const auto rounded = [&](std::int64_t heads, std::uint32_t stream) {
+    const Shape shape{s.b, s.t, heads, s.p};
+    return bench.read(bench.tensor(bench.compute(), shape, normal_values(count(shape), stream)));
+  };
+  const std::array inputs{rounded(queries, 1), rounded(s.h, 2), rounded(s.h, 3), rounded(s.h, 4)};
+  const auto found = attention_over_chunks(bench, s, queries, chunk, inputs, same_bits_again);
+  Bench cpu({"cpu float32", [] { return make_cpu_ops(4); }, 0}, {s.b, s.t, s.h, s.p});
+  const auto expected = attention_over_chunks(cpu, s, queries, chunk, inputs, false);
+  CHECK(relative_error(found.out, expected.out) < bench.tolerance());
+  CHECK(relative_error(found.lse, expected.lse) < bench.tolerance());
+  CHECK(relative_error(found.dq, expected.dq) < bench.tolerance());
+  CHECK(relative_error(found.dk, expected.dk) < bench.tolerance());
+  CHECK(relative_error(found.dv, expected.dv) < bench.tolerance());
+  // Of the first and the last chunk by themselves, where there are no earlier and no later ones.
+  const auto of_tokens = [&](const Values& x, std::int64_t begin, std::int64_t end) {
+    const auto width = static_cast<std::ptrdiff_t>(s.h * s.p);
+    return Values(x.begin() + begin * width, x.begin() + end * width);
+  };
+  const std::int64_t last = (s.t - 1) / chunk * chunk;
+  for (const auto& [begin, end] : {std::pair{std::int64_t{0}, chunk}, std::pair{last, s.t}}) {
+    CAPTURE(begin);
+    const double size =
+        0.1 * std::sqrt(dot(of_tokens(expected.dv, begin, end), of_tokens(expected.dv, begin, end)));
+    CHECK(relative_error(of_tokens(found.out, begin, end), of_tokens(expected.out, begin, end)) <
+          bench.tolerance());
+    CHECK(relative_error(of_tokens(found.dq, begin, end), of_tokens(expected.dq, begin, end), size) <
+          bench.tolerance());
+    CHECK(relative_error(of_tokens(found.dk, begin, end), of_tokens(expected.dk, begin, end), size) <
+          bench.tolerance());
+    CHECK(relative_error(of_tokens(found.dv, begin, end), of_tokens(expected.dv, begin, end)) <
+          bench.tolerance());
+  }
+}
+
 }  // namespace
 
 TEST_CASE("the reference of a recurrence in chunks has the gradient of central differences") {
@@ -332,6 +421,44 @@ TEST_CASE("attention with shared queries or shared keys") {
     check_attention(backend, {1, 300, 4, 64}, 4, 1, {Pattern{none, 100, 0}});
     check_attention(backend, {1, 90, 4, 16}, 4, 2,
                     {Pattern{none, 0, 4}, Pattern{}, Pattern{8, 4, 0}, Pattern{none, 20, 1}});
+  }
+}
+
+TEST_CASE("attention over chunks of any number of tokens and groups of queries") {
+  FOR_EACH_BACKEND(backend) {
+    for (const std::int64_t groups : {1, 2, 4}) {
+      for (const std::int64_t tokens : {1, 15, 16, 17, 250, 256}) {
+        check_attention(backend, {2, tokens, 4, 64}, groups, 4, {Pattern{16, 0, 0}});
+      }
+    }
+    check_attention(backend, {1, 4096, 2, 16}, 2, 2, {Pattern{16, 0, 0}});
+  }
+}
+
+TEST_CASE("attention over many chunks") {
+  struct Case {
+    HeadShape s;
+    std::int64_t queries, chunk, dense_chunk;
+  };
+  const std::vector<Case> cases{{{2, 4096, 4, 128}, 2, 4, 4},    {{2, 4100, 4, 128}, 1, 4, 4},
+                                {{1, 4104, 8, 64}, 4, 4, 4},     {{2, 4099, 4, 128}, 4, 4, 0},
+                                {{2, 16384, 2, 128}, 2, 16, 16}, {{1, 4096, 4, 128}, 1, 16, 0}};
+  for (const Case& x : cases) {
+    const std::vector<Pattern> patterns{Pattern{x.chunk, 0, 0}};
+    const Shape shape{x.s.b, x.s.t, x.s.h, x.s.p};
+    const Tensor like(nullptr, DType::bf16, shape);
+    const operation::AttentionForward call{
+        .out = like, .lse = {}, .q = like, .k = like, .v = like, .patterns = patterns};
+    CHECK(call.dense_chunk(DType::bf16) == x.dense_chunk);
+    CHECK(call.dense_chunk(DType::f32) == 0);
+  }
+  FOR_EACH_BACKEND(backend) {
+    if (backend.make()->device().kind == DeviceKind::cpu) continue;
+    for (const Case& x : cases) check_many_chunks(backend, x.s, x.queries, x.chunk, true);
+    if (backend.make()->compute_type() != DType::bf16) continue;
+    const Backend any_order{"cuda bfloat16, any order", [] { return make_cuda_ops(0, DType::bf16, false); },
+                            backend.tolerance};
+    for (const Case& x : cases) check_many_chunks(any_order, x.s, x.queries, x.chunk, false);
   }
 }
 

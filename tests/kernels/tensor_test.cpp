@@ -43,6 +43,11 @@ TEST_CASE("slice, select and view address the right elements") {
   CHECK(x.slice(0, 1, 2).contiguous());
   CHECK(x.slice(0, 1, 2).view({12}).as<std::int32_t>()[5] == 17);
   CHECK(x.view({6, 4}).select(0, 5).as<std::int32_t>()[3] == 23);
+  const Tensor halves = row.split(1, 2);  // [2, 2, 2]
+  CHECK(halves.size(1) == 2);
+  CHECK(halves.as<std::int32_t>()[halves.stride(0) + halves.stride(1) + halves.stride(2)] ==
+        row.as<std::int32_t>()[row.stride(0) + 3]);
+  CHECK(x.split(2, 2).select(3, 1).select(2, 1).as<std::int32_t>()[0] == 3);
 }
 
 TEST_CASE("broken promises about tensors are logic errors") {
@@ -54,6 +59,8 @@ TEST_CASE("broken promises about tensors are logic errors") {
   CHECK_THROWS_AS(x.slice(1, 2, 4), std::logic_error);
   CHECK_THROWS_AS(x.slice(3, 0, 1), std::logic_error);
   CHECK_THROWS_AS(x.select(0, 2), std::logic_error);
+  CHECK_THROWS_AS(x.split(1, 2), std::logic_error);
+  CHECK_THROWS_AS(x.split(3, 1), std::logic_error);
   CHECK_THROWS_AS(Tensor(memory.data(), DType::f32, {1, 1, 1, 1, 1, 1}), std::logic_error);
   CHECK_THROWS_AS(Tensor(memory.data(), DType::f32, {-1}), std::logic_error);
 }

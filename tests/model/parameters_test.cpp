@@ -40,6 +40,18 @@ TEST_CASE("units hold every parameter once, without overlap, under the reference
   }
 }
 
+TEST_CASE("a model may be dense unless each of its mixers has a sparse pattern of its own") {
+  const model::MixerConfig rat{.kind = model::MixerKind::rat, .chunk = 16, .groups = 2},
+      local{.kind = model::MixerKind::local_attention, .window = 64},
+      rnn{.kind = model::MixerKind::rnn, .memory = 16};
+  model::ModelConfig config;
+  CHECK(config.may_be_dense());
+  config.mixers = {rat, local, rnn};
+  CHECK_FALSE(config.may_be_dense());
+  config.mixers.push_back({.kind = model::MixerKind::attention});
+  CHECK(config.may_be_dense());
+}
+
 TEST_CASE("without recurrence, in_proj has no gate rows") {
   const ModelConfig config{.layers = 1,
                            .width = 48,
