@@ -1,7 +1,7 @@
 option(RATPLUS_UNITY "Compile the sources of tests five at a time" ON)
 
 # ratplus_unity(TARGET [APART file ...]): TARGET's sources are compiled five at a time, each APART alone: it has a file-local
-# name that another has, too. Five files take half to two thirds of the time that they take alone; a change of one compiles
+# name that another has, too. Five files take half to seven tenths of the time that they take alone; a change of one compiles
 # four others again, which takes 4 to 10 seconds of a compiler: RATPLUS_UNITY=OFF where one test is worked on.
 function(ratplus_unity target)
   cmake_parse_arguments(ARG "" "" "APART" ${ARGN})
