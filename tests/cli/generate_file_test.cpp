@@ -1,0 +1,345 @@
+// ratplus generate --input: the same file from any number of ranks and after any end, and what is said of bad lines.
+#include <doctest/doctest.h>
+#include <fmt/core.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/files/pending_file.h"
+#include "base/json_dump.h"
+#include "tests/cli/learnt_model.h"
+#include "tests/cli/program.h"
+
+using namespace ratplus;
+using test::contains;
+using test::learnt_run;
+using test::lines_of;
+using test::output_of;
+using test::write_lines;
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+/// Requests of all kinds.
+std::vector<Json> mixed_requests(int count) {
+  constexpr std::array prompts = {"ba kelo", "mi ra", "so.", "zu ti va"};
+  std::vector<Json> lines;
+  for (int i = 0; i < count; ++i) {
+    Json line{{"max_tokens", 5 + i % 11}, {"meta", {{"number", i}, {"text", "é"}}}};
+    if (i % 7 == 0) {
+      line["tokens"] = {5, 6, 7 + i};
+    } else {
+      line["prompt"] = prompts.at(static_cast<std::size_t>(i) % prompts.size());
+    }
+    if (i % 3 == 0) line["temperature"] = 0.9;
+    if (i % 5 == 0) line["id"] = fmt::format("x{}", i);
+    if (i % 9 == 0) line["log_probabilities"] = 1;
+    if (i % 10 == 3) line["n"] = 2, line["temperature"] = 1;
+    if (i % 4 == 1) line["stop"] = {"mi", ". "};
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+/// A command that runs while the test goes on.
+class Background {
+ public:
+  explicit Background(const std::string& command) : process_(::fork()) {
+    if (process_ != 0) return;
+    ::execl("/bin/sh", "sh", "-c", ("exec " + command).c_str(), nullptr);
+    ::_exit(127);
+  }
+  ~Background() {
+    if (process_ > 0) end(SIGKILL);
+  }
+  Background(const Background&) = delete;
+  Background& operator=(const Background&) = delete;
+
+  void limit_file_size(std::uintmax_t bytes) {
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = RLIM_INFINITY};
+    REQUIRE(::prlimit(process_, RLIMIT_FSIZE, &limit, nullptr) == 0);
+  }
+  /// Its status; 128 + n where signal n ended it.
+  int end(int signal) {
+    ::kill(process_, signal);
+    int status = 0;
+    ::waitpid(process_, &status, 0);
+    process_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+ private:
+  pid_t process_;
+};
+
+/// Waits until the file has so many lines; false after half a minute.
+bool wait_for_lines(const fs::path& file, std::ptrdiff_t count) {
+  for (int i = 0; i < 3000; ++i) {
+    if (fs::exists(file)) {
+      const auto text = read_whole_file(file);
+      if (std::ranges::count(text, '\n') >= count) return true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "generate: a file gives the same answers from any number of ranks and slots, and those that prompts "
+    "alone get") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  const auto requests = mixed_requests(50);
+  write_lines(path("in.jsonl"), requests);
+  const auto generate = [&](const std::string& name, int ranks, const std::string& options = "") {
+    const auto result = test::ratplus(fmt::format("generate {} --input {} --output {} {}", learnt_run(),
+                                                  path("in.jsonl"), path(name), options),
+                                      ranks);
+    CAPTURE(result.output);
+    CHECK(result.status == 0);
+    CHECK(!fs::exists(scratch / ("." + name + ".unfinished")));
+    return read_whole_file(path(name));
+  };
+  const auto expected = generate("one.jsonl", 0);
+  for (const int ranks : {1, 2, 3}) CHECK(generate(fmt::format("{}.jsonl", ranks), ranks) == expected);
+  CHECK(generate("slot.jsonl", 0, "--slots 1") == expected);
+
+  const auto answers = lines_of(path("one.jsonl"));
+  REQUIRE(answers.size() == requests.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    const auto& request = requests[i];
+    const auto& answer = answers[i];
+    CAPTURE(json_dump(answer));
+    CHECK(answer["meta"] == request["meta"]);
+    CHECK(answer["id"] == request.value("id", Json(i + 1)));
+    if (request.contains("n")) {
+      CHECK(answer["answers"].size() == 2);
+      continue;
+    }
+    CHECK(answer["completion_tokens"] <= request["max_tokens"]);
+    if (answer["finish_reason"] == "length") CHECK(answer["completion_tokens"] == request["max_tokens"]);
+    CHECK(answer.contains("tokens") == request.contains("tokens"));
+    if (request.contains("log_probabilities")) {
+      CHECK(answer["log_probabilities"].size() == answer["completion_tokens"]);
+      CHECK(answer["top_log_probabilities"].back().size() == 1);
+    }
+    for (const char* stop : {"mi", ". "}) {
+      if (request.contains("stop")) CHECK(!contains(answer["text"].get<std::string>(), stop));
+    }
+    if (i % 6 != 2 || !request.contains("prompt") || request.contains("stop")) continue;
+    const auto alone =
+        output_of(fmt::format("generate {} --prompt \"{}\" --max-tokens {} --seed {} {}", learnt_run(),
+                              request["prompt"].get<std::string>(), request["max_tokens"].get<int>(), i,
+                              request.contains("temperature") ? "--temperature 0.9" : ""));
+    CHECK(alone == answer["text"].get<std::string>() + "\n");
+  }
+
+  const auto again = test::ratplus(
+      fmt::format("generate {} --input {} --output {}", learnt_run(), path("in.jsonl"), path("one.jsonl")));
+  CHECK(again.status == 1);
+  CHECK(contains(again.output, "is there already; give another name, or --force to replace it"));
+  CHECK(generate("one.jsonl", 2, "--force") == expected);
+}
+
+TEST_CASE("generate: lines of another form fill a template, and give the fields that a scorer reads") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  std::vector<Json> lines;
+  for (int i = 0; i < 6; ++i)
+    lines.push_back({{"_id", fmt::format("q{}", i)},
+                     {"context", std::string(40, 'b') + " ba kelo"},
+                     {"input", "mi"},
+                     {"answers", {"x", "y"}},
+                     {"length", i},
+                     {"dataset", "made up"}});
+  write_lines(path("in.jsonl"), lines);
+  write_whole_file(path("prompts.json"), R"({"qa": "ba {context}\nkelo {input} ba"})");
+  const auto command = [&](const std::string& options) {
+    return fmt::format("generate {} --input {} --output {} --prompt-template {}#qa {}", learnt_run(),
+                       path("in.jsonl"), path("out.jsonl"), path("prompts.json"), options);
+  };
+  const auto result =
+      test::ratplus(command("--text-field pred --keep answers,length --cut middle --trim lines --max-tokens "
+                            "5 --prefix-cache 4MiB"));
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  const auto answers = lines_of(path("out.jsonl"));
+  REQUIRE(answers.size() == lines.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    CHECK(answers[i]["id"] == lines[i]["_id"]);
+    CHECK(answers[i]["answers"] == lines[i]["answers"]);
+    CHECK(answers[i]["length"] == lines[i]["length"]);
+    CHECK_FALSE(answers[i].contains("dataset"));
+    CHECK_FALSE(answers[i].contains("text"));
+    CHECK_FALSE(answers[i]["pred"].get<std::string>().starts_with(' '));
+    CHECK(answers[i]["pred"] == answers[0]["pred"]);
+  }
+  for (const auto& [options, message] : std::vector<std::pair<std::string, std::string>>{
+           {"--force --keep classes", "line 1: has no field \"classes\", which --keep names"},
+           {"--force --trim some", "--trim: \"some\" is none of none, blank, lines"},
+           {"--force --prefix-cache 7x", "--prefix-cache 7x is not a size, such as 512MiB"},
+           {"--force --prefix-cache 64", "hold no prefix under the pattern"}}) {
+    CAPTURE(options);
+    const auto bad = test::ratplus(command(options));
+    CHECK(bad.status != 0);
+    CHECK(contains(bad.output, message));
+  }
+}
+
+TEST_CASE(
+    "generate: killed, interrupted or without room on the disk, the same command ends with the same bytes") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  std::vector<Json> requests;
+  for (int i = 0; i < 60; ++i)
+    requests.push_back({{"prompt", i % 2 == 0 ? "ba" : "mi ra"},
+                        {"temperature", 1},
+                        {"max_tokens", 2000 + 10 * (i % 7)},
+                        {"ignore_end_of_text", true}});
+  write_lines(path("in.jsonl"), requests);
+  const auto arguments = [&](const std::string& name) {
+    return fmt::format("generate {} --input {} --output {} --length 2100 --longer --slots 1", learnt_run(),
+                       path("in.jsonl"), path(name));
+  };
+  REQUIRE(test::ratplus(arguments("expected.jsonl")).status == 0);
+  const auto expected = read_whole_file(path("expected.jsonl"));
+
+  const auto journal = scratch / ".out.jsonl.unfinished";
+  {
+    Background killed(test::command(arguments("out.jsonl")) + " 2>" + path("log"));
+    REQUIRE(wait_for_lines(journal, 3));
+    const auto second = test::ratplus(arguments("out.jsonl"));
+    CHECK(second.status == 1);
+    CHECK(contains(second.output, "another `ratplus generate` is at work here"));
+    CHECK(killed.end(SIGKILL) == 128 + SIGKILL);
+  }
+  CHECK(!fs::exists(path("out.jsonl")));
+  const auto text = read_whole_file(journal);
+  const auto done = std::ranges::count(text, '\n') - 1;
+  REQUIRE(done < 60);
+  std::ofstream(journal, std::ios::app) << "59 0123456789abcdef";  // a torn write
+  {
+    Background interrupted(test::command(arguments("out.jsonl")) + " 2>" + path("log"));
+    REQUIRE(wait_for_lines(journal, done + 4));
+    CHECK(interrupted.end(SIGINT) == 75);
+    const auto log = read_whole_file(path("log"));
+    CAPTURE(log);
+    CHECK(contains(log, fmt::format("{} of 60 lines were done before", done)));
+    CHECK(contains(log, "the same command goes on where it stopped"));
+  }
+  {
+    const auto lines = std::ranges::count(read_whole_file(journal), '\n');
+    Background full(test::command(arguments("out.jsonl")) + " 2>" + path("log"));
+    REQUIRE(wait_for_lines(journal, lines + 1));
+    full.limit_file_size(fs::file_size(journal) + 2000);
+    CHECK(full.end(0) == 1);
+    const auto log = read_whole_file(path("log"));
+    CAPTURE(log);
+    CHECK(contains(log, ".out.jsonl.unfinished: "));
+    CHECK(contains(log, "cannot be written: File too large"));
+    CHECK(contains(log, "the same command goes on where it stopped"));
+  }
+  const auto other = test::ratplus(arguments("out.jsonl") + " --top-k 3");
+  CHECK(other.status == 1);
+  CHECK(contains(other.output, "of a start that differs in options/top_k (0 there, 3 here)"));
+  CHECK(test::ratplus(arguments("out.jsonl"), 2).status == 0);
+  CHECK(read_whole_file(path("out.jsonl")) == expected);
+  CHECK(!fs::exists(journal));
+}
+
+TEST_CASE("generate: every bad line is named before anything is generated") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"{\"prompt\": \"ba\"", "line 3: not JSON ("},
+      {"[1]", "line 3: a JSON array, not an object"},
+      {"{}", "line 3: has no prompt; give one of \"prompt\""},
+      {R"({"prompt": "a", "tokens": [1]})", "line 3: has two prompts; give one of"},
+      {R"({"prompt": 5})", "line 3: \"prompt\" is a JSON number, not a text"},
+      {R"({"tokens": "5"})", "line 3: \"tokens\" is no list of token numbers"},
+      {R"({"tokens": [5, 2.5]})", "line 3: \"tokens\" holds 2.5, which is no token's number"},
+      {R"({"tokens": [400]})", "line 3: token 400 is outside the model's vocabulary of 400"},
+      {R"({"tokens": [-1]})", "line 3: token -1 is outside the model's vocabulary of 400"},
+      {R"({"tokens": [99999999999999999999]})", "which is no token's number"},
+      {R"({"tokens": []})", "line 3: the prompt is empty"},
+      {R"({"prompt": "a", "temprature": 1})",
+       "line 3: there is no field \"temprature\"; a line has prompt or tokens, id, meta"},
+      {R"({"prompt": "a", "temperature": "hot"})", "line 3: \"temperature\" is \"hot\"; give a number"},
+      {R"({"prompt": "a", "temperature": -1})", "line 3: temperature = -1 is not a number from 0"},
+      {R"({"prompt": "a", "top_p": 2})", "line 3: top_p = 2 is not a number from 0 to 1"},
+      {R"({"prompt": "a", "top_k": 1.5})", "line 3: \"top_k\" is 1.5; give a whole number"},
+      {R"({"prompt": "a", "max_tokens": 0})", "line 3: \"max_tokens\" is 0; give a whole number from 1"},
+      {R"({"prompt": "a", "max_tokens": 9223372036854775807})", "give a whole number from 1"},
+      {R"({"prompt": "a", "max_tokens": 18446744073709551615})", "give a whole number from 1"},
+      {R"({"prompt": "a", "max_tokens": 100})", "and 100 more are asked for"},
+      {R"({"prompt": "a", "stop": ""})", "line 3: a stop string is empty"},
+      {R"({"prompt": "a", "stop": ["x", 5]})", "line 3: \"stop\" is 5; give a text or a list of texts"},
+      {R"({"prompt": "a", "stop_tokens": [400]})", "line 3: stop token 400 is outside"},
+      {R"({"prompt": "a", "seed": -1})", "line 3: \"seed\" is -1; give a whole number from 0"},
+      {R"({"prompt": "a", "n": 2})", "line 3: n = 2 answers are the same at temperature 0"},
+      {R"({"prompt": "a", "log_probabilities": 21})",
+       "line 3: 21 log-probabilities a token are asked for; at most 20"},
+      {R"({"prompt": "a", "logit_bias": {"x": 1}})",
+       "line 3: \"logit_bias\" is {\"x\":1}; give an object of token numbers"},
+      {R"({"prompt": "a", "logit_bias": {"400": 1}})", "line 3: logit_bias names the token 400"},
+      {R"({"prompt": "a", "echo": 1})", "line 3: \"echo\" is 1; give true or false"},
+      {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
+      {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
+  };
+  for (const auto& [line, message] : bad) {
+    CAPTURE(line);
+    write_whole_file(path("in.jsonl"),
+                     "{\"prompt\": \"ba\"}\n\n" + line + "\n{\"prompt\": \"also bad\", \"n\": 0}\n");
+    const auto result = test::ratplus(
+        fmt::format("generate {} --input {} --output {}", learnt_run(), path("in.jsonl"), path("out.jsonl")));
+    CAPTURE(result.output);
+    CHECK(result.status == 1);
+    CHECK(contains(result.output, path("in.jsonl") + ", "));
+    CHECK(contains(result.output, message));
+    CHECK(std::distance(fs::directory_iterator(scratch.path()), fs::directory_iterator()) == 1);
+  }
+  const auto ranks = test::ratplus(
+      fmt::format("generate {} --input {} --output {}", learnt_run(), path("in.jsonl"), path("out.jsonl")),
+      3);
+  CHECK(contains(ranks.output, "ratplus: " + path("in.jsonl") + ", line 3: not JSON"));
+
+  for (const auto& [arguments, message] : std::vector<std::pair<std::string, std::string>>{
+           {"--input nowhere.jsonl --output o", "nowhere.jsonl"},
+           {"--input " + path("in.jsonl"), "--input and --output go together"},
+           {"--input " + path("in.jsonl") + " --output /nowhere/o", "there is no directory /nowhere"},
+           {"--input " + path("in.jsonl") + " --output " + scratch.path().string(), "is a directory"},
+           {"--prompt a --tokens 5", "two kinds of prompts"},
+           {"--prompt a --top-p 0.5", "--top-p has no effect at temperature 0"},
+           {"--prompt a --logit-bias 5", "--logit-bias 5 is not TOKEN:NUMBER"},
+           {"--prompt a --cut right", "is none of none, left, middle"},
+           {"--prompt a --length 33", "give --longer"},
+           {"--prompt a --length 0", "--length 0 is not a number from 1"},
+           {"--prompt a --pattern x", "--pattern"},
+           {"--prompt a --tokenizer " +
+                (fs::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers/gpt2.json").string(),
+            "was trained with sentencepiece:"},
+           {"", "there is no prompt; give --prompt TEXT"}}) {
+    CAPTURE(arguments);
+    const auto result = test::ratplus("generate " + learnt_run() + " " + arguments);
+    CAPTURE(result.output);
+    CHECK(result.status > 0);
+    CHECK(contains(result.output, message));
+  }
+  CHECK(
+      contains(test::ratplus("generate " + learnt_run() + " --prompt a", 2).output, "2 ranks were started"));
+}
