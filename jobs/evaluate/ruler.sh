@@ -123,14 +123,14 @@ for run in "${runs[@]}"; do
   done
 done
 [[ -z $(printf '%s\n' "${names[@]}" | sort | uniq -d) ]] || die "two models have one name: give runs of different names"
-if $list; then
-  printf '%s\n' "${names[@]}"
-  exit
-fi
 chosen=("${!names[@]}")
 if [[ -n $only ]]; then
   [[ $only =~ ^[0-9]{1,6}$ && $only -lt ${#names[@]} ]] || die "--only takes 0 to $((${#names[@]} - 1)), not '$only'"
   chosen=("$only")
+fi
+if $list; then
+  for i in "${chosen[@]}"; do printf '%s\n' "${names[i]}"; done
+  exit
 fi
 
 # --- Phases ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,19 @@ tell_ranks() { # the script passes it on to the ranks
   kill -TERM "$ranks_process" 2>/dev/null || true
 }
 
+# made_by_task OUTPUT BEGUN SCRIPT ARGUMENT...: whether a directory of the task's own model in OUTPUT has a file of BEGUN or
+# later. Tasks of an array share OUTPUT; SCRIPT lists the task's model, and `run_suffixes` are the ends of its directories' names.
+run_suffixes=("")
+made_by_task() {
+  local output=$1 begun=$2 model suffix own=()
+  model=$(bash "${@:3}" --list 2>/dev/null) || return
+  for suffix in "${run_suffixes[@]}"; do
+    # shellcheck disable=SC2206 # the suffix is a pattern
+    own+=("$output/$model"$suffix "$output"/*/"$model"$suffix)
+  done
+  [[ -n $(find "${own[@]}" -newermt "@$begun" -type f -print -quit 2>/dev/null) ]]
+}
+
 # run_part OUTPUT SCRIPT ARGUMENT...: SCRIPT, which writes into the directory OUTPUT unless an argument --output names another.
 run_part() {
   local output=$1 script=$2 arguments=() argument i begun status=0 got_on=false
@@ -32,7 +45,11 @@ run_part() {
   ranks_process=$!
   await_ranks || status=$?
   if ((status == 130)); then # stopped in order
-    if [[ -n $(find "$output" -newermt "@$begun" -type f ! -name '.starts-in-vain' -print -quit 2>/dev/null) ]]; then got_on=true; fi
+    if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+      if made_by_task "$output" "$begun" "$script" "${arguments[@]}"; then got_on=true; fi
+    elif [[ -n $(find "$output" -newermt "@$begun" -type f ! -name '.starts-in-vain' -print -quit 2>/dev/null) ]]; then
+      got_on=true
+    fi
     # Tasks of an array count their starts in vain each by itself.
     queue_again "$output${SLURM_ARRAY_TASK_ID:+/.task-$SLURM_ARRAY_TASK_ID}" "$got_on"
   fi
