@@ -113,7 +113,7 @@ struct MixerStep {
     return keys <= short_keys ? 256 : 1024;
   }
   RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
-    const std::int64_t part = part_of(keys), parts = (keys + part / 2) / part;
+    const std::int64_t parts = keys <= short_keys ? (keys + 128) / 256 : (keys + 512) / 1024;
     return parts > 1 ? parts : 1;
   }
   /// The first key of a part; of part parts_of(keys), the number of keys.
