@@ -1,8 +1,9 @@
 // RowProduct on Hopper's tensor cores: y [N, out] = x [N, in] w [out, in]^T in bf16.
 //
 // The weights are the 64-row operand of wgmma and the rows of x its columns, so that few rows cost little. An element of y
-// is one chain of products of 16 along `in`, begun at zero and never cut: its bits are the same in every tile size, hence
-// for every N. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
+// is one chain of products of 16 along `in`, begun at zero, or the sum, in their order, of a few chains of equal parts of
+// `in`, as the shape of w alone decides: its bits are the same in every tile size, hence for every N. Chains of one element
+// are computed by the blocks of a cluster. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
 // memory, and its results are dropped: so a matrix of few rows still occupies every processor. One thread fetches by TMA
 // ahead of the products, beginning with the weights while the kernel before is still running. Of at most 8 rows every block
 // normalises all of them itself where a norm comes before: its bits are kernels/cuda/norm.cu's.
@@ -61,6 +62,17 @@ struct Arguments {
   int inner;
   float eps;
 };
+
+/// Chains of an element: several where w has few outputs, each of at least 2,048 elements, so that few rows find enough
+/// processors and no long way.
+int chains_of(std::int64_t outputs, std::int64_t inner) {
+  constexpr std::int64_t most_blocks = 160, least = 2048, most = 4, most_slabs = 2;
+  int chains = 1;
+  while (2 * chains <= most && blocks_of(outputs, operand_rows) * 2 * chains <= most_blocks &&
+         inner % (2 * chains * most_slabs * slab) == 0 && inner / (2 * chains) >= least && !without("chains"))
+    chains *= 2;
+  return chains;
+}
 
 /// Elements of a row that a block normalises at most: two vectors of 8 a thread, whose shared memory leaves room for another block.
 constexpr int vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * vector,
@@ -244,9 +256,9 @@ __device__ __forceinline__ void read_residual(const Arguments& a, float (&before
   }
 }
 
-/// The same by way of shared memory [N, 64 groups + 8], by all threads that multiply: whole 16 bytes of y at a time.
-template <typename Shape>
-__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[Shape::N / 2], bf16* shared,
+/// The same by way of shared memory [N, R + 8], by all threads that multiply: whole 16 bytes of y at a time.
+template <int N, typename Shape>
+__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
                                            int first_output, int first_row) {
   constexpr int pitch = Shape::R + 8, count = Shape::groups * 128;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
@@ -254,7 +266,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   const std::uint32_t to =
       shared_address(shared + (lane / 16 * 8 + lane % 8) * pitch + warp * 16 + lane / 8 % 2 * 8);
 #pragma unroll
-  for (int j = 0; j < Shape::N / 8; j += 2) {
+  for (int j = 0; j < N / 8; j += 2) {
     std::uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -269,7 +281,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   }
   asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
   constexpr int chunks = Shape::R / 8;
-  for (int i = static_cast<int>(threadIdx.x); i < Shape::N * chunks; i += count) {
+  for (int i = static_cast<int>(threadIdx.x); i < N * chunks; i += count) {
     const int row = i / chunks, output = i % chunks * 8;
     if (first_row + row < a.rows && first_output + output < a.outputs) {
       store(row_of<bf16>(a, first_row + row) + first_output + output, load<8>(shared + row * pitch + output));
@@ -277,10 +289,40 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   }
 }
 
+__device__ __forceinline__ void arrive_in_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
+__device__ __forceinline__ void wait_for_cluster() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+/// What another block of the cluster has at an address of this one's shared memory.
+__device__ __forceinline__ float4 read_of_block(std::uint32_t address, int block) {
+  std::uint32_t there;
+  float4 x;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(address), "r"(block));
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];\n"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "r"(there)
+               : "memory");
+  return x;
+}
+
+/// Elements of y from accumulators of N rows.
+template <int N, typename Shape, typename T>
+__device__ __forceinline__ void write_tile(const Arguments& a, const float (&d)[N / 2], char* shared,
+                                           int first_output, int first_row, const float (&before)[4]) {
+  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && N >= 16) {
+    write_rows<N, Shape>(a, d, reinterpret_cast<bf16*>(shared), first_output, first_row);
+  } else {
+    write_elements<N, T>(a, d, first_output + static_cast<int>(threadIdx.x) / 128 * operand_rows,
+                         min(first_output + Shape::R, a.outputs), first_row, before);
+  }
+}
+
 #endif
 
-/// Block (tile of outputs, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
-template <typename Shape, typename T, bool normed>
+/// Block (tile of outputs and chain, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
+template <typename Shape, typename T, bool normed, int chains>
 __global__ void __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
                        Arguments a) {
@@ -295,7 +337,8 @@ __global__ void __launch_bounds__(Shape::threads)
   const auto rows_of = [&](int stage) {
     return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
   };
-  const int first_output = static_cast<int>(blockIdx.x) * Shape::R,
+  const int chain = static_cast<int>(blockIdx.x) % chains,
+            first_output = static_cast<int>(blockIdx.x) / chains * Shape::R,
             first_row = static_cast<int>(blockIdx.y) * Shape::N;
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
@@ -310,15 +353,15 @@ __global__ void __launch_bounds__(Shape::threads)
       const int stage = step % Shape::stages;
       expect_bytes(full(stage), normed ? Shape::w_stage_bytes : Shape::stage_bytes);
       for (int i = 0; i < Shape::slabs; ++i)
-        fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage), (step * Shape::slabs + i) * slab,
-              first_output);
+        fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage),
+              ((chain * a.steps + step) * Shape::slabs + i) * slab, first_output);
     };
     const auto fetch_rows = [&](int step) {
       if (normed) return;
       const int stage = step % Shape::stages;
       for (int i = 0; i < Shape::slabs; ++i)
-        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
-              first_row);
+        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage),
+              ((chain * a.steps + step) * Shape::slabs + i) * slab, first_row);
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
@@ -333,8 +376,8 @@ __global__ void __launch_bounds__(Shape::threads)
   if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) return;
   const int group = static_cast<int>(threadIdx.x) / 128;
   const int thread = static_cast<int>(threadIdx.x) % 128;
-  const int group_output = first_output + group * operand_rows,
-            end_output = min(first_output + Shape::R, a.outputs);
+  const int group_output = first_output + group * operand_rows,  // of the residual
+      end_output = min(first_output + Shape::R, a.outputs);
   float before[4] = {};
   if constexpr (normed) {
     static_assert(Shape::N == most_normed_rows && Shape::groups == 1 && Shape::stages * 16 <= 512);
@@ -366,14 +409,47 @@ __global__ void __launch_bounds__(Shape::threads)
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 #pragma unroll
   for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
-  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && Shape::N >= 16) {
-    static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
-    asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
-    write_rows<Shape>(a, d, reinterpret_cast<bf16*>(memory + (tiles - shared_address(memory))), first_output,
-                      first_row);
+  char* const free = memory + (tiles - shared_address(memory));
+  constexpr int count = Shape::groups * 128;
+  if constexpr (Shape::R >= operand_rows && Shape::N >= 16 || chains > 1)
+    asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
+  if constexpr (chains == 1) {
+    static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes || Shape::N < 16);
+    write_tile<Shape::N, Shape, T>(a, d, free, first_output, first_row, before);
   } else {
-    if (normed && a.residual) read_residual(a, before, group_output, end_output, first_row);
-    write_elements<Shape::N, T>(a, d, group_output, end_output, first_row, before);
+    // A block of the cluster adds up a part of the rows.
+    constexpr int parts = Shape::N >= 8 * chains ? chains : 1, rows = Shape::N / parts;
+    constexpr int sums_bytes = Shape::N / 8 * count * 16;
+    static_assert(!normed && Shape::R >= operand_rows &&
+                  sums_bytes + rows * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
+    auto* const sums = reinterpret_cast<float4*>(free);
+#pragma unroll
+    for (int j = 0; j < Shape::N / 8; ++j)
+      sums[j * count + threadIdx.x] = {d[j * 4], d[j * 4 + 1], d[j * 4 + 2], d[j * 4 + 3]};
+    arrive_in_cluster();
+    wait_for_cluster();
+    float total[rows / 2];
+    if (chain < parts) {
+#pragma unroll
+      for (int j = 0; j < rows / 8; ++j) {
+        const std::uint32_t from =
+            tiles + ((chain * (rows / 8) + j) * count + static_cast<int>(threadIdx.x)) * 16;
+        float4 of_chain[chains];
+#pragma unroll
+        for (int c = 0; c < chains; ++c) of_chain[c] = read_of_block(from, c);
+        float4 sum = of_chain[0];
+#pragma unroll
+        for (int c = 1; c < chains; ++c) {
+          sum.x += of_chain[c].x, sum.y += of_chain[c].y, sum.z += of_chain[c].z, sum.w += of_chain[c].w;
+        }
+        total[j * 4] = sum.x, total[j * 4 + 1] = sum.y, total[j * 4 + 2] = sum.z, total[j * 4 + 3] = sum.w;
+      }
+    }
+    arrive_in_cluster();
+    if (chain < parts) {
+      write_tile<rows, Shape, T>(a, total, free + sums_bytes, first_output, first_row + chain * rows, before);
+    }
+    wait_for_cluster();  // a block's sums stay until all have read them
   }
 #else
   __trap();  // RowProducts::built() is false
@@ -432,7 +508,7 @@ RowProducts::~RowProducts() = default;
 
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false>),
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false, 1>),
              "asking for a kernel");
   int device = 0, major = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
@@ -454,12 +530,12 @@ bool RowProducts::takes(const operation::RowProduct& call) {
          row_stride(call.y) % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.y.raw()) % 16 == 0;
 }
 
-template <typename Shape, bool normed>
+template <typename Shape, bool normed, int chains>
 void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream) {
   const Tensor& y = call.y;
   const auto run = [&](auto type) {
     using T = decltype(type);
-    const auto kernel = row_product_kernel<Shape, T, normed>;
+    const auto kernel = row_product_kernel<Shape, T, normed, chains>;
     // Of a norm: weights, and x as a whole.
     constexpr int most_shared = normed ? Shape::barriers + Shape::stages * Shape::w_stage_bytes +
                                              most_normed / slab * Shape::x_bytes + 1024
@@ -477,7 +553,7 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               row_stride(y),
                               static_cast<int>(y.size(0)),
                               static_cast<int>(y.size(1)),
-                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
+                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs * chains)),
                               call.gelu,
                               call.residual ? call.residual.as<float>() : nullptr,
                               call.residual ? row_stride(call.residual) : 0,
@@ -486,11 +562,11 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               normed ? elements<bf16>(call.norm_weight) : nullptr,
                               static_cast<int>(call.x.size(1)),
                               static_cast<float>(call.eps)};
-    launch_overlapped(kernel,
-                      dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
-                           static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
-                      dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
-                      normed ? maps_->of(call.w, Shape::R) : maps_->of(call.x, Shape::N), arguments);
+    launch_clusters(kernel, chains,
+                    dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R) * chains),
+                         static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
+                    dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
+                    normed ? maps_->of(call.w, Shape::R) : maps_->of(call.x, Shape::N), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -504,6 +580,22 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
 void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
   constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
+  const int chains = chains_of(outputs, call.x.size(1));
+  // Times of a round of blocks over 132 processors, in those of the large tile.
+  const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
+    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n) * chains, 132 * resident);
+  };
+  const bool large = 10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2);
+  const auto run_chains = [&](auto several) {
+    constexpr int n = decltype(several)::value;
+    if (rows <= 8) return launch<Tile<64, 8, 2, 5>, false, n>(call, stream);
+    if (rows <= 32) return launch<Tile<64, 32, 1, 8>, false, n>(call, stream);
+    if (rows <= 64) return launch<Tile<64, 64, 1, 6>, false, n>(call, stream);
+    if (large) return launch<Tile<128, 256, 1, 4>, false, n>(call, stream);
+    launch<Tile<64, 128, 1, 4>, false, n>(call, stream);
+  };
+  if (chains == 2 && !call.norm_weight) return run_chains(std::integral_constant<int, 2>{});
+  if (chains == 4 && !call.norm_weight) return run_chains(std::integral_constant<int, 4>{});
   const bool wide = outputs >= 64 * occupied, middling = outputs >= 32 * occupied;
   if (call.norm_weight) return launch<Tile<64, 8, 2, 4>, true>(call, stream);
   if (rows <= 8) {
@@ -520,11 +612,7 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
     return launch<Tile<32, 64, 2, 5>>(call, stream);
   }
-  // Times of a round of blocks over 132 processors, in those of the large tile.
-  const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
-    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), 132 * resident);
-  };
-  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2)) return launch<Tile<128, 256, 1, 4>>(call, stream);
+  if (large) return launch<Tile<128, 256, 1, 4>>(call, stream);
   launch<Tile<64, 128, 1, 4>>(call, stream);
 }
 

@@ -27,7 +27,7 @@ class RowProducts {
 
  private:
   struct Maps;
-  template <typename Shape, bool normed = false>
+  template <typename Shape, bool normed = false, int chains = 1>
   void launch(const operation::RowProduct& call, cudaStream_t stream);
 
   std::unique_ptr<Maps> maps_;
