@@ -61,6 +61,7 @@ struct Arguments {
   const bf16* norm_weight;
   int inner;
   float eps;
+  int row_tiles_together;  ///< whose blocks follow each other before the next outputs
 };
 
 /// Chains of an element: several where w has few outputs, each of at least 2,048 elements, so that few rows find enough
@@ -159,6 +160,19 @@ __device__ __forceinline__ T finished(float x, bool gelu) {
 template <typename T>
 __device__ __forceinline__ T* row_of(const Arguments& a, int row) {
   return static_cast<T*>(a.y) + row * a.y_row;
+}
+
+struct TilePlace {
+  int outputs, rows;
+};
+
+/// The place of a block's tile: a wave of blocks takes a few tiles of rows by a few of outputs, whose operands the second-level
+/// cache holds.
+__device__ __forceinline__ TilePlace place_of(const Arguments& a, int x, int y, int output_tiles,
+                                              int row_tiles) {
+  const int together = a.row_tiles_together, first = y / together * together;
+  const int here = min(together, row_tiles - first), index = (y - first) * output_tiles + x;
+  return {index / here, first + index % here};
 }
 
 /// The norm of a.rows rows into shared memory as TMA would lay out bf16 rows of 128 bytes, slab after slab of 8 rows; its
@@ -337,9 +351,10 @@ __global__ void __launch_bounds__(Shape::threads)
   const auto rows_of = [&](int stage) {
     return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
   };
-  const int chain = static_cast<int>(blockIdx.x) % chains,
-            first_output = static_cast<int>(blockIdx.x) / chains * Shape::R,
-            first_row = static_cast<int>(blockIdx.y) * Shape::N;
+  const int chain = static_cast<int>(blockIdx.x) % chains;
+  const TilePlace place = place_of(a, static_cast<int>(blockIdx.x) / chains, static_cast<int>(blockIdx.y),
+                                   static_cast<int>(gridDim.x) / chains, static_cast<int>(gridDim.y));
+  const int first_output = place.outputs * Shape::R, first_row = place.rows * Shape::N;
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
@@ -561,7 +576,8 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               normed ? row_stride(call.x) : 0,
                               normed ? elements<bf16>(call.norm_weight) : nullptr,
                               static_cast<int>(call.x.size(1)),
-                              static_cast<float>(call.eps)};
+                              static_cast<float>(call.eps),
+                              without("wide") ? 1 : 8};
     launch_clusters(kernel, chains,
                     dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R) * chains),
                          static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
