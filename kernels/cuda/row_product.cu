@@ -13,6 +13,7 @@
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -74,6 +75,9 @@ int chains_of(std::int64_t outputs, std::int64_t inner) {
     chains *= 2;
   return chains;
 }
+
+constexpr int processors = 132;
+constexpr int row_tiles_together = 8;  // of a wave of blocks
 
 /// Elements of a row that a block normalises at most: two vectors of 8 a thread, whose shared memory leaves room for another block.
 constexpr int vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * vector,
@@ -270,11 +274,10 @@ __device__ __forceinline__ void read_residual(const Arguments& a, float (&before
   }
 }
 
-/// The same by way of shared memory [N, R + 8], by all threads that multiply: whole 16 bytes of y at a time.
+/// Accumulators of N rows into shared memory [N, R + 8], finished.
 template <int N, typename Shape>
-__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
-                                           int first_output, int first_row) {
-  constexpr int pitch = Shape::R + 8, count = Shape::groups * 128;
+__device__ __forceinline__ void stage_rows(const Arguments& a, const float* d, bf16* shared) {
+  constexpr int pitch = Shape::R + 8;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   // Lane l gives the address of row l mod 8 of matrix l / 8; the matrices are output halves 0, 1 of two column tiles.
   const std::uint32_t to =
@@ -293,14 +296,29 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
                  "r"(packed[0]), "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
                  : "memory");
   }
-  asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
-  constexpr int chunks = Shape::R / 8;
+}
+
+/// Rows of y from there, whole 16 bytes at a time, by all threads that multiply.
+template <int N, typename Shape>
+__device__ __forceinline__ void copy_rows(const Arguments& a, const bf16* shared, int first_output,
+                                          int first_row) {
+  constexpr int pitch = Shape::R + 8, chunks = Shape::R / 8, count = Shape::groups * 128;
+#pragma unroll
   for (int i = static_cast<int>(threadIdx.x); i < N * chunks; i += count) {
     const int row = i / chunks, output = i % chunks * 8;
     if (first_row + row < a.rows && first_output + output < a.outputs) {
       store(row_of<bf16>(a, first_row + row) + first_output + output, load<8>(shared + row * pitch + output));
     }
   }
+}
+
+/// write_elements by way of shared memory [N, R + 8], by all threads that multiply.
+template <int N, typename Shape>
+__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
+                                           int first_output, int first_row) {
+  stage_rows<N, Shape>(a, d, shared);
+  asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+  copy_rows<N, Shape>(a, shared, first_output, first_row);
 }
 
 __device__ __forceinline__ void arrive_in_cluster() {
@@ -471,6 +489,98 @@ __global__ void __launch_bounds__(Shape::threads)
 #endif
 }
 
+/// The large tile of many rows, one after the other by as many blocks as there are processors: the next tile's operands come
+/// while a tile is finished.
+template <typename Shape>
+struct Persistent {
+  static constexpr int piece = 32;  // rows of y that are finished at a time, in two places by turns
+  static constexpr int place_bytes = piece * (Shape::R + 8) * 2,
+                       shared_bytes = Shape::shared_bytes + 2 * place_bytes;
+};
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::threads)
+    persistent_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
+                              Arguments a, int output_tiles, int row_tiles) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  static_assert(Shape::slabs == 1 && Shape::R >= operand_rows);
+  extern __shared__ char memory[];
+  const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
+  const std::uint32_t tiles = base + Shape::barriers;
+  const auto full = [&](int stage) { return base + stage * 16; };
+  const auto empty = [&](int stage) { return base + stage * 16 + 8; };
+  const auto weights_of = [&](int stage) { return tiles + stage * Shape::stage_bytes; };
+  const auto rows_of = [&](int stage) { return weights_of(stage) + Shape::w_bytes; };
+  const int all_tiles = output_tiles * row_tiles;
+  const auto place = [&](int tile) {
+    return place_of(a, tile % output_tiles, tile / output_tiles, output_tiles, row_tiles);
+  };
+  let_next_kernel_begin();
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < Shape::stages; ++stage) {
+      init_barrier(full(stage));
+      init_barrier(empty(stage), Shape::groups);
+    }
+  }
+  __syncthreads();
+  wait_for_kernels_before();
+  int stage = 0, turn = 0;  // of the stages, and how often they were all used
+  const auto next_stage = [&] {
+    if (++stage == Shape::stages) stage = 0, turn ^= 1;
+  };
+  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
+    if (static_cast<int>(threadIdx.x) > Shape::groups * 128) return;
+    bool used = false;
+    for (int tile = static_cast<int>(blockIdx.x); tile < all_tiles; tile += static_cast<int>(gridDim.x)) {
+      const TilePlace here = place(tile);
+      for (int step = 0; step < a.steps; ++step) {
+        if (used) wait_for_phase(empty(stage), turn ^ 1);
+        expect_bytes(full(stage), Shape::stage_bytes);
+        fetch(w, weights_of(stage), full(stage), step * slab, here.outputs * Shape::R);
+        fetch(x, rows_of(stage), full(stage), step * slab, here.rows * Shape::N);
+        next_stage();
+        used = used || stage == 0;
+      }
+    }
+    return;
+  }
+  const int group = static_cast<int>(threadIdx.x) / 128, thread = static_cast<int>(threadIdx.x) % 128;
+  using Places = Persistent<Shape>;
+  char* const places = memory + (tiles + Shape::stages * Shape::stage_bytes - shared_address(memory));
+  for (int tile = static_cast<int>(blockIdx.x); tile < all_tiles; tile += static_cast<int>(gridDim.x)) {
+    const TilePlace here = place(tile);
+    float d[Shape::N / 2] = {};
+    int before = 0;
+    for (int step = 0; step < a.steps; ++step) {
+      wait_for_phase(full(stage), turn);
+      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+      const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
+#pragma unroll
+      for (int k = 0; k < slab / operand_k; ++k)
+        multiply<Shape::N>(d, describe(of_w + k * (operand_k * 2)), describe(of_x + k * (operand_k * 2)));
+      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+      asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+      if (step > 0) arrive(empty(before), thread);
+      before = stage;
+      next_stage();
+    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    arrive(empty(before), thread);
+#pragma unroll
+    for (int n = 0; n < Shape::N; n += Places::piece) {
+      auto* const rows = reinterpret_cast<bf16*>(places + n / Places::piece % 2 * Places::place_bytes);
+      stage_rows<Places::piece, Shape>(a, d + n / 2, rows);
+      asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+      copy_rows<Places::piece, Shape>(a, rows, here.outputs * Shape::R, here.rows * Shape::N + n);
+    }
+  }
+#else
+  __trap();  // RowProducts::built() is false
+#endif
+}
+
 PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   static const auto found = [] {
     void* function = nullptr;
@@ -577,7 +687,7 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               normed ? elements<bf16>(call.norm_weight) : nullptr,
                               static_cast<int>(call.x.size(1)),
                               static_cast<float>(call.eps),
-                              without("wide") ? 1 : 8};
+                              without("wide") ? 1 : row_tiles_together};
     launch_clusters(kernel, chains,
                     dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R) * chains),
                          static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
@@ -589,6 +699,29 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
   } else {
     run(float{});
   }
+}
+
+template <typename Shape>
+void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStream_t stream) {
+  constexpr int shared = Persistent<Shape>::shared_bytes;
+  const auto kernel = persistent_product_kernel<Shape>;
+  static const bool ready = [&] {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), call.name);
+    return true;
+  }();
+  static_cast<void>(ready);
+  const Tensor& y = call.y;
+  Arguments arguments{};
+  arguments.y = y.raw(), arguments.y_row = row_stride(y);
+  arguments.rows = static_cast<int>(y.size(0)), arguments.outputs = static_cast<int>(y.size(1));
+  arguments.steps = static_cast<int>(blocks_of(call.x.size(1), slab));
+  arguments.gelu = call.gelu;
+  arguments.row_tiles_together = row_tiles_together;
+  const int output_tiles = static_cast<int>(blocks_of(y.size(1), Shape::R)),
+            row_tiles = static_cast<int>(blocks_of(y.size(0), Shape::N));
+  launch_overlapped(kernel, dim3(static_cast<unsigned>(std::min(output_tiles * row_tiles, processors))),
+                    dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
+                    maps_->of(call.x, Shape::N), arguments, output_tiles, row_tiles);
 }
 
 /// Which tile is the fastest: the bits do not depend on it. Few rows want all processors at the weights; some, larger tiles,
@@ -628,7 +761,10 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
     return launch<Tile<32, 64, 2, 5>>(call, stream);
   }
-  if (large) return launch<Tile<128, 256, 1, 4>>(call, stream);
+  using Large = Tile<128, 256, 1, 4>;
+  if (large && call.y.dtype() == DType::bf16 && !without("wide") && !without("persistent"))
+    return launch_persistent<Large>(call, stream);
+  if (large) return launch<Large>(call, stream);
   launch<Tile<64, 128, 1, 4>>(call, stream);
 }
 

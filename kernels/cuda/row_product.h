@@ -30,6 +30,9 @@ class RowProducts {
   template <typename Shape, bool normed = false, int chains = 1>
   void launch(const operation::RowProduct& call, cudaStream_t stream);
 
+  template <typename Shape>
+  void launch_persistent(const operation::RowProduct& call, cudaStream_t stream);
+
   std::unique_ptr<Maps> maps_;
 };
 
