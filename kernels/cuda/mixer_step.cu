@@ -352,7 +352,7 @@ __device__ __forceinline__ void attend(const KeyStages<T, channels, lanes, false
 }
 
 /// A float32 as two bf16: the rounded one in the lower half, what it left out in the upper.
-__device__ __forceinline__ std::uint32_t split(float x) {
+__device__ __forceinline__ std::uint32_t halves_of(float x) {
   const bf16 high = from_float<bf16>(x);
   return tiles::pack(to_float(high), x - to_float(high));
 }
@@ -423,7 +423,7 @@ __device__ __forceinline__ void attend(const KeyStages<bf16, 8, lanes, true>& ke
       const float weight = exp2_fast(scores[i] - most);
       sum += weight;
       // To the lane whose column of the right factor it is in: of keys 2 quarter and the next.
-      const std::uint32_t both = split(weight);
+      const std::uint32_t both = halves_of(weight);
       const std::uint32_t x = __shfl_sync(~0u, both, 8 * quarter + upper / 2),
                           y = __shfl_sync(~0u, both, 8 * quarter + 4 + upper / 2);
       weights[i] = __byte_perm(x, y, upper % 2 == 0 ? 0x5410 : 0x7632);
@@ -575,7 +575,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
       const float of_i = (x * cosine - y * sine) * scale, of_j = (y * cosine + x * sine) * scale;
       queries[h * p + i] = of_i, queries[h * p + j] = of_j;
       if constexpr (in_tiles) {
-        const std::uint32_t both_i = split(of_i), both_j = split(of_j);
+        const std::uint32_t both_i = halves_of(of_i), both_j = halves_of(of_j);
         auto* const high = reinterpret_cast<std::uint16_t*>(split_queries + 2 * h * p);
         high[i] = static_cast<std::uint16_t>(both_i), high[p + i] = static_cast<std::uint16_t>(both_i >> 16);
         high[j] = static_cast<std::uint16_t>(both_j), high[p + j] = static_cast<std::uint16_t>(both_j >> 16);

@@ -80,8 +80,8 @@ constexpr int processors = 132;
 constexpr int row_tiles_together = 8;  // of a wave of blocks
 
 /// Elements of a row that a block normalises at most: two vectors of 8 a thread, whose shared memory leaves room for another block.
-constexpr int vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * vector,
-              most_normed = norm_threads * most_vectors * vector, most_normed_rows = 8;
+constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
+              most_normed = norm_threads * most_vectors * norm_vector, most_normed_rows = 8;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -183,20 +183,20 @@ __device__ __forceinline__ TilePlace place_of(const Arguments& a, int x, int y, 
 /// sums go the way of kernels/cuda/norm.cu. By 128 threads. `partial` has most_normed_rows most_normed / norm_columns floats.
 __device__ __forceinline__ void normalise(const Arguments& a, char* to, float* partial) {
   constexpr int warps_of_row = most_normed / norm_columns;
-  const int thread = static_cast<int>(threadIdx.x), count = a.inner / vector;
-  Pack<bf16, vector> weight[most_vectors];
-  Pack<float, vector> y[most_vectors];
+  const int thread = static_cast<int>(threadIdx.x), count = a.inner / norm_vector;
+  Pack<bf16, norm_vector> weight[most_vectors];
+  Pack<float, norm_vector> y[most_vectors];
   const auto load_row = [&](int row) {
 #pragma unroll
     for (int i = 0; i < most_vectors; ++i) {
       const int c = thread + i * norm_threads;
-      if (c < count) y[i] = load<vector>(a.x + row * a.x_row + c * vector);
+      if (c < count) y[i] = load<norm_vector>(a.x + row * a.x_row + c * norm_vector);
     }
   };
 #pragma unroll
   for (int i = 0; i < most_vectors; ++i) {
     const int c = thread + i * norm_threads;
-    if (c < count) weight[i] = load<vector>(a.norm_weight + c * vector);
+    if (c < count) weight[i] = load<norm_vector>(a.norm_weight + c * norm_vector);
   }
   wait_for_kernels_before();
 #pragma unroll 1
@@ -207,7 +207,7 @@ __device__ __forceinline__ void normalise(const Arguments& a, char* to, float* p
     for (int i = 0; i < most_vectors; ++i) {
       if (thread + i * norm_threads >= count) continue;
 #pragma unroll
-      for (int j = 0; j < vector; ++j) squares[i] = fmaf(y[i][j], y[i][j], squares[i]);
+      for (int j = 0; j < norm_vector; ++j) squares[i] = fmaf(y[i][j], y[i][j], squares[i]);
     }
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) {
@@ -230,9 +230,9 @@ __device__ __forceinline__ void normalise(const Arguments& a, char* to, float* p
     for (int i = 0; i < most_vectors; ++i) {
       const int c = thread + i * norm_threads;
       if (c >= count) continue;
-      Pack<bf16, vector> u;
+      Pack<bf16, norm_vector> u;
 #pragma unroll
-      for (int j = 0; j < vector; ++j) u.set(j, y[i][j] * scale * weight[i][j]);
+      for (int j = 0; j < norm_vector; ++j) u.set(j, y[i][j] * scale * weight[i][j]);
       store(reinterpret_cast<bf16*>(to + c / 8 * 1024 + row * 128 + (c % 8 ^ row) * 16), u);
     }
   }
@@ -276,7 +276,7 @@ __device__ __forceinline__ void read_residual(const Arguments& a, float (&before
 
 /// Accumulators of N rows into shared memory [N, R + 8], finished.
 template <int N, typename Shape>
-__device__ __forceinline__ void stage_rows(const Arguments& a, const float* d, bf16* shared) {
+__device__ __forceinline__ void put_rows(const Arguments& a, const float* d, bf16* shared) {
   constexpr int pitch = Shape::R + 8;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   // Lane l gives the address of row l mod 8 of matrix l / 8; the matrices are output halves 0, 1 of two column tiles.
@@ -316,7 +316,7 @@ __device__ __forceinline__ void copy_rows(const Arguments& a, const bf16* shared
 template <int N, typename Shape>
 __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
                                            int first_output, int first_row) {
-  stage_rows<N, Shape>(a, d, shared);
+  put_rows<N, Shape>(a, d, shared);
   asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
   copy_rows<N, Shape>(a, shared, first_output, first_row);
 }
@@ -571,7 +571,7 @@ __global__ void __launch_bounds__(Shape::threads)
 #pragma unroll
     for (int n = 0; n < Shape::N; n += Places::piece) {
       auto* const rows = reinterpret_cast<bf16*>(places + n / Places::piece % 2 * Places::place_bytes);
-      stage_rows<Places::piece, Shape>(a, d + n / 2, rows);
+      put_rows<Places::piece, Shape>(a, d + n / 2, rows);
       asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
       copy_rows<Places::piece, Shape>(a, rows, here.outputs * Shape::R, here.rows * Shape::N + n);
     }
