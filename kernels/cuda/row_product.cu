@@ -79,7 +79,7 @@ int chains_of(std::int64_t outputs, std::int64_t inner) {
 constexpr int processors = 132;
 constexpr int row_tiles_together = 8;  // of a wave of blocks
 
-/// Elements of a row that a block normalises at most: two vectors of 8 a thread, whose shared memory leaves room for another block.
+/// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
 constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
               most_normed = norm_threads * most_vectors * norm_vector, most_normed_rows = 8;
 
