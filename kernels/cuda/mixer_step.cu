@@ -12,7 +12,6 @@
 #include "kernels/cuda/cache_rows.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/experiment.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/overlap.cuh"
@@ -716,7 +715,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
 }
 
 template <typename T, int channels, int lanes, int heads, bool in_tiles = false>
-void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t stream) {
+void launch(StepArguments<T> a, const operation::MixerStep& call, int multiprocessors, cudaStream_t stream) {
   using Stages = KeyStages<T, channels, lanes, in_tiles>;
   const std::int64_t entries = in_tiles ? keys_of_tile : call.cache.entries;
   a.ring_keys = static_cast<int>(std::min<std::int64_t>(Stages::stages * Stages::stage_keys,
@@ -732,37 +731,42 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t s
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
   // Of more blocks than run at once, most would read early in vain.
-  constexpr unsigned processors = 132;
-  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <= processors * blocks_of_sm(heads, in_tiles);
+  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <=
+                                  static_cast<unsigned>(multiprocessors) * blocks_of_sm(heads, in_tiles);
   launch_overlapped(kernel, grid, threads, shared, stream, call.name, a);
 }
 
 /// For the most heads that one key has.
 template <typename T, int channels, int lanes>
-void launch_heads(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
+void launch_heads(const StepArguments<T>& a, const operation::MixerStep& call, int multiprocessors,
+                  cudaStream_t stream) {
   const auto sharing = call.z.size(1) / call.v.size(1);
   if constexpr (std::is_same_v<T, bf16> && channels == 8 && (lanes == 8 || lanes == 16)) {
-    if (a.head_dim == channels * lanes && sharing <= 4 && !without("tiles")) {
-      if (sharing == 1) return launch<T, channels, lanes, 1, true>(a, call, stream);
-      return launch<T, channels, lanes, 4, true>(a, call, stream);
+    // Of few keys, as a large D keeps without a window, many sequences' steps are shorter without tiles. The pattern alone
+    // decides, so that a sequence's bits are its own.
+    const bool few_keys = call.cache.pattern.dilation >= 32 && call.cache.pattern.window == 0;
+    if (a.head_dim == channels * lanes && sharing <= 4 && !few_keys) {
+      if (sharing == 1) return launch<T, channels, lanes, 1, true>(a, call, multiprocessors, stream);
+      return launch<T, channels, lanes, 4, true>(a, call, multiprocessors, stream);
     }
   }
-  if (sharing == 1) return launch<T, channels, lanes, 1>(a, call, stream);
-  if (sharing <= 4) return launch<T, channels, lanes, 4>(a, call, stream);
-  launch<T, channels, lanes, most_heads>(a, call, stream);
+  if (sharing == 1) return launch<T, channels, lanes, 1>(a, call, multiprocessors, stream);
+  if (sharing <= 4) return launch<T, channels, lanes, 4>(a, call, multiprocessors, stream);
+  launch<T, channels, lanes, most_heads>(a, call, multiprocessors, stream);
 }
 
 /// Lanes of a head of P channels: a power of two.
 template <typename T>
-void launch_lanes(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
+void launch_lanes(const StepArguments<T>& a, const operation::MixerStep& call, int multiprocessors,
+                  cudaStream_t stream) {
   const int p = a.head_dim;
   if (p % 8 == 0) {
-    if (p <= 32) return launch_heads<T, 8, 4>(a, call, stream);
-    if (p <= 64) return launch_heads<T, 8, 8>(a, call, stream);
-    if (p <= 128) return launch_heads<T, 8, 16>(a, call, stream);
-    return launch_heads<T, 8, 32>(a, call, stream);
+    if (p <= 32) return launch_heads<T, 8, 4>(a, call, multiprocessors, stream);
+    if (p <= 64) return launch_heads<T, 8, 8>(a, call, multiprocessors, stream);
+    if (p <= 128) return launch_heads<T, 8, 16>(a, call, multiprocessors, stream);
+    return launch_heads<T, 8, 32>(a, call, multiprocessors, stream);
   }
-  launch_heads<T, 2, 32>(a, call, stream);
+  launch_heads<T, 2, 32>(a, call, multiprocessors, stream);
 }
 
 }  // namespace
@@ -815,7 +819,7 @@ void CudaOps::compute(const operation::MixerStep& call) {
                                                             batch, call.heads.size(0), p, call.most_keys) &&
                                call.arrivals.size(0) >= batch * call.cache.heads.size(0)),
               "{}: no room for the parts of {} keys", call.name, call.most_keys);
-      launch_lanes<T>(a, call, stream_);
+      launch_lanes<T>(a, call, multiprocessors_, stream_);
     }
   });
   check_launch(call.name);

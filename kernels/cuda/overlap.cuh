@@ -33,25 +33,17 @@ inline bool kernels_overlap() {
   return can;
 }
 
-/// Launches a kernel that calls both, in clusters of so many neighbouring blocks.
-template <typename... Parameters, typename... Values>
-void launch_clusters(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block,
-                     std::size_t shared, cudaStream_t stream, const char* name, const Values&... values) {
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster, attributes[1].val.clusterDim.y = 1,
-  attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = stream;
-  config.attrs = attributes, config.numAttrs = !kernels_overlap() ? 0 : cluster > 1 ? 2 : 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), name);
-}
+/// Launches a kernel that calls both.
 template <typename... Parameters, typename... Values>
 void launch_overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
                        cudaStream_t stream, const char* name, const Values&... values) {
-  launch_clusters(kernel, 1, grid, block, shared, stream, name, values...);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = stream;
+  config.attrs = &overlap, config.numAttrs = kernels_overlap() ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), name);
 }
 
 }  // namespace ratplus::cuda

@@ -1,9 +1,8 @@
 // RowProduct on Hopper's tensor cores: y [N, out] = x [N, in] w [out, in]^T in bf16.
 //
 // The weights are the 64-row operand of wgmma and the rows of x its columns, so that few rows cost little. An element of y
-// is one chain of products of 16 along `in`, begun at zero, or the sum, in their order, of a few chains of equal parts of
-// `in`, as the shape of w alone decides: its bits are the same in every tile size, hence for every N. Chains of one element
-// are computed by the blocks of a cluster. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
+// is one chain of products of 16 along `in`, begun at zero and never cut: its bits are the same in every tile size, hence
+// for every N. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
 // memory, and its results are dropped: so a matrix of few rows still occupies every processor. One thread fetches by TMA
 // ahead of the products, beginning with the weights while the kernel before is still running. Of at most 8 rows every block
 // normalises all of them itself where a norm comes before: its bits are kernels/cuda/norm.cu's.
@@ -23,7 +22,6 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/experiment.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/overlap.cuh"
@@ -65,18 +63,6 @@ struct Arguments {
   int row_tiles_together;  ///< whose blocks follow each other before the next outputs
 };
 
-/// Chains of an element: several where w has few outputs, each of at least 2,048 elements, so that few rows find enough
-/// processors and no long way.
-int chains_of(std::int64_t outputs, std::int64_t inner) {
-  constexpr std::int64_t most_blocks = 160, least = 2048, most = 4, most_slabs = 2;
-  int chains = 1;
-  while (2 * chains <= most && blocks_of(outputs, operand_rows) * 2 * chains <= most_blocks &&
-         inner % (2 * chains * most_slabs * slab) == 0 && inner / (2 * chains) >= least && !without("chains"))
-    chains *= 2;
-  return chains;
-}
-
-constexpr int processors = 132;
 constexpr int row_tiles_together = 8;  // of a wave of blocks
 
 /// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
@@ -321,24 +307,6 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   copy_rows<N, Shape>(a, shared, first_output, first_row);
 }
 
-__device__ __forceinline__ void arrive_in_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
-}
-__device__ __forceinline__ void wait_for_cluster() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
-}
-/// What another block of the cluster has at an address of this one's shared memory.
-__device__ __forceinline__ float4 read_of_block(std::uint32_t address, int block) {
-  std::uint32_t there;
-  float4 x;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(address), "r"(block));
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];\n"
-               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-               : "r"(there)
-               : "memory");
-  return x;
-}
-
 /// Elements of y from accumulators of N rows.
 template <int N, typename Shape, typename T>
 __device__ __forceinline__ void write_tile(const Arguments& a, const float (&d)[N / 2], char* shared,
@@ -353,8 +321,8 @@ __device__ __forceinline__ void write_tile(const Arguments& a, const float (&d)[
 
 #endif
 
-/// Block (tile of outputs and chain, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
-template <typename Shape, typename T, bool normed, int chains>
+/// Block (tile of outputs, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
+template <typename Shape, typename T, bool normed>
 __global__ void __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
                        Arguments a) {
@@ -369,9 +337,8 @@ __global__ void __launch_bounds__(Shape::threads)
   const auto rows_of = [&](int stage) {
     return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
   };
-  const int chain = static_cast<int>(blockIdx.x) % chains;
-  const TilePlace place = place_of(a, static_cast<int>(blockIdx.x) / chains, static_cast<int>(blockIdx.y),
-                                   static_cast<int>(gridDim.x) / chains, static_cast<int>(gridDim.y));
+  const TilePlace place = place_of(a, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
+                                   static_cast<int>(gridDim.x), static_cast<int>(gridDim.y));
   const int first_output = place.outputs * Shape::R, first_row = place.rows * Shape::N;
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
@@ -386,15 +353,15 @@ __global__ void __launch_bounds__(Shape::threads)
       const int stage = step % Shape::stages;
       expect_bytes(full(stage), normed ? Shape::w_stage_bytes : Shape::stage_bytes);
       for (int i = 0; i < Shape::slabs; ++i)
-        fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage),
-              ((chain * a.steps + step) * Shape::slabs + i) * slab, first_output);
+        fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage), (step * Shape::slabs + i) * slab,
+              first_output);
     };
     const auto fetch_rows = [&](int step) {
       if (normed) return;
       const int stage = step % Shape::stages;
       for (int i = 0; i < Shape::slabs; ++i)
-        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage),
-              ((chain * a.steps + step) * Shape::slabs + i) * slab, first_row);
+        fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
+              first_row);
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
@@ -443,47 +410,11 @@ __global__ void __launch_bounds__(Shape::threads)
 #pragma unroll
   for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
   char* const free = memory + (tiles - shared_address(memory));
-  constexpr int count = Shape::groups * 128;
-  if constexpr (Shape::R >= operand_rows && Shape::N >= 16 || chains > 1)
-    asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
-  if constexpr (chains == 1) {
-    static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes || Shape::N < 16);
-    write_tile<Shape::N, Shape, T>(a, d, free, first_output, first_row, before);
-  } else {
-    // A block of the cluster adds up a part of the rows.
-    constexpr int parts = Shape::N >= 8 * chains ? chains : 1, rows = Shape::N / parts;
-    constexpr int sums_bytes = Shape::N / 8 * count * 16;
-    static_assert(!normed && Shape::R >= operand_rows &&
-                  sums_bytes + rows * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
-    auto* const sums = reinterpret_cast<float4*>(free);
-#pragma unroll
-    for (int j = 0; j < Shape::N / 8; ++j)
-      sums[j * count + threadIdx.x] = {d[j * 4], d[j * 4 + 1], d[j * 4 + 2], d[j * 4 + 3]};
-    arrive_in_cluster();
-    wait_for_cluster();
-    float total[rows / 2];
-    if (chain < parts) {
-#pragma unroll
-      for (int j = 0; j < rows / 8; ++j) {
-        const std::uint32_t from =
-            tiles + ((chain * (rows / 8) + j) * count + static_cast<int>(threadIdx.x)) * 16;
-        float4 of_chain[chains];
-#pragma unroll
-        for (int c = 0; c < chains; ++c) of_chain[c] = read_of_block(from, c);
-        float4 sum = of_chain[0];
-#pragma unroll
-        for (int c = 1; c < chains; ++c) {
-          sum.x += of_chain[c].x, sum.y += of_chain[c].y, sum.z += of_chain[c].z, sum.w += of_chain[c].w;
-        }
-        total[j * 4] = sum.x, total[j * 4 + 1] = sum.y, total[j * 4 + 2] = sum.z, total[j * 4 + 3] = sum.w;
-      }
-    }
-    arrive_in_cluster();
-    if (chain < parts) {
-      write_tile<rows, Shape, T>(a, total, free + sums_bytes, first_output, first_row + chain * rows, before);
-    }
-    wait_for_cluster();  // a block's sums stay until all have read them
+  if constexpr (Shape::R >= operand_rows && Shape::N >= 16) {
+    static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
+    asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
   }
+  write_tile<Shape::N, Shape, T>(a, d, free, first_output, first_row, before);
 #else
   __trap();  // RowProducts::built() is false
 #endif
@@ -628,12 +559,17 @@ struct RowProducts::Maps {
   std::map<Key, CUtensorMap> maps;
 };
 
-RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {}
+RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the GPU");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
+             "asking for the GPU");
+}
 RowProducts::~RowProducts() = default;
 
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false, 1>),
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false>),
              "asking for a kernel");
   int device = 0, major = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
@@ -642,7 +578,7 @@ bool RowProducts::built() {
 }
 
 bool RowProducts::norms(std::int64_t rows, std::int64_t inner) {
-  return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed && !without("norm");
+  return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed;
 }
 
 bool RowProducts::takes(const operation::RowProduct& call) {
@@ -655,12 +591,12 @@ bool RowProducts::takes(const operation::RowProduct& call) {
          row_stride(call.y) % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.y.raw()) % 16 == 0;
 }
 
-template <typename Shape, bool normed, int chains>
+template <typename Shape, bool normed>
 void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream) {
   const Tensor& y = call.y;
   const auto run = [&](auto type) {
     using T = decltype(type);
-    const auto kernel = row_product_kernel<Shape, T, normed, chains>;
+    const auto kernel = row_product_kernel<Shape, T, normed>;
     // Of a norm: weights, and x as a whole.
     constexpr int most_shared = normed ? Shape::barriers + Shape::stages * Shape::w_stage_bytes +
                                              most_normed / slab * Shape::x_bytes + 1024
@@ -678,7 +614,7 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               row_stride(y),
                               static_cast<int>(y.size(0)),
                               static_cast<int>(y.size(1)),
-                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs * chains)),
+                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
                               call.gelu,
                               call.residual ? call.residual.as<float>() : nullptr,
                               call.residual ? row_stride(call.residual) : 0,
@@ -687,12 +623,12 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               normed ? elements<bf16>(call.norm_weight) : nullptr,
                               static_cast<int>(call.x.size(1)),
                               static_cast<float>(call.eps),
-                              without("wide") ? 1 : row_tiles_together};
-    launch_clusters(kernel, chains,
-                    dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R) * chains),
-                         static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
-                    dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
-                    normed ? maps_->of(call.w, Shape::R) : maps_->of(call.x, Shape::N), arguments);
+                              row_tiles_together};
+    launch_overlapped(kernel,
+                      dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
+                           static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
+                      dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
+                      normed ? maps_->of(call.w, Shape::R) : maps_->of(call.x, Shape::N), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -719,7 +655,7 @@ void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStrea
   arguments.row_tiles_together = row_tiles_together;
   const int output_tiles = static_cast<int>(blocks_of(y.size(1), Shape::R)),
             row_tiles = static_cast<int>(blocks_of(y.size(0), Shape::N));
-  launch_overlapped(kernel, dim3(static_cast<unsigned>(std::min(output_tiles * row_tiles, processors))),
+  launch_overlapped(kernel, dim3(static_cast<unsigned>(std::min(output_tiles * row_tiles, multiprocessors_))),
                     dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
                     maps_->of(call.x, Shape::N), arguments, output_tiles, row_tiles);
 }
@@ -729,22 +665,6 @@ void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStrea
 void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
   constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
-  const int chains = chains_of(outputs, call.x.size(1));
-  // Times of a round of blocks over 132 processors, in those of the large tile.
-  const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
-    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n) * chains, 132 * resident);
-  };
-  const bool large = 10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2);
-  const auto run_chains = [&](auto several) {
-    constexpr int n = decltype(several)::value;
-    if (rows <= 8) return launch<Tile<64, 8, 2, 5>, false, n>(call, stream);
-    if (rows <= 32) return launch<Tile<64, 32, 1, 8>, false, n>(call, stream);
-    if (rows <= 64) return launch<Tile<64, 64, 1, 6>, false, n>(call, stream);
-    if (large) return launch<Tile<128, 256, 1, 4>, false, n>(call, stream);
-    launch<Tile<64, 128, 1, 4>, false, n>(call, stream);
-  };
-  if (chains == 2 && !call.norm_weight) return run_chains(std::integral_constant<int, 2>{});
-  if (chains == 4 && !call.norm_weight) return run_chains(std::integral_constant<int, 4>{});
   const bool wide = outputs >= 64 * occupied, middling = outputs >= 32 * occupied;
   if (call.norm_weight) return launch<Tile<64, 8, 2, 4>, true>(call, stream);
   if (rows <= 8) {
@@ -761,10 +681,15 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
     return launch<Tile<32, 64, 2, 5>>(call, stream);
   }
-  using Large = Tile<128, 256, 1, 4>;
-  if (large && call.y.dtype() == DType::bf16 && !without("wide") && !without("persistent"))
-    return launch_persistent<Large>(call, stream);
-  if (large) return launch<Large>(call, stream);
+  // Times of a round of blocks over all processors, in those of the large tile.
+  const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
+    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), multiprocessors_ * resident);
+  };
+  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2)) {
+    using Large = Tile<128, 256, 1, 4>;
+    if (call.y.dtype() == DType::bf16) return launch_persistent<Large>(call, stream);
+    return launch<Large>(call, stream);
+  }
   launch<Tile<64, 128, 1, 4>>(call, stream);
 }
 

@@ -27,13 +27,14 @@ class RowProducts {
 
  private:
   struct Maps;
-  template <typename Shape, bool normed = false, int chains = 1>
+  template <typename Shape, bool normed = false>
   void launch(const operation::RowProduct& call, cudaStream_t stream);
 
   template <typename Shape>
   void launch_persistent(const operation::RowProduct& call, cudaStream_t stream);
 
   std::unique_ptr<Maps> maps_;
+  int multiprocessors_ = 1;
 };
 
 }  // namespace ratplus::cuda
