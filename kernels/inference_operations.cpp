@@ -55,8 +55,10 @@ void RowProduct::check(const Target& target) const {
   const auto rows = y.size(0), columns = y.size(1), inner = x.size(1);
   check_tensor(y, target.kind, y.dtype() == DType::f32 ? DType::f32 : target.compute, {rows, columns}, name,
                "y");
-  check_tensor(x, target.kind, target.compute, {rows, inner}, name, "x");
+  check_tensor(x, target.kind, norm_weight ? DType::f32 : target.compute, {rows, inner}, name, "x");
   check_tensor(w, target.kind, target.compute, {columns, inner}, name, "w");
+  if (norm_weight) check_tensor(norm_weight, target.kind, target.compute, {inner}, name, "norm_weight");
+  if (residual) check_tensor(residual, target.kind, DType::f32, {rows, columns}, name, "residual");
   check_contiguous(w, name, "w");
 }
 Cost RowProduct::cost(const Target& target) const {

@@ -25,13 +25,17 @@ struct PackWeight {
 };
 
 /// y [N, out] = x [N, in] w^T of a packed w, or GELU of the product as rounded to y's type; a row's bits depend on that row
-/// and on w alone.
+/// and on w alone. Where Ops::fuses_norm, x may be the rows before a norm, and y may be added to a residual.
 struct RowProduct {
   static constexpr const char* name = "row_product";
   Tensor y;  ///< C or f32
   Tensor x;  ///< C
   Tensor w;  ///< C [out, in], as pack_weight left it
   bool gelu = false;
+  Tensor norm_weight =
+      {};          ///< C [in], contiguous: x is f32, and its RMSNorm times this, rounded to C, is multiplied
+  double eps = 0;  ///< of the norm
+  Tensor residual = {};  ///< f32 [N, out]: takes y, as rounded, in addition, and y is left alone
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -113,7 +117,7 @@ struct MixerStep {
     return keys <= short_keys ? 256 : 1024;
   }
   RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
-    const std::int64_t part = part_of(keys), parts = (keys + part / 2) / part;
+    const std::int64_t parts = keys <= short_keys ? (keys + 128) / 256 : (keys + 512) / 1024;
     return parts > 1 ? parts : 1;
   }
   /// The first key of a part; of part parts_of(keys), the number of keys.

@@ -135,6 +135,9 @@ class Ops {
   void add_sum_of_squares(Tensor total, Tensor x) { run(operation::AddSumOfSquares{total, x}); }
   void add_digest(Tensor digest, Tensor x) { run(operation::AddDigest{digest, x}); }
   void pack_weight(Tensor w) { run(operation::PackWeight{w}); }
+  /// Whether a row_product of so many rows may begin with their norm or end with a residual.
+  virtual bool fuses_norm(std::int64_t /*rows*/, std::int64_t /*width*/) const { return false; }
+  void row_product(const operation::RowProduct& x) { run(x); }
   void row_product(Tensor y, Tensor x, Tensor w, bool gelu = false) {
     run(operation::RowProduct{y, x, w, gelu});
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/tile_gemm.h"
@@ -62,6 +63,8 @@ void CpuOps::compute(const operation::PackWeight& call) {
 }
 
 void CpuOps::compute(const operation::RowProduct& call) {
+  require(!call.norm_weight && !call.residual, "{}: a norm or a residual, which the CPU does not fuse",
+          call.name);
   const std::int64_t rows = call.y.size(0), columns = call.y.size(1), inner = call.x.size(1);
   const std::int64_t panels = (columns + panel - 1) / panel, tiles = (rows + row_tile - 1) / row_tile;
 #pragma omp parallel for schedule(static) num_threads(threads_)

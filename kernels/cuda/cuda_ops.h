@@ -32,6 +32,7 @@ class CudaOps final : public Ops {
   std::unique_ptr<Recording> make_recording() override;
 
   std::int64_t scratch_bytes(const OpShapes& shapes) const override;
+  bool fuses_norm(std::int64_t rows, std::int64_t width) const override;
   void use_scratch(Tensor scratch) override;
 
   cudaStream_t stream() const { return stream_; }

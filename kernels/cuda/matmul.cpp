@@ -162,9 +162,15 @@ void CudaOps::compute(const operation::Matmul& call) {
 
 void CudaOps::compute(const operation::PackWeight&) {}
 
+bool CudaOps::fuses_norm(std::int64_t rows, std::int64_t width) const {
+  return row_products_ && compute_ == DType::bf16 && RowProducts::norms(rows, width);
+}
+
 void CudaOps::compute(const operation::RowProduct& call) {
   if (call.y.numel() == 0) return;
   if (row_products_ && RowProducts::takes(call)) return row_products_->run(call, stream_);
+  require(!call.norm_weight && !call.residual, "{}: a norm or a residual of {}", call.name,
+          call.x.describe());
   matmul_->run_rows_alone(call.y, call.x, call.w, scratch(Matmul::workspace_bytes, call.name), stream_);
   if (call.gelu) compute(operation::GeluForward{call.y, call.y});
 }

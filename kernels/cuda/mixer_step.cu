@@ -15,15 +15,17 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/pattern_attention_tiles.cuh"
 
 namespace ratplus::cuda {
 namespace {
 
 constexpr int threads = 128, warps = threads / 32;
-constexpr int most_heads = 8;   // of a key, that are computed together
-constexpr int unrolled = 4;     // keys that a group of lanes reads at once
-constexpr int together = 8;     // parts that a thread reads at once
-constexpr int record_tail = 4;  // floats behind a record's channels, which keep the next one aligned
+constexpr int most_heads = 8;     // of a key, that are computed together
+constexpr int unrolled = 4;       // keys that a group of lanes reads at once
+constexpr int together = 8;       // parts that a thread reads at once
+constexpr int keys_of_tile = 16;  // of mma.sync m16n8k16
+constexpr int record_tail = 4;    // floats behind a record's channels, which keep the next one aligned
 
 /// Rows of heads [B, heads, P].
 template <typename T>
@@ -54,6 +56,15 @@ struct KeyCount {
     const int passed = t - window;
     return min(t, near) + (dilation > 0 && passed > sinks ? passed / dilation - dilated_sinks : 0);
   }
+  /// CacheLayout::recent_entry(t) and dilated_entry(t).
+  __device__ __forceinline__ int recent_entry(int t) const {
+    if (t < sinks) return t;
+    return window == 0 ? -1 : sinks + (t - sinks) % window;
+  }
+  __device__ __forceinline__ int dilated_entry(int t) const {
+    if (dilation == 0 || t < sinks || (t + 1) % dilation != 0) return -1;
+    return near + t / dilation - dilated_sinks;
+  }
 
   int sinks, window, near, dilation, dilated_sinks;
 
@@ -70,7 +81,6 @@ struct StepArguments {
   const int *slots, *positions;
   const float* rope;
   CacheRows<T> cache;
-  CacheLayout layout;
   KeyCount keys;
   const int *tables, *heads, *first_heads, *keeps_state;
   std::int64_t table_row;
@@ -141,11 +151,12 @@ __device__ __forceinline__ Softmax merge(Softmax x, Softmax y) {
 
 /// Keys [begin, end) of one head, `walks` times over, on their way through shared memory: `stage_keys` at a time in each of
 /// `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A key is
-/// read by a group of `lanes` lanes, each of which has `channels` channels.
-template <typename T, int channels, int lanes>
+/// read by a group of `lanes` lanes, each of which has `channels` channels, or in tiles of keys_of_tile by a warp.
+template <typename T, int channels, int lanes, bool in_tiles>
 struct KeyStages {
-  static constexpr int groups = threads / lanes, stage_keys = groups * unrolled,
-                       stages = sizeof(T) == 2 ? 3 : 2;
+  static constexpr int groups = threads / lanes,
+                       stage_keys = in_tiles ? warps * keys_of_tile : groups * unrolled,
+                       stages = sizeof(T) == 2 && !in_tiles ? 3 : 2;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   static constexpr bool bulk = channels == 8;  // rows of a multiple of 16 bytes
 #else
@@ -222,9 +233,9 @@ struct KeyStages {
 /// Attention of `count` heads over one walk, from its stage n on, which becomes the next walk's. Calls
 /// finish(h, i, softmax) for each head and channel; softmax(own) merges what it is given with all keys of the walk.
 template <typename T, int channels, int lanes, int heads, typename Finish>
-__device__ __forceinline__ void attend(const KeyStages<T, channels, lanes>& keys, int& n, int count,
+__device__ __forceinline__ void attend(const KeyStages<T, channels, lanes, false>& keys, int& n, int count,
                                        const float* queries, float* records, const Finish& finish) {
-  using Stages = KeyStages<T, channels, lanes>;
+  using Stages = KeyStages<T, channels, lanes, false>;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % lanes, group = thread / lanes;
   const int channel = lane * channels, p = keys.cache.head_dim;
   const bool active = channel < p;
@@ -339,21 +350,172 @@ __device__ __forceinline__ void attend(const KeyStages<T, channels, lanes>& keys
   __syncthreads();
 }
 
+/// A float32 as two bf16: the rounded one in the lower half, what it left out in the upper.
+__device__ __forceinline__ std::uint32_t halves_of(float x) {
+  const bf16 high = from_float<bf16>(x);
+  return tiles::pack(to_float(high), x - to_float(high));
+}
+
+/// The same on tensor cores, for P = 8 `lanes` channels and up to four heads. A tile of 16 keys is the left factor of its
+/// scores, and transposed the left factor of its weighted values; columns 2 h and 2 h + 1 of the right factor are head h's
+/// query or weights and what bf16 leaves out of them (of one head they come again in the other columns). A lane reads 16 bytes
+/// of a key, so the channels of a product of 16 are eight by eight of four lanes, in both factors alike. `split_queries` has
+/// [2 heads, P].
+template <int lanes, int heads, typename Finish>
+__device__ __forceinline__ void attend(const KeyStages<bf16, 8, lanes, true>& keys, int& n, int count,
+                                       const bf16* split_queries, float* records, const Finish& finish) {
+  using Stages = KeyStages<bf16, 8, lanes, true>;
+  static_assert(heads == 1 || heads == 4);
+  constexpr int p = 8 * lanes, record = p + record_tail;
+  constexpr int key_loads = lanes / 4, value_loads = lanes / 8;  // of 16 bytes a lane and row
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, upper = thread % 32 / 4,
+            quarter = thread % 4;
+  const auto chunk_of = [](const bf16* row, int chunk) {
+    return *reinterpret_cast<const uint4*>(row + chunk * 8);
+  };
+  uint4 query[key_loads];
+#pragma unroll
+  for (int j = 0; j < key_loads; ++j) {
+    query[j] = chunk_of(split_queries + upper % (2 * heads) * p, j * 4 + quarter);
+  }
+  float values[value_loads * 4][4] = {}, largest = minus_infinity(), sum = 0;
+  // Rows of the stage from this lane's first key to the key eight later, and from a key to its value.
+  const int entries = keys.cache.entries, later = entries == 8 ? 16 : 8;
+#pragma unroll 1
+  for (int first = keys.begin; first < keys.end; first += Stages::stage_keys, ++n) {
+    keys.wait_for(n);
+    const int left = keys.end - first - warp * keys_of_tile;
+    if (left <= 0) continue;
+    const bf16* const tile = keys.stage(n) + warp * (2 * keys_of_tile * p);
+    const bf16* const key = tile + upper * p;
+    float dots[2][4] = {};
+#pragma unroll
+    for (int j = 0; j < key_loads; ++j) {
+      const uint4 x = chunk_of(key, j * 4 + quarter), y = chunk_of(key + later * p, j * 4 + quarter);
+      tiles::multiply_add(dots[0], {{x.x, y.x, x.y, y.y}}, query[j].x, query[j].y);
+      tiles::multiply_add(dots[1], {{x.z, y.z, x.w, y.w}}, query[j].z, query[j].w);
+    }
+    // Of keys `upper` and upper + 8, for head `quarter`.
+    float scores[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scores[i] = (dots[0][2 * i] + dots[1][2 * i]) + (dots[0][2 * i + 1] + dots[1][2 * i + 1]);
+      if (upper + 8 * i >= left) scores[i] = minus_infinity();
+    }
+    float most = fmaxf(scores[0], scores[1]);
+#pragma unroll
+    for (int offset = 4; offset < 32; offset *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, offset));
+    most = fmaxf(most, largest);
+    if (__any_sync(~0u, most != largest)) {
+      const float shrink = exp2_fast(largest - most);
+      largest = most;
+      sum *= shrink;
+#pragma unroll
+      for (auto& of_channels : values) {
+#pragma unroll
+        for (float& value : of_channels) value *= shrink;
+      }
+    }
+    std::uint32_t weights[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float weight = exp2_fast(scores[i] - most);
+      sum += weight;
+      // To the lane whose column of the right factor it is in: of keys 2 quarter and the next.
+      const std::uint32_t both = halves_of(weight);
+      const std::uint32_t x = __shfl_sync(~0u, both, 8 * quarter + upper / 2),
+                          y = __shfl_sync(~0u, both, 8 * quarter + 4 + upper / 2);
+      weights[i] = __byte_perm(x, y, upper % 2 == 0 ? 0x5410 : 0x7632);
+    }
+    const auto weigh = [&](auto whole) {
+      const bf16* const value = tile + (entries + 2 * quarter) * p;
+#pragma unroll
+      for (int c = 0; c < value_loads; ++c) {
+        uint4 of_key[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          of_key[i] = {0, 0, 0, 0};
+          if (decltype(whole)::value || 2 * quarter + i % 2 + i / 2 * 8 < left)
+            of_key[i] = chunk_of(value + (i % 2 + i / 2 * later) * p, c * 8 + upper);
+        }
+        const auto add = [&](int pair, std::uint32_t v0, std::uint32_t v1, std::uint32_t v2,
+                             std::uint32_t v3) {
+          tiles::multiply_add(values[c * 4 + pair],
+                              {{__byte_perm(v0, v1, 0x5410), __byte_perm(v0, v1, 0x7632),
+                                __byte_perm(v2, v3, 0x5410), __byte_perm(v2, v3, 0x7632)}},
+                              weights[0], weights[1]);
+        };
+        add(0, of_key[0].x, of_key[1].x, of_key[2].x, of_key[3].x);
+        add(1, of_key[0].y, of_key[1].y, of_key[2].y, of_key[3].y);
+        add(2, of_key[0].z, of_key[1].z, of_key[2].z, of_key[3].z);
+        add(3, of_key[0].w, of_key[1].w, of_key[2].w, of_key[3].w);
+      }
+    };
+    if (left >= keys_of_tile) {
+      weigh(std::true_type{});
+    } else {
+      weigh(std::false_type{});
+    }
+  }
+#pragma unroll
+  for (int offset = 4; offset < 32; offset *= 2) sum += __shfl_xor_sync(~0u, sum, offset);
+  if (quarter < heads) {
+    float* const mine = records + (warp * heads + quarter) * record;
+#pragma unroll
+    for (int c = 0; c < value_loads; ++c) {
+#pragma unroll
+      for (int pair = 0; pair < 4; pair += 2) {
+        const float *x = values[c * 4 + pair], *y = values[c * 4 + pair + 1];
+        *reinterpret_cast<float4*>(mine + (c * 8 + upper) * 8 + pair * 2) = {x[0] + x[1], x[2] + x[3],
+                                                                             y[0] + y[1], y[2] + y[3]};
+      }
+    }
+    if (upper == 0) *reinterpret_cast<float2*>(mine + p) = {largest, sum};
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int index = thread; index < count * p; index += threads) {
+    const int h = heads == 1 ? 0 : index / p, i = index - h * p;
+    finish(h, i, [&](Softmax all) {
+      const float* of_warp[warps];
+      float most = all.largest;
+#pragma unroll
+      for (int w = 0; w < warps; ++w) {
+        of_warp[w] = records + (w * heads + h) * record;
+        most = fmaxf(most, of_warp[w][p]);
+      }
+      const float of_all = exp2_fast(all.largest - most);
+      all = {most, all.sum * of_all, all.value * of_all};
+#pragma unroll
+      for (int w = 0; w < warps; ++w) {
+        const float factor = exp2_fast(of_warp[w][p] - most);
+        all.sum = fmaf(of_warp[w][p + 1], factor, all.sum);
+        all.value = fmaf(of_warp[w][i], factor, all.value);
+      }
+      return all;
+    });
+  }
+  __syncthreads();
+}
+
 /// Shared memory behind the stages: queries and output gates [heads, P]; k~ rotated and v~ [2, P]; the new state [2, P];
-/// records of the warps [warps, P + record_tail]: values, largest, sum; scores of the own key [heads].
-constexpr int shared_floats(int heads, int p) {
-  return 2 * heads * p + 4 * p + warps * (p + record_tail) + heads;
+/// records of the warps [warps, P + record_tail], in tiles [warps, heads, P + record_tail]: values, largest, sum; in tiles the
+/// split queries, bf16 [2 heads, P]; scores of the own key [heads].
+constexpr int shared_floats(int heads, int p, bool in_tiles) {
+  const int of_tiles = in_tiles ? (heads - 1) * warps * (p + record_tail) + heads * p : 0;
+  return 2 * heads * p + 4 * p + warps * (p + record_tail) + of_tiles + heads;
 }
 
 /// Blocks that a multiprocessor has registers for.
-constexpr int blocks_of_sm(int heads) {
-  return heads == 1 ? 4 : 2;
+constexpr int blocks_of_sm(int heads, bool in_tiles) {
+  return in_tiles ? 3 : heads == 1 ? 4 : 2;
 }
 
 /// Block (m, b, part).
-template <typename T, int channels, int lanes, int heads>
-__global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kernel(StepArguments<T> a) {
-  using Stages = KeyStages<T, channels, lanes>;
+template <typename T, int channels, int lanes, int heads, bool in_tiles>
+__global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
+    mixer_step_kernel(StepArguments<T> a) {
+  using Stages = KeyStages<T, channels, lanes, in_tiles>;
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ std::uint64_t filled[Stages::stages];
   __shared__ bool last;
@@ -369,7 +531,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
             part = static_cast<int>(blockIdx.z);
   const int slot = a.slots[b], t = a.positions[b], first_head = a.first_heads[m],
             head_count = heads == 1 ? 1 : a.first_heads[m + 1] - first_head, key_head = a.cache.heads[m];
-  const int p = a.head_dim, half = p / 2, all_keys = a.keys.at(t);
+  const int p = in_tiles ? channels * lanes : a.head_dim, half = p / 2, all_keys = a.keys.at(t);
   const int parts = static_cast<int>(operation::MixerStep::parts_of(all_keys));
   if (slot < 0 || part >= parts) return wait_for_kernels_before();
   const bool alone = parts == 1;
@@ -382,7 +544,9 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   float* const own_value = own_key + p;
   float* const own_state = own_value + p;
   float* const records = own_state + 2 * p;
-  float* const own_scores = records + warps * (p + record_tail);
+  float* const behind_records = records + (in_tiles ? heads : 1) * warps * (p + record_tail);
+  bf16* const split_queries = reinterpret_cast<bf16*>(behind_records);  // in tiles
+  float* const own_scores = behind_records + (in_tiles ? heads * p : 0);
 
   const auto begin_of = [&](int of_part) {
     return alone ? of_part * all_keys : static_cast<int>(operation::MixerStep::part_begin(all_keys, of_part));
@@ -407,8 +571,14 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
       const int head = head_of(begin + h);
       const T* q = a.q.at(b, head % a.q.heads);
       const float x = to_float(q[i]), y = to_float(q[j]), cosine = rope[i], sine = rope[half + i];
-      queries[h * p + i] = (x * cosine - y * sine) * scale;
-      queries[h * p + j] = (y * cosine + x * sine) * scale;
+      const float of_i = (x * cosine - y * sine) * scale, of_j = (y * cosine + x * sine) * scale;
+      queries[h * p + i] = of_i, queries[h * p + j] = of_j;
+      if constexpr (in_tiles) {
+        const std::uint32_t both_i = halves_of(of_i), both_j = halves_of(of_j);
+        auto* const high = reinterpret_cast<std::uint16_t*>(split_queries + 2 * h * p);
+        high[i] = static_cast<std::uint16_t>(both_i), high[p + i] = static_cast<std::uint16_t>(both_i >> 16);
+        high[j] = static_cast<std::uint16_t>(both_j), high[p + j] = static_cast<std::uint16_t>(both_j >> 16);
+      }
       gates[h * p + i] = output_gate(a, b, head, i);
       gates[h * p + j] = output_gate(a, b, head, j);
     }
@@ -473,14 +643,18 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
     if (early && begin == 0) make_own();
     __syncthreads();
     if (early) make_own_scores(count);
-    attend<T, channels, lanes, heads>(keys, n, count, queries, records,
-                                      [&](int h, int i, const auto& softmax) {
-                                        if (alone) return write_out(begin, h, i, softmax(own_softmax(h, i)));
-                                        const Softmax all = softmax(Softmax{minus_infinity(), 0, 0});
-                                        float* const partial = partial_of(begin + h, part);
-                                        partial[i] = all.value;
-                                        if (i == 0) partial[p] = all.largest, partial[p + 1] = all.sum;
-                                      });
+    const auto finish = [&](int h, int i, const auto& softmax) {
+      if (alone) return write_out(begin, h, i, softmax(own_softmax(h, i)));
+      const Softmax all = softmax(Softmax{minus_infinity(), 0, 0});
+      float* const partial = partial_of(begin + h, part);
+      partial[i] = all.value;
+      if (i == 0) partial[p] = all.largest, partial[p + 1] = all.sum;
+    };
+    if constexpr (in_tiles) {
+      attend<lanes, heads>(keys, n, count, split_queries, records, finish);
+    } else {
+      attend<T, channels, lanes, heads>(keys, n, count, queries, records, finish);
+    }
   }
 
   if (!alone) {
@@ -527,8 +701,8 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   }
 
   write_state();
-  const std::int64_t entries[2] = {a.layout.recent_entry(t), a.layout.dilated_entry(t)};
-  for (const std::int64_t entry : entries) {
+  const int entries[2] = {a.keys.recent_entry(t), a.keys.dilated_entry(t)};
+  for (const int entry : entries) {
     if (!a.cache.has(table, entry)) continue;
     T* const key = a.cache.key(table, entry, m);
     T* const value = a.cache.value(table, entry, m);
@@ -540,15 +714,15 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads)) mixer_step_kerne
   }
 }
 
-template <typename T, int channels, int lanes, int heads>
-void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t stream) {
-  using Stages = KeyStages<T, channels, lanes>;
-  const std::int64_t entries = call.cache.entries;
+template <typename T, int channels, int lanes, int heads, bool in_tiles = false>
+void launch(StepArguments<T> a, const operation::MixerStep& call, int multiprocessors, cudaStream_t stream) {
+  using Stages = KeyStages<T, channels, lanes, in_tiles>;
+  const std::int64_t entries = in_tiles ? keys_of_tile : call.cache.entries;
   a.ring_keys = static_cast<int>(std::min<std::int64_t>(Stages::stages * Stages::stage_keys,
                                                         blocks_of(call.most_keys, entries) * entries));
   const auto shared = static_cast<std::size_t>(a.ring_keys * 2 * a.head_dim) * sizeof(T) +
-                      static_cast<std::size_t>(shared_floats(heads, a.head_dim)) * sizeof(float);
-  const auto kernel = mixer_step_kernel<T, channels, lanes, heads>;
+                      static_cast<std::size_t>(shared_floats(heads, a.head_dim, in_tiles)) * sizeof(float);
+  const auto kernel = mixer_step_kernel<T, channels, lanes, heads, in_tiles>;
   if (shared > (48u << 10)) {
     check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
@@ -557,31 +731,42 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, cudaStream_t s
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
   // Of more blocks than run at once, most would read early in vain.
-  constexpr unsigned processors = 132;
-  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <= processors * blocks_of_sm(heads);
+  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <=
+                                  static_cast<unsigned>(multiprocessors) * blocks_of_sm(heads, in_tiles);
   launch_overlapped(kernel, grid, threads, shared, stream, call.name, a);
 }
 
 /// For the most heads that one key has.
 template <typename T, int channels, int lanes>
-void launch_heads(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
+void launch_heads(const StepArguments<T>& a, const operation::MixerStep& call, int multiprocessors,
+                  cudaStream_t stream) {
   const auto sharing = call.z.size(1) / call.v.size(1);
-  if (sharing == 1) return launch<T, channels, lanes, 1>(a, call, stream);
-  if (sharing <= 4) return launch<T, channels, lanes, 4>(a, call, stream);
-  launch<T, channels, lanes, most_heads>(a, call, stream);
+  if constexpr (std::is_same_v<T, bf16> && channels == 8 && (lanes == 8 || lanes == 16)) {
+    // Of few keys, as a large D keeps without a window, many sequences' steps are shorter without tiles. The pattern alone
+    // decides, so that a sequence's bits are its own.
+    const bool few_keys = call.cache.pattern.dilation >= 32 && call.cache.pattern.window == 0;
+    if (a.head_dim == channels * lanes && sharing <= 4 && !few_keys) {
+      if (sharing == 1) return launch<T, channels, lanes, 1, true>(a, call, multiprocessors, stream);
+      return launch<T, channels, lanes, 4, true>(a, call, multiprocessors, stream);
+    }
+  }
+  if (sharing == 1) return launch<T, channels, lanes, 1>(a, call, multiprocessors, stream);
+  if (sharing <= 4) return launch<T, channels, lanes, 4>(a, call, multiprocessors, stream);
+  launch<T, channels, lanes, most_heads>(a, call, multiprocessors, stream);
 }
 
 /// Lanes of a head of P channels: a power of two.
 template <typename T>
-void launch_lanes(const StepArguments<T>& a, const operation::MixerStep& call, cudaStream_t stream) {
+void launch_lanes(const StepArguments<T>& a, const operation::MixerStep& call, int multiprocessors,
+                  cudaStream_t stream) {
   const int p = a.head_dim;
   if (p % 8 == 0) {
-    if (p <= 32) return launch_heads<T, 8, 4>(a, call, stream);
-    if (p <= 64) return launch_heads<T, 8, 8>(a, call, stream);
-    if (p <= 128) return launch_heads<T, 8, 16>(a, call, stream);
-    return launch_heads<T, 8, 32>(a, call, stream);
+    if (p <= 32) return launch_heads<T, 8, 4>(a, call, multiprocessors, stream);
+    if (p <= 64) return launch_heads<T, 8, 8>(a, call, multiprocessors, stream);
+    if (p <= 128) return launch_heads<T, 8, 16>(a, call, multiprocessors, stream);
+    return launch_heads<T, 8, 32>(a, call, multiprocessors, stream);
   }
-  launch_heads<T, 2, 32>(a, call, stream);
+  launch_heads<T, 2, 32>(a, call, multiprocessors, stream);
 }
 
 }  // namespace
@@ -610,7 +795,6 @@ void CudaOps::compute(const operation::MixerStep& call) {
         .positions = call.positions.as<std::int32_t>(),
         .rope = attends ? call.rope.as<float>() : nullptr,
         .cache = CacheRows<T>(call.cache, attends ? call.tables.size(1) : 0, p),
-        .layout = attends ? call.cache.layout() : CacheLayout(),
         .keys = KeyCount(attends ? call.cache.layout() : CacheLayout()),
         .tables = integers(call.tables),
         .heads = integers(call.heads),
@@ -635,7 +819,7 @@ void CudaOps::compute(const operation::MixerStep& call) {
                                                             batch, call.heads.size(0), p, call.most_keys) &&
                                call.arrivals.size(0) >= batch * call.cache.heads.size(0)),
               "{}: no room for the parts of {} keys", call.name, call.most_keys);
-      launch_lanes<T>(a, call, stream_);
+      launch_lanes<T>(a, call, multiprocessors_, stream_);
     }
   });
   check_launch(call.name);

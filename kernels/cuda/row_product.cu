@@ -4,13 +4,15 @@
 // is one chain of products of 16 along `in`, begun at zero and never cut: its bits are the same in every tile size, hence
 // for every N. A block has R rows of w and N of x; below 64 rows the rest of the operand is whatever lies behind in shared
 // memory, and its results are dropped: so a matrix of few rows still occupies every processor. One thread fetches by TMA
-// ahead of the products, beginning with the weights while the kernel before is still running.
+// ahead of the products, beginning with the weights while the kernel before is still running. Of at most 8 rows every block
+// normalises all of them itself where a norm comes before: its bits are kernels/cuda/norm.cu's.
 // Floor: w read once where N is small, 2 N in out operations where it is large.
 #include "kernels/cuda/row_product.h"
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -39,7 +41,7 @@ struct Tile {
   static constexpr int groups = R > operand_rows ? R / operand_rows : 1;  // of 128 threads that multiply
   static constexpr int threads = groups * 128 + 32;
   static constexpr int w_bytes = R * 128, x_bytes = N * 128;  // of a slab
-  static constexpr int stage_bytes = slabs * (w_bytes + x_bytes);
+  static constexpr int stage_bytes = slabs * (w_bytes + x_bytes), w_stage_bytes = slabs * w_bytes;
   static constexpr int barriers = 1024;  // bytes, which keep the alignment of the swizzle
   static constexpr int shared_bytes = barriers + stages * stage_bytes + 1024;
   static_assert(R >= operand_rows ||
@@ -51,7 +53,21 @@ struct Arguments {
   std::int64_t y_row;
   int rows, outputs, steps;
   bool gelu;
+  float* residual;  ///< [rows, outputs], or null
+  std::int64_t residual_row;
+  const float* x;  ///< of a norm: [rows, inner]
+  std::int64_t x_row;
+  const bf16* norm_weight;
+  int inner;
+  float eps;
+  int row_tiles_together;  ///< whose blocks follow each other before the next outputs
 };
+
+constexpr int row_tiles_together = 8;  // of a wave of blocks
+
+/// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
+constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
+              most_normed = norm_threads * most_vectors * norm_vector, most_normed_rows = 8;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -136,10 +152,84 @@ __device__ __forceinline__ T* row_of(const Arguments& a, int row) {
   return static_cast<T*>(a.y) + row * a.y_row;
 }
 
+struct TilePlace {
+  int outputs, rows;
+};
+
+/// The place of a block's tile: a wave of blocks takes a few tiles of rows by a few of outputs, whose operands the second-level
+/// cache holds.
+__device__ __forceinline__ TilePlace place_of(const Arguments& a, int x, int y, int output_tiles,
+                                              int row_tiles) {
+  const int together = a.row_tiles_together, first = y / together * together;
+  const int here = min(together, row_tiles - first), index = (y - first) * output_tiles + x;
+  return {index / here, first + index % here};
+}
+
+/// The norm of a.rows rows into shared memory as TMA would lay out bf16 rows of 128 bytes, slab after slab of 8 rows; its
+/// sums go the way of kernels/cuda/norm.cu. By 128 threads. `partial` has most_normed_rows most_normed / norm_columns floats.
+__device__ __forceinline__ void normalise(const Arguments& a, char* to, float* partial) {
+  constexpr int warps_of_row = most_normed / norm_columns;
+  const int thread = static_cast<int>(threadIdx.x), count = a.inner / norm_vector;
+  Pack<bf16, norm_vector> weight[most_vectors];
+  Pack<float, norm_vector> y[most_vectors];
+  const auto load_row = [&](int row) {
+#pragma unroll
+    for (int i = 0; i < most_vectors; ++i) {
+      const int c = thread + i * norm_threads;
+      if (c < count) y[i] = load<norm_vector>(a.x + row * a.x_row + c * norm_vector);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < most_vectors; ++i) {
+    const int c = thread + i * norm_threads;
+    if (c < count) weight[i] = load<norm_vector>(a.norm_weight + c * norm_vector);
+  }
+  wait_for_kernels_before();
+#pragma unroll 1
+  for (int row = 0; row < a.rows; ++row) {
+    load_row(row);
+    float squares[most_vectors] = {};
+#pragma unroll
+    for (int i = 0; i < most_vectors; ++i) {
+      if (thread + i * norm_threads >= count) continue;
+#pragma unroll
+      for (int j = 0; j < norm_vector; ++j) squares[i] = fmaf(y[i][j], y[i][j], squares[i]);
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+#pragma unroll
+      for (float& of_vector : squares) of_vector += __shfl_xor_sync(~0u, of_vector, offset);
+    }
+    if (thread % 32 != 0) continue;
+#pragma unroll
+    for (int i = 0; i < most_vectors; ++i)
+      partial[row * warps_of_row + thread / 32 + i * (norm_threads / 32)] = squares[i];
+  }
+  asm volatile("bar.sync 1, %0;\n" ::"n"(norm_threads) : "memory");
+#pragma unroll 1
+  for (int row = 0; row < a.rows; ++row) {
+    if (a.rows > 1) load_row(row);
+    float sum = 0;
+    for (int w = 0; w < count / 32; ++w) sum += partial[row * warps_of_row + w];
+    const float scale = 1.0f / sqrtf(sum / static_cast<float>(a.inner) + a.eps);
+#pragma unroll
+    for (int i = 0; i < most_vectors; ++i) {
+      const int c = thread + i * norm_threads;
+      if (c >= count) continue;
+      Pack<bf16, norm_vector> u;
+#pragma unroll
+      for (int j = 0; j < norm_vector; ++j) u.set(j, y[i][j] * scale * weight[i][j]);
+      store(reinterpret_cast<bf16*>(to + c / 8 * 1024 + row * 128 + (c % 8 ^ row) * 16), u);
+    }
+  }
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+  asm volatile("bar.sync 1, %0;\n" ::"n"(norm_threads) : "memory");
+}
+
 /// This lane's elements: row 16 warp + lane / 4 (and 8 more) of w, columns 2 (lane mod 4) + 8 j (and the next).
 template <int N, typename T>
 __device__ __forceinline__ void write_elements(const Arguments& a, const float (&d)[N / 2], int first_output,
-                                               int end_output, int first_row) {
+                                               int end_output, int first_row, const float (&before)[4]) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
 #pragma unroll
   for (int j = 0; j < N / 8; ++j) {
@@ -147,22 +237,39 @@ __device__ __forceinline__ void write_elements(const Arguments& a, const float (
     for (int e = 0; e < 4; ++e) {
       const int row = first_row + j * 8 + lane % 4 * 2 + e % 2;
       const int output = first_output + warp * 16 + lane / 4 + e / 2 * 8;
-      if (row < a.rows && output < end_output) row_of<T>(a, row)[output] = finished<T>(d[j * 4 + e], a.gelu);
+      if (row >= a.rows || output >= end_output) continue;
+      const T y = finished<T>(d[j * 4 + e], a.gelu);
+      if (N == most_normed_rows && a.residual) {
+        a.residual[row * a.residual_row + output] = before[e] + to_float(y);
+      } else {
+        row_of<T>(a, row)[output] = y;
+      }
     }
   }
 }
 
-/// The same by way of shared memory [N, 64 groups + 8], by all threads that multiply: whole 16 bytes of y at a time.
-template <typename Shape>
-__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[Shape::N / 2], bf16* shared,
-                                           int first_output, int first_row) {
-  constexpr int pitch = Shape::R + 8, count = Shape::groups * 128;
+/// What the residual has for this lane's elements of 8 rows, while the products are still to come.
+__device__ __forceinline__ void read_residual(const Arguments& a, float (&before)[4], int first_output,
+                                              int end_output, int first_row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int row = first_row + lane % 4 * 2 + e % 2;
+    const int output = first_output + warp * 16 + lane / 4 + e / 2 * 8;
+    if (row < a.rows && output < end_output) before[e] = a.residual[row * a.residual_row + output];
+  }
+}
+
+/// Accumulators of N rows into shared memory [N, R + 8], finished.
+template <int N, typename Shape>
+__device__ __forceinline__ void put_rows(const Arguments& a, const float* d, bf16* shared) {
+  constexpr int pitch = Shape::R + 8;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   // Lane l gives the address of row l mod 8 of matrix l / 8; the matrices are output halves 0, 1 of two column tiles.
   const std::uint32_t to =
       shared_address(shared + (lane / 16 * 8 + lane % 8) * pitch + warp * 16 + lane / 8 % 2 * 8);
 #pragma unroll
-  for (int j = 0; j < Shape::N / 8; j += 2) {
+  for (int j = 0; j < N / 8; j += 2) {
     std::uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -175,9 +282,15 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
                  "r"(packed[0]), "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
                  : "memory");
   }
-  asm volatile("bar.sync 1, %0;\n" ::"n"(count) : "memory");
-  constexpr int chunks = Shape::R / 8;
-  for (int i = static_cast<int>(threadIdx.x); i < Shape::N * chunks; i += count) {
+}
+
+/// Rows of y from there, whole 16 bytes at a time, by all threads that multiply.
+template <int N, typename Shape>
+__device__ __forceinline__ void copy_rows(const Arguments& a, const bf16* shared, int first_output,
+                                          int first_row) {
+  constexpr int pitch = Shape::R + 8, chunks = Shape::R / 8, count = Shape::groups * 128;
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < N * chunks; i += count) {
     const int row = i / chunks, output = i % chunks * 8;
     if (first_row + row < a.rows && first_output + output < a.outputs) {
       store(row_of<bf16>(a, first_row + row) + first_output + output, load<8>(shared + row * pitch + output));
@@ -185,10 +298,31 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   }
 }
 
+/// write_elements by way of shared memory [N, R + 8], by all threads that multiply.
+template <int N, typename Shape>
+__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
+                                           int first_output, int first_row) {
+  put_rows<N, Shape>(a, d, shared);
+  asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+  copy_rows<N, Shape>(a, shared, first_output, first_row);
+}
+
+/// Elements of y from accumulators of N rows.
+template <int N, typename Shape, typename T>
+__device__ __forceinline__ void write_tile(const Arguments& a, const float (&d)[N / 2], char* shared,
+                                           int first_output, int first_row, const float (&before)[4]) {
+  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && N >= 16) {
+    write_rows<N, Shape>(a, d, reinterpret_cast<bf16*>(shared), first_output, first_row);
+  } else {
+    write_elements<N, T>(a, d, first_output + static_cast<int>(threadIdx.x) / 128 * operand_rows,
+                         min(first_output + Shape::R, a.outputs), first_row, before);
+  }
+}
+
 #endif
 
-/// Block (tile of outputs, tile of rows).
-template <typename Shape, typename T>
+/// Block (tile of outputs, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
+template <typename Shape, typename T, bool normed>
 __global__ void __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
                        Arguments a) {
@@ -203,8 +337,9 @@ __global__ void __launch_bounds__(Shape::threads)
   const auto rows_of = [&](int stage) {
     return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
   };
-  const int first_output = static_cast<int>(blockIdx.x) * Shape::R,
-            first_row = static_cast<int>(blockIdx.y) * Shape::N;
+  const TilePlace place = place_of(a, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
+                                   static_cast<int>(gridDim.x), static_cast<int>(gridDim.y));
+  const int first_output = place.outputs * Shape::R, first_row = place.rows * Shape::N;
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
@@ -216,12 +351,13 @@ __global__ void __launch_bounds__(Shape::threads)
   if (static_cast<int>(threadIdx.x) == Shape::groups * 128) {
     const auto fetch_weights = [&](int step) {
       const int stage = step % Shape::stages;
-      expect_bytes(full(stage), Shape::stage_bytes);
+      expect_bytes(full(stage), normed ? Shape::w_stage_bytes : Shape::stage_bytes);
       for (int i = 0; i < Shape::slabs; ++i)
         fetch(w, weights_of(stage) + i * Shape::w_bytes, full(stage), (step * Shape::slabs + i) * slab,
               first_output);
     };
     const auto fetch_rows = [&](int step) {
+      if (normed) return;
       const int stage = step % Shape::stages;
       for (int i = 0; i < Shape::slabs; ++i)
         fetch(x, rows_of(stage) + i * Shape::x_bytes, full(stage), (step * Shape::slabs + i) * slab,
@@ -229,7 +365,7 @@ __global__ void __launch_bounds__(Shape::threads)
     };
     const int ahead = min(Shape::stages, a.steps);
     for (int step = 0; step < ahead; ++step) fetch_weights(step);
-    wait_for_kernels_before();
+    if (!normed) wait_for_kernels_before();
     for (int step = 0; step < ahead; ++step) fetch_rows(step);
     for (int step = ahead; step < a.steps; ++step) {
       wait_for_phase(empty(step % Shape::stages), (step / Shape::stages - 1) & 1);
@@ -240,12 +376,24 @@ __global__ void __launch_bounds__(Shape::threads)
   if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) return;
   const int group = static_cast<int>(threadIdx.x) / 128;
   const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int group_output = first_output + group * operand_rows,  // of the residual
+      end_output = min(first_output + Shape::R, a.outputs);
+  float before[4] = {};
+  if constexpr (normed) {
+    static_assert(Shape::N == most_normed_rows && Shape::groups == 1 && Shape::stages * 16 <= 512);
+    normalise(a, memory + (rows_of(0) - shared_address(memory)),
+              reinterpret_cast<float*>(memory + (base + 512 - shared_address(memory))));
+  } else if (Shape::N == most_normed_rows && a.residual) {
+    wait_for_kernels_before();
+    read_residual(a, before, group_output, end_output, first_row);
+  }
   float d[Shape::N / 2] = {};
   for (int step = 0; step < a.steps; ++step) {
     const int stage = step % Shape::stages;
     wait_for_phase(full(stage), step / Shape::stages & 1);
     asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
-    const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
+    const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128),
+                        of_x = normed ? rows_of(0) + step * (Shape::slabs * Shape::x_bytes) : rows_of(stage);
 #pragma unroll
     for (int i = 0; i < Shape::slabs; ++i) {
 #pragma unroll
@@ -261,14 +409,103 @@ __global__ void __launch_bounds__(Shape::threads)
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 #pragma unroll
   for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
-  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && Shape::N >= 16) {
+  char* const free = memory + (tiles - shared_address(memory));
+  if constexpr (Shape::R >= operand_rows && Shape::N >= 16) {
     static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
     asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
-    write_rows<Shape>(a, d, reinterpret_cast<bf16*>(memory + (tiles - shared_address(memory))), first_output,
-                      first_row);
-  } else {
-    write_elements<Shape::N, T>(a, d, first_output + group * operand_rows,
-                                min(first_output + Shape::R, a.outputs), first_row);
+  }
+  write_tile<Shape::N, Shape, T>(a, d, free, first_output, first_row, before);
+#else
+  __trap();  // RowProducts::built() is false
+#endif
+}
+
+/// The large tile of many rows, one after the other by as many blocks as there are processors: the next tile's operands come
+/// while a tile is finished.
+template <typename Shape>
+struct Persistent {
+  static constexpr int piece = 32;  // rows of y that are finished at a time, in two places by turns
+  static constexpr int place_bytes = piece * (Shape::R + 8) * 2,
+                       shared_bytes = Shape::shared_bytes + 2 * place_bytes;
+};
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::threads)
+    persistent_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
+                              Arguments a, int output_tiles, int row_tiles) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  static_assert(Shape::slabs == 1 && Shape::R >= operand_rows);
+  extern __shared__ char memory[];
+  const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
+  const std::uint32_t tiles = base + Shape::barriers;
+  const auto full = [&](int stage) { return base + stage * 16; };
+  const auto empty = [&](int stage) { return base + stage * 16 + 8; };
+  const auto weights_of = [&](int stage) { return tiles + stage * Shape::stage_bytes; };
+  const auto rows_of = [&](int stage) { return weights_of(stage) + Shape::w_bytes; };
+  const int all_tiles = output_tiles * row_tiles;
+  const auto place = [&](int tile) {
+    return place_of(a, tile % output_tiles, tile / output_tiles, output_tiles, row_tiles);
+  };
+  let_next_kernel_begin();
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < Shape::stages; ++stage) {
+      init_barrier(full(stage));
+      init_barrier(empty(stage), Shape::groups);
+    }
+  }
+  __syncthreads();
+  wait_for_kernels_before();
+  int stage = 0, turn = 0;  // of the stages, and how often they were all used
+  const auto next_stage = [&] {
+    if (++stage == Shape::stages) stage = 0, turn ^= 1;
+  };
+  if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) {
+    if (static_cast<int>(threadIdx.x) > Shape::groups * 128) return;
+    bool used = false;
+    for (int tile = static_cast<int>(blockIdx.x); tile < all_tiles; tile += static_cast<int>(gridDim.x)) {
+      const TilePlace here = place(tile);
+      for (int step = 0; step < a.steps; ++step) {
+        if (used) wait_for_phase(empty(stage), turn ^ 1);
+        expect_bytes(full(stage), Shape::stage_bytes);
+        fetch(w, weights_of(stage), full(stage), step * slab, here.outputs * Shape::R);
+        fetch(x, rows_of(stage), full(stage), step * slab, here.rows * Shape::N);
+        next_stage();
+        used = used || stage == 0;
+      }
+    }
+    return;
+  }
+  const int group = static_cast<int>(threadIdx.x) / 128, thread = static_cast<int>(threadIdx.x) % 128;
+  using Places = Persistent<Shape>;
+  char* const places = memory + (tiles + Shape::stages * Shape::stage_bytes - shared_address(memory));
+  for (int tile = static_cast<int>(blockIdx.x); tile < all_tiles; tile += static_cast<int>(gridDim.x)) {
+    const TilePlace here = place(tile);
+    float d[Shape::N / 2] = {};
+    int before = 0;
+    for (int step = 0; step < a.steps; ++step) {
+      wait_for_phase(full(stage), turn);
+      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+      const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
+#pragma unroll
+      for (int k = 0; k < slab / operand_k; ++k)
+        multiply<Shape::N>(d, describe(of_w + k * (operand_k * 2)), describe(of_x + k * (operand_k * 2)));
+      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+      asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+      if (step > 0) arrive(empty(before), thread);
+      before = stage;
+      next_stage();
+    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    arrive(empty(before), thread);
+#pragma unroll
+    for (int n = 0; n < Shape::N; n += Places::piece) {
+      auto* const rows = reinterpret_cast<bf16*>(places + n / Places::piece % 2 * Places::place_bytes);
+      put_rows<Places::piece, Shape>(a, d + n / 2, rows);
+      asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+      copy_rows<Places::piece, Shape>(a, rows, here.outputs * Shape::R, here.rows * Shape::N + n);
+    }
   }
 #else
   __trap();  // RowProducts::built() is false
@@ -322,12 +559,17 @@ struct RowProducts::Maps {
   std::map<Key, CUtensorMap> maps;
 };
 
-RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {}
+RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the GPU");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
+             "asking for the GPU");
+}
 RowProducts::~RowProducts() = default;
 
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float>),
+  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false>),
              "asking for a kernel");
   int device = 0, major = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
@@ -335,21 +577,36 @@ bool RowProducts::built() {
   return major == 9 && attributes.ptxVersion >= 90;
 }
 
+bool RowProducts::norms(std::int64_t rows, std::int64_t inner) {
+  return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed;
+}
+
 bool RowProducts::takes(const operation::RowProduct& call) {
+  if (call.norm_weight) {
+    const auto whole = [](const Tensor& x) { return reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0; };
+    return norms(call.x.size(0), call.x.size(1)) && cuda::takes(call.w) && call.w.size(0) % 8 == 0 &&
+           whole(call.x) && row_stride(call.x) % 4 == 0 && whole(call.norm_weight);
+  }
   return cuda::takes(call.x) && cuda::takes(call.w) && call.w.size(0) % 8 == 0 &&
          row_stride(call.y) % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.y.raw()) % 16 == 0;
 }
 
-template <typename Shape>
+template <typename Shape, bool normed>
 void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream) {
   const Tensor& y = call.y;
   const auto run = [&](auto type) {
     using T = decltype(type);
-    const auto kernel = row_product_kernel<Shape, T>;
+    const auto kernel = row_product_kernel<Shape, T, normed>;
+    // Of a norm: weights, and x as a whole.
+    constexpr int most_shared = normed ? Shape::barriers + Shape::stages * Shape::w_stage_bytes +
+                                             most_normed / slab * Shape::x_bytes + 1024
+                                       : Shape::shared_bytes;
+    const auto shared =
+        normed ? most_shared - (most_normed - static_cast<int>(call.x.size(1))) / slab * Shape::x_bytes
+               : most_shared;
     static const bool ready = [&] {
-      check_cuda(
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::shared_bytes),
-          call.name);
+      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared),
+                 call.name);
       return true;
     }();
     static_cast<void>(ready);
@@ -358,12 +615,20 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               static_cast<int>(y.size(0)),
                               static_cast<int>(y.size(1)),
                               static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
-                              call.gelu};
+                              call.gelu,
+                              call.residual ? call.residual.as<float>() : nullptr,
+                              call.residual ? row_stride(call.residual) : 0,
+                              normed ? call.x.as<float>() : nullptr,
+                              normed ? row_stride(call.x) : 0,
+                              normed ? elements<bf16>(call.norm_weight) : nullptr,
+                              static_cast<int>(call.x.size(1)),
+                              static_cast<float>(call.eps),
+                              row_tiles_together};
     launch_overlapped(kernel,
                       dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
                            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
-                      dim3(Shape::threads), Shape::shared_bytes, stream, call.name,
-                      maps_->of(call.w, Shape::R), maps_->of(call.x, Shape::N), arguments);
+                      dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
+                      normed ? maps_->of(call.w, Shape::R) : maps_->of(call.x, Shape::N), arguments);
   };
   if (y.dtype() == DType::bf16) {
     run(bf16{});
@@ -372,12 +637,36 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
   }
 }
 
+template <typename Shape>
+void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStream_t stream) {
+  constexpr int shared = Persistent<Shape>::shared_bytes;
+  const auto kernel = persistent_product_kernel<Shape>;
+  static const bool ready = [&] {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), call.name);
+    return true;
+  }();
+  static_cast<void>(ready);
+  const Tensor& y = call.y;
+  Arguments arguments{};
+  arguments.y = y.raw(), arguments.y_row = row_stride(y);
+  arguments.rows = static_cast<int>(y.size(0)), arguments.outputs = static_cast<int>(y.size(1));
+  arguments.steps = static_cast<int>(blocks_of(call.x.size(1), slab));
+  arguments.gelu = call.gelu;
+  arguments.row_tiles_together = row_tiles_together;
+  const int output_tiles = static_cast<int>(blocks_of(y.size(1), Shape::R)),
+            row_tiles = static_cast<int>(blocks_of(y.size(0), Shape::N));
+  launch_overlapped(kernel, dim3(static_cast<unsigned>(std::min(output_tiles * row_tiles, multiprocessors_))),
+                    dim3(Shape::threads), shared, stream, call.name, maps_->of(call.w, Shape::R),
+                    maps_->of(call.x, Shape::N), arguments, output_tiles, row_tiles);
+}
+
 /// Which tile is the fastest: the bits do not depend on it. Few rows want all processors at the weights; some, larger tiles,
 /// since each block reads all of x from the second-level cache.
 void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
   const std::int64_t rows = call.y.size(0), outputs = call.y.size(1);
   constexpr std::int64_t occupied = 120;  // blocks, of 132 processors
   const bool wide = outputs >= 64 * occupied, middling = outputs >= 32 * occupied;
+  if (call.norm_weight) return launch<Tile<64, 8, 2, 4>, true>(call, stream);
   if (rows <= 8) {
     if (wide) return launch<Tile<64, 8, 2, 5>>(call, stream);
     if (middling) return launch<Tile<32, 8, 2, 8>>(call, stream);
@@ -392,11 +681,15 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
     return launch<Tile<32, 64, 2, 5>>(call, stream);
   }
-  // Times of a round of blocks over 132 processors, in those of the large tile.
+  // Times of a round of blocks over all processors, in those of the large tile.
   const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
-    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), 132 * resident);
+    return blocks_of(blocks_of(outputs, r) * blocks_of(rows, n), multiprocessors_ * resident);
   };
-  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2)) return launch<Tile<128, 256, 1, 4>>(call, stream);
+  if (10 * rounds(128, 256, 1) <= 6 * rounds(64, 128, 2)) {
+    using Large = Tile<128, 256, 1, 4>;
+    if (call.y.dtype() == DType::bf16) return launch_persistent<Large>(call, stream);
+    return launch<Large>(call, stream);
+  }
   launch<Tile<64, 128, 1, 4>>(call, stream);
 }
 

@@ -339,24 +339,34 @@ void Pass::compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_
                                     .weight = weight,
                                     .eps = config.norm_eps});
   };
-  ops_.embedding_forward(top(stream_), top(tokens_), weights_.embedding());
+  // Of few rows the products take the norms and residuals: the same bits in fewer steps.
+  const bool fused = ops_.fuses_norm(rows, config.width);
   Tensor delta;
+  const auto normed_product = [&](const Tensor& y, const Tensor& norm_weight, const Tensor& w, bool gelu) {
+    if (fused) return model::linear::norm_alone(ops_, y, top(stream_), norm_weight, config.norm_eps, w, gelu);
+    norm(norm_weight, delta);
+    if (gelu) return model::linear::rows_alone_gelu(ops_, y, top(u_), w);
+    model::linear::rows_alone(ops_, y, top(u_), w);
+  };
+  const auto product_onto_stream = [&](const Tensor& x, const Tensor& w) {
+    if (fused) return model::linear::rows_alone_onto(ops_, top(stream_), top(delta_), x, w);
+    delta = top(delta_);
+    model::linear::rows_alone(ops_, delta, x, w);
+  };
+  ops_.embedding_forward(top(stream_), top(tokens_), weights_.embedding());
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     const auto& w = weights_.layer(layer);
-    norm(w.input_norm, delta);
-    model::linear::rows_alone(ops_, narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows),
-                              top(u_), w.in_proj);
+    normed_product(narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows), w.input_norm,
+                   w.in_proj, false);
     mixer(layer, pieces, steps, most_tokens);
     if (kept_ && layer + 1 == config.layers) {
       rows = std::ssize(*kept_);
       if (rows == 0) return;
       for (const auto& x : {stream_, z_}) move_kept(x);
     }
-    delta = top(delta_);
-    model::linear::rows_alone(ops_, delta, top(z_), w.out_proj);
-    norm(w.ln, delta);
-    model::linear::rows_alone_gelu(ops_, top(wide_activated_), top(u_), w.fc1);
-    model::linear::rows_alone(ops_, delta, top(wide_activated_), w.fc2);
+    product_onto_stream(top(z_), w.out_proj);
+    normed_product(top(wide_activated_), w.ln, w.fc1, true);
+    product_onto_stream(top(wide_activated_), w.fc2);
   }
   norm(weights_.final_norm(), delta);
 }

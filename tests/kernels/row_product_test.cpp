@@ -32,7 +32,11 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
                                   {13, 33, 16},
                                   {300, 64, 520},
                                   {300, 7688, 72},
-                                  {70, 3848, 200}}) {
+                                  {300, 17000, 136},
+                                  {70, 3848, 200},
+                                  {70, 3848, 200},
+                                  {300, 64, 4096},
+                                  {130, 72, 8192}}) {
       CAPTURE(m);
       CAPTURE(n);
       CAPTURE(k);
@@ -68,6 +72,43 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
           }
         }
       }
+    }
+  }
+}
+
+TEST_CASE("row_product: a norm before it and a residual after it, with the bits of calls of their own") {
+  FOR_EACH_BACKEND(backend) {
+    for (const auto& [m, n, k] :
+         {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 80, 256}, {3, 7688, 512}, {8, 256, 2048}}) {
+      CAPTURE(m);
+      CAPTURE(k);
+      Bench bench(backend);
+      if (!bench->fuses_norm(m, k)) continue;
+      const DType c = bench.compute();
+      const Tensor x = bench.tensor(DType::f32, {m, k}, normal_values(m * k, 1)),
+                   w = bench.tensor(c, {n, k}, normal_values(n * k, 2)),
+                   weight = bench.tensor(c, {k}, normal_values(k, 3)),
+                   stream = bench.tensor(DType::f32, {m, n}, normal_values(m * n, 4));
+      bench->pack_weight(w);
+      const Tensor u = bench.poisoned(c, {m, k}), y = bench.poisoned(c, {m, n}),
+                   fused = bench.poisoned(c, {m, n});
+      constexpr double eps = 1e-5;
+      bench->residual_rms_norm_forward(
+          {.u = u, .rstd = bench.poisoned(DType::f32, {m}), .x = x, .weight = weight, .eps = eps});
+      for (const bool gelu : {false, true}) {
+        bench->row_product(y, u, w, gelu);
+        bench->row_product({.y = fused, .x = x, .w = w, .gelu = gelu, .norm_weight = weight, .eps = eps});
+        CHECK(bench.read(fused) == bench.read(y));
+      }
+      bench->row_product(y, u, w);
+      const Values before = bench.read(stream), added = bench.read(y);
+      bench->row_product({.y = fused, .x = u, .w = w, .residual = stream});
+      const Values after = bench.read(stream);
+      bool equal = true;
+      for (std::size_t i = 0; i < after.size(); ++i)
+        equal = equal &&
+                after[i] == static_cast<double>(static_cast<float>(before[i]) + static_cast<float>(added[i]));
+      CHECK(equal);
     }
   }
 }
