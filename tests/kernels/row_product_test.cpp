@@ -34,7 +34,6 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
                                   {300, 7688, 72},
                                   {300, 17000, 136},
                                   {70, 3848, 200},
-                                  {70, 3848, 200},
                                   {300, 64, 4096},
                                   {130, 72, 8192}}) {
       CAPTURE(m);
