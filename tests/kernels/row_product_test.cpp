@@ -41,7 +41,8 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
       CAPTURE(k);
       Bench bench(backend);
       const DType c = bench.compute();
-      if (bench->device().kind == DeviceKind::cpu && n > 16384) continue;  // more tiles than processors: of GPUs
+      if (bench->device().kind == DeviceKind::cpu && n > 16384)
+        continue;  // more tiles than processors: of GPUs
       // A GPU's products read rows of whole 16 bytes.
       if (bench->device().kind == DeviceKind::cuda && (n % 8 != 0 || k % 8 != 0)) continue;
       const Tensor x = bench.tensor(c, {m, k}, normal_values(m * k, 1)),
