@@ -112,12 +112,14 @@ struct MixerStep {
 
   /// A GPU cuts the keys of a long cache into parts of about so many, as the number of keys alone decides; the parts differ by
   /// one tile of keys at most.
-  static constexpr std::int64_t short_keys = 16384, part_tile = 32;
+  static constexpr std::int64_t short_keys = 16384, short_part = 256, long_part = 1024, part_tile = 32;
   RATPLUS_HOST_AND_DEVICE static std::int64_t part_of(std::int64_t keys) {
-    return keys <= short_keys ? 256 : 1024;
+    return keys <= short_keys ? short_part : long_part;
   }
   RATPLUS_HOST_AND_DEVICE static std::int64_t parts_of(std::int64_t keys) {
-    const std::int64_t parts = keys <= short_keys ? (keys + 128) / 256 : (keys + 512) / 1024;
+    // A division by a constant takes a GPU no division.
+    const std::int64_t parts =
+        keys <= short_keys ? (keys + short_part / 2) / short_part : (keys + long_part / 2) / long_part;
     return parts > 1 ? parts : 1;
   }
   /// The first key of a part; of part parts_of(keys), the number of keys.

@@ -150,8 +150,8 @@ __device__ __forceinline__ Softmax merge(Softmax x, Softmax y) {
 }
 
 /// Keys [begin, end) of one head, `walks` times over, on their way through shared memory: `stage_keys` at a time in each of
-/// `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A key is
-/// read by a group of `lanes` lanes, each of which has `channels` channels, or in tiles of keys_of_tile by a warp.
+/// `stages` places. A stage holds them as their pages do, of each page the keys of its entries, then their values. A group of
+/// `lanes` lanes of `channels` channels each reads a key; in tiles, a warp reads keys_of_tile keys.
 template <typename T, int channels, int lanes, bool in_tiles>
 struct KeyStages {
   static constexpr int groups = threads / lanes,

@@ -60,10 +60,10 @@ struct Arguments {
   const bf16* norm_weight;
   int inner;
   float eps;
-  int row_tiles_together;  ///< whose blocks follow each other before the next outputs
 };
 
-constexpr int row_tiles_together = 8;  // of a wave of blocks
+[[maybe_unused]] constexpr int row_tiles_together =
+    8;  // whose blocks follow each other before the next outputs
 
 /// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
 constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
@@ -152,16 +152,33 @@ __device__ __forceinline__ T* row_of(const Arguments& a, int row) {
   return static_cast<T*>(a.y) + row * a.y_row;
 }
 
+/// Of a stage: its operands have come; all groups have multiplied them.
+__device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int stage) {
+  return base + stage * 16;
+}
+__device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
+  return base + stage * 16 + 8;
+}
+template <typename Shape>
+__device__ __forceinline__ void init_stages(std::uint32_t base) {
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < Shape::stages; ++stage) {
+      init_barrier(full_barrier(base, stage));
+      init_barrier(empty_barrier(base, stage), Shape::groups);
+    }
+  }
+  __syncthreads();
+}
+
 struct TilePlace {
   int outputs, rows;
 };
 
 /// The place of a block's tile: a wave of blocks takes a few tiles of rows by a few of outputs, whose operands the second-level
 /// cache holds.
-__device__ __forceinline__ TilePlace place_of(const Arguments& a, int x, int y, int output_tiles,
-                                              int row_tiles) {
-  const int together = a.row_tiles_together, first = y / together * together;
-  const int here = min(together, row_tiles - first), index = (y - first) * output_tiles + x;
+__device__ __forceinline__ TilePlace place_of(int x, int y, int output_tiles, int row_tiles) {
+  const int first = y / row_tiles_together * row_tiles_together;
+  const int here = min(row_tiles_together, row_tiles - first), index = (y - first) * output_tiles + x;
   return {index / here, first + index % here};
 }
 
@@ -307,18 +324,6 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
   copy_rows<N, Shape>(a, shared, first_output, first_row);
 }
 
-/// Elements of y from accumulators of N rows.
-template <int N, typename Shape, typename T>
-__device__ __forceinline__ void write_tile(const Arguments& a, const float (&d)[N / 2], char* shared,
-                                           int first_output, int first_row, const float (&before)[4]) {
-  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && N >= 16) {
-    write_rows<N, Shape>(a, d, reinterpret_cast<bf16*>(shared), first_output, first_row);
-  } else {
-    write_elements<N, T>(a, d, first_output + static_cast<int>(threadIdx.x) / 128 * operand_rows,
-                         min(first_output + Shape::R, a.outputs), first_row, before);
-  }
-}
-
 #endif
 
 /// Block (tile of outputs, tile of rows). Of a norm, x is not read by TMA, and lies behind the weights as a whole.
@@ -330,24 +335,18 @@ __global__ void __launch_bounds__(Shape::threads)
   extern __shared__ char memory[];
   const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
   const std::uint32_t tiles = base + Shape::barriers;
-  const auto full = [&](int stage) { return base + stage * 16; };
-  const auto empty = [&](int stage) { return base + stage * 16 + 8; };
+  const auto full = [&](int stage) { return full_barrier(base, stage); };
+  const auto empty = [&](int stage) { return empty_barrier(base, stage); };
   // All weights first, so that an operand that reads past a tile's rows stays in what is allocated.
   const auto weights_of = [&](int stage) { return tiles + stage * (Shape::slabs * Shape::w_bytes); };
   const auto rows_of = [&](int stage) {
     return tiles + Shape::stages * Shape::slabs * Shape::w_bytes + stage * (Shape::slabs * Shape::x_bytes);
   };
-  const TilePlace place = place_of(a, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
+  const TilePlace place = place_of(static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
                                    static_cast<int>(gridDim.x), static_cast<int>(gridDim.y));
   const int first_output = place.outputs * Shape::R, first_row = place.rows * Shape::N;
   let_next_kernel_begin();
-  if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Shape::stages; ++stage) {
-      init_barrier(full(stage));
-      init_barrier(empty(stage), Shape::groups);
-    }
-  }
-  __syncthreads();
+  init_stages<Shape>(base);
   if (static_cast<int>(threadIdx.x) == Shape::groups * 128) {
     const auto fetch_weights = [&](int step) {
       const int stage = step % Shape::stages;
@@ -376,8 +375,8 @@ __global__ void __launch_bounds__(Shape::threads)
   if (static_cast<int>(threadIdx.x) >= Shape::groups * 128) return;
   const int group = static_cast<int>(threadIdx.x) / 128;
   const int thread = static_cast<int>(threadIdx.x) % 128;
-  const int group_output = first_output + group * operand_rows,  // of the residual
-      end_output = min(first_output + Shape::R, a.outputs);
+  const int group_output = first_output + group * operand_rows,
+            end_output = min(first_output + Shape::R, a.outputs);
   float before[4] = {};
   if constexpr (normed) {
     static_assert(Shape::N == most_normed_rows && Shape::groups == 1 && Shape::stages * 16 <= 512);
@@ -409,12 +408,14 @@ __global__ void __launch_bounds__(Shape::threads)
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 #pragma unroll
   for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
-  char* const free = memory + (tiles - shared_address(memory));
-  if constexpr (Shape::R >= operand_rows && Shape::N >= 16) {
+  if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && Shape::N >= 16) {
     static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
     asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
+    write_rows<Shape::N, Shape>(a, d, reinterpret_cast<bf16*>(memory + (tiles - shared_address(memory))),
+                                first_output, first_row);
+  } else {
+    write_elements<Shape::N, T>(a, d, group_output, end_output, first_row, before);
   }
-  write_tile<Shape::N, Shape, T>(a, d, free, first_output, first_row, before);
 #else
   __trap();  // RowProducts::built() is false
 #endif
@@ -438,22 +439,16 @@ __global__ void __launch_bounds__(Shape::threads)
   extern __shared__ char memory[];
   const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
   const std::uint32_t tiles = base + Shape::barriers;
-  const auto full = [&](int stage) { return base + stage * 16; };
-  const auto empty = [&](int stage) { return base + stage * 16 + 8; };
+  const auto full = [&](int stage) { return full_barrier(base, stage); };
+  const auto empty = [&](int stage) { return empty_barrier(base, stage); };
   const auto weights_of = [&](int stage) { return tiles + stage * Shape::stage_bytes; };
   const auto rows_of = [&](int stage) { return weights_of(stage) + Shape::w_bytes; };
   const int all_tiles = output_tiles * row_tiles;
   const auto place = [&](int tile) {
-    return place_of(a, tile % output_tiles, tile / output_tiles, output_tiles, row_tiles);
+    return place_of(tile % output_tiles, tile / output_tiles, output_tiles, row_tiles);
   };
   let_next_kernel_begin();
-  if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Shape::stages; ++stage) {
-      init_barrier(full(stage));
-      init_barrier(empty(stage), Shape::groups);
-    }
-  }
-  __syncthreads();
+  init_stages<Shape>(base);
   wait_for_kernels_before();
   int stage = 0, turn = 0;  // of the stages, and how often they were all used
   const auto next_stage = [&] {
@@ -622,8 +617,7 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
                               normed ? row_stride(call.x) : 0,
                               normed ? elements<bf16>(call.norm_weight) : nullptr,
                               static_cast<int>(call.x.size(1)),
-                              static_cast<float>(call.eps),
-                              row_tiles_together};
+                              static_cast<float>(call.eps)};
     launch_overlapped(kernel,
                       dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
                            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
@@ -652,7 +646,6 @@ void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStrea
   arguments.rows = static_cast<int>(y.size(0)), arguments.outputs = static_cast<int>(y.size(1));
   arguments.steps = static_cast<int>(blocks_of(call.x.size(1), slab));
   arguments.gelu = call.gelu;
-  arguments.row_tiles_together = row_tiles_together;
   const int output_tiles = static_cast<int>(blocks_of(y.size(1), Shape::R)),
             row_tiles = static_cast<int>(blocks_of(y.size(0), Shape::N));
   launch_overlapped(kernel, dim3(static_cast<unsigned>(std::min(output_tiles * row_tiles, multiprocessors_))),
