@@ -1,10 +1,11 @@
 # ratplus_room(DIR [SEES room ...] [LIBRARIES lib ...] [PRIVATE lib ...] [SOURCES file ...] [WITHOUT file ...] [APART] [LIGHT]
-# [OWN_FLAGS]): the sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the headers of
-# its own and of the rooms that it sees, and with no others: each room's headers are linked into a directory of their own. An
-# include of a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own *.cpp;
-# WITHOUT leaves some of those out; LIBRARIES show in headers; APART: two sources have helpers of one name, and are never
-# compiled as one (tests/lint.sh does so elsewhere). LIGHT: nothing in it takes time but to compile, so that a release has it
-# at -O1. OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.
+# [LOOPS] [OWN_FLAGS]): the sources of one directory as a static library, ratplus_DIR with _ for /. It is compiled with the
+# headers of its own and of the rooms that it sees, and with no others: each room's headers are linked into a directory of their
+# own. An include of a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own
+# *.cpp; WITHOUT leaves some of those out; LIBRARIES show in headers; APART: two sources have helpers of one name, and are never
+# compiled as one (tests/lint.sh and tests/run.sh --sanitize do so elsewhere). LIGHT: nothing in it takes time but to compile, so
+# that a release has it at -O1. LOOPS: tests spend their time in it, so that a build with sanitizers has it at -O1, and the others
+# at -O0. OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.
 define_property(GLOBAL PROPERTY RATPLUS_ROOMS BRIEF_DOCS "room:seen,seen" FULL_DOCS "each room and those that it sees")
 
 set(RATPLUS_LIGHT $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
@@ -25,7 +26,7 @@ function(ratplus_link_headers dir variable)
 endfunction()
 
 function(ratplus_room dir)
-  cmake_parse_arguments(ARG "APART;LIGHT;OWN_FLAGS" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
+  cmake_parse_arguments(ARG "APART;LIGHT;LOOPS;OWN_FLAGS" "" "SEES;LIBRARIES;PRIVATE;SOURCES;WITHOUT" ${ARGN})
   string(REPLACE "/" "_" name ${dir})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.cpp)
   foreach(file IN LISTS ARG_WITHOUT)
@@ -39,10 +40,13 @@ function(ratplus_room dir)
   if(ARG_APART)
     set_target_properties(ratplus_${name} PROPERTIES UNITY_BUILD OFF)
   endif()
-  if(ARG_LIGHT)
+  if(ARG_LIGHT AND NOT RATPLUS_SANITIZE)
     target_compile_options(ratplus_${name} PRIVATE ${RATPLUS_LIGHT})
   endif()
-  if(NOT ARG_OWN_FLAGS AND COMMAND ratplus_use_precompiled)
+  if(ARG_LOOPS AND RATPLUS_SANITIZE)
+    target_compile_options(ratplus_${name} PRIVATE -O1)
+  endif()
+  if(NOT ARG_OWN_FLAGS AND NOT (ARG_LOOPS AND RATPLUS_SANITIZE) AND COMMAND ratplus_use_precompiled)
     ratplus_use_precompiled(ratplus_${name} ratplus_headers)
   endif()
   ratplus_link_headers(${dir} headers)

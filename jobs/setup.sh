@@ -13,7 +13,7 @@ jobs/setup.sh - install the Debian 12 packages that ratplus needs and that are m
 Usage: jobs/setup.sh [--tests] [--fuzz] [--lint] [--slurm] [--cluster] [--cuda] [--parquet] [--list] [--help]
 
   --tests  also the packages that only the tests need
-  --fuzz   also clang, for tests/fuzz.sh
+  --fuzz   also clang, for tests/fuzz.sh and tests/run.sh --sanitize
   --lint   also clang-format, clang-tidy and shellcheck, for tests/lint.sh
   --slurm  also Slurm and munge, for tests/slurm.sh alone: do not replace a cluster's own Slurm by them
   --cluster
@@ -47,7 +47,7 @@ cluster_packages=("${slurm_packages[@]}" iproute2 util-linux procps faketime)
 
 # For tests/lint.sh.
 lint_packages=(clang-format clang-tidy shellcheck)
-# libFuzzer is part of clang.
+# libFuzzer and the sanitizers of tests/run.sh are clang's.
 fuzz_packages=(clang libclang-rt-14-dev libomp-dev)
 
 # For the front end's headers: the newest version that this repository was built with.

@@ -42,6 +42,7 @@ launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_CUDA=OFF \
   -DRATPLUS_NATIVE=OFF -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined \
+  -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 \
   "${launcher[@]}" >/dev/null
 cmake --build "$build" -j "$(build_jobs)" --target fuzz
 

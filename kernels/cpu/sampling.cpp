@@ -23,13 +23,14 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 /// The largest of a row, or NaN where the row has no distribution: it holds NaN or +infinity, or -infinity alone.
 float largest_of(const float* x, std::int64_t n) {
   float largest = -infinity;
-  int bad = 0;
-#pragma omp simd reduction(max : largest) reduction(| : bad)
+  int bad = 0, any = 0;  // some compilers' parts of a maximum begin with the lowest finite number
+#pragma omp simd reduction(max : largest) reduction(| : bad, any)
   for (std::int64_t j = 0; j < n; ++j) {
     largest = x[j] > largest ? x[j] : largest;
     bad |= x[j] < infinity ? 0 : 1;
+    any |= x[j] > -infinity ? 1 : 0;
   }
-  return bad != 0 || largest == -infinity ? not_a_number : largest;
+  return bad != 0 || any == 0 ? not_a_number : largest;
 }
 
 // --- drawing -----------------------------------------------------------------------------------------------------

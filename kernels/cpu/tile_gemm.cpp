@@ -89,6 +89,10 @@ void product(float* c, std::int64_t ldc, const float* a, std::int64_t lda, const
 void tile_gemm(float* c, std::int64_t ldc, const float* a, std::int64_t lda, Left left, const float* b,
                std::int64_t ldb, std::int64_t m, std::int64_t n, std::int64_t k, bool accumulate,
                Fetch fetch) {
+  if (k == 0) {  // sums of nothing, whose operands may be null
+    for (std::int64_t i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * ldc, n, 0.0F);
+    return;
+  }
   if (fetch == Fetch::next_rows) {
     product<Left::rows, Fetch::next_rows>(c, ldc, a, lda, b, ldb, m, n, k, accumulate);
   } else if (left == Left::rows) {

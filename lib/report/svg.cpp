@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <iterator>
 
 #include "base/utf8.h"
 #include "lib/report/text_columns.h"
@@ -100,7 +99,7 @@ void Svg::polyline(const Curve& points, const LineStyle& style) {
   if (points.size() < 2) return;
   out_ += "<polyline points=\"";
   for (const Point& point : points) {
-    fmt::format_to(std::back_inserter(out_), "{:.1f},{:.1f} ", point.x, point.y);
+    out_ += fmt::format("{:.1f},{:.1f} ", point.x, point.y);
   }
   out_.back() = '"';
   out_ += fmt::format(" {}/>\n", stroke(style));

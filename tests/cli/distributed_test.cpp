@@ -75,12 +75,13 @@ TEST_CASE("they agree on every mesh of 4 and 6 ranks") {
     int replicas;
     int shards;
   };
-  for (const auto& [replicas, shards] : {Layout{4, 1}, {2, 2}, {1, 4}, {3, 2}, {2, 3}}) {
+  for (const Layout& layout : {Layout{4, 1}, {2, 2}, {1, 4}, {3, 2}, {2, 3}}) {
     for (const char* shard : {"optimizer", "full"}) {
-      CAPTURE(replicas);
-      CAPTURE(shards);
+      CAPTURE(layout.replicas);
+      CAPTURE(layout.shards);
       CAPTURE(std::string(shard));
-      check_same(losses_of(replicas * shards, fmt::format("shard={} shard_group={}", shard, shards)),
+      check_same(losses_of(layout.replicas * layout.shards,
+                           fmt::format("shard={} shard_group={}", shard, layout.shards)),
                  loss_noise, norm_noise);
     }
   }
@@ -108,8 +109,10 @@ TEST_CASE("they agree with more buffers and with weights that are kept, and near
 
 TEST_CASE("they nearly agree with sums in bf16 between hosts, and are those of float32 on one host") {
   const auto& single = losses_of_one_rank();
-  for (const auto& [settings, nodes] :
+  for (const auto& entry :
        {std::pair{"shard=none", "0,0,1,1"}, {"shard=optimizer", "0,1,0,1"}, {"shard=full", "0,1,2,3"}}) {
+    const auto& settings = entry.first;
+    const auto& nodes = entry.second;
     CAPTURE(std::string(settings));
     CAPTURE(std::string(nodes));
     const auto here = losses_of(4, fmt::format("{} reduce=bf16_between_hosts", settings), nodes);

@@ -189,11 +189,13 @@ TEST_CASE("generate: lines of another form fill a template, and give the fields 
     CHECK_FALSE(answers[i]["pred"].get<std::string>().starts_with(' '));
     CHECK(answers[i]["pred"] == answers[0]["pred"]);
   }
-  for (const auto& [options, message] : std::vector<std::pair<std::string, std::string>>{
+  for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--force --keep classes", "line 1: has no field \"classes\", which --keep names"},
            {"--force --trim some", "--trim: \"some\" is none of none, blank, lines"},
            {"--force --prefix-cache 7x", "--prefix-cache 7x is not a size, such as 512MiB"},
            {"--force --prefix-cache 64", "hold no prefix under the pattern"}}) {
+    const auto& options = entry.first;
+    const auto& message = entry.second;
     CAPTURE(options);
     const auto bad = test::ratplus(command(options));
     CHECK(bad.status != 0);
@@ -301,7 +303,9 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
       {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
   };
-  for (const auto& [line, message] : bad) {
+  for (const auto& entry : bad) {
+    const auto& line = entry.first;
+    const auto& message = entry.second;
     CAPTURE(line);
     write_whole_file(path("in.jsonl"),
                      "{\"prompt\": \"ba\"}\n\n" + line + "\n{\"prompt\": \"also bad\", \"n\": 0}\n");
@@ -318,7 +322,7 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       3);
   CHECK(contains(ranks.output, "ratplus: " + path("in.jsonl") + ", line 3: not JSON"));
 
-  for (const auto& [arguments, message] : std::vector<std::pair<std::string, std::string>>{
+  for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--input nowhere.jsonl --output o", "nowhere.jsonl"},
            {"--input " + path("in.jsonl"), "--input and --output go together"},
            {"--input " + path("in.jsonl") + " --output /nowhere/o", "there is no directory /nowhere"},
@@ -334,6 +338,8 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
                 (fs::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/tokenizers/gpt2.json").string(),
             "was trained with sentencepiece:"},
            {"", "there is no prompt; give --prompt TEXT"}}) {
+    const auto& arguments = entry.first;
+    const auto& message = entry.second;
     CAPTURE(arguments);
     const auto result = test::ratplus("generate " + learnt_run() + " " + arguments);
     CAPTURE(result.output);

@@ -288,7 +288,9 @@ TEST_CASE("a run that is made longer goes on as one of that length from the star
       // Stopped where the decay of the shorter run was to begin; the length of the decay is another.
       {"wsd", "schedule.steps=12 schedule.warmup=0 schedule.decay=0.5",
        "schedule.steps=20 schedule.warmup=0 schedule.decay=0.4", " --stop-after 6"}};
-  for (const auto& [shape, before, after, options] : cases) {
+  for (const Lengthened& lengthened : cases) {
+    const std::string &shape = lengthened.shape, &before = lengthened.before, &after = lengthened.after,
+                      &options = lengthened.options;
     CAPTURE(shape);
     const auto schedule = "job.threads=1 checkpoint.keep=9 schedule.shape=" + shape + " ";
     const auto run = scratch / shape;

@@ -243,7 +243,9 @@ TEST_CASE("serve refuses what cannot be, with the way out") {
       {run + " --api-key-file " + (scratch / "empty").string(), "holds no key"},
       {(scratch / "none").string() + " --port 0", "none"},
   };
-  for (const auto& [arguments, message] : bad) {
+  for (const auto& entry : bad) {
+    const auto& arguments = entry.first;
+    const auto& message = entry.second;
     CAPTURE(arguments);
     const auto result = test::ratplus("serve " + arguments);
     CAPTURE(result.output);

@@ -77,7 +77,9 @@ std::string with_commas(std::int64_t n) {
 TEST_CASE("every job file is valid, round-trips, and begins with what it is and how to run it") {
   const auto files = config_files();
   CHECK(files.size() == 39);
-  for (const auto& [name, file] : files) {
+  for (const auto& entry : files) {
+    const auto& name = entry.first;
+    const auto& file = entry.second;
     CAPTURE(name);
     const JobConfig job = load_job(file, {});
     CHECK(parse_job(to_toml(job), name) == job);
@@ -91,11 +93,15 @@ TEST_CASE("every job file is valid, round-trips, and begins with what it is and 
 
 TEST_CASE("run directories differ, and adaptation begins where pretraining ended") {
   std::map<std::string, std::string> users;
-  for (const auto& [name, file] : config_files()) {
+  for (const auto& entry : config_files()) {
+    const auto& name = entry.first;
+    const auto& file = entry.second;
     const JobConfig job = load_job(file, {});
     CHECK_MESSAGE(users.emplace(job.job.directory, name).second, name << " writes to " << job.job.directory);
   }
-  for (const auto& [name, file] : config_files()) {
+  for (const auto& entry : config_files()) {
+    const auto& name = entry.first;
+    const auto& file = entry.second;
     const JobConfig job = load_job(file, {});
     if (job.job.kind != Kind::adapt) continue;
     REQUIRE_MESSAGE(users.count(job.job.from) == 1, name);
@@ -224,7 +230,9 @@ TEST_CASE("adaptation is that of the paper") {
 }
 
 TEST_CASE("the jobs divide over the usual numbers of ranks") {
-  for (const auto& [name, file] : config_files()) {
+  for (const auto& entry : config_files()) {
+    const auto& name = entry.first;
+    const auto& file = entry.second;
     const JobConfig job = load_job(file, {});
     const bool small = name.starts_with("quickstart/");
     const bool single = name.starts_with("reproduce/");  // jobs/reproduce.sh cuts micro-batches for more

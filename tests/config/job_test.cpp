@@ -362,10 +362,12 @@ TEST_CASE("model.mixer takes a name, a table, a list and a rule") {
   CHECK(mixers("{ kind = \"rat\", chunk = 8, groups = 4 }") == std::vector{rat});
   CHECK(mixers("{ global = \"attention\", local = { kind = \"local_attention\", window = 7 }, every = 3 }") ==
         std::vector{attention, local, local, attention, local});
-  for (const auto& [name, value] :
+  for (const auto& entry :
        std::map<std::string, std::vector<MixerConfig>>{{"one", {rat}},
                                                        {"rule", {rat, local, rat, local, rat}},
                                                        {"list", {rat, rat, local, rat, attention}}}) {
+    const auto& name = entry.first;
+    const auto& value = entry.second;
     CAPTURE(name);
     CAPTURE(to_toml_value(value));
     CHECK(mixers(to_toml_value(value)) == value);

@@ -41,9 +41,11 @@ void check_round_trip(hdf5::File& file, const std::string& name, const hdf5::Lay
 TEST_CASE("HDF5: every element type, chunked, contiguous and compressed") {
   const Scratch scratch;
   auto file = hdf5::File::create(scratch / "a.h5");
-  for (const auto& [name, layout] : {std::pair{"chunked", hdf5::Layout{.chunk = 64}},
-                                     std::pair{"contiguous", hdf5::Layout{.checksum = false}},
-                                     std::pair{"compressed", hdf5::Layout{.chunk = 100, .compression = 6}}}) {
+  for (const auto& entry : {std::pair{"chunked", hdf5::Layout{.chunk = 64}},
+                            std::pair{"contiguous", hdf5::Layout{.checksum = false}},
+                            std::pair{"compressed", hdf5::Layout{.chunk = 100, .compression = 6}}}) {
+    const auto& name = entry.first;
+    const auto& layout = entry.second;
     CAPTURE(name);
     const std::string path = std::string("deep/groups/") + name;
     check_round_trip<float>(file, path + "/float32", layout);

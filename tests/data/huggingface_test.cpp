@@ -69,7 +69,9 @@ std::string message_with(const Scratch& scratch, const char* kind, const char* p
 
 TEST_CASE("tokenizer.json: the library's ids and decoded text, of every kind") {
   const auto texts = references()["texts"].get<std::vector<std::string>>();
-  for (const auto& [kind, reference] : references()["kinds"].items()) {
+  for (const auto& entry : references()["kinds"].items()) {
+    const auto& kind = entry.key();
+    const auto& reference = entry.value();
     const Tokenizer tokenizer(directory / (kind + ".json"));
     for (std::size_t i = 0; i < texts.size(); ++i) {
       CAPTURE(kind);

@@ -82,7 +82,9 @@ TEST_CASE("sampler: shuffled, at awkward sizes, takes every sequence once in eac
   const std::vector<std::pair<std::int64_t, std::int64_t>> sizes{
       {2, 1},   {3, 1},   {11, 10},  {20, 10},  {21, 10},    {128, 1},
       {129, 1}, {130, 1}, {1025, 4}, {4099, 2}, {65'537, 7}, {99'991, 3}};
-  for (const auto& [tokens, sequence_length] : sizes) {
+  for (const auto& entry : sizes) {
+    const auto& tokens = entry.first;
+    const auto& sequence_length = entry.second;
     CAPTURE(tokens);
     CAPTURE(sequence_length);
     const Sampler sampler(Sampling::shuffled, tokens, sequence_length, 12);

@@ -68,7 +68,9 @@ TEST_CASE("settings: every field is read as it is written; unknown names are non
   CHECK(settings.trim == Trim::lines);
   // Each field changes what is written, so that a start with another value is told from this one.
   CHECK(to_json(settings).size() == fields.size());
-  for (const auto& [name, value] : fields.items()) {
+  for (const auto& entry : fields.items()) {
+    const auto& name = entry.key();
+    const auto& value = entry.value();
     Settings one;
     set_field(one, name, value, "here");
     CAPTURE(name);

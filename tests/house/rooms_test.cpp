@@ -90,7 +90,9 @@ bool is_source(const fs::path& file) {
 TEST_CASE("rooms: each sees only rooms that are declared before it") {
   const auto rooms = read_rooms();
   REQUIRE(rooms.size() > 15);
-  for (const auto& [name, room] : rooms) {
+  for (const auto& entry : rooms) {
+    const std::string& name = entry.first;
+    const Room& room = entry.second;
     for (const std::string& seen : room.sees) {
       INFO(name, " sees ", seen);
       REQUIRE(rooms.contains(seen));
@@ -146,7 +148,8 @@ TEST_CASE("rooms: docs/house.md has a paragraph on each, in their order, with th
   std::map<int, std::string> in_order;
   for (const auto& [name, room] : rooms) in_order.emplace(room.place, name);
   std::size_t at = 0;
-  for (const auto& [place, name] : in_order) {
+  for (const auto& entry : in_order) {
+    const std::string& name = entry.second;
     std::string row = "| `" + name + "` | ";
     for (const std::string& seen : rooms.at(name).sees) row += (row.ends_with("| ") ? "" : ", ") + seen;
     INFO("missing, or out of order: ", row);

@@ -29,6 +29,7 @@ inline model::ModelConfig small_model(std::vector<model::MixerConfig> mixers, st
 inline std::vector<InferenceCase> inference_cases() {
   using model::MixerKind;
   using model::PatternPlan;
+  using Layers = std::vector<std::vector<Pattern>>;
   constexpr auto none = Pattern::no_dilation;
   const auto ratplus = small_model({{}});
   const model::MixerConfig local{.kind = MixerKind::local_attention, .window = 20};
@@ -40,10 +41,11 @@ inline std::vector<InferenceCase> inference_cases() {
         Pattern{none, 17, 0}}) {
     cases.push_back({"RAT+ " + to_string(pattern), ratplus, PatternPlan(pattern)});
   }
-  cases.push_back({"RAT+ by layer", ratplus, PatternPlan({{{1, 0, 0}}, {{16, 0, 4}}, {{8, 20, 2}}})});
-  cases.push_back({"RAT+ by head", ratplus, PatternPlan({{{1, 0, 0}, {16, 0, 4}, {16, 24, 4}, {16, 0, 4}}})});
+  cases.push_back({"RAT+ by layer", ratplus, PatternPlan(Layers{{{1, 0, 0}}, {{16, 0, 4}}, {{8, 20, 2}}})});
+  cases.push_back(
+      {"RAT+ by head", ratplus, PatternPlan(Layers{{{1, 0, 0}, {16, 0, 4}, {16, 24, 4}, {16, 0, 4}}})});
   cases.push_back({"RAT+ by head, shared keys", small_model({{}}, 2),
-                   PatternPlan({{{8, 0, 4}, {16, 24, 4}, {8, 0, 4}, {8, 0, 4}}})});
+                   PatternPlan(Layers{{{8, 0, 4}, {16, 24, 4}, {8, 0, 4}, {8, 0, 4}}})});
   cases.push_back({"RAT+ shared keys", small_model({{}}, 2), PatternPlan(Pattern{16, 24, 4})});
   cases.push_back({"gated attention", small_model({{.kind = MixerKind::gated_attention}}),
                    PatternPlan(Pattern{16, 24, 4})});

@@ -10,8 +10,9 @@ TEST_CASE("matmul in every form") {
   FOR_EACH_BACKEND(backend) {
     Bench bench(backend);
     std::uint32_t stream = 0;
-    for (const auto& [m, n, k] :
+    for (const auto& size :
          {std::array<std::int64_t, 3>{1, 1, 1}, {7, 13, 5}, {64, 96, 33}, {1, 40, 8}, {130, 1, 70}}) {
+      const auto m = size[0], n = size[1], k = size[2];
       for (const bool transpose_a : {false, true}) {
         for (const bool transpose_b : {false, true}) {
           for (const bool accumulate : {false, true}) {

@@ -26,16 +26,17 @@ Values product(const Values& x, const Values& w, std::int64_t m, std::int64_t n,
 
 TEST_CASE("row_product: the product of packed weights, and each row's bits its own") {
   FOR_EACH_BACKEND(backend) {
-    for (const auto& [m, n, k] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 32, 64},
-                                  {7, 80, 256},
-                                  {130, 97, 304},
-                                  {13, 33, 16},
-                                  {300, 64, 520},
-                                  {300, 7688, 72},
-                                  {300, 17000, 136},
-                                  {70, 3848, 200},
-                                  {300, 64, 4096},
-                                  {130, 72, 8192}}) {
+    for (const auto& size : {std::array<std::int64_t, 3>{1, 32, 64},
+                             {7, 80, 256},
+                             {130, 97, 304},
+                             {13, 33, 16},
+                             {300, 64, 520},
+                             {300, 7688, 72},
+                             {300, 17000, 136},
+                             {70, 3848, 200},
+                             {300, 64, 4096},
+                             {130, 72, 8192}}) {
+      const auto m = size[0], n = size[1], k = size[2];
       CAPTURE(m);
       CAPTURE(n);
       CAPTURE(k);
@@ -50,8 +51,10 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
       const Values x0 = bench.read(x), w0 = bench.read(w);
       bench->pack_weight(w);
       const Values sums = product(x0, w0, m, n, k);
-      for (const auto& [type, gelu] : {std::pair{DType::f32, false}, std::pair{c, false}, std::pair{c, true},
-                                       std::pair{DType::f32, true}}) {
+      for (const auto& entry : {std::pair{DType::f32, false}, std::pair{c, false}, std::pair{c, true},
+                                std::pair{DType::f32, true}}) {
+        const auto& type = entry.first;
+        const auto& gelu = entry.second;
         CAPTURE(gelu);
         const Tensor y = bench.poisoned(type, {m, n});
         bench->row_product(y, x, w, gelu);
@@ -79,8 +82,8 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
 
 TEST_CASE("row_product: a norm before it and a residual after it, with the bits of calls of their own") {
   FOR_EACH_BACKEND(backend) {
-    for (const auto& [m, n, k] :
-         {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 80, 256}, {3, 7688, 512}, {8, 256, 2048}}) {
+    for (const auto& size : {std::array<std::int64_t, 3>{1, 80, 256}, {3, 7688, 512}, {8, 256, 2048}}) {
+      const auto m = size[0], n = size[1], k = size[2];
       CAPTURE(m);
       CAPTURE(k);
       Bench bench(backend);

@@ -310,7 +310,9 @@ void check_many_chunks(const Backend& backend, const HeadShape& s, std::int64_t 
     return Values(x.begin() + begin * width, x.begin() + end * width);
   };
   const std::int64_t last = (s.t - 1) / chunk * chunk;
-  for (const auto& [begin, end] : {std::pair{std::int64_t{0}, chunk}, std::pair{last, s.t}}) {
+  for (const auto& entry : {std::pair{std::int64_t{0}, chunk}, std::pair{last, s.t}}) {
+    const auto& begin = entry.first;
+    const auto& end = entry.second;
     CAPTURE(begin);
     const double size =
         0.1 * std::sqrt(dot(of_tokens(expected.dv, begin, end), of_tokens(expected.dv, begin, end)));

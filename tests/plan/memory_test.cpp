@@ -60,7 +60,9 @@ TEST_CASE("a plan's memory is what a session takes") {
         const auto planned = by_name(plan.parts), taken = by_name(session.memory().plan());
         if (world().root()) CHECK(planned == taken);
         // The last ranks have what is left of each unit.
-        for (const auto& [part, bytes] : taken) {
+        for (const auto& entry : taken) {
+          const auto& part = entry.first;
+          const auto& bytes = entry.second;
           CAPTURE(part);
           REQUIRE(planned.contains(part));
           CHECK(bytes <= planned.at(part));

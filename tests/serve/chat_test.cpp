@@ -105,7 +105,7 @@ TEST_CASE("bad conversations are refused by their field") {
   test::Served served(settings);
   const Json message{{"role", "user"}, {"content", "of"}};
   const auto refused = [&](Json body, const std::string& param, const std::string& words) {
-    if (!body.contains("messages")) body["messages"] = {message};
+    if (!body.contains("messages")) body["messages"] = Json::array({message});
     const auto response = chat(served.port(), body);
     CAPTURE(response.body);
     CHECK(response.status == 400);
@@ -159,7 +159,9 @@ TEST_CASE("a template's file: its text or a tokenizer_config.json, refused with 
       {"{{ x[::2] }}", "a step"},
       {"{{ x ? y }}", "no part of an expression"},
   };
-  for (const auto& [source, message] : faults) {
+  for (const auto& entry : faults) {
+    const auto& source = entry.first;
+    const auto& message = entry.second;
     CAPTURE(source);
     const auto text = refusal(written(scratch, "bad.jinja", source));
     CAPTURE(text);

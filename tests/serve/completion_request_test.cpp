@@ -105,7 +105,9 @@ TEST_CASE("every field has its type and its range") {
       {"repetition_penalty", "0"},
       {"logit_bias", "[1]"},
   }};
-  for (const auto& [field, value] : bad) {
+  for (const auto& entry : bad) {
+    const auto& field = entry.first;
+    const auto& value = entry.second;
     CAPTURE(field);
     CAPTURE(value);
     const auto fault = fault_of(with('"' + std::string(field) + "\": " + value));

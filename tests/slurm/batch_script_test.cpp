@@ -158,18 +158,18 @@ TEST_CASE("time limits in every form that sbatch takes, in seconds") {
     const char* text;
     std::int64_t seconds;
   };
-  for (const auto& [text, seconds] : {Case{"90", 5400},
-                                      {"0:30", 30},
-                                      {"90:30", 5430},
-                                      {"24:00:00", 86400},
-                                      {"1-0", 86400},
-                                      {"2-12", 216000},
-                                      {"2-12:30", 217800},
-                                      {"2-12:30:15", 217815},
-                                      {"UNLIMITED", -1},
-                                      {"INFINITE", -1}}) {
-    CAPTURE(std::string(text));
-    CHECK(slurm::limit_seconds(text) == seconds);
+  for (const Case& limit : {Case{"90", 5400},
+                            {"0:30", 30},
+                            {"90:30", 5430},
+                            {"24:00:00", 86400},
+                            {"1-0", 86400},
+                            {"2-12", 216000},
+                            {"2-12:30", 217800},
+                            {"2-12:30:15", 217815},
+                            {"UNLIMITED", -1},
+                            {"INFINITE", -1}}) {
+    CAPTURE(std::string(limit.text));
+    CHECK(slurm::limit_seconds(limit.text) == limit.seconds);
   }
   for (const char* wrong :
        {"", "banana", "24h", "1-2-3", "-5", "1:", ":1", "1:2:3:4", "1-", "1-2:3:4:5", "1 0", "unlimited"}) {
