@@ -45,7 +45,7 @@ while (($# > 0)); do
       sanitize=true
       build="build-sanitize"
       # clang takes a third of the time of g++ to compile for them; a room, compiled as one, half of its sources' time.
-      configure_options=(-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_SANITIZE=address,undefined
+      configure_options=(-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ "-DRATPLUS_SANITIZE=address,undefined"
         -DRATPLUS_CUDA=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0)
       ;;
     --compute-sanitizer) compute_sanitizer=true ;;
