@@ -8,7 +8,9 @@
 # at -O0. OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.
 define_property(GLOBAL PROPERTY RATPLUS_ROOMS BRIEF_DOCS "room:seen,seen" FULL_DOCS "each room and those that it sees")
 
-set(RATPLUS_LIGHT $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
+if(NOT RATPLUS_SANITIZE)
+  set(RATPLUS_LIGHT $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
+endif()
 
 # ratplus_link_headers(DIR VARIABLE): the directory to include, in which DIR/*.h alone are found.
 function(ratplus_link_headers dir variable)
@@ -40,13 +42,14 @@ function(ratplus_room dir)
   if(ARG_APART)
     set_target_properties(ratplus_${name} PROPERTIES UNITY_BUILD OFF)
   endif()
-  if(ARG_LIGHT AND NOT RATPLUS_SANITIZE)
+  if(ARG_LIGHT)
     target_compile_options(ratplus_${name} PRIVATE ${RATPLUS_LIGHT})
   endif()
   if(ARG_LOOPS AND RATPLUS_SANITIZE)
     target_compile_options(ratplus_${name} PRIVATE -O1)
+    set(ARG_OWN_FLAGS ON)
   endif()
-  if(NOT ARG_OWN_FLAGS AND NOT (ARG_LOOPS AND RATPLUS_SANITIZE) AND COMMAND ratplus_use_precompiled)
+  if(NOT ARG_OWN_FLAGS AND COMMAND ratplus_use_precompiled)
     ratplus_use_precompiled(ratplus_${name} ratplus_headers)
   endif()
   ratplus_link_headers(${dir} headers)

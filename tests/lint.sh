@@ -48,10 +48,9 @@ lint_tidy() {
   sed -i 's/ -fno-thread-jumps//; s/ --param=avoid-fma-max-bits=0//' "$build/compile_commands.json"
   mapfile -t files < <(sed -n 's/^ *"file": "\(.*\)",*$/\1/p' "$build/compile_commands.json")
   echo "clang-tidy: ${#files[@]} files"
-  # Of files put together one may shadow another's name. Warnings in the headers of others, which are counted on standard
-  # error, are no findings.
+  # Warnings in the headers of others, which are counted on standard error, are no findings.
   printf '%s\n' "${files[@]}" |
-    xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet --extra-arg=-Wno-shadow 2>"$build/clang-tidy.log" || failed=1
+    xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet 2>"$build/clang-tidy.log" || failed=1
 }
 
 jobs/setup.sh --lint

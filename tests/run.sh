@@ -13,8 +13,9 @@ tests/run.sh - build everything and run all tests
 Usage: tests/run.sh [--sanitize] [-R REGEX] [--help]
        tests/run.sh --compute-sanitizer
 
-  --sanitize           with clang's AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/; without the
-                       tests of the program that tests/cli/CMakeLists.txt calls UNSANITIZED: their code runs in others, too
+  --sanitize           with clang's AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/;
+                       without the tests of the program that tests/cli/CMakeLists.txt calls UNSANITIZED: their code runs in
+                       others, too
   -R REGEX             only the tests whose names match
   --compute-sanitizer  instead of the tests, those of the CUDA backend's operations under NVIDIA's compute-sanitizer:
                        memcheck, then racecheck, of which only what is in ratplus' own kernels counts: it reports
@@ -44,7 +45,7 @@ while (($# > 0)); do
     --sanitize)
       sanitize=true
       build="build-sanitize"
-      # clang takes a third of the time of g++ to compile for them; a room, compiled as one, half of its sources' time.
+      # clang takes less than half of g++'s time to compile for them, and a room takes less as one source than as many.
       configure_options=(-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ "-DRATPLUS_SANITIZE=address,undefined"
         -DRATPLUS_CUDA=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0)
       ;;
