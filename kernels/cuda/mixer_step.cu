@@ -91,14 +91,8 @@ struct StepArguments {
   bool at_rest;   ///< caches and states are read while the kernels before still run
 };
 
-/// k~ or v~ of this token: g state + (1 - g) x.
-template <typename T>
-__device__ __forceinline__ float recur(const StepArguments<T>& a, int b, int head, int part, bool restarts,
-                                       float x, int i, const float* state) {
-  if (a.f.data == nullptr) return x;
-  const float bias = a.gate_bias ? a.gate_bias[head * a.head_dim + i] : 0.0f;
-  const float g = sigmoid(to_float(a.f.at(b, head)[i]) + bias);
-  const float before = restarts ? 0.0f : state[part * a.state_part + i];
+/// k~ or v~ of this token: g before + (1 - g) x.
+__device__ __forceinline__ float recur(float g, float before, float x) {
   return x + g * (before - x);
 }
 
@@ -122,11 +116,39 @@ __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<
   const int t = a.positions[b];
   float* state = a.states ? a.states + slot * a.state_slot + head * a.state_head : nullptr;
   for (int i = static_cast<int>(threadIdx.x); i < a.head_dim; i += threads) {
-    const float v = recur(a, b, head, 1, restarts_at(a, t), to_float(a.v.at(b, head)[i]), i, state);
+    float v = to_float(a.v.at(b, head)[i]);
+    if (a.f.data) {
+      const float bias = a.gate_bias ? a.gate_bias[head * a.head_dim + i] : 0.0f;
+      const float g = sigmoid(to_float(a.f.at(b, head)[i]) + bias);
+      v = recur(g, restarts_at(a, t) ? 0.0f : state[a.state_part + i], v);
+    }
     if (state) state[a.state_part + i] = v;
     a.z.at(b, head)[i] = from_float<T>(v * output_gate(a, b, head, i));
   }
 }
+
+/// Of a pair of channels i and i + P/2 of a key and its value, what a token's step finds.
+struct Resting {
+  float cosine = 0, sine = 0, bias[2] = {},
+        state[2][2] = {};  ///< of the pair; state: k~ and v~ of the token before
+
+  template <typename T>
+  __device__ __forceinline__ void read(const StepArguments<T>& a, int head, int i, int half,
+                                       const float* rope, const float* states, bool restarts) {
+    cosine = rope[i], sine = rope[half + i];
+    if (a.f.data == nullptr) return;
+    if (a.gate_bias) {
+      const float* const biases = a.gate_bias + head * a.head_dim;
+      bias[0] = biases[i], bias[1] = biases[half + i];
+    }
+    if (restarts) return;
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      state[part][0] = states[part * a.state_part + i];
+      state[part][1] = states[part * a.state_part + half + i];
+    }
+  }
+};
 
 __device__ __forceinline__ float minus_infinity() {
   return __int_as_float(0xff800000);
@@ -560,6 +582,16 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
                     reinterpret_cast<T*>(shared),
                     filled};
   keys.begin_fetching();
+  // Of several parts only the last needs the own key; of few blocks each makes it while its keys are on their way.
+  const bool early = alone || a.at_rest;
+  float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
+  const bool restarts = restarts_at(a, t);
+  // The pair of channels of which this thread makes the token's own key and value, and what rests for it: read in one go, as all
+  // that follows, since a read takes as long as many.
+  const int own = (thread + threads / 2) % threads;
+  const bool owns = own < half;
+  Resting resting;
+  if (early && owns) resting.read(a, key_head, own, half, rope, state, restarts);
   if (a.at_rest) wait_for_kernels_before();
 
   const auto head_of = [&](int h) { return a.heads[first_head + h]; };
@@ -571,6 +603,8 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
       const int head = head_of(begin + h);
       const T* q = a.q.at(b, head % a.q.heads);
       const float x = to_float(q[i]), y = to_float(q[j]), cosine = rope[i], sine = rope[half + i];
+      float gate_i = 0, gate_j = 0;
+      if (a.o.data) gate_i = to_float(a.o.at(b, head)[i]), gate_j = to_float(a.o.at(b, head)[j]);
       const float of_i = (x * cosine - y * sine) * scale, of_j = (y * cosine + x * sine) * scale;
       queries[h * p + i] = of_i, queries[h * p + j] = of_j;
       if constexpr (in_tiles) {
@@ -579,40 +613,42 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
         high[i] = static_cast<std::uint16_t>(both_i), high[p + i] = static_cast<std::uint16_t>(both_i >> 16);
         high[j] = static_cast<std::uint16_t>(both_j), high[p + j] = static_cast<std::uint16_t>(both_j >> 16);
       }
-      gates[h * p + i] = output_gate(a, b, head, i);
-      gates[h * p + j] = output_gate(a, b, head, j);
+      gates[h * p + i] = a.o.data ? sigmoid(gate_i) : 1.0f;
+      gates[h * p + j] = a.o.data ? sigmoid(gate_j) : 1.0f;
     }
   };
-  float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
   // The token's own key and value, rounded as the cache has them, and their state; by other threads than the first queries.
   const auto make_own = [&] {
-    const bool restarts = restarts_at(a, t);
+    if (!owns) return;
+    const int i = own, j = own + half;
     const T* const k = a.k.at(b, key_head % a.k.heads);
     const T* const v = a.v.at(b, key_head);
-#pragma unroll 1
-    for (int i = (thread + threads / 2) % threads; i < half; i += threads) {
-      const int j = i + half;
-      const float k0 = recur(a, b, key_head, 0, restarts, to_float(k[i]), i, state);
-      const float k1 = recur(a, b, key_head, 0, restarts, to_float(k[j]), j, state);
-      const float v0 = recur(a, b, key_head, 1, restarts, to_float(v[i]), i, state);
-      const float v1 = recur(a, b, key_head, 1, restarts, to_float(v[j]), j, state);
-      own_state[i] = k0, own_state[j] = k1, own_state[p + i] = v0, own_state[p + j] = v1;
-      own_key[i] = to_float(from_float<T>(k0 * rope[i] - k1 * rope[half + i]));
-      own_key[j] = to_float(from_float<T>(k1 * rope[i] + k0 * rope[half + i]));
-      own_value[i] = to_float(from_float<T>(v0));
-      own_value[j] = to_float(from_float<T>(v1));
+    const float of_k[2] = {to_float(k[i]), to_float(k[j])}, of_v[2] = {to_float(v[i]), to_float(v[j])};
+    float of_f[2] = {};
+    if (a.f.data) of_f[0] = to_float(a.f.at(b, key_head)[i]), of_f[1] = to_float(a.f.at(b, key_head)[j]);
+    float new_k[2], new_v[2];
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      new_k[c] = of_k[c], new_v[c] = of_v[c];
+      if (a.f.data == nullptr) continue;
+      const float g = sigmoid(of_f[c] + resting.bias[c]);
+      new_k[c] = recur(g, resting.state[0][c], of_k[c]);
+      new_v[c] = recur(g, resting.state[1][c], of_v[c]);
     }
+    own_state[i] = new_k[0], own_state[j] = new_k[1], own_state[p + i] = new_v[0],
+    own_state[p + j] = new_v[1];
+    own_key[i] = to_float(from_float<T>(new_k[0] * resting.cosine - new_k[1] * resting.sine));
+    own_key[j] = to_float(from_float<T>(new_k[1] * resting.cosine + new_k[0] * resting.sine));
+    own_value[i] = to_float(from_float<T>(new_v[0]));
+    own_value[j] = to_float(from_float<T>(new_v[1]));
   };
   // By the threads that made it.
   const auto write_state = [&] {
-    if (state == nullptr || (a.keeps_state != nullptr && a.keeps_state[m] == 0)) return;
-#pragma unroll 1
-    for (int i = (thread + threads / 2) % threads; i < half; i += threads) {
+    if (state == nullptr || (a.keeps_state != nullptr && a.keeps_state[m] == 0) || !owns) return;
 #pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        state[c * a.state_part + i] = own_state[c * p + i];
-        state[c * a.state_part + i + half] = own_state[c * p + i + half];
-      }
+    for (int c = 0; c < 2; ++c) {
+      state[c * a.state_part + own] = own_state[c * p + own];
+      state[c * a.state_part + own + half] = own_state[c * p + own + half];
     }
   };
   // Between two __syncthreads: a warp takes a head.
@@ -634,8 +670,6 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
     a.z.at(b, head_of(begin + h))[i] = from_float<T>(all.value / all.sum * gates[h * p + i]);
   };
 
-  // Of several parts only the last needs the own key; of few blocks each makes it while its keys are on their way.
-  const bool early = alone || a.at_rest;
   // Repeats where more than `heads` heads share the key.
   for (int begin = 0, n = 0; begin < head_count; begin += heads) {
     const int count = min(heads, head_count - begin);
@@ -668,7 +702,10 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
     __syncthreads();
     if (!last) return;
     __threadfence();
-    if (!early) make_own();
+    if (!early) {
+      if (owns) resting.read(a, key_head, own, half, rope, state, restarts);
+      make_own();
+    }
     for (int begin = 0; begin < head_count; begin += heads) {
       const int count = min(heads, head_count - begin);
       if (!early || head_count > heads) {
