@@ -1,6 +1,7 @@
 #include "kernels/inference_operations.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "kernels/checks.h"
@@ -67,6 +68,19 @@ Cost RowProduct::cost(const Target& target) const {
           .operations = 2 * static_cast<double>(y.numel()) * static_cast<double>(x.size(1)),
           .bytes = bytes_of({y, x, w}),
           .tensor_cores = target.compute == DType::bf16};
+}
+
+void ProductChain::check(const Target& target) const {
+  require(!products.empty(), "{}: no products", name);
+  for (const auto& product : products) product.check(target);
+}
+Cost ProductChain::cost(const Target& target) const {
+  Cost all = products.front().cost(target);
+  for (const auto& product : std::span(products).subspan(1)) {
+    const Cost one = product.cost(target);
+    all.operations += one.operations, all.bytes += one.bytes;
+  }
+  return all;
 }
 
 void CacheAppend::check(const Target& target) const {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cache_layout.h"
 #include "kernels/operations.h"
@@ -36,6 +37,16 @@ struct RowProduct {
       {};          ///< C [in], contiguous: x is f32, and its RMSNorm times this, rounded to C, is multiplied
   double eps = 0;  ///< of the norm
   Tensor residual = {};  ///< f32 [N, out]: takes y, as rounded, in addition, and y is left alone
+
+  void check(const Target& target) const;
+  Cost cost(const Target& target) const;
+};
+
+/// Products one after the other, each of what those before it left, with the bits of a call each: a GPU may make them in one
+/// kernel, which brings the weights of the next while it makes the rows of one.
+struct ProductChain {
+  static constexpr const char* name = "product_chain";
+  std::vector<RowProduct> products;
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -147,5 +158,5 @@ struct MixerStep {
 }  // namespace ratplus::operation
 
 // clang-format off
-#define RATPLUS_INFERENCE_OPERATIONS(X) X(PackWeight) X(RowProduct) X(CacheAppend) X(CacheGather) X(MixerStep)
+#define RATPLUS_INFERENCE_OPERATIONS(X) X(PackWeight) X(RowProduct) X(ProductChain) X(CacheAppend) X(CacheGather) X(MixerStep)
 // clang-format on

@@ -141,6 +141,7 @@ class Ops {
   void row_product(Tensor y, Tensor x, Tensor w, bool gelu = false) {
     run(operation::RowProduct{y, x, w, gelu});
   }
+  void product_chain(const operation::ProductChain& x) { run(x); }
   void cache_append(const operation::CacheAppend& x) { run(x); }
   void cache_gather(const operation::CacheGather& x) { run(x); }
   void mixer_step(const operation::MixerStep& x) { run(x); }

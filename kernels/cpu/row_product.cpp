@@ -87,4 +87,8 @@ void CpuOps::compute(const operation::RowProduct& call) {
   }
 }
 
+void CpuOps::compute(const operation::ProductChain& call) {
+  for (const auto& product : call.products) compute(product);
+}
+
 }  // namespace ratplus::cpu

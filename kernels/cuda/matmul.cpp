@@ -175,4 +175,9 @@ void CudaOps::compute(const operation::RowProduct& call) {
   if (call.gelu) compute(operation::GeluForward{call.y, call.y});
 }
 
+void CudaOps::compute(const operation::ProductChain& call) {
+  if (row_products_ && row_products_->takes(call)) return row_products_->run(call, stream_);
+  for (const auto& product : call.products) compute(product);
+}
+
 }  // namespace ratplus::cuda

@@ -9,30 +9,20 @@
 // Floor: w read once where N is small, 2 N in out operations where it is large.
 #include "kernels/cuda/row_product.h"
 
-#include <cuda.h>
-#include <cudaTypedefs.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <map>
 #include <type_traits>
 
 #include "base/error.h"
-#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/overlap.cuh"
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/row_product.cuh"
+#include "kernels/cuda/tensor_maps.h"
 
 namespace ratplus::cuda {
 namespace {
-
-constexpr int slab = 64;          // elements of `in` in a row of 128 bytes, as TMA swizzles them
-constexpr int operand_rows = 64;  // of wgmma
-[[maybe_unused]] constexpr int operand_k = 16;  // of it; other GPUs have no such kernel
 
 /// Sizes of a block.
 template <int R_, int N_, int slabs_, int stages_>
@@ -48,117 +38,11 @@ struct Tile {
                 stages * slabs * x_bytes >= (operand_rows - R) * 128);  // read past the weights
 };
 
-struct Arguments {
-  void* y;
-  std::int64_t y_row;
-  int rows, outputs, steps;
-  bool gelu;
-  float* residual;  ///< [rows, outputs], or null
-  std::int64_t residual_row;
-  const float* x;  ///< of a norm: [rows, inner]
-  std::int64_t x_row;
-  const bf16* norm_weight;
-  int inner;
-  float eps;
-};
-
 [[maybe_unused]] constexpr int row_tiles_together =
     8;  // whose blocks follow each other before the next outputs
 
-/// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
-constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
-              most_normed = norm_threads * most_vectors * norm_vector, most_normed_rows = 8;
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
-                                      int column, int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-      "[%4];\n" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-
-/// The first thread of a group arrives. Without a branch: the products under way go through one badly.
-__device__ __forceinline__ void arrive(std::uint32_t barrier, int thread) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.eq.s32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(
-          barrier),
-      "r"(thread)
-      : "memory");
-}
-
-/// Rows of 128 bytes with TMA's swizzle, eight by eight.
-__device__ __forceinline__ std::uint64_t describe(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{1} << 16) |
-         (std::uint64_t{1024 >> 4} << 32) | (std::uint64_t{1} << 62);
-}
-
-#define RATPLUS_F4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define RATPLUS_F16(d, i) \
-  RATPLUS_F4(d, i), RATPLUS_F4(d, (i) + 4), RATPLUS_F4(d, (i) + 8), RATPLUS_F4(d, (i) + 12)
-#define RATPLUS_F64(d, i) \
-  RATPLUS_F16(d, i), RATPLUS_F16(d, (i) + 16), RATPLUS_F16(d, (i) + 32), RATPLUS_F16(d, (i) + 48)
-#define RATPLUS_S4 "%0, %1, %2, %3"
-#define RATPLUS_S16 RATPLUS_S4 ", %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define RATPLUS_S32 \
-  RATPLUS_S16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define RATPLUS_S64                                                                                        \
-  RATPLUS_S32                                                                                              \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
-  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define RATPLUS_S128                                                                                         \
-  RATPLUS_S64                                                                                                \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "   \
-  "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, " \
-  "%104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, "   \
-  "%121, "                                                                                                   \
-  "%122, %123, %124, %125, %126, %127"
-#define RATPLUS_WGMMA(size, registers, a, b, ...)                                                        \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n" size "k16.f32.bf16.bf16 {" registers "}, %" a ", %" b \
-               ", 1, 1, 1, 0, 0;\n"                                                                      \
-               : __VA_ARGS__                                                                             \
-               : "l"(w), "l"(x))
-
-/// d [64, N] += w [64, 16] x [N, 16]^T.
-template <int N>
-__device__ __forceinline__ void multiply(float (&d)[N / 2], std::uint64_t w, std::uint64_t x) {
-  if constexpr (N == 8) {
-    RATPLUS_WGMMA("8", RATPLUS_S4, "4", "5", RATPLUS_F4(d, 0));
-  } else if constexpr (N == 32) {
-    RATPLUS_WGMMA("32", RATPLUS_S16, "16", "17", RATPLUS_F16(d, 0));
-  } else if constexpr (N == 64) {
-    RATPLUS_WGMMA("64", RATPLUS_S32, "32", "33", RATPLUS_F16(d, 0), RATPLUS_F16(d, 16));
-  } else if constexpr (N == 128) {
-    RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", RATPLUS_F64(d, 0));
-  } else {
-    static_assert(N == 256);
-    RATPLUS_WGMMA("256", RATPLUS_S128, "128", "129", RATPLUS_F64(d, 0), RATPLUS_F64(d, 64));
-  }
-}
-
-/// Of an element as it was added up: rounded, or GELU of that.
-template <typename T>
-__device__ __forceinline__ T finished(float x, bool gelu) {
-  const T rounded = from_float<T>(x);
-  if (!gelu) return rounded;
-  const float h = to_float(rounded);
-  return from_float<T>(h * normal(h).cdf);
-}
-
-template <typename T>
-__device__ __forceinline__ T* row_of(const Arguments& a, int row) {
-  return static_cast<T*>(a.y) + row * a.y_row;
-}
-
-/// Of a stage: its operands have come; all groups have multiplied them.
-__device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int stage) {
-  return base + stage * 16;
-}
-__device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
-  return base + stage * 16 + 8;
-}
 template <typename Shape>
 __device__ __forceinline__ void init_stages(std::uint32_t base) {
   if (threadIdx.x == 0) {
@@ -182,104 +66,9 @@ __device__ __forceinline__ TilePlace place_of(int x, int y, int output_tiles, in
   return {index / here, first + index % here};
 }
 
-/// The norm of a.rows rows into shared memory as TMA would lay out bf16 rows of 128 bytes, slab after slab of 8 rows; its
-/// sums go the way of kernels/cuda/norm.cu. By 128 threads. `partial` has most_normed_rows most_normed / norm_columns floats.
-__device__ __forceinline__ void normalise(const Arguments& a, char* to, float* partial) {
-  constexpr int warps_of_row = most_normed / norm_columns;
-  const int thread = static_cast<int>(threadIdx.x), count = a.inner / norm_vector;
-  Pack<bf16, norm_vector> weight[most_vectors];
-  Pack<float, norm_vector> y[most_vectors];
-  const auto load_row = [&](int row) {
-#pragma unroll
-    for (int i = 0; i < most_vectors; ++i) {
-      const int c = thread + i * norm_threads;
-      if (c < count) y[i] = load<norm_vector>(a.x + row * a.x_row + c * norm_vector);
-    }
-  };
-#pragma unroll
-  for (int i = 0; i < most_vectors; ++i) {
-    const int c = thread + i * norm_threads;
-    if (c < count) weight[i] = load<norm_vector>(a.norm_weight + c * norm_vector);
-  }
-  wait_for_kernels_before();
-#pragma unroll 1
-  for (int row = 0; row < a.rows; ++row) {
-    load_row(row);
-    float squares[most_vectors] = {};
-#pragma unroll
-    for (int i = 0; i < most_vectors; ++i) {
-      if (thread + i * norm_threads >= count) continue;
-#pragma unroll
-      for (int j = 0; j < norm_vector; ++j) squares[i] = fmaf(y[i][j], y[i][j], squares[i]);
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-#pragma unroll
-      for (float& of_vector : squares) of_vector += __shfl_xor_sync(~0u, of_vector, offset);
-    }
-    if (thread % 32 != 0) continue;
-#pragma unroll
-    for (int i = 0; i < most_vectors; ++i)
-      partial[row * warps_of_row + thread / 32 + i * (norm_threads / 32)] = squares[i];
-  }
-  asm volatile("bar.sync 1, %0;\n" ::"n"(norm_threads) : "memory");
-#pragma unroll 1
-  for (int row = 0; row < a.rows; ++row) {
-    if (a.rows > 1) load_row(row);
-    float sum = 0;
-    for (int w = 0; w < count / 32; ++w) sum += partial[row * warps_of_row + w];
-    const float scale = 1.0f / sqrtf(sum / static_cast<float>(a.inner) + a.eps);
-#pragma unroll
-    for (int i = 0; i < most_vectors; ++i) {
-      const int c = thread + i * norm_threads;
-      if (c >= count) continue;
-      Pack<bf16, norm_vector> u;
-#pragma unroll
-      for (int j = 0; j < norm_vector; ++j) u.set(j, y[i][j] * scale * weight[i][j]);
-      store(reinterpret_cast<bf16*>(to + c / 8 * 1024 + row * 128 + (c % 8 ^ row) * 16), u);
-    }
-  }
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-  asm volatile("bar.sync 1, %0;\n" ::"n"(norm_threads) : "memory");
-}
-
-/// This lane's elements: row 16 warp + lane / 4 (and 8 more) of w, columns 2 (lane mod 4) + 8 j (and the next).
-template <int N, typename T>
-__device__ __forceinline__ void write_elements(const Arguments& a, const float (&d)[N / 2], int first_output,
-                                               int end_output, int first_row, const float (&before)[4]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
-#pragma unroll
-  for (int j = 0; j < N / 8; ++j) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int row = first_row + j * 8 + lane % 4 * 2 + e % 2;
-      const int output = first_output + warp * 16 + lane / 4 + e / 2 * 8;
-      if (row >= a.rows || output >= end_output) continue;
-      const T y = finished<T>(d[j * 4 + e], a.gelu);
-      if (N == most_normed_rows && a.residual) {
-        a.residual[row * a.residual_row + output] = before[e] + to_float(y);
-      } else {
-        row_of<T>(a, row)[output] = y;
-      }
-    }
-  }
-}
-
-/// What the residual has for this lane's elements of 8 rows, while the products are still to come.
-__device__ __forceinline__ void read_residual(const Arguments& a, float (&before)[4], int first_output,
-                                              int end_output, int first_row) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    const int row = first_row + lane % 4 * 2 + e % 2;
-    const int output = first_output + warp * 16 + lane / 4 + e / 2 * 8;
-    if (row < a.rows && output < end_output) before[e] = a.residual[row * a.residual_row + output];
-  }
-}
-
 /// Accumulators of N rows into shared memory [N, R + 8], finished.
 template <int N, typename Shape>
-__device__ __forceinline__ void put_rows(const Arguments& a, const float* d, bf16* shared) {
+__device__ __forceinline__ void put_rows(const ProductArguments& a, const float* d, bf16* shared) {
   constexpr int pitch = Shape::R + 8;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   // Lane l gives the address of row l mod 8 of matrix l / 8; the matrices are output halves 0, 1 of two column tiles.
@@ -303,7 +92,7 @@ __device__ __forceinline__ void put_rows(const Arguments& a, const float* d, bf1
 
 /// Rows of y from there, whole 16 bytes at a time, by all threads that multiply.
 template <int N, typename Shape>
-__device__ __forceinline__ void copy_rows(const Arguments& a, const bf16* shared, int first_output,
+__device__ __forceinline__ void copy_rows(const ProductArguments& a, const bf16* shared, int first_output,
                                           int first_row) {
   constexpr int pitch = Shape::R + 8, chunks = Shape::R / 8, count = Shape::groups * 128;
 #pragma unroll
@@ -317,7 +106,7 @@ __device__ __forceinline__ void copy_rows(const Arguments& a, const bf16* shared
 
 /// write_elements by way of shared memory [N, R + 8], by all threads that multiply.
 template <int N, typename Shape>
-__device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[N / 2], bf16* shared,
+__device__ __forceinline__ void write_rows(const ProductArguments& a, const float (&d)[N / 2], bf16* shared,
                                            int first_output, int first_row) {
   put_rows<N, Shape>(a, d, shared);
   asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
@@ -330,7 +119,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const float (&d)[
 template <typename Shape, typename T, bool normed>
 __global__ void __launch_bounds__(Shape::threads)
     row_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
-                       Arguments a) {
+                       ProductArguments a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ char memory[];
   const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
@@ -380,8 +169,14 @@ __global__ void __launch_bounds__(Shape::threads)
   float before[4] = {};
   if constexpr (normed) {
     static_assert(Shape::N == most_normed_rows && Shape::groups == 1 && Shape::stages * 16 <= 512);
-    normalise(a, memory + (rows_of(0) - shared_address(memory)),
-              reinterpret_cast<float*>(memory + (base + 512 - shared_address(memory))));
+    // As TMA would lay out rows of 128 bytes, slab after slab of 8 rows.
+    char* const to = memory + (rows_of(0) - shared_address(memory));
+    normalise(
+        a, reinterpret_cast<float*>(memory + (base + 512 - shared_address(memory))),
+        [] { wait_for_kernels_before(); },
+        [&](int row, int c, const Pack<bf16, norm_vector>& u) {
+          store(reinterpret_cast<bf16*>(to + c / 8 * 1024 + row * 128 + (c % 8 ^ row) * 16), u);
+        });
   } else if (Shape::N == most_normed_rows && a.residual) {
     wait_for_kernels_before();
     read_residual(a, before, group_output, end_output, first_row);
@@ -433,7 +228,7 @@ struct Persistent {
 template <typename Shape>
 __global__ void __launch_bounds__(Shape::threads)
     persistent_product_kernel(const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap x,
-                              Arguments a, int output_tiles, int row_tiles) {
+                              ProductArguments a, int output_tiles, int row_tiles) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   static_assert(Shape::slabs == 1 && Shape::R >= operand_rows);
   extern __shared__ char memory[];
@@ -507,23 +302,6 @@ __global__ void __launch_bounds__(Shape::threads)
 #endif
 }
 
-PFN_cuTensorMapEncodeTiled_v12000 encoder() {
-  static const auto found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
-                                                &result),
-               "asking the driver for its tensor maps");
-    if (function == nullptr) fail("the GPU's driver has no tensor maps; it is older than CUDA 12");
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
-  }();
-  return found;
-}
-
-std::int64_t row_stride(const Tensor& x) {
-  return x.size(0) == 1 ? x.size(1) : x.stride(0);
-}
-
 bool takes(const Tensor& x) {
   return x.dtype() == DType::bf16 && reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0 &&
          x.size(1) % 8 == 0 && row_stride(x) % 8 == 0;
@@ -531,37 +309,13 @@ bool takes(const Tensor& x) {
 
 }  // namespace
 
-struct RowProducts::Maps {
-  /// Boxes of `box` rows and a slab of columns of x.
-  const CUtensorMap& of(const Tensor& x, int box) {
-    const Key key{reinterpret_cast<std::int64_t>(x.raw()), x.size(0), x.size(1), row_stride(x), box};
-    const auto found = maps.find(key);
-    if (found != maps.end()) return found->second;
-    if (maps.size() >= most) maps.clear();
-    CUtensorMap& map = maps[key];
-    const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(x.size(1)), static_cast<cuuint64_t>(x.size(0))};
-    const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_stride(x)) * 2};
-    const cuuint32_t boxes[2] = {slab, static_cast<cuuint32_t>(box)}, steps[2] = {1, 1};
-    const CUresult status = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, x.raw(), sizes, strides,
-                                      boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    require(status == CUDA_SUCCESS, "a tensor map of {}: error {}", x.describe(), static_cast<int>(status));
-    return map;
-  }
-
-  using Key = std::array<std::int64_t, 5>;
-  static constexpr std::size_t most = 1 << 16;
-  std::map<Key, CUtensorMap> maps;
-};
-
-RowProducts::RowProducts() : maps_(std::make_unique<Maps>()) {
+RowProducts::RowProducts() : maps_(std::make_unique<TensorMaps>()) {
   int device = 0;
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
   check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
              "asking for the GPU");
+  prepare_chains(device);
 }
-RowProducts::~RowProducts() = default;
-
 bool RowProducts::built() {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false>),
@@ -605,19 +359,19 @@ void RowProducts::launch(const operation::RowProduct& call, cudaStream_t stream)
       return true;
     }();
     static_cast<void>(ready);
-    const Arguments arguments{y.raw(),
-                              row_stride(y),
-                              static_cast<int>(y.size(0)),
-                              static_cast<int>(y.size(1)),
-                              static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
-                              call.gelu,
-                              call.residual ? call.residual.as<float>() : nullptr,
-                              call.residual ? row_stride(call.residual) : 0,
-                              normed ? call.x.as<float>() : nullptr,
-                              normed ? row_stride(call.x) : 0,
-                              normed ? elements<bf16>(call.norm_weight) : nullptr,
-                              static_cast<int>(call.x.size(1)),
-                              static_cast<float>(call.eps)};
+    const ProductArguments arguments{y.raw(),
+                                     row_stride(y),
+                                     static_cast<int>(y.size(0)),
+                                     static_cast<int>(y.size(1)),
+                                     static_cast<int>(blocks_of(call.x.size(1), slab * Shape::slabs)),
+                                     call.gelu,
+                                     call.residual ? call.residual.as<float>() : nullptr,
+                                     call.residual ? row_stride(call.residual) : 0,
+                                     normed ? call.x.as<float>() : nullptr,
+                                     normed ? row_stride(call.x) : 0,
+                                     normed ? elements<bf16>(call.norm_weight) : nullptr,
+                                     static_cast<int>(call.x.size(1)),
+                                     static_cast<float>(call.eps)};
     launch_overlapped(kernel,
                       dim3(static_cast<unsigned>(blocks_of(y.size(1), Shape::R)),
                            static_cast<unsigned>(blocks_of(y.size(0), Shape::N))),
@@ -641,7 +395,7 @@ void RowProducts::launch_persistent(const operation::RowProduct& call, cudaStrea
   }();
   static_cast<void>(ready);
   const Tensor& y = call.y;
-  Arguments arguments{};
+  ProductArguments arguments{};
   arguments.y = y.raw(), arguments.y_row = row_stride(y);
   arguments.rows = static_cast<int>(y.size(0)), arguments.outputs = static_cast<int>(y.size(1));
   arguments.steps = static_cast<int>(blocks_of(call.x.size(1), slab));

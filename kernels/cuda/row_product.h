@@ -1,13 +1,16 @@
-// RowProducts: operation::RowProduct by our own kernels, on Hopper.
+// RowProducts: operation::RowProduct and operation::ProductChain by our own kernels, on Hopper.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <memory>
 
+#include "kernels/buffer.h"
 #include "kernels/ops.h"
 
 namespace ratplus::cuda {
+
+class TensorMaps;
 
 class RowProducts {
  public:
@@ -25,16 +28,25 @@ class RowProducts {
   /// The call's arguments are checked; takes() is true, and built() as well.
   void run(const operation::RowProduct& call, cudaStream_t stream);
 
+  /// Whether one kernel makes all products of the chain: at most four, of one row, which fits into shared memory. Its blocks wait
+  /// for each other, so that two of them side by side could wait for ever: no process that shares the GPU by MPS takes a chain,
+  /// and of several RowProducts of a GPU only the first.
+  bool takes(const operation::ProductChain& call) const;
+  /// The same, in one kernel: with the bits of run() for each of them.
+  void run(const operation::ProductChain& call, cudaStream_t stream);
+
  private:
-  struct Maps;
   template <typename Shape, bool normed = false>
   void launch(const operation::RowProduct& call, cudaStream_t stream);
 
+  void prepare_chains(int device);
   template <typename Shape>
   void launch_persistent(const operation::RowProduct& call, cudaStream_t stream);
 
-  std::unique_ptr<Maps> maps_;
+  std::unique_ptr<TensorMaps> maps_;
   int multiprocessors_ = 1;
+  Buffer chain_counters_;  ///< of the kernels under way, zero before each; empty: takes no chain
+  int chains_ = 0;         ///< launched
 };
 
 }  // namespace ratplus::cuda

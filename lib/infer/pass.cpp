@@ -339,34 +339,52 @@ void Pass::compute(std::span<const Piece> pieces, std::int64_t rows, std::int64_
                                     .weight = weight,
                                     .eps = config.norm_eps});
   };
-  // Of few rows the products take the norms and residuals: the same bits in fewer steps.
-  const bool fused = ops_.fuses_norm(rows, config.width);
-  Tensor delta;
-  const auto normed_product = [&](const Tensor& y, const Tensor& norm_weight, const Tensor& w, bool gelu) {
-    if (fused) return model::linear::norm_alone(ops_, y, top(stream_), norm_weight, config.norm_eps, w, gelu);
-    norm(norm_weight, delta);
-    if (gelu) return model::linear::rows_alone_gelu(ops_, y, top(u_), w);
-    model::linear::rows_alone(ops_, y, top(u_), w);
-  };
-  const auto product_onto_stream = [&](const Tensor& x, const Tensor& w) {
-    if (fused) return model::linear::rows_alone_onto(ops_, top(stream_), top(delta_), x, w);
-    delta = top(delta_);
-    model::linear::rows_alone(ops_, delta, x, w);
-  };
   ops_.embedding_forward(top(stream_), top(tokens_), weights_.embedding());
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    const auto& w = weights_.layer(layer);
-    normed_product(narrowed(wide_, settings_.rows, w.in_proj.size(0)).slice(0, 0, rows), w.input_norm,
-                   w.in_proj, false);
+  const auto projections = [&](const Tensor& w) {
+    return narrowed(wide_, settings_.rows, w.size(0)).slice(0, 0, rows);
+  };
+  const auto mix = [&](std::int64_t layer) {
     mixer(layer, pieces, steps, most_tokens);
     if (kept_ && layer + 1 == config.layers) {
       rows = std::ssize(*kept_);
       if (rows == 0) return;
       for (const auto& x : {stream_, z_}) move_kept(x);
     }
-    product_onto_stream(top(z_), w.out_proj);
-    normed_product(top(wide_activated_), w.ln, w.fc1, true);
-    product_onto_stream(top(wide_activated_), w.fc2);
+  };
+  if (ops_.fuses_norm(rows, config.width)) {
+    // Of few rows the products take the norms and residuals, from one mixer to the next: the same bits in fewer steps.
+    const auto in_proj = [&](std::int64_t layer) {
+      const auto& w = weights_.layer(layer);
+      return model::linear::of_norm(projections(w.in_proj), top(stream_), w.input_norm, config.norm_eps,
+                                    w.in_proj);
+    };
+    ops_.row_product(in_proj(0));
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+      const auto& w = weights_.layer(layer);
+      mix(layer);
+      if (rows == 0) return;
+      operation::ProductChain chain{
+          {model::linear::onto(top(stream_), top(delta_), top(z_), w.out_proj),
+           model::linear::of_norm(top(wide_activated_), top(stream_), w.ln, config.norm_eps, w.fc1, true),
+           model::linear::onto(top(stream_), top(delta_), top(wide_activated_), w.fc2)}};
+      if (layer + 1 < config.layers) chain.products.push_back(in_proj(layer + 1));
+      ops_.product_chain(chain);
+    }
+    return norm(weights_.final_norm(), {});
+  }
+  Tensor delta;
+  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+    const auto& w = weights_.layer(layer);
+    norm(w.input_norm, delta);
+    model::linear::rows_alone(ops_, projections(w.in_proj), top(u_), w.in_proj);
+    mix(layer);
+    if (rows == 0) return;
+    model::linear::rows_alone(ops_, top(delta_), top(z_), w.out_proj);
+    delta = top(delta_);
+    norm(w.ln, delta);
+    model::linear::rows_alone_gelu(ops_, top(wide_activated_), top(u_), w.fc1);
+    delta = top(delta_);
+    model::linear::rows_alone(ops_, delta, top(wide_activated_), w.fc2);
   }
   norm(weights_.final_norm(), delta);
 }

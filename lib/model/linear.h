@@ -20,14 +20,14 @@ inline void rows_alone_gelu(Ops& ops, const Tensor& y, const Tensor& x, const Te
   ops.row_product(y, x, w, true);
 }
 
-/// Either, where Ops::fuses_norm: of the norm of a stream x; and into a stream.
-inline void norm_alone(Ops& ops, const Tensor& y, const Tensor& x, const Tensor& norm_weight, double eps,
-                       const Tensor& w, bool gelu = false) {
-  ops.row_product({.y = y, .x = x, .w = w, .gelu = gelu, .norm_weight = norm_weight, .eps = eps});
+/// The norm of a stream x before it, where Ops::fuses_norm.
+inline operation::RowProduct of_norm(const Tensor& y, const Tensor& x, const Tensor& norm_weight, double eps,
+                                     const Tensor& w, bool gelu = false) {
+  return {.y = y, .x = x, .w = w, .gelu = gelu, .norm_weight = norm_weight, .eps = eps};
 }
-inline void rows_alone_onto(Ops& ops, const Tensor& residual, const Tensor& y, const Tensor& x,
-                            const Tensor& w) {
-  ops.row_product({.y = y, .x = x, .w = w, .residual = residual});
+/// Into a stream, where Ops::fuses_norm.
+inline operation::RowProduct onto(const Tensor& residual, const Tensor& y, const Tensor& x, const Tensor& w) {
+  return {.y = y, .x = x, .w = w, .residual = residual};
 }
 
 /// dx [N, in] = dy [N, out] w.

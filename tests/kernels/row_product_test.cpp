@@ -116,3 +116,59 @@ TEST_CASE("row_product: a norm before it and a residual after it, with the bits 
     }
   }
 }
+
+TEST_CASE("product_chain: with the bits of its products one by one") {
+  FOR_EACH_BACKEND(backend) {
+    // Width, projections, hidden: fewer and more rows of weights than processors take in a round.
+    for (const auto& size : {std::array<std::int64_t, 3>{256, 1280, 1024},
+                             {512, 2568, 2048},
+                             {768, 3840, 3072},
+                             {2048, 10240, 4096}}) {
+      for (const std::int64_t m : {1, 2}) {
+        const auto d = size[0], n = size[1], h = size[2];
+        CAPTURE(d);
+        CAPTURE(m);
+        Bench bench(backend);
+        if (!bench->fuses_norm(m, d)) continue;
+        if (d > 512 && m > 1) continue;
+        const DType c = bench.compute();
+        const auto weight = [&](std::int64_t out, std::int64_t in, unsigned seed) {
+          const Tensor w = bench.tensor(c, {out, in}, normal_values(out * in, seed));
+          bench->pack_weight(w);
+          return w;
+        };
+        const Tensor out_proj = weight(d, d, 1), fc1 = weight(h, d, 2), fc2 = weight(d, h, 3),
+                     in_proj = weight(n, d, 4), norm1 = bench.tensor(c, {d}, normal_values(d, 5)),
+                     norm2 = bench.tensor(c, {d}, normal_values(d, 6)),
+                     z = bench.tensor(c, {m, d}, normal_values(m * d, 7));
+        const Values begin = normal_values(m * d, 8);
+        constexpr double eps = 1e-6;
+        const auto results = [&](bool together, int times, std::size_t count) {
+          const Tensor stream = bench.tensor(DType::f32, {m, d}, begin), delta = bench.poisoned(c, {m, d}),
+                       hidden = bench.poisoned(c, {m, h}), projected = bench.poisoned(c, {m, n});
+          operation::ProductChain chain{
+              {{.y = delta, .x = z, .w = out_proj, .residual = stream},
+               {.y = hidden, .x = stream, .w = fc1, .gelu = true, .norm_weight = norm1, .eps = eps},
+               {.y = delta, .x = hidden, .w = fc2, .residual = stream},
+               {.y = projected, .x = stream, .w = in_proj, .norm_weight = norm2, .eps = eps}}};
+          chain.products.resize(count, chain.products.back());
+          for (int i = 0; i < times; ++i) {
+            if (together) {
+              bench->product_chain(chain);
+            } else {
+              for (const auto& product : chain.products) bench->row_product(product);
+            }
+          }
+          std::vector<Values> all{bench.read(stream)};
+          if (count > 1) all.push_back(bench.read(hidden));
+          if (count > 3) all.push_back(bench.read(projected));
+          return all;
+        };
+        for (const std::size_t count : {std::size_t{4}, std::size_t{3}, std::size_t{1}})
+          CHECK(results(true, 1, count) == results(false, 1, count));
+        // More often than there are counters.
+        if (d <= 512) CHECK(results(true, 40, 4) == results(false, 40, 4));
+      }
+    }
+  }
+}
