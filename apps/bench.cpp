@@ -33,7 +33,7 @@ namespace {
 namespace po = boost::program_options;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* help_text = R"(usage: ratplus bench ops [options]
+constexpr const char* bench_help = R"(usage: ratplus bench ops [options]
        ratplus bench ops JOB.toml [--set section.key=value ...] [options]
        ratplus bench step JOB.toml [--set section.key=value ...] [options]
        mpirun -n 4 ratplus bench step JOB.toml ...
@@ -55,7 +55,7 @@ at the end of sequences whose caches hold nothing in particular. Of a job file t
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* bench_help_end = R"(
 examples:
   ratplus bench ops --device cpu --sequence-length 4096 --width 512 --head-dim 128 --threads 1
   ratplus bench ops --batch 2 --sequence-length 4096 --width 2048 --vocab 32000
@@ -379,7 +379,7 @@ int bench_command(const Arguments& args) {
   const Positional subject{"what", 2, po::value(&parsed.subject),
                            "say what to time: ops, ops or step and a job file, or generate and a model",
                            "ops|step|generate PATH"};
-  const auto values = parse_command_line(args, options, subject, {help_text, help_end});
+  const auto values = parse_command_line(args, options, subject, {bench_help, bench_help_end});
   if (!values) return 0;
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);

@@ -29,7 +29,7 @@ namespace {
 namespace po = boost::program_options;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* help_text =
+constexpr const char* check_help =
     R"(usage: mpirun -n N ratplus check JOB.toml [--set section.key=value ...] [--json FILE]
 
 Measures, in less than a minute and on all ranks of a job at once, what a long run will rely on: products and
@@ -47,7 +47,7 @@ is left behind, however it ends. A rank that hangs is reported, and ends the che
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* check_help_end = R"(
 examples:
   mpirun -n 8 ratplus check configs/pretrain/7b.toml && mpirun -n 8 ratplus train configs/pretrain/7b.toml
   srun ratplus check JOB.toml --json check.json
@@ -62,7 +62,7 @@ struct CheckArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<CheckArguments> parse(const Arguments& args) {
+std::optional<CheckArguments> parse_check(const Arguments& args) {
   CheckArguments parsed;
   po::options_description options("options");
   auto add = options.add_options();
@@ -73,7 +73,7 @@ std::optional<CheckArguments> parse(const Arguments& args) {
   add("json", po::value(&parsed.json)->value_name("FILE"),
       "write all ranks' figures there too; `ratplus plan --check FILE` plans with them");
   const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
-  if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, options, job, {check_help, check_help_end})) return std::nullopt;
   if (!(parsed.seconds > 0 && parsed.seconds <= 600)) throw po::error("--seconds is above 0 and at most 600");
   const auto parent = std::filesystem::path(parsed.json).parent_path();
   if (!parent.empty() && !std::filesystem::exists(parent))
@@ -152,7 +152,7 @@ int check(const CheckArguments& args, const parallel::World& world) {
 }  // namespace
 
 int check_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_check(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) { return check(*parsed, world); });
 }

@@ -19,14 +19,14 @@ namespace {
 namespace po = boost::program_options;
 using Kind = Completion::Kind;
 
-constexpr const char* help_text = R"(usage: ratplus completion bash|zsh|fish
+constexpr const char* completion_help = R"(usage: ratplus completion bash|zsh|fish
 
 Prints a script by which the shell completes commands, options, values that are one of several, keys of
 job files after --set, and names of files. An installed ratplus has them where shells look for them.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* completion_help_end = R"(
 examples:
   source <(ratplus completion bash)                                         # in ~/.bashrc
   ratplus completion zsh > ~/.zfunc/_ratplus                                # of fpath, before compinit
@@ -366,7 +366,7 @@ int completion_command(const Arguments& args) {
   std::string shell;
   po::options_description options("options");
   const Positional place{"shell", 1, po::value(&shell), "name the shell: bash, zsh or fish", "bash|zsh|fish"};
-  if (!parse_command_line(args, options, place, {help_text, help_end})) return 0;
+  if (!parse_command_line(args, options, place, {completion_help, completion_help_end})) return 0;
   if (shell != "bash" && shell != "zsh" && shell != "fish")
     throw po::error(fmt::format("there are no completions for \"{}\": bash, zsh and fish have some", shell));
   const auto all = describe_all();

@@ -29,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus convert SRC DST [options]
+constexpr const char* convert_help = R"(usage: ratplus convert SRC DST [options]
 
 Writes the weights of SRC to DST, in another format, another type or another number of files. The content
 of SRC decides its format, the name of DST that of the result:
@@ -48,7 +48,7 @@ Memory stays below 1 GiB, whatever the model. DST is complete or absent, also af
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* convert_help_end = R"(
 examples:
   ratplus convert ratplus-1b.pth runs/imported/1b --tokenizer llama2/tokenizer.model
   ratplus convert runs/1b-d16 out/1b-d16.safetensors --dtype bfloat16
@@ -67,7 +67,7 @@ struct ConvertArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<ConvertArguments> parse(const Arguments& args) {
+std::optional<ConvertArguments> parse_convert(const Arguments& args) {
   ConvertArguments parsed;
   auto& options = parsed.options;
   po::options_description description("options");
@@ -91,7 +91,7 @@ std::optional<ConvertArguments> parse(const Arguments& args) {
       "leave the optimizer's state of a checkpoint out");
   add("force", po::bool_switch(&options.force), "replace DST: a file, or a checkpoint's directory");
   const Positional paths{"paths", 2, po::value(&parsed.paths), "SRC and DST are missing", "SRC DST"};
-  const auto given = parse_command_line(args, description, paths, {help_text, help_end});
+  const auto given = parse_command_line(args, description, paths, {convert_help, convert_help_end});
   if (!given) return std::nullopt;
   if (parsed.paths.size() != 2) throw po::error("DST is missing");
   if (options.parts < 1 || options.parts > 100'000)
@@ -196,7 +196,7 @@ int convert(ConvertArguments args) {
 }  // namespace
 
 int convert_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_convert(args);
   if (!parsed) return 0;
   refuse_ranks("convert");
   return convert(*parsed);

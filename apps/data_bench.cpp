@@ -28,7 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* data_bench_help =
     R"(usage: ratplus data-bench FILE... --tokenizer MODEL        (one thread's tokenizing of .txt, .jsonl, .parquet)
        ratplus data-bench DATASET [--sequence-length T] [--batch B] [--sampling NAME] [--pace TOKENS/S]
 
@@ -197,7 +197,7 @@ int data_bench_command(const Arguments& args) {
   add("pace", po::value(&settings.pace)->value_name("TOKENS/S"),
       "take steps at this rate; 0 is as fast as can be");
   const Positional input{"input", -1, po::value(&settings.inputs), "files or a dataset are missing", "PATH"};
-  if (!parse_command_line(args, options, input, {help_text, ""})) return 0;
+  if (!parse_command_line(args, options, input, {data_bench_help, ""})) return 0;
   if (settings.sequence_length < 1 || settings.batch < 1)
     fail("--sequence-length {} and --batch {} must be positive", settings.sequence_length, settings.batch);
   constexpr std::int64_t most_tokens = std::int64_t{1}

@@ -39,7 +39,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus eval CHECKPOINT --data DIR [--pattern D,W,I ...]
+constexpr const char* eval_help = R"(usage: ratplus eval CHECKPOINT --data DIR [--pattern D,W,I ...]
        ratplus eval CHECKPOINT --tokens FILE --dump-logits OUT.h5 [--pattern D,W,I]
        ratplus eval CHECKPOINT --continuations FILE.jsonl [--output FILE.jsonl] [--pattern D,W,I]
        mpirun -n 8 ratplus eval ...
@@ -62,7 +62,7 @@ the loss: the share of counted tokens with the largest logit, and of completions
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* eval_help_end = R"(
 example:
   ratplus eval runs/quickstart/pretrain --data runs/quickstart/data --pattern dense 16,0,4 64,0,4
   ratplus eval ratplus-1b.pth --tokens tokens.txt --dump-logits logits.h5 --pattern 16,256,4
@@ -81,7 +81,7 @@ struct EvalArguments {
   ModelOptions model;  ///< of continuations
 };
 
-std::optional<EvalArguments> parse(const Arguments& args) {
+std::optional<EvalArguments> parse_eval(const Arguments& args) {
   EvalArguments parsed;
   auto& request = parsed.request;
   std::string device, precision, cut = "none";
@@ -123,7 +123,7 @@ std::optional<EvalArguments> parse(const Arguments& args) {
   const Positional checkpoint{
       "checkpoint", 1, po::value(&parsed.checkpoint),
       "a checkpoint is missing (give it before --pattern, which takes all words that follow)", "CHECKPOINT"};
-  const auto values = parse_command_line(args, options, checkpoint, {help_text, help_end});
+  const auto values = parse_command_line(args, options, checkpoint, {eval_help, eval_help_end});
   if (!values) return std::nullopt;
   if (!device.empty()) request.device = parse_device(device);
   if (!precision.empty()) request.precision = parse_precision(precision);
@@ -387,7 +387,7 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
 }  // namespace
 
 int eval_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_eval(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) { return evaluate(*parsed, world); });
 }

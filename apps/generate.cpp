@@ -40,7 +40,7 @@ namespace {
 namespace po = boost::program_options;
 using generate::Settings;
 
-constexpr const char* help_text =
+constexpr const char* generate_help =
     R"(usage: ratplus generate CHECKPOINT [--prompt TEXT ...] [--pattern D,W,I] [options]
        mpirun -n 8 ratplus generate CHECKPOINT --input FILE.jsonl --output FILE.jsonl [options]
 
@@ -56,7 +56,7 @@ docs/generation.md describes lines, options and what a pattern keeps of a sequen
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* generate_help_end = R"(
 examples:
   ratplus generate runs/quickstart/adapt-d16 --prompt "The idea of"
   ratplus generate ratplus-1b.pth --tokenizer tokenizer.model --pattern 16,256,4 --temperature 0.8 --top-p 0.95
@@ -91,7 +91,7 @@ std::pair<std::int32_t, float> parse_bias(const std::string& text) {
   throw po::error(fmt::format("--logit-bias {} is not TOKEN:NUMBER, as 17:-2.5", text));
 }
 
-std::optional<GenerateArguments> parse(const Arguments& args) {
+std::optional<GenerateArguments> parse_generate(const Arguments& args) {
   GenerateArguments parsed;
   auto& settings = parsed.settings;
   auto& sampling = settings.sampling;
@@ -165,7 +165,7 @@ std::optional<GenerateArguments> parse(const Arguments& args) {
   add_device_options(options, parsed.model);
   const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
                               "CHECKPOINT"};
-  const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
+  const auto given = parse_command_line(args, options, checkpoint, {generate_help, generate_help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);
   if (given->contains("max-tokens")) {
@@ -474,7 +474,7 @@ int generate_file(GenerateArguments args, const parallel::World& world) {
 }  // namespace
 
 int generate_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_generate(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) {
     return parsed->input.empty() ? generate_at_terminal(*parsed, world) : generate_file(*parsed, world);

@@ -19,7 +19,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* import_help =
     R"(usage: ratplus import FILE... --output DIR (--tokenizer MODEL | --vocab-size N --end-of-text-id ID) [options]
 
 Makes a dataset of token streams that are there already, token for token: raw .bin files of unsigned 16-bit (or 32- or 64-bit)
@@ -29,13 +29,13 @@ and so are numbers too narrow for the vocabulary; a stream that does not look li
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* import_help_end = R"(
 examples:
   ratplus import train.bin --validation val.bin --output data/web --tokenizer tokenizer.model
   ratplus import stream.h5 --dataset tokens --output data/web --vocab-size 50257 --end-of-text-id 50256
 )";
 
-std::optional<data::ImportOptions> parse(const Arguments& args) {
+std::optional<data::ImportOptions> parse_import(const Arguments& args) {
   data::ImportOptions options;
   std::vector<std::string> inputs;
   std::vector<std::string> validation;
@@ -68,7 +68,7 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
   add("force", po::bool_switch(&options.force),
       "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
-  if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, description, input, {import_help, import_help_end})) return std::nullopt;
   options.train.assign(inputs.begin(), inputs.end());
   options.validation.assign(validation.begin(), validation.end());
   options.output = output;
@@ -79,7 +79,7 @@ std::optional<data::ImportOptions> parse(const Arguments& args) {
 }  // namespace
 
 int import_command(const Arguments& args) {
-  const auto options = parse(args);
+  const auto options = parse_import(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
   const StopSignal signal;

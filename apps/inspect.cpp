@@ -40,7 +40,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus inspect PATH [options]
+constexpr const char* inspect_help = R"(usage: ratplus inspect PATH [options]
 
 Tells what PATH holds: a dataset's directory (tokens, documents and their lengths, tokenizer, shards), a shard
 (.h5), a checkpoint's directory (model, step, files, parameters), weights of another system's (.pth,
@@ -51,7 +51,7 @@ what is damaged is named, and the status is then 1.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* inspect_help_end = R"(
 examples:
   ratplus inspect runs/quickstart/data --text 0,200
   ratplus inspect runs/quickstart/pretrain
@@ -366,7 +366,7 @@ int inspect_command(const Arguments& args) {
   add("head-dim", po::value(&head_dim)->value_name("P"),
       "weights: channels of a head, where the file does not say; default: 128");
   const Positional place{"path", 1, po::value(&path), "a path is missing", "PATH"};
-  const auto given = parse_command_line(args, options, place, {help_text, help_end});
+  const auto given = parse_command_line(args, options, place, {inspect_help, inspect_help_end});
   if (!given) return 0;
   if (!fs::exists(path)) fail("{}: no such file or directory", path);
   const bool is_dataset = fs::exists(fs::path(path) / data::manifest_name);

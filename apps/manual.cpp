@@ -20,7 +20,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus manual [COMMAND]
+constexpr const char* manual_help = R"(usage: ratplus manual [COMMAND]
        ratplus manual --output DIR
 
 Prints the manual page of the program, or of a command, as man reads it, or writes all of them into a
@@ -28,7 +28,7 @@ directory. An installed ratplus has them: man ratplus, man ratplus-train.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* manual_help_end = R"(
 examples:
   ratplus manual train | man -l -
 )";
@@ -193,7 +193,7 @@ int manual_command(const Arguments& args) {
   options.add_options()("output,o", po::value(&output)->value_name("DIR"),
                         "write all pages there, which is made if missing");
   const Positional place{"command", 1, po::value(&name)->default_value("", ""), "", "COMMAND"};
-  if (!parse_command_line(args, options, place, {help_text, help_end})) return 0;
+  if (!parse_command_line(args, options, place, {manual_help, manual_help_end})) return 0;
   if (!output.empty()) {
     if (!name.empty()) throw po::error("--output is for all pages: leave the command out");
     write_pages(output);

@@ -20,7 +20,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* needles_help =
     R"(usage: ratplus needles [PROSE...] --output PATH --tokenizer MODEL --sequence-length T [options]
 
 Makes tasks that hide needles ("One of the special magic numbers for long-kayak is: 1234567.") in a long text and ask for
@@ -39,7 +39,7 @@ formats:
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* needles_help_end = R"(
 examples:
   ratplus needles books/ --tokenizer tokenizer.model --sequence-length 4096 --output niah.jsonl
   ratplus needles books/ --tokenizer tokenizer.model --sequence-length 4096 --format samples --subset train \
@@ -48,7 +48,7 @@ examples:
     --task four=essay,words,numbers,4,1,1 --answer-tokens 8 --output four.jsonl
 )";
 
-std::optional<data::NeedleOptions> parse(const Arguments& args) {
+std::optional<data::NeedleOptions> parse_needles(const Arguments& args) {
   data::NeedleOptions options;
   data::NeedleSettings& settings = options.settings;
   settings.length = 0;
@@ -94,7 +94,7 @@ std::optional<data::NeedleOptions> parse(const Arguments& args) {
       "requests, ruler: give RULER's beginning of the answer, for models that were not fine-tuned");
   add("force", po::bool_switch(&options.force), "replace what is there");
   const Positional input{"prose", -1, po::value(&inputs), nullptr, "PROSE"};
-  if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, description, input, {needles_help, needles_help_end})) return std::nullopt;
   options.prose.assign(inputs.begin(), inputs.end());
   options.output = output;
   options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
@@ -128,7 +128,7 @@ void print_result(const data::NeedleOptions& options, const data::NeedleResult& 
 }  // namespace
 
 int needles_command(const Arguments& args) {
-  const auto options = parse(args);
+  const auto options = parse_needles(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
   const StopSignal signal;

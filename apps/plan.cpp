@@ -31,7 +31,7 @@ namespace {
 namespace po = boost::program_options;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* help_text =
+constexpr const char* plan_help =
     R"(usage: ratplus plan JOB.toml [--nodes N] [--gpus-per-node G] [--gpu KIND] [options]
 
 Tells, before a GPU is asked for, what a job would take on a cluster: memory of a GPU by part, operations
@@ -51,7 +51,7 @@ what was measured. Where the job does not fit, settings are named that do, and t
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* plan_help_end = R"(
 examples:
   ratplus plan configs/pretrain/1b.toml --gpu h100
   ratplus plan configs/pretrain/7b.toml --gpu h200 --nodes 8 --set parallel.keep_weights=true
@@ -95,7 +95,7 @@ std::string known_names() {
 }
 
 /// Empty when help was asked for and given.
-std::optional<PlanArguments> parse(const Arguments& args) {
+std::optional<PlanArguments> parse_plan(const Arguments& args) {
   PlanArguments parsed;
   std::string gpu, table;
   const auto gpu_help = fmt::format("kind of GPU: {}", known_names());
@@ -129,7 +129,7 @@ std::optional<PlanArguments> parse(const Arguments& args) {
       "override a key of the job file");
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the plan there too");
   const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
-  const auto values = parse_command_line(args, options, job, {help_text, help_end});
+  const auto values = parse_command_line(args, options, job, {plan_help, plan_help_end});
   if (!values) return std::nullopt;
   for (const auto& [key, value] :
        {std::pair{"link", parsed.cluster.link}, {"network", parsed.cluster.network}}) {
@@ -412,7 +412,7 @@ int plan_tuned(const PlanArguments& args, const config::JobConfig& job) {
 }  // namespace
 
 int plan_command(const Arguments& args) {
-  auto parsed = parse(args);
+  auto parsed = parse_plan(args);
   if (!parsed) return 0;
   refuse_ranks("plan");
   plan::Gpu gpu;

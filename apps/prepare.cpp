@@ -96,7 +96,7 @@ po::options_description describe_options(data::PrepareOptions& options) {
 }
 
 /// Empty when help was asked for and given.
-std::optional<data::PrepareOptions> parse(const Arguments& args) {
+std::optional<data::PrepareOptions> parse_prepare(const Arguments& args) {
   data::PrepareOptions options;
   std::vector<std::string> inputs;
   const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
@@ -217,7 +217,7 @@ int prepare(data::PrepareOptions options, const parallel::World& world) {
 }  // namespace
 
 int prepare_command(const Arguments& args) {
-  const auto options = parse(args);
+  const auto options = parse_prepare(args);
   if (!options) return 0;
   return with_ranks([&](const parallel::World& world) { return prepare(*options, world); });
 }

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* report_help =
     R"(usage: ratplus report RUN... [--output FILE.html|FILE.svg|DIR] [--adaptation | --tradeoff]
 
 Reads what runs have written into their directories and shows it:
@@ -42,7 +42,7 @@ the picture as tradeoff.md and tradeoff.json.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* report_help_end = R"(
 examples:
   ratplus report runs/1b
     writes runs/1b/report.html and runs/1b/loss.svg
@@ -63,7 +63,7 @@ struct ReportArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<ReportArguments> parse(const Arguments& args) {
+std::optional<ReportArguments> parse_report(const Arguments& args) {
   ReportArguments parsed;
   po::options_description options("options");
   auto add = options.add_options();
@@ -77,7 +77,7 @@ std::optional<ReportArguments> parse(const Arguments& args) {
   add("tradeoff", po::bool_switch(&parsed.tradeoff),
       "loss against the size of the cache: tables, picture, page, Markdown and JSON");
   const Positional runs{"run", -1, po::value(&parsed.runs), "a run directory is missing", "RUN"};
-  if (!parse_command_line(args, options, runs, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, options, runs, {report_help, report_help_end})) return std::nullopt;
   if (parsed.adaptation && parsed.runs.size() < 2)
     throw po::error("--adaptation needs the pretrained run and at least one adapted from it");
   if (parsed.adaptation && parsed.tradeoff) throw po::error("--adaptation and --tradeoff exclude each other");
@@ -147,7 +147,7 @@ std::vector<report::JobSettings> read_settings(const ReportArguments& args) {
 }  // namespace
 
 int report_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_report(args);
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
   const auto files = output_files(*parsed, runs);

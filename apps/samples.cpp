@@ -20,7 +20,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* samples_help =
     R"(usage: ratplus samples INPUT... --output DIR --tokenizer MODEL --sequence-length T [options]
 
 Makes a dataset of samples of T inputs with labels, which `ratplus train` takes with job.kind = "finetune" and
@@ -36,12 +36,12 @@ names the first.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* samples_help_end = R"(
 example:
   ratplus samples qa.jsonl --output data/qa --tokenizer runs/adapt/data/tokenizer.model --sequence-length 4096
 )";
 
-std::optional<data::SupervisedOptions> parse(const Arguments& args) {
+std::optional<data::SupervisedOptions> parse_samples(const Arguments& args) {
   data::SupervisedOptions options;
   std::vector<std::string> inputs;
   std::string output;
@@ -72,7 +72,7 @@ std::optional<data::SupervisedOptions> parse(const Arguments& args) {
   add("force", po::bool_switch(&options.force),
       "replace another dataset in DIR, once the new one is complete");
   const Positional input{"input", -1, po::value(&inputs), "an input is missing", "INPUT"};
-  if (!parse_command_line(args, description, input, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, description, input, {samples_help, samples_help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;
   options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
@@ -104,7 +104,7 @@ void print_result(const data::SupervisedOptions& options, const data::Supervised
 }  // namespace
 
 int samples_command(const Arguments& args) {
-  const auto options = parse(args);
+  const auto options = parse_samples(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
   const StopSignal signal;

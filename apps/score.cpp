@@ -22,7 +22,7 @@ namespace po = boost::program_options;
 using generate::GroupScores;
 using generate::MeanScore;
 
-constexpr const char* help_text =
+constexpr const char* score_help =
     R"(usage: ratplus score [NAME=]ANSWERS... [--by FIELD[:EDGES] ...] [--score NAME ...] [--json FILE]
 
 Scores answers to the tasks of `ratplus needles`, RULER's, or questions with free answers, in per cent with standard errors,
@@ -40,7 +40,7 @@ S, MK and MQ/MV are means of RULER's three single, three multikey, and two other
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* score_help_end = R"(
 examples:
   ratplus score answers.jsonl
   ratplus score dense=dense.jsonl "D = 16=d16.jsonl" --by task --by distance:64,256,1024 --json scores.json
@@ -70,7 +70,7 @@ struct ScoreArguments {
   std::string json;
 };
 
-std::optional<ScoreArguments> parse(const Arguments& args) {
+std::optional<ScoreArguments> parse_score(const Arguments& args) {
   ScoreArguments parsed;
   std::vector<std::string> by, scores;
   po::options_description options("options", 110, 70);
@@ -84,7 +84,7 @@ std::optional<ScoreArguments> parse(const Arguments& args) {
   add("json", po::value(&parsed.json)->value_name("FILE"), "write the results there too");
   const Positional inputs{"answers", -1, po::value(&parsed.inputs), "a file of answers is missing",
                           "ANSWERS.jsonl"};
-  if (!parse_command_line(args, options, inputs, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, options, inputs, {score_help, score_help_end})) return std::nullopt;
   as_usage_error([&] {
     for (const std::string& text : by) parsed.groupings.push_back(generate::parse_grouping(text));
     for (const std::string& name : scores) {
@@ -174,7 +174,7 @@ nlohmann::ordered_json to_json(const GroupScores& group) {
 }  // namespace
 
 int score_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_score(args);
   if (!parsed) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
   std::vector<File> files;

@@ -33,7 +33,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text =
+constexpr const char* serve_help =
     R"(usage: ratplus serve CHECKPOINT [--pattern D,W,I ...] [--port N] [options]
        mpirun -n 8 ratplus serve CHECKPOINT [options]
 
@@ -47,7 +47,7 @@ SIGHUP loads the newest weights at CHECKPOINT between two requests. docs/serving
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* serve_help_end = R"(
 examples:
   ratplus serve runs/quickstart/adapt-d16
   ratplus serve ratplus-1b.pth --tokenizer tokenizer.model --pattern 1,0,0 --pattern 16,256,4 --port 9000
@@ -73,7 +73,7 @@ void check_at_least(const po::variables_map& given, const char* option, double v
     throw po::error(fmt::format("--{} {} is below {}", option, value, least));
 }
 
-std::optional<ServeArguments> parse(const Arguments& args) {
+std::optional<ServeArguments> parse_serve(const Arguments& args) {
   ServeArguments parsed;
   auto& server = parsed.server;
   double body_mib = 16;
@@ -112,7 +112,7 @@ std::optional<ServeArguments> parse(const Arguments& args) {
   add_device_options(options, parsed.model);
   const Positional checkpoint{"checkpoint", 1, po::value(&parsed.checkpoint), "a checkpoint is missing",
                               "CHECKPOINT"};
-  const auto given = parse_command_line(args, options, checkpoint, {help_text, help_end});
+  const auto given = parse_command_line(args, options, checkpoint, {serve_help, serve_help_end});
   if (!given) return std::nullopt;
   check_model_options(*given, parsed.model);
   constexpr int most_port = 65535;
@@ -307,7 +307,7 @@ int serve_model(ServeArguments args, const parallel::World& world) {
 }  // namespace
 
 int serve_command(const Arguments& args) {
-  auto parsed = parse(args);
+  auto parsed = parse_serve(args);
   if (!parsed) return 0;
   return with_ranks([&](const parallel::World& world) { return serve_model(*parsed, world); });
 }

@@ -31,7 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus submit JOB.toml --nodes N --gpus-per-node G [options]
+constexpr const char* submit_help = R"(usage: ratplus submit JOB.toml --nodes N --gpus-per-node G [options]
        ratplus submit JOB.toml --nodes N --ranks-per-node R [options]        (without GPUs)
 
 Checks all of a training job that can be checked without ranks and GPUs (job file, data and its shards,
@@ -44,7 +44,7 @@ done; jobs/README.md says how, and what else there is for batch jobs: adaptation
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* submit_help_end = R"(
 examples:
   ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --time 24:00:00 --partition gpu
   ratplus submit configs/pretrain/1b.toml --nodes 4 --gpus-per-node 8 --gpu h100 --dry-run
@@ -64,7 +64,7 @@ struct SubmitArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<SubmitArguments> parse(const Arguments& args) {
+std::optional<SubmitArguments> parse_submit(const Arguments& args) {
   SubmitArguments parsed;
   auto& r = parsed.resources;
   std::string nodes;
@@ -106,7 +106,7 @@ std::optional<SubmitArguments> parse(const Arguments& args) {
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)",
                        "JOB.toml"};
-  const auto given = parse_command_line(args, options, job, {help_text, help_end});
+  const auto given = parse_command_line(args, options, job, {submit_help, submit_help_end});
   if (!given) return std::nullopt;
   if (!given->contains("gpus-per-node") && !given->contains("ranks-per-node"))
     throw po::error("how many ranks a node gets is missing: --gpus-per-node G, or --ranks-per-node R");
@@ -263,7 +263,7 @@ int submit(const SubmitArguments& args) {
 }  // namespace
 
 int submit_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_submit(args);
   if (!parsed) return 0;
   refuse_ranks("submit");
   return submit(*parsed);

@@ -21,7 +21,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus tokenize TOKENIZER [TEXT...] [options]
+constexpr const char* tokenize_help = R"(usage: ratplus tokenize TOKENIZER [TEXT...] [options]
 
 Prints the token numbers of a text, without begin or end tokens, or with --decode the text of token numbers. TOKENIZER is
 a tokenizer's file (tokenizer.model, tokenizer.json), a dataset's directory, or a checkpoint or a run, of which the
@@ -32,7 +32,7 @@ encoded, as a tokenizer that changes blanks does, a warning says so.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* tokenize_help_end = R"(
 examples:
   ratplus tokenize data/books "Once upon a time"
   ratplus tokenize tokenizer.model --file page.txt | ratplus tokenize tokenizer.model --decode
@@ -47,7 +47,7 @@ std::string standard_input() {
   return all;
 }
 
-void write_out(const std::string& text) {
+void write_result(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     fail("cannot write to standard output: {}", std::strerror(errno));
 }
@@ -61,7 +61,7 @@ void encode(const data::Tokenizer& tokenizer, std::string text) {
     warn("ill-formed UTF-8 in the text became U+FFFD");
   std::vector<std::int32_t> tokens;
   tokenizer.encode(text, tokens);
-  write_out(data::to_text(tokens) + "\n");
+  write_result(data::to_text(tokens) + "\n");
   if (tokenizer.decode(tokens) != text)
     warn("the tokenizer changes this text: its tokens decode to another one");
 }
@@ -69,8 +69,8 @@ void encode(const data::Tokenizer& tokenizer, std::string text) {
 void decode(const data::Tokenizer& tokenizer, const std::vector<std::string>& texts) {
   std::string numbers;
   for (const std::string& text : texts) numbers += text + "\n";
-  write_out(tokenizer.decode(data::parse_tokens(numbers, tokenizer.vocab_size())));
-  if (::isatty(STDOUT_FILENO) == 1) write_out("\n");
+  write_result(tokenizer.decode(data::parse_tokens(numbers, tokenizer.vocab_size())));
+  if (::isatty(STDOUT_FILENO) == 1) write_result("\n");
 }
 
 }  // namespace
@@ -85,7 +85,7 @@ int tokenize_command(const Arguments& args) {
   add("file", po::value(&files)->composing()->value_name("FILE"),
       "the text, or with --decode the numbers, of a file; may be given again");
   const Positional place{"text", -1, po::value(&given), "a tokenizer is missing", "MODEL TEXT"};
-  if (!parse_command_line(args, options, place, {help_text, help_end})) return 0;
+  if (!parse_command_line(args, options, place, {tokenize_help, tokenize_help_end})) return 0;
   refuse_ranks("tokenize");
   const data::Tokenizer tokenizer(checkpoint::tokenizer_of(given.front()));
   std::vector<std::string> texts(given.begin() + 1, given.end());

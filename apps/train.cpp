@@ -34,7 +34,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus train JOB.toml [--set section.key=value ...] [--resume]
+constexpr const char* train_help = R"(usage: ratplus train JOB.toml [--set section.key=value ...] [--resume]
        mpirun -n 8 ratplus train JOB.toml ...          (or srun: the same command)
 
 Trains the model that a job file describes, on as many MPI ranks as it is started with:
@@ -59,7 +59,7 @@ job by `kill -USR1` of mpirun, and set checkpoint.every against other failures.
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* train_help_end = R"(
 examples:
   ratplus train configs/quickstart/pretrain.toml
   mpirun -n 4 ratplus train configs/pretrain/1b.toml --set data.micro_batch=2 parallel.shard=full
@@ -76,7 +76,7 @@ struct TrainArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<TrainArguments> parse(const Arguments& args) {
+std::optional<TrainArguments> parse_train(const Arguments& args) {
   TrainArguments parsed;
   po::options_description options("options");
   auto add = options.add_options();
@@ -93,7 +93,7 @@ std::optional<TrainArguments> parse(const Arguments& args) {
   const Positional job{"job", 1, po::value(&parsed.job),
                        "a job file is missing (give it before --set, which takes all words that follow)",
                        "JOB.toml"};
-  if (!parse_command_line(args, options, job, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, options, job, {train_help, train_help_end})) return std::nullopt;
   return parsed;
 }
 
@@ -301,7 +301,7 @@ std::optional<int> train(const TrainArguments& args, const parallel::World& worl
 }  // namespace
 
 int train_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_train(args);
   if (!parsed) return 0;
   if (parsed->print_config && !launched()) {  // on the login node of a cluster, where MPI may not start
     const auto job = config::load_job(parsed->job, parsed->overrides, session::start_defaults);

@@ -25,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr const char* help_text = R"(usage: ratplus watch RUN [--once] [--every SECONDS] [--ascii]
+constexpr const char* watch_help = R"(usage: ratplus watch RUN [--once] [--every SECONDS] [--ascii]
 
 Shows how a training run goes, from what it writes into its directory: how far it is and when it ends,
 losses, throughput, memory and waits, curves, warnings, and the end of its log. Waits for a run that has
@@ -34,7 +34,7 @@ run itself is not touched: any number may watch, on any machine that sees the di
 
 )";
 
-constexpr const char* help_end = R"(
+constexpr const char* watch_help_end = R"(
 examples:
   ratplus watch runs/1b
   ratplus watch runs/1b --once                     one picture, for a log or a script
@@ -49,7 +49,7 @@ struct WatchArguments {
 };
 
 /// Empty when help was asked for and given.
-std::optional<WatchArguments> parse(const Arguments& args) {
+std::optional<WatchArguments> parse_watch(const Arguments& args) {
   WatchArguments parsed;
   po::options_description options("options");
   options.add_options()("once", po::bool_switch(&parsed.once),
@@ -58,7 +58,7 @@ std::optional<WatchArguments> parse(const Arguments& args) {
       "how often to look")("ascii", po::bool_switch(&parsed.ascii),
                            "no Braille characters, for terminals without");
   const Positional run{"run", 1, po::value(&parsed.run), "a run directory is missing", "RUN"};
-  if (!parse_command_line(args, options, run, {help_text, help_end})) return std::nullopt;
+  if (!parse_command_line(args, options, run, {watch_help, watch_help_end})) return std::nullopt;
   if (!(parsed.every >= 0.1 && parsed.every <= 3600)) throw po::error("--every is from 0.1 to 3600 seconds");
   return parsed;
 }
@@ -193,7 +193,7 @@ int show_live(Watch& watch, double every) {
 }  // namespace
 
 int watch_command(const Arguments& args) {
-  const auto parsed = parse(args);
+  const auto parsed = parse_watch(args);
   if (!parsed) return 0;
   refuse_ranks("watch");
   const bool live = !parsed->once && ::isatty(STDOUT_FILENO) != 0;

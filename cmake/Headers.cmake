@@ -1,7 +1,7 @@
 # ratplus_precompile(NAME LIBRARIES lib ... HEADERS <header> ...): compiles headers of others once, under the flags that the
 # caller's directory and LIBRARIES give. ratplus_use_precompiled(TARGET NAME): TARGET's C++ sources start from them; its flags
-# must be the same, or the compiler refuses. A source still includes all that it uses: tests/lint.sh and tests/fuzz.sh compile
-# without (CMAKE_DISABLE_PRECOMPILE_HEADERS).
+# must be the same, or the compiler refuses. A source still includes all that it uses: tests/lint.sh compiles without
+# (CMAKE_DISABLE_PRECOMPILE_HEADERS).
 function(ratplus_precompile name)
   cmake_parse_arguments(ARG "" "" "LIBRARIES;HEADERS" ${ARGN})
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp CONTENT "")

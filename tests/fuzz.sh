@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds the fuzzers with clang and runs each for some seconds.
+# Builds the fuzzers with clang's sanitizers and runs each for some seconds.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=jobs/common.sh
 source jobs/common.sh
+# shellcheck source=tests/sanitizers.sh
+source tests/sanitizers.sh
 
 usage() {
   cat <<'END'
@@ -14,7 +16,7 @@ Usage: tests/fuzz.sh [--seconds N] [--build DIRECTORY] [TARGET ...]
 
   TARGET       unpickler, weights, safetensors, manifest, job, request; all of them if none is given
   --seconds N  for each target (20)
-  --build DIR  where to build (build-fuzz)
+  --build DIR  where to build (build-sanitize, whose objects are those of tests/run.sh --sanitize)
 
 Installs the Debian packages that are missing (clang among them). DIRECTORY/corpus keeps the inputs
 found, with which the next run begins; an input that fails is written to DIRECTORY/TARGET-crash-... and
@@ -23,7 +25,7 @@ END
 }
 
 seconds=20
-build="build-fuzz"
+build="build-sanitize"
 targets=()
 while (($# > 0)); do
   case $1 in
@@ -38,12 +40,7 @@ done
 ((${#targets[@]} > 0)) || targets=(unpickler weights safetensors manifest job request)
 jobs/setup.sh --tests --fuzz
 
-launcher=()
-command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DRATPLUS_CUDA=OFF \
-  -DRATPLUS_NATIVE=OFF -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DRATPLUS_SANITIZE=fuzzer-no-link,address,undefined \
-  -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 \
-  "${launcher[@]}" >/dev/null
+configure_sanitized "$build"
 cmake --build "$build" -j "$(build_jobs)" --target fuzz
 
 export ASAN_OPTIONS=detect_leaks=0 # what OpenMPI and HDF5 keep until the end is not of interest here

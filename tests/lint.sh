@@ -50,6 +50,7 @@ lint_tidy() {
   echo "clang-tidy: ${#files[@]} files"
   # Warnings in the headers of others, which are counted on standard error, are no findings.
   printf '%s\n' "${files[@]}" |
+    tac | # apps, the largest, stand last
     xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet 2>"$build/clang-tidy.log" || failed=1
 }
 

@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=jobs/common.sh
 source jobs/common.sh
+# shellcheck source=tests/sanitizers.sh
+source tests/sanitizers.sh
 
 usage() {
   cat <<'END'
@@ -45,9 +47,6 @@ while (($# > 0)); do
     --sanitize)
       sanitize=true
       build="build-sanitize"
-      # clang takes less than half of g++'s time to compile for them, and a room takes less as one source than as many.
-      configure_options=(-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ "-DRATPLUS_SANITIZE=address,undefined"
-        -DRATPLUS_CUDA=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0)
       ;;
     --compute-sanitizer) compute_sanitizer=true ;;
     -R)
@@ -123,10 +122,7 @@ fi
 if ! $sanitize; then
   jobs/setup.sh --parquet || echo "warning: without Apache Arrow, Parquet files are neither read nor tested" >&2
 fi
-if $sanitize && [[ -e $build/CMakeCache.txt ]] && ! grep -q '^CMAKE_CXX_COMPILER:.*clang' "$build/CMakeCache.txt"; then
-  die "$build/ was made with another compiler than clang; remove it"
-fi
-configure "$build" "${configure_options[@]}"
+if $sanitize; then configure_sanitized "$build"; else configure "$build" "${configure_options[@]}"; fi
 cmake --build "$build" -j "$(build_jobs)"
 echo "tests in $build/"
 if $compute_sanitizer; then run_compute_sanitizer; else run_tests; fi

@@ -14,12 +14,12 @@ usage() {
   cat <<'END'
 tests/slurm.sh - run batch jobs on a real Slurm of one node, which is this machine
 
-Usage: tests/slurm.sh [--program FILE] [--data DIRECTORY] [--steps N] [--keep] [--help]
+Usage: tests/slurm.sh [--program FILE] [--data DIRECTORY] [--keep] [--help]
 
 Needs Debian's slurm-wlm and munge (jobs/setup.sh --slurm) and root. Own daemons run on own ports, with all their files
 in a temporary directory; they are ended with the test. What is shown, in about 4 minutes on 2 cores:
-  - the quick start's pretraining as a job of 2 tasks, a sweep over three patterns as a job array that waits for it, and
-    the table of the sweep, by one command
+  - the quick start's pretraining, of a smaller model, as a job of 2 tasks, a sweep over three patterns as a job array that
+    waits for it, and the table of the sweep, by one command
   - the same pretraining, submitted by `ratplus submit`, stopped before its time limit, queued again, finished: its last
     checkpoint is that of the undisturbed run, byte for byte
   - an adaptation, an evaluation and a conversion, each as a job of its own
@@ -31,7 +31,6 @@ in a temporary directory; they are ended with the test. What is shown, in about 
   --program FILE    ratplus (build/ratplus)
   --data DIRECTORY  a dataset of the quick start's tokenizer; default: that of runs/quickstart or runs/quickstart-short,
                     or else a new one of the same text
-  --steps N         of the pretraining (48); more where the machine is so fast that it ends before it is stopped
   --keep            leave the directory, with all logs
 Status 77: skipped, since something is not installed.
 END
@@ -39,9 +38,8 @@ END
 
 program=build/ratplus
 data=
-steps=48
 keep=false
-read_options "program data steps" "$@"
+read_options "program data" "$@"
 PATH=$PATH:/usr/sbin:/sbin # where Debian's daemons are
 missing=$(slurm_is_missing)
 if [[ -n $missing ]]; then
@@ -80,10 +78,12 @@ find_data() {
 mpi_environment
 export OMP_NUM_THREADS=1 RATPLUS=$program RATPLUS_SEQUENCES=16
 node=(--nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --gpus-per-node=0)
+steps=48
 last=$(printf 'checkpoints/step-%08d' "$steps")
+slow() { echo "0:slow:$1:1"; } # RATPLUS_TEST_FAULT: each update takes so many seconds longer, so that there is time to stop it
 
 write_jobs() {
-  local common=("data.directory=$data" log.every=1 log.validation_sequences=8)
+  local common=("data.directory=$data" log.every=1 log.validation_sequences=8 model.layers=2 model.width=64 model.head_dim=32)
   "$program" train configs/quickstart/pretrain.toml --print-config --set "${common[@]}" \
     "schedule.steps=$steps" log.validate_every=0 checkpoint.every=20 "job.directory=$work/pretrain" \
     >"$work/pretrain.toml"
@@ -115,13 +115,14 @@ last_losses() { grep "\"step\": *$steps," "$1/metrics.jsonl" | grep -o '"loss":[
 test_preemption() {
   heading "the same pretraining, stopped before its time limit of a minute, queued again, finished"
   local run=$work/preempted job log file
-  "$program" submit "$work/pretrain.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 --time 1 --stop-before 40 \
-    --set "job.directory=$run"
+  # Slurm sends the signal within 30 s; a step has two updates.
+  RATPLUS_TEST_FAULT=$(slow 0.5) "$program" submit "$work/pretrain.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 \
+    --time 1 --stop-before 40 --set "job.directory=$run"
   job=$(cat "$run/submitted.job") log=$run/slurm-$job.log
   await "$job" "$log" 400
   expect_state "$job" COMPLETED "$log"
   grep 'batch: ' "$log"
-  (($(field "$job" Restarts) >= 1)) || fail_with_log "$log" "it was not queued again: it ended too soon (--steps)"
+  (($(field "$job" Restarts) >= 1)) || fail_with_log "$log" "it was not queued again: it ended too soon"
   expect_in "$log" 'stopped by SIG'
   expect_in "$log" 'queued again'
   expect_in "$log" "step $steps/$steps"
@@ -162,7 +163,7 @@ test_ruler() {
   heading "RULER's chain: data, two fine-tunings as an array of which one is preempted, and their table"
   local numbers tuning scores log=$work/ruler-%j.log
   cat docs/*.md >"$work/prose.txt"
-  jobs/slurm/ruler_chain.sh "${node[@]}" --time 20 --output="$log" -- "$work/pretrain" --pattern dense --pattern 16,0,4 \
+  RATPLUS_TEST_FAULT=$(slow 0.1) jobs/slurm/ruler_chain.sh "${node[@]}" --time 20 --output="$log" -- "$work/pretrain" --pattern dense --pattern 16,0,4 \
     --prose "$work/prose.txt" --output "$work/ruler" --length 256 --train 100 --samples 4 --answer-tokens 24 --task niah_single_1 \
     --task needles=needle,words,numbers,1,1,1 --needles --digits=2 --set schedule.steps=80 --set data.batch=4 \
     --set data.micro_batch=2 --set log.every=1 --ranks 2 | tee "$work/ruler.txt"
@@ -173,6 +174,7 @@ test_ruler() {
     sleep 0.5
   done
   scancel --batch --signal=USR1 "${tuning}_0"
+  await "${tuning}_0" "$work/ruler-$tuning.log" 200
   await "$scores" "$work/ruler-$scores.log" 400
   expect_state "$scores" COMPLETED "$work/ruler-$scores.log"
   grep -l 'batch: queued again' "$work"/ruler-*.log || die "the preempted fine-tuning was not queued again"

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t version = 1;
 constexpr std::size_t samples_at_once = 64;  ///< written
 
-SampleShardInfo read_info(const hdf5::File& file) {
+SampleShardInfo read_sample_info(const hdf5::File& file) {
   const std::string name = file.file().string();
   if (!file.has_attribute("version") || !file.has("inputs") || !file.has("labels")) {
     fail(
@@ -41,7 +41,7 @@ SampleShardInfo read_info(const hdf5::File& file) {
 struct SampleShardReader::Impl {
   explicit Impl(const std::filesystem::path& path)
       : file(hdf5::File::open(path)),
-        info(read_info(file)),
+        info(read_sample_info(file)),
         inputs(file.dataset("inputs")),
         labels(file.dataset("labels")) {
     const bool fits =

@@ -37,4 +37,10 @@ Manifest combined_manifest(const std::vector<SampleSource>& sources) {
   return all;
 }
 
+std::vector<double> weights_of(const std::vector<SampleSource>& sources) {
+  std::vector<double> weights;
+  for (const SampleSource& source : sources) weights.push_back(source.weight);
+  return weights;
+}
+
 }  // namespace ratplus::data

@@ -19,4 +19,6 @@ struct SampleSource {
 /// dataset's directory before it. Throws Error naming two sources whose tokenizers differ.
 Manifest combined_manifest(const std::vector<SampleSource>& sources);
 
+std::vector<double> weights_of(const std::vector<SampleSource>& sources);
+
 }  // namespace ratplus::data

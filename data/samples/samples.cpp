@@ -4,16 +4,6 @@
 #include "data/samples/cut_sequence.h"
 
 namespace ratplus::data {
-namespace {
-
-std::vector<double> weights_of(const std::vector<SampleSource>& sources) {
-  std::vector<double> weights;
-  for (const SampleSource& source : sources) weights.push_back(source.weight);
-  return weights;
-}
-
-}  // namespace
-
 StreamSamples::StreamSamples(const std::vector<SampleSource>& sources, const Settings& settings)
     : settings_(settings),
       end_of_text_(static_cast<std::int32_t>(combined_manifest(sources).end_of_text)),

@@ -30,12 +30,6 @@ SampleShardReader open_checked(const SampleSource& source, const ManifestShard& 
   return reader;
 }
 
-std::vector<double> weights_of(const std::vector<SampleSource>& sources) {
-  std::vector<double> weights;
-  for (const SampleSource& source : sources) weights.push_back(source.weight);
-  return weights;
-}
-
 }  // namespace
 
 void SupervisedSamples::check_all(const SampleSource& source) {

@@ -6,8 +6,6 @@
 namespace ratplus::data {
 namespace {
 
-constexpr std::string_view blank = "\xE2\x96\x81";  // U+2581, a blank as SentencePiece writes it
-
 /// The fields of a message in protobuf's wire format, which has four kinds of values.
 class Fields {
  public:
@@ -83,9 +81,10 @@ struct Model {
     while (field.next()) {
       if (field.number != 1) continue;
       std::string_view piece = field.bytes;
-      if (piece == blank) has_blank = true;
-      while (piece.starts_with(blank)) piece.remove_prefix(blank.size());
-      if (piece.find(blank) != std::string_view::npos || piece.find(' ') != std::string_view::npos)
+      if (piece == sentencepiece_blank) has_blank = true;
+      while (piece.starts_with(sentencepiece_blank)) piece.remove_prefix(sentencepiece_blank.size());
+      if (piece.find(sentencepiece_blank) != std::string_view::npos ||
+          piece.find(' ') != std::string_view::npos)
         blanks_lead = false;
     }
     sound = sound && field.at_end();

@@ -6,6 +6,9 @@
 
 namespace ratplus::data {
 
+inline constexpr std::string_view sentencepiece_blank =
+    "\xE2\x96\x81";  ///< U+2581, a blank as SentencePiece writes it
+
 /// A model's treatment of blanks.
 struct SentencePieceCut {
   bool allowed = false;         ///< parts cut at single blanks between words give the tokens of the whole

@@ -20,8 +20,6 @@ constexpr std::size_t part_bytes = std::size_t{64} << 10;
 /// rather than a process that is killed.
 constexpr std::size_t most_bytes = std::size_t{128} << 20;
 
-constexpr std::string_view blank = "\xE2\x96\x81";  // U+2581, a blank as SentencePiece writes it
-
 bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
@@ -37,7 +35,9 @@ std::size_t part_end(std::string_view text) {
   for (std::size_t at = part_bytes; at + 1 < text.size(); ++at) {
     if (text[at] != ' ' || is_space(text[at - 1]) || is_space(text[at + 1])) continue;
     // The text may hold the character that stands for a blank.
-    if (!text.substr(0, at).ends_with(blank) && !text.substr(at + 1).starts_with(blank)) return at;
+    if (!text.substr(0, at).ends_with(sentencepiece_blank) &&
+        !text.substr(at + 1).starts_with(sentencepiece_blank))
+      return at;
   }
   return text.size();
 }
@@ -60,13 +60,15 @@ class SentencePieceDecoder : public ModelDecoder {
       model_.Decode(std::vector<int>{token}, &unknown_).IgnoreError();
       return text + kept(unknown_);
     }
-    if (at_start_ && (blanks_.adds_blank || blanks_.removes_blanks) && piece.starts_with(blank)) {
-      piece.remove_prefix(blank.size());
+    if (at_start_ && (blanks_.adds_blank || blanks_.removes_blanks) &&
+        piece.starts_with(sentencepiece_blank)) {
+      piece.remove_prefix(sentencepiece_blank.size());
       if (!blanks_.removes_blanks) at_start_ = false;
     }
-    for (std::size_t at = piece.find(blank); at != std::string_view::npos; at = piece.find(blank)) {
+    for (std::size_t at = piece.find(sentencepiece_blank); at != std::string_view::npos;
+         at = piece.find(sentencepiece_blank)) {
       text.append(piece.substr(0, at)) += ' ';
-      piece.remove_prefix(at + blank.size());
+      piece.remove_prefix(at + sentencepiece_blank.size());
     }
     return kept(text.append(piece));
   }
@@ -151,8 +153,9 @@ class SentencePieceTokenizer : public TokenizerModel {
     std::string piece = model_.IdToPiece(token);
     if (model_.IsControl(token)) return piece;
     if (model_.IsByte(token)) return std::string(1, byte_of(piece));
-    for (auto at = piece.find(blank); at != std::string::npos; at = piece.find(blank))
-      piece.replace(at, blank.size(), " ");
+    for (auto at = piece.find(sentencepiece_blank); at != std::string::npos;
+         at = piece.find(sentencepiece_blank))
+      piece.replace(at, sentencepiece_blank.size(), " ");
     return piece;
   }
   std::unique_ptr<ModelDecoder> make_decoder() const override {

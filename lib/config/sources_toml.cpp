@@ -12,7 +12,7 @@ namespace ratplus::config {
 namespace {
 
 constexpr const char* source_form = "a source ({ directory = \"data/code\", weight = 0.3 })";
-constexpr RealRange positive{0, false, std::numeric_limits<double>::infinity(), false};
+constexpr RealRange above_zero{0, false, std::numeric_limits<double>::infinity(), false};
 
 DataSource read_source(const Value& value) {
   const auto* table = value.node->as_table();
@@ -26,7 +26,7 @@ DataSource read_source(const Value& value) {
       if (!node.is_string()) fail_type(value.field(key.str(), node), "a string");
       read(field, source.directory, Any{});
     } else if (key == "weight") {
-      read(value.field(key.str(), node), source.weight, positive);
+      read(value.field(key.str(), node), source.weight, above_zero);
     } else {
       const std::string near = nearest(key.str(), names);
       fail("{}: unknown key {}{} Keys of a source: {}", value.where(), field.path,

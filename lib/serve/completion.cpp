@@ -9,14 +9,13 @@
 
 #include "base/json_dump.h"
 #include "lib/generate/json_values.h"
+#include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
 
 using Json = nlohmann::ordered_json;
 using generate::Finish;
-
-constexpr int server_failed = 500, timed_out = 504;
 
 /// Whether the likeliest token by the model's own logits is the one that is drawn.
 bool plain_greedy(const infer::SamplingParameters& s) {

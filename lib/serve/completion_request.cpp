@@ -10,14 +10,13 @@
 #include "base/parse_json.h"
 #include "base/units.h"
 #include "lib/generate/generator.h"
+#include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
 
 using Json = nlohmann::ordered_json;
 using generate::Settings;
-
-constexpr int bad_request = 400;
 
 template <typename... Args>
 [[noreturn]] void refuse(const std::string& field, fmt::format_string<Args...> format, Args&&... args) {

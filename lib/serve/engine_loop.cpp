@@ -5,13 +5,9 @@
 #include <iterator>
 #include <utility>
 
+#include "lib/serve/http_status.h"
+
 namespace ratplus::serve {
-namespace {
-
-constexpr int unavailable = 503;
-
-}  // namespace
-
 EngineLoop::EngineLoop(infer::Inference& inference, std::size_t patterns, Deliver deliver)
     : inference_(inference), deliver_(std::move(deliver)), patterns_(patterns) {}
 

@@ -7,11 +7,10 @@
 
 #include "base/background_thread.h"
 #include "base/error.h"
+#include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
-
-constexpr int server_failed = 500, unavailable = 503;
 
 enum class Message : std::uint8_t {
   // From rank 0.

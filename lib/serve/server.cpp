@@ -17,14 +17,12 @@
 #include "base/start_thread.h"
 #include "base/units.h"
 #include "base/utf8.h"
+#include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr int bad_request = 400, unauthorized = 401, not_found = 404, wrong_method = 405, too_many = 429,
-              server_failed = 500, unavailable = 503;
 
 HttpResponse json_response(const Json& json) {
   return {.body = json_dump(json)};

@@ -7,8 +7,6 @@
 
 namespace ratplus::weights {
 
-using checkpoint::Kind;
-
 bool keeps_optimizer(const WeightsSource& source, const ExportOptions& options) {
   return dynamic_cast<const NativeSource*>(&source) != nullptr && source.info().optimizer &&
          !options.weights_only && options.type.value_or(StoredType::float32) == StoredType::float32;
@@ -25,8 +23,9 @@ void write_checkpoint(WeightsSource& source, const std::filesystem::path& direct
   if (!info.optimizer) info.updates = 0;
 
   auto* native = dynamic_cast<NativeSource*>(&source);
-  const auto read = [&](Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
-    if (kind == Kind::weights) {
+  const auto read = [&](checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range,
+                        std::span<float> out) {
+    if (kind == checkpoint::Kind::weights) {
       source.read(unit, range, out.data());
     } else {
       native->read_state(kind, unit, range, out.data());

@@ -14,7 +14,7 @@ namespace ratplus::weights {
 namespace {
 
 constexpr std::int64_t largest_header = 100'000'000;  // of the format
-constexpr std::int64_t read_bytes = std::int64_t{4} << 20;
+constexpr std::int64_t piece_bytes = std::int64_t{4} << 20;
 
 }  // namespace
 
@@ -87,7 +87,7 @@ void SafetensorsFile::read(std::size_t tensor, std::int64_t begin, std::span<flo
   const auto bytes = bytes_of(type);
   auto at = places_[tensor].offset + begin * bytes;
   while (!out.empty()) {
-    const auto count = std::min<std::int64_t>(static_cast<std::int64_t>(out.size()), read_bytes / bytes);
+    const auto count = std::min<std::int64_t>(static_cast<std::int64_t>(out.size()), piece_bytes / bytes);
     raw_.resize(static_cast<std::size_t>(count * bytes));
     files_[places_[tensor].file].read(at, raw_);
     decode(type, raw_.data(), out.first(static_cast<std::size_t>(count)));

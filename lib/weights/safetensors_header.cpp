@@ -12,19 +12,19 @@
 namespace ratplus::weights {
 namespace {
 
-using Json = nlohmann::json;  // its objects find a key fast, however many a damaged header has
+using HeaderJson = nlohmann::json;  // its objects find a key fast, however many a damaged header has
 
 [[noreturn]] void damaged(const std::string& name, std::string_view what) {
   fail("{}: its header is damaged or none of safetensors ({}); copy the file again", name, what);
 }
 
-std::int64_t whole_number(const Json& value, const std::string& name) {
+std::int64_t whole_number(const HeaderJson& value, const std::string& name) {
   if (!value.is_number_unsigned() || value.get<std::uint64_t>() >> 63 != 0)
     damaged(name, "a size or place is no whole number");
   return value.get<std::int64_t>();
 }
 
-SafetensorsEntry parse_entry(const std::string& key, const Json& json, const std::string& name) {
+SafetensorsEntry parse_entry(const std::string& key, const HeaderJson& json, const std::string& name) {
   SafetensorsEntry entry;
   entry.tensor.name = key;
   const auto type_name = json.at("dtype").get<std::string>();
@@ -70,7 +70,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::int64_t d
                                            const std::string& name) {
   SafetensorsHeader header;
   try {
-    const Json parsed = parse_json<Json>(json);
+    const HeaderJson parsed = parse_json<HeaderJson>(json);
     if (!parsed.is_object()) damaged(name, "no object");
     for (const auto& [key, value] : parsed.items()) {
       if (key == "__metadata__") {
@@ -79,7 +79,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::int64_t d
         header.entries.push_back(parse_entry(key, value, name));
       }
     }
-  } catch (const Json::exception& error) {
+  } catch (const HeaderJson::exception& error) {
     damaged(name, printable(error.what()));
   }
   std::stable_sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
