@@ -38,7 +38,7 @@ ncclDataType_t nccl_type(DType dtype) {
   return ncclUint8;
 }
 
-bool summed(DType dtype) {
+bool sums_by_nccl(DType dtype) {
   return dtype == DType::f32 || dtype == DType::bf16;
 }
 
@@ -176,8 +176,9 @@ class NcclCommunicator final : public Communicator {
   }
 
   Request reduce_scatter(Tensor part, Tensor full, std::string_view subject) override {
-    require(full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && summed(full.dtype()),
-            "reduce_scatter of {} to {}", full.describe(), part.describe());
+    require(
+        full.numel() == part.numel() * size_ && full.dtype() == part.dtype() && sums_by_nccl(full.dtype()),
+        "reduce_scatter of {} to {}", full.describe(), part.describe());
     return start("reduce_scatter", subject, full, [&] {
       return ncclReduceScatter(full.raw(), part.raw(), count(part), nccl_type(part.dtype()), ncclSum, comm_,
                                stream_);
@@ -185,7 +186,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   Request all_reduce(Tensor x, std::string_view subject) override {
-    require(summed(x.dtype()), "all_reduce of {}", x.describe());
+    require(sums_by_nccl(x.dtype()), "all_reduce of {}", x.describe());
     return start("all_reduce", subject, x, [&] {
       return ncclAllReduce(x.raw(), x.raw(), count(x), nccl_type(x.dtype()), ncclSum, comm_, stream_);
     });
