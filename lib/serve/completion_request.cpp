@@ -63,6 +63,18 @@ void check_nesting(std::string_view body) {
   }
 }
 
+/// Of a text that is longer than any tokens of a sequence, the tokens are not looked for: they take seconds a megabyte.
+void check_bytes(const std::string& name, const std::string& text, const RequestLimits& limits) {
+  constexpr std::int64_t token_bytes = 256;
+  if (std::ssize(text) <= limits.tokens * token_bytes) return;
+  throw ApiError(
+      bad_request, name,
+      fmt::format("the prompt has {} bytes, and a sequence has at most {} (the server's --length), of {} "
+                  "bytes at most",
+                  text.size(), counted(limits.tokens, "token"), token_bytes),
+      "context_length_exceeded");
+}
+
 bool truth(const std::string& name, const Json& value) {
   if (!value.is_boolean()) refuse(name, "\"{}\" is {}; give true or false", name, shown(value));
   return value.get<bool>();
@@ -406,7 +418,9 @@ CompletionRequest parse_chat(std::string_view body, const ChatTemplate& chat, co
   variables["messages"] = messages_of(json);
   std::vector<std::int32_t> tokens;
   try {
-    tokens = chat.tokens(std::move(variables));
+    const auto text = chat.text(std::move(variables));
+    check_bytes("messages", text, limits);
+    tokens = chat.tokens(text);
   } catch (const Json::exception& error) {
     throw ApiError(bad_request, "messages", error.what());
   } catch (const ApiError&) {
@@ -459,18 +473,6 @@ GenerateRequest parse_generate(std::string_view body, const RequestLimits& limit
 
 namespace {
 
-/// Of a text that is longer than any tokens of a sequence, the tokens are not looked for: they take seconds a megabyte.
-void check_bytes(const std::string& text, const RequestLimits& limits) {
-  constexpr std::int64_t token_bytes = 256;
-  if (std::ssize(text) <= limits.tokens * token_bytes) return;
-  throw ApiError(
-      bad_request, "prompt",
-      fmt::format("the prompt has {} bytes, and a sequence has at most {} (the server's --length), of {} "
-                  "bytes at most",
-                  text.size(), counted(limits.tokens, "token"), token_bytes),
-      "context_length_exceeded");
-}
-
 /// The response is made in memory, where a number with its token's text takes some hundred bytes.
 void check_log_probabilities(const CompletionRequest& request,
                              const std::vector<generate::GenerationRequest>& prepared) {
@@ -501,7 +503,7 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
       refuse("prompt", "the model has no tokenizer; give the prompt as token numbers");
     if (!text.tokenizer && !request.settings.stop.empty())
       refuse("stop", "the model has no tokenizer; give \"stop_token_ids\" in the place of texts");
-    if (!prompt.as_tokens) check_bytes(prompt.text, limits);
+    if (!prompt.as_tokens) check_bytes("prompt", prompt.text, limits);
     generate::GenerationRequest each;
     try {
       each = prompt.as_tokens
