@@ -1,8 +1,8 @@
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <type_traits>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -59,7 +59,8 @@ class OrderedReader {
  private:
   struct Open {
     Json* whole;
-    std::unordered_map<std::string, std::size_t> places;  ///< of an object's members, where it has many
+    /// Of an object's members, where it has many. No table of hashes, in which a client could make names collide.
+    std::map<std::string, std::size_t> places;
   };
 
   template <typename Value>
