@@ -145,7 +145,8 @@ std::string api_key(const ServeArguments& args) {
   const char* variable = std::getenv("RATPLUS_API_KEY");
   if (args.api_key_file.empty()) return variable != nullptr ? variable : "";
   auto key = read_whole_file(args.api_key_file);
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r' || key.back() == ' ')) key.pop_back();
+  const auto begin = key.find_first_not_of(" \t\r\n");
+  key = begin == std::string::npos ? "" : key.substr(begin, key.find_last_not_of(" \t\r\n") + 1 - begin);
   if (key.empty() || key.find('\n') != std::string::npos)
     fail("{}: holds no key; write one line with it", args.api_key_file);
   return key;

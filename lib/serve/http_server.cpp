@@ -35,8 +35,10 @@ constexpr std::size_t most_discarded = 4 << 20;
 constexpr double linger_seconds = 2;
 constexpr int unsupported_media_type = 415, not_implemented = 501;
 
+/// Decades stand for all that is longer, which the clock cannot count.
 auto steady(double seconds) {
-  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(Seconds(seconds));
+  constexpr double most = 1e9;
+  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(Seconds(std::min(seconds, most)));
 }
 
 /// The path alone of "/path?query", or of "http://host/path", as proxies are asked.

@@ -264,7 +264,7 @@ TEST_CASE("serve: a chat template is used, and refused with its line") {
 
 TEST_CASE("serve: a key in a file; a second signal ends the program at once") {
   const test::ScratchDirectory scratch;
-  write_whole_file(scratch / "key", "s3cret\n");
+  write_whole_file(scratch / "key", " s3cret \r\n");
   Process server(Trained::get() + " --grace 100 --api-key-file " + (scratch / "key").string());
   CHECK(test::ask(server.port, "GET", "/v1/models").status == 401);
   CHECK(test::ask(server.port, "GET", "/v1/models", "", "Authorization: Bearer s3cret\r\n").status == 200);

@@ -178,6 +178,18 @@ TEST_CASE("a request that takes longer than its limit gets 504, streaming or not
         std::string::npos);
 }
 
+TEST_CASE("limits of time beyond what a clock counts are none") {
+  test::Served served(
+      {.model = test::SmallModel(4000), .server = {.time_limit_seconds = 1e300, .grace_seconds = 1e300}});
+  test::Client client(served.port());
+  const Json body{{"prompt", "of"}, {"max_tokens", 2000}, {"ignore_eos", true}, {"stream", true}};
+  client.send(test::request_bytes("POST", "/v1/completions", body.dump()));
+  client.read_until("data: ");
+  served.server().stop();
+  client.read_until("data: [DONE]");
+  served.join();
+}
+
 TEST_CASE("a client that leaves frees its slot, streaming or not") {
   test::Served served({.model = test::SmallModel(6000), .slots = 2});
   for (const bool stream : {false, true}) {
