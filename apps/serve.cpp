@@ -129,6 +129,7 @@ std::optional<ServeArguments> parse_serve(const Arguments& args) {
   if (!(body_mib > 0) || body_mib > most_mib)
     throw po::error(fmt::format("--max-body {} is not a number of MiB up to {}", body_mib, most_mib));
   parsed.http.body_bytes = static_cast<std::int64_t>(body_mib * 1048576);
+  if (parsed.host.empty()) throw po::error("--host is empty; 0.0.0.0 means all addresses");
   if (server.name.empty() || server.name.find('@') != std::string::npos)
     throw po::error(fmt::format("--name \"{}\" is empty or has an @, which begins a pattern", server.name));
   if (!parsed.patterns.empty()) parsed.model.request.pattern = parsed.patterns.front();
@@ -144,7 +145,8 @@ std::string api_key(const ServeArguments& args) {
   const char* variable = std::getenv("RATPLUS_API_KEY");
   if (args.api_key_file.empty()) return variable != nullptr ? variable : "";
   auto key = read_whole_file(args.api_key_file);
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r' || key.back() == ' ')) key.pop_back();
+  const auto begin = key.find_first_not_of(" \t\r\n");
+  key = begin == std::string::npos ? "" : key.substr(begin, key.find_last_not_of(" \t\r\n") + 1 - begin);
   if (key.empty() || key.find('\n') != std::string::npos)
     fail("{}: holds no key; write one line with it", args.api_key_file);
   return key;
@@ -162,7 +164,18 @@ std::filesystem::path chat_template(const ServeArguments& args) {
   return {};
 }
 
-/// Loads the weights at `path`, if they are of the same model: else the old ones stay, and it returns false.
+/// Reads all weights, so that damaged ones are found while the old ones are there.
+void read_whole(weights::WeightsSource& source) {
+  constexpr std::int64_t piece = std::int64_t{1} << 22;
+  std::vector<float> values(piece);
+  for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
+    const auto count = source.units()[unit].numel;
+    for (std::int64_t begin = 0; begin < count; begin += piece)
+      source.read(unit, {begin, std::min(begin + piece, count)}, values.data());
+  }
+}
+
+/// Loads the weights at `path`, if they are of the same model and whole: else the old ones stay, and it returns false.
 bool exchange(const ServeArguments& args, infer::Inference& inference, const checkpoint::Info& old,
               const std::function<std::string()>& path) {
   auto source = [&]() -> std::shared_ptr<weights::WeightsSource> {
@@ -171,6 +184,7 @@ bool exchange(const ServeArguments& args, infer::Inference& inference, const che
       if (!(model.config == inference.model().config) || model.info().tokenizer != old.tokenizer)
         fail("{}: holds another model or tokenizer than the one that is served; start another server",
              model.info().directory.string());
+      read_whole(*model.source);
       return model.source;
     } catch (const Error& error) {
       print_error(std::string(error.what()) + "; the weights before stay");
@@ -180,8 +194,7 @@ bool exchange(const ServeArguments& args, infer::Inference& inference, const che
   if (!source) return false;
   const ElapsedTime time;
   inference.load(*source);
-  fmt::print(stderr, "ratplus: weights of {} after {:.1f} s\n", source->info().directory.string(),
-             time.seconds());
+  print_error(fmt::format("weights of {} after {:.1f} s", source->info().directory.string(), time.seconds()));
   return true;
 }
 
@@ -228,11 +241,10 @@ void open_model(ServeArguments& args, const parallel::World& world, Opened& open
     if (!world.root()) return;
     for (const auto& plan : serving.plans) {
       const auto note = session::other_pattern_note(model.info(), plan);
-      if (!note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);
+      if (!note.empty()) print_error("note: " + note);
     }
     if (!text.tokenizer)
-      fmt::print(stderr, "ratplus: note: prompts are token numbers, since there is no tokenizer: {}\n",
-                 text.missing);
+      print_error("note: prompts are token numbers, since there is no tokenizer: " + text.missing);
     if (const auto file = chat_template(args);
         !file.empty() && (text.tokenizer || !args.chat_template.empty()))
       args.server.chat = std::make_shared<const serve::ChatTemplate>(file, text);
@@ -257,6 +269,8 @@ int serve_model(ServeArguments args, const parallel::World& world) {
   if (world.local_size() < world.size())
     throw parallel::AgreedError(
         "serve: the ranks are on several hosts; start a server on each, and a proxy before them");
+  // Of a start that lasts: weights are read now, and a terminal that is gone ends a server neither now nor later.
+  std::signal(SIGHUP, SIG_IGN);
   std::optional<serve::HttpServer> http;
   world.agree([&] {
     if (!world.root()) return;
@@ -292,6 +306,7 @@ int serve_model(ServeArguments args, const parallel::World& world) {
       server.exchange_elsewhere(path);
   });
   const auto& engine = inference.engine().settings();
+  http->listen();  // who reads the address may go there at once
   fmt::print("{} serves {}\n{} of up to {} at a time, weights {}, caches and buffers {}\n", http->address(),
              fmt::join(server.model_names(), ", "), counted(engine.slots, "sequence"),
              counted(engine.tokens, "token"), format_bytes(inference.weight_bytes()),

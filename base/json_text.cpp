@@ -1,7 +1,100 @@
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
 #include "base/json_dump.h"
 #include "base/parse_json.h"
 
 namespace ratplus {
+namespace {
+
+/// Builds an ordered_json from the library's events. The library's own reader compares each name with all before it, so that
+/// an object of a million names takes hours.
+class OrderedReader {
+ public:
+  using Json = nlohmann::ordered_json;
+
+  explicit OrderedReader(Json& root) : root_(root) {}
+
+  bool null() { return put(nullptr); }
+  bool boolean(bool value) { return put(value); }
+  bool number_integer(std::int64_t value) { return put(value); }
+  bool number_unsigned(std::uint64_t value) { return put(value); }
+  bool number_float(double value, const std::string&) { return put(value); }
+  bool string(std::string& value) { return put(std::move(value)); }
+  bool binary(Json::binary_t& value) { return put(std::move(value)); }
+  bool start_object(std::size_t) { return open(Json::value_t::object); }
+  bool start_array(std::size_t) { return open(Json::value_t::array); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+
+  /// The last of several values under one name counts, at the place of the first.
+  bool key(std::string& name) {
+    auto& [whole, places] = open_.back();
+    auto& object = whole->get_ref<Json::object_t&>();
+    constexpr std::size_t few = 16;
+    if (object.size() < few) {
+      member_ = &object[name];
+      return true;
+    }
+    std::vector<Json::object_t::value_type>& members = object;
+    if (places.empty()) {
+      for (std::size_t i = 0; i < members.size(); ++i) places.emplace(members[i].first, i);
+    }
+    const auto [found, is_new] = places.emplace(name, members.size());
+    if (is_new) members.emplace_back(std::move(name), Json());
+    member_ = &members[found->second].second;
+    return true;
+  }
+
+  template <typename Exception>
+  bool parse_error(std::size_t, const std::string&, const Exception& error) {
+    throw error;
+  }
+
+ private:
+  struct Open {
+    Json* whole;
+    /// Of an object's members, where it has many. No table of hashes, in which a client could make names collide.
+    std::map<std::string, std::size_t> places;
+  };
+
+  template <typename Value>
+  Json& put_at_place(Value&& value) {
+    if (open_.empty()) return root_ = Json(std::forward<Value>(value));
+    auto& whole = *open_.back().whole;
+    if (whole.is_array()) {
+      auto& list = whole.get_ref<Json::array_t&>();
+      list.emplace_back(std::forward<Value>(value));
+      return list.back();
+    }
+    return *member_ = Json(std::forward<Value>(value));
+  }
+  template <typename Value>
+  bool put(Value&& value) {
+    put_at_place(std::forward<Value>(value));
+    return true;
+  }
+  bool open(Json::value_t type) {
+    auto& whole = put_at_place(type);
+    open_.push_back({&whole, {}});
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  Json& root_;
+  std::vector<Open> open_;  ///< from the outermost; none grows but the last, so that pointers stay
+  Json* member_ = nullptr;  ///< of the innermost object, where the next value goes
+};
+
+}  // namespace
 
 template <typename Json>
 std::string json_dump(const Json& json, int indent) {
@@ -15,7 +108,14 @@ template <typename Json>
 Json parse_json(std::string_view text) {
   if (const auto at = text.find('\0'); at != std::string_view::npos)
     throw Json::parse_error::create(101, at + 1, "a NUL byte", nullptr);
-  return Json::parse(text);
+  if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
+    Json json;
+    OrderedReader reader(json);
+    Json::sax_parse(text, &reader);
+    return json;
+  } else {
+    return Json::parse(text);
+  }
 }
 
 template nlohmann::json parse_json(std::string_view);

@@ -89,10 +89,13 @@ ChatTemplate::ChatTemplate(const fs::path& file, const generate::ModelText& text
   template_ = JinjaTemplate(source_, file.string());
 }
 
-std::vector<std::int32_t> ChatTemplate::tokens(Json variables) const {
+std::string ChatTemplate::text(Json variables) const {
   variables["bos_token"] = begin_of_text_;
   variables["eos_token"] = end_of_text_;
-  const auto text = template_.render(variables);
+  return template_.render(variables);
+}
+
+std::vector<std::int32_t> ChatTemplate::tokens(const std::string& text) const {
   std::vector<std::int32_t> tokens;
   std::size_t begin = 0;
   const auto encode = [&](std::size_t end) {

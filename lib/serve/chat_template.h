@@ -22,10 +22,11 @@ class ChatTemplate {
   /// Whether a tokenizer_config.json holds a template.
   static bool is_in(const std::filesystem::path& tokenizer_config);
 
-  /// The tokens of the conversation: `variables` has messages, add_generation_prompt and what else the template reads, beside
-  /// bos_token and eos_token. Names of special tokens in the text are those tokens; each text between is encoded by itself, as
-  /// a text. Throws Error where the template refuses the messages.
-  std::vector<std::int32_t> tokens(nlohmann::ordered_json variables) const;
+  /// The text of the conversation: `variables` has messages, add_generation_prompt and what else the template reads, beside
+  /// bos_token and eos_token. Throws Error where the template refuses the messages.
+  std::string text(nlohmann::ordered_json variables) const;
+  /// The tokens of such a text: names of special tokens are those tokens; each text between is encoded by itself.
+  std::vector<std::int32_t> tokens(const std::string& text) const;
 
   /// The template itself.
   const std::string& source() const { return source_; }

@@ -23,12 +23,23 @@ template <typename... Args>
   throw ApiError(bad_request, field, fmt::format(format, std::forward<Args>(args)...));
 }
 
+/// The beginning of what a client sent, which may be as long as a body.
+std::string beginning(std::string_view text, std::size_t most = 60) {
+  return std::string(text.substr(0, most)) + (text.size() > most ? "..." : "");
+}
+
 /// A value in a message: its beginning, or its type where that has parts.
 std::string shown(const Json& value) {
   if (value.is_structured()) return fmt::format("a JSON {}", value.type_name());
-  constexpr std::size_t most = 60;
-  auto text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() > most ? text.substr(0, most) + "..." : text;
+  return beginning(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+/// Fields are looked up one by one.
+void check_fields(const std::string& name, const Json& object) {
+  constexpr std::size_t most = 256;
+  if (object.size() > most)
+    refuse(name, "{} has {} fields; at most {}", name.empty() ? "the body" : "\"" + name + "\"",
+           object.size(), most);
 }
 
 /// Nesting costs stack where JSON is written or freed.
@@ -49,6 +60,18 @@ void check_nesting(std::string_view body) {
       --depth;
     }
   }
+}
+
+/// Of a text that is longer than any tokens of a sequence, the tokens are not looked for: they take seconds a megabyte.
+void check_bytes(const std::string& name, const std::string& text, const RequestLimits& limits) {
+  constexpr std::int64_t token_bytes = 256;
+  if (std::ssize(text) <= limits.tokens * token_bytes) return;
+  throw ApiError(
+      bad_request, name,
+      fmt::format("the prompt has {} bytes, and a sequence has at most {} (the server's --length), of {} "
+                  "bytes at most",
+                  text.size(), counted(limits.tokens, "token"), token_bytes),
+      "context_length_exceeded");
 }
 
 bool truth(const std::string& name, const Json& value) {
@@ -223,7 +246,7 @@ constexpr std::array fields = {
             if (!value.is_object()) refuse(name, "\"{}\" is {}; give an object", name, shown(value));
             for (const auto& [key, option] : value.items()) {
               if (key != "include_usage")
-                refuse(name, "\"{}\" has no option \"{}\"; it has include_usage", name, key);
+                refuse(name, "\"{}\" has no option \"{}\"; it has include_usage", name, beginning(key));
               to.request.include_usage = truth(name + "." + key, option);
             }
           }},
@@ -252,6 +275,26 @@ std::string names_of_fields() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+/// Each answer keeps stop texts, with tables of nine times their bytes, and lists of tokens for itself.
+void check_kept(const Settings& settings, std::int64_t sequences) {
+  constexpr std::int64_t most = std::int64_t{1} << 24;
+  std::int64_t stop_bytes = 0;
+  for (const auto& text : settings.stop) stop_bytes += std::ssize(text);
+  const std::array<std::pair<const char*, std::int64_t>, 4> parts = {
+      {{"stop", stop_bytes},
+       {"stop_token_ids", std::ssize(settings.stop_tokens)},
+       {"banned", std::ssize(settings.sampling.banned)},
+       {"logit_bias", std::ssize(settings.sampling.biases)}}};
+  std::int64_t sum = 0;
+  for (const auto& [name, size] : parts) sum += size;
+  if (sum <= most / sequences) return;
+  const auto& [name, size] =
+      *std::ranges::max_element(parts, {}, [](const auto& part) { return part.second; });
+  refuse(name,
+         "\"{}\" has {}, kept for each of {}: at most {} in all; give a shorter one, or send fewer prompts",
+         name, counted(size, name == parts[0].first ? "byte" : "token"), counted(sequences, "answer"), most);
+}
+
 CompletionRequest read_fields(const Json& body, const RequestLimits& limits) {
   CompletionRequest request;
   request.settings.sampling.temperature = 1;
@@ -259,7 +302,8 @@ CompletionRequest read_fields(const Json& body, const RequestLimits& limits) {
   for (const auto& [name, value] : body.items()) {
     const auto found = std::ranges::find(fields, std::string_view(name), &Field::name);
     if (found == fields.end())
-      refuse(name, "there is no field \"{}\"; a request has {}", name, names_of_fields());
+      refuse(beginning(name), "there is no field \"{}\"; a request has {}", beginning(name),
+             names_of_fields());
     if (!value.is_null()) found->set(context, name, value);
   }
   if (request.prompts.empty()) refuse("prompt", "the request has no \"prompt\"; give a text or tokens");
@@ -271,6 +315,7 @@ CompletionRequest read_fields(const Json& body, const RequestLimits& limits) {
   if (sequences > limits.sequences)
     refuse("n", "{} and \"n\" = {} are {} answers; a request has at most {}",
            counted(std::ssize(request.prompts), "prompt"), settings.answers, sequences, limits.sequences);
+  check_kept(settings, sequences);
   if (!request.stream && request.include_usage)
     refuse("stream_options", "\"stream_options\" goes with \"stream\": true");
   return request;
@@ -284,9 +329,11 @@ Json parse_body(std::string_view body) {
   try {
     json = parse_json<Json>(body);
   } catch (const Json::exception& error) {
-    refuse("", "the body is no JSON: {}", error.what());
+    constexpr std::size_t most = 300;  // the library quotes a text or a number whole
+    refuse("", "the body is no JSON: {}", beginning(error.what(), most));
   }
   if (!json.is_object()) refuse("", "the body is {}; give a JSON object", shown(json));
+  check_fields("", json);
   return json;
 }
 
@@ -352,6 +399,7 @@ CompletionRequest parse_chat(std::string_view body, const ChatTemplate& chat, co
     } else if (name == "chat_template_kwargs") {
       if (absent) continue;
       if (!value.is_object()) refuse(name, "\"{}\" is {}; give an object", name, shown(value));
+      check_fields(name, value);
       for (const auto& [key, variable] : value.items()) variables[key] = variable;
     } else if (name == "logprobs") {
       scored = !absent && truth(name, value);
@@ -369,7 +417,9 @@ CompletionRequest parse_chat(std::string_view body, const ChatTemplate& chat, co
   variables["messages"] = messages_of(json);
   std::vector<std::int32_t> tokens;
   try {
-    tokens = chat.tokens(std::move(variables));
+    const auto text = chat.text(std::move(variables));
+    check_bytes("messages", text, limits);
+    tokens = chat.tokens(text);
   } catch (const Json::exception& error) {
     throw ApiError(bad_request, "messages", error.what());
   } catch (const ApiError&) {
@@ -391,16 +441,22 @@ GenerateRequest parse_generate(std::string_view body, const RequestLimits& limit
   GenerateRequest result;
   result.nested = json.contains("text");
   if (result.nested) {
-    Json flat;
+    Json flat = Json::object();
+    const auto add = [&](const std::string& name, const std::string& as, const Json& value) {
+      if (flat.contains(as)) refuse(beginning(name), "\"{}\" is given in two places", beginning(name));
+      flat[as] = value;
+    };
     for (const auto& [name, value] : json.items()) {
       if (name == "text") {
-        flat["prompt"] = value;
+        add(name, "prompt", value);
       } else if (name == "sampling_params") {
+        if (value.is_null()) continue;
         if (!value.is_object()) refuse(name, "\"{}\" is {}; give an object", name, shown(value));
+        check_fields(name, value);
         for (const auto& [key, setting] : value.items())
-          flat[key == "max_new_tokens" ? std::string("max_tokens") : key] = setting;
+          add(key, key == "max_new_tokens" ? "max_tokens" : key, setting);
       } else {
-        flat[name] = value;
+        add(name, name, value);
       }
     }
     json = std::move(flat);
@@ -414,6 +470,28 @@ GenerateRequest parse_generate(std::string_view body, const RequestLimits& limit
   return result;
 }
 
+namespace {
+
+/// The response is made in memory, where a number with its token's text takes some hundred bytes.
+void check_log_probabilities(const CompletionRequest& request,
+                             const std::vector<generate::GenerationRequest>& prepared) {
+  const auto& settings = request.settings;
+  if (!settings.log_probabilities) return;
+  std::int64_t tokens = 0;
+  for (const auto& each : prepared)
+    tokens += settings.answers * (*each.settings.max_tokens + (settings.echo ? std::ssize(each.prompt) : 0));
+  const auto numbers = tokens * (1 + *settings.log_probabilities);
+  if (numbers > CompletionRequest::most_log_probabilities)
+    refuse("logprobs",
+           "\"logprobs\" = {} of {} (\"max_tokens\" included) are {} log-probabilities, and a request has at "
+           "most {}; "
+           "send fewer prompts in one",
+           *settings.log_probabilities, counted(tokens, "token"), numbers,
+           CompletionRequest::most_log_probabilities);
+}
+
+}  // namespace
+
 std::vector<generate::GenerationRequest> prepare(const CompletionRequest& request,
                                                  const generate::ModelText& text,
                                                  const RequestLimits& limits) {
@@ -424,6 +502,7 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
       refuse("prompt", "the model has no tokenizer; give the prompt as token numbers");
     if (!text.tokenizer && !request.settings.stop.empty())
       refuse("stop", "the model has no tokenizer; give \"stop_token_ids\" in the place of texts");
+    if (!prompt.as_tokens) check_bytes("prompt", prompt.text, limits);
     generate::GenerationRequest each;
     try {
       each = prompt.as_tokens
@@ -464,6 +543,7 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
     }
     prepared.push_back(std::move(each));
   }
+  check_log_probabilities(request, prepared);
   return prepared;
 }
 

@@ -41,6 +41,7 @@ struct CompletionRequest {
   static constexpr std::int64_t usual_max_tokens = 16;
   static constexpr std::int64_t most_answers = 128;
   static constexpr std::size_t most_stops = 64;
+  static constexpr std::int64_t most_log_probabilities = std::int64_t{1} << 22;  ///< of a response
 };
 
 /// The JSON object of a body; nothing in it is nested more than some levels. Throws ApiError.

@@ -33,9 +33,23 @@ constexpr std::size_t most_ahead = 1 << 20;
 /// Of a body that is refused: read so that the client gets to the response.
 constexpr std::size_t most_discarded = 4 << 20;
 constexpr double linger_seconds = 2;
+constexpr int unsupported_media_type = 415, not_implemented = 501;
 
+/// Decades stand for all that is longer, which the clock cannot count.
 auto steady(double seconds) {
-  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(Seconds(seconds));
+  constexpr double most = 1e9;
+  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(Seconds(std::min(seconds, most)));
+}
+
+/// The path alone of "/path?query", or of "http://host/path", as proxies are asked.
+std::string path_of(std::string target) {
+  for (const beast::string_view scheme : {"http://", "https://"}) {
+    if (!beast::iequals(beast::string_view(target).substr(0, scheme.size()), scheme)) continue;
+    const auto slash = target.find('/', scheme.size());
+    target = slash == std::string::npos ? "/" : target.substr(slash);
+    break;
+  }
+  return target.substr(0, target.find('?'));
 }
 
 std::string head_of(const HttpResponse& response, bool keep_alive) {
@@ -45,6 +59,10 @@ std::string head_of(const HttpResponse& response, bool keep_alive) {
                   response.content_type, response.body.size());
   for (const auto& [name, value] : response.headers) head += name + ": " + value + "\r\n";
   return head + (keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
+}
+
+bool is_line_end(char byte) {
+  return byte == '\r' || byte == '\n';
 }
 
 HttpResponse refusal(int status, const std::string& message) {
@@ -72,6 +90,7 @@ struct HttpServer::Impl {
   std::atomic<std::int64_t> open_count = 0;
   std::int64_t busy = 0;  ///< connections with a request that is not fully answered
   std::function<void()> drained;
+  bool listening = false;
   bool draining = false;
 };
 
@@ -101,7 +120,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void respond(std::uint64_t number, const HttpResponse& response) {
     if (!current(number)) return;
     const bool last = !keep_alive_ || server_.draining;
-    write(head_of(response, !last) + response.body, true, {});
+    write(head_of(response, !last) + (head_only_ ? "" : response.body), true, {});
   }
   void respond_events(std::uint64_t number, const std::string& bytes, bool last, std::function<void()> sent) {
     if (!current(number)) return;
@@ -172,7 +191,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     parser_->header_limit(header_bytes);
     parser_->body_limit(static_cast<std::uint64_t>(server_.settings.body_bytes));
     parser_->eager(false);
-    begun_ = head_checked_ = streaming_ = false;
+    begun_ = head_checked_ = head_only_ = streaming_ = false;
     wait_for(server_.settings.idle_seconds);
   }
 
@@ -210,6 +229,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void parse() {
     while (!closed_ && !closing_ && !busy_ && buffer_.size() > 0) {
+      if (!begun_ && is_line_end(*static_cast<const char*>(buffer_.data().data()))) {
+        buffer_.consume(1);  // some clients end a body with one
+        continue;
+      }
       if (!std::exchange(begun_, true)) wait_for(server_.settings.read_seconds);
       error_code ec;
       const auto n = parser_->put(buffer_.data(), ec);
@@ -255,9 +278,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   HttpHead head() const {
     const auto& message = parser_->get();
-    const std::string target(message.target());
-    return {.method = std::string(message.method_string()),
-            .path = target.substr(0, target.find('?')),
+    return {.method = head_only_ ? "GET" : std::string(message.method_string()),
+            .path = path_of(std::string(message.target())),
             .authorization = std::string(message[http::field::authorization])};
   }
 
@@ -265,11 +287,24 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool check_head() {
     http_1_1_ = parser_->get().version() >= 11;
     keep_alive_ = parser_->keep_alive();
+    head_only_ = parser_->get().method() == http::verb::head;
+    if (parser_->get().count(http::field::transfer_encoding) > 0 && !parser_->chunked()) {
+      // Nobody knows where its body ends.
+      refuse_request(refusal(not_implemented, "of transfer encodings there is \"chunked\" alone"));
+      return false;
+    }
+    if (const auto coding = parser_->get()[http::field::content_encoding];
+        !coding.empty() && !beast::iequals(coding, "identity")) {
+      refuse_request(
+          refusal(unsupported_media_type, "the body is compressed (Content-Encoding); send it plain"));
+      return false;
+    }
     if (const auto response = server_.handler->refuse(head())) {
       refuse_request(*response);
       return false;
     }
-    if (!parser_->is_done() && beast::iequals(parser_->get()[http::field::expect], "100-continue"))
+    if (http_1_1_ && !parser_->is_done() &&
+        beast::iequals(parser_->get()[http::field::expect], "100-continue"))
       write("HTTP/1.1 100 Continue\r\n\r\n", false, {});
     parser_->eager(true);
     return true;
@@ -352,6 +387,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t discarded_ = 0;
   bool begun_ = false;         ///< bytes of a request came
   bool head_checked_ = false;  ///< its header is there and not refused
+  bool head_only_ = false;     ///< its method is HEAD: the response has no body
   bool busy_ = false;          ///< it is there and not fully answered
   bool reading_ = false;
   bool streaming_ = false, chunked_ = false;
@@ -466,6 +502,7 @@ std::string HttpServer::address() const {
 }
 
 void HttpServer::listen() {
+  if (std::exchange(impl_->listening, true)) return;
   error_code ec;
   impl_->acceptor.listen(asio::socket_base::max_listen_connections, ec);
   if (ec) {

@@ -32,7 +32,7 @@ class HttpServer {
   /// "http://127.0.0.1:8000".
   std::string address() const;
 
-  /// Listens; throws Error where another program does. Called once, before run().
+  /// Listens, if it does not yet: clients that come before run() wait for it. Throws Error where another program does.
   void listen();
   /// Serves until stop(), by the thread that calls it.
   void run(HttpHandler& handler);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <exception>
 #include <future>
@@ -183,9 +184,12 @@ std::optional<HttpResponse> Server::refuse(const HttpHead& head) {
   const auto* route = route_of(head);
   if (route != nullptr && route->open) return std::nullopt;
   if (!settings_.api_key.empty()) {
-    constexpr std::string_view bearer = "Bearer ";
+    constexpr std::string_view bearer = "bearer ";
     const std::string_view sent = head.authorization;
-    if (!sent.starts_with(bearer) || !same_key(settings_.api_key, sent.substr(bearer.size())))
+    const bool is_bearer =
+        std::ranges::equal(bearer, sent.substr(0, bearer.size()), {}, {},
+                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (!is_bearer || !same_key(settings_.api_key, sent.substr(bearer.size())))
       return error_response(ApiError(unauthorized, {},
                                      "the request has no valid key; send Authorization: Bearer KEY",
                                      "invalid_api_key"));
@@ -193,7 +197,9 @@ std::optional<HttpResponse> Server::refuse(const HttpHead& head) {
   if (route == nullptr) {
     std::string methods;
     for (const auto& other : routes()) {
-      if (head.path == other.path) methods += (methods.empty() ? "" : ", ") + std::string(other.method);
+      if (head.path != other.path) continue;
+      methods += (methods.empty() ? "" : ", ") + std::string(other.method);
+      if (other.method == std::string_view("GET")) methods += ", HEAD";
     }
     if (methods.empty())
       return error_response(ApiError(not_found, {}, fmt::format("there is no {}", head.path.substr(0, 200))));

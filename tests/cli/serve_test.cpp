@@ -5,7 +5,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -46,10 +49,11 @@ struct Trained {
 /// A server that runs beside the test.
 class Process {
  public:
-  explicit Process(const std::string& arguments, int ranks = 0) {
+  /// errors_to: in the place of a file that errors() reads.
+  explicit Process(const std::string& arguments, int ranks = 0, const std::string& errors_to = {}) {
     const auto command =
         fmt::format("exec {} >{} 2>{}", test::command("serve " + arguments + " --port 0 --threads 1", ranks),
-                    out(), err());
+                    out(), errors_to.empty() ? err() : errors_to);
     id_ = ::fork();
     if (id_ == 0) {
       ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
@@ -156,6 +160,65 @@ TEST_CASE("serve gives the text of generate and the scores of eval, takes new we
   CHECK(server.status() == 0);
 }
 
+TEST_CASE("serve takes connections when its address is read") {
+  for (int i = 0; i < 3; ++i) {
+    FILE* pipe = ::popen(
+        ("echo $$; exec " + test::command("serve " + Trained::get() + " --port 0 --threads 1") + " 2>&1")
+            .c_str(),
+        "r");
+    REQUIRE(pipe != nullptr);
+    std::array<char, 1000> line{};
+    REQUIRE(std::fgets(line.data(), line.size(), pipe) != nullptr);
+    const auto process = std::atoi(line.data());
+    REQUIRE(std::fgets(line.data(), line.size(), pipe) != nullptr);
+    const std::string address(line.data());
+    const std::string begin = "http://127.0.0.1:";
+    REQUIRE(address.starts_with(begin));
+    CHECK_NOTHROW(test::Client(std::stoi(address.substr(begin.size()))));
+    ::kill(process, SIGTERM);
+    while (std::fgets(line.data(), line.size(), pipe) != nullptr) {
+    }
+    CHECK(::pclose(pipe) == 0);
+  }
+}
+
+TEST_CASE("serve keeps its weights where new ones are damaged, and goes on where nothing can be logged") {
+  const test::ScratchDirectory scratch;
+  const auto file = (scratch / "weights.pth").string();
+  REQUIRE(test::ratplus(fmt::format("convert {} {}", Trained::get(), file)).status == 0);
+  const auto good = read_whole_file(file);
+  const Json body{{"prompt", {5, 6, 7}}, {"max_tokens", 4}, {"temperature", 0}, {"logprobs", 1}};
+  const auto arguments = file + " --head-dim 16 --length 32 --longer";
+  {
+    Process server(arguments);
+    const auto before = test::complete(server.port, body).json()["choices"];
+    // One bit of the weights, which their checksum finds when they are read.
+    auto damaged = good;
+    damaged[damaged.size() / 2] ^= 1;
+    write_whole_file(file, damaged);
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), "the weights before stay"); });
+    CHECK(contains(server.errors(), "is damaged"));
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    write_whole_file(file, good);
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), "ratplus: weights of "); });
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    server.signal(SIGTERM);
+    CHECK(server.status() == 0);
+  }
+  // A disk that is full.
+  Process server(arguments, 0, "/dev/full");
+  CHECK(test::complete(server.port, body).status == 200);
+  server.signal(SIGHUP);
+  for (int i = 0; i < 20; ++i) {
+    CHECK(test::complete(server.port, body).status == 200);
+    std::this_thread::sleep_for(20ms);
+  }
+  server.signal(SIGTERM);
+  CHECK(server.status() == 0);
+}
+
 TEST_CASE("serve by several ranks: one address, the answers of one rank, and an end in order") {
   const auto run = Trained::get();
   Process one(run + " --slots 2"), ranks(run + " --slots 2 --prefix-cache 1MiB", 2);
@@ -201,7 +264,7 @@ TEST_CASE("serve: a chat template is used, and refused with its line") {
 
 TEST_CASE("serve: a key in a file; a second signal ends the program at once") {
   const test::ScratchDirectory scratch;
-  write_whole_file(scratch / "key", "s3cret\n");
+  write_whole_file(scratch / "key", " s3cret \r\n");
   Process server(Trained::get() + " --grace 100 --api-key-file " + (scratch / "key").string());
   CHECK(test::ask(server.port, "GET", "/v1/models").status == 401);
   CHECK(test::ask(server.port, "GET", "/v1/models", "", "Authorization: Bearer s3cret\r\n").status == 200);
@@ -232,6 +295,7 @@ TEST_CASE("serve refuses what cannot be, with the way out") {
       {run + " --pattern 0,0,0", "--pattern"},
       {run + " --pattern 8,0,0 --pattern 8,0,0", "is given twice"},
       {run + " --name a@b", "--name"},
+      {run + " --host \"\"", "--host is empty"},
       {run + " --queue 0", "--queue 0 is below 1"},
       {run + " --max-body 0", "--max-body"},
       {run + " --host 192.0.2.1", "--host"},

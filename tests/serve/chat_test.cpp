@@ -92,6 +92,12 @@ TEST_CASE("a conversation is the completion of what its template writes, whole a
   // Without a limit an answer has the room that there is.
   body.erase("max_completion_tokens"), body.erase("logprobs"), body.erase("top_logprobs");
   CHECK(chat(port, body).json()["usage"]["total_tokens"] == 96);
+  // A text that no tokens of a sequence hold is not encoded.
+  body["messages"][0]["content"] = std::string(96 * 256, 'a');
+  const auto refused = chat(port, body);
+  CHECK(refused.status == 400);
+  CHECK(refused.json()["error"]["param"] == "messages");
+  CHECK(refused.body.find("bytes") != std::string::npos);
 }
 
 TEST_CASE("bad conversations are refused by their field") {
@@ -138,7 +144,8 @@ TEST_CASE("a template's file: its text or a tokenizer_config.json, refused with 
   CHECK(serve::ChatTemplate::is_in(file));
   CHECK_FALSE(serve::ChatTemplate::is_in(written(scratch, "none.json", "{}")));
   CHECK_FALSE(serve::ChatTemplate::is_in(scratch.path() / "missing.json"));
-  const auto tokens = serve::ChatTemplate(file, test::SmallModel::text()).tokens(Json::object());
+  const serve::ChatTemplate read(file, test::SmallModel::text());
+  const auto tokens = read.tokens(read.text(Json::object()));
   CHECK(tokens.size() > 2);
   CHECK(tokens.front() == 1);
   CHECK(tokens.back() == 2);

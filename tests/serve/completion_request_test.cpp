@@ -2,8 +2,10 @@
 #include "lib/serve/completion_request.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <array>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "tests/serve/served.h"
@@ -11,6 +13,7 @@
 using namespace ratplus;
 using namespace ratplus::serve;
 using Json = nlohmann::json;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -141,6 +144,88 @@ TEST_CASE("bodies that are no JSON object, or nested a thousand times, are refus
   CHECK(fault_of(R"({"prompt": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "max_tokens": 1})") == "none");
 }
 
+TEST_CASE("messages hold the beginning of what was sent") {
+  const std::string many(100'000, 'a');
+  const std::string digits(100'000, '1');
+  for (const auto& body :
+       {R"({")" + many + R"(": 1})", with(R"("max_tokens": )" + digits), R"({"prompt": ")" + many + "\xff\"}",
+        with(R"("max_tokens": ")" + many + "\""), with(R"("stream_options": {")" + many + R"(": 1})"),
+        with(R"("model": 5, ")" + many + R"(": 1)")}) {
+    try {
+      parsed(body);
+      FAIL("it was not refused");
+    } catch (const ApiError& error) {
+      CHECK(std::string(error.what()).size() + error.param().size() < 1000);
+    }
+  }
+}
+
+TEST_CASE("an object of very many names is read or refused at once") {
+  std::string names;
+  for (int i = 0; i < 300'000; ++i) names += fmt::format("{}\"{}\": 1", i == 0 ? "" : ", ", i);
+  const auto began = std::chrono::steady_clock::now();
+  CHECK(fault_of(with("\"user\": {" + names + "}")) == "none");
+  CHECK(fault_of(with("\"logit_bias\": {" + names + "}")) == "logit_bias");
+  CHECK(fault_of(with(names)).empty());
+  CHECK_THROWS_AS(parse_generate(R"({"text": "of", "sampling_params": {)" + names + "}}", limits), ApiError);
+  // Minutes, where each name is compared with all others.
+  CHECK(std::chrono::steady_clock::now() - began < 20s);
+}
+
+TEST_CASE("what every answer of a request keeps is bounded by their number") {
+  const auto fault = [](int prompts, const std::string& name, const Json& value) {
+    Json body{{"prompt", std::vector<std::string>(static_cast<std::size_t>(prompts), "of")}};
+    body[name] = value;
+    return fault_of(body.dump());
+  };
+  const std::string text(1 << 20, 'x');
+  CHECK(fault(16, "stop", text) == "none");
+  CHECK(fault(17, "stop", text) == "stop");
+  const std::vector<int> tokens(1 << 19, 5);
+  for (const char* name : {"stop_token_ids", "banned"}) {
+    CHECK(fault(32, name, tokens) == "none");
+    CHECK(fault(33, name, tokens) == name);
+  }
+}
+
+TEST_CASE("log-probabilities of a request are bounded") {
+  const auto fault = [](Json body) { return fault_of(body.dump()); };
+  const std::vector<std::vector<int>> prompts(32, std::vector<int>(94, 5));
+  // 32 prompts of 94 and 2 tokens, 2 answers, 20 tokens beside each.
+  Json body{{"prompt", prompts}, {"logprobs", 20}, {"echo", true}, {"max_tokens", 2}, {"n", 2}};
+  CHECK(fault(body) == "none");
+  const RequestLimits more{.vocabulary = 320, .tokens = 4096, .sequences = 4096};
+  const auto refused = [&](int count, int echo_tokens, int max_tokens, int logprobs) {
+    const std::vector<std::vector<int>> long_ones(static_cast<std::size_t>(count),
+                                                  std::vector<int>(static_cast<std::size_t>(echo_tokens), 5));
+    const Json asked{
+        {"prompt", long_ones}, {"logprobs", logprobs}, {"echo", true}, {"max_tokens", max_tokens}};
+    try {
+      prepare(parse_completion(asked.dump(), more), test::SmallModel::text(), more);
+      return false;
+    } catch (const ApiError& error) {
+      CHECK(error.param() == "logprobs");
+      return true;
+    }
+  };
+  CHECK_FALSE(refused(512, 4095, 1, 1));  // 2^22
+  CHECK(refused(513, 4095, 1, 1));
+  CHECK(refused(49, 95, 4000, 20));
+  CHECK_FALSE(refused(48, 95, 4000, 20));
+}
+
+TEST_CASE("a text that no tokens of a sequence hold is refused before it is encoded") {
+  const Json body{{"prompt", std::string(96 * 256 + 1, 'a')}};
+  try {
+    prepare(parsed(body.dump()), test::SmallModel::text(), limits);
+    FAIL("it was not refused");
+  } catch (const ApiError& error) {
+    CHECK(error.code() == "context_length_exceeded");
+    CHECK(std::string(error.what()).find("24577 bytes") != std::string::npos);
+    CHECK(std::string(error.what()).find("96 tokens") != std::string::npos);
+  }
+}
+
 TEST_CASE("a prompt that leaves no room is refused with both numbers") {
   const auto& text = test::SmallModel::text();
   const auto message = [&](int prompt, const char* more) {
@@ -181,4 +266,9 @@ TEST_CASE("RULER's two forms") {
   CHECK(two.completion.settings.max_tokens == 7);
   CHECK(two.completion.prompts.front().text == "of");
   CHECK_THROWS_AS(parse_generate(R"({"prompt": "of", "stream": true})", limits), ApiError);
+  CHECK(parse_generate(R"({"text": "of", "sampling_params": null})", limits).nested);
+  for (const char* twice :
+       {R"({"text": "of", "prompt": "a"})", R"({"text": "of", "sampling_params": {"prompt": "a"}})",
+        R"({"text": "of", "max_tokens": 1, "sampling_params": {"max_new_tokens": 2}})"})
+    CHECK_THROWS_AS(parse_generate(twice, limits), ApiError);
 }

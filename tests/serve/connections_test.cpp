@@ -100,6 +100,43 @@ TEST_CASE("requests in pieces, in chunks, of HTTP/1.0, and with Expect: 100-cont
   }
 }
 
+TEST_CASE("HEAD, whole addresses, line ends between requests, and an expectation of HTTP/1.0") {
+  test::Served served;
+  Client client(served.port());
+  client.send("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto head = client.read_until("\r\n\r\n");
+  CHECK(head.starts_with("HTTP/1.1 200 "));
+  CHECK(head.find("Content-Length: 15\r\n") != std::string::npos);
+  // The next bytes are the next response's.
+  client.send("\r\n\r\nGET http://127.0.0.1:8000/health?x=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(client.read_until("\r\n").starts_with("HTTP/1.1 200 "));
+  CHECK(client.read_until("}").ends_with(R"({"status":"ok"})"));
+  client.send("HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(client.read_until("\r\n\r\n").starts_with("HTTP/1.1 404 "));
+  CHECK_THROWS_AS(client.read_until("}"), Error);  // closed without a body
+  Client old(served.port());
+  old.send(
+      fmt::format("POST /v1/completions HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n{}",
+                  small_body.size(), small_body));
+  CHECK(old.read_until("\r\n").starts_with("HTTP/1.1 200 "));
+}
+
+TEST_CASE("bodies whose end or coding is unknown are refused, and nothing behind them is read as a request") {
+  test::Served served;
+  const auto status_of = [&](const std::string& field) {
+    Client client(served.port());
+    client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + field + "\r\n" +
+                request_bytes("GET", "/health", ""));
+    const int status = client.read_response().status;
+    CHECK_THROWS_AS(client.read_response(), Error);
+    return status;
+  };
+  CHECK(status_of("Transfer-Encoding: gzip\r\n") == 501);
+  CHECK(status_of("Content-Encoding: gzip\r\nContent-Length: 3\r\n") == 415);
+  CHECK(ask(served.port(), "POST", "/v1/completions", small_body, "Content-Encoding: identity\r\n").status ==
+        200);
+}
+
 TEST_CASE("bodies above the limit get 413, by their announced size or as they come") {
   test::Served served({.http = {.body_bytes = 1000}});
   const std::string big = R"({"prompt": ")" + std::string(2000, 'a') + "\"}";

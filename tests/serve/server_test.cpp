@@ -111,6 +111,7 @@ TEST_CASE("a key is asked for, except for health and metrics") {
     CHECK(response.json()["error"]["type"] == "authentication_error");
   }
   CHECK(ask(port, "POST", "/v1/completions", body, "Authorization: Bearer secret\r\n").status == 200);
+  CHECK(ask(port, "POST", "/v1/completions", body, "authorization: bearer secret\r\n").status == 200);
   CHECK(ask(port, "GET", "/health").status == 200);
   CHECK(ask(port, "GET", "/metrics").status == 200);
   CHECK(ask(port, "GET", "/v1/models").status == 401);
@@ -126,6 +127,9 @@ TEST_CASE("paths and methods that are not there") {
   const auto method = ask(served.port(), "GET", "/v1/completions");
   CHECK(method.status == 405);
   CHECK(method.header.find("Allow: POST\r\n") != std::string::npos);
+  const auto health = ask(served.port(), "DELETE", "/health");
+  CHECK(health.status == 405);
+  CHECK(health.header.find("Allow: GET, HEAD\r\n") != std::string::npos);
   CHECK(ask(served.port(), "GET", "/v1/models?x=1").status == 200);
 }
 
@@ -172,6 +176,18 @@ TEST_CASE("a request that takes longer than its limit gets 504, streaming or not
   CHECK(complete(port, body).status == 200);
   CHECK(ask(port, "GET", "/metrics").body.find("ratplus_responses_total{status=\"504\"} 2") !=
         std::string::npos);
+}
+
+TEST_CASE("limits of time beyond what a clock counts are none") {
+  test::Served served(
+      {.model = test::SmallModel(4000), .server = {.time_limit_seconds = 1e300, .grace_seconds = 1e300}});
+  test::Client client(served.port());
+  const Json body{{"prompt", "of"}, {"max_tokens", 2000}, {"ignore_eos", true}, {"stream", true}};
+  client.send(test::request_bytes("POST", "/v1/completions", body.dump()));
+  client.read_until("data: ");
+  served.server().stop();
+  client.read_until("data: [DONE]");
+  served.join();
 }
 
 TEST_CASE("a client that leaves frees its slot, streaming or not") {
