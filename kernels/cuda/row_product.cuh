@@ -9,6 +9,7 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/inference_operations.h"
 
 namespace ratplus::cuda {
 
@@ -30,9 +31,12 @@ struct ProductArguments {
   float eps;
 };
 
-/// Elements of a row that a block normalises at most: two vectors of 8 a thread; more would leave no room for another block.
-constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128, norm_columns = 32 * norm_vector,
-              most_normed = norm_threads * most_vectors * norm_vector, most_normed_rows = 8;
+// Of a norm, a thread takes at most two vectors of 8 elements; more would leave no room for another block.
+constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128,
+              norm_columns = operation::RowProduct::norm_columns,
+              most_normed = operation::RowProduct::most_normed,
+              most_normed_rows = operation::RowProduct::most_normed_rows;
+static_assert(norm_columns == 32 * norm_vector && most_normed == norm_threads * most_vectors * norm_vector);
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 

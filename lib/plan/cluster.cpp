@@ -28,9 +28,10 @@ constexpr std::array gpus = {
     Gpu{"a100", "NVIDIA A100 80GB SXM", 78 * one_gib, 2.039e12, peak("NVIDIA A100 80GB SXM"), 19.5e12, 300e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
     Gpu{"h100", "NVIDIA H100 80GB SXM", 78 * one_gib, 3.35e12, peak("NVIDIA H100 80GB SXM"), 66.9e12, 450e9,
-        "operations and steps were measured on it, on one GPU; links have not been"},
+        "operations and steps were measured on it, on one GPU; links have not been", 1, true},
     Gpu{"h200", "NVIDIA H200 141GB SXM", 139 * one_gib, 4.8e12, peak("NVIDIA H200 141GB SXM"), 66.9e12, 450e9,
-        "steps were measured on one, two and four; operations are those of an H100, with more bandwidth"},
+        "steps were measured on one, two and four; operations are those of an H100, with more bandwidth", 1,
+        true},
     Gpu{"b200", "NVIDIA B200 180GB SXM", 174 * one_gib, 8.0e12, peak("NVIDIA B200 180GB SXM"), 75e12, 900e9,
         "nothing has been measured on it: its datasheet, at the shares that an H100 reaches of its own"},
 };

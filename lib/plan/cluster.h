@@ -21,6 +21,7 @@ struct Gpu {
   std::string_view evidence;  ///< what the plan's times on it rest on
   /// Of the rate of products and attention that its kind is expected to reach: what `ratplus check` has measured.
   double pace = 1;
+  bool own_products = false;  ///< of inference: by kernels/cuda/row_product.cu, on Hopper
 };
 
 /// All kinds that are known.

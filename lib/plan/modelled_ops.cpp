@@ -12,6 +12,10 @@ ModelledOps::ModelledOps(const Gpu& gpu, DType compute, bool deterministic, doub
   observe(this);
 }
 
+bool ModelledOps::fuses_norm(std::int64_t rows, std::int64_t width) const {
+  return compute_ == DType::bf16 && gpu_.own_products && operation::RowProduct::norm_fits(rows, width);
+}
+
 std::unique_ptr<Stopwatch> ModelledOps::make_stopwatch() {
   require(false, "a stopwatch of operations that are only counted");
   return nullptr;
@@ -45,6 +49,16 @@ double ModelledOps::seconds_of(const Cost& cost) const {
                                             : gpu_.f32_rate * speeds::f32_product_share;
       return std::max(cost.operations / rate, bytes_at(1));
     }
+    case Pace::row_product:
+    case Pace::product_chain: {
+      Cost product = cost;
+      product.pace = Pace::product;
+      const double wait =
+          cost.pace == Pace::product_chain ? speeds::chained_product_wait : speeds::row_product_wait;
+      return seconds_of(product) + cost.links * wait;
+    }
+    case Pace::mixer_step:
+      return bytes_at(speeds::mixer_step_share) + speeds::mixer_step_wait;
     case Pace::attention_forward:
     case Pace::attention_backward:
       break;

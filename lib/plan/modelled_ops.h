@@ -33,6 +33,7 @@ class ModelledOps final : public Ops, private OpObserver {
   void synchronize() override {}
   std::unique_ptr<Stopwatch> make_stopwatch() override;
   std::int64_t scratch_bytes(const OpShapes& shapes) const override;
+  bool fuses_norm(std::int64_t rows, std::int64_t width) const override;
   void use_scratch(Tensor) override {}
 
  private:

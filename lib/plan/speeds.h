@@ -49,6 +49,15 @@ inline constexpr double f32_product_share = 0.75;
 /// Attention's plain kernels: float32, heads above 128 channels or of no multiple of 8.
 inline constexpr double plain_attention_share = 0.15;
 
+// --- steps of inference, from an H100 and an H200 (docs/performance.md, "Generation") ------------------------------
+/// The caches' bytes, of what a copy reaches.
+inline constexpr double mixer_step_share = 0.93;
+/// Seconds that a kernel of few rows waits for its rows and for its sums, beside its bytes: a product, one of several in one
+/// kernel, a mixer's step.
+inline constexpr double row_product_wait = 6.5e-6;
+inline constexpr double chained_product_wait = 4.5e-6;
+inline constexpr double mixer_step_wait = 5e-6;
+
 /// Seconds from the end of an operation to the begin of the next: 0.4 % of a step of 1b, of some 7000 operations.
 inline constexpr double between_operations = 1.3e-6;
 
