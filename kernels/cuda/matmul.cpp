@@ -5,6 +5,7 @@
 #include "kernels/cuda/checks.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/row_product.h"
+#include "kernels/cuda/row_stride.h"
 
 namespace ratplus::cuda {
 namespace {
@@ -22,11 +23,6 @@ std::int64_t alignment_of(const void* data) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
   return static_cast<std::int64_t>(address == 0 ? 256
                                                 : std::min<std::uintptr_t>(256, address & (~address + 1)));
-}
-
-/// Distance of rows; that of a single row does not matter, but has to be valid.
-std::int64_t row_stride(const Tensor& x) {
-  return x.size(0) == 1 ? std::max<std::int64_t>(x.size(1), 1) : x.stride(0);
 }
 
 /// A row-major [rows, columns] matrix is a column-major [columns, rows] one.

@@ -19,6 +19,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/row_product.cuh"
+#include "kernels/cuda/row_stride.h"
 #include "kernels/cuda/tensor_maps.h"
 
 namespace ratplus::cuda {

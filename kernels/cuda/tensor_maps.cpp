@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/checks.h"
+#include "kernels/cuda/row_stride.h"
 
 namespace ratplus::cuda {
 namespace {

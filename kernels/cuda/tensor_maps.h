@@ -12,11 +12,6 @@
 
 namespace ratplus::cuda {
 
-/// Distance of the rows of a matrix, in elements; of one row, its length.
-inline std::int64_t row_stride(const Tensor& x) {
-  return x.size(0) == 1 ? x.size(1) : x.stride(0);
-}
-
 class TensorMaps {
  public:
   /// Boxes of `box` rows and 64 columns of a bf16 matrix x, 128 bytes a row, swizzled; elements behind its borders are
