@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <chrono>
 #include <exception>
 #include <future>
@@ -157,6 +158,27 @@ std::size_t Server::pattern_of(const std::string& model) const {
 
 // --- routes ------------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// Of a path as it was sent, with each %XX as the byte that it names.
+std::string decoded(std::string_view sent) {
+  std::string result;
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    unsigned byte = 0;
+    const char* const begin = sent.data() + i + 1;
+    if (sent[i] == '%' && i + 2 < sent.size() &&
+        std::from_chars(begin, begin + 2, byte, 16).ptr == begin + 2) {
+      result += static_cast<char>(byte);
+      i += 2;
+    } else {
+      result += sent[i];
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
 const std::vector<Server::Route>& Server::routes() {
   static const std::vector<Route> all = {
       {"POST", "/v1/completions", nullptr, false},
@@ -164,6 +186,7 @@ const std::vector<Server::Route>& Server::routes() {
       {"POST", "/generate", nullptr, false},
       {"POST", "/v1/chat/completions", nullptr, false},
       {"GET", "/v1/models", &Server::models, false},
+      {"GET", "/v1/models/", &Server::model, false},
       {"POST", "/tokenize", &Server::tokenize, false},
       {"POST", "/detokenize", &Server::detokenize, false},
       {"GET", "/tokenizer_info", &Server::tokenizer_info, false},
@@ -173,9 +196,14 @@ const std::vector<Server::Route>& Server::routes() {
   return all;
 }
 
+bool Server::Route::leads_to(std::string_view target) const {
+  const std::string_view here = path;
+  return here.ends_with('/') ? target.size() > here.size() && target.starts_with(here) : target == here;
+}
+
 const Server::Route* Server::route_of(const HttpHead& head) {
   for (const auto& route : routes()) {
-    if (head.path == route.path && head.method == route.method) return &route;
+    if (route.leads_to(head.path) && head.method == route.method) return &route;
   }
   return nullptr;
 }
@@ -197,7 +225,7 @@ std::optional<HttpResponse> Server::refuse(const HttpHead& head) {
   if (route == nullptr) {
     std::string methods;
     for (const auto& other : routes()) {
-      if (head.path != other.path) continue;
+      if (!other.leads_to(head.path)) continue;
       methods += (methods.empty() ? "" : ", ") + std::string(other.method);
       if (other.method == std::string_view("GET")) methods += ", HEAD";
     }
@@ -310,20 +338,26 @@ HttpResponse Server::metrics_text(const HttpRequest&) {
   return {.body = metrics_.text(load()), .content_type = "text/plain; version=0.0.4"};
 }
 
+Json Server::about_model(const std::string& name) const {
+  return {{"id", name},
+          {"object", "model"},
+          {"created", created_},
+          {"owned_by", "ratplus"},
+          {"max_model_len", limits_.tokens},
+          {"pattern", settings_.patterns[pattern_of(name)]}};
+}
+
 HttpResponse Server::models(const HttpRequest&) {
   Json json;
   json["object"] = "list";
   json["data"] = Json::array();
-  const auto names = model_names();
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    json["data"].push_back({{"id", names[i]},
-                            {"object", "model"},
-                            {"created", created_},
-                            {"owned_by", "ratplus"},
-                            {"max_model_len", limits_.tokens},
-                            {"pattern", settings_.patterns[i == 0 ? 0 : i - 1]}});
-  }
+  for (const auto& name : model_names()) json["data"].push_back(about_model(name));
   return json_response(json);
+}
+
+HttpResponse Server::model(const HttpRequest& request) {
+  constexpr std::string_view above = "/v1/models/";
+  return json_response(about_model(decoded(std::string_view(request.head.path).substr(above.size()))));
 }
 
 const data::Tokenizer& Server::tokenizer() const {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,9 +82,11 @@ class Server : private HttpHandler {
   using Answer = HttpResponse (Server::*)(const HttpRequest&);
   struct Route {
     const char* method;
-    const char* path;
-    Answer answer;  ///< null: completions
-    bool open;      ///< without a key, and while the server ends
+    const char* path;  ///< that of all paths below it where it ends in "/"
+    Answer answer;     ///< null: completions
+    bool open;         ///< without a key, and while the server ends
+
+    bool leads_to(std::string_view target) const;
   };
   static const std::vector<Route>& routes();
   static const Route* route_of(const HttpHead& head);
@@ -91,6 +94,7 @@ class Server : private HttpHandler {
   HttpResponse health(const HttpRequest& request);
   HttpResponse metrics_text(const HttpRequest& request);
   HttpResponse models(const HttpRequest& request);
+  HttpResponse model(const HttpRequest& request);
   HttpResponse tokenize(const HttpRequest& request);
   HttpResponse detokenize(const HttpRequest& request);
   HttpResponse tokenizer_info(const HttpRequest& request);
@@ -100,6 +104,7 @@ class Server : private HttpHandler {
   void reserve(std::int64_t sequences);
   std::size_t pattern_of(const std::string& model) const;
   std::string name_of(std::size_t pattern) const;
+  nlohmann::ordered_json about_model(const std::string& name) const;  ///< throws ApiError where there is none
   const data::Tokenizer& tokenizer() const;
   void completion_ended(const CompletionEnd& end);
   void log(const std::string& line) const;

@@ -49,6 +49,13 @@ TEST_CASE("models, health, and the tokenizer as lm-evaluation-harness uses it") 
     CHECK(model["max_model_len"] == 96);
     CHECK(model["created"].get<std::int64_t>() > 1'700'000'000);
   }
+  for (const char* path : {"/v1/models/ratplus@1,0,0", "/v1/models/ratplus%401%2c0%2C0"})
+    CHECK(ask(port, "GET", path).json() == models["data"][2]);
+  for (const char* path : {"/v1/models/", "/v1/models/other", "/v1/models/ratplus%4", "/v1/models/%zz"}) {
+    CAPTURE(path);
+    CHECK(ask(port, "GET", path).status == 404);
+  }
+  CHECK(ask(port, "DELETE", "/v1/models/ratplus").status == 405);
   CHECK(ask(port, "GET", "/health").status == 200);
   const auto info = ask(port, "GET", "/tokenizer_info").json();
   CHECK(info["eos_token"] == "</s>");
