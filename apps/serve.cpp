@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -170,12 +171,18 @@ void read_whole(weights::WeightsSource& source) {
   std::vector<float> values(piece);
   for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
     const auto count = source.units()[unit].numel;
-    for (std::int64_t begin = 0; begin < count; begin += piece)
-      source.read(unit, {begin, std::min(begin + piece, count)}, values.data());
+    for (std::int64_t begin = 0; begin < count; begin += piece) {
+      const auto end = std::min(begin + piece, count);
+      source.read(unit, {begin, end}, values.data());
+      if (!std::all_of(values.data(), values.data() + (end - begin),
+                       [](float x) { return std::isfinite(x); }))
+        fail("{}: some weights are no finite numbers; take an earlier checkpoint",
+             source.info().directory.string());
+    }
   }
 }
 
-/// Loads the weights at `path`, if they are of the same model and whole: else the old ones stay, and it returns false.
+/// Loads the weights at `path`, if they are of the same model, whole, and finite: else the old ones stay, and it returns false.
 bool exchange(const ServeArguments& args, infer::Inference& inference, const checkpoint::Info& old,
               const std::function<std::string()>& path) {
   auto source = [&]() -> std::shared_ptr<weights::WeightsSource> {

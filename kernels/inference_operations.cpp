@@ -60,6 +60,8 @@ void RowProduct::check(const Target& target) const {
   check_tensor(w, target.kind, target.compute, {columns, inner}, name, "w");
   if (norm_weight) check_tensor(norm_weight, target.kind, target.compute, {inner}, name, "norm_weight");
   if (residual) check_tensor(residual, target.kind, DType::f32, {rows, columns}, name, "residual");
+  require(!residual || (!norm_weight && rows <= most_normed_rows), "{}: a residual of {} rows{}", name, rows,
+          norm_weight ? ", with a norm" : "");
   check_contiguous(w, name, "w");
 }
 Cost RowProduct::cost(const Target& target) const {

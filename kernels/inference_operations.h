@@ -38,7 +38,7 @@ struct RowProduct {
   double eps = 0;  ///< of the norm
   Tensor residual = {};  ///< f32 [N, out]: takes y, as rounded, in addition, and y is left alone
 
-  /// What a GPU's product takes a norm of: at most so many rows, of a multiple of norm_columns, at most so long.
+  /// Limits of a norm before a GPU's product, or of a residual after it: rows, columns, and a divisor of the columns.
   static constexpr int most_normed_rows = 8, most_normed = 2048, norm_columns = 256;
   static constexpr bool norm_fits(std::int64_t rows, std::int64_t inner) {
     return rows <= most_normed_rows && inner % norm_columns == 0 && inner <= most_normed;
@@ -120,8 +120,8 @@ struct MixerStep {
   Tensor keeps_state =
       {};  ///< i32 [M]: 0 where a later call reads the state of this key too; absent: none does
   std::int64_t most_keys = 0;  ///< keys that a query of the call attends to at most, its own included
-  /// Caches, states, slots, positions, tables and heads were written before the last call that is no row product, mixer step
-  /// or norm: a GPU then reads them while the calls before this one are still running.
+  /// Caches, states, slots, positions, tables, heads, gate_bias and rope were written before the last call that is no row
+  /// product, chain of them, mixer step or norm: a GPU then reads them while the calls before this one are still running.
   bool at_rest = false;
   Tensor partials = {};  ///< f32 [at least partial_floats]: of a GPU; may be absent on the CPU
   Tensor arrivals = {};  ///< i32 [at least B M]: of a GPU; zero before the first call, and left zero

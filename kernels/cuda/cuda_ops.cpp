@@ -103,7 +103,7 @@ CudaOps::CudaOps(int index, DType compute_type, bool deterministic) : index_(ind
   multiprocessors_ = properties.multiProcessorCount;
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
   matmul_ = std::make_unique<Matmul>();
-  if (RowProducts::built()) row_products_ = std::make_unique<RowProducts>();
+  if (compute_ == DType::bf16 && RowProducts::built()) row_products_ = std::make_unique<RowProducts>();
   dense_attention_ = std::make_unique<DenseAttention>(stream_, deterministic);
   staging_ = std::make_unique<Staging>();
 }

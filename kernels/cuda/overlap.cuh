@@ -21,14 +21,16 @@ __device__ __forceinline__ void wait_for_kernels_before() {
 #endif
 }
 
-/// Whether the current GPU can.
+template <typename>
+__global__ void overlap_probe_kernel() {}
+
+/// Whether the kernels that the current GPU runs do: without the two functions above, those that were compiled for an older
+/// one must not.
 inline bool kernels_overlap() {
   static const bool can = [] {
-    int device = 0, major = 0;
-    check_cuda(cudaGetDevice(&device), "asking for the GPU");
-    check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-               "asking for the GPU");
-    return major >= 9;
+    cudaFuncAttributes attributes{};
+    check_cuda(cudaFuncGetAttributes(&attributes, overlap_probe_kernel<void>), "asking for a kernel");
+    return attributes.ptxVersion >= 90;
   }();
   return can;
 }

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <type_traits>
+#include <utility>
 
 #include "base/error.h"
 #include "kernels/cuda/checks.h"
@@ -60,7 +61,7 @@ struct ChainArguments {
   unsigned* counters;
 };
 
-/// What a block multiplies in one go: rows [first, first + rows) of a product's weights.
+/// Portion: rows [first, first + rows) of a product's weights that a block multiplies in one go.
 struct Portion {
   int first, rows;
 };
@@ -184,6 +185,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
       // The last block that will look at the counters leaves them as it found them.
       unsigned* const left = a.counters + counters_of_chain - 1;
       if (atomicAdd(left, 1) == gridDim.x - 1) {
+        __threadfence();
         for (int i = 0; i < counters_of_chain; ++i) a.counters[i] = 0;
       }
     }
@@ -260,11 +262,17 @@ TakenGpus taken;
 
 void RowProducts::prepare_chains(int device) {
   int shared_by_processes = 0;
-  check_cuda(cudaDeviceGetAttribute(&shared_by_processes, cudaDevAttrMpsEnabled, device),
-             "asking for the GPU");
-  if (shared_by_processes != 0 || !taken.insert(device)) return;
-  chain_counters_ = Buffer({DeviceKind::cuda, device}, chains_under_way * counters_of_chain *
-                                                           static_cast<std::int64_t>(sizeof(unsigned)));
+  if (cudaDeviceGetAttribute(&shared_by_processes, cudaDevAttrMpsEnabled, device) != cudaSuccess) {
+    cudaGetLastError();  // an older driver does not know
+    return;
+  }
+  if (shared_by_processes != 0) return;
+  check_cuda(
+      cudaFuncSetAttribute(product_chain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chain_bytes),
+      "preparing chains of products");
+  Buffer counters({DeviceKind::cuda, device},
+                  chains_under_way * counters_of_chain * static_cast<std::int64_t>(sizeof(unsigned)));
+  if (taken.insert(device)) chain_counters_ = std::move(counters);
 }
 
 RowProducts::~RowProducts() {
@@ -281,13 +289,6 @@ bool RowProducts::takes(const operation::ProductChain& call) const {
 }
 
 void RowProducts::run(const operation::ProductChain& call, cudaStream_t stream) {
-  static const bool ready = [&] {
-    check_cuda(
-        cudaFuncSetAttribute(product_chain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chain_bytes),
-        call.name);
-    return true;
-  }();
-  static_cast<void>(ready);
   LinkMaps maps;
   ChainArguments a{};
   a.count = static_cast<int>(std::ssize(call.products));

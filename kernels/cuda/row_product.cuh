@@ -1,4 +1,4 @@
-// What the kernels of RowProduct and ProductChain share (Hopper's tensor cores): operands in shared memory, products, norms
+// Parts that the kernels of RowProduct and ProductChain share (Hopper's tensor cores): operands in shared memory, products, norms
 // before them, and what becomes of their sums.
 #pragma once
 
@@ -214,7 +214,7 @@ __device__ __forceinline__ void write_elements(const ProductArguments& a, const 
   }
 }
 
-/// What the residual has for this lane's elements of 8 rows, while the products are still to come.
+/// Reads the residual's elements of this lane, of 8 rows, while the products are still to come.
 __device__ __forceinline__ void read_residual(const ProductArguments& a, float (&before)[4], int first_output,
                                               int end_output, int first_row) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) % 128 / 32;

@@ -28,9 +28,9 @@ class RowProducts {
   /// The call's arguments are checked; takes() is true, and built() as well.
   void run(const operation::RowProduct& call, cudaStream_t stream);
 
-  /// Whether one kernel makes all products of the chain: at most four, of one row, which fits into shared memory. Its blocks wait
-  /// for each other, so that two of them side by side could wait for ever: no process that shares the GPU by MPS takes a chain,
-  /// and of several RowProducts of a GPU only the first.
+  /// Whether one kernel makes all products of the chain: two to four, of one row each, the longest of which fits into shared memory
+  /// beside some weights. Its blocks wait for each other, so that two of them side by side could wait for ever: no process that
+  /// shares the GPU by MPS takes a chain, and of a process no RowProducts that was made while another could.
   bool takes(const operation::ProductChain& call) const;
   /// The same, in one kernel: with the bits of run() for each of them.
   void run(const operation::ProductChain& call, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// TensorMaps: what TMA must know of a matrix, made once and kept.
+// TensorMaps: descriptions of matrices for TMA, made once and kept.
 #pragma once
 
 #include <cuda.h>

@@ -52,8 +52,8 @@ inline constexpr double plain_attention_share = 0.15;
 // --- steps of inference, from an H100 and an H200 (docs/performance.md, "Generation") ------------------------------
 /// The caches' bytes, of what a copy reaches.
 inline constexpr double mixer_step_share = 0.93;
-/// Seconds that a kernel of few rows waits for its rows and for its sums, beside its bytes: a product, one of several in one
-/// kernel, a mixer's step.
+/// Seconds that a kernel of inference waits for its rows and for its sums, beside its bytes, whatever the rows: a product, one of
+/// several in one kernel, a mixer's step.
 inline constexpr double row_product_wait = 6.5e-6;
 inline constexpr double chained_product_wait = 4.5e-6;
 inline constexpr double mixer_step_wait = 5e-6;

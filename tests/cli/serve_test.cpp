@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -203,6 +204,22 @@ TEST_CASE("serve keeps its weights where new ones are damaged, and goes on where
     write_whole_file(file, good);
     server.signal(SIGHUP);
     Process::wait([&] { return contains(server.errors(), "ratplus: weights of "); });
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    server.signal(SIGTERM);
+    CHECK(server.status() == 0);
+  }
+  {
+    // Files without a checksum.
+    const auto plain = (scratch / "weights.safetensors").string();
+    REQUIRE(test::ratplus(fmt::format("convert {} {}", Trained::get(), plain)).status == 0);
+    Process server(plain + " --length 32 --longer");
+    const auto before = test::complete(server.port, body).json()["choices"];
+    auto no_numbers = read_whole_file(plain);
+    std::fill(no_numbers.end() - 4, no_numbers.end(), static_cast<char>(0xff));
+    write_whole_file(plain, no_numbers);
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), "the weights before stay"); });
+    CHECK(contains(server.errors(), "no finite numbers"));
     CHECK(test::complete(server.port, body).json()["choices"] == before);
     server.signal(SIGTERM);
     CHECK(server.status() == 0);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ops.h"
 #include "lib/model/config.h"
 #include "lib/model/pattern_plan.h"
 
@@ -42,6 +43,17 @@ inline std::vector<InferenceCase> inference_cases() {
     cases.push_back({"RAT+ " + to_string(pattern), ratplus, PatternPlan(pattern)});
   }
   cases.push_back({"RAT+ by layer", ratplus, PatternPlan(Layers{{{1, 0, 0}}, {{16, 0, 4}}, {{8, 20, 2}}})});
+  if (cuda_device_count() > 0) {
+    // Widths whose products take norms and come in chains, heads whose keys come in tiles.
+    model::ModelConfig wide = ratplus;
+    wide.width = 256, wide.head_dim = 64, wide.init_std = 0.1;
+    for (const Pattern pattern : {Pattern{1, 0, 0}, Pattern{16, 24, 4}, Pattern{64, 0, 4}})
+      cases.push_back({"wide RAT+ " + to_string(pattern), wide, PatternPlan(pattern)});
+    cases.push_back(
+        {"wide RAT+ by head", wide, PatternPlan(Layers{{{1, 0, 0}, {16, 0, 4}, {16, 24, 4}, {16, 0, 4}}})});
+    wide.head_dim = 128;
+    cases.push_back({"wide RAT+, heads of 128", wide, PatternPlan(Pattern{16, 24, 4})});
+  }
   cases.push_back(
       {"RAT+ by head", ratplus, PatternPlan(Layers{{{1, 0, 0}, {16, 0, 4}, {16, 24, 4}, {16, 0, 4}}})});
   cases.push_back({"RAT+ by head, shared keys", small_model({{}}, 2),

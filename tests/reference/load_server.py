@@ -10,7 +10,7 @@
 Weights are random, unless --model names some. Each pattern has a server of its own, on this machine.
 
 generate: all clients send a prompt of made-up tokens at one moment and take --tokens tokens, in one piece and as a stream. The
-share of `bench generate` is the tokens/s of all requests, prompts included, over those of its steps at as many sequences (mean of
+share of `bench generate` is the tokens/s of all answers, from the first request to the last answer, prompts' time included, over those of its steps at as many sequences (mean of
 --lengths lengths between a sequence's first and last).
 
 score: made-up prompts, as many and as long as those of lm-evaluation-harness's six tasks (TASKS), sent as it sends them: longest
@@ -178,7 +178,13 @@ class Server:
         return connection
 
     def kept(self):
-        """Sequences that run or wait."""
+        """Sequences that run or wait, a second after the last answer or sooner: the gauge follows answers."""
+        until = time.monotonic() + 1
+        while (now := self.sequences()) and time.monotonic() < until:
+            time.sleep(0.02)
+        return now
+
+    def sequences(self):
         connection = self.connect()
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
@@ -482,11 +488,15 @@ def score_all(options, server, vocabulary, lengths):
                     result["lost"], result["misplaced"] = check_answer(json.loads(text), prompts, names)
                 else:
                     result["error"] = f"status {response.status}: {text[:300].decode(errors='replace')}"
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError) as error:
                 result["error"] = f"{type(error).__name__}: {error}"
                 result.setdefault("ended", time.perf_counter())
-                connection = server.connect()
             results.append(result)
+            if "error" in result:
+                try:
+                    connection = server.connect()
+                except OSError:
+                    break  # the server is gone
         return results
 
     return in_processes(workers, work)
