@@ -35,8 +35,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+
+from parameter_shapes import parameter_shapes
 
 # Zero-shot requests for log-likelihoods, and quantiles of their lengths (context and continuation, in tokens of Mistral's
 # tokenizer of 32000): of whole sets, without a begin token.
@@ -93,27 +96,11 @@ def parse_options():
 # --- The model -----------------------------------------------------------------------------------------------------------------
 
 
-def shapes_of(options):
-    """Parameters of a RAT+ model by name."""
-    width = options.width
-    shapes = {"embedding.wte.weight": (options.vocab, width)}
-    for i in range(options.layers):
-        layer = f"backbone.layers.{i}."
-        shapes[layer + "seq_layer.input_norm.weight"] = (width,)
-        shapes[layer + "seq_layer.in_proj.weight"] = (5 * width, width)
-        shapes[layer + "seq_layer.out_proj.weight"] = (width, width)
-        shapes[layer + "hidden_layer.ln.weight"] = (width,)
-        shapes[layer + "hidden_layer.fc1.weight"] = (4 * width, width)
-        shapes[layer + "hidden_layer.fc2.weight"] = (width, 4 * width)
-    shapes["backbone.ln.weight"] = (width,)
-    return shapes
-
-
 def write_model(options, file):
     """Random weights as safetensors, bfloat16; norms have ones."""
-    shapes = shapes_of(options)
     model = dict(layers=options.layers, width=options.width, head_dim=options.head_dim, vocab_size=options.vocab, recurrence=True,
                  rope_base=10000.0, norm_eps=1e-6, init_std=0.02)
+    shapes = parameter_shapes(SimpleNamespace(**model))
     about = dict(model=model, step=0, tokens=0, tokenizer="", job="")
     header, end = {"__metadata__": {"format": "pt", "ratplus": json.dumps(about)}}, 0
     for name, shape in shapes.items():
