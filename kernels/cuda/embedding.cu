@@ -219,7 +219,7 @@ void CudaOps::compute(const operation::EmbeddingForward& call) {
   require(vocab > 0, "{}: the table is empty", op);
   with_type(compute_, [&](auto type) {
     using T = decltype(type);
-    // Begins once the kernels before have ended, and ends before the next: what MixerStep::at_rest rests on.
+    // Begins once the kernels before have ended, and ends before the next one: MixerStep::at_rest relies on it.
     const auto launch = [&](auto vector) {
       forward_kernel<T, vector><<<static_cast<unsigned>(rows), threads, 0, stream_>>>(
           x.as<float>(), x.stride(0), tokens.as<std::int32_t>(), elements<T>(table), table.stride(0), vocab,

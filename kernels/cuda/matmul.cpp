@@ -159,7 +159,7 @@ void CudaOps::compute(const operation::Matmul& call) {
 void CudaOps::compute(const operation::PackWeight&) {}
 
 bool CudaOps::fuses_norm(std::int64_t rows, std::int64_t width) const {
-  return row_products_ && compute_ == DType::bf16 && RowProducts::norms(rows, width);
+  return row_products_ && operation::RowProduct::norm_fits(rows, width);
 }
 
 void CudaOps::compute(const operation::RowProduct& call) {

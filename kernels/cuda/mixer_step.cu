@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(threads) recurrence_step_kernel(StepArguments<
   }
 }
 
-/// Of a pair of channels i and i + P/2 of a key and its value, what a token's step finds.
+/// Inputs of a token's step that rest before it, for the channels i and i + P/2 of a key and its value.
 struct Resting {
   float cosine = 0, sine = 0, bias[2] = {},
         state[2][2] = {};  ///< of the pair; state: k~ and v~ of the token before
@@ -586,8 +586,8 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
   const bool early = alone || a.at_rest;
   float* const state = a.states ? a.states + slot * a.state_slot + key_head * a.state_head : nullptr;
   const bool restarts = restarts_at(a, t);
-  // The pair of channels of which this thread makes the token's own key and value, and what rests for it: read in one go, as all
-  // that follows, since a read takes as long as many.
+  // This thread makes channels own and own + P/2 of the token's key and value. Reads of one stretch come together: many take as
+  // long as one.
   const int own = (thread + threads / 2) % threads;
   const bool owns = own < half;
   Resting resting;

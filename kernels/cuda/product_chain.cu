@@ -33,14 +33,14 @@ constexpr int least_stages = 4;
 constexpr int head_bytes = 1024;  // barriers, and the sums of a norm from half of it on
 constexpr int pitch = 16;         // bytes of 8 columns of the row in shared memory
 constexpr int multipliers = 128;  // threads; one more warp fetches
-// Of shared memory: what is left is for the mixer's step, which begins beside the chain and fetches its keys.
+// Bytes of shared memory, which leave room for the mixer's step: it begins beside the chain and fetches its keys.
 constexpr int chain_bytes = 144 << 10;
 // Read behind the last stage's weights and behind the row, for rows that do not count.
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
 // Counters of a kernel: blocks that have ended each of its products but the last, and blocks that will look at them no more.
 constexpr int counters_of_chain = most_links, chains_under_way = 16;
 
-/// One product. Blocks take 64 rows of its weights each, round by round, and in a last round `last_rows` of what is left.
+/// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.
 struct Link {
   void* y;
   float* residual;
@@ -75,7 +75,7 @@ struct Portion {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// A row of x without swizzle as the first of eight rows, of which the others are whatever lies there.
+/// Describes a row of x without swizzle as the first of eight rows; the others are arbitrary bytes.
 __device__ __forceinline__ std::uint64_t describe_row(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{pitch >> 4} << 16) |
          (std::uint64_t{128 >> 4} << 32);

@@ -327,15 +327,11 @@ bool RowProducts::built() {
   return major == 9 && attributes.ptxVersion >= 90;
 }
 
-bool RowProducts::norms(std::int64_t rows, std::int64_t inner) {
-  return operation::RowProduct::norm_fits(rows, inner);
-}
-
 bool RowProducts::takes(const operation::RowProduct& call) {
   if (call.norm_weight) {
     const auto whole = [](const Tensor& x) { return reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0; };
-    return norms(call.x.size(0), call.x.size(1)) && cuda::takes(call.w) && call.w.size(0) % 8 == 0 &&
-           whole(call.x) && row_stride(call.x) % 4 == 0 && whole(call.norm_weight);
+    return operation::RowProduct::norm_fits(call.x.size(0), call.x.size(1)) && cuda::takes(call.w) &&
+           call.w.size(0) % 8 == 0 && whole(call.x) && row_stride(call.x) % 4 == 0 && whole(call.norm_weight);
   }
   return cuda::takes(call.x) && cuda::takes(call.w) && call.w.size(0) % 8 == 0 &&
          row_stride(call.y) % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.y.raw()) % 16 == 0;

@@ -1,5 +1,5 @@
 // Parts that the kernels of RowProduct and ProductChain share (Hopper's tensor cores): operands in shared memory, products, norms
-// before them, and what becomes of their sums.
+// before them, and the writing of their sums.
 #pragma once
 
 #include <cuda.h>
@@ -128,7 +128,7 @@ __device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int st
 __device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
   return base + stage * 16 + 8;
 }
-/// The norm of a.rows rows, of which put(row, c, elements) takes the vectors c; its sums go the way of kernels/cuda/norm.cu.
+/// Normalises a.rows rows; put(row, c, elements) takes vector c of a row. Sums go the way of kernels/cuda/norm.cu.
 /// By 128 threads. ready() returns once the rows may be read; `partial` has most_normed_rows most_normed / norm_columns floats.
 template <typename Ready, typename Put>
 __device__ __forceinline__ void normalise(const ProductArguments& a, float* partial, const Ready& ready,

@@ -23,14 +23,12 @@ class RowProducts {
   static bool built();
   /// Whether the tensors are bf16 rows of whole 16 bytes; their number does not matter.
   static bool takes(const operation::RowProduct& call);
-  /// Whether a product of so many rows may take their norm, or a residual.
-  static bool norms(std::int64_t rows, std::int64_t inner);
   /// The call's arguments are checked; takes() is true, and built() as well.
   void run(const operation::RowProduct& call, cudaStream_t stream);
 
-  /// Whether one kernel makes all products of the chain: two to four, of one row each, the longest of which fits into shared memory
-  /// beside some weights. Its blocks wait for each other, so that two of them side by side could wait for ever: no process that
-  /// shares the GPU by MPS takes a chain, and of a process no RowProducts that was made while another could.
+  /// Whether one kernel makes all products of the chain: two to four of one row each, if the longest row fits into shared memory
+  /// beside some weights. The kernel's blocks wait for each other, so that two such kernels side by side could wait for ever: a
+  /// process that shares the GPU by MPS takes no chain, nor does a RowProducts that was made while another could.
   bool takes(const operation::ProductChain& call) const;
   /// The same, in one kernel: with the bits of run() for each of them.
   void run(const operation::ProductChain& call, cudaStream_t stream);

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
@@ -33,7 +34,6 @@ constexpr std::size_t most_ahead = 1 << 20;
 /// Of a body that is refused: read so that the client gets to the response.
 constexpr std::size_t most_discarded = 4 << 20;
 constexpr double linger_seconds = 2;
-constexpr int unsupported_media_type = 415, not_implemented = 501;
 
 /// Decades stand for all that is longer, which the clock cannot count.
 auto steady(double seconds) {

@@ -82,7 +82,7 @@ class Server : private HttpHandler {
   using Answer = HttpResponse (Server::*)(const HttpRequest&);
   struct Route {
     const char* method;
-    const char* path;  ///< that of all paths below it where it ends in "/"
+    const char* path;  ///< ending in "/": all paths below it
     Answer answer;     ///< null: completions
     bool open;         ///< without a key, and while the server ends
 
