@@ -1,6 +1,7 @@
 // Attention: layers whose heads are all dense, and (D, 0, 0) over many chunks, by cuDNN where it has a kernel; all others by our
 // own kernels.
 #include "kernels/cuda/accumulate.h"
+#include "kernels/cuda/causal_attention.h"
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense_attention.h"
@@ -119,7 +120,7 @@ void CudaOps::compute(const operation::AttentionForward& call) {
                                        scratch(workspace, call.name));
     }
   }
-  pattern_attention_forward(stream_, call);
+  pattern_attention_forward(stream_, call, causal_attention_.get());
 }
 
 void CudaOps::compute(const operation::AttentionBackward& call) {

@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/causal_attention.h"
 
 #include <algorithm>
 #include <vector>
@@ -105,12 +106,15 @@ CudaOps::CudaOps(int index, DType compute_type, bool deterministic) : index_(ind
   matmul_ = std::make_unique<Matmul>();
   if (compute_ == DType::bf16 && RowProducts::built()) row_products_ = std::make_unique<RowProducts>();
   dense_attention_ = std::make_unique<DenseAttention>(stream_, deterministic);
+  if (compute_ == DType::bf16 && CausalAttention::built())
+    causal_attention_ = std::make_unique<CausalAttention>();
   staging_ = std::make_unique<Staging>();
 }
 
 CudaOps::~CudaOps() {
   cudaStreamSynchronize(stream_);
   staging_.reset();
+  causal_attention_.reset();
   dense_attention_.reset();
   row_products_.reset();
   matmul_.reset();

@@ -12,10 +12,11 @@
 
 namespace ratplus::cuda {
 
-class Matmul;          // cuBLASLt (matmul.h)
-class RowProducts;     // our own products of inference (row_product.h)
-class DenseAttention;  // cuDNN (dense_attention.h)
-class Staging;         // pinned host memory for small uploads (staging.h)
+class Matmul;           // cuBLASLt (matmul.h)
+class RowProducts;      // our own products of inference (row_product.h)
+class DenseAttention;   // cuDNN (dense_attention.h)
+class CausalAttention;  // our own of dense heads (causal_attention.h)
+class Staging;          // pinned host memory for small uploads (staging.h)
 
 class CudaOps final : public Ops {
  public:
@@ -58,6 +59,7 @@ class CudaOps final : public Ops {
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<RowProducts> row_products_;  ///< empty: cuBLASLt's
   std::unique_ptr<DenseAttention> dense_attention_;
+  std::unique_ptr<CausalAttention> causal_attention_;  ///< empty: by the kernels of patterns
   std::unique_ptr<Staging> staging_;
 };
 

@@ -10,6 +10,7 @@
 // from L2); with B = 2, T = 4096, H = 16, P = 128: 134 MB, 45 us.
 #include <cmath>
 
+#include "kernels/cuda/causal_attention.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/pattern_attention_tiles.cuh"
 
@@ -181,14 +182,18 @@ void launch_forward(cudaStream_t stream, const HeadGroup& group, const operation
 
 }  // namespace
 
-void pattern_attention_forward(cudaStream_t stream, const operation::AttentionForward& call) {
+void pattern_attention_forward(cudaStream_t stream, const operation::AttentionForward& call,
+                               CausalAttention* causal) {
   if (call.out.numel() == 0) return;
+  const bool by_causal = causal != nullptr && CausalAttention::takes(call);
   bool fast = takes(call.q) && takes(call.k) && takes(call.v) && takes(call.out);
   with_padded_dim(call.q.size(3),
                   [&](auto dp) { fast = fast && has_shared_memory(shared_bytes<decltype(dp)::value>); });
   for_each_group(call.patterns, call.out.size(2), call.k.size(1), call.in_pieces,
                  [&](const HeadGroup& group) {
-                   if (fast) {
+                   if (by_causal && group.lists.dense()) {
+                     causal->run(call, group, stream);
+                   } else if (fast) {
                      launch_forward(stream, group, call);
                    } else {
                      simt_attention_forward(stream, group, call);

@@ -198,17 +198,16 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
       int last = -1;
       for (int column = 0; column < link.inner; column += columns_a_stage) {
         wait_for_phase(full_barrier(base, stage), turn);
-        asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+        begin_products();
         multiply_stage<R>(d, weights + stage * stage_bytes, row + column / 8 * pitch);
-        asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+        commit_products();
+        wait_for_products_but<1>();
         if (last >= 0) arrive(empty_barrier(base, last), thread);
         last = stage;
         next_stage();
       }
-      asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-#pragma unroll
-      for (float& sum : d) asm volatile("" : "+f"(sum)::"memory");
+      wait_for_products_but<0>();
+      take_sums(d);
       arrive(empty_barrier(base, last), thread);
       write_elements<8, bf16>(product, d, first, end, 0, before);
     };

@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(Shape::threads)
   for (int step = 0; step < a.steps; ++step) {
     const int stage = step % Shape::stages;
     wait_for_phase(full(stage), step / Shape::stages & 1);
-    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+    begin_products();
     const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128),
                         of_x = normed ? rows_of(0) + step * (Shape::slabs * Shape::x_bytes) : rows_of(stage);
 #pragma unroll
@@ -197,13 +197,12 @@ __global__ void __launch_bounds__(Shape::threads)
                            describe(of_x + i * Shape::x_bytes + k * (operand_k * 2)));
       }
     }
-    asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+    commit_products();
+    wait_for_products_but<1>();
     if (step > 0) arrive(empty((step - 1) % Shape::stages), thread);
   }
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-#pragma unroll
-  for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  wait_for_products_but<0>();
+  take_sums(d);
   if constexpr (std::is_same_v<T, bf16> && Shape::R >= operand_rows && Shape::N >= 16) {
     static_assert(Shape::N * (Shape::R + 8) * 2 <= Shape::stages * Shape::stage_bytes);
     asm volatile("bar.sync 1, %0;\n" ::"n"(Shape::groups * 128) : "memory");
@@ -275,20 +274,19 @@ __global__ void __launch_bounds__(Shape::threads)
     int before = 0;
     for (int step = 0; step < a.steps; ++step) {
       wait_for_phase(full(stage), turn);
-      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+      begin_products();
       const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
 #pragma unroll
       for (int k = 0; k < slab / operand_k; ++k)
         multiply<Shape::N>(d, describe(of_w + k * (operand_k * 2)), describe(of_x + k * (operand_k * 2)));
-      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-      asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+      commit_products();
+      wait_for_products_but<1>();
       if (step > 0) arrive(empty(before), thread);
       before = stage;
       next_stage();
     }
-    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-#pragma unroll
-    for (int i = 0; i < Shape::N / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    wait_for_products_but<0>();
+    take_sums(d);
     arrive(empty(before), thread);
 #pragma unroll
     for (int n = 0; n < Shape::N; n += Places::piece) {
@@ -318,13 +316,7 @@ RowProducts::RowProducts() : maps_(std::make_unique<TensorMaps>()) {
   prepare_chains(device);
 }
 bool RowProducts::built() {
-  cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, row_product_kernel<Tile<64, 64, 1, 6>, float, false>),
-             "asking for a kernel");
-  int device = 0, major = 0;
-  check_cuda(cudaGetDevice(&device), "asking for the GPU");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the GPU");
-  return major == 9 && attributes.ptxVersion >= 90;
+  return built_for_hopper(row_product_kernel<Tile<64, 64, 1, 6>, float, false>);
 }
 
 bool RowProducts::takes(const operation::RowProduct& call) {

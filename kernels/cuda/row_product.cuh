@@ -1,21 +1,15 @@
-// Parts that the kernels of RowProduct and ProductChain share (Hopper's tensor cores): operands in shared memory, products, norms
-// before them, and the writing of their sums.
+// Parts that the kernels of RowProduct and ProductChain share: barriers of their stages, norms before products, and the writing of
+// their sums.
 #pragma once
-
-#include <cuda.h>
 
 #include <cstdint>
 
-#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/wgmma.cuh"
 #include "kernels/inference_operations.h"
 
 namespace ratplus::cuda {
-
-constexpr int slab = 64;          // elements of `in` in a row of 128 bytes, as TMA swizzles them
-constexpr int operand_rows = 64;  // of wgmma
-[[maybe_unused]] constexpr int operand_k = 16;  // of it; other GPUs have no such kernel
 
 struct ProductArguments {
   void* y;
@@ -39,73 +33,6 @@ constexpr int norm_vector = 8, most_vectors = 2, norm_threads = 128,
 static_assert(norm_columns == 32 * norm_vector && most_normed == norm_threads * most_vectors * norm_vector);
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-__device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
-                                      int column, int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-      "[%4];\n" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-
-/// The first thread of a group arrives. Without a branch: the products under way go through one badly.
-__device__ __forceinline__ void arrive(std::uint32_t barrier, int thread) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.eq.s32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(
-          barrier),
-      "r"(thread)
-      : "memory");
-}
-
-/// Rows of 128 bytes with TMA's swizzle, eight by eight.
-__device__ __forceinline__ std::uint64_t describe(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{1} << 16) |
-         (std::uint64_t{1024 >> 4} << 32) | (std::uint64_t{1} << 62);
-}
-
-#define RATPLUS_F4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define RATPLUS_F16(d, i) \
-  RATPLUS_F4(d, i), RATPLUS_F4(d, (i) + 4), RATPLUS_F4(d, (i) + 8), RATPLUS_F4(d, (i) + 12)
-#define RATPLUS_F64(d, i) \
-  RATPLUS_F16(d, i), RATPLUS_F16(d, (i) + 16), RATPLUS_F16(d, (i) + 32), RATPLUS_F16(d, (i) + 48)
-#define RATPLUS_S4 "%0, %1, %2, %3"
-#define RATPLUS_S16 RATPLUS_S4 ", %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define RATPLUS_S32 \
-  RATPLUS_S16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define RATPLUS_S64                                                                                        \
-  RATPLUS_S32                                                                                              \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
-  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define RATPLUS_S128                                                                                         \
-  RATPLUS_S64                                                                                                \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "   \
-  "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, " \
-  "%104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, "   \
-  "%121, "                                                                                                   \
-  "%122, %123, %124, %125, %126, %127"
-#define RATPLUS_WGMMA(size, registers, a, b, ...)                                                        \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n" size "k16.f32.bf16.bf16 {" registers "}, %" a ", %" b \
-               ", 1, 1, 1, 0, 0;\n"                                                                      \
-               : __VA_ARGS__                                                                             \
-               : "l"(w), "l"(x))
-
-/// d [64, N] += w [64, 16] x [N, 16]^T.
-template <int N>
-__device__ __forceinline__ void multiply(float (&d)[N / 2], std::uint64_t w, std::uint64_t x) {
-  if constexpr (N == 8) {
-    RATPLUS_WGMMA("8", RATPLUS_S4, "4", "5", RATPLUS_F4(d, 0));
-  } else if constexpr (N == 32) {
-    RATPLUS_WGMMA("32", RATPLUS_S16, "16", "17", RATPLUS_F16(d, 0));
-  } else if constexpr (N == 64) {
-    RATPLUS_WGMMA("64", RATPLUS_S32, "32", "33", RATPLUS_F16(d, 0), RATPLUS_F16(d, 16));
-  } else if constexpr (N == 128) {
-    RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", RATPLUS_F64(d, 0));
-  } else {
-    static_assert(N == 256);
-    RATPLUS_WGMMA("256", RATPLUS_S128, "128", "129", RATPLUS_F64(d, 0), RATPLUS_F64(d, 64));
-  }
-}
 
 /// Of an element as it was added up: rounded, or GELU of that.
 template <typename T>

@@ -28,17 +28,39 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 }  // namespace
 
 CUtensorMap TensorMaps::of(const Tensor& x, int box) {
-  const Key key{reinterpret_cast<std::int64_t>(x.raw()), x.size(0), x.size(1), row_stride(x), box};
+  return made({reinterpret_cast<std::int64_t>(x.raw()), box, x.size(1), x.size(0), row_stride(x)}, x, box);
+}
+
+CUtensorMap TensorMaps::of_heads(const Tensor& x, int box) {
+  // The stride of a dimension of one element is never used, and need not be a whole one.
+  const auto stride = [&](std::int64_t dimension) {
+    return x.size(dimension) == 1 ? x.size(3) : x.stride(dimension);
+  };
+  return made({reinterpret_cast<std::int64_t>(x.raw()), box, x.size(3), x.size(1), stride(1), x.size(2),
+               stride(2), x.size(0), stride(0)},
+              x, box);
+}
+
+/// key: address, box, columns, then the size and stride of each further dimension, from the box's rows on; 0 behind the last.
+CUtensorMap TensorMaps::made(const Key& key, const Tensor& x, int box) {
   const auto found = maps_.find(key);
   if (found != maps_.end()) return found->second;
   if (maps_.size() >= most) maps_.clear();
+  constexpr int most_dimensions = 4;
+  cuuint64_t sizes[most_dimensions] = {static_cast<cuuint64_t>(key[2])}, strides[most_dimensions - 1] = {};
+  cuuint32_t boxes[most_dimensions] = {columns, static_cast<cuuint32_t>(box), 1, 1};
+  const cuuint32_t steps[most_dimensions] = {1, 1, 1, 1};
+  cuuint32_t dimensions = 1;
+  for (std::size_t i = 3; i < key.size() && key[i] > 0; i += 2) {
+    sizes[dimensions] = static_cast<cuuint64_t>(key[i]);
+    strides[dimensions - 1] = static_cast<cuuint64_t>(key[i + 1]) * 2;
+    ++dimensions;
+  }
   CUtensorMap& map = maps_[key];
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(x.size(1)), static_cast<cuuint64_t>(x.size(0))};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_stride(x)) * 2};
-  const cuuint32_t boxes[2] = {columns, static_cast<cuuint32_t>(box)}, steps[2] = {1, 1};
-  const CUresult status = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, x.raw(), sizes, strides, boxes,
-                                    steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status =
+      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, dimensions, x.raw(), sizes, strides, boxes, steps,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   require(status == CUDA_SUCCESS, "a tensor map of {}: error {}", x.describe(), static_cast<int>(status));
   return map;
 }
