@@ -38,7 +38,7 @@ constexpr int chain_bytes = 144 << 10;
 // Read behind the last stage's weights and behind the row, for rows that do not count.
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
 // Counters of a kernel: blocks that have ended each of its products but the last, and blocks that will look at them no more.
-constexpr int counters_of_chain = most_links, chains_under_way = 16;
+constexpr int counters_of_chain = most_links;
 
 /// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.
 struct Link {
@@ -270,7 +270,7 @@ void RowProducts::prepare_chains(int device) {
       cudaFuncSetAttribute(product_chain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chain_bytes),
       "preparing chains of products");
   Buffer counters({DeviceKind::cuda, device},
-                  chains_under_way * counters_of_chain * static_cast<std::int64_t>(sizeof(unsigned)));
+                  counters_of_chain * static_cast<std::int64_t>(sizeof(unsigned)));
   if (taken.insert(device)) chain_counters_ = std::move(counters);
 }
 
@@ -292,8 +292,7 @@ void RowProducts::run(const operation::ProductChain& call, cudaStream_t stream) 
   ChainArguments a{};
   a.count = static_cast<int>(std::ssize(call.products));
   a.stages = static_cast<int>(stages_of(call));
-  a.counters =
-      static_cast<unsigned*>(chain_counters_.data()) + chains_++ % chains_under_way * counters_of_chain;
+  a.counters = static_cast<unsigned*>(chain_counters_.data());
   for (int l = 0; l < a.count; ++l) {
     const auto& product = call.products[static_cast<std::size_t>(l)];
     Link& link = a.links[l];

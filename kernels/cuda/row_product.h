@@ -43,8 +43,7 @@ class RowProducts {
 
   std::unique_ptr<TensorMaps> maps_;
   int multiprocessors_ = 1;
-  Buffer chain_counters_;  ///< of the kernels under way, zero before each; empty: takes no chain
-  int chains_ = 0;         ///< launched
+  Buffer chain_counters_;  ///< of the kernel under way, zero before each; empty: takes no chain
 };
 
 }  // namespace ratplus::cuda
