@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -173,11 +172,7 @@ void read_whole(weights::WeightsSource& source) {
     const auto count = source.units()[unit].numel;
     for (std::int64_t begin = 0; begin < count; begin += piece) {
       const auto end = std::min(begin + piece, count);
-      source.read(unit, {begin, end}, values.data());
-      if (!std::all_of(values.data(), values.data() + (end - begin),
-                       [](float x) { return std::isfinite(x); }))
-        fail("{}: some weights are no finite numbers; take an earlier checkpoint",
-             source.info().directory.string());
+      weights::read_finite(source, unit, {begin, end}, values.data());
     }
   }
 }

@@ -2,10 +2,11 @@
 //
 // A block has 128 queries of a head, 64 for each of two groups of 128 threads, and walks over tiles of 128 keys from its own down
 // to the first, with an online softmax (Milakov and Gimelshein, 2018; Dao et al., 2022) in powers of two. Tiles begin at multiples
-// of 128 positions, so that a query's sums are the same wherever its sequence is cut. One thread fetches by TMA ahead of the
-// products. A group multiplies the next tile's scores while it makes weights of this one's, and the two groups take turns, so that
-// one has products under way while the other has exponentials (Shah et al., FlashAttention-3, 2024).
-// There are as many blocks as processors; each takes the next 128 queries when it is done, those with the most keys first.
+// of 128 positions, so that a query's sums are the same wherever its sequence is cut at such multiples. One thread fetches by TMA
+// ahead of the products. A group multiplies the next tile's scores while it makes weights of this one's, and the two groups take
+// turns, so that one has products under way while the other has exponentials (Shah et al., FlashAttention-3, 2024).
+// There are as many blocks as processors; each takes the next 128 queries when it begins with its own, of some heads at a time those
+// with the most keys first.
 // Floor: 4 P operations a pair of query and key; the tiles on the diagonal have 1 / (2 T / 128) more of them.
 #include "kernels/cuda/causal_attention.h"
 
@@ -25,7 +26,7 @@ namespace ratplus::cuda {
 namespace {
 
 constexpr int tile = 128;  ///< keys, and queries of a block
-constexpr int multipliers = 256, block_threads = multipliers + 128;
+constexpr int group_threads = 256, block_threads = group_threads + 128;
 
 struct Arguments {
   Rows<bf16> out;
@@ -55,10 +56,10 @@ struct Memory {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// The queries of a block, by the order in which they are given out.
-struct Place {
+struct BlockQueries {
   int pair, block;
 };
-__device__ __forceinline__ Place place_of(const Arguments& a, int index) {
+__device__ __forceinline__ BlockQueries queries_of(const Arguments& a, int index) {
   const int bunch = index / (a.together * a.blocks), first = bunch * a.together;
   const int here = min(a.together, a.pairs - first), rest = index - first * a.blocks;
   return {first + rest % here, (a.tokens - 1) / tile - rest / here};
@@ -76,7 +77,7 @@ struct Barriers {
   __device__ std::uint32_t index() const { return base + 80; }
 };
 
-/// Of the stages: the one that comes next, and the parity of its turn.
+/// The stage that comes next, and the parity of its turn.
 struct Turn {
   int stage = 0, parity = 0;
   __device__ __forceinline__ void next() {
@@ -103,7 +104,7 @@ __device__ __forceinline__ void fetch_all(const CUtensorMap& q, const CUtensorMa
     asm volatile("st.shared.s32 [%0], %1;\n" ::"r"(barriers.index()), "r"(index < all ? index : -1)
                  : "memory");
     if (index >= all) return arrive(barriers.queries_full(), 0);
-    const Place place = place_of(a, index);
+    const BlockQueries place = queries_of(a, index);
     const int sequence = place.pair / a.count, h = a.head[place.pair % a.count];
     const auto bring = [&](const CUtensorMap& map, int to, std::uint32_t full, int token, int head) {
       expect_bytes(full, M::operand);
@@ -125,10 +126,10 @@ __device__ __forceinline__ void fetch_all(const CUtensorMap& q, const CUtensorMa
 
 /// The two groups begin their products in turns.
 __device__ __forceinline__ void wait_for_turn(int group) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(2 + group), "n"(multipliers) : "memory");
+  asm volatile("bar.sync %0, %1;\n" ::"r"(2 + group), "n"(group_threads) : "memory");
 }
 __device__ __forceinline__ void give_turn(int group) {
-  asm volatile("bar.arrive %0, %1;\n" ::"r"(3 - group), "n"(multipliers) : "memory");
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(3 - group), "n"(group_threads) : "memory");
 }
 
 /// scores [64, 128] = 64 rows of queries times a tile's keys.
@@ -142,7 +143,7 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[tile / 2], std::ui
       const auto w = describe(queries + i * Memory<P>::slab_bytes + k * (operand_k * 2)),
                  x = describe(keys + i * Memory<P>::slab_bytes + k * (operand_k * 2));
       if (i == 0 && k == 0) {
-        multiply_first<tile>(scores, w, x);
+        multiply_first(scores, w, x);
       } else {
         multiply<tile>(scores, w, x);
       }
@@ -218,7 +219,7 @@ __device__ __forceinline__ void attend(const Arguments& a, char* memory, std::ui
     int index;
     asm volatile("ld.shared.s32 %0, [%1];\n" : "=r"(index) : "r"(barriers.index()) : "memory");
     if (index < 0) return;
-    const Place place = place_of(a, index);
+    const BlockQueries place = queries_of(a, index);
     float scores[tile / 2] = {}, sums[P / 2] = {}, shrink[2];
     std::uint32_t weights[tile / 16][4];
     Softmax softmax;
@@ -337,9 +338,9 @@ __global__ void __launch_bounds__(block_threads, 1)
     }
   }
   __syncthreads();
-  if (static_cast<int>(threadIdx.x) >= multipliers) {
+  if (static_cast<int>(threadIdx.x) >= group_threads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;\n");
-    if (static_cast<int>(threadIdx.x) > multipliers) return;
+    if (static_cast<int>(threadIdx.x) > group_threads) return;
     fetch_all<P>(q, k, v, a, base);
     // The last block leaves the counters as it found them.
     if (atomicAdd(a.counters + 1, 1u) == gridDim.x - 1) {

@@ -1,5 +1,5 @@
 // CausalAttention: attention to all keys before each query by our own kernel, on Hopper, with bits that do not depend on where a
-// sequence is cut.
+// sequence is cut at multiples of 128 tokens.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -34,8 +34,7 @@ class CausalAttention {
 
   std::unique_ptr<TensorMaps> maps_;
   int multiprocessors_ = 1;
-  Buffer
-      counters_;  ///< of a kernel's blocks: tiles that are given out, blocks that have ended; zero between kernels
+  Buffer counters_;  ///< queries given out, blocks that have ended; zero between kernels
 };
 
 }  // namespace ratplus::cuda

@@ -1,9 +1,9 @@
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/causal_attention.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/causal_attention.h"
 #include "kernels/cuda/dense_attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/recording.h"

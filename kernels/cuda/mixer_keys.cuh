@@ -1,5 +1,5 @@
-// A mixer's step reads keys and values: pages of a cache on their way through shared memory, and the attention of one token to them,
-// by every thread or on tensor cores (mixer_step.cu).
+// Keys and values of a mixer's step (mixer_step.cu): pages of a cache on their way through shared memory, and the attention of one
+// token to them, by every thread or on tensor cores.
 #pragma once
 
 #include <cstdint>

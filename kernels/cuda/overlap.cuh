@@ -4,6 +4,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+#include <atomic>
+#include <cstddef>
+
 #include "kernels/cuda/checks.h"
 
 namespace ratplus::cuda {
@@ -27,11 +31,17 @@ __global__ void overlap_probe_kernel() {}
 /// Whether the kernels that the current GPU runs do: without the two functions above, those that were compiled for an older
 /// one must not.
 inline bool kernels_overlap() {
-  static const bool can = [] {
-    cudaFuncAttributes attributes{};
-    check_cuda(cudaFuncGetAttributes(&attributes, overlap_probe_kernel<void>), "asking for a kernel");
-    return attributes.ptxVersion >= 90;
-  }();
+  constexpr int most_known = 64;
+  static std::array<std::atomic<signed char>, most_known>
+      known{};  // 1: they do, -1: they do not, 0: not asked yet
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "asking for the GPU");
+  if (device < most_known && known[static_cast<std::size_t>(device)] != 0)
+    return known[static_cast<std::size_t>(device)] > 0;
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, overlap_probe_kernel<void>), "asking for a kernel");
+  const bool can = attributes.ptxVersion >= 90;
+  if (device < most_known) known[static_cast<std::size_t>(device)] = can ? 1 : -1;
   return can;
 }
 

@@ -23,8 +23,8 @@ namespace ratplus::cuda {
 class CausalAttention;  // causal_attention.h
 
 /// AttentionForward and AttentionBackward for any pattern, once their arguments are checked; key_sums are left alone.
-/// P <= 256. Dense heads go to `causal` where it is there and takes them. The backward's `scratch` holds pattern_attention_scratch bytes. With first_query > 0 the backward leaves dk and
-/// dv of keys that no query attends to as they are.
+/// P <= 256. Dense heads go to `causal` where it is there and takes them. The backward's `scratch` holds pattern_attention_scratch
+/// bytes. With first_query > 0 the backward leaves dk and dv of keys that no query attends to as they are.
 void pattern_attention_forward(cudaStream_t stream, const operation::AttentionForward& call,
                                CausalAttention* causal);
 void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call, void* scratch);

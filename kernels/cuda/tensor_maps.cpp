@@ -56,13 +56,13 @@ CUtensorMap TensorMaps::made(const Key& key, const Tensor& x, int box) {
     strides[dimensions - 1] = static_cast<cuuint64_t>(key[i + 1]) * 2;
     ++dimensions;
   }
-  CUtensorMap& map = maps_[key];
+  CUtensorMap map{};
   const CUresult status =
       encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, dimensions, x.raw(), sizes, strides, boxes, steps,
                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   require(status == CUDA_SUCCESS, "a tensor map of {}: error {}", x.describe(), static_cast<int>(status));
-  return map;
+  return maps_.emplace(key, map).first->second;
 }
 
 }  // namespace ratplus::cuda

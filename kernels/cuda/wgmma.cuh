@@ -1,5 +1,5 @@
-// Hopper's tensor cores (wgmma) and tensor copies (TMA), as this folder's kernels take them: operands of rows of 128 bytes in shared
-// memory, swizzled, and float32 sums in the registers of 128 threads.
+// Hopper's tensor cores (wgmma) and tensor copies (TMA), as this folder's kernels take them: operands of rows of 128 bytes in
+// shared memory, swizzled, and float32 sums in the registers of 128 threads.
 #pragma once
 
 #include <cuda.h>
@@ -14,7 +14,7 @@ namespace ratplus::cuda {
 
 constexpr int slab = 64;                        // bf16 elements in a row of 128 bytes, as TMA swizzles them
 constexpr int operand_rows = 64;                // of wgmma
-[[maybe_unused]] constexpr int operand_k = 16;  // of it; other GPUs have no such kernel
+[[maybe_unused]] constexpr int operand_k = 16;  // of wgmma, columns; other GPUs have no such kernel
 
 /// Whether the current GPU is a Hopper and runs the kernel as it was compiled for one.
 template <typename Kernel>
@@ -141,9 +141,7 @@ __device__ __forceinline__ void multiply(float (&d)[N / 2], std::uint64_t w, std
 }
 
 /// d [64, 128] = w [64, 16] x [128, 16]^T.
-template <int N>
-__device__ __forceinline__ void multiply_first(float (&d)[N / 2], std::uint64_t w, std::uint64_t x) {
-  static_assert(N == 128);
+__device__ __forceinline__ void multiply_first(float (&d)[64], std::uint64_t w, std::uint64_t x) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RATPLUS_S64
                "}, %64, %65, 0, 1, 1, 0, 0;\n"
                : RATPLUS_F64(d, 0)

@@ -96,7 +96,9 @@ void Weights::fill(Read read) {
 void Weights::load(weights::WeightsSource& source) {
   require(std::ranges::equal(source.units(), units_, parallel::same_places), "weights of another model");
   source.expect_one_reading();
-  fill([&](std::size_t unit, parallel::UnitRange range, float* out) { source.read(unit, range, out); });
+  fill([&](std::size_t unit, parallel::UnitRange range, float* out) {
+    weights::read_finite(source, unit, range, out);
+  });
 }
 
 void Weights::set_initial(std::uint64_t seed) {

@@ -1,7 +1,9 @@
 #include "lib/weights/source.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <optional>
 
 #include "base/error.h"
@@ -103,12 +105,24 @@ std::unique_ptr<WeightsSource> open_source(const fs::path& path, const model::Mo
   return std::make_unique<TensorSource>(open_tensors(found), assumed);
 }
 
+void read_finite(WeightsSource& source, std::size_t unit, parallel::UnitRange range, float* out) {
+  source.read(unit, range, out);
+  const auto finite = [](float x) { return std::isfinite(x); };
+  const std::span<const float> values(out, static_cast<std::size_t>(range.size()));
+  if (std::ranges::all_of(values, finite)) return;
+  const auto at = range.begin + (std::ranges::find_if_not(values, finite) - values.begin());
+  const auto& slots = source.units()[unit].slots;
+  const auto behind = std::ranges::upper_bound(slots, at, {}, &parallel::ParameterSlot::offset);
+  fail("{}: {} holds an element that is no finite number; take an earlier checkpoint",
+       source.info().directory.string(), std::prev(behind)->name);
+}
+
 void load(WeightsSource& source, parallel::ParameterStore& store, Ops& ops) {
   std::vector<float> buffer(checkpoint::piece);
   for (std::size_t unit = 0; unit < store.units().size(); ++unit) {
     const auto owned = store.owned(unit);
     checkpoint::in_pieces(owned.size(), [&](std::int64_t begin, std::int64_t end) {
-      source.read(unit, {owned.begin + begin, owned.begin + end}, buffer.data());
+      read_finite(source, unit, {owned.begin + begin, owned.begin + end}, buffer.data());
       ops.upload(store.master(unit).slice(0, begin, end), buffer.data());
     });
   }

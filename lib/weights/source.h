@@ -50,8 +50,11 @@ std::optional<std::filesystem::path> find(const std::filesystem::path& path);
 /// Whether this is a checkpoint of ours, with all that belongs to a run.
 bool is_checkpoint(const std::filesystem::path& path);
 
-/// Loads master weights into a store of the source's units; the caller then publishes them. Each rank reads what it
-/// owns only, and talks to no other.
+/// source.read, of weights that a model is to run with: throws Error naming the parameter where one is infinite or NaN.
+void read_finite(WeightsSource& source, std::size_t unit, parallel::UnitRange range, float* out);
+
+/// Loads master weights into a store of the source's units, by read_finite; the caller then publishes them. Each rank reads
+/// what it owns only, and talks to no other.
 void load(WeightsSource& source, parallel::ParameterStore& store, Ops& ops);
 
 }  // namespace ratplus::weights

@@ -219,10 +219,19 @@ TEST_CASE("serve keeps its weights where new ones are damaged, and goes on where
     write_whole_file(plain, no_numbers);
     server.signal(SIGHUP);
     Process::wait([&] { return contains(server.errors(), "the weights before stay"); });
-    CHECK(contains(server.errors(), "no finite numbers"));
+    CHECK(contains(server.errors(), "no finite number"));
     CHECK(test::complete(server.port, body).json()["choices"] == before);
     server.signal(SIGTERM);
     CHECK(server.status() == 0);
+    // Nothing begins with such weights.
+    for (const auto& command : {"serve " + plain + " --port 0 --length 32 --longer",
+                                "generate " + plain + " --tokens '5 6' --length 32 --longer"}) {
+      CAPTURE(command);
+      const auto refused = test::ratplus(command);
+      CHECK(refused.status == 1);
+      CHECK(contains(refused.output, "weights.safetensors: "));
+      CHECK(contains(refused.output, ".weight holds an element that is no finite number"));
+    }
   }
   // A disk that is full.
   Process server(arguments, 0, "/dev/full");

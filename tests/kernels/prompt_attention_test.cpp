@@ -1,5 +1,5 @@
 // Attention in pieces of prompts: against float64, and with the same bits wherever a prompt is cut and whatever follows.
-#include <cmath>
+#include <algorithm>
 
 #include "tests/kernels/reference.h"
 #include "tests/kernels/support.h"
@@ -119,7 +119,7 @@ void check(const Backend& backend, const Case& x) {
   const auto expected = prompts.expected();
   const Result whole = prompts.run(s.t, {});
   // Scores of some hundred carry an absolute error of some 1e-5, which is a relative one of the weights.
-  const double tolerance = (x.scale > 1 ? 20 : 1) * prompts.tolerance();
+  const double tolerance = std::max(prompts.tolerance(), x.scale > 1 ? 2e-4 : 0);
   CHECK(relative_error(whole.out, expected.out) < tolerance);
   CHECK(relative_error(whole.lse.front(), expected.lse) < tolerance);
   for (const std::vector<std::int64_t>& cuts :
@@ -159,8 +159,8 @@ TEST_CASE("attention of prompts has the same bits wherever they are cut") {
   }
 }
 
-TEST_CASE("attention of many prompts keeps all processors busy") {
+TEST_CASE("attention of more blocks of queries than a GPU has processors") {
   FOR_EACH_BACKEND(backend) {
-    check(backend, {{1, 140, 70, 64}, 70, 70, {Pattern{}}});  // more blocks of queries than processors
+    check(backend, {{1, 140, 90, 64}, 90, 90, {Pattern{}}});
   }
 }
