@@ -164,3 +164,35 @@ TEST_CASE("attention of more blocks of queries than a GPU has processors") {
     check(backend, {{1, 140, 90, 64}, 90, 90, {Pattern{}}});
   }
 }
+
+TEST_CASE("attention of more keys than a GPU's cache holds has the bits of each head alone") {
+  FOR_EACH_BACKEND(backend) {
+    if (backend.make()->compute_type() != DType::bf16) continue;  // a GPU's; others take minutes
+    const HeadShape s{1, 2048, 40, 128};
+    Bench bench(backend, {s.b, s.t, s.h, s.p});
+    const Shape shape{s.b, s.t, s.h, s.p};
+    const auto input = [&](std::uint32_t stream) {
+      return bench.tensor(DType::bf16, shape, normal_values(s.count(), stream));
+    };
+    const Tensor q = input(1), k = input(2), v = input(3), out = bench.poisoned(DType::bf16, shape),
+                 lse = bench.poisoned(DType::f32, {s.b, s.h, s.t});
+    const std::vector<Pattern> dense{Pattern{}};
+    bench->attention_forward(
+        {.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = dense, .in_pieces = true});
+    for (const std::int64_t h : {0, 15, 16, 31, 32, 39}) {
+      CAPTURE(h);
+      const auto head = [&](const Tensor& x) { return x.slice(2, h, h + 1); };
+      const Tensor alone = bench.poisoned(DType::bf16, {s.b, s.t, 1, s.p}),
+                   lse_alone = bench.poisoned(DType::f32, {s.b, 1, s.t});
+      bench->attention_forward({.out = alone,
+                                .lse = lse_alone,
+                                .q = head(q),
+                                .k = head(k),
+                                .v = head(v),
+                                .patterns = dense,
+                                .in_pieces = true});
+      CHECK(same_bits(bench.read(alone), bench.read(head(out))));
+      CHECK(same_bits(bench.read(lse_alone), bench.read(lse.slice(1, h, h + 1))));
+    }
+  }
+}
