@@ -6,7 +6,7 @@
 
 using namespace ratplus;
 using namespace ratplus::test;
-using reference::at;
+using reference::expand;
 using reference::HeadShape;
 
 namespace {
@@ -20,23 +20,6 @@ struct Case {
   std::vector<Pattern> patterns;
   double scale = 1;  ///< of queries and keys
 };
-
-/// x [B, T, G, P] as H heads: head h is head of(h).
-template <typename Of>
-Values expand(const Values& x, std::int64_t heads, const HeadShape& s, Of&& of) {
-  HeadShape shared = s;
-  shared.h = heads;
-  Values y(static_cast<std::size_t>(s.count()));
-  for (std::int64_t b = 0; b < s.b; ++b) {
-    for (std::int64_t t = 0; t < s.t; ++t) {
-      for (std::int64_t h = 0; h < s.h; ++h) {
-        for (std::int64_t i = 0; i < s.p; ++i)
-          at(y, s.index(b, t, h, i)) = at(x, shared.index(b, t, of(h), i));
-      }
-    }
-  }
-  return y;
-}
 
 struct Result {
   Values out;               ///< [B, T, H, P]

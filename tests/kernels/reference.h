@@ -96,6 +96,27 @@ struct HeadShape {
   std::int64_t count() const { return b * t * h * p; }
 };
 
+inline HeadShape with_heads(HeadShape s, std::int64_t heads) {
+  s.h = heads;
+  return s;
+}
+
+/// x of G heads as the H heads of s: head h is head of(h) of x.
+template <typename Of>
+Values expand(const Values& x, std::int64_t heads_of_x, const HeadShape& s, Of&& of) {
+  Values y(static_cast<std::size_t>(s.count()));
+  const HeadShape shared = with_heads(s, heads_of_x);
+  for (std::int64_t b = 0; b < s.b; ++b) {
+    for (std::int64_t t = 0; t < s.t; ++t) {
+      for (std::int64_t h = 0; h < s.h; ++h) {
+        for (std::int64_t i = 0; i < s.p; ++i)
+          at(y, s.index(b, t, h, i)) = at(x, shared.index(b, t, of(h), i));
+      }
+    }
+  }
+  return y;
+}
+
 /// Rotates [B, T, H, P] by position (floor(t / chunk)): pairs (i, i + P/2), frequency base^(-2i/P). Backward turns the other way,
 /// which is also the gradient's way: a rotation's transpose is its inverse.
 enum class Turn { forward, backward };
