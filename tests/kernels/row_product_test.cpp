@@ -167,7 +167,7 @@ TEST_CASE("product_chain: with the bits of its products one by one") {
         };
         for (const std::size_t count : {std::size_t{4}, std::size_t{3}, std::size_t{2}, std::size_t{1}})
           CHECK(results(true, 1, count) == results(false, 1, count));
-        // More often than there are counters.
+        // One after the other, by the same counters.
         CHECK(results(true, 40, 4) == results(false, 40, 4));
       }
     }
