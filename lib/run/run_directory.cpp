@@ -271,6 +271,7 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
   for (const auto& entry : fs::directory_iterator(target)) {
     const auto name = entry.path().filename().string();
     if (name.starts_with(owner_name) || is_of_file_system(name)) continue;
+    find_owner(target, link);
     fail("{}: is not empty, and checkpoint.directory is for the checkpoints of one run alone; give another",
          target.string());
   }
@@ -282,14 +283,11 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
   }
 }
 
-/// Makes the directory this run's own, before a checkpoint is in it, by a file that names the run. A file that is there
-/// already counts as long as the run that it names is there and has its checkpoints here: a run that was moved takes
-/// its directory along.
-void RunDirectory::claim(const fs::path& target, const fs::path& link) {
+/// The run that the directory belongs to, by the file that claim() makes, as long as that run is there and has its checkpoints
+/// here: a run that was moved takes its directory along. Empty: none. Throws Error where it is another run than the link's.
+std::string RunDirectory::find_owner(const fs::path& target, const fs::path& link) {
   const auto run = fs::weakly_canonical(link.parent_path()).string();
   const auto file = target / owner_name;
-  const FileLock one_at_a_time(target / fmt::format("{}.lock", owner_name), target, "run",
-                               FileLock::After::remove);
   std::string owner = fs::exists(file) ? read_whole_file(file) : "";
   while (!owner.empty() && owner.back() == '\n') owner.pop_back();
   std::error_code ignored;
@@ -309,6 +307,16 @@ void RunDirectory::claim(const fs::path& target, const fs::path& link) {
                           run, link.string())
             : "");
   }
+  return owner;
+}
+
+/// Makes the directory this run's own, before a checkpoint is in it, by a file that names the run.
+void RunDirectory::claim(const fs::path& target, const fs::path& link) {
+  const auto run = fs::weakly_canonical(link.parent_path()).string();
+  const auto file = target / owner_name;
+  const FileLock one_at_a_time(target / fmt::format("{}.lock", owner_name), target, "run",
+                               FileLock::After::remove);
+  const auto owner = find_owner(target, link);
   if (owner == run) return;
   write_whole_file(file, run + '\n');
   if (owner.empty()) claimed_ = file;

@@ -53,6 +53,7 @@ class RunDirectory {
  private:
   void lock();
   void link_checkpoints(const config::JobConfig& job);
+  static std::string find_owner(const std::filesystem::path& target, const std::filesystem::path& link);
   void claim(const std::filesystem::path& target, const std::filesystem::path& link);
   void require_room_for_checkpoints(const config::JobConfig& job);
 

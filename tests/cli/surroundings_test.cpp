@@ -125,6 +125,11 @@ TEST_CASE("checkpoint.directory belongs to one run, from before its first step o
   CHECK(test::contains(result.output, "second: 1"));
   CHECK(test::contains(result.output, "first: 0"));
   CHECK_FALSE(fs::exists(scratch / "second"));
+  // Nor once it has saved.
+  const auto later = test::ratplus(second);
+  CAPTURE(later.output);
+  CHECK(later.status == 1);
+  CHECK(test::contains(later.output, "belongs to the run " + (scratch / "first").string()));
 
   fs::copy(scratch / "first", scratch / "copy",
            fs::copy_options::recursive | fs::copy_options::copy_symlinks);
