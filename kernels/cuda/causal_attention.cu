@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <utility>
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.h"
@@ -26,7 +25,7 @@ namespace ratplus::cuda {
 namespace {
 
 constexpr int tile = 128;  ///< keys, and queries of a block
-constexpr int group_threads = 256, block_threads = group_threads + 128;
+constexpr int multiplying_threads = 256, block_threads = multiplying_threads + 128;
 
 struct Arguments {
   Rows<bf16> out;
@@ -126,10 +125,10 @@ __device__ __forceinline__ void fetch_all(const CUtensorMap& q, const CUtensorMa
 
 /// The two groups begin their products in turns.
 __device__ __forceinline__ void wait_for_turn(int group) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(2 + group), "n"(group_threads) : "memory");
+  asm volatile("bar.sync %0, %1;\n" ::"r"(2 + group), "n"(multiplying_threads) : "memory");
 }
 __device__ __forceinline__ void give_turn(int group) {
-  asm volatile("bar.arrive %0, %1;\n" ::"r"(3 - group), "n"(group_threads) : "memory");
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(3 - group), "n"(multiplying_threads) : "memory");
 }
 
 /// scores [64, 128] = 64 rows of queries times a tile's keys.
@@ -234,11 +233,11 @@ __device__ __forceinline__ void attend(const Arguments& a, char* memory, std::ui
     take_sums(scores);
     arrive(barriers.keys_empty(turn.stage), thread);
     if (place.block == 0) arrive(barriers.queries_empty(), thread);
-      // Keys behind a query; the tile begins with the block's queries.
 #pragma unroll
     for (int n = 0; n < tile / 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
+        // A key behind the query; the tile begins with the block's queries.
         if (8 * n + lane % 4 * 2 + e % 2 > group * 64 + row + e / 2 * 8) scores[4 * n + e] = -INFINITY;
       }
     }
@@ -338,9 +337,9 @@ __global__ void __launch_bounds__(block_threads, 1)
     }
   }
   __syncthreads();
-  if (static_cast<int>(threadIdx.x) >= group_threads) {
+  if (static_cast<int>(threadIdx.x) >= multiplying_threads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;\n");
-    if (static_cast<int>(threadIdx.x) > group_threads) return;
+    if (static_cast<int>(threadIdx.x) > multiplying_threads) return;
     fetch_all<P>(q, k, v, a, base);
     // The last block leaves the counters as it found them.
     if (atomicAdd(a.counters + 1, 1u) == gridDim.x - 1) {

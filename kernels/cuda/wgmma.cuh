@@ -112,9 +112,9 @@ __device__ __forceinline__ void take_sums(float (&d)[count]) {
   "%104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, "   \
   "%121, "                                                                                                   \
   "%122, %123, %124, %125, %126, %127"
-#define RATPLUS_WGMMA(size, registers, a, b, ...)                                                        \
+#define RATPLUS_WGMMA(size, registers, a, b, adds, ...)                                                  \
   asm volatile("wgmma.mma_async.sync.aligned.m64n" size "k16.f32.bf16.bf16 {" registers "}, %" a ", %" b \
-               ", 1, 1, 1, 0, 0;\n"                                                                      \
+               ", " adds ", 1, 1, 0, 0;\n"                                                               \
                : __VA_ARGS__                                                                             \
                : "l"(w), "l"(x))
 #define RATPLUS_WGMMA_LEFT(size, registers, a0, a1, a2, a3, b, ...)                                         \
@@ -127,25 +127,22 @@ __device__ __forceinline__ void take_sums(float (&d)[count]) {
 template <int N>
 __device__ __forceinline__ void multiply(float (&d)[N / 2], std::uint64_t w, std::uint64_t x) {
   if constexpr (N == 8) {
-    RATPLUS_WGMMA("8", RATPLUS_S4, "4", "5", RATPLUS_F4(d, 0));
+    RATPLUS_WGMMA("8", RATPLUS_S4, "4", "5", "1", RATPLUS_F4(d, 0));
   } else if constexpr (N == 32) {
-    RATPLUS_WGMMA("32", RATPLUS_S16, "16", "17", RATPLUS_F16(d, 0));
+    RATPLUS_WGMMA("32", RATPLUS_S16, "16", "17", "1", RATPLUS_F16(d, 0));
   } else if constexpr (N == 64) {
-    RATPLUS_WGMMA("64", RATPLUS_S32, "32", "33", RATPLUS_F16(d, 0), RATPLUS_F16(d, 16));
+    RATPLUS_WGMMA("64", RATPLUS_S32, "32", "33", "1", RATPLUS_F16(d, 0), RATPLUS_F16(d, 16));
   } else if constexpr (N == 128) {
-    RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", RATPLUS_F64(d, 0));
+    RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", "1", RATPLUS_F64(d, 0));
   } else {
     static_assert(N == 256);
-    RATPLUS_WGMMA("256", RATPLUS_S128, "128", "129", RATPLUS_F64(d, 0), RATPLUS_F64(d, 64));
+    RATPLUS_WGMMA("256", RATPLUS_S128, "128", "129", "1", RATPLUS_F64(d, 0), RATPLUS_F64(d, 64));
   }
 }
 
 /// d [64, 128] = w [64, 16] x [128, 16]^T.
 __device__ __forceinline__ void multiply_first(float (&d)[64], std::uint64_t w, std::uint64_t x) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RATPLUS_S64
-               "}, %64, %65, 0, 1, 1, 0, 0;\n"
-               : RATPLUS_F64(d, 0)
-               : "l"(w), "l"(x));
+  RATPLUS_WGMMA("128", RATPLUS_S64, "64", "65", "0", RATPLUS_F64(d, 0));
 }
 
 /// d [64, N] += w [64, 16] x [16, N]. w: in registers, as sums are; x by describe_columns.

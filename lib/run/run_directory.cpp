@@ -283,8 +283,8 @@ void RunDirectory::link_checkpoints(const config::JobConfig& job) {
   }
 }
 
-/// The run that the directory belongs to, by the file that claim() makes, as long as that run is there and has its checkpoints
-/// here: a run that was moved takes its directory along. Empty: none. Throws Error where it is another run than the link's.
+/// The run that the directory's file, made by claim(), names; empty: none. Throws Error where that is another run than the link's,
+/// is there, and has its checkpoints here: a run that was moved takes its directory along.
 std::string RunDirectory::find_owner(const fs::path& target, const fs::path& link) {
   const auto run = fs::weakly_canonical(link.parent_path()).string();
   const auto file = target / owner_name;

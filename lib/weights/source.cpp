@@ -107,10 +107,10 @@ std::unique_ptr<WeightsSource> open_source(const fs::path& path, const model::Mo
 
 void read_finite(WeightsSource& source, std::size_t unit, parallel::UnitRange range, float* out) {
   source.read(unit, range, out);
-  const auto finite = [](float x) { return std::isfinite(x); };
   const std::span<const float> values(out, static_cast<std::size_t>(range.size()));
-  if (std::ranges::all_of(values, finite)) return;
-  const auto at = range.begin + (std::ranges::find_if_not(values, finite) - values.begin());
+  const auto found = std::ranges::find_if_not(values, [](float x) { return std::isfinite(x); });
+  if (found == values.end()) return;
+  const auto at = range.begin + (found - values.begin());
   const auto& slots = source.units()[unit].slots;
   const auto behind = std::ranges::upper_bound(slots, at, {}, &parallel::ParameterSlot::offset);
   fail("{}: {} holds an element that is no finite number; take an earlier checkpoint",

@@ -14,12 +14,6 @@ constexpr std::int64_t none = Pattern::no_dilation;
 /// How the tensors of a call lie in memory.
 enum class Layout { contiguous, strided };
 
-std::string describe(const std::vector<Pattern>& patterns) {
-  std::string text;
-  for (const Pattern& pattern : patterns) text += to_string(pattern) + "  ";
-  return text;
-}
-
 void check_attention(const Backend& backend, const HeadShape& s, const std::vector<Pattern>& patterns,
                      Layout layout = Layout::contiguous) {
   CAPTURE(s.b);

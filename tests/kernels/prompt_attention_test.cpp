@@ -95,9 +95,7 @@ void check(const Backend& backend, const Case& x) {
   CAPTURE(s.p);
   CAPTURE(x.queries);
   CAPTURE(x.keys);
-  std::string patterns;
-  for (const auto& pattern : x.patterns) patterns += to_string(pattern) + "  ";
-  INFO(patterns);
+  INFO(describe(x.patterns));
   Prompts prompts(backend, x);
   const auto expected = prompts.expected();
   const Result whole = prompts.run(s.t, {});

@@ -244,6 +244,12 @@ operation::RecurrenceBackward recurrence_gradient_of(const operation::Recurrence
           .rope = forward.rope};
 }
 
+std::string describe(const std::vector<Pattern>& patterns) {
+  std::string text;
+  for (const Pattern& pattern : patterns) text += to_string(pattern) + "  ";
+  return text;
+}
+
 double relative_error(const Values& result, const Values& reference, double least_norm) {
   if (result.size() != reference.size()) return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;

@@ -86,6 +86,9 @@ operation::RecurrenceBackward recurrence_gradient_of(const operation::Recurrence
                                                      const Tensor& dprojection, const Tensor& dq_rot,
                                                      const Tensor& dk_rot, const Tensor& dv_rec);
 
+/// "dense  16,0,4  ": the heads' patterns, for a failed check.
+std::string describe(const std::vector<Pattern>& patterns);
+
 /// norm(result - reference) / norm(reference); infinite where a result is NaN or the lengths differ.
 double relative_error(const Values& result, const Values& reference, double least_norm = 0);
 
