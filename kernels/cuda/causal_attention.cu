@@ -135,12 +135,13 @@ __device__ __forceinline__ void give_turn(int group) {
 template <int P>
 __device__ __forceinline__ void multiply_keys(float (&scores)[tile / 2], std::uint32_t queries,
                                               std::uint32_t keys) {
+  const std::uint64_t of_queries = describe(of_warp(queries)), of_keys = describe(of_warp(keys));
 #pragma unroll
   for (int i = 0; i < P / slab; ++i) {
 #pragma unroll
     for (int k = 0; k < slab / operand_k; ++k) {
-      const auto w = describe(queries + i * Memory<P>::slab_bytes + k * (operand_k * 2)),
-                 x = describe(keys + i * Memory<P>::slab_bytes + k * (operand_k * 2));
+      const int bytes = i * Memory<P>::slab_bytes + k * (operand_k * 2);
+      const auto w = further(of_queries, bytes), x = further(of_keys, bytes);
       if (i == 0 && k == 0) {
         multiply_first(scores, w, x);
       } else {
@@ -154,9 +155,10 @@ template <int P>
 __device__ __forceinline__ void multiply_values(float (&sums)[P / 2],
                                                 const std::uint32_t (&weights)[tile / 16][4],
                                                 std::uint32_t values) {
+  const std::uint64_t of_values = describe_columns(of_warp(values), Memory<P>::slab_bytes);
 #pragma unroll
   for (int k = 0; k < tile / operand_k; ++k)
-    multiply<P>(sums, weights[k], describe_columns(values + k * (operand_k * 128), Memory<P>::slab_bytes));
+    multiply<P>(sums, weights[k], further(of_values, k * (operand_k * 128)));
 }
 
 /// Of this lane's two rows, eight apart: the largest score, and relative to it the sum of this lane's weights.

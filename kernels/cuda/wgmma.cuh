@@ -39,6 +39,20 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       : "memory");
 }
 
+/// The same of slabs (TensorMaps::of_slabs).
+__device__ __forceinline__ void fetch_slabs(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
+                                            int first_slab, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+      "[%5];\n" ::"r"(to),
+      "l"(&map), "r"(0), "r"(row), "r"(first_slab), "r"(barrier)
+      : "memory");
+}
+/// Brings the description itself.
+__device__ __forceinline__ void prefetch(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
+}
+
 /// The same of a tensor [B, T, H, P] (TensorMaps::of_heads).
 __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
                                       int column, int token, int head, int sequence) {
@@ -70,6 +84,16 @@ __device__ __forceinline__ std::uint64_t describe_columns(std::uint32_t address,
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) |
          (static_cast<std::uint64_t>(apart >> 4) << 16) | (std::uint64_t{1024 >> 4} << 32) |
          (std::uint64_t{1} << 62);
+}
+
+/// The operand that begins `bytes` further, a multiple of 16.
+__device__ __forceinline__ std::uint64_t further(std::uint64_t operand, int bytes) {
+  return operand + static_cast<std::uint64_t>(bytes >> 4);
+}
+/// An address that all lanes have alike, from the first: the compiler then describes operands in registers of the warp, without
+/// which a product begins some 20 ns after the one before.
+__device__ __forceinline__ std::uint32_t of_warp(std::uint32_t address) {
+  return __shfl_sync(~0u, address, 0);
 }
 
 /// Between other uses of registers that products take or give, and the products.
