@@ -20,13 +20,20 @@ struct CacheRows {
         pages(static_cast<int>(most_pages)),
         head_dim(static_cast<int>(p)) {}
 
+  /// The page of an entry; negative: none.
+  __device__ __forceinline__ int page(const int* table, std::int64_t entry) const {
+    return entry >= 0 && entry >> page_bits < pages ? table[entry >> page_bits] : -1;
+  }
   __device__ __forceinline__ bool has(const int* table, std::int64_t entry) const {
-    return entry >= 0 && entry >> page_bits < pages && table[entry >> page_bits] >= 0;
+    return page(table, entry) >= 0;
   }
   /// Head m of the cache: of a page the keys of its entries follow each other, then their values.
+  __device__ __forceinline__ T* key_in_page(int page, int entry, int m) const {
+    return data + page * stride + (m * 2 * entries + (entry & (entries - 1))) * head_dim;
+  }
   __device__ __forceinline__ T* key(const int* table, std::int64_t entry, int m) const {
     const int e = static_cast<int>(entry);
-    return data + table[e >> page_bits] * stride + (m * 2 * entries + (e & (entries - 1))) * head_dim;
+    return key_in_page(table[e >> page_bits], e, m);
   }
   __device__ __forceinline__ T* value(const int* table, std::int64_t entry, int m) const {
     return key(table, entry, m) + entries * head_dim;

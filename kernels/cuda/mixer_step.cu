@@ -216,17 +216,25 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
   const bool owns = own < half;
   Resting resting;
   if (early && owns) resting.read(a, key_head, own, half, rope, state, restarts);
+  // Pages for the token's own key and value. What is read here costs no time; behind the wait, about a microsecond each.
+  const int pages[2] = {a.cache.page(table, a.keys.recent_entry(t)),
+                        a.cache.page(table, a.keys.dilated_entry(t))};
+  const int only_head = a.heads[first_head];
+  float only_cosine = 0, only_sine = 0;
+  if (heads == 1 && thread < half) only_cosine = rope[thread], only_sine = rope[half + thread];
+  const int only_query = only_head % a.q.heads, own_k = key_head % a.k.heads;
   if (a.at_rest) wait_for_kernels_before();
 
-  const auto head_of = [&](int h) { return a.heads[first_head + h]; };
+  const auto head_of = [&](int h) { return heads == 1 ? only_head : a.heads[first_head + h]; };
   const auto make_queries = [&](int begin, int count) {
     const float scale = log2_e * rsqrtf(static_cast<float>(p));
 #pragma unroll 1
     for (int index = thread; index < count * half; index += threads) {
       const int h = heads == 1 ? 0 : index / half, i = index - h * half, j = i + half;
       const int head = head_of(begin + h);
-      const T* q = a.q.at(b, head % a.q.heads);
-      const float x = to_float(q[i]), y = to_float(q[j]), cosine = rope[i], sine = rope[half + i];
+      const T* const q = a.q.at(b, heads == 1 ? only_query : head % a.q.heads);
+      const float x = to_float(q[i]), y = to_float(q[j]);
+      const float cosine = heads == 1 ? only_cosine : rope[i], sine = heads == 1 ? only_sine : rope[half + i];
       float gate_i = 0, gate_j = 0;
       if (a.o.data) gate_i = to_float(a.o.at(b, head)[i]), gate_j = to_float(a.o.at(b, head)[j]);
       const float of_i = (x * cosine - y * sine) * scale, of_j = (y * cosine + x * sine) * scale;
@@ -245,7 +253,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
   const auto make_own = [&] {
     if (!owns) return;
     const int i = own, j = own + half;
-    const T* const k = a.k.at(b, key_head % a.k.heads);
+    const T* const k = a.k.at(b, own_k);
     const T* const v = a.v.at(b, key_head);
     const float of_k[2] = {to_float(k[i]), to_float(k[j])}, of_v[2] = {to_float(v[i]), to_float(v[j])};
     float of_f[2] = {};
@@ -362,11 +370,12 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
   }
 
   write_state();
-  const int entries[2] = {a.keys.recent_entry(t), a.keys.dilated_entry(t)};
-  for (const int entry : entries) {
-    if (!a.cache.has(table, entry)) continue;
-    T* const key = a.cache.key(table, entry, m);
-    T* const value = a.cache.value(table, entry, m);
+#pragma unroll
+  for (int kind = 0; kind < 2; ++kind) {
+    if (pages[kind] < 0) continue;
+    const int entry = kind == 0 ? a.keys.recent_entry(t) : a.keys.dilated_entry(t);
+    T* const key = a.cache.key_in_page(pages[kind], entry, m);
+    T* const value = key + a.cache.entries * p;
 #pragma unroll 1
     for (int i = thread; i < p; i += threads) {
       key[i] = from_float<T>(own_key[i]);
