@@ -1,12 +1,13 @@
 // ProductChain on Hopper's tensor cores: products of one row one after the other, in one kernel.
 //
 // A block on each multiprocessor. One of its threads fetches the block's part of all weights by TMA, from the first product to
-// the last, as soon as a place in shared memory is free: while the rows of the next product are still being made elsewhere,
-// and, under the kernel before, while that still runs. The other threads wait until all blocks have written the product before,
-// bring its row into shared memory (normalised, where a norm comes first), and multiply. The sums of an element are
-// kernels/cuda/row_product.cu's, in the same order.
-// Floor: the weights once. Above it, a product of one row waits some 20 ns for each 16 of its columns, and some 3 us for the
-// row before it; two rows and more took no less time in one kernel than in one each.
+// the last, a few stages at a time, as soon as a place in shared memory is free: while the rows of the next product are still being
+// made elsewhere, and, under the kernel before, while that still runs. The other threads bring the row that the product before has
+// made into shared memory (normalised, where a norm comes first), and multiply. A row goes from block to block in memory whose
+// elements say themselves whether they are written: a thread reads its own until they are, and nobody counts. The sums of an element
+// are kernels/cuda/row_product.cu's, in the same order.
+// Floor: the weights once. Above it, a product of one row waits some 16 ns for each 16 of its columns, and 1 to 1.5 us for the row
+// before it.
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
@@ -30,6 +31,10 @@ constexpr int most_links = 4;          // products of a chain
 constexpr int stage_bytes = 16384;     // of weights: 64 rows of 2 slabs, or 16 of 8
 constexpr int columns_of_stage = 512;  // of 16 rows of weights, the most
 constexpr int least_stages = 4;
+// Stages that a block fetches at once: enough to keep memory busy. Behind more of them, what others read meanwhile waits longer, as
+// rows between blocks and keys of the mixer's step.
+constexpr int most_in_flight = 4;
+static_assert(most_in_flight <= least_stages);
 constexpr int head_bytes = 1024;  // barriers, and the sums of a norm from half of it on
 constexpr int pitch = 16;         // bytes of 8 columns of the row in shared memory
 constexpr int multipliers = 128;  // threads; one more warp fetches
@@ -37,8 +42,9 @@ constexpr int multipliers = 128;  // threads; one more warp fetches
 constexpr int chain_bytes = 144 << 10;
 // Read behind the last stage's weights and behind the row, for rows that do not count.
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
-// Counters of a kernel: blocks that have ended each of its products but the last, and blocks that will look at them no more.
-constexpr int counters_of_chain = most_links;
+// Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each product
+// but the last.
+constexpr int chain_head_bytes = 256, most_row_bytes = 16384, set_bytes = (most_links - 1) * most_row_bytes;
 
 /// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.
 struct Link {
@@ -58,7 +64,7 @@ struct LinkMaps {
 struct ChainArguments {
   Link links[most_links];
   int count, stages;
-  unsigned* counters;
+  char* memory;  ///< of all chains
 };
 
 /// Portion: rows [first, first + rows) of a product's weights that a block multiplies in one go.
@@ -75,32 +81,135 @@ struct Portion {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+/// The stages of a block's weights, from the first product to the last.
+struct StageCursor {
+  const LinkMaps& maps;
+  const ChainArguments& a;
+  int link = 0, round = 0, slab = 0;
+  int slabs, of_stage, row;  ///< of the portion: its slabs, those of a stage, its first row
+  const CUtensorMap* map;
+
+  __device__ __forceinline__ StageCursor(const LinkMaps& maps, const ChainArguments& a) : maps(maps), a(a) {
+    enter();
+  }
+  __device__ __forceinline__ bool ended() const { return link == a.count; }
+  __device__ __forceinline__ void advance() {
+    slab += of_stage;
+    if (slab < slabs) return;
+    leave();
+    enter();
+  }
+
+ private:
+  __device__ __forceinline__ void leave() {
+    slab = 0;
+    if (++round > a.links[link].whole_rounds) round = 0, ++link;
+  }
+  /// The next portion that has rows.
+  __device__ __forceinline__ void enter() {
+    for (; link < a.count; leave()) {
+      const Portion portion = portion_of(a.links[link], round);
+      if (portion.rows == 0) continue;
+      slabs = a.links[link].inner / cuda::slab, of_stage = stage_bytes / 128 / portion.rows,
+      row = portion.first;
+      map = portion.rows == operand_rows ? &maps.whole[link] : &maps.last[link];
+      return;
+    }
+  }
+};
+
 /// Describes a row of x without swizzle as the first of eight rows; the others are arbitrary bytes.
 __device__ __forceinline__ std::uint64_t describe_row(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{pitch >> 4} << 16) |
          (std::uint64_t{128 >> 4} << 32);
 }
 
-/// d [64, 8] += R rows of weights, of a stage, by as many columns of x as it has.
-template <int R>
-__device__ __forceinline__ void multiply_stage(float (&d)[4], std::uint32_t weights, std::uint32_t x) {
+/// d [64, 8] += R rows of weights by columns of x: half a stage, the first (0) or the second (1).
+template <int R, int half>
+__device__ __forceinline__ void multiply_half(float (&d)[4], std::uint64_t weights, std::uint64_t x) {
+  constexpr int products = stage_bytes / (R * 128) * (slab / operand_k), of_slab = slab / operand_k;
 #pragma unroll
-  for (int i = 0; i < stage_bytes / (R * 128); ++i) {
+  for (int n = half * products / 2; n < (half + 1) * products / 2; ++n) {
+    const int i = n / of_slab, k = n % of_slab;
+    multiply<8>(d, further(weights, i * (R * 128) + k * (operand_k * 2)),
+                further(x, (i * (slab / 8) + k * (operand_k / 8)) * pitch));
+  }
+}
+
+/// Bits of elements that are not written yet: of a NaN that none of them has, of a float32 as of two bf16.
+constexpr std::uint32_t unwritten = 0xffffffff, usual_nan = 0x7fffffff;
+
+/// Whether none of the elements, float32 or bf16, is unwritten.
+template <typename T>
+__device__ __forceinline__ bool written(const uint4& x) {
+  if constexpr (sizeof(T) == 4) {
+    return x.x != unwritten && x.y != unwritten && x.z != unwritten && x.w != unwritten;
+  } else {
+    return (__vcmpeq2(x.x, unwritten) | __vcmpeq2(x.y, unwritten) | __vcmpeq2(x.z, unwritten) |
+            __vcmpeq2(x.w, unwritten)) == 0;
+  }
+}
+
+/// 16 bytes from each place(i) >= 0 on, once their elements of T are written.
+template <typename T, int count, typename Place>
+__device__ __forceinline__ void read_written(uint4 (&read)[count], const char* row, const Place& place) {
+  unsigned missing = 0;
 #pragma unroll
-    for (int k = 0; k < slab / operand_k; ++k) {
-      multiply<8>(d, describe(weights + i * (R * 128) + k * (operand_k * 2)),
-                  describe_row(x + (i * (slab / 8) + k * (operand_k / 8)) * pitch));
+  for (int i = 0; i < count; ++i) missing |= place(i) >= 0 ? 1u << i : 0u;
+  while (missing != 0) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      if ((missing >> i & 1) == 0) continue;
+      asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+                   : "=r"(read[i].x), "=r"(read[i].y), "=r"(read[i].z), "=r"(read[i].w)
+                   : "l"(row + place(i))
+                   : "memory");
+    }
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      if ((missing >> i & 1) != 0 && written<T>(read[i])) missing &= ~(1u << i);
     }
   }
 }
 
-__device__ __forceinline__ unsigned read_counter(const unsigned* counter) {
-  unsigned value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(value) : "l"(counter) : "memory");
-  return value;
+/// Where the row between blocks has element `output` of `columns`: bf16 in their order; float32 in two planes, by turns four elements
+/// in each, so that threads that read eight read whole lines.
+template <typename T>
+__device__ __forceinline__ int place_in_row(int output, int columns) {
+  if constexpr (sizeof(T) == 2) return output * 2;
+  return output / 4 % 2 * (columns * 2) + output / 8 * 16 + output % 4 * 4;
 }
-__device__ __forceinline__ void count_block(unsigned* counter) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;\n" ::"l"(counter) : "memory");
+
+/// As write_elements of one row, and into the row between blocks, unless that is null.
+__device__ __forceinline__ void write_row(const ProductArguments& a, const float (&d)[4], int first, int end,
+                                          const float (&before)[4], char* row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  if (lane % 4 != 0) return;
+#pragma unroll
+  for (int e = 0; e < 4; e += 2) {
+    const int output = first + warp * 16 + lane / 4 + e / 2 * 8;
+    if (output >= end) continue;
+    const bf16 y = finished<bf16>(d[e], a.gelu);
+    if (a.residual) {
+      const float sum = before[e] + to_float(y);
+      a.residual[output] = sum;
+      if (row == nullptr) continue;
+      const std::uint32_t bits = __float_as_uint(sum);
+      asm volatile(
+          "st.relaxed.gpu.global.u32 [%0], %1;\n" ::"l"(row + place_in_row<float>(output, a.outputs)),
+          "r"(bits == unwritten ? usual_nan : bits)
+          : "memory");
+    } else {
+      static_cast<bf16*>(a.y)[output] = y;
+      if (row == nullptr) continue;
+      const std::uint16_t bits = __bfloat16_as_ushort(y);
+      asm volatile(
+          "st.relaxed.gpu.global.u16 [%0], %1;\n" ::"l"(row + place_in_row<bf16>(output, a.outputs)),
+          "h"(bits == static_cast<std::uint16_t>(unwritten) ? static_cast<std::uint16_t>(usual_nan >> 16)
+                                                            : bits)
+          : "memory");
+    }
+  }
 }
 
 #endif
@@ -125,43 +234,41 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
     if (++stage == a.stages) stage = 0, turn ^= 1;
   };
   if (thread >= multipliers) {
-    if (thread > multipliers) return;
-    bool used = false;
-    for (int l = 0; l < a.count; ++l) {
-      const Link& link = a.links[l];
-      for (int round = 0; round <= link.whole_rounds; ++round) {
-        const Portion portion = portion_of(link, round);
-        if (portion.rows == 0) continue;
-        const CUtensorMap& map = portion.rows == operand_rows ? maps.whole[l] : maps.last[l];
-        const int slab_bytes = portion.rows * 128;
-        for (int column = 0; column < link.inner;) {
-          if (used) wait_for_phase(empty_barrier(base, stage), turn ^ 1);
-          expect_bytes(full_barrier(base, stage), stage_bytes);
-          for (int at = 0; at < stage_bytes; at += slab_bytes, column += slab)
-            fetch(map, weights + stage * stage_bytes + at, full_barrier(base, stage), column, portion.first);
-          next_stage();
-          used = used || stage == 0;
-        }
+    if (const int i = thread - multipliers; i > 0) {
+      if (i <= a.count) prefetch(maps.whole[i - 1]), prefetch(maps.last[i - 1]);
+      return;
+    }
+    int fetched = 0, oldest = 0, oldest_turn = 0;
+    for (StageCursor now(maps, a); !now.ended(); now.advance(), ++fetched) {
+      if (fetched >= most_in_flight) {
+        wait_for_phase(full_barrier(base, oldest), oldest_turn);
+        if (++oldest == a.stages) oldest = 0, oldest_turn ^= 1;
       }
+      if (fetched >= a.stages) wait_for_phase(empty_barrier(base, stage), turn ^ 1);
+      expect_bytes(full_barrier(base, stage), stage_bytes);
+      fetch_slabs(*now.map, weights + stage * stage_bytes, full_barrier(base, stage), now.slab, now.row);
+      next_stage();
     }
     return;
   }
   const auto synchronize = [] { asm volatile("bar.sync 1, %0;\n" ::"n"(multipliers) : "memory"); };
   char* const x = memory + (row - shared_address(memory));
+  auto* const head = reinterpret_cast<unsigned*>(a.memory);
+  unsigned set = 0;  // modulo 2
+  const auto row_of_link = [&](int l) {
+    return a.memory + chain_head_bytes + (set % 2) * set_bytes + l * most_row_bytes;
+  };
   for (int l = 0; l < a.count; ++l) {
     const Link& link = a.links[l];
     ProductArguments product{};
     product.y = link.y, product.rows = 1, product.outputs = link.outputs, product.gelu = link.gelu;
     product.residual = link.residual;
-    // The whole row that the product before has written.
-    const auto ready = [&] {
-      if (l == 0) return wait_for_kernels_before();
-      if (thread == 0) {
-        while (read_counter(a.counters + l - 1) < gridDim.x) {
-        }
-      }
-      synchronize();
-    };
+    if (l == 0) {
+      wait_for_kernels_before();
+      set = *const_cast<const volatile unsigned*>(head);
+    } else {
+      synchronize();  // the row before is done with
+    }
     // Zero where the last stage has more columns than x.
     const int columns = (link.inner + columns_of_stage - 1) / columns_of_stage * columns_of_stage;
     const auto put = [&](int /*row*/, int c, const Pack<bf16, 8>& u) {
@@ -171,23 +278,57 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
     if (link.norm_weight) {
       product.x = static_cast<const float*>(link.x);
       product.norm_weight = link.norm_weight, product.inner = link.inner, product.eps = link.eps;
-      normalise(product, reinterpret_cast<float*>(memory + (base + head_bytes / 2 - shared_address(memory))),
-                ready, put);
+      const auto load_row = [&](int row, auto& y) {
+        if (l == 0) return load_row_of(product, row, y);
+        uint4 read[2 * most_vectors] = {};
+        read_written<float>(read, row_of_link(l - 1), [&](int i) {
+          const int c = thread + i / 2 * norm_threads;
+          return c < link.inner / norm_vector ? i % 2 * (link.inner * 2) + c * 16 : -1;
+        });
+#pragma unroll
+        for (int i = 0; i < 2 * most_vectors; ++i) {
+          y[i / 2].set(i % 2 * 4, __uint_as_float(read[i].x));
+          y[i / 2].set(i % 2 * 4 + 1, __uint_as_float(read[i].y));
+          y[i / 2].set(i % 2 * 4 + 2, __uint_as_float(read[i].z));
+          y[i / 2].set(i % 2 * 4 + 3, __uint_as_float(read[i].w));
+        }
+      };
+      normalise(
+          product, reinterpret_cast<float*>(memory + (base + head_bytes / 2 - shared_address(memory))), [] {},
+          load_row, put);
     } else {
-      ready();
+      if (l == 0) {
 #pragma unroll 8
-      for (int c = thread; c < link.inner / 8; c += multipliers)
-        put(0, c, load<8>(static_cast<const bf16*>(link.x) + c * 8));
+        for (int c = thread; c < link.inner / 8; c += multipliers)
+          put(0, c, load<8>(static_cast<const bf16*>(link.x) + c * 8));
+      } else {
+        constexpr int vectors = 8;
+        for (int begin = 0; begin < link.inner / 8; begin += vectors * multipliers) {
+          const auto vector = [&](int i) { return begin + i * multipliers + thread; };
+          uint4 read[vectors] = {};
+          read_written<bf16>(read, row_of_link(l - 1),
+                             [&](int i) { return vector(i) < link.inner / 8 ? vector(i) * 16 : -1; });
+#pragma unroll
+          for (int i = 0; i < vectors; ++i) {
+            if (vector(i) < link.inner / 8) *reinterpret_cast<uint4*>(x + vector(i) * pitch) = read[i];
+          }
+        }
+      }
       asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
       synchronize();
     }
-    if (l == a.count - 1 && l > 0 && thread == 0) {
-      // The last block that will look at the counters leaves them as it found them.
-      unsigned* const left = a.counters + counters_of_chain - 1;
-      if (atomicAdd(left, 1) == gridDim.x - 1) {
-        __threadfence();
-        for (int i = 0; i < counters_of_chain; ++i) a.counters[i] = 0;
-      }
+    if (l == 0) {
+      // The rows of the next chain, which the chain before this one was the last to read.
+      const uint4 none = {unwritten, unwritten, unwritten, unwritten};
+      auto* const next = reinterpret_cast<uint4*>(a.memory + chain_head_bytes + (set + 1) % 2 * set_bytes);
+      for (int i = static_cast<int>(blockIdx.x) * multipliers + thread; i < set_bytes / 16;
+           i += static_cast<int>(gridDim.x) * multipliers)
+        next[i] = none;
+    }
+    // The last block that has asked whose turn it is gives it to the next chain.
+    if (l == a.count - 1 && thread == 0 && atomicAdd(head + 1, 1) == gridDim.x - 1) {
+      head[1] = 0;
+      head[0] = set + 1;
     }
     const auto multiply_portion = [&](auto height, int first) {
       constexpr int R = decltype(height)::value, columns_a_stage = stage_bytes / (R * 2);
@@ -196,30 +337,34 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
       if (link.residual) read_residual(product, before, first, end, 0);
       float d[4] = {};
       int last = -1;
-      for (int column = 0; column < link.inner; column += columns_a_stage) {
-        wait_for_phase(full_barrier(base, stage), turn);
+      const int inner = link.inner;
+      bool there = false;
+      for (int column = 0; column < inner; column += columns_a_stage) {
+        if (!there) wait_for_phase(full_barrier(base, stage), turn);
+        const std::uint64_t of_w = describe(of_warp(weights + stage * stage_bytes)),
+                            of_x = describe_row(of_warp(row + column / 8 * pitch));
         begin_products();
-        multiply_stage<R>(d, weights + stage * stage_bytes, row + column / 8 * pitch);
+        multiply_half<R, 0>(d, of_w, of_x);
+        // Asked while products are under way, the next stage costs them no time.
+        const int now = stage;
+        next_stage();
+        there = column + columns_a_stage < inner && phase_ended(full_barrier(base, stage), turn);
+        multiply_half<R, 1>(d, of_w, of_x);
         commit_products();
         wait_for_products_but<1>();
         if (last >= 0) arrive(empty_barrier(base, last), thread);
-        last = stage;
-        next_stage();
+        last = now;
       }
       wait_for_products_but<0>();
       take_sums(d);
       arrive(empty_barrier(base, last), thread);
-      write_elements<8, bf16>(product, d, first, end, 0, before);
+      write_row(product, d, first, end, before, l < a.count - 1 ? row_of_link(l) : nullptr);
     };
     for (int round = 0; round <= link.whole_rounds; ++round) {
       const Portion portion = portion_of(link, round);
       if (portion.rows == 16) multiply_portion(std::integral_constant<int, 16>{}, portion.first);
       if (portion.rows == 32) multiply_portion(std::integral_constant<int, 32>{}, portion.first);
       if (portion.rows == 64) multiply_portion(std::integral_constant<int, 64>{}, portion.first);
-    }
-    if (l < a.count - 1) {
-      synchronize();
-      if (thread == 0) count_block(a.counters + l);
     }
   }
 #else
@@ -269,20 +414,31 @@ void RowProducts::prepare_chains(int device) {
   check_cuda(
       cudaFuncSetAttribute(product_chain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chain_bytes),
       "preparing chains of products");
-  Buffer counters({DeviceKind::cuda, device},
-                  counters_of_chain * static_cast<std::int64_t>(sizeof(unsigned)));
-  if (taken.insert(device)) chain_counters_ = std::move(counters);
+  Buffer memory({DeviceKind::cuda, device}, chain_head_bytes + 2 * set_bytes);
+  auto* const head = static_cast<char*>(memory.data());
+  check_cuda(cudaMemset(head, 0, chain_head_bytes), "preparing chains of products");
+  check_cuda(cudaMemset(head + chain_head_bytes, 0xff, 2 * set_bytes), "preparing chains of products");
+  if (taken.insert(device)) chain_memory_ = std::move(memory);
 }
 
 RowProducts::~RowProducts() {
-  if (chain_counters_.data()) taken.erase(chain_counters_.device().index);
+  if (chain_memory_.data()) taken.erase(chain_memory_.device().index);
 }
 
 bool RowProducts::takes(const operation::ProductChain& call) const {
   const auto count = std::ssize(call.products);
-  if (!chain_counters_.data() || count < 2 || count > most_links) return false;
+  if (!chain_memory_.data() || count < 2 || count > most_links) return false;
   for (const auto& link : call.products) {
-    if (!takes(link) || link.y.dtype() != DType::bf16 || link.y.size(0) != 1) return false;
+    if (!takes(link) || link.y.dtype() != DType::bf16 || link.y.size(0) != 1 || link.x.size(1) % slab != 0)
+      return false;
+  }
+  for (std::size_t l = 1; l < call.products.size(); ++l) {
+    const auto &before = call.products[l - 1], &link = call.products[l];
+    const Tensor& made = before.residual ? before.residual : before.y;
+    if (link.x.raw() != made.raw() || link.x.size(1) != made.size(1) ||
+        static_cast<bool>(link.norm_weight) != static_cast<bool>(before.residual) ||
+        made.size(1) * (before.residual ? 4 : 2) > most_row_bytes)
+      return false;
   }
   return stages_of(call) >= least_stages;
 }
@@ -292,7 +448,7 @@ void RowProducts::run(const operation::ProductChain& call, cudaStream_t stream) 
   ChainArguments a{};
   a.count = static_cast<int>(std::ssize(call.products));
   a.stages = static_cast<int>(stages_of(call));
-  a.counters = static_cast<unsigned*>(chain_counters_.data());
+  a.memory = static_cast<char*>(chain_memory_.data());
   for (int l = 0; l < a.count; ++l) {
     const auto& product = call.products[static_cast<std::size_t>(l)];
     Link& link = a.links[l];
@@ -308,8 +464,9 @@ void RowProducts::run(const operation::ProductChain& call, cudaStream_t stream) 
       link.last_rows = 16;
       while (link.last_rows * multiprocessors_ < rest) link.last_rows *= 2;
     }
-    maps.whole[l] = maps_->of(product.w, operand_rows);
-    maps.last[l] = maps_->of(product.w, rest > 0 ? link.last_rows : operand_rows);
+    const auto map_of = [&](int rows) { return maps_->of_slabs(product.w, rows, stage_bytes / 128 / rows); };
+    maps.whole[l] = map_of(operand_rows);
+    maps.last[l] = map_of(rest > 0 ? link.last_rows : operand_rows);
   }
   const auto shared = 1024 + head_bytes + a.stages * stage_bytes + static_cast<int>(bytes_of_row(call));
   launch_overlapped(product_chain_kernel, dim3(static_cast<unsigned>(multiprocessors_)),

@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(Shape::threads)
     char* const to = memory + (rows_of(0) - shared_address(memory));
     normalise(
         a, reinterpret_cast<float*>(memory + (base + 512 - shared_address(memory))),
-        [] { wait_for_kernels_before(); },
+        [] { wait_for_kernels_before(); }, [&](int row, auto& y) { load_row_of(a, row, y); },
         [&](int row, int c, const Pack<bf16, norm_vector>& u) {
           store(reinterpret_cast<bf16*>(to + c / 8 * 1024 + row * 128 + (c % 8 ^ row) * 16), u);
         });
@@ -187,14 +187,15 @@ __global__ void __launch_bounds__(Shape::threads)
     const int stage = step % Shape::stages;
     wait_for_phase(full(stage), step / Shape::stages & 1);
     begin_products();
-    const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128),
-                        of_x = normed ? rows_of(0) + step * (Shape::slabs * Shape::x_bytes) : rows_of(stage);
+    const std::uint64_t of_w = describe(of_warp(weights_of(stage) + group * (operand_rows * 128))),
+                        of_x = describe(of_warp(normed ? rows_of(0) + step * (Shape::slabs * Shape::x_bytes)
+                                                       : rows_of(stage)));
 #pragma unroll
     for (int i = 0; i < Shape::slabs; ++i) {
 #pragma unroll
       for (int k = 0; k < slab / operand_k; ++k) {
-        multiply<Shape::N>(d, describe(of_w + i * Shape::w_bytes + k * (operand_k * 2)),
-                           describe(of_x + i * Shape::x_bytes + k * (operand_k * 2)));
+        multiply<Shape::N>(d, further(of_w, i * Shape::w_bytes + k * (operand_k * 2)),
+                           further(of_x, i * Shape::x_bytes + k * (operand_k * 2)));
       }
     }
     commit_products();
@@ -275,10 +276,11 @@ __global__ void __launch_bounds__(Shape::threads)
     for (int step = 0; step < a.steps; ++step) {
       wait_for_phase(full(stage), turn);
       begin_products();
-      const std::uint32_t of_w = weights_of(stage) + group * (operand_rows * 128), of_x = rows_of(stage);
+      const std::uint64_t of_w = describe(of_warp(weights_of(stage) + group * (operand_rows * 128))),
+                          of_x = describe(of_warp(rows_of(stage)));
 #pragma unroll
       for (int k = 0; k < slab / operand_k; ++k)
-        multiply<Shape::N>(d, describe(of_w + k * (operand_k * 2)), describe(of_x + k * (operand_k * 2)));
+        multiply<Shape::N>(d, further(of_w, k * (operand_k * 2)), further(of_x, k * (operand_k * 2)));
       commit_products();
       wait_for_products_but<1>();
       if (step > 0) arrive(empty(before), thread);

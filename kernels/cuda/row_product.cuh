@@ -55,22 +55,26 @@ __device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int st
 __device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
   return base + stage * 16 + 8;
 }
+/// Vectors thread, thread + norm_threads, ... of a row of x, as far as there are.
+__device__ __forceinline__ void load_row_of(const ProductArguments& a, int row,
+                                            Pack<float, norm_vector> (&y)[most_vectors]) {
+#pragma unroll
+  for (int i = 0; i < most_vectors; ++i) {
+    const int c = static_cast<int>(threadIdx.x) + i * norm_threads;
+    if (c < a.inner / norm_vector) y[i] = load<norm_vector>(a.x + row * a.x_row + c * norm_vector);
+  }
+}
+
 /// Normalises a.rows rows; put(row, c, elements) takes vector c of a row. Sums go the way of kernels/cuda/norm.cu.
-/// By 128 threads. ready() returns once the rows may be read; `partial` has most_normed_rows most_normed / norm_columns floats.
-template <typename Ready, typename Put>
+/// By 128 threads. ready() returns once load_row(row, y), as load_row_of, may be called; `partial` has most_normed_rows
+/// most_normed / norm_columns floats.
+template <typename Ready, typename LoadRow, typename Put>
 __device__ __forceinline__ void normalise(const ProductArguments& a, float* partial, const Ready& ready,
-                                          const Put& put) {
+                                          const LoadRow& load_row, const Put& put) {
   constexpr int warps_of_row = most_normed / norm_columns;
   const int thread = static_cast<int>(threadIdx.x), count = a.inner / norm_vector;
   Pack<bf16, norm_vector> weight[most_vectors];
   Pack<float, norm_vector> y[most_vectors];
-  const auto load_row = [&](int row) {
-#pragma unroll
-    for (int i = 0; i < most_vectors; ++i) {
-      const int c = thread + i * norm_threads;
-      if (c < count) y[i] = load<norm_vector>(a.x + row * a.x_row + c * norm_vector);
-    }
-  };
 #pragma unroll
   for (int i = 0; i < most_vectors; ++i) {
     const int c = thread + i * norm_threads;
@@ -79,7 +83,7 @@ __device__ __forceinline__ void normalise(const ProductArguments& a, float* part
   ready();
 #pragma unroll 1
   for (int row = 0; row < a.rows; ++row) {
-    load_row(row);
+    load_row(row, y);
     float squares[most_vectors] = {};
 #pragma unroll
     for (int i = 0; i < most_vectors; ++i) {
@@ -100,7 +104,7 @@ __device__ __forceinline__ void normalise(const ProductArguments& a, float* part
   asm volatile("bar.sync 1, %0;\n" ::"n"(norm_threads) : "memory");
 #pragma unroll 1
   for (int row = 0; row < a.rows; ++row) {
-    if (a.rows > 1) load_row(row);
+    if (a.rows > 1) load_row(row, y);
     float sum = 0;
     for (int w = 0; w < count / 32; ++w) sum += partial[row * warps_of_row + w];
     const float scale = 1.0f / sqrtf(sum / static_cast<float>(a.inner) + a.eps);

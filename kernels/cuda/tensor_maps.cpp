@@ -10,7 +10,7 @@
 namespace ratplus::cuda {
 namespace {
 
-constexpr cuuint32_t columns = 64;
+constexpr int columns = 64;
 
 PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   static const auto found = [] {
@@ -28,7 +28,13 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 }  // namespace
 
 CUtensorMap TensorMaps::of(const Tensor& x, int box) {
-  return made({reinterpret_cast<std::int64_t>(x.raw()), box, x.size(1), x.size(0), row_stride(x)}, x, box);
+  return made({reinterpret_cast<std::int64_t>(x.raw()), box, 1, x.size(1), x.size(0), row_stride(x)}, x);
+}
+
+CUtensorMap TensorMaps::of_slabs(const Tensor& x, int box, int slabs) {
+  return made({reinterpret_cast<std::int64_t>(x.raw()), box, slabs, columns, x.size(0), row_stride(x),
+               x.size(1) / columns, columns},
+              x);
 }
 
 CUtensorMap TensorMaps::of_heads(const Tensor& x, int box) {
@@ -36,22 +42,24 @@ CUtensorMap TensorMaps::of_heads(const Tensor& x, int box) {
   const auto stride = [&](std::int64_t dimension) {
     return x.size(dimension) == 1 ? x.size(3) : x.stride(dimension);
   };
-  return made({reinterpret_cast<std::int64_t>(x.raw()), box, x.size(3), x.size(1), stride(1), x.size(2),
+  return made({reinterpret_cast<std::int64_t>(x.raw()), box, 1, x.size(3), x.size(1), stride(1), x.size(2),
                stride(2), x.size(0), stride(0)},
-              x, box);
+              x);
 }
 
-/// key: address, box, columns, then the size and stride of each further dimension, from the box's rows on; 0 behind the last.
-CUtensorMap TensorMaps::made(const Key& key, const Tensor& x, int box) {
+/// key: address, rows of a box, its slabs, columns, then the size and stride of each further dimension, from the box's rows on; 0
+/// behind the last.
+CUtensorMap TensorMaps::made(const Key& key, const Tensor& x) {
   const auto found = maps_.find(key);
   if (found != maps_.end()) return found->second;
   if (maps_.size() >= most) maps_.clear();
   constexpr int most_dimensions = 4;
-  cuuint64_t sizes[most_dimensions] = {static_cast<cuuint64_t>(key[2])}, strides[most_dimensions - 1] = {};
-  cuuint32_t boxes[most_dimensions] = {columns, static_cast<cuuint32_t>(box), 1, 1};
+  cuuint64_t sizes[most_dimensions] = {static_cast<cuuint64_t>(key[3])}, strides[most_dimensions - 1] = {};
+  cuuint32_t boxes[most_dimensions] = {columns, static_cast<cuuint32_t>(key[1]),
+                                       static_cast<cuuint32_t>(key[2]), 1};
   const cuuint32_t steps[most_dimensions] = {1, 1, 1, 1};
   cuuint32_t dimensions = 1;
-  for (std::size_t i = 3; i < key.size() && key[i] > 0; i += 2) {
+  for (std::size_t i = 4; i < key.size() && key[i] > 0; i += 2) {
     sizes[dimensions] = static_cast<cuuint64_t>(key[i]);
     strides[dimensions - 1] = static_cast<cuuint64_t>(key[i + 1]) * 2;
     ++dimensions;
