@@ -55,8 +55,8 @@ inline constexpr double mixer_step_share = 0.93;
 /// Seconds that a kernel of inference waits for its rows and for its sums, beside its bytes, whatever the rows: a product, one of
 /// several in one kernel, a mixer's step.
 inline constexpr double row_product_wait = 6.5e-6;
-inline constexpr double chained_product_wait = 4.5e-6;
-inline constexpr double mixer_step_wait = 5e-6;
+inline constexpr double chained_product_wait = 3e-6;
+inline constexpr double mixer_step_wait = 4e-6;
 
 /// Seconds from the end of an operation to the begin of the next: 0.4 % of a step of 1b, of some 7000 operations.
 inline constexpr double between_operations = 1.3e-6;
