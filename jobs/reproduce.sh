@@ -41,6 +41,7 @@ resumes, and repeats no finished run.
   --tokens N        tokens of pretraining in place of the job file's (300e6); adaptation takes the same share of them
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
+  --pretraining KEY=VALUE  a setting of the pretraining alone, such as schedule.peak_lr=5e-4; may be given again
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
   --nth N           with --part models: only the Nth of the models, from 0
@@ -75,7 +76,7 @@ for ((i = 0; i < ${#arguments[@]}; ++i)); do
 done
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' tokens='' seed=1 ranks=1 gpus=1 fresh=false
 retrieval=false retrieval_length='' retrieval_steps='' prose='' part='' nth='' list=false
-only=() given=() adaptations=()
+only=() given=() pretraining=() adaptations=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
 
@@ -85,7 +86,7 @@ while (($# > 0)); do
     --retrieval) retrieval=true ;;
     --list) list=true ;;
     -h | --help) usage && exit ;;
-    --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
+    --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --pretraining | --plan | \
       --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
@@ -107,6 +108,7 @@ while (($# > 0)); do
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
         --set) given+=("$2") ;;
+        --pretraining) pretraining+=("$2") ;;
         --plan) plan=$2 ;;
       esac
       shift
@@ -132,6 +134,18 @@ done
 for setting in "${given[@]}"; do
   [[ $setting != schedule.steps=* && $setting != schedule.tokens=* ]] ||
     die "--set $setting: would be of pretraining and adaptation alike; --tokens N sets the length of the pretraining"
+  [[ $setting != schedule.* ]] ||
+    die "--set $setting: would be of pretraining and adaptation alike; --pretraining $setting is of the first, and --adaptation SHARE@RATE sets a rate of the second"
+done
+for setting in "${pretraining[@]}"; do
+  case $setting in
+    schedule.steps=* | schedule.tokens=*)
+      die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
+      ;;
+    job.joint_pattern=* | schedule.*=* | optimizer.*=* | log.*=* | checkpoint.*=* | data.sampling=*) ;;
+    *=*) die "--pretraining $setting: takes job.joint_pattern, data.sampling and keys of schedule, optimizer, log and checkpoint; --set $setting is of all jobs" ;;
+    *) die "--pretraining $setting: give KEY=VALUE, as schedule.peak_lr=5e-4" ;;
+  esac
 done
 for adaptation in "${adaptations[@]}"; do
   if [[ ! $adaptation =~ ^(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]*[1-9])?)(@([0-9]+|[0-9]*\.[0-9]+)(e-?[0-9]+)?)?$ || $adaptation == *@0 ||
@@ -240,7 +254,7 @@ shared_settings() {
 # pretrain_settings MODEL, adapt_settings MODEL D [SHARE[@RATE]]: the array `all`, everything that --set takes.
 pretrain_settings() {
   settings_of "$1"
-  all=("${shared[@]}" "${settings[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"}
+  all=("${shared[@]}" "${settings[@]}" "${pretraining[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"}
     ${tokens:+"schedule.steps=$(pretraining_steps)"})
 }
 adapt_settings() {

@@ -29,9 +29,10 @@ int occurrences(const std::string& text, const std::string& part) {
 TEST_CASE("reproduce: models one by one, none twice, and a report of all that are done") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  const auto options =
-      fmt::format("--scale tiny --prepared {} --output {} --steps 4 --set model.layers=3 --only rat",
-                  test::Playground::get().data.string(), run.string());
+  const auto options = fmt::format(
+      "--scale tiny --prepared {} --output {} --steps 4 --set model.layers=3 "
+      "--pretraining schedule.peak_lr=0.00077 --only rat",
+      test::Playground::get().data.string(), run.string());
   const auto first = test::shell(reproduce(options));
   CAPTURE(first.output);
   REQUIRE(first.status == 0);
@@ -64,6 +65,11 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   CHECK(contains(both.output, "ratplus-joint, D = 64, I = 4    4.10k      0.0003"));
   CHECK(table["models"][1]["name"] == "rat");
   CHECK(table["models"][1]["results"].size() == 1);
+
+  for (const char* pretrained : {"rat", "ratplus-joint"})
+    CHECK(contains(read_whole_file(run / pretrained / "job.toml"), "peak_lr = 0.00077"));
+  for (const char* adapted : {"ratplus-joint-d16", "ratplus-joint-d64-50pc-3e-4"})
+    CHECK_FALSE(contains(read_whole_file(run / adapted / "job.toml"), "0.00077"));
 
   const auto metrics = read_whole_file(run / "ratplus-joint/metrics.jsonl");
   const auto again = test::shell(reproduce(options + " --only ratplus-joint"));
@@ -170,6 +176,13 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny --data /tmp --tokens many"), "--tokens many: give a number"));
   CHECK(
       contains(refused("--scale tiny --data /tmp --set schedule.tokens=1e6"), "--tokens N sets the length"));
+  CHECK(contains(refused("--scale tiny --data /tmp --set schedule.peak_lr=1e-4"),
+                 "--pretraining schedule.peak_lr=1e-4 is of the first"));
+  CHECK(contains(refused("--scale tiny --data /tmp --pretraining schedule.steps=9"),
+                 "--tokens N sets the length"));
+  CHECK(contains(refused("--scale tiny --data /tmp --pretraining model.width=64"),
+                 "--set model.width=64 is of all jobs"));
+  CHECK(contains(refused("--scale tiny --data /tmp --pretraining schedule.peak_lr"), "give KEY=VALUE"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
 }
 
