@@ -43,7 +43,8 @@ class RowProducts {
 
   std::unique_ptr<TensorMaps> maps_;
   int multiprocessors_ = 1;
-  Buffer chain_memory_;  ///< rows between the blocks of a chain, and whose turn they are; empty: takes no chain
+  Buffer
+      chain_memory_;  ///< rows between the blocks of a chain, and whose turn they are; empty: takes no chain
 };
 
 }  // namespace ratplus::cuda
