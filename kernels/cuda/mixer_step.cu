@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(threads, blocks_of_sm(heads, in_tiles))
   const bool owns = own < half;
   Resting resting;
   if (early && owns) resting.read(a, key_head, own, half, rope, state, restarts);
-  // Pages for the token's own key and value. What is read here costs no time; behind the wait, about a microsecond each.
+  // Pages for the token's own key and value. At rest, what is read here costs no time; behind the wait, about a microsecond each.
   const int pages[2] = {a.cache.page(table, a.keys.recent_entry(t)),
                         a.cache.page(table, a.keys.dilated_entry(t))};
   const int only_head = a.heads[first_head];

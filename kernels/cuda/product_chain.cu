@@ -4,9 +4,9 @@
 // the last, a few stages at a time, as soon as a place in shared memory is free: while the rows of the next product are still being
 // made elsewhere, and, under the kernel before, while that still runs. The other threads bring the row that the product before has
 // made into shared memory (normalised, where a norm comes first), and multiply. A row goes from block to block in memory whose
-// elements say themselves whether they are written: a thread reads its own until they are, and nobody counts. The sums of an element
+// elements say themselves whether they are written: a thread reads its own until they are, and waits for no count of blocks. The sums of an element
 // are kernels/cuda/row_product.cu's, in the same order.
-// Floor: the weights once. Above it, a product of one row waits some 16 ns for each 16 of its columns, and 1 to 1.5 us for the row
+// Floor: the weights once. Above it, a product of one row waits some 15 ns for each 16 of its columns, and 1 to 1.5 us for the row
 // before it.
 #include <algorithm>
 #include <cstdint>
@@ -44,13 +44,15 @@ constexpr int chain_bytes = 144 << 10;
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
 // Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each product
 // but the last.
+static_assert(chain_bytes / stage_bytes * 16 <= head_bytes / 2);
+static_assert(reach_bytes >= (operand_rows - 16) * 128);
 constexpr int chain_head_bytes = 256, most_row_bytes = 16384, set_bytes = (most_links - 1) * most_row_bytes;
 
 /// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.
 struct Link {
   void* y;
   float* residual;
-  const void* x;
+  const void* x;  ///< of the first; others take the row of the product before
   const bf16* norm_weight;
   int inner, outputs, whole_rounds, last_rows;
   float eps;
@@ -136,7 +138,8 @@ __device__ __forceinline__ void multiply_half(float (&d)[4], std::uint64_t weigh
   }
 }
 
-/// Bits of elements that are not written yet: of a NaN that none of them has, of a float32 as of two bf16.
+/// Bits of elements that are not written yet, of a float32 as of two bf16: of a NaN that no operation of this GPU gives. Should one,
+/// it is written as the usual NaN.
 constexpr std::uint32_t unwritten = 0xffffffff, usual_nan = 0x7fffffff;
 
 /// Whether none of the elements, float32 or bf16, is unwritten.
@@ -180,34 +183,29 @@ __device__ __forceinline__ int place_in_row(int output, int columns) {
   return output / 4 % 2 * (columns * 2) + output / 8 * 16 + output % 4 * 4;
 }
 
-/// As write_elements of one row, and into the row between blocks, unless that is null.
+/// As write_elements of one row, and into the row between blocks, unless that is null: four bytes at a time, as they are read.
 __device__ __forceinline__ void write_row(const ProductArguments& a, const float (&d)[4], int first, int end,
                                           const float (&before)[4], char* row) {
+  const auto share = [](char* place, std::uint32_t bits) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;\n" ::"l"(place), "r"(bits) : "memory");
+  };
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  if (lane % 4 != 0) return;
 #pragma unroll
   for (int e = 0; e < 4; e += 2) {
     const int output = first + warp * 16 + lane / 4 + e / 2 * 8;
-    if (output >= end) continue;
     const bf16 y = finished<bf16>(d[e], a.gelu);
+    const std::uint32_t bits = __bfloat16_as_ushort(y),
+                        kept = bits == (unwritten >> 16) ? usual_nan >> 16 : bits;
+    const std::uint32_t next = __shfl_down_sync(~0u, kept, 4);  // of the next output
+    if (lane % 4 != 0 || output >= end) continue;
     if (a.residual) {
       const float sum = before[e] + to_float(y);
       a.residual[output] = sum;
-      if (row == nullptr) continue;
-      const std::uint32_t bits = __float_as_uint(sum);
-      asm volatile(
-          "st.relaxed.gpu.global.u32 [%0], %1;\n" ::"l"(row + place_in_row<float>(output, a.outputs)),
-          "r"(bits == unwritten ? usual_nan : bits)
-          : "memory");
+      const std::uint32_t of_sum = __float_as_uint(sum);
+      if (row) share(row + place_in_row<float>(output, a.outputs), of_sum == unwritten ? usual_nan : of_sum);
     } else {
       static_cast<bf16*>(a.y)[output] = y;
-      if (row == nullptr) continue;
-      const std::uint16_t bits = __bfloat16_as_ushort(y);
-      asm volatile(
-          "st.relaxed.gpu.global.u16 [%0], %1;\n" ::"l"(row + place_in_row<bf16>(output, a.outputs)),
-          "h"(bits == static_cast<std::uint16_t>(unwritten) ? static_cast<std::uint16_t>(usual_nan >> 16)
-                                                            : bits)
-          : "memory");
+      if (row && lane % 8 == 0) share(row + place_in_row<bf16>(output, a.outputs), kept | next << 16);
     }
   }
 }
@@ -235,7 +233,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
   };
   if (thread >= multipliers) {
     if (const int i = thread - multipliers; i > 0) {
-      if (i <= a.count) prefetch(maps.whole[i - 1]), prefetch(maps.last[i - 1]);
+      if (i <= a.count) prefetch_description(maps.whole[i - 1]), prefetch_description(maps.last[i - 1]);
       return;
     }
     int fetched = 0, oldest = 0, oldest_turn = 0;
@@ -254,9 +252,9 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
   const auto synchronize = [] { asm volatile("bar.sync 1, %0;\n" ::"n"(multipliers) : "memory"); };
   char* const x = memory + (row - shared_address(memory));
   auto* const head = reinterpret_cast<unsigned*>(a.memory);
-  unsigned set = 0;  // modulo 2
+  unsigned number = 0;  // of the chain
   const auto row_of_link = [&](int l) {
-    return a.memory + chain_head_bytes + (set % 2) * set_bytes + l * most_row_bytes;
+    return a.memory + chain_head_bytes + number % 2 * set_bytes + l * most_row_bytes;
   };
   for (int l = 0; l < a.count; ++l) {
     const Link& link = a.links[l];
@@ -265,7 +263,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
     product.residual = link.residual;
     if (l == 0) {
       wait_for_kernels_before();
-      set = *const_cast<const volatile unsigned*>(head);
+      number = *const_cast<const volatile unsigned*>(head);
     } else {
       synchronize();  // the row before is done with
     }
@@ -320,7 +318,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
     if (l == 0) {
       // The rows of the next chain, which the chain before this one was the last to read.
       const uint4 none = {unwritten, unwritten, unwritten, unwritten};
-      auto* const next = reinterpret_cast<uint4*>(a.memory + chain_head_bytes + (set + 1) % 2 * set_bytes);
+      auto* const next = reinterpret_cast<uint4*>(a.memory + chain_head_bytes + (number + 1) % 2 * set_bytes);
       for (int i = static_cast<int>(blockIdx.x) * multipliers + thread; i < set_bytes / 16;
            i += static_cast<int>(gridDim.x) * multipliers)
         next[i] = none;
@@ -328,7 +326,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
     // The last block that has asked whose turn it is gives it to the next chain.
     if (l == a.count - 1 && thread == 0 && atomicAdd(head + 1, 1) == gridDim.x - 1) {
       head[1] = 0;
-      head[0] = set + 1;
+      head[0] = number + 1;
     }
     const auto multiply_portion = [&](auto height, int first) {
       constexpr int R = decltype(height)::value, columns_a_stage = stage_bytes / (R * 2);
@@ -415,9 +413,10 @@ void RowProducts::prepare_chains(int device) {
       cudaFuncSetAttribute(product_chain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chain_bytes),
       "preparing chains of products");
   Buffer memory({DeviceKind::cuda, device}, chain_head_bytes + 2 * set_bytes);
-  auto* const head = static_cast<char*>(memory.data());
-  check_cuda(cudaMemset(head, 0, chain_head_bytes), "preparing chains of products");
-  check_cuda(cudaMemset(head + chain_head_bytes, 0xff, 2 * set_bytes), "preparing chains of products");
+  check_cuda(cudaMemset(static_cast<char*>(memory.data()) + chain_head_bytes, 0xff, 2 * set_bytes),
+             "preparing chains of products");
+  // Other streams do not wait for this one.
+  check_cuda(cudaDeviceSynchronize(), "preparing chains of products");
   if (taken.insert(device)) chain_memory_ = std::move(memory);
 }
 
@@ -431,6 +430,14 @@ bool RowProducts::takes(const operation::ProductChain& call) const {
   for (const auto& link : call.products) {
     if (!takes(link) || link.y.dtype() != DType::bf16 || link.y.size(0) != 1 || link.x.size(1) % slab != 0)
       return false;
+  }
+  // Blocks hand each other the row of the product before, and nothing else: a residual's elements stay with their thread.
+  const Tensor* residual = nullptr;
+  for (const auto& link : call.products) {
+    if (!link.residual) continue;
+    if (residual && (link.residual.raw() != residual->raw() || link.residual.size(1) != residual->size(1)))
+      return false;
+    residual = &link.residual;
   }
   for (std::size_t l = 1; l < call.products.size(); ++l) {
     const auto &before = call.products[l - 1], &link = call.products[l];

@@ -26,8 +26,9 @@ class RowProducts {
   /// The call's arguments are checked; takes() is true, and built() as well.
   void run(const operation::RowProduct& call, cudaStream_t stream);
 
-  /// Whether one kernel makes all products of the chain: two to four of one row each, if the longest row fits into shared memory
-  /// beside some weights. The kernel's blocks wait for each other, so that two such kernels side by side could wait for ever: a
+  /// Whether one kernel makes all products of the chain: two to four of one row each, of whole 64 columns, if the longest row fits
+  /// into shared memory beside some weights. Each takes the row that the one before has made, its y or, normalised, its residual, of
+  /// 16 KiB at most; all residuals are one tensor. The kernel's blocks wait for each other, so that two such kernels side by side could wait for ever: a
   /// process that shares the GPU by MPS takes no chain, nor does a RowProducts that was made while another could.
   bool takes(const operation::ProductChain& call) const;
   /// The same, in one kernel: with the bits of run() for each of them.

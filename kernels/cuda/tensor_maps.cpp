@@ -32,6 +32,7 @@ CUtensorMap TensorMaps::of(const Tensor& x, int box) {
 }
 
 CUtensorMap TensorMaps::of_slabs(const Tensor& x, int box, int slabs) {
+  // Slabs overlap rows: the third stride is less than the second, which drivers take.
   return made({reinterpret_cast<std::int64_t>(x.raw()), box, slabs, columns, x.size(0), row_stride(x),
                x.size(1) / columns, columns},
               x);

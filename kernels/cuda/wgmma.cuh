@@ -39,7 +39,7 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       : "memory");
 }
 
-/// The same of slabs (TensorMaps::of_slabs).
+/// Copies a box of slabs (TensorMaps::of_slabs), and counts its bytes.
 __device__ __forceinline__ void fetch_slabs(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
                                             int first_slab, int row) {
   asm volatile(
@@ -48,8 +48,8 @@ __device__ __forceinline__ void fetch_slabs(const CUtensorMap& map, std::uint32_
       "l"(&map), "r"(0), "r"(row), "r"(first_slab), "r"(barrier)
       : "memory");
 }
-/// Brings the description itself.
-__device__ __forceinline__ void prefetch(const CUtensorMap& map) {
+/// Brings a description to where fetches look for it.
+__device__ __forceinline__ void prefetch_description(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
 }
 
@@ -90,7 +90,7 @@ __device__ __forceinline__ std::uint64_t describe_columns(std::uint32_t address,
 __device__ __forceinline__ std::uint64_t further(std::uint64_t operand, int bytes) {
   return operand + static_cast<std::uint64_t>(bytes >> 4);
 }
-/// An address that all lanes have alike, from the first: the compiler then describes operands in registers of the warp, without
+/// An address that all 32 lanes, which call it together, have alike: from the first, so that the compiler describes operands in registers of the warp, without
 /// which a product begins some 20 ns after the one before.
 __device__ __forceinline__ std::uint32_t of_warp(std::uint32_t address) {
   return __shfl_sync(~0u, address, 0);

@@ -54,7 +54,7 @@ inline constexpr double plain_attention_share = 0.15;
 inline constexpr double mixer_step_share = 0.93;
 /// Seconds that a kernel of inference waits for its rows and for its sums, beside its bytes, whatever the rows: a product, one of
 /// several in one kernel, a mixer's step.
-inline constexpr double row_product_wait = 6.5e-6;
+inline constexpr double row_product_wait = 5.5e-6;
 inline constexpr double chained_product_wait = 3e-6;
 inline constexpr double mixer_step_wait = 4e-6;
 
