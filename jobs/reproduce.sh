@@ -41,7 +41,8 @@ resumes, and repeats no finished run.
   --tokens N        tokens of pretraining in place of the job file's (300e6); adaptation takes the same share of them
   --steps N         N steps of pretraining and a tenth of adaptation, as a check; in runs/reproduce-SCALE-short
   --set KEY=VALUE   a setting of all jobs, such as model.width=256; may be given again
-  --pretraining KEY=VALUE  a setting of the pretraining alone, such as schedule.peak_lr=5e-4; may be given again
+  --pretraining KEY=VALUE  a setting of the pretraining alone, such as schedule.peak_lr=5e-4; may be given again. job.joint_pattern
+                    is of models that take the recipe's own
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
   --nth N           with --part models: only the Nth of the models, from 0
@@ -132,14 +133,14 @@ done
 [[ -z $tokens || $tokens =~ ^[1-9][0-9]*(\.[0-9]+)?(e[0-9]+)?$ ]] || die "--tokens $tokens: give a number of tokens, as 300e6"
 [[ -z $tokens || -z $steps ]] || die "--tokens and --steps exclude each other"
 for setting in "${given[@]}"; do
-  [[ $setting != schedule.steps=* && $setting != schedule.tokens=* ]] ||
+  [[ ! $setting =~ ^schedule\.(steps|tokens|epochs)= ]] ||
     die "--set $setting: would be of pretraining and adaptation alike; --tokens N sets the length of the pretraining"
   [[ $setting != schedule.* ]] ||
     die "--set $setting: would be of pretraining and adaptation alike; --pretraining $setting is of the first, and --adaptation SHARE@RATE sets a rate of the second"
 done
 for setting in "${pretraining[@]}"; do
   case $setting in
-    schedule.steps=* | schedule.tokens=*)
+    schedule.steps=* | schedule.tokens=* | schedule.epochs=*)
       die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
       ;;
     job.joint_pattern=* | schedule.*=* | optimizer.*=* | log.*=* | checkpoint.*=* | data.sampling=*) ;;
@@ -254,8 +255,16 @@ shared_settings() {
 # pretrain_settings MODEL, adapt_settings MODEL D [SHARE[@RATE]]: the array `all`, everything that --set takes.
 pretrain_settings() {
   settings_of "$1"
-  all=("${shared[@]}" "${settings[@]}" "${pretraining[@]}" "job.directory=$run/$1" ${steps:+"schedule.steps=$steps"}
-    ${tokens:+"schedule.steps=$(pretraining_steps)"})
+  all=("${shared[@]}" "${settings[@]}")
+  local setting
+  for setting in "${pretraining[@]}"; do # but what a model has not, or has of its own
+    case $setting in
+      job.joint_pattern=*) [[ " ${settings[*]}" != *" job.recipe=plain"* && " ${settings[*]}" != *" job.joint_pattern="* ]] || continue ;;
+      log.validation_patterns=*) takes_patterns "$1" || continue ;;
+    esac
+    all+=("$setting")
+  done
+  all+=("job.directory=$run/$1" ${steps:+"schedule.steps=$steps"} ${tokens:+"schedule.steps=$(pretraining_steps)"})
 }
 adapt_settings() {
   settings_of "$1"

@@ -42,10 +42,10 @@ constexpr int multipliers = 128;  // threads; one more warp fetches
 constexpr int chain_bytes = 144 << 10;
 // Read behind the last stage's weights and behind the row, for rows that do not count.
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
-// Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each product
-// but the last.
 static_assert(chain_bytes / stage_bytes * 16 <= head_bytes / 2);
 static_assert(reach_bytes >= (operand_rows - 16) * 128);
+// Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each product
+// but the last.
 constexpr int chain_head_bytes = 256, most_row_bytes = 16384, set_bytes = (most_links - 1) * most_row_bytes;
 
 /// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.

@@ -180,6 +180,9 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
                  "--pretraining schedule.peak_lr=1e-4 is of the first"));
   CHECK(contains(refused("--scale tiny --data /tmp --pretraining schedule.steps=9"),
                  "--tokens N sets the length"));
+  for (const char* option : {"--set", "--pretraining"})
+    CHECK(contains(refused(fmt::format("--scale tiny --data /tmp {} schedule.epochs=1", option)),
+                   "--tokens N sets the length"));
   CHECK(contains(refused("--scale tiny --data /tmp --pretraining model.width=64"),
                  "--set model.width=64 is of all jobs"));
   CHECK(contains(refused("--scale tiny --data /tmp --pretraining schedule.peak_lr"), "give KEY=VALUE"));
@@ -199,5 +202,11 @@ TEST_CASE("reproduce: its plan is a time for each model, without data or a GPU")
     REQUIRE(at != std::string::npos);
     return std::stod(of.substr(at + 6));
   };
+  const auto of_all =
+      test::shell(reproduce("--scale medium --plan h200 --pretraining job.joint_pattern=16,0,0 --pretraining "
+                            "log.validation_patterns='[{dilation=64,window=0,sinks=4}]'"));
+  CAPTURE(of_all.output);
+  CHECK(of_all.status == 0);
+  CHECK(contains(of_all.output, "in all"));
   CHECK(minutes(" --tokens 385e6") / minutes("") == doctest::Approx(10).epsilon(0.1));
 }
