@@ -87,8 +87,8 @@ while (($# > 0)); do
     --retrieval) retrieval=true ;;
     --list) list=true ;;
     -h | --help) usage && exit ;;
-    --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --pretraining | --plan | \
-      --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
+    --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
+      --pretraining | --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
@@ -132,17 +132,16 @@ for number in "$seed" "$ranks" "$gpus" ${steps:+"$steps"} ${retrieval_length:+"$
 done
 [[ -z $tokens || $tokens =~ ^[1-9][0-9]*(\.[0-9]+)?(e[0-9]+)?$ ]] || die "--tokens $tokens: give a number of tokens, as 300e6"
 [[ -z $tokens || -z $steps ]] || die "--tokens and --steps exclude each other"
+sets_length() { [[ $1 =~ ^schedule\.(steps|tokens|epochs)= ]]; }
 for setting in "${given[@]}"; do
-  [[ ! $setting =~ ^schedule\.(steps|tokens|epochs)= ]] ||
+  ! sets_length "$setting" ||
     die "--set $setting: would be of pretraining and adaptation alike; --tokens N sets the length of the pretraining"
   [[ $setting != schedule.* ]] ||
     die "--set $setting: would be of pretraining and adaptation alike; --pretraining $setting is of the first, and --adaptation SHARE@RATE sets a rate of the second"
 done
 for setting in "${pretraining[@]}"; do
+  ! sets_length "$setting" || die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
   case $setting in
-    schedule.steps=* | schedule.tokens=* | schedule.epochs=*)
-      die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
-      ;;
     job.joint_pattern=* | schedule.*=* | optimizer.*=* | log.*=* | checkpoint.*=* | data.sampling=*) ;;
     *=*) die "--pretraining $setting: takes job.joint_pattern, data.sampling and keys of schedule, optimizer, log and checkpoint; --set $setting is of all jobs" ;;
     *) die "--pretraining $setting: give KEY=VALUE, as schedule.peak_lr=5e-4" ;;

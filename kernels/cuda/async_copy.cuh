@@ -57,34 +57,30 @@ __device__ __forceinline__ void copy_bulk(void* to, const void* from, int bytes,
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
-/// Whether a phase has ended, as in wait_for_phase.
-__device__ __forceinline__ bool phase_ended(std::uint32_t barrier, int parity) {
-  std::uint32_t ended;
-  asm volatile(
-      "{\n"
-      ".reg .pred ended;\n"
-      "mbarrier.test_wait.parity.shared::cta.b64 ended, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, ended;\n"
-      "}\n"
-      : "=r"(ended)
-      : "r"(barrier), "r"(parity)
-      : "memory");
-  return ended != 0;
-}
+#define RATPLUS_ASK_PHASE(question, ended, barrier, parity) \
+  asm volatile(                                             \
+      "{\n"                                                 \
+      ".reg .pred ended;\n"                                 \
+      "mbarrier." question                                  \
+      ".parity.shared::cta.b64 ended, [%1], %2;\n"          \
+      "selp.u32 %0, 1, 0, ended;\n"                         \
+      "}\n"                                                 \
+      : "=r"(ended)                                         \
+      : "r"(barrier), "r"(parity)                           \
+      : "memory")
+
 /// Waits for the end of a phase: of even ones (the first is 0) with parity 0, of odd ones with 1.
 __device__ __forceinline__ void wait_for_phase(std::uint32_t barrier, int parity) {
   std::uint32_t ended;
   do {
-    asm volatile(
-        "{\n"
-        ".reg .pred ended;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 ended, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, ended;\n"
-        "}\n"
-        : "=r"(ended)
-        : "r"(barrier), "r"(parity)
-        : "memory");
+    RATPLUS_ASK_PHASE("try_wait", ended, barrier, parity);
   } while (ended == 0);
+}
+/// Whether it has ended, without waiting.
+__device__ __forceinline__ bool phase_ended(std::uint32_t barrier, int parity) {
+  std::uint32_t ended;
+  RATPLUS_ASK_PHASE("test_wait", ended, barrier, parity);
+  return ended != 0;
 }
 
 }  // namespace ratplus::cuda

@@ -4,8 +4,8 @@
 // the last, a few stages at a time, as soon as a place in shared memory is free: while the rows of the next product are still being
 // made elsewhere, and, under the kernel before, while that still runs. The other threads bring the row that the product before has
 // made into shared memory (normalised, where a norm comes first), and multiply. A row goes from block to block in memory whose
-// elements say themselves whether they are written: a thread reads its own until they are, and waits for no count of blocks. The sums of an element
-// are kernels/cuda/row_product.cu's, in the same order.
+// elements say themselves whether they are written: a thread reads its own until they are, and waits for no count of blocks. The
+// sums of an element are kernels/cuda/row_product.cu's, in the same order.
 // Floor: the weights once. Above it, a product of one row waits some 15 ns for each 16 of its columns, and 1 to 1.5 us for the row
 // before it.
 #include <algorithm>
@@ -30,6 +30,9 @@ namespace {
 constexpr int most_links = 4;          // products of a chain
 constexpr int stage_bytes = 16384;     // of weights: 64 rows of 2 slabs, or 16 of 8
 constexpr int columns_of_stage = 512;  // of 16 rows of weights, the most
+RATPLUS_HOST_AND_DEVICE constexpr int slabs_of_stage(int rows) {
+  return stage_bytes / (rows * 128);
+}
 constexpr int least_stages = 4;
 // Stages that a block fetches at once: enough to keep memory busy. Behind more of them, what others read meanwhile waits longer, as
 // rows between blocks and keys of the mixer's step.
@@ -44,8 +47,8 @@ constexpr int chain_bytes = 144 << 10;
 constexpr int reach_bytes = 6144, row_reach_bytes = 7 * pitch;
 static_assert(chain_bytes / stage_bytes * 16 <= head_bytes / 2);
 static_assert(reach_bytes >= (operand_rows - 16) * 128);
-// Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each product
-// but the last.
+// Memory of all chains: whose turn it is, and how many blocks have asked; then two sets of rows, by turns, with a row of each
+// product but the last.
 constexpr int chain_head_bytes = 256, most_row_bytes = 16384, set_bytes = (most_links - 1) * most_row_bytes;
 
 /// One product. Each block takes 64 rows of its weights a round, and `last_rows` of the remaining ones in a last round.
@@ -83,43 +86,6 @@ struct Portion {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// The stages of a block's weights, from the first product to the last.
-struct StageCursor {
-  const LinkMaps& maps;
-  const ChainArguments& a;
-  int link = 0, round = 0, slab = 0;
-  int slabs, of_stage, row;  ///< of the portion: its slabs, those of a stage, its first row
-  const CUtensorMap* map;
-
-  __device__ __forceinline__ StageCursor(const LinkMaps& maps, const ChainArguments& a) : maps(maps), a(a) {
-    enter();
-  }
-  __device__ __forceinline__ bool ended() const { return link == a.count; }
-  __device__ __forceinline__ void advance() {
-    slab += of_stage;
-    if (slab < slabs) return;
-    leave();
-    enter();
-  }
-
- private:
-  __device__ __forceinline__ void leave() {
-    slab = 0;
-    if (++round > a.links[link].whole_rounds) round = 0, ++link;
-  }
-  /// The next portion that has rows.
-  __device__ __forceinline__ void enter() {
-    for (; link < a.count; leave()) {
-      const Portion portion = portion_of(a.links[link], round);
-      if (portion.rows == 0) continue;
-      slabs = a.links[link].inner / cuda::slab, of_stage = stage_bytes / 128 / portion.rows,
-      row = portion.first;
-      map = portion.rows == operand_rows ? &maps.whole[link] : &maps.last[link];
-      return;
-    }
-  }
-};
-
 /// Describes a row of x without swizzle as the first of eight rows; the others are arbitrary bytes.
 __device__ __forceinline__ std::uint64_t describe_row(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | (std::uint64_t{pitch >> 4} << 16) |
@@ -129,7 +95,7 @@ __device__ __forceinline__ std::uint64_t describe_row(std::uint32_t address) {
 /// d [64, 8] += R rows of weights by columns of x: half a stage, the first (0) or the second (1).
 template <int R, int half>
 __device__ __forceinline__ void multiply_half(float (&d)[4], std::uint64_t weights, std::uint64_t x) {
-  constexpr int products = stage_bytes / (R * 128) * (slab / operand_k), of_slab = slab / operand_k;
+  constexpr int of_slab = slab / operand_k, products = slabs_of_stage(R) * of_slab;
 #pragma unroll
   for (int n = half * products / 2; n < (half + 1) * products / 2; ++n) {
     const int i = n / of_slab, k = n % of_slab;
@@ -138,8 +104,8 @@ __device__ __forceinline__ void multiply_half(float (&d)[4], std::uint64_t weigh
   }
 }
 
-/// Bits of elements that are not written yet, of a float32 as of two bf16: of a NaN that no operation of this GPU gives. Should one,
-/// it is written as the usual NaN.
+/// Bits of elements that are not written yet, of a float32 as of two bf16: of a NaN that no operation of this GPU gives. Should
+/// one, it is written as the usual NaN.
 constexpr std::uint32_t unwritten = 0xffffffff, usual_nan = 0x7fffffff;
 
 /// Whether none of the elements, float32 or bf16, is unwritten.
@@ -175,8 +141,8 @@ __device__ __forceinline__ void read_written(uint4 (&read)[count], const char* r
   }
 }
 
-/// Where the row between blocks has element `output` of `columns`: bf16 in their order; float32 in two planes, by turns four elements
-/// in each, so that threads that read eight read whole lines.
+/// Where the row between blocks has element `output` of `columns`: bf16 in their order; float32 in two planes, by turns four
+/// elements in each, so that threads that read eight read whole lines.
 template <typename T>
 __device__ __forceinline__ int place_in_row(int output, int columns) {
   if constexpr (sizeof(T) == 2) return output * 2;
@@ -237,15 +203,25 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
       return;
     }
     int fetched = 0, oldest = 0, oldest_turn = 0;
-    for (StageCursor now(maps, a); !now.ended(); now.advance(), ++fetched) {
-      if (fetched >= most_in_flight) {
-        wait_for_phase(full_barrier(base, oldest), oldest_turn);
-        if (++oldest == a.stages) oldest = 0, oldest_turn ^= 1;
+    for (int l = 0; l < a.count; ++l) {
+      const Link& link = a.links[l];
+      const int slabs = link.inner / slab;
+      for (int round = 0; round <= link.whole_rounds; ++round) {
+        const Portion portion = portion_of(link, round);
+        if (portion.rows == 0) continue;
+        const CUtensorMap& map = portion.rows == operand_rows ? maps.whole[l] : maps.last[l];
+        const int of_stage = slabs_of_stage(portion.rows);
+        for (int first = 0; first < slabs; first += of_stage, ++fetched) {
+          if (fetched >= most_in_flight) {
+            wait_for_phase(full_barrier(base, oldest), oldest_turn);
+            if (++oldest == a.stages) oldest = 0, oldest_turn ^= 1;
+          }
+          if (fetched >= a.stages) wait_for_phase(empty_barrier(base, stage), turn ^ 1);
+          expect_bytes(full_barrier(base, stage), stage_bytes);
+          fetch_slabs(map, weights + stage * stage_bytes, full_barrier(base, stage), first, portion.first);
+          next_stage();
+        }
       }
-      if (fetched >= a.stages) wait_for_phase(empty_barrier(base, stage), turn ^ 1);
-      expect_bytes(full_barrier(base, stage), stage_bytes);
-      fetch_slabs(*now.map, weights + stage * stage_bytes, full_barrier(base, stage), now.slab, now.row);
-      next_stage();
     }
     return;
   }
@@ -329,7 +305,7 @@ __global__ void __launch_bounds__(multipliers + 32, 1)
       head[0] = number + 1;
     }
     const auto multiply_portion = [&](auto height, int first) {
-      constexpr int R = decltype(height)::value, columns_a_stage = stage_bytes / (R * 2);
+      constexpr int R = decltype(height)::value, columns_a_stage = slabs_of_stage(R) * slab;
       const int end = min(first + R, link.outputs);
       float before[4] = {};
       if (link.residual) read_residual(product, before, first, end, 0);
@@ -471,7 +447,7 @@ void RowProducts::run(const operation::ProductChain& call, cudaStream_t stream) 
       link.last_rows = 16;
       while (link.last_rows * multiprocessors_ < rest) link.last_rows *= 2;
     }
-    const auto map_of = [&](int rows) { return maps_->of_slabs(product.w, rows, stage_bytes / 128 / rows); };
+    const auto map_of = [&](int rows) { return maps_->of_slabs(product.w, rows, slabs_of_stage(rows)); };
     maps.whole[l] = map_of(operand_rows);
     maps.last[l] = map_of(rest > 0 ? link.last_rows : operand_rows);
   }

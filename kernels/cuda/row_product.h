@@ -27,9 +27,10 @@ class RowProducts {
   void run(const operation::RowProduct& call, cudaStream_t stream);
 
   /// Whether one kernel makes all products of the chain: two to four of one row each, of whole 64 columns, if the longest row fits
-  /// into shared memory beside some weights. Each takes the row that the one before has made, its y or, normalised, its residual, of
-  /// 16 KiB at most; all residuals are one tensor. The kernel's blocks wait for each other, so that two such kernels side by side could wait for ever: a
-  /// process that shares the GPU by MPS takes no chain, nor does a RowProducts that was made while another could.
+  /// into shared memory beside some weights. Each takes the row that the one before has made, its y or, normalised, its residual,
+  /// of 16 KiB at most; all residuals are one tensor. The kernel's blocks wait for each other, so that two such kernels side by
+  /// side could wait for ever: a process that shares the GPU by MPS takes no chain, nor does a RowProducts that was made while
+  /// another could.
   bool takes(const operation::ProductChain& call) const;
   /// The same, in one kernel: with the bits of run() for each of them.
   void run(const operation::ProductChain& call, cudaStream_t stream);
@@ -44,8 +45,8 @@ class RowProducts {
 
   std::unique_ptr<TensorMaps> maps_;
   int multiprocessors_ = 1;
-  Buffer
-      chain_memory_;  ///< rows between the blocks of a chain, and whose turn they are; empty: takes no chain
+  /// Rows between the blocks of a chain, and whose turn they are; empty: takes no chain.
+  Buffer chain_memory_;
 };
 
 }  // namespace ratplus::cuda

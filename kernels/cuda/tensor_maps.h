@@ -17,8 +17,8 @@ class TensorMaps {
   /// Boxes of `box` rows and 64 columns of a bf16 matrix x, 128 bytes a row, swizzled; elements behind its borders are
   /// zero.
   CUtensorMap of(const Tensor& x, int box);
-  /// Boxes of `slabs` times 64 columns of `box` rows of a bf16 matrix x, 64 columns of all rows before the next 64; x has a multiple
-  /// of 64 columns.
+  /// Boxes of `slabs` times 64 columns of `box` rows of a bf16 matrix x, 64 columns of all rows before the next 64; x has a
+  /// multiple of 64 columns.
   CUtensorMap of_slabs(const Tensor& x, int box, int slabs);
   /// Boxes of `box` tokens and 64 channels of one head of a bf16 tensor x [B, T, H, P], laid out the same way.
   CUtensorMap of_heads(const Tensor& x, int box);

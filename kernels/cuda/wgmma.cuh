@@ -39,7 +39,7 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       : "memory");
 }
 
-/// Copies a box of slabs (TensorMaps::of_slabs), and counts its bytes.
+/// The same of slabs (TensorMaps::of_slabs).
 __device__ __forceinline__ void fetch_slabs(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
                                             int first_slab, int row) {
   asm volatile(
@@ -48,11 +48,6 @@ __device__ __forceinline__ void fetch_slabs(const CUtensorMap& map, std::uint32_
       "l"(&map), "r"(0), "r"(row), "r"(first_slab), "r"(barrier)
       : "memory");
 }
-/// Brings a description to where fetches look for it.
-__device__ __forceinline__ void prefetch_description(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
-}
-
 /// The same of a tensor [B, T, H, P] (TensorMaps::of_heads).
 __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, std::uint32_t barrier,
                                       int column, int token, int head, int sequence) {
@@ -62,6 +57,11 @@ __device__ __forceinline__ void fetch(const CUtensorMap& map, std::uint32_t to, 
       "[%6];\n" ::"r"(to),
       "l"(&map), "r"(column), "r"(token), "r"(head), "r"(sequence), "r"(barrier)
       : "memory");
+}
+
+/// Brings a description to where fetches look for it.
+__device__ __forceinline__ void prefetch_description(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
 }
 
 /// The first thread of a group arrives. Without a branch: the products under way go through one badly.
@@ -90,8 +90,8 @@ __device__ __forceinline__ std::uint64_t describe_columns(std::uint32_t address,
 __device__ __forceinline__ std::uint64_t further(std::uint64_t operand, int bytes) {
   return operand + static_cast<std::uint64_t>(bytes >> 4);
 }
-/// An address that all 32 lanes, which call it together, have alike: from the first, so that the compiler describes operands in registers of the warp, without
-/// which a product begins some 20 ns after the one before.
+/// An address that all 32 lanes, which call it together, have alike: from the first, so that the compiler describes operands in
+/// registers of the warp, without which a product begins some 20 ns after the one before.
 __device__ __forceinline__ std::uint32_t of_warp(std::uint32_t address) {
   return __shfl_sync(~0u, address, 0);
 }
