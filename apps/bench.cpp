@@ -368,7 +368,7 @@ int bench_command(const Arguments& args) {
     return po::value(&values)->composing()->multitoken();
   };
   add("pattern", words(patterns)->value_name("D,W,I"),
-      "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+      "generate: patterns; default: dense 16,0,4 16,256,4 64,0,4, or dense alone of a model that takes none");
   add("lengths", words(lengths)->value_name("T"), "generate: tokens of a sequence at the end; default: 4096");
   add("batches", words(batches)->value_name("B"),
       "generate: sequences, max: as many as fit; default: 1 64 max");
@@ -393,7 +393,7 @@ int bench_command(const Arguments& args) {
   if (parsed.subject.front() == "generate" && parsed.subject.size() == 2) {
     auto& generate = parsed.generate;
     generate.model = parsed.subject[1], generate.overrides = parsed.overrides;
-    if (!patterns.empty()) generate.patterns = patterns;
+    generate.patterns = patterns;
     if (!lengths.empty()) generate.lengths = lengths;
     if (!batches.empty()) generate.batches = batches;
     if (values->contains("steps")) generate.steps = parsed.steps;

@@ -12,6 +12,7 @@
 
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/model_options.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
@@ -19,8 +20,6 @@
 #include "base/units.h"
 #include "lib/bench/generate_bench.h"
 #include "lib/config/job.h"
-#include "lib/config/pattern_toml.h"
-#include "lib/model/mixers.h"
 #include "lib/report/batch_chart.h"
 #include "lib/report/table.h"
 
@@ -133,12 +132,10 @@ void check_bench_generate(const BenchGenerateArguments& args) {
 int bench_generate(const BenchGenerateArguments& args, const parallel::World& world) {
   if (world.size() > 1) fail("bench generate: one rank times one device; start it without mpirun");
   auto model = model_of(args);
-  bench::GenerateBenchSettings settings{
-      .patterns = {}, .lengths = parse_lengths(args), .batches = parse_batches(args), .steps = args.steps};
-  for (const auto& text : args.patterns) {
-    settings.patterns.push_back(config::parse_plan(text, "--pattern"));
-    model::check_pattern(settings.patterns.back(), model.config, "--pattern");
-  }
+  bench::GenerateBenchSettings settings{.patterns = generation_patterns(args.patterns, model.config),
+                                        .lengths = parse_lengths(args),
+                                        .batches = parse_batches(args),
+                                        .steps = args.steps};
   std::ranges::sort(settings.batches, {}, [](std::int64_t batch) { return batch == 0 ? INT64_MAX : batch; });
   infer::Inference inference(model, infer::EngineRequest{.slots = 1, .rows = infer::prompt_cut}, world);
   if (model.source) {

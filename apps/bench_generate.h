@@ -12,7 +12,7 @@ namespace ratplus::apps {
 struct BenchGenerateArguments {
   std::string model;                   ///< a job file (random weights), or weights
   std::vector<std::string> overrides;  ///< of a job file
-  std::vector<std::string> patterns = {"dense", "16,0,4", "16,256,4", "64,0,4"};
+  std::vector<std::string> patterns;   ///< empty: generation_patterns
   std::vector<std::string> lengths = {"4096"};
   std::vector<std::string> batches = {"1", "64", "max"};
   int steps = 16;

@@ -2,11 +2,14 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <string_view>
 
 #include "apps/device_options.h"
+#include "lib/config/pattern_toml.h"
+#include "lib/model/mixers.h"
 
 namespace ratplus::apps {
 
@@ -31,6 +34,23 @@ std::int64_t parse_size(const std::string& text, const std::string& option) {
   if (read.ec != std::errc{} || !unit.empty() || !(value >= 0) || value * factor > most)
     throw po::error(fmt::format("--{} {} is not a size, such as 512MiB or 4GiB", option, text));
   return static_cast<std::int64_t>(value * factor);
+}
+
+std::vector<model::PatternPlan> generation_patterns(const std::vector<std::string>& given,
+                                                    const model::ModelConfig& model) {
+  std::vector<std::string> texts = given;
+  if (texts.empty()) {
+    const auto mixers = model.distinct_mixers();
+    texts = {"dense"};
+    if (std::ranges::none_of(mixers, [](const auto& mixer) { return model::own_pattern(mixer).has_value(); }))
+      texts.insert(texts.end(), {"16,0,4", "16,256,4", "64,0,4"});
+  }
+  std::vector<model::PatternPlan> plans;
+  for (const auto& text : texts) {
+    plans.push_back(config::parse_plan(text, "--pattern"));
+    model::check_pattern(plans.back(), model, "--pattern");
+  }
+  return plans;
 }
 
 void add_engine_options(po::options_description& description, EngineOptions& options) {

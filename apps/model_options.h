@@ -3,6 +3,7 @@
 
 #include <boost/program_options.hpp>
 #include <string>
+#include <vector>
 
 #include "lib/infer/inference.h"
 
@@ -22,6 +23,11 @@ struct EngineOptions {
 
 /// Bytes of a text such as 512MiB, 4GiB or 1.5G (units of 1024). Throws boost::program_options::error naming the option.
 std::int64_t parse_size(const std::string& text, const std::string& option);
+
+/// The patterns that speeds of generation are asked for, checked against the model: those given by --pattern; of none, some
+/// published ones, or where a layer takes no pattern dense alone. Throws Error.
+std::vector<model::PatternPlan> generation_patterns(const std::vector<std::string>& given,
+                                                    const model::ModelConfig& model);
 
 /// Adds --slots and --prefix-cache.
 void add_engine_options(boost::program_options::options_description& description, EngineOptions& options);

@@ -116,7 +116,8 @@ std::optional<PlanArguments> parse_plan(const Arguments& args) {
   std::vector<std::int64_t> lengths, batches;
   std::string prefix_cache;
   add("pattern", po::value(&patterns)->composing()->multitoken()->value_name("D,W,I"),
-      "with --inference: patterns; default: dense 16,0,4 16,256,4 64,0,4");
+      "with --inference: patterns; default: dense 16,0,4 16,256,4 64,0,4, or dense alone of a model that "
+      "takes none");
   add("lengths", po::value(&lengths)->composing()->multitoken()->value_name("T"),
       "with --inference: tokens of a sequence; default: the job's");
   add("batches", po::value(&batches)->composing()->multitoken()->value_name("B"),
@@ -137,7 +138,7 @@ std::optional<PlanArguments> parse_plan(const Arguments& args) {
     if (!values->contains(key) || (value >= least && value <= most)) continue;
     throw po::error(fmt::format("--{} is in GB/s, from {} to {}", key, least, most));
   }
-  if (!patterns.empty()) parsed.generation.patterns = patterns;
+  parsed.generation.patterns = patterns;
   parsed.generation.lengths = lengths;
   if (!batches.empty()) parsed.generation.batches = batches;
   for (const auto& [key, list] : {std::pair{"lengths", &lengths}, {"batches", &batches}}) {

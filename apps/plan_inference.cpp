@@ -6,12 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/format.h"
+#include "apps/model_options.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 #include "base/units.h"
-#include "lib/config/pattern_toml.h"
-#include "lib/model/mixers.h"
 #include "lib/plan/inference_plan.h"
 #include "lib/report/table.h"
 
@@ -27,10 +26,9 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
   Json all = Json::array();
   bool any = false;
   std::int64_t weight_bytes = 0, available = 0;
+  const auto patterns = generation_patterns(args.patterns, job.model);
   for (const auto length : lengths) {
-    for (const auto& text : args.patterns) {
-      const auto pattern = config::parse_plan(text, "--pattern");
-      model::check_pattern(pattern, job.model, "--pattern");
+    for (const auto& pattern : patterns) {
       const auto plan =
           plan::plan_inference(job.model, pattern, length, args.batches, gpu, args.prefix_bytes);
       any = any || plan.largest > 0;

@@ -10,7 +10,7 @@
 namespace ratplus::apps {
 
 struct PlanInferenceArguments {
-  std::vector<std::string> patterns = {"dense", "16,0,4", "16,256,4", "64,0,4"};
+  std::vector<std::string> patterns;  ///< empty: generation_patterns
   std::vector<std::int64_t> lengths;  ///< empty: the job's
   std::vector<std::int64_t> batches = {1, 64};
   std::int64_t prefix_bytes = 0;  ///< for prefixes of prompts

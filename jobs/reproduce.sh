@@ -492,6 +492,19 @@ evaluate() {
   fi
 }
 
+# Speeds of generation, which stand in the report beside the losses. Only a report goes without them where they cannot be measured.
+time_generation() {
+  local patterns=() batches=(1 64)
+  if takes_patterns "$1"; then patterns=(--pattern dense "16,0,4" "64,0,4" "16,$((length / 16)),4"); fi
+  if [[ $scale != tiny && -z $steps ]]; then batches+=(max); fi
+  if [[ $run/$1/generation.json -nt $run/$1/metrics.jsonl ]]; then
+    echo "$run/$1: generation timed already"
+  else
+    by_one bench generate "$run/$1" --lengths "$length" --batches "${batches[@]}" "${patterns[@]}" --json "$run/$1/generation.json" ||
+      echo "$run/$1: generation was not timed (see above); the report goes without its speeds" >&2
+  fi
+}
+
 # Needles in few words, which small models learn: "The number of river is 48.", with 1, 4, 16 keys in prose, and with nothing but
 # needles. A sample for training asks for up to 64 keys of its text, one after the other: few answers a sample teach slowly.
 make_needles() {
@@ -614,6 +627,7 @@ for model in "${models[@]}"; do
   pretrain_settings "$model"
   train "$scale" "$run/$model"
   evaluate "$model" "$model"
+  time_generation "$model"
   if $retrieval; then
     retrieve "$model"
     if takes_patterns "$model"; then

@@ -255,6 +255,23 @@ TradeoffTable pair_table(const Tradeoff& tradeoff) {
   return table;
 }
 
+/// Tokens of each model's training, and their rate on the machine that trained it; empty where no run has recorded it.
+TradeoffTable training_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Training", {{""}, {"tokens"}, {"tokens a second, median"}}};
+  bool any = false;
+  for (const auto& model : tradeoff.models) {
+    const double rate = model.run->median("tokens_per_second");
+    any = any || std::isfinite(rate);
+    table.rows[0].push_back(model.run->name);
+    table.rows[1].push_back(model.run->last_step
+                                ? format_value(Unit::count, static_cast<double>(model.run->last_step->tokens))
+                                : "-");
+    table.rows[2].push_back(std::isfinite(rate) ? format_value(Unit::count, rate) : "-");
+  }
+  if (!any) table.rows.resize(1);
+  return table;
+}
+
 /// The fastest batch of each pattern and length.
 TradeoffTable speed_table(const Tradeoff& tradeoff) {
   TradeoffTable table{"Generation, the batch with the most tokens a second",
@@ -295,7 +312,7 @@ std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
     tables.push_back(position_table(models, model.positions));
     done.push_back(model.positions);
   }
-  for (auto& table : {score_table(tradeoff), speed_table(tradeoff)}) {
+  for (auto& table : {score_table(tradeoff), training_table(tradeoff), speed_table(tradeoff)}) {
     if (table.rows.size() > 1) tables.push_back(table);
   }
   return tables;
@@ -391,6 +408,15 @@ Json run_json(const RunMetrics& run) {
   Json json = {{"name", run.name}};
   put_path(json, "directory", run.directory.string());
   json["step"] = evaluation_of(run).step;
+  if (run.last_step) json["training"]["tokens"] = run.last_step->tokens;
+  if (const double rate = run.median("tokens_per_second"); std::isfinite(rate))
+    json["training"]["tokens_per_second"] = rate;
+  for (const auto& speed : run.speeds) {
+    json["generation"].push_back({{"pattern", speed.pattern},
+                                  {"length", speed.length},
+                                  {"sequences", speed.batch},
+                                  {"tokens_per_second", speed.tokens_per_second}});
+  }
   return json;
 }
 

@@ -89,8 +89,8 @@ struct ModelPositions {
 std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
 
 /// Losses before and after adaptation, bits per byte where known, and cache sizes, a column a model; losses by length of
-/// adaptation, and pairs of precisions and seeds, where there are any; and where runs were evaluated by position, perplexities
-/// by position, a row a pattern.
+/// adaptation, and pairs of precisions and seeds, where there are any; where runs were evaluated by position, perplexities
+/// by position, a row a pattern; and tokens a second, of training and of the fastest batch of generation.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 
 std::string tradeoff_text(const Tradeoff& tradeoff);
@@ -99,7 +99,8 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff);
 std::string tradeoff_html(const Tradeoff& tradeoff);
 /// {"sequence_length", "models": [{"name", "directory", "results": [...], "adapted": [{"name", "directory", "pattern",
 /// "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]}; a result has "pattern", "loss"
-/// (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position".
+/// (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position". Where known, a run has
+/// "training": {"tokens", "tokens_per_second"} and "generation": [{"pattern", "length", "sequences", "tokens_per_second"}].
 std::string tradeoff_json(const Tradeoff& tradeoff);
 
 /// Draws loss over the bytes of a sequence's cache, one curve a model through its dilations; other patterns are single

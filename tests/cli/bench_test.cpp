@@ -172,3 +172,28 @@ TEST_CASE("bench ops of a job refuses what only the operations by themselves hav
   CHECK(result.status != 0);
   CHECK(test::contains(result.output, "--sequences is for decode steps"));
 }
+
+TEST_CASE("speeds of generation without --pattern are of those that the model takes") {
+  const auto source = std::string(RATPLUS_SOURCE_DIR);
+  const auto counts = [&](const std::string& command, int expected, const std::string& line) {
+    const auto result = test::ratplus(command);
+    CAPTURE(result.output);
+    CHECK(result.status == 0);
+    CHECK(test::count(result.output, line) == expected);
+  };
+  const auto timed = [&](const std::string& set, int expected) {
+    counts(fmt::format("bench generate {}/configs/reproduce/tiny.toml --device cpu --threads 1 --lengths 32 "
+                       "--batches 1 --steps 1 --set data.directory=none {}",
+                       source, set),
+           expected, "1 sequence ");
+  };
+  timed("", 4);
+  for (const char* mixer :
+       {R"({ kind = \"rat\", chunk = 16, groups = 2 })",
+        R"({ global = \"attention\", local = { kind = \"local_attention\", window = 16 }, every = 2 })"})
+    timed(fmt::format(R"(job.recipe=plain log.validation_patterns="[\"dense\"]" model.mixer="{}")", mixer),
+          1);
+  counts("plan " + source + "/configs/pretrain/rat-xl.toml --gpu h100 --inference --batches 1", 1,
+         " prompt ");
+  counts("plan " + source + "/configs/pretrain/1b.toml --gpu h100 --inference --batches 1", 4, " prompt ");
+}

@@ -49,6 +49,12 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   const auto& ratplus = table["models"][0];
   CHECK(ratplus["name"] == "ratplus-joint");
   REQUIRE(ratplus["results"].size() == 11);
+  REQUIRE(ratplus["generation"].size() == 8);  // of 1 and 64 sequences, four patterns
+  CHECK(table["models"][1]["generation"].size() == 2);
+  CHECK(ratplus["generation"][0]["tokens_per_second"] > 0);
+  CHECK(ratplus["training"]["tokens_per_second"] > 0);
+  CHECK(contains(first.output, "tokens a second, median"));
+  CHECK(contains(both.output, "rat: generation timed already"));
   CHECK(ratplus["results"][0]["pattern"] == "dense");
   CHECK(ratplus["results"][0]["by_position"].size() == 8);
   // Fewer than the 8 of a byte; more than a loss in bits over the longest tokens.

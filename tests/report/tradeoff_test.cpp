@@ -153,12 +153,21 @@ TEST_CASE("scores with standard errors, and speeds, stand beside the losses wher
   Runs runs = some();
   runs.runs[0].scores = read_scores(scratch.path());
   runs.runs[0].speeds = read_speeds(scratch.path());
+  CHECK(tradeoff_text(runs.tradeoff()).find("Training") == std::string::npos);
+  runs.runs[1].add("tokens_per_second", "", 10, 2000);
+  runs.runs[1].add("tokens_per_second", "", 20, 2500);
+  runs.runs[1].add("tokens_per_second", "", 30, 100);
   const auto text = tradeoff_text(runs.tradeoff());
   CAPTURE(text);
+  CHECK(text.find("                             ours   theirs     rnn\n"
+                  "  tokens                    1.00k    1.00k   1.00k\n"
+                  "  tokens a second, median       -    2.00k       -\n") != std::string::npos);
   CHECK(text.find("ours, D = 16, I = 4   0.5000 ± 0.0125               12.5000") != std::string::npos);
   CHECK(text.find("ours, D = 16, I = 4     4096          64       3000") != std::string::npos);
   const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
   CHECK(json["models"][0]["results"][1]["scores"]["piqa"]["acc"]["standard_error"] == 0.0125);
+  CHECK(json["models"][0]["generation"][1]["tokens_per_second"] == 3000.4);
+  CHECK(json["models"][1]["training"]["tokens_per_second"] == 2000);
   write("generation.json", "{}");
   CHECK(fails_saying([&] { read_speeds(scratch.path()); }, "generation.json: is not what"));
   CHECK(read_scores(scratch / "none").empty());
