@@ -92,7 +92,7 @@ std::optional<EvalArguments> parse_eval(const Arguments& args) {
       "patterns to evaluate; default: the one the checkpoint was trained with")(
       "split", po::value(&request.split)->value_name("validation|train"), "default: validation")(
       "sequences", po::value(&request.sequences)->value_name("N"),
-      "sequences at most; default: all of the split")(
+      "sequences at most, spread evenly over the split; default: all of it")(
       "by-position", po::value(&request.parts)->value_name("N"),
       "also the loss by position, in N equal parts of a sequence")(
       "sequence-length", po::value(&request.sequence_length)->value_name("T"),

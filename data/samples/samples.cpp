@@ -1,5 +1,7 @@
 #include "data/samples/samples.h"
 
+#include <utility>
+
 #include "base/error.h"
 #include "data/samples/cut_sequence.h"
 
@@ -26,22 +28,21 @@ std::int64_t StreamSamples::read(std::int64_t index, std::span<std::int32_t> inp
                                  std::span<std::int32_t> labels) {
   const Mixture::Entry place = mixture_.at(index);
   const auto source = static_cast<std::size_t>(place.source);
-  streams_[source].read(samplers_[source].start(place.index), tokens_);
+  streams_[source].read(samplers_[source].start(spread_.index(place)), tokens_);
   return cut_sequence(tokens_, end_of_text_, inputs, labels);
 }
 
 Samples::Origin StreamSamples::origin(std::int64_t index) {
   const Mixture::Entry from = mixture_.at(index);
   const auto source = static_cast<std::size_t>(from.source);
-  return {directories_[source], samplers_[source].start(from.index)};
+  return {directories_[source], samplers_[source].start(spread_.index(from))};
 }
 
-std::int64_t StreamSamples::samples_before_repeat(std::int64_t most) {
-  for (std::int64_t i = 0; i < most; ++i) {
-    const Mixture::Entry place = mixture_.at(i);
-    if (place.index >= samplers_[static_cast<std::size_t>(place.source)].sequences()) return i;
-  }
-  return most;
+std::int64_t StreamSamples::spread(std::int64_t most) {
+  std::vector<std::int64_t> sizes;
+  for (const Sampler& sampler : samplers_) sizes.push_back(sampler.sequences());
+  spread_ = Spread(mixture_, std::move(sizes), most);
+  return spread_.samples();
 }
 
 }  // namespace ratplus::data

@@ -11,6 +11,7 @@
 #include "data/dataset/token_stream.h"
 #include "data/samples/mixture.h"
 #include "data/samples/sampler.h"
+#include "data/samples/spread.h"
 
 namespace ratplus::data {
 
@@ -31,8 +32,9 @@ class Samples {
     std::int64_t first = 0;        ///< token of its split; of samples with labels, its number there
   };
   virtual Origin origin(std::int64_t index) = 0;
-  /// How many samples from the first on, `most` at most, hold none twice (ordered and shuffled samplings).
-  virtual std::int64_t samples_before_repeat(std::int64_t most) = 0;
+  /// Spreads the samples from the first on evenly over all of each source (Spread): as many as there are, `most` at most, none
+  /// of them twice. Returns their number; a later index is not to be read. For ordered and shuffled samplings.
+  virtual std::int64_t spread(std::int64_t most) = 0;
 };
 
 /// Sequences of T + 1 tokens of one split of one or several sources, mixed by their weights.
@@ -51,13 +53,13 @@ class StreamSamples : public Samples {
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
   Origin origin(std::int64_t index) override;
-
-  std::int64_t samples_before_repeat(std::int64_t most) override;
+  std::int64_t spread(std::int64_t most) override;
 
  private:
   Settings settings_;
   std::int32_t end_of_text_;
   Mixture mixture_;
+  Spread spread_;
   std::vector<std::filesystem::path> directories_;  ///< of the sources, as the streams and samplers are
   std::vector<TokenStream> streams_;
   std::vector<Sampler> samplers_;

@@ -1,6 +1,7 @@
 #include "data/samples/supervised_samples.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -91,7 +92,7 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
                                      std::span<std::int32_t> labels) {
   const Mixture::Entry from = mixture_.at(index);
   Part& part = parts_[static_cast<std::size_t>(from.source)];
-  const std::int64_t sample = number_of(part, from.index, static_cast<std::uint32_t>(from.source));
+  const std::int64_t sample = number_of(part, spread_.index(from), static_cast<std::uint32_t>(from.source));
   const auto after = std::upper_bound(part.starts.begin(), part.starts.end(), sample);
   const auto number = static_cast<std::size_t>(after - part.starts.begin()) - 1;
   const auto file = part.source.directory / part.source.manifest.shards(settings_.split)[number].file;
@@ -111,15 +112,15 @@ std::int64_t SupervisedSamples::read(std::int64_t index, std::span<std::int32_t>
 Samples::Origin SupervisedSamples::origin(std::int64_t index) {
   const Mixture::Entry from = mixture_.at(index);
   const Part& part = parts_[static_cast<std::size_t>(from.source)];
-  return {part.source.directory, number_of(part, from.index, static_cast<std::uint32_t>(from.source))};
+  return {part.source.directory,
+          number_of(part, spread_.index(from), static_cast<std::uint32_t>(from.source))};
 }
 
-std::int64_t SupervisedSamples::samples_before_repeat(std::int64_t most) {
-  for (std::int64_t i = 0; i < most; ++i) {
-    const Mixture::Entry from = mixture_.at(i);
-    if (from.index >= parts_[static_cast<std::size_t>(from.source)].starts.back()) return i;
-  }
-  return most;
+std::int64_t SupervisedSamples::spread(std::int64_t most) {
+  std::vector<std::int64_t> sizes;
+  for (const Part& part : parts_) sizes.push_back(part.starts.back());
+  spread_ = Spread(mixture_, std::move(sizes), most);
+  return spread_.samples();
 }
 
 }  // namespace ratplus::data

@@ -11,6 +11,7 @@
 #include "data/samples/mixture.h"
 #include "data/samples/permutation.h"
 #include "data/samples/samples.h"
+#include "data/samples/spread.h"
 
 namespace ratplus::data {
 
@@ -24,7 +25,7 @@ class SupervisedSamples : public Samples {
   std::int64_t read(std::int64_t index, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> labels) override;
   Origin origin(std::int64_t index) override;
-  std::int64_t samples_before_repeat(std::int64_t most) override;
+  std::int64_t spread(std::int64_t most) override;
 
   /// Opens every shard of both splits, so that a missing or another file is found before the first step.
   static void check_all(const SampleSource& source);
@@ -42,6 +43,7 @@ class SupervisedSamples : public Samples {
 
   StreamSamples::Settings settings_;
   Mixture mixture_;
+  Spread spread_;
   std::vector<Part> parts_;
 };
 

@@ -127,7 +127,7 @@ struct CheckpointSection {
 struct LogSection {
   std::int64_t every = 10;                 ///< steps between lines of metrics.jsonl
   std::int64_t validate_every = 0;         ///< steps between validations, 0 = only at the end
-  std::int64_t validation_sequences = 64;  ///< sequences of the held-out part, at most
+  std::int64_t validation_sequences = 64;  ///< sequences, spread over the held-out part, at most
   /// Default: pattern, and joint_pattern if joint; pattern always.
   std::vector<model::PatternPlan> validation_patterns;
   bool tensorboard = false;  ///< event files in the run directory's tensorboard/, besides metrics.jsonl

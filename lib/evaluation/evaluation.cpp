@@ -1,7 +1,6 @@
 #include "lib/evaluation/evaluation.h"
 #include "lib/model/mixers.h"
 
-#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -77,9 +76,8 @@ std::unique_ptr<Validator> EvaluatedData::validator(const parallel::World& world
                                           .sampling = data::Sampling::ordered,
                                           .sequence_length = settings.sequence_length,
                                           .seed = 0});
-  const auto count =
-      samples->samples_before_repeat(std::min(settings.sequences, manifest.documents(settings.split)));
-  return std::make_unique<Validator>(std::move(samples), count, Validated::labelled, world, settings.parts);
+  return std::make_unique<Validator>(std::move(samples), settings.sequences, Validated::labelled, world,
+                                     settings.parts);
 }
 
 EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {

@@ -10,20 +10,14 @@
 namespace ratplus::evaluation {
 namespace {
 
-/// Whole sequences of the split, at most as many as the settings ask for.
-std::int64_t count_sequences(const ValidationSettings& settings, const data::Manifest& manifest) {
+std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
+                                                 const data::Manifest& manifest) {
   const auto tokens = manifest.tokens(settings.split);
-  const auto sequences = (tokens - 1) / settings.sequence_length;
-  if (sequences < 1) {
+  if (tokens - 1 < settings.sequence_length) {
     fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
          settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
          settings.sequence_length, settings.sequence_length + 1);
   }
-  return std::min(sequences, settings.sequences);
-}
-
-std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
-                                                 const data::Manifest& manifest) {
   const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   return std::make_unique<data::StreamSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
@@ -41,19 +35,15 @@ HitCounts over_ranks(const HitCounts& mine, const parallel::World& world) {
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
                      const parallel::World& world)
-    : world_(world),
-      sequence_length_(settings.sequence_length),
-      sequences_(count_sequences(settings, manifest)),
-      parts_(settings.parts) {
-  samples_ = ordered_sequences(settings, manifest);
-}
+    : Validator(ordered_sequences(settings, manifest), settings.sequences, Validated::text, world,
+                settings.parts) {}
 
-Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
+Validator::Validator(std::unique_ptr<data::Samples> samples, std::int64_t sequences, Validated kind,
                      const parallel::World& world, std::int64_t parts)
     : world_(world),
       samples_(std::move(samples)),
       sequence_length_(samples_->length()),
-      sequences_(count),
+      sequences_(samples_->spread(sequences)),
       kind_(kind),
       parts_(parts) {}
 
@@ -85,7 +75,7 @@ void Validator::check() {
 void Validator::require_counted(std::int64_t positions) const {
   if (positions > 0) return;
   throw parallel::AgreedError(
-      fmt::format("{}: no position of the first {} counts: every input is the end-of-text token, or no label "
+      fmt::format("{}: no position of {} counts: every input is the end-of-text token, or no label "
                   "is to be predicted; hold out other text",
                   samples_->origin(0).source.string(), counted(sequences_, "held-out sequence")));
 }

@@ -23,7 +23,7 @@ struct ValidationSettings {
   std::filesystem::path dataset;
   data::Split split = data::Split::validation;
   std::int64_t sequence_length = 1;  ///< T
-  std::int64_t sequences = 1;        ///< sequences, from the split's beginning; fewer if it has fewer
+  std::int64_t sequences = 1;        ///< sequences, spread evenly over the split; fewer if it has fewer
   std::int64_t parts = 0;            ///< equal parts of a sequence whose losses are reported apart; 0: none
 };
 
@@ -53,8 +53,8 @@ class Validator {
  public:
   /// Throws Error where the split holds no sequence.
   Validator(const ValidationSettings& settings, const data::Manifest& manifest, const parallel::World& world);
-  /// The first `count` of these samples; `parts` as in ValidationSettings.
-  Validator(std::unique_ptr<data::Samples> samples, std::int64_t count, Validated kind,
+  /// `sequences` of these samples at most, spread evenly over each source (data::Spread); `parts` as in ValidationSettings.
+  Validator(std::unique_ptr<data::Samples> samples, std::int64_t sequences, Validated kind,
             const parallel::World& world, std::int64_t parts = 0);
 
   /// From now on scores have bits per byte, where the vocabulary's bytes are known. All ranks give the same.

@@ -32,9 +32,7 @@ class SlowSamples final : public data::Samples {
     return samples_->read(index, inputs, labels);
   }
   Origin origin(std::int64_t index) override { return samples_->origin(index); }
-  std::int64_t samples_before_repeat(std::int64_t most) override {
-    return samples_->samples_before_repeat(most);
-  }
+  std::int64_t spread(std::int64_t most) override { return samples_->spread(most); }
 
  private:
   std::unique_ptr<Samples> samples_;

@@ -122,9 +122,8 @@ Trainer::Trainer(const config::JobConfig& job, const parallel::World& world, Tra
   auto hosts = world.all(world.host());
   if (world.root()) health_.emplace(job.health, std::move(hosts));
   world.agree([&] {
-    ValidationSamples validation = validation_samples(job, data_);
     validator_ = std::make_unique<evaluation::Validator>(
-        std::move(validation.samples), validation.count,
+        validation_samples(job, data_), job.log.validation_sequences,
         data_.manifest.sample_length > 0 ? evaluation::Validated::labelled : evaluation::Validated::text,
         world);
   });

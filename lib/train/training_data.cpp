@@ -134,10 +134,8 @@ std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, co
   return samples_of(job, data, data::Split::train, job.data.sampling);
 }
 
-ValidationSamples validation_samples(const config::JobConfig& job, const TrainingData& data) {
-  auto samples = samples_of(job, data, data::Split::validation, data::Sampling::ordered);
-  const std::int64_t count = samples->samples_before_repeat(job.log.validation_sequences);
-  return {std::move(samples), count};
+std::unique_ptr<data::Samples> validation_samples(const config::JobConfig& job, const TrainingData& data) {
+  return samples_of(job, data, data::Split::validation, data::Sampling::ordered);
 }
 
 }  // namespace ratplus::train

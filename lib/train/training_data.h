@@ -33,11 +33,7 @@ config::JobConfig complete_schedule(config::JobConfig job);
 /// What the steps are made of.
 std::unique_ptr<data::Samples> training_samples(const config::JobConfig& job, const TrainingData& data);
 
-/// The held-out part: `samples`, of which `count` are looked at, none of them twice.
-struct ValidationSamples {
-  std::unique_ptr<data::Samples> samples;
-  std::int64_t count = 0;
-};
-ValidationSamples validation_samples(const config::JobConfig& job, const TrainingData& data);
+/// The held-out part, in order.
+std::unique_ptr<data::Samples> validation_samples(const config::JobConfig& job, const TrainingData& data);
 
 }  // namespace ratplus::train

@@ -52,15 +52,16 @@ fs::path dataset(const fs::path& directory, int empty, bool empty_validation) {
                           .train = {},
                           .validation = {}};
   fs::create_directories(directory);
-  const auto write = [&](const std::string& name, int empties) {
+  const auto write = [&](const std::string& name, int empties, std::int32_t texts) {
     data::ShardWriter writer(directory / name, shared, {.compression = 0, .chunk_tokens = 64});
     for (int i = 0; i < empties; ++i) writer.add_document({});
-    for (std::int32_t d = 0; d < 200; ++d) writer.add_document(std::vector<std::int32_t>(40, 3 + d));
+    for (std::int32_t d = 0; d < texts; ++d) writer.add_document(std::vector<std::int32_t>(40, 3 + d));
     const auto info = writer.finish();
     return data::ManifestShard{name, info.tokens, info.documents};
   };
-  manifest.train.push_back(write("train-00000.h5", empty));
-  manifest.validation.push_back(write("validation-00000.h5", empty_validation ? 5000 : 0));
+  manifest.train.push_back(write("train-00000.h5", empty, 200));
+  manifest.validation.push_back(
+      write("validation-00000.h5", empty_validation ? 5000 : 0, empty_validation ? 0 : 200));
   data::write_manifest(directory, manifest);
   return directory;
 }
@@ -133,7 +134,7 @@ TEST_CASE("a held-out part that cannot be read, or predicts nothing, is found be
   const auto nothing = test::ratplus(arguments(scratch / "b", "", silent));
   CAPTURE(nothing.output);
   CHECK(nothing.status == 1);
-  CHECK(test::contains(nothing.output, "no position of the first 7 held-out sequences counts"));
+  CHECK(test::contains(nothing.output, "no position of 7 held-out sequences counts"));
   CHECK_FALSE(test::contains(nothing.output, "step 1/20"));
 }
 

@@ -235,6 +235,26 @@ TEST_CASE("loader: several sources, each in its own order, and the same samples 
                  "data/a and data/b cannot be mixed: their tokenizers differ"));
 }
 
+TEST_CASE("samples: a spread of them lies over all shards, and a spread of more than there are is all") {
+  const Dataset data;
+  constexpr std::int64_t all = (200 - 1) / sequence_length;  // 28
+  std::vector<std::int32_t> inputs(sequence_length), labels(sequence_length);
+  std::vector<std::int32_t> expected(sequence_length), expected_labels(sequence_length);
+  const auto ordered = data.samples(Sampling::ordered);
+  for (const std::int64_t most : {1, 3, 10, 27, 28, 1000}) {
+    CAPTURE(most);
+    const auto samples = data.samples(Sampling::ordered);
+    const std::int64_t count = samples->spread(most);
+    CHECK(count == std::min(most, all));
+    for (std::int64_t i = count - 1; i >= 0; --i) {  // in any order
+      CHECK(samples->read(i, inputs, labels) == ordered->read(i * all / count, expected, expected_labels));
+      CHECK(inputs == expected);
+      CHECK(labels == expected_labels);
+      CHECK(samples->origin(i).first == i * all / count * sequence_length);
+    }
+  }
+}
+
 TEST_CASE("loader: it can be destroyed at any moment") {
   const Dataset data;
   for (int round = 0; round < 60; ++round) {

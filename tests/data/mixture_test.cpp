@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <set>
 
+#include "data/samples/spread.h"
 #include "tests/data/support.h"
 
 using namespace ratplus;
@@ -97,4 +99,64 @@ TEST_CASE("mixture: each source has its share, and its samples in order without 
   CHECK(one.at(123456789).index == 123456789);
   CHECK(test::contains(test::message_of([] { Mixture(std::vector<double>(70'000, 1.0), 1); }),
                        "70000 sources"));
+}
+
+TEST_CASE("spread: the numbers are distinct, in order, and as far apart as can be") {
+  for (const std::int64_t samples : {1, 2, 7, 64, 1000}) {
+    for (std::int64_t n = 1; n <= samples; n += 1 + n / 8) {
+      CAPTURE(samples);
+      CAPTURE(n);
+      CHECK(spread_index(0, n, samples) == 0);
+      for (std::int64_t i = 0; i < n; ++i) {
+        CHECK(spread_index(i, n, samples) == i * samples / n);
+        const std::int64_t next = i + 1 < n ? spread_index(i + 1, n, samples) : samples;
+        const std::int64_t distance = next - spread_index(i, n, samples);
+        CHECK(distance >= samples / n);
+        CHECK(distance <= (samples + n - 1) / n);
+      }
+    }
+  }
+  // i samples / n beyond 64 bits.
+  const std::int64_t samples = std::int64_t{1} << 40;
+  CHECK(spread_index(999'999'999, 1'000'000'000, samples) == samples - 1100);  // of 1099.51 each
+  CHECK(spread_index(samples - 1, samples, samples) == samples - 1);
+}
+
+TEST_CASE("spread: each source keeps its share of the first samples, over all of its own") {
+  const std::vector<std::int64_t> sizes = {500, 40};
+  Mixture mixture({3, 1}, 7);
+  const Spread spread(mixture, sizes, 100);
+  CHECK(spread.samples() == 100);
+  std::vector<std::vector<std::int64_t>> of(2);
+  std::vector<std::int64_t> shares(2, 0);
+  for (std::int64_t i = 0; i < 100; ++i) {
+    const auto entry = mixture.at(i);
+    of[static_cast<std::size_t>(entry.source)].push_back(spread.index(entry));
+    ++shares[static_cast<std::size_t>(entry.source)];
+  }
+  CHECK(shares[0] > 50);
+  for (std::size_t source = 0; source < 2; ++source) {
+    const auto& numbers = of[source];
+    CHECK(std::set(numbers.begin(), numbers.end()).size() == numbers.size());
+    CHECK(std::is_sorted(numbers.begin(), numbers.end()));
+    CHECK(numbers.front() == 0);
+    CHECK(numbers.back() == (shares[source] - 1) * sizes[source] / shares[source]);
+  }
+  // The smaller source ends the whole: all of it, and as many of the other as stand before.
+  const Spread all(mixture, sizes, 1'000'000);
+  CHECK(all.samples() < 540);
+  std::set<std::int64_t> small;
+  std::int64_t last = 0;
+  for (std::int64_t i = 0; i < all.samples(); ++i) {
+    const auto entry = mixture.at(i);
+    if (entry.source == 1)
+      small.insert(all.index(entry));
+    else
+      last = all.index(entry);
+  }
+  CHECK(small.size() == 40);
+  CHECK(*small.rbegin() == 39);
+  CHECK(last > 490);
+  CHECK(mixture.at(all.samples()).source == 1);
+  CHECK(Spread().index({1, 12345}) == 12345);
 }

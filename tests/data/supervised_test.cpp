@@ -198,8 +198,17 @@ TEST_CASE("supervised samples: read in any order, each once a pass") {
       passes[static_cast<std::size_t>(i / all)].push_back(inputs[0]);
     }
     CHECK((passes[0] == passes[1]) == (sampling == Sampling::ordered));
-    for (auto& pass : passes) CHECK(std::ssize(std::set<std::int32_t>(pass.begin(), pass.end())) == all);
-    CHECK(samples.samples_before_repeat(1000) == all);
+    for (const auto& each : passes)
+      CHECK(std::ssize(std::set<std::int32_t>(each.begin(), each.end())) == all);
+    const auto& pass = passes[0];
+    for (const std::int64_t most : {std::int64_t{1}, std::int64_t{6}, all - 1, all, std::int64_t{1000}}) {
+      const std::int64_t count = samples.spread(most);
+      CHECK(count == std::min(most, all));
+      for (std::int64_t i = 0; i < count; ++i) {
+        samples.read(i, inputs, labels);
+        CHECK(inputs[0] == pass[static_cast<std::size_t>(i * all / count)]);
+      }
+    }
   }
   SupervisedSamples::check_all(source.front());
   std::filesystem::remove(input.options.output / "train-00001.h5");

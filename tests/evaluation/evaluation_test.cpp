@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -45,6 +46,26 @@ void write_dataset(const fs::path& directory, const std::string& tokenizer = "te
     const auto info = writer.finish();
     (split == data::Split::train ? manifest.train : manifest.validation)
         .push_back({name, info.tokens, info.documents});
+  }
+  data::write_manifest(directory, manifest);
+}
+
+/// The same vocabulary, sorted by kind: 16 held-out sequences of 16 tokens in two shards, tokens 5 in the first half and 40 in
+/// the other, but for the ends of text.
+void write_sorted_dataset(const fs::path& directory) {
+  fs::create_directories(directory);
+  data::Manifest manifest;
+  manifest.vocab_size = vocab_size;
+  manifest.end_of_text = 2;
+  manifest.tokenizer = "test";
+  for (const std::int32_t kind : {5, 40}) {
+    const std::string name = fmt::format("validation-{}.h5", kind);
+    data::ShardWriter writer(directory / name,
+                             {.vocab_size = vocab_size, .end_of_text = 2, .tokenizer = "test"},
+                             {.compression = 0, .chunk_tokens = 16});
+    writer.add_document(std::vector<std::int32_t>(kind == 5 ? 127 : 128, kind));
+    const auto info = writer.finish();
+    manifest.validation.push_back({name, info.tokens, info.documents});
   }
   data::write_manifest(directory, manifest);
 }
@@ -221,6 +242,47 @@ TEST_CASE("bits per byte: the loss in bits over the bytes of the labels' text, o
   }
   data.bytes.of_token[10] = evaluation::TextBytes::unknown;  // 3 + 7, the second token
   CHECK(!run()[0].bits_per_byte);
+}
+
+TEST_CASE(
+    "some sequences of a text sorted by kind are of all kinds, and the same ones on any number of ranks") {
+  const Fixture f;
+  write_sorted_dataset(f.scratch / "sorted");
+  const auto e = f.resolve({.patterns = {"dense"}});
+  const auto solo = parallel::World::solo();
+  for (const std::int64_t sequences : {1, 2, 4, 5, 16, 100}) {
+    CAPTURE(sequences);
+    auto data = evaluation::find_data({.data = (f.scratch / "sorted").string(), .sequences = sequences}, e);
+    data.bytes.of_token.resize(vocab_size);  // token i has i bytes, so that the bytes tell the labels
+    for (std::int32_t token = 0; token < vocab_size; ++token)
+      data.bytes.of_token[static_cast<std::size_t>(token)] = token;
+    const auto score = [&](const parallel::World& ranks) {
+      session::Session session(e.session_settings({e.micro_batch, data.settings.sequence_length}, ranks),
+                               ranks);
+      weights::load(*e.source, session.store(), session.ops());
+      session.store().publish_masters();
+      const auto validator = data.validator(ranks);
+      CHECK(validator->sequences() == std::min<std::int64_t>(sequences, 16));
+      return validator->run(session.model(), e.patterns)[0];
+    };
+    const auto over_ranks = score(world());
+    CHECK(over_ranks.loss == doctest::Approx(score(solo).loss).epsilon(1e-9));
+
+    std::int64_t positions = 0, bytes = 0;
+    const auto count = std::min<std::int64_t>(sequences, 16);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto sequence = i * 16 / count;
+      for (std::int64_t t = sequence * 16; t < sequence * 16 + 16; ++t) {
+        if (t == 127) continue;  // an end of text predicts nothing
+        ++positions;
+        bytes += t + 1 == 127 || t + 1 == 256 ? 2 : t + 1 < 127 ? 5 : 40;
+      }
+    }
+    REQUIRE(over_ranks.bits_per_byte.has_value());
+    CHECK(over_ranks.loss * static_cast<double>(positions) / std::log(2.0) / *over_ranks.bits_per_byte ==
+          doctest::Approx(static_cast<double>(bytes)).epsilon(1e-9));
+    if (sequences == 4) CHECK(bytes == 2 * 16 * 5 + 2 * 16 * 40);
+  }
 }
 
 TEST_CASE("the bytes of tokens are those of the text that they stand for") {
