@@ -22,10 +22,14 @@ ranks_job=        # the launcher's process, while one runs
 interrupted=false # Ctrl-C has been asked for
 
 stopped() {
+  trap '' INT TERM HUP # a handler within a handler may break bash's reading of the script
   # --fresh would throw away what is there by now.
-  local again='' word
+  local again='' word quoted
   # shellcheck disable=SC2154 # the script's own
-  for word in "${command_line[@]}"; do [[ $word == --fresh ]] || again+=" $(printf %q "$word")"; done
+  for word in "${command_line[@]}"; do
+    printf -v quoted %q "$word"
+    [[ $word == --fresh ]] || again+=" $quoted"
+  done
   printf '\nstopped in phase %d/%d (%s); continue with:%s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
   exit 130
 }
