@@ -46,7 +46,7 @@ resumes, and repeats no finished run.
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
   --nth N           with --part models: only the Nth of the models, from 0
-  --list            print the models, and do nothing
+  --list            print the models, and do nothing; with --part models, after a check of all settings
   --fresh           start over: removes the runs first
   --help            this text
 
@@ -195,7 +195,7 @@ if [[ -z $plan ]]; then
     [[ -z $prose || -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
-if $list; then printf '%s\n' "${models[@]}" && exit; fi
+if $list && [[ -z $part ]]; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
 program=$(find_program "$jobs") || exit
 
@@ -361,8 +361,8 @@ retrieval_settings() {
 planned() {
   local file seconds
   file=$(mktemp)
-  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
-    --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
+  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" \
+    --set "${all[@]}" job.device=cuda --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
   seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
   rm -f "$file"
   echo "$seconds"
@@ -521,8 +521,13 @@ mpi_environment
 progress_environment
 shared_settings
 if [[ $part != report ]]; then check_settings; fi
+if $list; then # for a chain of jobs
+  if ! $fresh && [[ -e $run/settings.txt ]]; then results_are_of | same_as_begun "$run/settings.txt"; fi
+  printf '%s\n' "${models[@]}"
+  exit
+fi
 if $fresh && [[ -z $part || $part == data ]]; then start_over; fi
-mkdir -p "$run"
+mkdir -p "$run" || die "--output $run: the directory cannot be made (see above)"
 results_are_of | same_as_begun "$run/settings.txt"
 if $retrieval; then
   mkdir -p "$needles"
@@ -744,7 +749,7 @@ fi
 [[ -f $data/dataset.json ]] || die "$data: holds no dataset; make it first (--part data)"
 shared_settings # with the dataset's vocabulary
 if [[ -z $part || $part == data ]]; then
-  plan=$(gpu_kind)
+  if [[ $scale != tiny || " ${given[*]} " == *" job.device=cuda "* ]]; then plan=$(gpu_kind); fi
   if [[ -n $plan ]]; then print_plan; fi
   if $retrieval; then make_needles; fi
 fi
@@ -797,7 +802,7 @@ for model in "${all_models[@]}"; do
     fi
   done
 done
-((${#done_runs[@]} > 0)) || die "$run: no model has been evaluated; run --part models first, or name another --output"
+((${#done_runs[@]} > 0)) || die "$run: no model has been evaluated as these settings ask; run --part models first, or name another --output"
 # It prints paths as seen from where the command was given.
 (cd "$called_from" && "$program" report --tradeoff "${done_runs[@]}" --output "$run")
 if ((${#left_out[@]} > 0)); then
