@@ -1,6 +1,13 @@
 # shellcheck shell=bash
 # What the scripts of this repository share; to be sourced.
 
+# Numbers have a point, whatever the user's language: awk and printf would read and write a comma.
+if [[ -n ${LC_ALL:-} ]]; then
+  export LANG=$LC_ALL
+  unset LC_ALL
+fi
+export LC_NUMERIC=C
+
 # One message on stderr, and out.
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 called_from=$PWD
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+jobs=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 script=$jobs/reproduce.sh
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
@@ -658,13 +658,16 @@ make_needles() {
     options+=(--task "16-keys=essay,words,numbers,16,1,1")
   fi
   if [[ -n $steps ]]; then lines=50 asked=2; fi
+  no_needles() {
+    die "no needles in $needles/data (see above); --retrieval-length T sets the tokens of a sample, --prose PATH the text"
+  }
   [[ -f $needles/data/validation.jsonl ]] ||
-    by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
+    by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl" || no_needles
   [[ -f $needles/data/samples/dataset.json ]] && return
   by_one needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
-    --output "$needles/data/train.jsonl"
+    --output "$needles/data/train.jsonl" || no_needles
   by_one samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
-    --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02
+    --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02 || no_needles
   rm -f "$needles/data/train.jsonl"
 }
 
@@ -677,7 +680,8 @@ retrieve() {
   if [[ $tuned/answers.jsonl -nt $tuned/metrics.jsonl ]]; then
     echo "$tuned: answered already"
   else
-    run_ranks generate "$tuned" --input "$needles/data/validation.jsonl" --output "$tuned/answers.jsonl" --max-tokens 8 --force
+    run_ranks generate "$tuned" --input "$needles/data/validation.jsonl" --output "$tuned/answers.jsonl" --max-tokens 8 --force ||
+      die "$tuned: gave no answers (see above); the same command goes on from here"
   fi
 }
 

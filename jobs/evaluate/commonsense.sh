@@ -2,7 +2,7 @@
 # Serves a model on a free port and evaluates it by lm-evaluation-harness.
 set -euo pipefail
 
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
 

@@ -2,7 +2,7 @@
 # RULER's needle tasks from data to a table of scores: makes the data, fine-tunes, generates and scores.
 set -euo pipefail
 
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
 

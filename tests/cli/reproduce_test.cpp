@@ -296,6 +296,10 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny --prepared /tmp"), "--prepared /tmp: holds no dataset.json"));
   CHECK(contains(refused("--scale tiny --data /tmp --retrieval --prose /no/such"),
                  "--prose /no/such: does not exist"));
+  // As the chain of jobs asks before it queues anything.
+  CHECK(contains(refused("--scale tiny --part models --list"), "give text with --data DIR"));
+  CHECK(contains(refused("--scale tiny --data /tmp --set model.norm_eps=x --part models --list"),
+                 "model.norm_eps must be a number"));
   CHECK(contains(refused("--scale tiny --data /tmp --ranks 2 --gpus 2"), "exclude each other"));
   for (const char* adaptation : {"ten", "0", "101", "10@", "10@...", "10@0", "10.0", "5%"})
     CHECK(contains(refused(fmt::format("--scale tiny --data /tmp --adaptation {}", adaptation)),
@@ -338,6 +342,30 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   for (const char* option : {"--output", "--data", "--only", "--set", "--plan"})
     CHECK(contains(refused(fmt::format("--scale tiny --prepared /tmp {} ''", option)), "needs a value"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
+}
+
+TEST_CASE("reproduce: numbers have a point in any language, and a link to the script is the script") {
+  const test::ScratchDirectory scratch;
+  const auto languages = (scratch / "languages").string();
+  fs::create_directory(languages);
+  const auto made = test::shell(fmt::format(
+      "localedef -i de_DE -f UTF-8 --no-archive {0}/de_DE.UTF-8; ls {0}/de_DE.UTF-8/LC_NUMERIC", languages));
+  if (made.status != 0) {
+    MESSAGE("no localedef here: " << made.output);
+  } else {
+    const auto planned = [&](const std::string& language) {
+      return test::shell(language +
+                         reproduce("--scale small --plan h100 --only ratplus-joint --adaptation 0.5"))
+          .output;
+    };
+    const auto in_german = planned(fmt::format("export LOCPATH={} LC_ALL=de_DE.UTF-8; ", languages));
+    CHECK(contains(in_german, "in all"));
+    CHECK(in_german == planned(""));
+  }
+  fs::create_symlink(fs::path(RATPLUS_SOURCE_DIR) / "jobs/reproduce.sh", scratch / "link");
+  const auto listed = test::shell((scratch / "link").string() + " --scale tiny --list");
+  CHECK(listed.status == 0);
+  CHECK(contains(listed.output, "attention-dense\n"));
 }
 
 TEST_CASE("reproduce: its plan is a time for each model, without data or a GPU") {
