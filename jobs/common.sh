@@ -29,6 +29,20 @@ find_program() {
   die "$1/../build/ratplus is missing: build it, or set RATPLUS"
 }
 
+# remove_made PATH...: removes what a script has made, for its --fresh; nothing where the command reads a path of `inputs` below.
+remove_made() {
+  local path input
+  for path in "$@"; do
+    [[ -e $path ]] || continue
+    # shellcheck disable=SC2154 # the script's own
+    for input in "${inputs[@]}"; do
+      [[ ! -e $input || $(realpath "$input")/ != "$(realpath "$path")"/* ]] ||
+        die "--fresh would remove $input, which this command reads; move it elsewhere, or name another --output"
+    done
+  done
+  rm -rf -- "$@"
+}
+
 can_be_root() {
   [[ $(id -u) -eq 0 ]] || command -v sudo >/dev/null
 }

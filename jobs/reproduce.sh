@@ -487,7 +487,7 @@ check_settings() {
 
 # Removes what this script makes, and nothing else.
 start_over() {
-  local own=() model path given_path
+  local own=() model inputs=("$text" "$prepared" "$tokenizer" "$prose" "$program")
   [[ -e $run ]] || return 0
   [[ -e $run/settings.txt || -e $run/tradeoff.json || -z $(ls -A "$run") ]] ||
     die "--fresh: $run is not empty, and not of this script; remove it yourself, or name another --output"
@@ -495,14 +495,7 @@ start_over() {
     own+=("$run/$model" "$run/$model.log" "$run/$model"-d{16,64} "$run/$model"-d{16,64}-*pc*)
   done
   own+=("$run/data" "$run/parts" "$run"/retrieval-[0-9]* "$run/settings.txt" "$run"/tradeoff.* "$run/report.html")
-  for path in "${own[@]}"; do
-    [[ -e $path ]] || continue
-    for given_path in "$text" "$prepared" "$tokenizer" "$prose"; do
-      [[ -z $given_path || $(realpath "$given_path")/ != "$(realpath "$path")"/* ]] ||
-        die "--fresh would remove $given_path, which this command reads; move it out of $run"
-    done
-  done
-  rm -rf -- "${own[@]}"
+  remove_made "${own[@]}"
 }
 
 # --- Steps -------------------------------------------------------------------------------------------------------
@@ -526,8 +519,20 @@ if $list; then # for a chain of jobs
   printf '%s\n' "${models[@]}"
   exit
 fi
-if $fresh && [[ -z $part || $part == data ]]; then start_over; fi
 mkdir -p "$run" || die "--output $run: the directory cannot be made (see above)"
+# Commands side by side, and what they have started, share the output; --fresh has it alone. Where there are no locks, it goes without.
+exec {output}<"$run"
+lock_output() { # OPTION MESSAGE
+  local status=0
+  if ! command -v flock >/dev/null; then return; fi
+  flock --nonblock --conflict-exit-code 75 "$1" "$output" 2>/dev/null || status=$?
+  ((status != 75)) || die "$run: $2"
+}
+if $fresh && [[ -z $part || $part == data ]]; then
+  lock_output --exclusive "another command is at work there, and --fresh would remove its runs; end it first, or name another --output"
+  start_over
+fi
+lock_output --shared "another command is starting over there; wait for it, or name another --output"
 results_are_of | same_as_begun "$run/settings.txt"
 if $retrieval; then
   mkdir -p "$needles"
@@ -565,7 +570,7 @@ prepare() {
   if [[ -n $tokenizer ]]; then by=(--tokenizer "$tokenizer"); fi
   if ((${#held_out[@]} == 0)); then
     by_one prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
-      not_prepared "$text" "Files named valid*.jsonl are taken as its held-out part, without any 3 % of the documents"
+      not_prepared "$text" "Documents of a file named valid*.jsonl are held out, and without such a file 3 % of all"
     return
   fi
   # Each part as a dataset of its own, then both as one.

@@ -38,7 +38,7 @@ while (($# > 0)); do
   case $1 in
     -h | --help) usage && exit ;;
     --tasks | --include | --output)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       case $1 in
         --tasks) tasks=$2 ;;
         --include) harness+=(--include_path "$2") ;;

@@ -63,7 +63,7 @@ while (($# > 0)); do
   case $1 in
     -h | --help) usage && exit ;;
     --longbench | --data | --output | --name | --tasks)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift
       ;;

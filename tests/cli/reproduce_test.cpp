@@ -244,12 +244,15 @@ TEST_CASE("reproduce: models side by side fine-tune on needles, and a table comp
 TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes is named") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
-  const auto stopped = test::shell(reproduce(
-      fmt::format("--scale tiny --prepared {} --output {} --steps 9999 --only rnn & job=$!; "
-                  "until [ -s {}/rnn/metrics.jsonl ]; do sleep 0.1; done; kill -TERM $job; wait $job",
-                  test::Playground::get().data.string(), run.string(), run.string())));
+  const auto command = reproduce(fmt::format("--scale tiny --prepared {} --output {} --steps 9999 --only rnn",
+                                             test::Playground::get().data.string(), run.string()));
+  const auto stopped = test::shell(
+      fmt::format("{0} & job=$!; until [ -s {1}/rnn/metrics.jsonl ]; do sleep 0.1; done; ( {0} --fresh ); "
+                  "kill -TERM $job; wait $job",
+                  command, run.string()));
   CAPTURE(stopped.output);
   CHECK(stopped.status == 130);
+  CHECK(contains(stopped.output, "another command is at work there, and --fresh would remove its runs"));
   CHECK(contains(stopped.output, "stopped in phase 2/3 (rnn); continue with: RATPLUS="));
   CHECK(contains(stopped.output, " --only rnn\n"));
   CHECK(!fs::is_empty(run / "rnn/checkpoints"));
