@@ -19,6 +19,7 @@ phase() {
 }
 
 ranks_job=        # the launcher's process, while one runs
+starting=false    # it, whose process is not known yet
 interrupted=false # Ctrl-C has been asked for
 
 stopped() {
@@ -30,11 +31,16 @@ stopped() {
     printf -v quoted %q "$word"
     [[ $word == --fresh ]] || again+=" $quoted"
   done
-  printf '\nstopped in phase %d/%d (%s); continue with:%s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
+  printf '\nstopped in phase %d/%d (%s); continue with:%s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2 || true
   exit 130
 }
 
+# Messages come last, and may fail: the terminal may be the one that has ended.
 on_interrupt() {
+  if $starting; then # run_ranks passes it on
+    interrupted=true
+    return
+  fi
   if [[ -z $ranks_job ]]; then stopped; fi
   if $interrupted; then
     # mpirun kills its ranks; a rank by itself takes further signals for the first one.
@@ -42,8 +48,8 @@ on_interrupt() {
     kill -TERM "$ranks_job" 2>/dev/null || true
   else
     interrupted=true
-    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2
     rank_processes | xargs -r kill -TERM 2>/dev/null || true
+    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2 || true
   fi
 }
 trap on_interrupt INT TERM HUP
@@ -65,11 +71,14 @@ run_ranks() {
   local status=0 launcher=()
   # shellcheck disable=SC2154 # the script's own
   without_mpirun || launcher=(mpirun -q -n "$ranks")
+  starting=true
   set -m
   # shellcheck disable=SC2154 # the script's own
   "${launcher[@]}" "$program" "$@" </dev/null &
   ranks_job=$!
   set +m
+  starting=false
+  if $interrupted; then kill -TERM "$ranks_job" 2>/dev/null || true; fi
   wait "$ranks_job" || status=$?
   while kill -0 "$ranks_job" 2>/dev/null; do # a signal has ended the wait, not the job
     status=0

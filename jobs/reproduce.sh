@@ -714,24 +714,30 @@ side_by_side() {
   ((${#visible[@]} == 0 || ${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
   mapfile -t free < <(seq 0 $((gpus - 1)))
   stop_all() {
-    if ! $interrupted; then
-      printf '\nstopping: all models finish their step and save first; Ctrl-C once more stops them at once\n' >&2
-    fi
+    local before=$interrupted
     interrupted=true
     kill -TERM "${!model_of[@]}" 2>/dev/null || true
+    $before ||
+      printf '\nstopping: all models finish their step and save first; Ctrl-C once more stops them at once\n' >&2 || true
   }
   trap stop_all INT TERM HUP
   ended() { # PID STATUS
     if (($2 != 0)); then failed+=("${model_of[$1]} ($run/${model_of[$1]}.log)"); fi
-    echo "${model_of[$1]}: ended with status $2 after $(clock "$SECONDS")"
+    echo "${model_of[$1]}: ended with status $2 after $(clock "$SECONDS")" || true
     free+=("${gpu_of[$1]}")
     unset "gpu_of[$1]" "model_of[$1]"
   }
   wait_for_one() {
-    local status=0 done_pid=
-    wait -n -p done_pid "${!model_of[@]}" || status=$?
-    # A signal ends the wait, and unsets done_pid.
-    if [[ -n ${done_pid:-} ]]; then ended "$done_pid" "$status"; fi
+    local status=0 done_pid='' one
+    wait -n -p done_pid "${!model_of[@]}" 2>/dev/null || status=$?
+    if [[ -n ${done_pid:-} ]]; then ended "$done_pid" "$status" && return; fi
+    # A signal ends the wait, and unsets done_pid; a model that has ended at this moment is not found by -n again.
+    for one in "${!model_of[@]}"; do
+      if kill -0 "$one" 2>/dev/null; then continue; fi
+      status=0
+      wait "$one" 2>/dev/null || status=$?
+      ended "$one" "$status"
+    done
   }
   for model in "${models[@]}"; do
     while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done
@@ -741,9 +747,10 @@ side_by_side() {
       >"$run/$model.log" 2>&1 </dev/null &
     pid=$!
     set +m
-    echo "$model: on GPU ${visible[free[0]]-${free[0]}}, output in $run/$model.log"
     gpu_of[$pid]=${free[0]} model_of[$pid]=$model
     free=("${free[@]:1}")
+    if $interrupted; then kill -TERM "$pid" 2>/dev/null || true; fi # told the others just now
+    echo "$model: on GPU ${visible[gpu_of[$pid]]-${gpu_of[$pid]}}, output in $run/$model.log" || true
   done
   while ((${#model_of[@]} > 0)); do wait_for_one; done
   trap on_interrupt INT TERM HUP
