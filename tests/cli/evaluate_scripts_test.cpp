@@ -159,7 +159,7 @@ TEST_CASE("ruler.sh: --fresh removes neither what it reads nor what it has not m
     CHECK(result.status == 1);
     return result.output;
   };
-  CHECK(contains(fresh("--output ''"), "--output needs a value"));
+  CHECK(contains(fresh("--output \"\""), "--output needs a value"));
   // The run to tune is Trained's, in a directory that is named as the output.
   CHECK(contains(fresh("--output " + fs::path(Trained::get()).parent_path().string()),
                  "--fresh would remove " + Trained::get() + ", which this command reads"));

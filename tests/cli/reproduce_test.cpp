@@ -183,11 +183,11 @@ TEST_CASE("reproduce: killed in training, the same command ends with the same nu
   REQUIRE(test::shell(command("whole")).status == 0);
   // Its own session, so that the script and what it has started are found.
   const auto killed = test::shell(fmt::format(
-      "setsid bash -c '{}' & job=$!; until ls {}/killed/rnn/checkpoints/step-*0/manifest.json; do "
+      "setsid bash -c \"{}\" & job=$!; until ls {}/killed/rnn/checkpoints/step-*0/manifest.json; do "
       "sleep 0.02; done >/dev/null 2>&1; pkill -KILL -s $job; wait $job",
       command("killed"), scratch.path().string()));
   CAPTURE(killed.output);
-  CHECK(killed.status != 0);
+  CHECK(killed.status == 137);
   CHECK_FALSE(fs::exists(scratch / "killed/tradeoff.json"));
   const auto resumed = test::shell(command("killed"));
   CAPTURE(resumed.output);
@@ -287,6 +287,26 @@ TEST_CASE("reproduce: on a signal all models side by side are saved, and the sam
   CHECK(resumed.status == 130);
 }
 
+TEST_CASE("reproduce: a signal while models side by side are being started ends all of them") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto log = scratch / "log";
+  const auto stopped = test::shell(
+      fmt::format("export CUDA_VISIBLE_DEVICES=; : >{1}; {0} >{1} 2>&1 & job=$!; until grep -q rnn:.on.GPU "
+                  "{1}; do :; done; "
+                  "kill -TERM $job; wait $job",
+                  reproduce(fmt::format(
+                      "--scale tiny --prepared {} --output {} --only rnn --only rat --gpus 2 --steps 9999",
+                      test::Playground::get().data.string(), run.string())),
+                  log.string()));
+  const auto output = read_whole_file(log);
+  CAPTURE(output);
+  CHECK(stopped.status == 130);
+  CHECK(contains(output, "rnn: ended with status 1"));  // 143: before it could save; 130
+  CHECK_FALSE(contains(output, "ended with status 0"));
+  CHECK(contains(output, "continue with: "));
+}
+
 TEST_CASE("reproduce: mistakes are named before anything is made") {
   const auto refused = [](const std::string& options) {
     const auto result = test::shell(reproduce(options));
@@ -325,7 +345,7 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
                  "--set model.width=64 is of all jobs"));
   CHECK(contains(refused("--scale tiny --data /tmp --pretraining schedule.peak_lr"), "give KEY=VALUE"));
   for (const char* setting :
-       {"width=64", "model.width", "model.width=", "'model.width= 64'", "'model.width =64'"})
+       {"width=64", "model.width", "model.width=", R"("model.width= 64")", R"("model.width =64")"})
     CHECK(contains(refused(fmt::format("--scale tiny --data /tmp --set {}", setting)),
                    "give SECTION.KEY=VALUE"));
   for (const char* setting : {"model.width=0x40", "model.head_dim=0", "model.layers=08", "data.batch=many"})
@@ -343,7 +363,7 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
     CHECK(contains(refused(fmt::format("--scale tiny --data /tmp --set {}=attention", key)),
                    "each model's own"));
   for (const char* option : {"--output", "--data", "--only", "--set", "--plan"})
-    CHECK(contains(refused(fmt::format("--scale tiny --prepared /tmp {} ''", option)), "needs a value"));
+    CHECK(contains(refused(fmt::format("--scale tiny --prepared /tmp {} \"\"", option)), "needs a value"));
   CHECK(contains(refused("--scale tiny --prepared /tmp --only bert"), "choose of ratplus-joint"));
 }
 
