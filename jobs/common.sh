@@ -1,6 +1,13 @@
 # shellcheck shell=bash
 # What the scripts of this repository share; to be sourced.
 
+# Numbers have a point, whatever the user's language: awk and printf would read and write a comma.
+if [[ -n ${LC_ALL:-} ]]; then
+  export LANG=$LC_ALL
+  unset LC_ALL
+fi
+export LC_NUMERIC=C
+
 # One message on stderr, and out.
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
@@ -20,6 +27,20 @@ find_program() {
     if [[ -x $candidate ]]; then realpath "$candidate" && return; fi
   done
   die "$1/../build/ratplus is missing: build it, or set RATPLUS"
+}
+
+# remove_made PATH...: removes what a script has made, for its --fresh; nothing where the command reads a path of `inputs` below.
+remove_made() {
+  local path input
+  for path in "$@"; do
+    [[ -e $path ]] || continue
+    # shellcheck disable=SC2154 # the script's own
+    for input in "${inputs[@]}"; do
+      [[ ! -e $input || $(realpath "$input")/ != "$(realpath "$path")"/* ]] ||
+        die "--fresh would remove $input, which this command reads; move it elsewhere, or name another --output"
+    done
+  done
+  rm -rf -- "$@"
 }
 
 can_be_root() {

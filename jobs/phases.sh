@@ -19,18 +19,28 @@ phase() {
 }
 
 ranks_job=        # the launcher's process, while one runs
+starting=false    # it, whose process is not known yet
 interrupted=false # Ctrl-C has been asked for
 
 stopped() {
+  trap '' INT TERM HUP # a handler within a handler may break bash's reading of the script
   # --fresh would throw away what is there by now.
-  local again='' word
+  local again='' word quoted
   # shellcheck disable=SC2154 # the script's own
-  for word in "${command_line[@]}"; do [[ $word == --fresh ]] || again+=" $(printf %q "$word")"; done
-  printf '\nstopped in phase %d/%d (%s); continue with:%s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2
+  for word in "${command_line[@]}"; do
+    printf -v quoted %q "$word"
+    [[ $word == --fresh ]] || again+=" $quoted"
+  done
+  printf '\nstopped in phase %d/%d (%s); continue with:%s\n' "$phase_number" "$phases" "$phase_name" "$again" >&2 || true
   exit 130
 }
 
+# Messages come last, and may fail: the terminal may be the one that has ended.
 on_interrupt() {
+  if $starting; then # run_ranks passes it on
+    interrupted=true
+    return
+  fi
   if [[ -z $ranks_job ]]; then stopped; fi
   if $interrupted; then
     # mpirun kills its ranks; a rank by itself takes further signals for the first one.
@@ -38,8 +48,8 @@ on_interrupt() {
     kill -TERM "$ranks_job" 2>/dev/null || true
   else
     interrupted=true
-    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2
     rank_processes | xargs -r kill -TERM 2>/dev/null || true
+    printf '\nstopping: this step is finished and saved first; Ctrl-C once more stops at once\n' >&2 || true
   fi
 }
 trap on_interrupt INT TERM HUP
@@ -61,11 +71,14 @@ run_ranks() {
   local status=0 launcher=()
   # shellcheck disable=SC2154 # the script's own
   without_mpirun || launcher=(mpirun -q -n "$ranks")
+  starting=true
   set -m
   # shellcheck disable=SC2154 # the script's own
   "${launcher[@]}" "$program" "$@" </dev/null &
   ranks_job=$!
   set +m
+  starting=false
+  if $interrupted; then kill -TERM "$ranks_job" 2>/dev/null || true; fi
   wait "$ranks_job" || status=$?
   while kill -0 "$ranks_job" 2>/dev/null; do # a signal has ended the wait, not the job
     status=0

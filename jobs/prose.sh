@@ -6,7 +6,7 @@
 # The package is unpacked into a temporary directory and not installed: slim systems install no documentation.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$repository/jobs/common.sh"
 

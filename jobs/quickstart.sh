@@ -2,7 +2,7 @@
 # From nothing to an adapted RAT+ model, by one command.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=jobs/common.sh
 source jobs/common.sh
 

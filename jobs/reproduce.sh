@@ -3,7 +3,7 @@
 set -euo pipefail
 
 called_from=$PWD
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+jobs=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 script=$jobs/reproduce.sh
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
@@ -46,7 +46,7 @@ resumes, and repeats no finished run.
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
   --nth N           with --part models: only the Nth of the models, from 0
-  --list            print the models, and do nothing
+  --list            print the models, and do nothing; with --part models, after a check of all settings
   --fresh           start over: removes the runs first
   --help            this text
 
@@ -89,14 +89,14 @@ while (($# > 0)); do
     -h | --help) usage && exit ;;
     --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
       --pretraining | --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       case $1 in
         --scale) scale=$2 ;;
         --data) text=$(absolute "$2") ;;
-        --tokens) tokens=${2:-none} ;;
+        --tokens) tokens=$2 ;;
         --tokenizer) tokenizer=$(absolute "$2") ;;
         --prepared) prepared=$(absolute "$2") ;;
-        --only) only+=("$2") ;;
+        --only) if [[ " ${only[*]} " != *" $2 "* ]]; then only+=("$2"); fi ;;
         --seed) seed=$2 ;;
         --ranks) ranks=$2 ;;
         --gpus) gpus=$2 ;;
@@ -104,8 +104,8 @@ while (($# > 0)); do
         --retrieval-length) retrieval_length=$2 ;;
         --retrieval-steps) retrieval_steps=$2 ;;
         --prose) prose=$(absolute "$2") ;;
-        --part) part=${2:-none} ;;
-        --nth) nth=${2:-none} ;;
+        --part) part=$2 ;;
+        --nth) nth=$2 ;;
         --output) run=$(absolute "$2") ;;
         --steps) steps=$2 ;;
         --set) given+=("$2") ;;
@@ -133,18 +133,33 @@ done
 [[ -z $tokens || $tokens =~ ^[1-9][0-9]*(\.[0-9]+)?(e[0-9]+)?$ ]] || die "--tokens $tokens: give a number of tokens, as 300e6"
 [[ -z $tokens || -z $steps ]] || die "--tokens and --steps exclude each other"
 sets_length() { [[ $1 =~ ^schedule\.(steps|tokens|epochs)= ]]; }
+key_and_value='^[a-z_0-9]+(\.[a-z_0-9]+)+=[^[:blank:]]'
 for setting in "${given[@]}"; do
+  [[ $setting =~ $key_and_value ]] || die "--set $setting: give SECTION.KEY=VALUE, as model.width=256"
   ! sets_length "$setting" ||
     die "--set $setting: would be of pretraining and adaptation alike; --tokens N sets the length of the pretraining"
-  [[ $setting != schedule.* ]] ||
-    die "--set $setting: would be of pretraining and adaptation alike; --pretraining $setting is of the first, and --adaptation SHARE@RATE sets a rate of the second"
+  case $setting in
+    schedule.*)
+      die "--set $setting: would be of pretraining and adaptation alike; --pretraining $setting is of the first, and --adaptation SHARE@RATE sets a rate of the second"
+      ;;
+    job.seed=*) die "--set $setting: --seed N sets the seeds of all models" ;;
+    job.directory=*) die "--set $setting: --output DIR sets the directory of all runs" ;;
+    data.directory=* | data.sources*) die "--set $setting: --data or --prepared names the data" ;;
+    job.joint_pattern=*) die "--set $setting: --pretraining $setting sets it, for the models that take the recipe's own" ;;
+    job.kind=* | job.from=* | job.recipe=* | job.pattern=* | model.mixer* | model.vocab_size=*)
+      die "--set $setting: ${setting%%=*} is each model's own; --only MODEL chooses models"
+      ;;
+    model.layers=* | model.width=* | model.head_dim=* | data.sequence_length=* | data.batch=* | data.micro_batch=*)
+      [[ ${setting#*=} =~ ^[1-9][0-9]{0,8}$ ]] || die "--set $setting: give a number from 1 on"
+      ;;
+  esac
 done
 for setting in "${pretraining[@]}"; do
+  [[ $setting =~ $key_and_value ]] || die "--pretraining $setting: give KEY=VALUE, as schedule.peak_lr=5e-4"
   ! sets_length "$setting" || die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
   case $setting in
     job.joint_pattern=* | schedule.*=* | optimizer.*=* | log.*=* | checkpoint.*=* | data.sampling=*) ;;
-    *=*) die "--pretraining $setting: takes job.joint_pattern, data.sampling and keys of schedule, optimizer, log and checkpoint; --set $setting is of all jobs" ;;
-    *) die "--pretraining $setting: give KEY=VALUE, as schedule.peak_lr=5e-4" ;;
+    *) die "--pretraining $setting: takes job.joint_pattern, data.sampling and keys of schedule, optimizer, log and checkpoint; --set $setting is of all jobs" ;;
   esac
 done
 for adaptation in "${adaptations[@]}"; do
@@ -167,29 +182,30 @@ if [[ -n $nth ]]; then
   fi
   models=("${models[nth]}")
 fi
-if $list; then printf '%s\n' "${models[@]}" && exit; fi
+of_command=("${models[@]}")
 if [[ -z $plan ]]; then
-  [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
+  { $list && [[ -z $part ]]; } || [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
   [[ -z $text || -z $prepared ]] || die "--data and --prepared exclude each other"
   [[ -z $text || -d $text ]] || die "--data $text: is no directory"
   [[ -z $tokenizer || -f $tokenizer ]] || die "--tokenizer $tokenizer: is no file"
   [[ -z $prepared || -f $prepared/dataset.json ]] || die "--prepared $prepared: holds no dataset.json"
   if $retrieval; then
     : "${prose:=$text}"
-    [[ -n $prose ]] || die "--retrieval needs text around the needles; give --prose PATH"
-    [[ -e $prose ]] || die "--prose $prose: does not exist"
+    $list || [[ -n $prose ]] || die "--retrieval needs text around the needles; give --prose PATH"
+    [[ -z $prose || -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
+if $list && [[ -z $part ]]; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
 program=$(find_program "$jobs") || exit
 
-: "${run:=runs/reproduce-$scale${steps:+-short}}"
+: "${run:=$PWD/runs/reproduce-$scale${steps:+-short}}"
 data=${prepared:-$run/data}
 
 # --- Models ------------------------------------------------------------------------------------------------------
 
 # given_value KEY: prints the number of the last --set SECTION.KEY=NUMBER; nothing without one.
-given_value() { printf '%s\n' "${given[@]}" | sed -n "s/^[a-z]*\.$1=\([0-9][0-9.e_]*\)$/\1/p" | tr -d _ | tail -n 1; }
+given_value() { printf '%s\n' "${given[@]}" | sed -n "s/^[a-z]*\.$1=\([0-9]*\)$/\1/p" | tail -n 1; }
 # Sizes of the scale, as its job file has them, or a --set of all jobs.
 job_value() {
   local value
@@ -202,6 +218,8 @@ job_value() {
 }
 length=$(job_value sequence_length)
 heads=$(($(job_value width) / $(job_value head_dim)))
+((heads * $(job_value head_dim) == $(job_value width))) ||
+  die "model.width $(job_value width) is no multiple of model.head_dim $(job_value head_dim): --set both"
 if [[ -z $retrieval_length ]]; then
   retrieval_length=$(sed -n 's/^sequence_length = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
 fi
@@ -310,7 +328,7 @@ retrieval_settings() {
   adapt_settings "$1" 16
   local kept=() setting count
   for setting in "${all[@]}"; do
-    case $setting in data.directory=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;; *) kept+=("$setting") ;; esac
+    case $setting in data.directory=* | data.sequence_length=* | data.batch=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;; *) kept+=("$setting") ;; esac
   done
   all=("${kept[@]}" "job.seed=$(seed_of "$1")" "data.directory=$needles/data/samples" "data.sequence_length=$retrieval_length")
   count=$(sed -n 's/^steps = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")
@@ -332,7 +350,9 @@ retrieval_settings() {
   ((batch % ranks == 0)) || die "--ranks $ranks: the batch of $batch samples of needles is not divisible by it"
   while ((micro > 1 && (micro * retrieval_length > batch * usual || micro > batch / ranks))); do micro=$((micro / 2)); done
   all+=("data.micro_batch=$micro")
-  all+=("${given[@]}")
+  for setting in "${given[@]}"; do # but sizes of samples, which are the job file's
+    case $setting in data.sequence_length=* | data.batch=*) ;; *) all+=("$setting") ;; esac
+  done
 }
 
 # --- The time that is expected -----------------------------------------------------------------------------------
@@ -341,8 +361,8 @@ retrieval_settings() {
 planned() {
   local file seconds
   file=$(mktemp)
-  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" --set "${all[@]}" \
-    --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
+  "$program" plan "$jobs/../configs/reproduce/$1.toml" --nodes 1 --gpus-per-node "$ranks" --gpu "$plan" \
+    --set "${all[@]}" job.device=cuda --json "$file" >/dev/null || die "ratplus plan failed for configs/reproduce/$1.toml (see above)"
   seconds=$(sed -n 's/^ "seconds": \([0-9.e+-]*\),*$/\1/p' "$file")
   rm -f "$file"
   echo "$seconds"
@@ -394,6 +414,90 @@ if [[ -n $plan ]]; then
   exit
 fi
 
+# --- What an output was begun with -----------------------------------------------------------------------------------
+
+# of_results: those of the arguments KEY=VALUE that change results, the last of a key, in order.
+of_results() {
+  printf '%s\n' "$@" | awk -F= '
+    !NF || /^(log|checkpoint|health)\./ || (/^parallel\./ && $1 != "parallel.reduce") { next }
+    /^(job\.(device|deterministic|recompute|threads)|data\.(micro_batch|prefetch))=/ { next }
+    { last[$1] = $0 }
+    END { for (key in last) print last[key] }
+  ' | LC_ALL=C sort
+}
+
+# What a table compares is to be of one scale, seed, length, data and settings, whichever command made it. A line each.
+results_are_of() {
+  local setting
+  echo "--scale $scale"
+  echo "--seed $seed"
+  if [[ -n $steps ]]; then echo "--steps $steps"; fi
+  if [[ -n $tokens ]]; then echo "--tokens $tokens"; fi
+  if [[ $data -ef $run/data || ! -e $data ]]; then
+    echo "--data" # ratplus prepare sees to it that it stays the same
+  else
+    echo "--prepared with dataset.json of sha256 $(sha256sum <"$data/dataset.json" | cut -c 1-16)"
+  fi
+  of_results "${given[@]}" | sed 's/^/--set /'
+  of_results "${pretraining[@]}" | sed 's/^/--pretraining /'
+}
+needles_are_of() {
+  echo "--prose with names and sizes of sha256 $(find -L "$prose" -type f -printf '%P %s\n' | LC_ALL=C sort | sha256sum | cut -c 1-16)"
+  if [[ -n $retrieval_steps ]]; then echo "--retrieval-steps $retrieval_steps"; fi
+}
+
+# same_as_begun FILE, lines on stdin: keeps them in FILE at the first time; later they have to be the same.
+same_as_begun() {
+  local mine
+  mine=$(mktemp "$1.XXXXXX")
+  cat >"$mine"
+  mv -n "$mine" "$1" # of several tasks the first
+  [[ -e $mine ]] || return 0
+  if ! cmp -s "$mine" "$1"; then
+    diff "$1" "$mine" | sed -n "s/^</  begun with: /p; s/^>/  given now:  /p" >&2 || true
+    rm -f "$mine"
+    die "$(dirname "$1") was begun with other settings ($1; differences above), and its table would mix both:" \
+      "give the same, or another --output for these, or --fresh to start over"
+  fi
+  rm -f "$mine"
+}
+
+# Settings are read by ratplus before anything is made.
+check_settings() {
+  local model
+  check() { # JOB
+    "$program" train "$jobs/../configs/reproduce/$1.toml" --set "${all[@]}" --print-config >/dev/null ||
+      die "a setting is not taken (see above)"
+  }
+  for model in "${models[@]}"; do
+    pretrain_settings "$model"
+    check "$scale"
+    if takes_patterns "$model"; then
+      for adaptation in '' "${adaptations[@]}"; do
+        adapt_settings "$model" 16 "$adaptation"
+        check "adapt-$scale"
+      done
+    fi
+    if $retrieval; then
+      retrieval_settings "$model"
+      check "retrieval-$scale"
+    fi
+  done
+}
+
+# Removes what this script makes, and nothing else.
+start_over() {
+  local own=() model inputs=("$text" "$prepared" "$tokenizer" "$prose" "$program")
+  [[ -e $run ]] || return 0
+  [[ -e $run/settings.txt || -e $run/tradeoff.json || -z $(ls -A "$run") ]] ||
+    die "--fresh: $run is not empty, and not of this script; remove it yourself, or name another --output"
+  for model in "${all_models[@]}"; do
+    own+=("$run/$model" "$run/$model.log" "$run/$model"-d{16,64} "$run/$model"-d{16,64}-*pc*)
+  done
+  own+=("$run/data" "$run/parts" "$run"/retrieval-[0-9]* "$run/settings.txt" "$run"/tradeoff.* "$run/report.html")
+  remove_made "${own[@]}"
+}
+
 # --- Steps -------------------------------------------------------------------------------------------------------
 
 # shellcheck disable=SC2034 # of phases.sh
@@ -408,8 +512,32 @@ source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
-if $fresh && [[ -z $part || $part == data ]]; then rm -rf "$run"; fi
-mkdir -p "$run"
+shared_settings
+if [[ $part != report ]]; then check_settings; fi
+if $list; then # for a chain of jobs
+  if ! $fresh && [[ -e $run/settings.txt ]]; then results_are_of | same_as_begun "$run/settings.txt"; fi
+  printf '%s\n' "${models[@]}"
+  exit
+fi
+mkdir -p "$run" || die "--output $run: the directory cannot be made (see above)"
+# Commands side by side, and what they have started, share the output; --fresh has it alone. Where there are no locks, it goes without.
+exec {output}<"$run"
+lock_output() { # OPTION MESSAGE
+  local status=0
+  if ! command -v flock >/dev/null; then return; fi
+  flock --nonblock --conflict-exit-code 75 "$1" "$output" 2>/dev/null || status=$?
+  ((status != 75)) || die "$run: $2"
+}
+if $fresh && [[ -z $part || $part == data ]]; then
+  lock_output --exclusive "another command is at work there, and --fresh would remove its runs; end it first, or name another --output"
+  start_over
+fi
+lock_output --shared "another command is starting over there; wait for it, or name another --output"
+results_are_of | same_as_begun "$run/settings.txt"
+if $retrieval; then
+  mkdir -p "$needles"
+  needles_are_of | same_as_begun "$needles/settings.txt"
+fi
 
 # The text's files whose names begin with valid ("held-out"), or the others ("training").
 text_files() {
@@ -428,6 +556,11 @@ by_one() {
   run_ranks "$@"
 }
 
+not_prepared() { # PATHS [REMARK]
+  die "$1: not prepared (see above). The same command goes on after an interruption; text or a tokenizer that has changed is" \
+    "prepared anew with --fresh, or in another --output.${2:+ $2}"
+}
+
 prepare() {
   local training=() held_out=() by
   mapfile -t training < <(text_files training)
@@ -437,14 +570,16 @@ prepare() {
   if [[ -n $tokenizer ]]; then by=(--tokenizer "$tokenizer"); fi
   if ((${#held_out[@]} == 0)); then
     by_one prepare "${training[@]}" --output "$data" "${by[@]}" --validation-fraction 0.03 ||
-      die "$text was not prepared (see above); the same command resumes. Files named valid*.jsonl are taken as its held-out part"
+      not_prepared "$text" "Documents of a file named valid*.jsonl are held out, and without such a file 3 % of all"
     return
   fi
   # Each part as a dataset of its own, then both as one.
   echo "held out: ${held_out[*]}"
-  by_one prepare "${training[@]}" --output "$run/parts/training" "${by[@]}" --validation-fraction 0
+  by_one prepare "${training[@]}" --output "$run/parts/training" "${by[@]}" --validation-fraction 0 ||
+    not_prepared "${training[*]}"
   by=(--tokenizer "$(find "$run/parts/training" -name 'tokenizer.*')")
-  by_one prepare "${held_out[@]}" --output "$run/parts/held-out" "${by[@]}" --validation-fraction 0
+  by_one prepare "${held_out[@]}" --output "$run/parts/held-out" "${by[@]}" --validation-fraction 0 ||
+    not_prepared "${held_out[*]}"
   if [[ $data/dataset.json -nt $run/parts/training/dataset.json && $data/dataset.json -nt $run/parts/held-out/dataset.json ]]; then
     return
   fi
@@ -456,8 +591,8 @@ prepare() {
 # train JOB RUN: with the settings `all`.
 train() {
   run_ranks train "$jobs/../configs/reproduce/$1.toml" --resume --set "${all[@]}" ||
-    die "$2: training stopped (see above). If its settings were changed since it began, start over with --fresh;" \
-      "else the same command continues from the last checkpoint"
+    die "$2: training stopped (see above); the same command continues from its last checkpoint. With other settings, name" \
+      "another --output, or start over with --fresh"
 }
 
 # A quarter of the layers, or of each layer's heads, dense (at least one), the others at D = 64. Of layers the last of every four.
@@ -476,19 +611,42 @@ hybrid_heads() {
   (IFS=, && echo "[[${all[*]}]]")
 }
 
-evaluate() {
-  local patterns=(dense) few=()
-  if [[ $scale == tiny ]]; then few=(--sequences 64); fi
-  if [[ -n $steps ]]; then few=(--sequences 2); fi
+# evaluation_of MODEL: the array `options`, of ratplus eval for its runs.
+evaluation_of() {
+  options=(--pattern dense)
   if takes_patterns "$1"; then
-    patterns+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0"
+    options+=("2,0,4" "4,0,4" "8,0,4" "16,0,4" "32,0,4" "64,0,4" "16,$((length / 16)),4" "none,$((length / 16)),0"
       "$(hybrid_layers)" "$(hybrid_heads)")
   fi
-  if evaluated "$run/$2"; then
-    echo "$run/$2: evaluated already"
+  options+=(--by-position 8)
+  if [[ -n $steps ]]; then
+    options+=(--sequences 2)
+  elif [[ $scale == tiny ]]; then
+    options+=(--sequences 64)
+  fi
+}
+
+# evaluation_record MODEL RUN: of the evaluation that is there: of which weights and data, as asked, and its checksum.
+evaluation_record() {
+  evaluation_of "$1"
+  printf 'eval %s\n' "${options[*]}"
+  (cd "$2" && find checkpoints -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1)
+  sha256sum <"$data/dataset.json"
+  sha256sum <"$2/evaluation.json"
+}
+evaluated_as_asked() { # MODEL RUN
+  [[ -e $2/evaluation.json && -e $2/evaluation.txt ]] && cmp -s <(evaluation_record "$@") "$2/evaluation.txt"
+}
+
+evaluate() { # MODEL RUN
+  local directory=$run/$2
+  if evaluated_as_asked "$1" "$directory"; then
+    echo "$directory: evaluated already"
   else
-    run_ranks eval "$run/$2" --data "$data" --pattern "${patterns[@]}" --by-position 8 "${few[@]}" \
-      --json "$run/$2/evaluation.json"
+    evaluation_of "$1"
+    run_ranks eval "$directory" --data "$data" "${options[@]}" --json "$directory/evaluation.json" ||
+      die "$directory: not evaluated (see above); the same command goes on from here"
+    evaluation_record "$1" "$directory" >"$directory/evaluation.txt"
   fi
 }
 
@@ -518,13 +676,16 @@ make_needles() {
     options+=(--task "16-keys=essay,words,numbers,16,1,1")
   fi
   if [[ -n $steps ]]; then lines=50 asked=2; fi
+  no_needles() {
+    die "no needles in $needles/data (see above); --retrieval-length T sets the tokens of a sample, --prose PATH the text"
+  }
   [[ -f $needles/data/validation.jsonl ]] ||
-    by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl"
+    by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl" || no_needles
   [[ -f $needles/data/samples/dataset.json ]] && return
   by_one needles "${options[@]}" --samples "$lines" --subset train --seed 1042 --questions "$questions" --format samples --force \
-    --output "$needles/data/train.jsonl"
+    --output "$needles/data/train.jsonl" || no_needles
   by_one samples "$needles/data/train.jsonl" --output "$needles/data/samples" --sequence-length "$retrieval_length" \
-    --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02
+    --tokenizer "$(find "$data" -maxdepth 1 -name 'tokenizer.*')" --pad --validation-fraction 0.02 || no_needles
   rm -f "$needles/data/train.jsonl"
 }
 
@@ -537,7 +698,8 @@ retrieve() {
   if [[ $tuned/answers.jsonl -nt $tuned/metrics.jsonl ]]; then
     echo "$tuned: answered already"
   else
-    run_ranks generate "$tuned" --input "$needles/data/validation.jsonl" --output "$tuned/answers.jsonl" --max-tokens 8 --force
+    run_ranks generate "$tuned" --input "$needles/data/validation.jsonl" --output "$tuned/answers.jsonl" --max-tokens 8 --force ||
+      die "$tuned: gave no answers (see above); the same command goes on from here"
   fi
 }
 
@@ -565,24 +727,30 @@ side_by_side() {
   ((${#visible[@]} == 0 || ${#visible[@]} >= gpus)) || die "--gpus $gpus: CUDA_VISIBLE_DEVICES names ${#visible[@]}"
   mapfile -t free < <(seq 0 $((gpus - 1)))
   stop_all() {
-    if ! $interrupted; then
-      printf '\nstopping: all models finish their step and save first; Ctrl-C once more stops them at once\n' >&2
-    fi
+    local before=$interrupted
     interrupted=true
     kill -TERM "${!model_of[@]}" 2>/dev/null || true
+    $before ||
+      printf '\nstopping: all models finish their step and save first; Ctrl-C once more stops them at once\n' >&2 || true
   }
   trap stop_all INT TERM HUP
   ended() { # PID STATUS
     if (($2 != 0)); then failed+=("${model_of[$1]} ($run/${model_of[$1]}.log)"); fi
-    echo "${model_of[$1]}: ended with status $2 after $(clock "$SECONDS")"
+    echo "${model_of[$1]}: ended with status $2 after $(clock "$SECONDS")" || true
     free+=("${gpu_of[$1]}")
     unset "gpu_of[$1]" "model_of[$1]"
   }
   wait_for_one() {
-    local status=0 done_pid=
-    wait -n -p done_pid "${!model_of[@]}" || status=$?
-    # A signal ends the wait, and unsets done_pid.
-    if [[ -n ${done_pid:-} ]]; then ended "$done_pid" "$status"; fi
+    local status=0 done_pid='' one
+    wait -n -p done_pid "${!model_of[@]}" 2>/dev/null || status=$?
+    if [[ -n ${done_pid:-} ]]; then ended "$done_pid" "$status" && return; fi
+    # A signal ends the wait, and unsets done_pid; a model that has ended at this moment is not found by -n again.
+    for one in "${!model_of[@]}"; do
+      if kill -0 "$one" 2>/dev/null; then continue; fi
+      status=0
+      wait "$one" 2>/dev/null || status=$?
+      ended "$one" "$status"
+    done
   }
   for model in "${models[@]}"; do
     while ((${#free[@]} == 0)) && ! $interrupted; do wait_for_one; done
@@ -592,9 +760,10 @@ side_by_side() {
       >"$run/$model.log" 2>&1 </dev/null &
     pid=$!
     set +m
-    echo "$model: on GPU ${visible[free[0]]-${free[0]}}, output in $run/$model.log"
     gpu_of[$pid]=${free[0]} model_of[$pid]=$model
     free=("${free[@]:1}")
+    if $interrupted; then kill -TERM "$pid" 2>/dev/null || true; fi # told the others just now
+    echo "$model: on GPU ${visible[gpu_of[$pid]]-${gpu_of[$pid]}}, output in $run/$model.log" || true
   done
   while ((${#model_of[@]} > 0)); do wait_for_one; done
   trap on_interrupt INT TERM HUP
@@ -607,9 +776,9 @@ if [[ -z $part || $part == data ]]; then
   if [[ -n $prepared ]]; then echo "$data: prepared before"; else prepare; fi
 fi
 [[ -f $data/dataset.json ]] || die "$data: holds no dataset; make it first (--part data)"
-shared_settings
+shared_settings # with the dataset's vocabulary
 if [[ -z $part || $part == data ]]; then
-  plan=$(gpu_kind)
+  if [[ $scale != tiny || " ${given[*]} " == *" job.device=cuda "* ]]; then plan=$(gpu_kind); fi
   if [[ -n $plan ]]; then print_plan; fi
   if $retrieval; then make_needles; fi
 fi
@@ -647,15 +816,28 @@ done
 if [[ $part == models ]]; then exit; fi
 
 phase "report" "all models that are done"
-done_runs=()
+done_runs=() left_out=()
 for model in "${all_models[@]}"; do
+  if ! evaluated_as_asked "$model" "$run/$model"; then
+    if [[ " ${of_command[*]} " == *" $model "* || -e $run/$model ]]; then left_out+=("$model"); fi
+    continue
+  fi
+  done_runs+=("$run/$model")
   # The adaptation of the job file before those of other lengths.
-  for directory in "$run/$model" "$run/$model-d16" "$run/$model-d64" "$run/$model"-d{16,64}-*pc*; do
-    if evaluated "$directory"; then done_runs+=("$directory"); fi
+  for directory in "$run/$model-d16" "$run/$model-d64" "$run/$model"-d{16,64}-*pc*; do
+    if evaluated_as_asked "$model" "$directory"; then
+      done_runs+=("$directory")
+    elif [[ -e $directory || $directory != *pc* ]] && takes_patterns "$model"; then
+      left_out+=("${directory##*/}")
+    fi
   done
 done
-((${#done_runs[@]} > 0)) || die "$run: no model has been evaluated; run --part models first, or name another --output"
-"$program" report --tradeoff "${done_runs[@]}" --output "$run"
+((${#done_runs[@]} > 0)) || die "$run: no model has been evaluated as these settings ask; run --part models first, or name another --output"
+# It prints paths as seen from where the command was given.
+(cd "$called_from" && "$program" report --tradeoff "${done_runs[@]}" --output "$run")
+if ((${#left_out[@]} > 0)); then
+  printf 'left out, since not trained and evaluated to the end by these settings: %s\n' "${left_out[*]}"
+fi
 if $retrieval; then
   printf '\nRetrieval: answers that are right as a whole, by task and by the distance of the needle in tokens\n\n'
   retrieval_table

@@ -2,7 +2,7 @@
 # Installs the Debian 12 packages that building and running ratplus needs and that are missing.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$repository/jobs/common.sh"
 

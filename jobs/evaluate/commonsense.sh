@@ -2,7 +2,7 @@
 # Serves a model on a free port and evaluates it by lm-evaluation-harness.
 set -euo pipefail
 
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
 
@@ -38,7 +38,7 @@ while (($# > 0)); do
   case $1 in
     -h | --help) usage && exit ;;
     --tasks | --include | --output)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       case $1 in
         --tasks) tasks=$2 ;;
         --include) harness+=(--include_path "$2") ;;

@@ -2,7 +2,7 @@
 # Evaluates a model on LongBench's English tasks as the papers do, and scores the answers by LongBench's own eval.py.
 set -euo pipefail
 
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
 
@@ -63,7 +63,7 @@ while (($# > 0)); do
   case $1 in
     -h | --help) usage && exit ;;
     --longbench | --data | --output | --name | --tasks)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift
       ;;

@@ -2,7 +2,7 @@
 # RULER's needle tasks from data to a table of scores: makes the data, fine-tunes, generates and scores.
 set -euo pipefail
 
-jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(realpath "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/..")
 # shellcheck source=jobs/common.sh
 source "$jobs/common.sh"
 
@@ -33,7 +33,7 @@ repeats nothing that is done. docs/ruler.md explains tasks and scores.
   --part PART       only data, tune or scores: for batch jobs (jobs/slurm/ruler_chain.sh)
   --only N          with --part tune: only the Nth model, from 0
   --list            prints the models, a line each, and ends
-  --fresh           start over: removes --output first
+  --fresh           start over: first removes data, these models and scores from --output
   --help            this text
 
 RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
@@ -56,7 +56,7 @@ while (($# > 0)); do
     -h | --help) usage && exit ;;
     --prose | --pattern | --output | --length | --train | --samples | --task | --answer-tokens | --needles | --tokenizer | \
       --job | --set | --by | --ranks | --part | --only)
-      (($# > 1)) || die "$1 needs a value"
+      [[ -n ${2:-} ]] || die "$1 needs a value"
       case $1 in
         --prose) prose+=("$(absolute "$2")") ;;
         --pattern) patterns+=("$2") ;;
@@ -148,7 +148,13 @@ source "$jobs/phases.sh"
 
 mpi_environment
 progress_environment
-if $fresh && [[ -z $part || $part == data ]]; then rm -rf "$output"; fi
+start_over() {
+  local inputs=("${runs[@]}" "${prose[@]}" "$tokenizer" "$job" "$program")
+  [[ ! -e $output/data || -e $output/data/settings || -z $(ls -A "$output/data") ]] ||
+    die "--fresh: $output/data is not of this script; remove it yourself, or name another --output"
+  remove_made "$output/data" "$output/finetune.toml" "$output"/scores.* "${names[@]/#/$output/}"
+}
+if $fresh && [[ -z $part || $part == data ]]; then start_over; fi
 mkdir -p "$output/data"
 
 # What the data depend on: another command would go on with the samples of this one.

@@ -25,6 +25,6 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/../common.sh"
 
 read_chain "$here" "$@"
-models=$(bash "$here/../reproduce.sh" "${rest[@]}" --list) || exit
+models=$(bash "$here/../reproduce.sh" "${rest[@]}" --part models --list) || exit
 count=$(wc -l <<<"$models")
 submit_parts "$here/reproduce.sbatch" "$count" data "data" models "$count models" report "report"

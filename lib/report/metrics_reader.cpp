@@ -32,6 +32,9 @@ Measurement parse_measurement(const Json& entry, const char* losses_key) {
   measurement.tokens = entry.value("tokens", std::int64_t{0});
   measurement.sequence_length = entry.value("sequence_length", std::int64_t{0});
   measurement.positions = entry.value("positions", std::vector<std::string>());
+  measurement.data = entry.value("data", std::string());
+  measurement.split = entry.value("split", std::string());
+  measurement.sequences = entry.value("sequences", std::int64_t{0});
   for (const Json& item : entry.at(losses_key)) {
     measurement.losses.push_back({item.at("pattern").get<std::string>(), number_or_nan(item.at("loss")), {}});
     auto& loss = measurement.losses.back();

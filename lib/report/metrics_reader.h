@@ -37,6 +37,10 @@ struct Measurement {
   std::int64_t sequence_length = 0;  ///< tokens, of an evaluation; 0: not known
   /// Of an evaluation by position: names of the parts of PatternLoss::by_position, "0-511".
   std::vector<std::string> positions = {};
+  /// Of an evaluation, the text it was made on: the dataset's directory, its part, the number of sequences. Empty and 0: not
+  /// known.
+  std::string data = {}, split = {};
+  std::int64_t sequences = 0;
 };
 
 /// Updates that were not made, since their loss or gradient norm is not finite.

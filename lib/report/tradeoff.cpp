@@ -75,6 +75,47 @@ std::string trained_pattern(const RunMetrics& run) {
   return run.last_step->losses.front().pattern;
 }
 
+/// Nats a token over bits a byte depend on the text and its tokenizer alone; NaN where not known.
+double bytes_a_token(const Measurement& evaluation) {
+  const auto& of = evaluation.losses.front();
+  return of.bits_per_byte ? of.loss / *of.bits_per_byte : std::nan("");
+}
+
+/// Whether two evaluations are known to be of different text.
+bool differ_in_text(const Measurement& a, const Measurement& b) {
+  if (a.sequences > 0 && b.sequences > 0 && a.sequences != b.sequences) return true;
+  if (!a.split.empty() && !b.split.empty() && a.split != b.split) return true;
+  const double x = bytes_a_token(a);
+  const double y = bytes_a_token(b);
+  if (std::isfinite(x) && std::isfinite(y)) return std::abs(x - y) > 1e-9 * std::abs(x);
+  return !a.data.empty() && !b.data.empty() && a.data != b.data;
+}
+
+std::string text_of(const RunMetrics& run) {
+  const auto& evaluation = evaluation_of(run);
+  const auto sequences =
+      evaluation.sequences > 0 ? fmt::format("{} sequences of ", evaluation.sequences) : "";
+  return fmt::format("{} on {}{} ({})", run.name, sequences, evaluation.data, evaluation.split);
+}
+
+/// Of a job, in the order of the table.
+constexpr const char* shown_settings[] = {"model.layers",         "model.width", "model.head_dim",
+                                          "data.sequence_length", "data.batch",  "schedule.steps",
+                                          "schedule.peak_lr",     "job.seed",    "job.precision"};
+
+/// A number or a string; null for a key that the job does not have.
+Json setting_of(const JobSettings& job, const char* key) {
+  const auto value = job.value_of(key);
+  if (value == "-") return nullptr;
+  const auto number = Json::parse(value, nullptr, false);
+  return number.is_number() ? number : Json(unquoted(value));
+}
+
+std::string setting_cell(const Json& setting) {
+  if (setting.is_null()) return "-";
+  return setting.is_string() ? setting.get<std::string>() : setting.dump();
+}
+
 std::string loss_cell(const PatternLoss* of) {
   return of != nullptr && std::isfinite(of->loss) ? fmt::format("{:.3f}", of->loss) : "-";
 }
@@ -101,6 +142,10 @@ Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSet
            runs[r].directory.string(), evaluation.sequence_length, runs[0].directory.string(),
            sequence_length);
     sequence_length = evaluation.sequence_length;
+    if (warning.empty() && differ_in_text(evaluation_of(runs[0]), evaluation)) {
+      warning = fmt::format("Evaluated on different text, so that losses do not compare: {}, {}",
+                            text_of(runs[0]), text_of(runs[r]));
+    }
     if (is_adapted(jobs[r])) continue;
     models.push_back({.run = &runs[r], .job = &jobs[r], .adapted = {}});
     for (const auto& of : evaluation.losses) {
@@ -170,6 +215,18 @@ TradeoffTable cache_table(const Tradeoff& tradeoff) {
     const PatternLoss* of = find(*model.run, pattern);
     return of == nullptr ? std::string("-") : fmt::format("{:.0f}", double(of->cache_bytes) / 1024);
   });
+  return table;
+}
+
+TradeoffTable settings_table(const Tradeoff& tradeoff) {
+  TradeoffTable table{"Models and their pretraining", {head(tradeoff)}};
+  table.rows[0][0] = "setting";
+  for (const char* key : shown_settings) {
+    std::vector<std::string> row = {key};
+    for (const auto& model : tradeoff.models) row.push_back(setting_cell(setting_of(*model.job, key)));
+    if (std::any_of(row.begin() + 1, row.end(), [](const auto& cell) { return cell != "-"; }))
+      table.rows.push_back(std::move(row));
+  }
   return table;
 }
 
@@ -302,7 +359,7 @@ std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff) {
   auto bits = result_table(tradeoff, "Held-out bits per byte of text", bits_cell);
   if (bits.rows.size() > 1) tables.push_back(std::move(bits));
   tables.push_back(cache_table(tradeoff));
-  for (auto& table : {adaptation_length_table(tradeoff), pair_table(tradeoff)}) {
+  for (auto& table : {settings_table(tradeoff), adaptation_length_table(tradeoff), pair_table(tradeoff)}) {
     if (table.rows.size() > 1) tables.push_back(table);
   }
   const auto models = losses_by_position(tradeoff);
@@ -337,14 +394,14 @@ std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff) {
 }
 
 std::string tradeoff_text(const Tradeoff& tradeoff) {
-  std::string text;
+  std::string text = tradeoff.warning.empty() ? "" : tradeoff.warning + "\n";
   for (const auto& [title, rows] : tradeoff_tables(tradeoff))
     text += (text.empty() ? "" : "\n") + title + "\n" + format_table(rows);
   return text;
 }
 
 std::string tradeoff_markdown(const Tradeoff& tradeoff) {
-  std::string text;
+  std::string text = tradeoff.warning.empty() ? "" : "**" + tradeoff.warning + "**\n";
   for (const auto& [title, rows] : tradeoff_tables(tradeoff)) {
     text += (text.empty() ? "" : "\n") + fmt::format("{}:\n\n", title);
     for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -361,8 +418,9 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff) {
 }
 
 std::string tradeoff_html(const Tradeoff& tradeoff) {
-  std::string html =
-      "<h2>Loss against cache</h2>\n<div class=\"wide\">" + draw_tradeoff_chart(tradeoff) + "</div>\n";
+  std::string html = "<h2>Loss against cache</h2>\n";
+  if (!tradeoff.warning.empty()) html += "<p><strong>" + escape(tradeoff.warning) + "</strong></p>\n";
+  html += "<div class=\"wide\">" + draw_tradeoff_chart(tradeoff) + "</div>\n";
   if (const auto chart = draw_position_chart(tradeoff); !chart.empty())
     html += "<h2>Perplexity by position</h2>\n<div class=\"wide\">" + chart + "</div>\n";
   for (const auto& [title, rows] : tradeoff_tables(tradeoff)) {
@@ -426,8 +484,12 @@ std::string tradeoff_json(const Tradeoff& tradeoff) {
   Json all = {{"sequence_length", tradeoff.sequence_length},
               {"positions", evaluation_of(*tradeoff.models.front().run).positions},
               {"models", Json::array()}};
+  if (!tradeoff.warning.empty()) all["warning"] = tradeoff.warning;
   for (const auto& model : tradeoff.models) {
     Json json = run_json(*model.run);
+    for (const char* key : shown_settings) {
+      if (auto setting = setting_of(*model.job, key); !setting.is_null()) json["settings"][key] = setting;
+    }
     json["results"] = results_json(*model.run);
     json["adapted"] = Json::array();
     for (const auto& adapted : model.adapted) {

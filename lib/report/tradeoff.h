@@ -36,6 +36,7 @@ struct Tradeoff {
   std::vector<TradeoffModel> models;
   std::vector<std::string> patterns;  ///< of all models, in the order in which they came
   std::int64_t sequence_length = 0;   ///< tokens of an evaluated sequence
+  std::string warning;                ///< two runs that were evaluated on different text; empty: none
 
   /// Throws Error, with the way out, where a run has no evaluation with cache sizes, where runs were evaluated at several
   /// lengths, or where the model that a run was adapted from is not among them. `jobs` are the runs' in order.
@@ -88,17 +89,17 @@ struct ModelPositions {
 /// Of the models that were evaluated by position.
 std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
 
-/// Losses before and after adaptation, bits per byte where known, and cache sizes, a column a model; losses by length of
-/// adaptation, and pairs of precisions and seeds, where there are any; where runs were evaluated by position, perplexities
-/// by position, a row a pattern; and tokens a second, of training and of the fastest batch of generation.
+/// Losses before and after adaptation, bits per byte where known, cache sizes, and settings of size and training, a column a
+/// model; losses by length of adaptation, and pairs of precisions and seeds, where there are any; where runs were evaluated by
+/// position, perplexities by position, a row a pattern; and tokens a second, of training and of the fastest batch of generation.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 
 std::string tradeoff_text(const Tradeoff& tradeoff);
 std::string tradeoff_markdown(const Tradeoff& tradeoff);
 /// The picture and the tables, as the beginning of a page (make_page).
 std::string tradeoff_html(const Tradeoff& tradeoff);
-/// {"sequence_length", "models": [{"name", "directory", "results": [...], "adapted": [{"name", "directory", "pattern",
-/// "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]}; a result has "pattern", "loss"
+/// {"sequence_length", "warning" where there is one, "models": [{"name", "directory", "settings", "results": [...], "adapted":
+/// [{"name", "directory", "pattern", "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]}; a result has "pattern", "loss"
 /// (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position". Where known, a run has
 /// "training": {"tokens", "tokens_per_second"} and "generation": [{"pattern", "length", "sequences", "tokens_per_second"}].
 std::string tradeoff_json(const Tradeoff& tradeoff);

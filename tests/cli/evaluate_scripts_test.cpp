@@ -149,3 +149,23 @@ printf '{\n"qasper": %s\n}\n' "$(grep -c pred pred/ratplus/qasper.jsonl)" >pred/
   CHECK(other.status == 1);
   CHECK(contains(other.output, "give another --name or --output, or remove it"));
 }
+
+TEST_CASE("ruler.sh: --fresh removes neither what it reads nor what it has not made") {
+  const test::ScratchDirectory scratch;
+  write_whole_file(scratch / "prose.txt", "Some words.");
+  const auto fresh = [&](const std::string& options) {
+    const auto result = test::shell(fmt::format("{} --prose {} --fresh {}", job_script("ruler"),
+                                                (scratch / "prose.txt").string(), options));
+    CHECK(result.status == 1);
+    return result.output;
+  };
+  CHECK(contains(fresh("--output \"\""), "--output needs a value"));
+  // The run to tune is Trained's, in a directory that is named as the output.
+  CHECK(contains(fresh("--output " + fs::path(Trained::get()).parent_path().string()),
+                 "--fresh would remove " + Trained::get() + ", which this command reads"));
+  CHECK(fs::exists(fs::path(Trained::get()) / "metrics.jsonl"));
+  fs::create_directories(scratch / "mine/data");
+  write_whole_file(scratch / "mine/data/notes.txt", "mine");
+  CHECK(contains(fresh("--output " + (scratch / "mine").string()), "mine/data is not of this script"));
+  CHECK(fs::exists(scratch / "mine/data/notes.txt"));
+}

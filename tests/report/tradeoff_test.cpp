@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -131,6 +132,69 @@ TEST_CASE("bits per byte have a table of their own where a run's evaluation has 
   const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
   CHECK(json["models"][0]["adapted"][0]["results"][1]["bits_per_byte"] == 1.0238);
   CHECK(!json["models"][1]["results"][0].contains("bits_per_byte"));
+}
+
+TEST_CASE("settings of size and training have a table, a column a model") {
+  Runs runs = some();
+  CHECK(tradeoff_text(runs.tradeoff()).find("Models and their pretraining") == std::string::npos);
+  runs.jobs[0].values.emplace_back("schedule.peak_lr", "0.0030000000000000001");
+  for (const std::size_t r : {0, 1}) {
+    runs.jobs[r].values.emplace_back("model.width", r == 0 ? "1024" : "512");
+    runs.jobs[r].values.emplace_back("job.precision", "\"bf16\"");
+  }
+  const auto tables = tradeoff_tables(runs.tradeoff());
+  const auto found = std::ranges::find(tables, "Models and their pretraining", &TradeoffTable::title);
+  REQUIRE(found != tables.end());
+  using Row = std::vector<std::string>;
+  REQUIRE(found->rows.size() == 4);
+  CHECK(found->rows[0] == Row{"setting", "ours", "theirs", "rnn"});
+  CHECK(found->rows[1] == Row{"model.width", "1024", "512", "-"});
+  CHECK(found->rows[2] == Row{"schedule.peak_lr", "0.003", "-", "-"});
+  CHECK(found->rows[3] == Row{"job.precision", "bf16", "bf16", "-"});
+  const auto json = nlohmann::json::parse(tradeoff_json(runs.tradeoff()));
+  CHECK(json["models"][0]["settings"]["model.width"] == 1024);
+  CHECK(json["models"][0]["settings"]["job.precision"] == "bf16");
+  CHECK(!json["models"][2].contains("settings"));
+}
+
+TEST_CASE("runs evaluated on different text are named at the beginning") {
+  Runs runs = some();
+  for (auto& run : runs.runs) {
+    run.evaluation->data = "data/a";
+    run.evaluation->split = "validation";
+    run.evaluation->sequences = 64;
+  }
+  CHECK(runs.tradeoff().warning.empty());
+  const auto warns = [](const Runs& of) {
+    const auto tradeoff = of.tradeoff();
+    const auto& warning = tradeoff.warning;
+    REQUIRE(!warning.empty());
+    CHECK(tradeoff_text(tradeoff).starts_with(warning + "\n"));
+    CHECK(tradeoff_markdown(tradeoff).starts_with("**" + warning + "**\n"));
+    CHECK(count(tradeoff_html(tradeoff), "Evaluated on different text") == 1);
+    CHECK(nlohmann::json::parse(tradeoff_json(tradeoff))["warning"] == warning);
+    return warning;
+  };
+  Runs fewer = runs;
+  fewer.runs[3].evaluation->sequences = 2;
+  CHECK(warns(fewer) ==
+        "Evaluated on different text, so that losses do not compare: ours on 64 sequences of data/a "
+        "(validation), rnn on 2 sequences of data/a (validation)");
+  Runs training = runs;
+  training.runs[1].evaluation->split = "train";
+  CHECK(warns(training).ends_with("theirs on 64 sequences of data/a (train)"));
+  Runs elsewhere = runs;
+  elsewhere.runs[1].evaluation->data = "data/b";
+  CHECK(warns(elsewhere).ends_with("theirs on 64 sequences of data/b (validation)"));
+  // Bytes a token tell more than a path.
+  for (const std::size_t r : {0, 1}) {
+    auto& of = elsewhere.runs[r].evaluation->losses[0];
+    of.bits_per_byte = of.loss * 0.6;
+  }
+  CHECK(elsewhere.tradeoff().warning.empty());
+  elsewhere.runs[1].evaluation->data = "data/a";
+  elsewhere.runs[1].evaluation->losses[0].bits_per_byte = elsewhere.runs[1].evaluation->losses[0].loss * 0.61;
+  CHECK(!elsewhere.tradeoff().warning.empty());
 }
 
 TEST_CASE("scores with standard errors, and speeds, stand beside the losses where a run has them") {
