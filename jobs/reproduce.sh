@@ -626,11 +626,14 @@ evaluation_of() {
   fi
 }
 
-# evaluation_record MODEL RUN: of the evaluation that is there: of which weights and data, as asked, and its checksum.
+# evaluation_record MODEL RUN: of the evaluation that is there: of which weights and data, as asked, and its checksum. Where no
+# weights are there any more, as where only small files were kept, they are those that it was made of.
 evaluation_record() {
+  local weights
+  weights=$(cd "$2" && find checkpoints -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1)
+  if [[ -z $weights && -e $2/evaluation.txt ]]; then weights=$(sed -n 2p "$2/evaluation.txt"); fi
   evaluation_of "$1"
-  printf 'eval %s\n' "${options[*]}"
-  (cd "$2" && find checkpoints -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1)
+  printf 'eval %s\n%s\n' "${options[*]}" "$weights"
   sha256sum <"$data/dataset.json"
   sha256sum <"$2/evaluation.json"
 }

@@ -172,6 +172,13 @@ TEST_CASE("reproduce: an evaluation that was made otherwise is not taken up") {
   CHECK_FALSE(contains(again.output, "evaluated already"));
   CHECK(read_whole_file(file) == evaluation);
 
+  // Small files alone, without weights.
+  fs::remove_all(run / "rnn/checkpoints");
+  const auto small = test::shell(reproduce(options + " --part report"));
+  CAPTURE(small.output);
+  CHECK(small.status == 0);
+  CHECK_FALSE(contains(small.output, "by these settings: rnn"));
+
   fs::remove(run / "rat/evaluation.json");
   const auto without = test::shell(reproduce(options + " --part report"));
   CHECK(without.status == 0);
