@@ -40,11 +40,13 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
   for (const auto& name : form_.kept) {
     if (!json.contains(name)) fail("{}: has no field \"{}\", which --keep names", where, name);
     parsed.kept[name] = json.at(name);
+    input_.check_copied(line, name, parsed.kept[name]);
   }
   if (form_.prompt) {
     for (const char* name : {"_id", "id"}) {
       if (json.contains(name)) parsed.id = json.at(name);
     }
+    input_.check_copied(line, "id", parsed.id);
     parsed.request =
         generator_.checked(request_of_text(form_.prompt->fill(json, where), text_, settings, where), where);
     if (parsed.id.is_null()) parsed.id = input_.number(line);
@@ -58,9 +60,11 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
       parsed.meta = value;
     } else if (!set_field(settings, name, value, where)) {
       fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}",
-           where, name, field_names());
+           where, beginning(name), field_names());
     }
   }
+  input_.check_copied(line, "id", parsed.id);
+  input_.check_copied(line, "meta", parsed.meta);
   if (json.contains("prompt") == json.contains("tokens"))
     fail("{}: {}; give one of \"prompt\" (a text) and \"tokens\" (a list of numbers)", where,
          json.contains("prompt") ? "has two prompts" : "has no prompt");

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/core.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -293,7 +294,8 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "max_tokens": 0})", "line 3: \"max_tokens\" is 0; give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 9223372036854775807})", "give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 18446744073709551615})", "give a whole number from 1"},
-      {R"({"prompt": "a", "max_tokens": 100})", "and 100 more are asked for"},
+      {R"({"prompt": "a", "max_tokens": 100})",
+       "and 100 more are asked for, and a sequence has at most 32; ask for fewer"},
       {R"({"prompt": "a", "stop": ""})", "line 3: a stop string is empty"},
       {R"({"prompt": "a", "stop": ["x", 5]})", "line 3: \"stop\" is 5; give a text or a list of texts"},
       {R"({"prompt": "a", "stop_tokens": [400]})", "line 3: stop token 400 is outside"},
@@ -307,6 +309,14 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "echo": 1})", "line 3: \"echo\" is 1; give true or false"},
       {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
       {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
+      {R"({"prompt": "a", "meta": )" + std::string(100000, '[') + std::string(100000, ']') + "}",
+       "line 3: not JSON ([json.exception.parse_error.101] parse error: 100001 levels of lists and objects"},
+      {R"({"prompt": "a", "id": 123456789012345678901})",
+       "line 3: \"id\" holds a whole number of more than 64 bits"},
+      {R"({"prompt": "a", "meta": {"x": [-123456789012345678901]}})",
+       "line 3: \"meta\" holds a whole number of"},
+      {R"({"prompt": "a", ")" + std::string(1000, 'x') + R"(": 1})",
+       "line 3: there is no field \"" + std::string(60, 'x') + "...\"; a line has"},
   };
   for (const auto& entry : bad) {
     const auto& line = entry.first;
@@ -327,8 +337,10 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       3);
   CHECK(contains(ranks.output, "ratplus: " + path("in.jsonl") + ", line 3: not JSON"));
 
+  REQUIRE(::mkfifo(path("pipe").c_str(), 0600) == 0);
   for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--input nowhere.jsonl --output o", "nowhere.jsonl"},
+           {"--input " + path("in.jsonl") + " --force --output " + path("pipe"), "is a device or a pipe"},
            {"--input " + path("in.jsonl"), "--input and --output go together"},
            {"--input " + path("in.jsonl") + " --output /nowhere/o", "there is no directory /nowhere"},
            {"--input " + path("in.jsonl") + " --output " + scratch.path().string(), "is a directory"},
