@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -245,8 +246,8 @@ class Conversation {
     return generator_.checked(std::move(request), where);
   }
 
-  /// Returns false where a StopSignal ended it.
-  bool answer(const std::vector<generate::GenerationRequest>& requests, const std::string& where) {
+  /// Returns the signal that ended it; 0: none did.
+  int answer(const std::vector<generate::GenerationRequest>& requests, const std::string& where) {
     shown_ = {};
     for (const auto& request : requests) {
       const auto number = generator_.add(request, where);
@@ -269,15 +270,15 @@ class Conversation {
         take(i, piece);
       }
     }
-    const bool stopped = StopSignal::received() != 0;
-    if (stopped) show("\n");
+    const int stopped = StopSignal::received();
+    if (stopped != 0) show("\n");
     report(requests, time.seconds(), first_tokens, generated, std::ranges::count(begun, true), bytes);
     for (const auto& x : shown_) {
       if (x.answer != 0) continue;
       generator_.cancel(x.request);
       generator_.take(x.request);
     }
-    return !stopped;
+    return stopped;
   }
 
  private:
@@ -366,6 +367,12 @@ std::string standard_input() {
   return all;
 }
 
+/// The status that a shell gives to a program that a signal ended.
+int ended_by(int signal) {
+  constexpr int by_signal = 128;
+  return by_signal + signal;
+}
+
 int converse(Conversation& conversation, const Opened& opened, Settings settings) {
   fmt::print(stderr, "{}, {}; Ctrl-C ends an answer, Ctrl-D the program\n",
              opened.model.info().directory.string(), opened.model.plan.describe());
@@ -374,15 +381,17 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
     std::string line;
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
-    const StopSignal signal;
+    int stopped = 0;
     try {
-      conversation.answer(
+      const StopSignal signal;
+      stopped = conversation.answer(
           {conversation.checked(generate::request_of_text(line, opened.text, settings, "the prompt"),
                                 "the prompt")},
           "the prompt");
     } catch (const Error& error) {
       print_error(error.what());
     }
+    if (stopped != 0 && stopped != SIGINT) return ended_by(stopped);
     ++settings.sampling.seed;
   }
   std::fputs("\n", stderr);
@@ -432,8 +441,8 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
   opened.inference->load();
   if (interactive) return converse(conversation, opened, args.settings);
   const StopSignal signal;
-  constexpr int by_interrupt = 130;
-  return conversation.answer(requests, where) ? 0 : by_interrupt;
+  const int stopped = conversation.answer(requests, where);
+  return stopped == 0 ? 0 : ended_by(stopped);
 }
 
 // --- files -------------------------------------------------------------------------------------------------------
