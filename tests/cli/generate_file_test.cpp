@@ -308,7 +308,6 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "logit_bias": {"400": 1}})", "line 3: logit_bias names the token 400"},
       {R"({"prompt": "a", "echo": 1})", "line 3: \"echo\" is 1; give true or false"},
       {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
-      {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
       {R"({"prompt": "a", "meta": )" + std::string(100000, '[') + std::string(100000, ']') + "}",
        "line 3: not JSON ([json.exception.parse_error.101] parse error: 100001 levels of lists and objects"},
       {R"({"prompt": "a", "id": 123456789012345678901})",
@@ -317,6 +316,7 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
        "line 3: \"meta\" holds a whole number of"},
       {R"({"prompt": "a", ")" + std::string(1000, 'x') + R"(": 1})",
        "line 3: there is no field \"" + std::string(60, 'x') + "...\"; a line has"},
+      {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
   };
   for (const auto& entry : bad) {
     const auto& line = entry.first;
@@ -349,6 +349,8 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
            {"--prompt a --logit-bias 5", "--logit-bias 5 is not TOKEN:NUMBER"},
            {"--prompt a --cut right", "is none of none, left, middle"},
            {"--prompt a --length 33", "give --longer"},
+           {"--prompt a --slots 1000000000", "--slots 1000000000 is not a number from 1 to 65536"},
+           {"--prompt a --prefix-cache 100TiB", "--prefix-cache: 102400.0 GiB are asked for, and there are"},
            {"--prompt a --length 0", "--length 0 is not a number from 1"},
            {"--prompt a --pattern x", "--pattern"},
            {"--prompt a --tokenizer " +
