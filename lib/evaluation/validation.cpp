@@ -10,18 +10,6 @@
 namespace ratplus::evaluation {
 namespace {
 
-/// Whole sequences of the split, at most as many as the settings ask for.
-std::int64_t count_sequences(const ValidationSettings& settings, const data::Manifest& manifest) {
-  const auto tokens = manifest.tokens(settings.split);
-  const auto sequences = (tokens - 1) / settings.sequence_length;
-  if (sequences < 1) {
-    fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
-         settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
-         settings.sequence_length, settings.sequence_length + 1);
-  }
-  return std::min(sequences, settings.sequences);
-}
-
 std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
                                                  const data::Manifest& manifest) {
   const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
@@ -38,6 +26,17 @@ HitCounts over_ranks(const HitCounts& mine, const parallel::World& world) {
 }
 
 }  // namespace
+
+std::int64_t count_sequences(const ValidationSettings& settings, const data::Manifest& manifest) {
+  const auto tokens = manifest.tokens(settings.split);
+  const auto sequences = (tokens - 1) / settings.sequence_length;
+  if (sequences < 1) {
+    fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
+         settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
+         settings.sequence_length, settings.sequence_length + 1);
+  }
+  return std::min(sequences, settings.sequences);
+}
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
                      const parallel::World& world)
