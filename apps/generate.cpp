@@ -21,6 +21,7 @@
 #include "apps/line_progress.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
+#include "apps/parse_seed.h"
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
 #include "base/error.h"
@@ -98,7 +99,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
   auto& sampling = settings.sampling;
   std::vector<std::string> biases;
   std::int64_t max_tokens = 0, log_probabilities = 0;
-  std::string cut = "none", trim = "none";
+  std::string cut = "none", trim = "none", seed;
   bool spare_prompt = false;
   po::options_description options("options", 110, 70);
   auto add = options.add_options();
@@ -140,7 +141,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
       "add X to the token's logit; may be given again");
   add("ban", po::value(&sampling.banned)->composing()->value_name("TOKEN"),
       "a token number that is never drawn; may be given again");
-  add("seed", po::value(&sampling.seed)->value_name("N"),
+  add("seed", po::value(&seed)->value_name("N"),
       "of the random numbers; default: 0. Prompt i, from 0, draws with N + i");
   add("n", po::value(&settings.answers)->value_name("N"),
       "answers to each prompt, with a temperature; default: 1");
@@ -174,6 +175,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
     settings.max_tokens = max_tokens;
   }
   if (given->contains("log-probabilities")) settings.log_probabilities = log_probabilities;
+  if (given->contains("seed")) sampling.seed = parse_seed(seed);
   for (const auto& text : biases) sampling.biases.push_back(parse_bias(text));
   sampling.penalize_prompt = !spare_prompt;
   as_usage_error([&] {
@@ -200,6 +202,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
     parsed.form.kept.push_back(parsed.keep.substr(begin, end - begin));
     begin = end + 1;
   }
+  as_usage_error([&] { parsed.form.check(); });
   for (const char* option : {"top-k", "top-p", "min-p"}) {
     if (parsed.input.empty() && given->contains(option) && sampling.temperature == 0)
       throw po::error(fmt::format(

@@ -1,7 +1,9 @@
 #include "lib/generate/request_lines.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -13,6 +15,23 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 }  // namespace
+
+void LineForm::check() const {
+  constexpr std::array<std::string_view, 6> own = {"prompt_tokens",     "completion_tokens",
+                                                   "finish_reason",     "tokens",
+                                                   "log_probabilities", "top_log_probabilities"};
+  constexpr std::array<std::string_view, 3> others = {"id", "meta", "answers"};
+  const auto is_own = [&](const std::string& name) { return std::ranges::count(own, name) > 0; };
+  if (text_field.empty()) fail("--text-field is empty; give the name of the answer's text");
+  if (is_own(text_field) || std::ranges::count(others, text_field) > 0)
+    fail("--text-field {}: the result has another field of that name; give another one", text_field);
+  for (const auto& name : kept) {
+    if (name.empty()) fail("--keep has an empty name; give names apart by commas");
+    if (name == text_field)
+      fail("--keep {}: the answer's text has that name in the result; give it another by --text-field", name);
+    if (is_own(name)) fail("--keep {}: the result has another field of that name; rename the line's", name);
+  }
+}
 
 Json LineForm::to_json() const {
   Json json;
@@ -42,7 +61,13 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
     parsed.kept[name] = json.at(name);
     input_.check_copied(line, name, parsed.kept[name]);
   }
+  const auto check_answers = [&] {  // of several answers there is a list of that name
+    if (settings.answers > 1 && parsed.kept.contains("answers"))
+      fail("{}: --keep answers would take the place of the {} answers; rename the field", where,
+           settings.answers);
+  };
   if (form_.prompt) {
+    check_answers();
     for (const char* name : {"_id", "id"}) {
       if (json.contains(name)) parsed.id = json.at(name);
     }
@@ -63,6 +88,7 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
            where, beginning(name), field_names());
     }
   }
+  check_answers();
   input_.check_copied(line, "id", parsed.id);
   input_.check_copied(line, "meta", parsed.meta);
   if (json.contains("prompt") == json.contains("tokens"))
