@@ -20,6 +20,9 @@
 
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "lib/generate/model_identity.h"
+#include "lib/infer/inference.h"
+#include "lib/weights/source.h"
 #include "tests/cli/learnt_model.h"
 #include "tests/cli/program.h"
 
@@ -192,6 +195,11 @@ TEST_CASE("generate: lines of another form fill a template, and give the fields 
   }
   for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--force --keep classes", "line 1: has no field \"classes\", which --keep names"},
+           {"--force --keep text", "--keep text: the answer's text has that name in the result"},
+           {"--force --keep length,finish_reason", "--keep finish_reason: the result has another field"},
+           {"--force --text-field id", "--text-field id: the result has another field of that name"},
+           {"--force --n 2 --temperature 1 --keep answers",
+            "line 1: --keep answers would take the place of the 2 answers"},
            {"--force --trim some", "--trim: \"some\" is none of none, blank, lines"},
            {"--force --prefix-cache 7x", "--prefix-cache 7x is not a size, such as 512MiB"},
            {"--force --prefix-cache 64", "hold no prefix under the pattern"}}) {
@@ -268,6 +276,33 @@ TEST_CASE(
   CHECK(test::ratplus(arguments("out.jsonl"), 2).status == 0);
   CHECK(read_whole_file(path("out.jsonl")) == expected);
   CHECK(!fs::exists(journal));
+}
+
+TEST_CASE("results are continued by the weights that began them, and by no others at their path") {
+  const test::ScratchDirectory scratch;
+  const auto identity_of = [](const fs::path& path) {
+    const auto model = infer::resolve({.head_dim = 32}, weights::resolve(path.string()));
+    return generate::model_identity("generate", model, {}, DType::f32)["weights"].get<std::string>();
+  };
+  const auto convert = [&](const fs::path& to, const std::string& type) {
+    const auto made =
+        test::ratplus(fmt::format("convert {} {} --force --dtype {}", learnt_run(), to.string(), type));
+    CAPTURE(made.output);
+    REQUIRE(made.status == 0);
+  };
+  for (const char* name : {"checkpoint", "weights.safetensors", "weights.pth"}) {
+    CAPTURE(name);
+    const auto path = scratch / name;
+    convert(path, "float32");
+    const auto before = identity_of(path);
+    CHECK(identity_of(path) == before);
+    convert(path, "bfloat16");
+    CHECK(identity_of(path) != before);
+  }
+  const auto file = scratch / "weights.pth";
+  const auto before = identity_of(file);
+  fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
+  CHECK(identity_of(file) != before);
 }
 
 TEST_CASE("generate: every bad line is named before anything is generated") {
@@ -349,6 +384,7 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
            {"--prompt a --logit-bias 5", "--logit-bias 5 is not TOKEN:NUMBER"},
            {"--prompt a --cut right", "is none of none, left, middle"},
            {"--prompt a --length 33", "give --longer"},
+           {"--prompt a --temperature 1 --seed -1", "--seed -1 is not a whole number from 0 to 2^64 - 1"},
            {"--prompt a --slots 1000000000", "--slots 1000000000 is not a number from 1 to 65536"},
            {"--prompt a --prefix-cache 100TiB", "--prefix-cache: 102400.0 GiB are asked for, and there are"},
            {"--prompt a --length 0", "--length 0 is not a number from 1"},
