@@ -1,9 +1,7 @@
 #include "lib/checkpoint/part.h"
 
 #include <algorithm>
-#include <array>
 #include <system_error>
-#include <utility>
 
 #include "base/error.h"
 #include "base/files/byte_file.h"
@@ -169,7 +167,6 @@ void write_part(const fs::path& directory, const Info& info, int part,
   out.set_attribute("version", std::int64_t{version_of(info)});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
-  out.set_attribute("step", info.step);
   WriteBehind behind(directory / file_name(part), shown_as);
   std::vector<Group> groups;
   for (const Kind kind : all_kinds) {
@@ -270,29 +267,11 @@ void PartReader::read(Kind kind, const parallel::UnitLayout& unit, parallel::Uni
   }
 }
 
-namespace {
-
-/// A part of another step, or another part, may have the same size.
-void check_place(const File& file, const fs::path& path, const Info& info, int part) {
-  const std::array<std::pair<const char*, std::int64_t>, 3> expected = {
-      {{"part", part}, {"parts", info.parts}, {"step", info.step}}};
-  for (const auto& [name, value] : expected) {
-    if (!file.has_attribute(name)) continue;  // "step" is not in files of older versions
-    if (const auto found = file.integer_attribute(name); found != value) {
-      fail("{}: is of another place, with {} = {} instead of {}; copy this checkpoint's own file again",
-           path.string(), name, found, value);
-    }
-  }
-}
-
-}  // namespace
-
 const PartReader::Opened& PartReader::open(int part) {
   auto& file = files_[static_cast<std::size_t>(part)];
   if (!file) {
     check_present(info_, part);
     file = Opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
-    check_place(file->file, path(part), info_, part);
   }
   return *file;
 }
