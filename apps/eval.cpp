@@ -295,6 +295,8 @@ int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, cons
   evaluation::TokenRows tokens;
   world.agree([&] {
     require_writable_name("--dump-logits", args.dump_logits);
+    if (is_stream(args.dump_logits))
+      fail("--dump-logits {}: is a device or a pipe; give the name of a file", args.dump_logits);
     tokens = evaluation::read_token_rows(args.tokens, e.info().model.vocab_size);
   });
   session::Session session(e.session_settings({1, tokens.length}, world), world);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -20,6 +21,7 @@
 #include "apps/line_progress.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
+#include "apps/parse_seed.h"
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
 #include "base/error.h"
@@ -97,7 +99,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
   auto& sampling = settings.sampling;
   std::vector<std::string> biases;
   std::int64_t max_tokens = 0, log_probabilities = 0;
-  std::string cut = "none", trim = "none";
+  std::string cut = "none", trim = "none", seed;
   bool spare_prompt = false;
   po::options_description options("options", 110, 70);
   auto add = options.add_options();
@@ -139,7 +141,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
       "add X to the token's logit; may be given again");
   add("ban", po::value(&sampling.banned)->composing()->value_name("TOKEN"),
       "a token number that is never drawn; may be given again");
-  add("seed", po::value(&sampling.seed)->value_name("N"),
+  add("seed", po::value(&seed)->value_name("N"),
       "of the random numbers; default: 0. Prompt i, from 0, draws with N + i");
   add("n", po::value(&settings.answers)->value_name("N"),
       "answers to each prompt, with a temperature; default: 1");
@@ -173,6 +175,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
     settings.max_tokens = max_tokens;
   }
   if (given->contains("log-probabilities")) settings.log_probabilities = log_probabilities;
+  if (given->contains("seed")) sampling.seed = parse_seed(seed);
   for (const auto& text : biases) sampling.biases.push_back(parse_bias(text));
   sampling.penalize_prompt = !spare_prompt;
   as_usage_error([&] {
@@ -199,6 +202,7 @@ std::optional<GenerateArguments> parse_generate(const Arguments& args) {
     parsed.form.kept.push_back(parsed.keep.substr(begin, end - begin));
     begin = end + 1;
   }
+  as_usage_error([&] { parsed.form.check(); });
   for (const char* option : {"top-k", "top-p", "min-p"}) {
     if (parsed.input.empty() && given->contains(option) && sampling.temperature == 0)
       throw po::error(fmt::format(
@@ -245,8 +249,8 @@ class Conversation {
     return generator_.checked(std::move(request), where);
   }
 
-  /// Returns false where a StopSignal ended it.
-  bool answer(const std::vector<generate::GenerationRequest>& requests, const std::string& where) {
+  /// Returns the signal that ended it; 0: none did.
+  int answer(const std::vector<generate::GenerationRequest>& requests, const std::string& where) {
     shown_ = {};
     for (const auto& request : requests) {
       const auto number = generator_.add(request, where);
@@ -269,15 +273,15 @@ class Conversation {
         take(i, piece);
       }
     }
-    const bool stopped = StopSignal::received() != 0;
-    if (stopped) show("\n");
+    const int stopped = StopSignal::received();
+    if (stopped != 0) show("\n");
     report(requests, time.seconds(), first_tokens, generated, std::ranges::count(begun, true), bytes);
     for (const auto& x : shown_) {
       if (x.answer != 0) continue;
       generator_.cancel(x.request);
       generator_.take(x.request);
     }
-    return !stopped;
+    return stopped;
   }
 
  private:
@@ -366,6 +370,12 @@ std::string standard_input() {
   return all;
 }
 
+/// The status that a shell gives to a program that a signal ended.
+int ended_by(int signal) {
+  constexpr int by_signal = 128;
+  return by_signal + signal;
+}
+
 int converse(Conversation& conversation, const Opened& opened, Settings settings) {
   fmt::print(stderr, "{}, {}; Ctrl-C ends an answer, Ctrl-D the program\n",
              opened.model.info().directory.string(), opened.model.plan.describe());
@@ -374,15 +384,17 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
     std::string line;
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
-    const StopSignal signal;
+    int stopped = 0;
     try {
-      conversation.answer(
+      const StopSignal signal;
+      stopped = conversation.answer(
           {conversation.checked(generate::request_of_text(line, opened.text, settings, "the prompt"),
                                 "the prompt")},
           "the prompt");
     } catch (const Error& error) {
       print_error(error.what());
     }
+    if (stopped != 0 && stopped != SIGINT) return ended_by(stopped);
     ++settings.sampling.seed;
   }
   std::fputs("\n", stderr);
@@ -432,8 +444,8 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
   opened.inference->load();
   if (interactive) return converse(conversation, opened, args.settings);
   const StopSignal signal;
-  constexpr int by_interrupt = 130;
-  return conversation.answer(requests, where) ? 0 : by_interrupt;
+  const int stopped = conversation.answer(requests, where);
+  return stopped == 0 ? 0 : ended_by(stopped);
 }
 
 // --- files -------------------------------------------------------------------------------------------------------

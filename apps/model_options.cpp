@@ -66,8 +66,9 @@ void add_engine_options(po::options_description& description, EngineOptions& opt
 
 void check_engine_options(const po::variables_map& given, EngineOptions& options) {
   auto& request = options.request;
-  if (given.contains("slots") && request.slots < 1)
-    throw po::error(fmt::format("--slots {} is not positive", request.slots));
+  constexpr std::int64_t most_slots = std::int64_t{1} << 16;  // beyond all devices: each is planned for
+  if (given.contains("slots") && (request.slots < 1 || request.slots > most_slots))
+    throw po::error(fmt::format("--slots {} is not a number from 1 to {}", request.slots, most_slots));
   if (!options.prefix_cache.empty()) request.prefix_bytes = parse_size(options.prefix_cache, "prefix-cache");
 }
 

@@ -8,6 +8,7 @@
 
 #include "apps/command_line.h"
 #include "apps/interrupted.h"
+#include "apps/parse_seed.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/stop_signal.h"
@@ -53,7 +54,7 @@ std::optional<data::NeedleOptions> parse_needles(const Arguments& args) {
   data::NeedleSettings& settings = options.settings;
   settings.length = 0;
   std::vector<std::string> inputs, tasks;
-  std::string output, tokenizer, adjectives, nouns;
+  std::string output, tokenizer, adjectives, nouns, seed;
   std::string format = to_string(options.format), wording = to_string(settings.wording);
   po::options_description description("options", 110, 70);
   auto add = description.add_options();
@@ -75,7 +76,7 @@ std::optional<data::NeedleOptions> parse_needles(const Arguments& args) {
   add("samples", po::value(&options.samples)->value_name("N"), "samples of each task; default: 500");
   add("subset", po::value(&settings.subset)->value_name("NAME"),
       "validation (default), train or another word: two subsets share no sample, whatever their seeds");
-  add("seed", po::value(&settings.seed)->value_name("N"), "of the random numbers; default: 42");
+  add("seed", po::value(&seed)->value_name("N"), "of the random numbers; default: 42");
   add("wording", po::value(&wording)->value_name("WORDING"),
       "ruler (default), or brief: \"The number of river is 48.\", asked as \"The number of river is\"");
   add("digits", po::value(&settings.digits)->value_name("N"), "digits of a number; default: 7");
@@ -94,7 +95,9 @@ std::optional<data::NeedleOptions> parse_needles(const Arguments& args) {
       "requests, ruler: give RULER's beginning of the answer, for models that were not fine-tuned");
   add("force", po::bool_switch(&options.force), "replace what is there");
   const Positional input{"prose", -1, po::value(&inputs), nullptr, "PROSE"};
-  if (!parse_command_line(args, description, input, {needles_help, needles_help_end})) return std::nullopt;
+  const auto given = parse_command_line(args, description, input, {needles_help, needles_help_end});
+  if (!given) return std::nullopt;
+  if (given->contains("seed")) settings.seed = parse_seed(seed);
   options.prose.assign(inputs.begin(), inputs.end());
   options.output = output;
   options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)

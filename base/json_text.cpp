@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -104,17 +107,55 @@ std::string json_dump(const Json& json, int indent) {
 template std::string json_dump(const nlohmann::json&, int);
 template std::string json_dump(const nlohmann::ordered_json&, int);
 
+std::int64_t json_levels(std::string_view text) {
+  std::int64_t level = 0, deepest = 0;
+  bool in_text = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_text) {
+      if (c == '\\') ++i;
+      if (c == '"') in_text = false;
+    } else if (c == '"') {
+      in_text = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++level);
+    } else if (c == ']' || c == '}') {
+      --level;
+    }
+  }
+  return deepest;
+}
+
 template <typename Json>
 Json parse_json(std::string_view text) {
   if (const auto at = text.find('\0'); at != std::string_view::npos)
     throw Json::parse_error::create(101, at + 1, "a NUL byte", nullptr);
-  if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
-    Json json;
-    OrderedReader reader(json);
-    Json::sax_parse(text, &reader);
-    return json;
-  } else {
-    return Json::parse(text);
+  if (const auto levels = json_levels(text); levels > most_json_levels) {
+    throw Json::parse_error::create(
+        101, std::size_t{0},
+        fmt::format("{} levels of lists and objects; at most {}", levels, most_json_levels), nullptr);
+  }
+  try {
+    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
+      Json json;
+      OrderedReader reader(json);
+      Json::sax_parse(text, &reader);
+      return json;
+    } else {
+      return Json::parse(text);
+    }
+  } catch (const typename Json::exception& error) {
+    // The library quotes a text, a number or a name whole.
+    constexpr std::size_t beginning = 200, end = 60;
+    std::string_view message = error.what();
+    if (message.size() <= 2 * beginning) throw;
+    if (const auto kind = message.find("] "); kind != std::string_view::npos) message.remove_prefix(kind + 2);
+    if (constexpr std::string_view again = "parse error "; message.starts_with(again))
+      message.remove_prefix(again.size());
+    throw Json::parse_error::create(
+        101, std::size_t{0},
+        fmt::format("{} ... {}", message.substr(0, beginning), message.substr(message.size() - end)),
+        nullptr);
   }
 }
 

@@ -1,13 +1,20 @@
 // parse_json: strict JSON, without bytes after its end.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 namespace ratplus {
 
-/// Json::parse, but a NUL byte is an error: the parser takes it for the end, and passes over what follows. Json is
-/// nlohmann::json or nlohmann::ordered_json. Throws Json::parse_error.
+/// Levels of lists and objects in each other that parse_json takes: they cost stack where JSON is copied or written.
+constexpr std::int64_t most_json_levels = 256;
+
+/// The deepest level of lists and objects in each other, of JSON that may be damaged.
+std::int64_t json_levels(std::string_view text);
+
+/// Json::parse, but a NUL byte is an error: the parser takes it for the end, and passes over what follows. So are more than
+/// most_json_levels. Json is nlohmann::json or nlohmann::ordered_json. Throws Json::parse_error, whose message is short.
 template <typename Json = nlohmann::json>
 Json parse_json(std::string_view text);
 

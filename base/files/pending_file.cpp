@@ -115,6 +115,11 @@ void PendingFile::discard() noexcept {
 }
 
 void PendingFile::commit() {
+  if (is_stream(final_))
+    fail(
+        "cannot write {}: it is a device or a pipe, which a whole file would replace; give the name of a "
+        "file",
+        shown_.string());
   // The bytes before the name: after a crash the name either does not exist or stands for all of them.
   sync_path(partial_, shown_);
   if (const auto reason = rename_path(partial_, final_)) {
@@ -151,9 +156,29 @@ void sync_path(const std::filesystem::path& path, const std::filesystem::path& s
   fail_writing(shown_as.empty() ? path : shown_as);
 }
 
+bool is_stream(const std::filesystem::path& file) {
+  struct stat status {};
+  if (::stat(file.c_str(), &status) != 0) return false;
+  if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return true;
+  std::error_code ignored;
+  const auto in_proc = [](const std::filesystem::path& path) { return path.string().starts_with("/proc/"); };
+  return std::filesystem::is_symlink(file, ignored) &&
+         (in_proc(std::filesystem::read_symlink(file, ignored)) ||
+          in_proc(
+              std::filesystem::canonical(file.parent_path().empty() ? "." : file.parent_path(), ignored)));
+}
+
 void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
                       const std::filesystem::path& shown_as) {
   const std::filesystem::path& shown = shown_as.empty() ? file : shown_as;
+  if (is_stream(file)) {
+    if (std::filesystem::is_regular_file(file))
+      fail("cannot write {}: it stands for a file that is open already; give the name of a file",
+           shown.string());
+    const Descriptor stream(file, O_WRONLY);
+    if (!stream.ok() || write_fully(stream, bytes) < bytes.size()) fail_writing(shown);
+    return;
+  }
   Descriptor out;  // before the file: it is locked until the file is committed or removed
   PendingFile pending(file, shown);
   out = open_alone(pending.path(), shown);

@@ -23,7 +23,7 @@ class PendingFile {
   const std::filesystem::path& path() const { return partial_; }
   const std::filesystem::path& final_name() const { return final_; }
   /// fsync, rename, fsync of the directory. The writer must have closed the file. Throws Error naming the
-  /// file.
+  /// file, also where a stream has the final name.
   void commit();
 
  private:
@@ -42,7 +42,11 @@ std::error_code rename_path(const std::filesystem::path& from, const std::filesy
 /// Throws Error naming `shown_as`, or the path itself if that is empty.
 void sync_path(const std::filesystem::path& path, const std::filesystem::path& shown_as = {});
 
-/// The whole of a small file (manifest, tokenizer model), by a PendingFile.
+/// Whether a device, a pipe or a socket has the name, or it stands for a file that is open (/dev/stdout, /dev/fd/3): renaming
+/// would put a file in the place of the name.
+bool is_stream(const std::filesystem::path& file);
+
+/// The whole of a small file (manifest, tokenizer model), by a PendingFile; a stream gets the bytes as they are.
 void write_whole_file(const std::filesystem::path& file, std::string_view bytes,
                       const std::filesystem::path& shown_as = {});
 /// Throws Error naming the file.

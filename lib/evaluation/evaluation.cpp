@@ -112,7 +112,10 @@ EvaluatedData find_data(const Request& request, const Evaluation& evaluation) {
          counted(settings.sequence_length, "token"));
   settings.parts = request.parts;
   check_dataset(info, data);
-  if (!data.has_samples()) data.bytes = text_bytes(settings.dataset, data.manifest);
+  if (!data.has_samples()) {
+    check_length(settings, data.manifest);  // before memory is taken for them
+    data.bytes = text_bytes(settings.dataset, data.manifest);
+  }
   return data;
 }
 

@@ -12,12 +12,7 @@ namespace {
 
 std::unique_ptr<data::Samples> ordered_sequences(const ValidationSettings& settings,
                                                  const data::Manifest& manifest) {
-  const auto tokens = manifest.tokens(settings.split);
-  if (tokens - 1 < settings.sequence_length) {
-    fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
-         settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
-         settings.sequence_length, settings.sequence_length + 1);
-  }
+  check_length(settings, manifest);
   const std::vector<data::SampleSource> only{{settings.dataset, 1, manifest}};
   return std::make_unique<data::StreamSamples>(
       only, data::StreamSamples::Settings{.split = settings.split,
@@ -32,6 +27,14 @@ HitCounts over_ranks(const HitCounts& mine, const parallel::World& world) {
 }
 
 }  // namespace
+
+void check_length(const ValidationSettings& settings, const data::Manifest& manifest) {
+  const auto tokens = manifest.tokens(settings.split);
+  if (tokens - 1 >= settings.sequence_length) return;
+  fail("{}: the {} split has {}, a sequence of {} needs {}; shorten the sequence or hold out more",
+       settings.dataset.string(), data::to_string(settings.split), counted(tokens, "token"),
+       settings.sequence_length, settings.sequence_length + 1);
+}
 
 Validator::Validator(const ValidationSettings& settings, const data::Manifest& manifest,
                      const parallel::World& world)

@@ -49,6 +49,9 @@ constexpr std::int64_t part_begin(std::int64_t i, std::int64_t sequence_length, 
   return (i * sequence_length + parts - 1) / parts;
 }
 
+/// Throws Error where the split holds no whole sequence.
+void check_length(const ValidationSettings& settings, const data::Manifest& manifest);
+
 class Validator {
  public:
   /// Throws Error where the split holds no sequence.

@@ -80,7 +80,8 @@ ContinuationLines::ContinuationLines(const InputLines& input, Cut cut, const Mod
 Continuation ContinuationLines::fitted(Continuation continuation, const std::string& where) const {
   const auto scored = std::ssize(continuation.tokens) - continuation.first;
   const auto most = scorer_.settings().tokens;
-  if (scored < 1) fail("{}: the continuation has no token of its own", where);
+  if (scored < 1)
+    fail("{}: the continuation has no token of its own; give a longer one, or token numbers", where);
   if (std::ssize(continuation.tokens) <= most) return continuation;
   if (cut_ == Cut::none || scored >= most) {
     fail("{}: a context of {} tokens and a continuation of {} are {}, and a sequence has at most {}; {}",
@@ -103,7 +104,7 @@ ContinuationLines::Parsed ContinuationLines::parse(std::size_t line) const {
       fail(
           "{}: there is no field \"{}\"; a line has context and continuation (texts), or context_tokens and "
           "continuation_tokens (lists of numbers), id, and meta (copied to the result)",
-          where, name);
+          where, beginning(name));
     }
   }
   const bool texts = json.contains("context") && json.contains("continuation");
@@ -130,6 +131,8 @@ ContinuationLines::Parsed ContinuationLines::parse(std::size_t line) const {
   scorer_.check(parsed.request, where);
   parsed.id = json.contains("id") ? json["id"] : Json(input_.number(line));
   if (json.contains("meta")) parsed.meta = json["meta"];
+  input_.check_copied(line, "id", parsed.id);
+  input_.check_copied(line, "meta", parsed.meta);
   return parsed;
 }
 

@@ -23,6 +23,12 @@ inline double json_number(float value) {
   return std::strtod(fmt::format("{}", value).c_str(), nullptr);
 }
 
+/// The beginning of a name, which may be as long as its line.
+inline std::string beginning(const std::string& name) {
+  constexpr std::size_t most = 60;
+  return name.size() > most ? name.substr(0, most) + "..." : name;
+}
+
 /// The list of token numbers under a key. Throws Error, beginning with `where`.
 inline std::vector<std::int32_t> tokens_from_json(const nlohmann::ordered_json& json, const char* key,
                                                   const std::string& where) {
@@ -30,7 +36,8 @@ inline std::vector<std::int32_t> tokens_from_json(const nlohmann::ordered_json& 
   std::vector<std::int32_t> tokens;
   for (const auto& value : json.at(key)) {
     const auto token = int32_of(value);
-    if (!token) fail("{}: \"{}\" holds {}, which is no token's number", where, key, json_dump(value));
+    if (!token)
+      fail("{}: \"{}\" holds {}, which is no token's number", where, key, beginning(json_dump(value)));
     tokens.push_back(*token);
   }
   return tokens;

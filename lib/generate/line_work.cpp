@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -46,6 +47,25 @@ std::string read_all(const fs::path& file) {
 
 std::string digest_of(std::string_view line) {
   return sha256_hex(line).substr(0, 32);
+}
+
+/// Whether a number may have been a whole one of more than 64 bits, which the reader rounds.
+bool holds_rounded(const Json& value) {
+  constexpr double most = 0x1p63;
+  if (value.is_structured()) return std::ranges::any_of(value, holds_rounded);
+  return value.is_number_float() && std::abs(value.get<double>()) >= most;
+}
+
+/// Whether a whole number of more digits than 64 bits always hold stands in the text.
+bool has_long_number(std::string_view text) {
+  constexpr std::string_view digits = "0123456789";
+  constexpr std::size_t held = 18;
+  for (std::size_t begin = 0; (begin = text.find_first_of(digits, begin)) != std::string_view::npos;) {
+    const auto end = std::min(text.find_first_not_of(digits, begin), text.size());
+    if (end - begin > held) return true;
+    begin = end;
+  }
+  return false;
 }
 
 bool is_json(std::string_view text) {
@@ -287,12 +307,19 @@ Json InputLines::object(std::size_t i) const {
   return json;
 }
 
+void InputLines::check_copied(std::size_t i, std::string_view name, const Json& value) const {
+  if (!holds_rounded(value) || !has_long_number(lines_[i].text)) return;
+  fail("{}: \"{}\" holds a whole number of more than 64 bits, which would be rounded; give it as a text",
+       where(i), name);
+}
+
 // --- work --------------------------------------------------------------------------------------------------------
 
 void check_output_file(const LineJob& job) {
   const auto& output = job.output;
   if (output.empty()) return;
   if (fs::is_directory(output)) fail("{}: is a directory; give the name of a file", output.string());
+  if (is_stream(output)) fail("{}: is a device or a pipe; give the name of a file", output.string());
   const auto parent = fs::absolute(output).parent_path();
   if (!fs::exists(parent)) fail("{}: there is no directory {}", output.string(), parent.string());
   if (fs::exists(output) && !job.replace)

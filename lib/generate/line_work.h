@@ -31,6 +31,9 @@ class InputLines {
   std::string where(std::size_t i) const;
   /// Throws Error, beginning with where(i), unless the line is a JSON object.
   nlohmann::ordered_json object(std::size_t i) const;
+  /// Throws Error, beginning with where(i), unless a value of the line can go to a result as it is: JSON's numbers have 64
+  /// bits here.
+  void check_copied(std::size_t i, std::string_view name, const nlohmann::ordered_json& value) const;
   const std::filesystem::path& file() const { return file_; }
 
  private:

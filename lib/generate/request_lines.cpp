@@ -1,7 +1,9 @@
 #include "lib/generate/request_lines.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -13,6 +15,23 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 }  // namespace
+
+void LineForm::check() const {
+  constexpr std::array<std::string_view, 6> own = {"prompt_tokens",     "completion_tokens",
+                                                   "finish_reason",     "tokens",
+                                                   "log_probabilities", "top_log_probabilities"};
+  constexpr std::array<std::string_view, 3> others = {"id", "meta", "answers"};
+  const auto is_own = [&](const std::string& name) { return std::ranges::count(own, name) > 0; };
+  if (text_field.empty()) fail("--text-field is empty; give the name of the answer's text");
+  if (is_own(text_field) || std::ranges::count(others, text_field) > 0)
+    fail("--text-field {}: the result has another field of that name; give another one", text_field);
+  for (const auto& name : kept) {
+    if (name.empty()) fail("--keep has an empty name; give names apart by commas");
+    if (name == text_field)
+      fail("--keep {}: the answer's text has that name in the result; give it another by --text-field", name);
+    if (is_own(name)) fail("--keep {}: the result has another field of that name; rename the line's", name);
+  }
+}
 
 Json LineForm::to_json() const {
   Json json;
@@ -40,11 +59,19 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
   for (const auto& name : form_.kept) {
     if (!json.contains(name)) fail("{}: has no field \"{}\", which --keep names", where, name);
     parsed.kept[name] = json.at(name);
+    input_.check_copied(line, name, parsed.kept[name]);
   }
+  const auto check_answers = [&] {  // of several answers there is a list of that name
+    if (settings.answers > 1 && parsed.kept.contains("answers"))
+      fail("{}: --keep answers would take the place of the {} answers; rename the field", where,
+           settings.answers);
+  };
   if (form_.prompt) {
+    check_answers();
     for (const char* name : {"_id", "id"}) {
       if (json.contains(name)) parsed.id = json.at(name);
     }
+    input_.check_copied(line, "id", parsed.id);
     parsed.request =
         generator_.checked(request_of_text(form_.prompt->fill(json, where), text_, settings, where), where);
     if (parsed.id.is_null()) parsed.id = input_.number(line);
@@ -58,9 +85,12 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
       parsed.meta = value;
     } else if (!set_field(settings, name, value, where)) {
       fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}",
-           where, name, field_names());
+           where, beginning(name), field_names());
     }
   }
+  check_answers();
+  input_.check_copied(line, "id", parsed.id);
+  input_.check_copied(line, "meta", parsed.meta);
   if (json.contains("prompt") == json.contains("tokens"))
     fail("{}: {}; give one of \"prompt\" (a text) and \"tokens\" (a list of numbers)", where,
          json.contains("prompt") ? "has two prompts" : "has no prompt");

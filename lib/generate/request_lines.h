@@ -21,6 +21,9 @@ struct LineForm {
   std::vector<std::string> kept = {};  ///< fields that every line has, and its result, too
   std::string text_field = "text";     ///< the result's name of an answer's text
 
+  /// Throws Error, naming the option, where a field that is kept, or the answer's text, would take the place of another one of
+  /// the result.
+  void check() const;
   /// What differs from the usual, for LineJob::identity; null: nothing.
   nlohmann::ordered_json to_json() const;
 };

@@ -204,14 +204,21 @@ EngineSettings Inference::fit(const std::vector<model::PatternPlan>& plans, cons
   const auto most = gpu || limit() < 0 ? limit() : limit() / 2;
   const auto wanted = request.slots > 0 ? request.slots : gpu ? EngineRequest::most_slots : std::int64_t{64};
   if (most < 0) return with(wanted);
+  if (request.prefix_bytes > most) {  // before its snapshots are planned
+    fail(
+        "--prefix-cache: {:.1f} GiB are asked for, and there are {:.1f} GiB beside the model's weights; give "
+        "less",
+        gib(request.prefix_bytes), gib(most));
+  }
   const auto fitting = largest_fitting(wanted, most, bytes);
   if (fitting == 0) {
     fail(
         "{}: one sequence of {} tokens{} needs {:.1f} GiB beside the model's weights ({:.1f} GiB), and there "
         "are {:.1f} GiB; "
-        "give a shorter --length, or a sparser --pattern{}",
+        "give a shorter --length, or a sparser --pattern{}{}",
         to_string(ops_->device()), model_.tokens, plans.size() > 1 ? " for each pattern" : "", gib(bytes(1)),
-        gib(weight_bytes()), gib(most), plans.size() > 1 ? ", or fewer of them" : "");
+        gib(weight_bytes()), gib(most), plans.size() > 1 ? ", or fewer of them" : "",
+        request.prefix_bytes > 0 ? ", or a smaller --prefix-cache" : "");
   }
   return with(fitting);
 }

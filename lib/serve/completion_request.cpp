@@ -42,24 +42,9 @@ void check_fields(const std::string& name, const Json& object) {
            object.size(), most);
 }
 
-/// Nesting costs stack where JSON is written or freed.
 void check_nesting(std::string_view body) {
-  constexpr int most = 16;
-  int depth = 0;
-  bool in_text = false;
-  for (std::size_t i = 0; i < body.size(); ++i) {
-    const char c = body[i];
-    if (in_text) {
-      if (c == '\\') ++i;
-      if (c == '"') in_text = false;
-    } else if (c == '"') {
-      in_text = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > most) refuse("", "the body is nested more than {} levels deep", most);
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
+  constexpr std::int64_t most = 16;
+  if (json_levels(body) > most) refuse("", "the body is nested more than {} levels deep", most);
 }
 
 /// Of a text that is longer than any tokens of a sequence, the tokens are not looked for: they take seconds a megabyte.

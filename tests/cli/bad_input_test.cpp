@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "tests/cli/learnt_model.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -120,6 +121,14 @@ TEST_CASE("command lines that cannot be") {
     CHECK(test::contains(result.output, "--help"));
   }
   CHECK(count(test::ratplus("train --no-such-option", 3).output, "ratplus train: ") == 1);
+}
+
+TEST_CASE("sequences that are longer than the held-out text are refused before memory is taken for them") {
+  const auto result = test::ratplus("eval " + test::learnt_run() + " --sequence-length 100000000 --data " +
+                                    test::Playground::get().data.string());
+  CAPTURE(result.output);
+  CHECK(result.status == 1);
+  CHECK(test::contains(result.output, "a sequence of 100000000 needs 100000001; shorten the sequence"));
 }
 
 TEST_CASE("a checkpoint that is none") {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/core.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,9 @@
 
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "lib/generate/model_identity.h"
+#include "lib/infer/inference.h"
+#include "lib/weights/source.h"
 #include "tests/cli/learnt_model.h"
 #include "tests/cli/program.h"
 
@@ -191,6 +195,11 @@ TEST_CASE("generate: lines of another form fill a template, and give the fields 
   }
   for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--force --keep classes", "line 1: has no field \"classes\", which --keep names"},
+           {"--force --keep text", "--keep text: the answer's text has that name in the result"},
+           {"--force --keep length,finish_reason", "--keep finish_reason: the result has another field"},
+           {"--force --text-field id", "--text-field id: the result has another field of that name"},
+           {"--force --n 2 --temperature 1 --keep answers",
+            "line 1: --keep answers would take the place of the 2 answers"},
            {"--force --trim some", "--trim: \"some\" is none of none, blank, lines"},
            {"--force --prefix-cache 7x", "--prefix-cache 7x is not a size, such as 512MiB"},
            {"--force --prefix-cache 64", "hold no prefix under the pattern"}}) {
@@ -269,6 +278,33 @@ TEST_CASE(
   CHECK(!fs::exists(journal));
 }
 
+TEST_CASE("results are continued by the weights that began them, and by no others at their path") {
+  const test::ScratchDirectory scratch;
+  const auto identity_of = [](const fs::path& path) {
+    const auto model = infer::resolve({.head_dim = 32}, weights::resolve(path.string()));
+    return generate::model_identity("generate", model, {}, DType::f32)["weights"].get<std::string>();
+  };
+  const auto convert = [&](const fs::path& to, const std::string& type) {
+    const auto made =
+        test::ratplus(fmt::format("convert {} {} --force --dtype {}", learnt_run(), to.string(), type));
+    CAPTURE(made.output);
+    REQUIRE(made.status == 0);
+  };
+  for (const char* name : {"checkpoint", "weights.safetensors", "weights.pth"}) {
+    CAPTURE(name);
+    const auto path = scratch / name;
+    convert(path, "float32");
+    const auto before = identity_of(path);
+    CHECK(identity_of(path) == before);
+    convert(path, "bfloat16");
+    CHECK(identity_of(path) != before);
+  }
+  const auto file = scratch / "weights.pth";
+  const auto before = identity_of(file);
+  fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
+  CHECK(identity_of(file) != before);
+}
+
 TEST_CASE("generate: every bad line is named before anything is generated") {
   const test::ScratchDirectory scratch;
   const auto path = [&](const std::string& name) { return (scratch / name).string(); };
@@ -293,7 +329,8 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "max_tokens": 0})", "line 3: \"max_tokens\" is 0; give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 9223372036854775807})", "give a whole number from 1"},
       {R"({"prompt": "a", "max_tokens": 18446744073709551615})", "give a whole number from 1"},
-      {R"({"prompt": "a", "max_tokens": 100})", "and 100 more are asked for"},
+      {R"({"prompt": "a", "max_tokens": 100})",
+       "and 100 more are asked for, and a sequence has at most 32; ask for fewer"},
       {R"({"prompt": "a", "stop": ""})", "line 3: a stop string is empty"},
       {R"({"prompt": "a", "stop": ["x", 5]})", "line 3: \"stop\" is 5; give a text or a list of texts"},
       {R"({"prompt": "a", "stop_tokens": [400]})", "line 3: stop token 400 is outside"},
@@ -306,6 +343,14 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "logit_bias": {"400": 1}})", "line 3: logit_bias names the token 400"},
       {R"({"prompt": "a", "echo": 1})", "line 3: \"echo\" is 1; give true or false"},
       {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
+      {R"({"prompt": "a", "meta": )" + std::string(100000, '[') + std::string(100000, ']') + "}",
+       "line 3: not JSON ([json.exception.parse_error.101] parse error: 100001 levels of lists and objects"},
+      {R"({"prompt": "a", "id": 123456789012345678901})",
+       "line 3: \"id\" holds a whole number of more than 64 bits"},
+      {R"({"prompt": "a", "meta": {"x": [-123456789012345678901]}})",
+       "line 3: \"meta\" holds a whole number of"},
+      {R"({"prompt": "a", ")" + std::string(1000, 'x') + R"(": 1})",
+       "line 3: there is no field \"" + std::string(60, 'x') + "...\"; a line has"},
       {"{\"prompt\": \"a\xff\"}", "line 3: not JSON ("},
   };
   for (const auto& entry : bad) {
@@ -327,8 +372,10 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       3);
   CHECK(contains(ranks.output, "ratplus: " + path("in.jsonl") + ", line 3: not JSON"));
 
+  REQUIRE(::mkfifo(path("pipe").c_str(), 0600) == 0);
   for (const auto& entry : std::vector<std::pair<std::string, std::string>>{
            {"--input nowhere.jsonl --output o", "nowhere.jsonl"},
+           {"--input " + path("in.jsonl") + " --force --output " + path("pipe"), "is a device or a pipe"},
            {"--input " + path("in.jsonl"), "--input and --output go together"},
            {"--input " + path("in.jsonl") + " --output /nowhere/o", "there is no directory /nowhere"},
            {"--input " + path("in.jsonl") + " --output " + scratch.path().string(), "is a directory"},
@@ -337,6 +384,9 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
            {"--prompt a --logit-bias 5", "--logit-bias 5 is not TOKEN:NUMBER"},
            {"--prompt a --cut right", "is none of none, left, middle"},
            {"--prompt a --length 33", "give --longer"},
+           {"--prompt a --temperature 1 --seed -1", "--seed -1 is not a whole number from 0 to 2^64 - 1"},
+           {"--prompt a --slots 1000000000", "--slots 1000000000 is not a number from 1 to 65536"},
+           {"--prompt a --prefix-cache 100TiB", "--prefix-cache: 102400.0 GiB are asked for, and there are"},
            {"--prompt a --length 0", "--length 0 is not a number from 1"},
            {"--prompt a --pattern x", "--pattern"},
            {"--prompt a --tokenizer " +

@@ -80,6 +80,7 @@ class AtTerminal {
   void type(std::string_view text) {
     REQUIRE(::write(terminal_, text.data(), text.size()) == std::ssize(text));
   }
+  void send(int signal) const { ::kill(process_, signal); }
   /// The status with which it ends by itself; 128 + n by signal n.
   int end() {
     CHECK(!wait_for("never", 1));
@@ -218,6 +219,27 @@ TEST_CASE("generate: an interactive program answers lines; Ctrl-C ends an answer
   CHECK(program.wait_for("> ", 2));
   program.type("\x03");
   CHECK(program.end() == 128 + SIGINT);
+}
+
+TEST_CASE(
+    "generate: a signal but Ctrl-C in an answer ends an interactive program, and each one that answers "
+    "prompts") {
+  const auto arguments =
+      "generate " + learnt_run() + " --length 60000 --longer --max-tokens 50000 --ignore-end-of-text";
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    CAPTURE(signal);
+    AtTerminal program(arguments);
+    REQUIRE(program.wait_for("> ", 1));
+    program.type("mi\n");
+    CHECK(program.wait_for("ba", 20));
+    program.send(signal);
+    CHECK(program.end() == 128 + signal);
+    CHECK(contains(program.seen, "generated tokens"));
+  }
+  AtTerminal program(arguments + " --prompt mi");
+  CHECK(program.wait_for("ba", 20));
+  program.send(SIGTERM);
+  CHECK(program.end() == 128 + SIGTERM);
 }
 
 TEST_CASE("generate: weights without a tokenizer take token numbers, and text with --tokenizer") {

@@ -66,3 +66,29 @@ TEST_CASE("ordered JSON: values, order, repeated names and messages are those of
   }
   CHECK(read > 500);
 }
+
+TEST_CASE("JSON: many levels are refused, which cost stack where they are written, and messages stay short") {
+  const auto nested = [](std::int64_t levels, const std::string& inner = "1") {
+    const auto n = static_cast<std::size_t>(levels);
+    return std::string(n, '[') + inner + std::string(n, ']');
+  };
+  const auto ours = [](const std::string& text) { return parse_json<Ordered>(text); };
+  const auto plain = [](const std::string& text) { return parse_json<nlohmann::json>(text); };
+  const auto most = nested(most_json_levels), brackets = nested(most_json_levels, R"("[[[\"[{")");
+  CHECK(outcome(most, ours) == most);
+  CHECK(outcome(brackets, plain) == brackets);
+  for (const std::int64_t levels : {most_json_levels + 1, std::int64_t{1000000}}) {
+    const auto expected = fmt::format("parse error: {} levels of lists and objects; at most 256", levels);
+    CHECK(outcome(nested(levels), ours).ends_with(expected));
+    CHECK(outcome(nested(levels), plain).ends_with(expected));
+  }
+  CHECK(json_levels(R"({"a": [1, {"b": 2}], "c": [[]]})") == 3);
+  const std::string word(1000000, 'x');
+  for (const auto& text : {"[\"" + word, "[1e400" + std::string(1000000, '0') + "]"}) {
+    const auto message = outcome(text, ours);
+    CAPTURE(message);
+    CHECK(message.size() < 400);
+    CHECK(message.starts_with("[json.exception.parse_error.101] parse error: "));
+    CHECK(outcome(text, plain) == message);
+  }
+}
