@@ -3,7 +3,7 @@
 
 # Numbers have a point, whatever the user's language: awk and printf would read and write a comma.
 if [[ -n ${LC_ALL:-} ]]; then
-  export LANG=$LC_ALL
+  export LANG=$LC_ALL LC_CTYPE=$LC_ALL LC_COLLATE=$LC_ALL LC_MESSAGES=$LC_ALL LC_TIME=$LC_ALL
   unset LC_ALL
 fi
 export LC_NUMERIC=C
@@ -129,7 +129,7 @@ read_chain() { # HERE ARGUMENT...
   local argument
   for argument in "${rest[@]}"; do
     case $argument in
-      -h | --help | --list | --part | --nth | --plan)
+      -h | --help | --list | --check | --part | --nth | --plan)
         die "$argument: is for the script by itself, not for a chain of jobs; --help before -- explains the chain"
         ;;
     esac

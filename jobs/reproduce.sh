@@ -46,7 +46,8 @@ resumes, and repeats no finished run.
   --plan GPU        only prints the time that `ratplus plan` expects on one node of --ranks GPUs of this kind
   --part PART       only data, models or report: for batch jobs (jobs/slurm/reproduce_chain.sh)
   --nth N           with --part models: only the Nth of the models, from 0
-  --list            print the models, and do nothing; with --part models, after a check of all settings
+  --list            print the models, and do nothing
+  --check           check all settings and print the models, and do nothing else
   --fresh           start over: removes the runs first
   --help            this text
 
@@ -76,7 +77,7 @@ for ((i = 0; i < ${#arguments[@]}; ++i)); do
   esac
 done
 scale='' text='' tokenizer='' prepared='' run='' plan='' steps='' tokens='' seed=1 ranks=1 gpus=1 fresh=false
-retrieval=false retrieval_length='' retrieval_steps='' prose='' part='' nth='' list=false
+retrieval=false retrieval_length='' retrieval_steps='' prose='' part='' nth='' list=false check=false
 only=() given=() pretraining=() adaptations=()
 
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$called_from/$1"; fi; }
@@ -86,6 +87,7 @@ while (($# > 0)); do
     --fresh) fresh=true ;;
     --retrieval) retrieval=true ;;
     --list) list=true ;;
+    --check) check=true ;;
     -h | --help) usage && exit ;;
     --scale | --data | --tokens | --tokenizer | --prepared | --only | --seed | --ranks | --gpus | --output | --steps | --set | --plan | \
       --pretraining | --adaptation | --part | --nth | --retrieval-length | --retrieval-steps | --prose)
@@ -184,7 +186,7 @@ if [[ -n $nth ]]; then
 fi
 of_command=("${models[@]}")
 if [[ -z $plan ]]; then
-  { $list && [[ -z $part ]]; } || [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
+  $list || [[ -n $text || -n $prepared ]] || die "give text with --data DIR, or a dataset with --prepared DIR"
   [[ -z $text || -z $prepared ]] || die "--data and --prepared exclude each other"
   [[ -z $text || -d $text ]] || die "--data $text: is no directory"
   [[ -z $tokenizer || -f $tokenizer ]] || die "--tokenizer $tokenizer: is no file"
@@ -195,7 +197,7 @@ if [[ -z $plan ]]; then
     [[ -z $prose || -e $prose ]] || die "--prose $prose: does not exist"
   fi
 fi
-if $list && [[ -z $part ]]; then printf '%s\n' "${models[@]}" && exit; fi
+if $list; then printf '%s\n' "${models[@]}" && exit; fi
 if [[ -n ${RATPLUS:-} ]]; then RATPLUS=$(absolute "$RATPLUS"); fi
 program=$(find_program "$jobs") || exit
 
@@ -448,18 +450,21 @@ needles_are_of() {
 
 # same_as_begun FILE, lines on stdin: keeps them in FILE at the first time; later they have to be the same.
 same_as_begun() {
-  local mine
-  mine=$(mktemp "$1.XXXXXX")
-  cat >"$mine"
-  mv -n "$mine" "$1" # of several tasks the first
-  [[ -e $mine ]] || return 0
-  if ! cmp -s "$mine" "$1"; then
-    diff "$1" "$mine" | sed -n "s/^</  begun with: /p; s/^>/  given now:  /p" >&2 || true
+  local lines mine
+  lines=$(cat)
+  if [[ ! -e $1 ]]; then
+    mine=$(mktemp "$1.XXXXXX")
+    printf '%s\n' "$lines" >"$mine"
+    chmod "$(printf '%o' $((0666 & ~8#$(umask))))" "$mine"
+    ln "$mine" "$1" 2>/dev/null || [[ -e $1 ]] || cp "$mine" "$1" # of several tasks the first; some file systems have no links
     rm -f "$mine"
+  fi
+  [[ -r $1 ]] || die "$1: cannot be read; ask its owner for leave, or name another --output"
+  if ! cmp -s "$1" <(printf '%s\n' "$lines"); then
+    diff "$1" <(printf '%s\n' "$lines") | sed -n "s/^</  begun with: /p; s/^>/  given now:  /p" >&2 || true
     die "$(dirname "$1") was begun with other settings ($1; differences above), and its table would mix both:" \
       "give the same, or another --output for these, or --fresh to start over"
   fi
-  rm -f "$mine"
 }
 
 # Settings are read by ratplus before anything is made.
@@ -489,12 +494,14 @@ check_settings() {
 start_over() {
   local own=() model inputs=("$text" "$prepared" "$tokenizer" "$prose" "$program")
   [[ -e $run ]] || return 0
-  [[ -e $run/settings.txt || -e $run/tradeoff.json || -z $(ls -A "$run") ]] ||
+  local metrics=("${all_models[@]/%//metrics.jsonl}")
+  [[ -e $run/settings.txt || -e $run/tradeoff.json || -n $(cd "$run" && ls -d "${metrics[@]}" 2>/dev/null) || -z $(ls -A "$run") ]] ||
     die "--fresh: $run is not empty, and not of this script; remove it yourself, or name another --output"
   for model in "${all_models[@]}"; do
     own+=("$run/$model" "$run/$model.log" "$run/$model"-d{16,64} "$run/$model"-d{16,64}-*pc*)
   done
-  own+=("$run/data" "$run/parts" "$run"/retrieval-[0-9]* "$run/settings.txt" "$run"/tradeoff.* "$run/report.html")
+  own+=("$run/data" "$run/parts" "$run"/retrieval-[0-9]* "$run/settings.txt" "$run"/tradeoff.* "$run/report.html" "$run/.starts-in-vain"
+    "$run"/.task-[0-9]*)
   remove_made "${own[@]}"
 }
 
@@ -514,7 +521,7 @@ mpi_environment
 progress_environment
 shared_settings
 if [[ $part != report ]]; then check_settings; fi
-if $list; then # for a chain of jobs
+if $check; then # for a chain of jobs
   if ! $fresh && [[ -e $run/settings.txt ]]; then results_are_of | same_as_begun "$run/settings.txt"; fi
   printf '%s\n' "${models[@]}"
   exit
@@ -637,8 +644,9 @@ evaluation_record() {
   sha256sum <"$data/dataset.json"
   sha256sum <"$2/evaluation.json"
 }
+# Of versions that kept no record, an evaluation is taken as it is.
 evaluated_as_asked() { # MODEL RUN
-  [[ -e $2/evaluation.json && -e $2/evaluation.txt ]] && cmp -s <(evaluation_record "$@") "$2/evaluation.txt"
+  if [[ ! -e $2/evaluation.txt ]]; then evaluated "$2"; else [[ -e $2/evaluation.json ]] && cmp -s <(evaluation_record "$@") "$2/evaluation.txt"; fi
 }
 
 evaluate() { # MODEL RUN
@@ -830,7 +838,7 @@ for model in "${all_models[@]}"; do
   for directory in "$run/$model-d16" "$run/$model-d64" "$run/$model"-d{16,64}-*pc*; do
     if evaluated_as_asked "$model" "$directory"; then
       done_runs+=("$directory")
-    elif [[ -e $directory || $directory != *pc* ]] && takes_patterns "$model"; then
+    elif [[ -e $directory || $directory == "$run/$model"-d+([0-9]) ]] && takes_patterns "$model"; then
       left_out+=("${directory##*/}")
     fi
   done

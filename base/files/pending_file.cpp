@@ -157,15 +157,20 @@ void sync_path(const std::filesystem::path& path, const std::filesystem::path& s
 }
 
 bool is_stream(const std::filesystem::path& file) {
+  namespace fs = std::filesystem;
   struct stat status {};
   if (::stat(file.c_str(), &status) != 0) return false;
   if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return true;
-  std::error_code ignored;
-  const auto in_proc = [](const std::filesystem::path& path) { return path.string().starts_with("/proc/"); };
-  return std::filesystem::is_symlink(file, ignored) &&
-         (in_proc(std::filesystem::read_symlink(file, ignored)) ||
-          in_proc(
-              std::filesystem::canonical(file.parent_path().empty() ? "." : file.parent_path(), ignored)));
+  // A link by way of a process's open files, however many links lead there.
+  std::error_code error;
+  fs::path name = fs::absolute(file, error);
+  constexpr int most_links = 40;  // as Linux follows
+  for (int links = 0; links < most_links && fs::is_symlink(name, error); ++links) {
+    const fs::path directory = fs::canonical(name.parent_path(), error);
+    if (directory.filename() == "fd" && directory.string().starts_with("/proc/")) return true;
+    name = directory / fs::read_symlink(name, error);
+  }
+  return false;
 }
 
 void write_whole_file(const std::filesystem::path& file, std::string_view bytes,

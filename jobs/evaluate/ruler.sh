@@ -152,7 +152,9 @@ start_over() {
   local inputs=("${runs[@]}" "${prose[@]}" "$tokenizer" "$job" "$program")
   [[ ! -e $output/data || -e $output/data/settings || -z $(ls -A "$output/data") ]] ||
     die "--fresh: $output/data is not of this script; remove it yourself, or name another --output"
-  remove_made "$output/data" "$output/finetune.toml" "$output"/scores.* "${names[@]/#/$output/}"
+  local own=() name
+  for name in "${names[@]}"; do own+=("$output/$name"); done
+  remove_made "$output/data" "$output/finetune.toml" "$output"/scores.* "${own[@]}"
 }
 if $fresh && [[ -z $part || $part == data ]]; then start_over; fi
 mkdir -p "$output/data"

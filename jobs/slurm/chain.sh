@@ -26,7 +26,7 @@ mpirun.
 END
 }
 
-here=$(dirname "${BASH_SOURCE[0]}")
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=jobs/common.sh
 source "$here/../common.sh"
 

@@ -20,11 +20,11 @@ RATPLUS is the program (build/ratplus of the repository, or the installed one).
 END
 }
 
-here=$(dirname "${BASH_SOURCE[0]}")
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=jobs/common.sh
 source "$here/../common.sh"
 
 read_chain "$here" "$@"
-models=$(bash "$here/../reproduce.sh" "${rest[@]}" --part models --list) || exit
+models=$(bash "$here/../reproduce.sh" "${rest[@]}" --part models --check) || exit
 count=$(wc -l <<<"$models")
 submit_parts "$here/reproduce.sbatch" "$count" data "data" models "$count models" report "report"

@@ -18,7 +18,7 @@ RATPLUS is the program (build/ratplus of the repository, or the installed one).
 END
 }
 
-here=$(dirname "${BASH_SOURCE[0]}")
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=jobs/common.sh
 source "$here/../common.sh"
 

@@ -56,14 +56,22 @@ bool holds_rounded(const Json& value) {
   return value.is_number_float() && std::abs(value.get<double>()) >= most;
 }
 
-/// Whether a whole number of more digits than 64 bits always hold stands in the text.
-bool has_long_number(std::string_view text) {
-  constexpr std::string_view digits = "0123456789";
-  constexpr std::size_t held = 18;
-  for (std::size_t begin = 0; (begin = text.find_first_of(digits, begin)) != std::string_view::npos;) {
-    const auto end = std::min(text.find_first_not_of(digits, begin), text.size());
-    if (end - begin > held) return true;
-    begin = end;
+/// Whether a whole number of more than 64 bits stands in a line of JSON, outside its texts.
+bool has_long_number(std::string_view json) {
+  constexpr std::string_view digits = "0123456789", of_numbers = "0123456789+-.eE";
+  bool in_text = false;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    if (json[i] == '"') in_text = !in_text;
+    if (in_text && json[i] == '\\') ++i;
+    if (in_text || digits.find(json[i]) == std::string_view::npos) continue;
+    const auto end = std::min(json.find_first_not_of(of_numbers, i), json.size());
+    const auto number = json.substr(i, end - i);
+    std::uint64_t value = 0;
+    if (number.find_first_not_of(digits) == std::string_view::npos &&
+        std::from_chars(number.data(), number.data() + number.size(), value).ec ==
+            std::errc::result_out_of_range)
+      return true;
+    i = end - 1;
   }
   return false;
 }
@@ -133,7 +141,8 @@ class Journal {
     const auto text = read_whole_file(file_);
     const auto first = text.find('\n');
     if (first == std::string::npos) return 0;
-    if (std::string_view(text).substr(0, first + 1) != header) {
+    const auto there = std::string_view(text).substr(0, first + 1);
+    if (there != header && there != header_without_weights()) {
       if (job_.replace || text.size() == first + 1) return 0;
       fail(
           "{}: holds results of a start that differs in {}; repeat that command to finish it, or give "
@@ -151,6 +160,13 @@ class Journal {
     }
     fs::resize_file(file_, static_cast<std::uintmax_t>(size_));
     return size_;
+  }
+
+  /// As versions began it that did not tell weights at one path apart.
+  std::string header_without_weights() const {
+    Json identity = job_.identity;
+    identity.erase("weights");
+    return json_dump(identity) + "\n";
   }
 
   /// One line of the file. False where it is none: after a crash of the machine a file may end so.

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -16,14 +19,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Bytes and time of the last change of the files of weights at a path: a file, an index, or a directory with either.
+/// Name, bytes and digest of some blocks of a file of weights: training, merging and rounding change all of them. Whoever copies
+/// the file keeps it.
+std::string file_identity(const fs::path& file) {
+  constexpr std::int64_t blocks = 16, block_bytes = 4096;
+  std::error_code ignored;
+  const auto bytes = static_cast<std::int64_t>(fs::file_size(file, ignored));
+  std::ifstream in(file, std::ios::binary);
+  Sha256 digest;
+  std::string block(block_bytes, '\0');
+  for (std::int64_t i = 0; i < blocks && in; ++i) {
+    in.seekg(std::max<std::int64_t>(0, (bytes - block_bytes) * i / (blocks - 1)));
+    in.read(block.data(), block_bytes);
+    digest.update(std::string_view(block).substr(0, static_cast<std::size_t>(in.gcount())));
+    in.clear();
+  }
+  return fmt::format("{} {} {}", file.filename().string(), bytes, digest.hex());
+}
+
+/// The files of weights at a path: a file, an index, or a directory with either.
 std::vector<std::string> files_at(const fs::path& path) {
   std::error_code ignored;
   std::vector<std::string> found;
-  const auto add = [&](const fs::path& file) {
-    found.push_back(fmt::format("{} {} {}", file.filename().string(), fs::file_size(file, ignored),
-                                fs::last_write_time(file, ignored).time_since_epoch().count()));
-  };
+  const auto add = [&](const fs::path& file) { found.push_back(file_identity(file)); };
   const bool directory = fs::is_directory(path, ignored);
   if (!directory) add(path);
   if (directory || path.extension() == ".json") {

@@ -42,7 +42,8 @@ std::vector<Json> mixed_requests(int count) {
   constexpr std::array prompts = {"ba kelo", "mi ra", "so.", "zu ti va"};
   std::vector<Json> lines;
   for (int i = 0; i < count; ++i) {
-    Json line{{"max_tokens", 5 + i % 11}, {"meta", {{"number", i}, {"text", "é"}}}};
+    Json line{{"max_tokens", 5 + i % 11},
+              {"meta", {{"number", i}, {"large", 1e30}, {"text", "é 12345678901234567890123"}}}};
     if (i % 7 == 0) {
       line["tokens"] = {5, 6, 7 + i};
     } else {
@@ -302,7 +303,11 @@ TEST_CASE("results are continued by the weights that began them, and by no other
   const auto file = scratch / "weights.pth";
   const auto before = identity_of(file);
   fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
-  CHECK(identity_of(file) != before);
+  CHECK(identity_of(file) == before);
+  fs::rename(file, scratch / "elsewhere.pth");
+  fs::create_directory(scratch / "copied");
+  fs::copy_file(scratch / "elsewhere.pth", scratch / "copied/weights.pth");
+  CHECK(identity_of(scratch / "copied/weights.pth") == before);
 }
 
 TEST_CASE("generate: every bad line is named before anything is generated") {

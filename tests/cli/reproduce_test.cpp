@@ -333,8 +333,8 @@ TEST_CASE("reproduce: mistakes are named before anything is made") {
   CHECK(contains(refused("--scale tiny --data /tmp --retrieval --prose /no/such"),
                  "--prose /no/such: does not exist"));
   // As the chain of jobs asks before it queues anything.
-  CHECK(contains(refused("--scale tiny --part models --list"), "give text with --data DIR"));
-  CHECK(contains(refused("--scale tiny --data /tmp --set model.norm_eps=x --part models --list"),
+  CHECK(contains(refused("--scale tiny --part models --check"), "give text with --data DIR"));
+  CHECK(contains(refused("--scale tiny --data /tmp --set model.norm_eps=x --part models --check"),
                  "model.norm_eps must be a number"));
   CHECK(contains(refused("--scale tiny --data /tmp --ranks 2 --gpus 2"), "exclude each other"));
   for (const char* adaptation : {"ten", "0", "101", "10@", "10@...", "10@0", "10.0", "5%"})

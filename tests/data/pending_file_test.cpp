@@ -45,5 +45,11 @@ TEST_CASE("a name of an open file is not replaced") {
   CHECK(contains(message_of([&] { write_whole_file(stdout_like, "after"); }), "a file that is open already"));
   CHECK(fs::is_symlink(stdout_like));
   CHECK(read_whole_file(file) == "before");
-  for (const auto& plain : {file, link, scratch / "none", fs::path(scratch / ".")}) CHECK(!is_stream(plain));
+  const auto second = scratch / "second";
+  fs::create_symlink("stdout", second);
+  CHECK(is_stream(second));
+  const auto current = scratch / "current";
+  fs::create_symlink("/proc/self/root" + fs::absolute(file).string(), current);
+  for (const auto& plain : {file, link, current, scratch / "none", fs::path(scratch / ".")})
+    CHECK(!is_stream(plain));
 }
