@@ -145,6 +145,7 @@ TEST_CASE("reproduce: width and depth of all models by one command, and an outpu
   CHECK_FALSE(fs::exists(run / "ratplus-joint"));
   fs::remove(run / "settings.txt");
   fs::remove(run / "tradeoff.json");
+  fs::remove(run / "rnn/metrics.jsonl");
   CHECK(contains(with("--fresh --only rnn").output, "is not empty, and not of this script"));
   CHECK(fs::exists(run / "rnn"));
 }
