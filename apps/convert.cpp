@@ -187,7 +187,7 @@ int convert(ConvertArguments args) {
   } catch (const Interrupted&) {
     progress.finish();
     print_error(fmt::format("interrupted; {} was not finished and what was written is removed", destination));
-    return 128 + StopSignal::received();
+    return ended_by(StopSignal::received());
   }
   print_result(*source, destination, args.options, progress.seconds());
   return 0;

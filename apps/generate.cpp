@@ -18,6 +18,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/line_progress.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
@@ -368,12 +369,6 @@ std::string standard_input() {
   if (all.empty())
     fail("there is no prompt; give --prompt TEXT, --tokens NUMBERS, or text on standard input");
   return all;
-}
-
-/// The status that a shell gives to a program that a signal ended.
-int ended_by(int signal) {
-  constexpr int by_signal = 128;
-  return by_signal + signal;
 }
 
 int converse(Conversation& conversation, const Opened& opened, Settings settings) {

@@ -1,4 +1,4 @@
-// Interrupted: work of a command that ends where its progress is reported, because a signal asked for it.
+// Interrupted: work of a command that ends where its progress is reported, because a signal asked for it, and its status.
 #pragma once
 
 #include <stdexcept>
@@ -16,6 +16,11 @@ class Interrupted : public std::runtime_error {
 /// Throws Interrupted with this text if a StopSignal that lives has received one.
 inline void end_if_interrupted(const char* text) {
   if (StopSignal::received() != 0) throw Interrupted(text);
+}
+
+/// The status that a shell gives to a program that a signal ended.
+constexpr int ended_by(int signal) {
+  return 128 + signal;
 }
 
 }  // namespace ratplus::apps

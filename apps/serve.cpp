@@ -14,6 +14,7 @@
 
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/interrupted.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "apps/with_ranks.h"
@@ -206,14 +207,13 @@ void follow_signals(serve::HttpServer& http, serve::Server& server, std::functio
   http.on_signals({SIGTERM, SIGINT, SIGHUP}, [&server, first, hang_up = std::move(hang_up)](int signal) {
     // One request to end often comes twice (timeout(1) signals its child and then its group).
     constexpr double same_request = 1;
-    constexpr int by_signal = 128;
     if (signal == SIGHUP) {
       server.exchange_weights(hang_up);
     } else if (!*first) {
       first->emplace();
       server.stop();
     } else if ((*first)->seconds() > same_request) {
-      std::_Exit(by_signal + signal);
+      std::_Exit(ended_by(signal));
     }
   });
 }

@@ -158,7 +158,7 @@ for setting in "${given[@]}"; do
 done
 for setting in "${pretraining[@]}"; do
   [[ $setting =~ $key_and_value ]] || die "--pretraining $setting: give KEY=VALUE, as schedule.peak_lr=5e-4"
-  ! sets_length "$setting" || die "--pretraining $setting: --tokens N sets the length, of which the adaptation takes a share"
+  ! sets_length "$setting" || die "--pretraining $setting: --tokens N sets the length, and the adaptation takes its share"
   case $setting in
     job.joint_pattern=* | schedule.*=* | optimizer.*=* | log.*=* | checkpoint.*=* | data.sampling=*) ;;
     *) die "--pretraining $setting: takes job.joint_pattern, data.sampling and keys of schedule, optimizer, log and checkpoint; --set $setting is of all jobs" ;;
@@ -430,7 +430,6 @@ of_results() {
 
 # What a table compares is to be of one scale, seed, length, data and settings, whichever command made it. A line each.
 results_are_of() {
-  local setting
   echo "--scale $scale"
   echo "--seed $seed"
   if [[ -n $steps ]]; then echo "--steps $steps"; fi
@@ -470,22 +469,22 @@ same_as_begun() {
 # Settings are read by ratplus before anything is made.
 check_settings() {
   local model
-  check() { # JOB
+  take() { # JOB
     "$program" train "$jobs/../configs/reproduce/$1.toml" --set "${all[@]}" --print-config >/dev/null ||
       die "a setting is not taken (see above)"
   }
   for model in "${models[@]}"; do
     pretrain_settings "$model"
-    check "$scale"
+    take "$scale"
     if takes_patterns "$model"; then
       for adaptation in '' "${adaptations[@]}"; do
         adapt_settings "$model" 16 "$adaptation"
-        check "adapt-$scale"
+        take "adapt-$scale"
       done
     fi
     if $retrieval; then
       retrieval_settings "$model"
-      check "retrieval-$scale"
+      take "retrieval-$scale"
     fi
   done
 }
@@ -633,8 +632,8 @@ evaluation_of() {
   fi
 }
 
-# evaluation_record MODEL RUN: of the evaluation that is there: of which weights and data, as asked, and its checksum. Where no
-# weights are there any more, as where only small files were kept, they are those that it was made of.
+# evaluation_record MODEL RUN: prints options, weights, data and checksum of the run's evaluation. Without weights, as where only
+# small files were kept, it repeats the recorded ones.
 evaluation_record() {
   local weights
   weights=$(cd "$2" && find checkpoints -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1)
@@ -646,7 +645,11 @@ evaluation_record() {
 }
 # Of versions that kept no record, an evaluation is taken as it is.
 evaluated_as_asked() { # MODEL RUN
-  if [[ ! -e $2/evaluation.txt ]]; then evaluated "$2"; else [[ -e $2/evaluation.json ]] && cmp -s <(evaluation_record "$@") "$2/evaluation.txt"; fi
+  if [[ ! -e $2/evaluation.txt ]]; then
+    evaluated "$2"
+  else
+    [[ -e $2/evaluation.json ]] && cmp -s <(evaluation_record "$@") "$2/evaluation.txt"
+  fi
 }
 
 evaluate() { # MODEL RUN

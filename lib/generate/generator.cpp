@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/units.h"
 
 namespace ratplus::generate {
 
@@ -55,13 +54,6 @@ GenerationRequest Generator::checked(GenerationRequest request, const std::strin
   if (settings.cut != Cut::none && *settings.max_tokens >= all) {
     fail("{}: {} tokens to generate leave no room for a prompt: a sequence has at most {}; ask for fewer",
          where, *settings.max_tokens, all);
-  }
-  if (settings.cut == Cut::none && *settings.max_tokens > all - prompt) {
-    fail(
-        "{}: the prompt has {} and {} more are asked for, and a sequence has at most {}; ask for fewer, cut "
-        "the "
-        "prompt (left or middle), or give more tokens (--length)",
-        where, counted(prompt, "token"), *settings.max_tokens, all);
   }
   if (settings.cut != Cut::none)
     request.prompt = cut_tokens(std::move(request.prompt), all - *settings.max_tokens, settings.cut);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -23,10 +24,9 @@ inline double json_number(float value) {
   return std::strtod(fmt::format("{}", value).c_str(), nullptr);
 }
 
-/// The beginning of a name, which may be as long as its line.
-inline std::string beginning(const std::string& name) {
-  constexpr std::size_t most = 60;
-  return name.size() > most ? name.substr(0, most) + "..." : name;
+/// The beginning of what was sent, which may be as long as a line or a body.
+inline std::string beginning(std::string_view text, std::size_t most = 60) {
+  return std::string(text.substr(0, most)) + (text.size() > most ? "..." : "");
 }
 
 /// The list of token numbers under a key. Throws Error, beginning with `where`.

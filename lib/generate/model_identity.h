@@ -9,7 +9,7 @@
 
 namespace ratplus::generate {
 
-/// Command, checkpoint with its step and a digest of its weights (of files without checksums: of their bytes and times),
+/// Command, checkpoint with its step and a digest of its weights (of files without checksums: of their sizes and some of their blocks),
 /// pattern, length, RoPE, type of products, tokenizer and end of text.
 nlohmann::ordered_json model_identity(const char* command, const infer::ResolvedModel& model,
                                       const ModelText& text, DType type);

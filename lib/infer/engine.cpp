@@ -101,8 +101,10 @@ void Engine::check(const Request& request, const std::string& where) const {
   if (request.max_tokens < 1) fail("{}: {} tokens are asked for; at least 1", where, request.max_tokens);
   const auto prompt = std::ssize(request.prompt);
   if (request.max_tokens > settings_.tokens - prompt) {
-    fail("{}: the prompt has {} and {} more are asked for, and a sequence has at most {}", where,
-         counted(prompt, "token"), request.max_tokens, settings_.tokens);
+    fail(
+        "{}: the prompt has {} and {} more are asked for, and a sequence has at most {}; ask for fewer, cut "
+        "the prompt (left or middle), or give more tokens (--length)",
+        where, counted(prompt, "token"), request.max_tokens, settings_.tokens);
   }
   if (request.log_probabilities && (*request.log_probabilities < 0 || *request.log_probabilities > most_tops))
     fail("{}: {} log-probabilities a token are asked for; at most {}", where, *request.log_probabilities,

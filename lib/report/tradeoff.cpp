@@ -314,12 +314,12 @@ TradeoffTable pair_table(const Tradeoff& tradeoff) {
 
 /// Tokens of each model's training, and their rate on the machine that trained it; empty where no run has recorded it.
 TradeoffTable training_table(const Tradeoff& tradeoff) {
-  TradeoffTable table{"Training", {{""}, {"tokens"}, {"tokens a second, median"}}};
+  TradeoffTable table{"Training", {head(tradeoff), {"tokens"}, {"tokens a second, median"}}};
+  table.rows[0][0] = "";
   bool any = false;
   for (const auto& model : tradeoff.models) {
     const double rate = model.run->median("tokens_per_second");
     any = any || std::isfinite(rate);
-    table.rows[0].push_back(model.run->name);
     table.rows[1].push_back(model.run->last_step
                                 ? format_value(Unit::count, static_cast<double>(model.run->last_step->tokens))
                                 : "-");

@@ -99,8 +99,8 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff);
 /// The picture and the tables, as the beginning of a page (make_page).
 std::string tradeoff_html(const Tradeoff& tradeoff);
 /// {"sequence_length", "warning" where there is one, "models": [{"name", "directory", "settings", "results": [...], "adapted":
-/// [{"name", "directory", "pattern", "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]}; a result has "pattern", "loss"
-/// (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position". Where known, a run has
+/// [{"name", "directory", "pattern", "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]};
+/// a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position". Where known, a run has
 /// "training": {"tokens", "tokens_per_second"} and "generation": [{"pattern", "length", "sequences", "tokens_per_second"}].
 std::string tradeoff_json(const Tradeoff& tradeoff);
 

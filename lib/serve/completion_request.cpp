@@ -10,22 +10,19 @@
 #include "base/parse_json.h"
 #include "base/units.h"
 #include "lib/generate/generator.h"
+#include "lib/generate/json_values.h"
 #include "lib/serve/http_status.h"
 
 namespace ratplus::serve {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using generate::beginning;
 using generate::Settings;
 
 template <typename... Args>
 [[noreturn]] void refuse(const std::string& field, fmt::format_string<Args...> format, Args&&... args) {
   throw ApiError(bad_request, field, fmt::format(format, std::forward<Args>(args)...));
-}
-
-/// The beginning of what a client sent, which may be as long as a body.
-std::string beginning(std::string_view text, std::size_t most = 60) {
-  return std::string(text.substr(0, most)) + (text.size() > most ? "..." : "");
 }
 
 /// A value in a message: its beginning, or its type where that has parts.

@@ -173,7 +173,7 @@ TEST_CASE("bench ops of a job refuses what only the operations by themselves hav
   CHECK(test::contains(result.output, "--sequences is for decode steps"));
 }
 
-TEST_CASE("speeds of generation without --pattern are of those that the model takes") {
+TEST_CASE("bench generate and plan --inference take the patterns that a model has, without --pattern") {
   const auto source = std::string(RATPLUS_SOURCE_DIR);
   const auto counts = [&](const std::string& command, int expected, const std::string& line) {
     const auto result = test::ratplus(command);

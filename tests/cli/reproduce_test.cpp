@@ -18,12 +18,6 @@ std::string reproduce(const std::string& options) {
                      options);
 }
 
-int occurrences(const std::string& text, const std::string& part) {
-  int found = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
-
 }  // namespace
 
 TEST_CASE("reproduce: models one by one, none twice, and a report of all that are done") {
@@ -41,7 +35,7 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   const auto both = test::shell(reproduce(options + " --only ratplus-joint --adaptation 50@3e-4"));
   CAPTURE(both.output);
   REQUIRE(both.status == 0);
-  CHECK(occurrences(both.output, "evaluated already") == 1);
+  CHECK(test::count(both.output, "evaluated already") == 1);
   CHECK(contains(both.output, "adapted, D = 64, I = 4"));
   for (const char* file : {"report.html", "tradeoff.svg", "tradeoff.md"}) CHECK(fs::exists(run / file));
   const auto table = nlohmann::json::parse(read_whole_file(run / "tradeoff.json"));
@@ -81,7 +75,7 @@ TEST_CASE("reproduce: models one by one, none twice, and a report of all that ar
   const auto again = test::shell(reproduce(options + " --only ratplus-joint"));
   CAPTURE(again.output);
   CHECK(again.status == 0);
-  CHECK(occurrences(again.output, "evaluated already") == 4);  // those that this command asks for
+  CHECK(test::count(again.output, "evaluated already") == 4);  // those that this command asks for
   CHECK(read_whole_file(run / "ratplus-joint/metrics.jsonl") == metrics);
 }
 
@@ -252,7 +246,7 @@ TEST_CASE("reproduce: models side by side fine-tune on needles, and a table comp
   const auto again = test::shell(reproduce(options));
   CAPTURE(again.output);
   REQUIRE(again.status == 0);
-  CHECK(occurrences(read_whole_file(run / "ratplus-joint.log"), "answered already") == 7);
+  CHECK(test::count(read_whole_file(run / "ratplus-joint.log"), "answered already") == 7);
 }
 
 TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes is named") {
@@ -284,7 +278,7 @@ TEST_CASE("reproduce: on a signal all models side by side are saved, and the sam
                   reproduce(options + "9999"), run.string()));
   CAPTURE(stopped.output);
   CHECK(stopped.status == 130);
-  CHECK(occurrences(stopped.output, "stopping: all models finish their step and save first") == 1);
+  CHECK(test::count(stopped.output, "stopping: all models finish their step and save first") == 1);
   CHECK(contains(stopped.output, "stopped in phase 2/4 (rnn rat); continue with: RATPLUS="));
   CHECK(contains(stopped.output, " --gpus 2 --steps 9999\n"));
   for (const char* model : {"rnn", "rat"}) {
