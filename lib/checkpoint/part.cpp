@@ -73,6 +73,16 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
+/// Throws Error where the part is one of another checkpoint of the same size. Parts of earlier versions do not tell.
+void check_belongs(const File& part, const fs::path& file, const Info& info) {
+  constexpr const char* name = "updates";
+  if (!part.has_attribute(name)) return;
+  if (const auto updates = part.integer_attribute(name); updates != info.updates) {
+    fail("{}: was saved after {} updates and {} is of {}; it is a part of another checkpoint, so copy it again",
+         file.string(), updates, manifest_name, info.updates);
+  }
+}
+
 /// Elements of a unit on their way to the file.
 struct Piece {
   Kind kind = Kind::weights;
@@ -167,6 +177,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
   out.set_attribute("version", std::int64_t{version_of(info)});
   out.set_attribute("part", std::int64_t{part});
   out.set_attribute("parts", std::int64_t{info.parts});
+  out.set_attribute("updates", info.updates);
   WriteBehind behind(directory / file_name(part), shown_as);
   std::vector<Group> groups;
   for (const Kind kind : all_kinds) {
@@ -272,6 +283,7 @@ const PartReader::Opened& PartReader::open(int part) {
   if (!file) {
     check_present(info_, part);
     file = Opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
+    check_belongs(file->file, path(part), info_);
   }
   return *file;
 }

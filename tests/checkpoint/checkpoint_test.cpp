@@ -566,6 +566,21 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
   CHECK(contains(message_of([&] { checkpoint::check_same_data(known, before); }), "in another order"));
 }
 
+TEST_CASE("a part of another checkpoint of the run, as long as the right one, is refused where it is read") {
+  Saved saved;
+  auto later = info_of(saved.run.path() / "checkpoints" / "step-00000006", 6);
+  later.updates = 5;
+  checkpoint::save(world(), later, saved.session->store(), saved.session->optimizer(), saved.session->ops());
+  const auto part = saved.directory / "part-00000.h5";
+  const auto of_later = later.directory / "part-00000.h5";
+  REQUIRE(fs::file_size(part) == fs::file_size(of_later));
+  CHECK(saved.load_message().empty());
+  fs::copy_file(of_later, part, fs::copy_options::overwrite_existing);
+  const auto message = saved.load_message();
+  CHECK(contains(message, part.string() + ": was saved after 5 updates and manifest.json is of 3"));
+  CHECK(contains(message, "copy it again"));
+}
+
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {
   constexpr std::int64_t mib = 1 << 20;
 #ifdef __SANITIZE_ADDRESS__
