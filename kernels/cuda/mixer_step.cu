@@ -400,9 +400,10 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, int multiproce
   }
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
-  // Of more blocks than run at once, most would read early in vain.
-  a.at_rest = call.at_rest && grid.x * grid.y * grid.z <=
-                                  static_cast<unsigned>(multiprocessors) * blocks_of_sm(heads, in_tiles);
+  // Of parts of long caches that are more blocks than run at once, most would read early in vain.
+  a.at_rest = call.at_rest &&
+              (a.parts == 1 || grid.x * grid.y * grid.z <=
+                                   static_cast<unsigned>(multiprocessors) * blocks_of_sm(heads, in_tiles));
   launch_overlapped(kernel, grid, threads, shared, stream, call.name, a);
 }
 

@@ -415,9 +415,8 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     return launch<Tile<32, 32, 2, 6>>(call, stream);
   }
   if (rows <= 64) {
-    if (wide) return launch<Tile<128, 64, 1, 6>>(call, stream);
-    if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
-    return launch<Tile<32, 64, 2, 5>>(call, stream);
+    if (wide || middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
+    return launch<Tile<32, 64, 2, 6>>(call, stream);
   }
   // Times of a round of blocks over all processors, in those of the large tile.
   const auto rounds = [&](std::int64_t r, std::int64_t n, std::int64_t resident) {
