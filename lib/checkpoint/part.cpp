@@ -78,8 +78,10 @@ void check_belongs(const File& part, const fs::path& file, const Info& info) {
   constexpr const char* name = "updates";
   if (!part.has_attribute(name)) return;
   if (const auto updates = part.integer_attribute(name); updates != info.updates) {
-    fail("{}: was saved after {} updates and {} is of {}; it is a part of another checkpoint, so copy it again",
-         file.string(), updates, manifest_name, info.updates);
+    fail(
+        "{}: was saved after {} updates and {} is of {}; it is a part of another checkpoint, so copy it "
+        "again",
+        file.string(), updates, manifest_name, info.updates);
   }
 }
 
