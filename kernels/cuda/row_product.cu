@@ -411,11 +411,11 @@ void RowProducts::run(const operation::RowProduct& call, cudaStream_t stream) {
     return launch<Tile<16, 8, 8, 4>>(call, stream);
   }
   if (rows <= 32) {
-    if (wide || middling) return launch<Tile<64, 32, 1, 8>>(call, stream);
+    if (middling) return launch<Tile<64, 32, 1, 8>>(call, stream);
     return launch<Tile<32, 32, 2, 6>>(call, stream);
   }
   if (rows <= 64) {
-    if (wide || middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
+    if (middling) return launch<Tile<64, 64, 1, 6>>(call, stream);
     return launch<Tile<32, 64, 2, 6>>(call, stream);
   }
   // Times of a round of blocks over all processors, in those of the large tile.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files/byte_file.h"
@@ -284,8 +285,9 @@ const PartReader::Opened& PartReader::open(int part) {
   auto& file = files_[static_cast<std::size_t>(part)];
   if (!file) {
     check_present(info_, part);
-    file = Opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
-    check_belongs(file->file, path(part), info_);
+    Opened opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
+    check_belongs(opened.file, path(part), info_);
+    file = std::move(opened);
   }
   return *file;
 }

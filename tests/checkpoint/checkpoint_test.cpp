@@ -579,6 +579,17 @@ TEST_CASE("a part of another checkpoint of the run, as long as the right one, is
   const auto message = saved.load_message();
   CHECK(contains(message, part.string() + ": was saved after 5 updates and manifest.json is of 3"));
   CHECK(contains(message, "copy it again"));
+
+  const auto info = checkpoint::read_info(saved.directory);
+  const auto& unit = saved.session->store().units().front();
+  checkpoint::PartReader reader(info);
+  float element = 0;
+  for (int reading = 0; reading < 2; ++reading) {  // a reader that has refused it once refuses it again
+    CHECK(contains(message_of([&] {
+                     reader.read(checkpoint::Kind::weights, unit, {0, 1}, &element);
+                   }),
+                   part.string()));
+  }
 }
 
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {
