@@ -74,15 +74,24 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
-/// Throws Error where the part is one of another checkpoint of the same size. Parts of earlier versions do not tell.
-void check_belongs(const File& part, const fs::path& file, const Info& info) {
-  constexpr const char* name = "updates";
-  if (!part.has_attribute(name)) return;
-  if (const auto updates = part.integer_attribute(name); updates != info.updates) {
-    fail(
-        "{}: was saved after {} updates and {} is of {}; it is a part of another checkpoint, so copy it "
-        "again",
-        file.string(), updates, manifest_name, info.updates);
+/// A part's attributes that tell which part of which checkpoint it is, with the values that the manifest asks for.
+std::vector<std::pair<const char*, std::int64_t>> identity(const Info& info, int part) {
+  return {{"part", part},
+          {"parts", info.parts},
+          {"step", info.step},
+          {"updates", info.updates},
+          {"tokens", info.tokens}};
+}
+
+/// Throws Error where the file is another part, or one of another checkpoint, of the same size. Parts of earlier versions have
+/// some of the attributes alone.
+void check_identity(const File& file, const fs::path& path, const Info& info, int part) {
+  for (const auto& [name, wanted] : identity(info, part)) {
+    if (!file.has_attribute(name)) continue;
+    if (const auto found = file.integer_attribute(name); found != wanted) {
+      fail("{}: its {} is {}, and by {} beside it {}; one of the two is of another checkpoint: copy both again",
+           path.string(), name, found, manifest_name, wanted);
+    }
   }
 }
 
@@ -178,9 +187,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
   const fs::path shown_as = info.directory / file_name(part);
   File out = File::create(directory / file_name(part), shown_as);
   out.set_attribute("version", std::int64_t{version_of(info)});
-  out.set_attribute("part", std::int64_t{part});
-  out.set_attribute("parts", std::int64_t{info.parts});
-  out.set_attribute("updates", info.updates);
+  for (const auto& [name, value] : identity(info, part)) out.set_attribute(name, value);
   WriteBehind behind(directory / file_name(part), shown_as);
   std::vector<Group> groups;
   for (const Kind kind : all_kinds) {
@@ -286,7 +293,7 @@ const PartReader::Opened& PartReader::open(int part) {
   if (!file) {
     check_present(info_, part);
     Opened opened{File::open(path(part)), once_ ? ReadOnce(path(part)) : ReadOnce()};
-    check_belongs(opened.file, path(part), info_);
+    check_identity(opened.file, path(part), info_, part);
     file = std::move(opened);
   }
   return *file;

@@ -63,8 +63,8 @@ class PartReader {
   explicit PartReader(const Info& info)
       : info_(info), in_use_(info.directory), files_(static_cast<std::size_t>(info.parts)) {}
 
-  /// Throws Error naming a part's file that is missing, damaged, or one of another checkpoint: of other units, or saved
-  /// after another number of updates.
+  /// Throws Error naming a part's file that is missing, damaged, another part, or one of another checkpoint: of other units,
+  /// step, updates or tokens.
   void read(Kind kind, const parallel::UnitLayout& unit, parallel::UnitRange wanted, float* out);
   /// From now on each byte is read once, in the order of the files (base/files/page_cache.h).
   void expect_one_reading() { once_ = true; }

@@ -11,6 +11,7 @@
 
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/background_save.h"
+#include "lib/checkpoint/part.h"
 #include "lib/checkpoint/pending_directory.h"
 #include "lib/checkpoint/verify.h"
 #include "lib/session/session.h"
@@ -384,12 +385,12 @@ TEST_CASE(
     "written in the background: the state as it was at the start, the same bytes as a save that waits") {
   Saved saved;
   const auto before = state_of(*saved.session);
-  const auto directory = checkpoint::step_directory(saved.run.path(), 7);
+  const auto directory = checkpoint::step_directory(saved.run.path() / "background", 5);
   int published = 0;
   checkpoint::BackgroundSave background(world());
   REQUIRE(background.prepare(saved.session->store(), Device{}));
   CHECK(!background.advance(false));
-  background.start(info_of(directory, 7), saved.session->store(), saved.session->optimizer(),
+  background.start(info_of(directory, 5), saved.session->store(), saved.session->optimizer(),
                    saved.session->ops(), [&] { ++published; });
   CHECK(background.active());
   for (std::size_t u = 0; u < saved.session->store().units().size(); ++u)
@@ -566,19 +567,33 @@ TEST_CASE("a checkpoint knows the dataset that it was trained on") {
   CHECK(contains(message_of([&] { checkpoint::check_same_data(known, before); }), "in another order"));
 }
 
-TEST_CASE("a part of another checkpoint of the run, as long as the right one, is refused where it is read") {
+TEST_CASE("a part of another checkpoint, as long as the right one, is refused where it is read") {
   Saved saved;
-  auto later = info_of(saved.run.path() / "checkpoints" / "step-00000006", 6);
-  later.updates = 5;
-  checkpoint::save(world(), later, saved.session->store(), saved.session->optimizer(), saved.session->ops());
-  const auto part = saved.directory / "part-00000.h5";
-  const auto of_later = later.directory / "part-00000.h5";
-  REQUIRE(fs::file_size(part) == fs::file_size(of_later));
   CHECK(saved.load_message().empty());
-  fs::copy_file(of_later, part, fs::copy_options::overwrite_existing);
-  const auto message = saved.load_message();
-  CHECK(contains(message, part.string() + ": was saved after 5 updates and manifest.json is of 3"));
-  CHECK(contains(message, "copy it again"));
+  const auto part = saved.directory / "part-00000.h5";
+  const auto refused = [&](checkpoint::Info other, const std::string& difference) {
+    CAPTURE(difference);
+    other.directory = saved.run.path() / "other" / difference;
+    fs::create_directories(other.directory.parent_path());
+    checkpoint::save(world(), other, saved.session->store(), saved.session->optimizer(),
+                     saved.session->ops());
+    const auto of_other = other.directory / "part-00000.h5";
+    REQUIRE(fs::file_size(part) == fs::file_size(of_other));
+    fs::copy_file(of_other, part, fs::copy_options::overwrite_existing);
+    const auto message = saved.load_message();
+    CHECK(contains(message, part.string() + ": its " + difference));
+    CHECK(contains(message, "copy both again"));
+  };
+  const auto right = info_of(saved.directory, 5);
+  auto other = right;
+  other.step = 6;
+  refused(other, "step is 6, and by manifest.json beside it 5");
+  other = right;
+  other.updates = 5;
+  refused(other, "updates is 5, and by manifest.json beside it 3");
+  other = right;
+  other.tokens = 100;
+  refused(other, "tokens is 100, and by manifest.json beside it 99");
 
   const auto info = checkpoint::read_info(saved.directory);
   const auto& unit = saved.session->store().units().front();
@@ -590,6 +605,41 @@ TEST_CASE("a part of another checkpoint of the run, as long as the right one, is
                    }),
                    part.string()));
   }
+}
+
+TEST_CASE("parts of one checkpoint that were exchanged, or copied over one another, are refused") {
+  const test::ScratchDirectory scratch;
+  parallel::UnitLayout unit;
+  unit.name = "unit";
+  unit.add("weight", {2, parallel::UnitLayout::alignment});
+  checkpoint::Info info = info_of(scratch.path(), 5);
+  info.parts = 2;
+  info.optimizer = false;
+  for (int part = 0; part < info.parts; ++part) {
+    checkpoint::write_part(
+        scratch.path(), info, part, {unit},
+        [](checkpoint::Kind, std::size_t, parallel::UnitRange range, std::span<float> out) {
+          std::ranges::fill(out, static_cast<float>(range.begin));
+        });
+    info.files.push_back(checkpoint::measure(scratch / checkpoint::file_name(part)));
+  }
+  checkpoint::write_manifest(scratch.path(), info);
+  REQUIRE(info.files[0].bytes == info.files[1].bytes);
+  std::vector<float> values(static_cast<std::size_t>(unit.numel));
+  const auto message = [&] {
+    return message_of([&] {
+      checkpoint::PartReader(info).read(checkpoint::Kind::weights, unit, {0, unit.numel}, values.data());
+    });
+  };
+  CHECK(message().empty());
+  CHECK(values.back() == 64);
+  const auto first = scratch / "part-00000.h5", second = scratch / "part-00001.h5", aside = scratch / "aside";
+  fs::rename(first, aside);
+  fs::copy_file(second, first);
+  CHECK(contains(message(), first.string() + ": its part is 1, and by manifest.json beside it 0"));
+  fs::copy_file(aside, second, fs::copy_options::overwrite_existing);
+  fs::copy_file(aside, first, fs::copy_options::overwrite_existing);
+  CHECK(contains(message(), second.string() + ": its part is 0, and by manifest.json beside it 1"));
 }
 
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {

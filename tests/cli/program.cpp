@@ -16,6 +16,8 @@
 #include "base/parse_json.h"
 #include "base/random.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/checkpoint/part.h"
+#include "lib/model/parameters.h"
 
 namespace ratplus::test {
 namespace {
@@ -165,6 +167,22 @@ std::vector<float> state_of(const std::filesystem::path& run) {
     }
   }
   return all;
+}
+
+void write_again(const checkpoint::Info& from, checkpoint::Info to) {
+  const auto units = model::unit_layouts(from.model);
+  checkpoint::PartReader reader(from);
+  std::filesystem::create_directories(to.directory);
+  to.files.clear();
+  for (int part = 0; part < to.parts; ++part) {
+    checkpoint::write_part(
+        to.directory, to, part, units,
+        [&](checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
+          reader.read(kind, units[unit], range, out.data());
+        });
+    to.files.push_back(checkpoint::measure(to.directory / checkpoint::file_name(part)));
+  }
+  checkpoint::write_manifest(to.directory, to);
 }
 
 }  // namespace ratplus::test

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/checkpoint/manifest.h"
 #include "tests/support/messages.h"
 #include "tests/support/scratch_directory.h"
 
@@ -45,5 +46,7 @@ std::vector<std::string> metrics(const std::filesystem::path& run, const std::st
 std::vector<double> losses(const std::filesystem::path& run);
 /// Every number in the files of a checkpoint, or of a run's newest: weights and moments.
 std::vector<float> state_of(const std::filesystem::path& run);
+/// Writes the checkpoint `from` once more, into to.directory, as one of to's step, counts and job.
+void write_again(const checkpoint::Info& from, checkpoint::Info to);
 
 }  // namespace ratplus::test

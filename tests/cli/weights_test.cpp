@@ -106,11 +106,12 @@ TEST_CASE(
 
   // A checkpoint without the optimizer's state in the place of the run's own, before the last step.
   const auto last = checkpoint::step_directory(trained.run(), 2);
-  auto info = checkpoint::read_info(scratch / "native");
+  const auto native = checkpoint::read_info(scratch / "native");
+  auto info = native;
   info.step = 1;
-  checkpoint::write_manifest(scratch / "native", info);
+  info.directory = checkpoint::step_directory(trained.run(), 1);
   fs::remove_all(last);
-  fs::copy(scratch / "native", checkpoint::step_directory(trained.run(), 1));
+  test::write_again(native, info);
   const auto resumed =
       test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} schedule.steps=2 --resume",
                                 playground.job.string(), trained.run().string(), playground.data.string()));

@@ -37,6 +37,7 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
                              {300, 7688, 72},
                              {300, 17000, 136},
                              {70, 3848, 200},
+                             {70, 3848, 1096},  // more steps of k than stages of any tile
                              {300, 64, 4096},
                              {130, 72, 8192}}) {
       const auto m = size[0], n = size[1], k = size[2];
