@@ -8,13 +8,16 @@
 #include "base/error.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/math.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/tile_gemm.h"
 
 namespace ratplus::cpu {
 namespace {
 
-// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left.
-constexpr std::int64_t panel = 32;
+// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left. A panel is as wide as a strip of
+// tile_gemm, so that its elements are read one after the other: in a wider one every other cache line is skipped, and half of the
+// first-level cache's sets hold it.
+constexpr std::int64_t panel = 2 * vec_width;
 constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in the first-level cache
 constexpr std::int64_t row_tile = 96;      // of x: read again for each panel
 
