@@ -89,8 +89,10 @@ void check_identity(const File& file, const fs::path& path, const Info& info, in
   for (const auto& [name, wanted] : identity(info, part)) {
     if (!file.has_attribute(name)) continue;
     if (const auto found = file.integer_attribute(name); found != wanted) {
-      fail("{}: its {} is {}, and by {} beside it {}; one of the two is of another checkpoint: copy both again",
-           path.string(), name, found, manifest_name, wanted);
+      fail(
+          "{}: its {} is {}, and by {} beside it {}; one of the two is of another checkpoint: copy both "
+          "again",
+          path.string(), name, found, manifest_name, wanted);
     }
   }
 }

@@ -175,11 +175,9 @@ void write_again(const checkpoint::Info& from, checkpoint::Info to) {
   std::filesystem::create_directories(to.directory);
   to.files.clear();
   for (int part = 0; part < to.parts; ++part) {
-    checkpoint::write_part(
-        to.directory, to, part, units,
-        [&](checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range, std::span<float> out) {
-          reader.read(kind, units[unit], range, out.data());
-        });
+    checkpoint::write_part(to.directory, to, part, units,
+                           [&](checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range,
+                               std::span<float> out) { reader.read(kind, units[unit], range, out.data()); });
     to.files.push_back(checkpoint::measure(to.directory / checkpoint::file_name(part)));
   }
   checkpoint::write_manifest(to.directory, to);
