@@ -14,9 +14,8 @@
 namespace ratplus::cpu {
 namespace {
 
-// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left. A panel is as wide as a strip of
-// tile_gemm, so that its elements are read one after the other: in a wider one every other cache line is skipped, and half of the
-// first-level cache's sets hold it.
+// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left. Two vectors: with AVX2 the width
+// of tile_gemm's strips, so that a strip skips no cache line, and all sets of the first-level cache hold its block.
 constexpr std::int64_t panel = 2 * vec_width;
 constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in the first-level cache
 constexpr std::int64_t row_tile = 96;      // of x: read again for each panel
@@ -34,7 +33,7 @@ void panel_product(float* out, std::int64_t ld, const operation::RowProduct& cal
   }
 }
 
-/// The last panel where it is no whole number of vectors: in one that is padded.
+/// The last panel where it has fewer outputs: in one that is padded.
 void rest_product(const operation::RowProduct& call, std::int64_t row, std::int64_t rows, const float* packed,
                   std::int64_t column, std::int64_t n) {
   const std::int64_t inner = call.x.size(1);

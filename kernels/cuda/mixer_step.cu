@@ -400,7 +400,8 @@ void launch(StepArguments<T> a, const operation::MixerStep& call, int multiproce
   }
   const dim3 grid(static_cast<unsigned>(call.cache.heads.size(0)), static_cast<unsigned>(call.z.size(0)),
                   static_cast<unsigned>(a.parts));
-  // Caches of one part are always read early; parts of long ones if all blocks run at once, else most would read in vain.
+  // Early, where the caller allows it: caches of one part always; parts of long ones if all blocks run at once, else most
+  // would read in vain.
   a.at_rest = call.at_rest &&
               (a.parts == 1 || grid.x * grid.y * grid.z <=
                                    static_cast<unsigned>(multiprocessors) * blocks_of_sm(heads, in_tiles));

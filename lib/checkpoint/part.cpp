@@ -74,9 +74,10 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
+constexpr const char* identity_part = "part";
 /// A part's attributes that tell which part of which checkpoint it is, with the values that the manifest asks for.
 std::vector<std::pair<const char*, std::int64_t>> identity(const Info& info, int part) {
-  return {{"part", part},
+  return {{identity_part, part},
           {"parts", info.parts},
           {"step", info.step},
           {"updates", info.updates},
@@ -88,12 +89,14 @@ std::vector<std::pair<const char*, std::int64_t>> identity(const Info& info, int
 void check_identity(const File& file, const fs::path& path, const Info& info, int part) {
   for (const auto& [name, wanted] : identity(info, part)) {
     if (!file.has_attribute(name)) continue;
-    if (const auto found = file.integer_attribute(name); found != wanted) {
-      fail(
-          "{}: its {} is {}, and by {} beside it {}; one of the two is of another checkpoint: copy both "
-          "again",
-          path.string(), name, found, manifest_name, wanted);
+    const auto found = file.integer_attribute(name);
+    if (found == wanted) continue;
+    if (name == identity_part) {
+      fail("{}: holds part {} instead of {}; it is a copy of another part, so copy it again", path.string(),
+           found, wanted);
     }
+    fail("{}: has {} = {}, {} beside it {}; the two are of different checkpoints, so copy both from one",
+         path.string(), name, found, manifest_name, wanted);
   }
 }
 
@@ -143,6 +146,7 @@ void read_all_datasets(const fs::path& directory, const Info& info, int part,
                        const std::vector<parallel::UnitLayout>& units,
                        const std::function<void(std::int64_t bytes, std::int64_t end)>& read) {
   const File in = File::open(directory / file_name(part));
+  check_identity(in, directory / file_name(part), info, part);
   std::vector<float> buffer(piece);
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;

@@ -581,19 +581,19 @@ TEST_CASE("a part of another checkpoint, as long as the right one, is refused wh
     REQUIRE(fs::file_size(part) == fs::file_size(of_other));
     fs::copy_file(of_other, part, fs::copy_options::overwrite_existing);
     const auto message = saved.load_message();
-    CHECK(contains(message, part.string() + ": its " + difference));
-    CHECK(contains(message, "copy both again"));
+    CHECK(contains(message, part.string() + ": has " + difference));
+    CHECK(contains(message, "copy both from one"));
   };
   const auto right = info_of(saved.directory, 5);
   auto other = right;
   other.step = 6;
-  refused(other, "step is 6, and by manifest.json beside it 5");
+  refused(other, "step = 6, manifest.json beside it 5");
   other = right;
   other.updates = 5;
-  refused(other, "updates is 5, and by manifest.json beside it 3");
+  refused(other, "updates = 5, manifest.json beside it 3");
   other = right;
   other.tokens = 100;
-  refused(other, "tokens is 100, and by manifest.json beside it 99");
+  refused(other, "tokens = 100, manifest.json beside it 99");
 
   const auto info = checkpoint::read_info(saved.directory);
   const auto& unit = saved.session->store().units().front();
@@ -636,10 +636,14 @@ TEST_CASE("parts of one checkpoint that were exchanged, or copied over one anoth
   const auto first = scratch / "part-00000.h5", second = scratch / "part-00001.h5", aside = scratch / "aside";
   fs::rename(first, aside);
   fs::copy_file(second, first);
-  CHECK(contains(message(), first.string() + ": its part is 1, and by manifest.json beside it 0"));
+  CHECK(contains(message(), first.string() + ": holds part 1 instead of 0"));
   fs::copy_file(aside, second, fs::copy_options::overwrite_existing);
   fs::copy_file(aside, first, fs::copy_options::overwrite_existing);
-  CHECK(contains(message(), second.string() + ": its part is 0, and by manifest.json beside it 1"));
+  CHECK(contains(message(), second.string() + ": holds part 0 instead of 1"));
+
+  info.parts = 1;
+  info.files.clear();
+  CHECK(contains(message(), first.string() + ": has parts = 2, manifest.json beside it 1"));
 }
 
 TEST_CASE("a unit of many pieces comes back, by way of little memory") {
