@@ -74,10 +74,9 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
-constexpr const char* identity_part = "part";
 /// A part's attributes that tell which part of which checkpoint it is, with the values that the manifest asks for.
-std::vector<std::pair<const char*, std::int64_t>> identity(const Info& info, int part) {
-  return {{identity_part, part},
+std::vector<std::pair<std::string, std::int64_t>> identity(const Info& info, int part) {
+  return {{"part", part},
           {"parts", info.parts},
           {"step", info.step},
           {"updates", info.updates},
@@ -91,7 +90,7 @@ void check_identity(const File& file, const fs::path& path, const Info& info, in
     if (!file.has_attribute(name)) continue;
     const auto found = file.integer_attribute(name);
     if (found == wanted) continue;
-    if (name == identity_part) {
+    if (name == "part") {
       fail("{}: holds part {} instead of {}; it is a copy of another part, so copy it again", path.string(),
            found, wanted);
     }
