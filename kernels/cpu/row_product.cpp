@@ -14,8 +14,8 @@
 namespace ratplus::cpu {
 namespace {
 
-// w [out, in] becomes panels of this many outputs, [in, panel] each, the last one of what is left. Two vectors: with AVX2 the width
-// of tile_gemm's strips, so that a strip skips no cache line, and all sets of the first-level cache hold its block.
+// w [out, in] becomes panels [in, panel]; the last one has the outputs that are left. With AVX2 a panel is as wide as a strip of
+// tile_gemm, which skips no cache line then, and all sets of the first-level cache hold its block.
 constexpr std::int64_t panel = 2 * vec_width;
 constexpr std::int64_t inner_block = 256;  // of in: a panel's block stays in the first-level cache
 constexpr std::int64_t row_tile = 96;      // of x: read again for each panel

@@ -74,7 +74,7 @@ bool holds(const Info& info, Kind kind) {
   return kind == Kind::weights || info.optimizer;
 }
 
-/// A part's attributes that tell which part of which checkpoint it is, with the values that the manifest asks for.
+/// Names the part and its checkpoint: attributes of the part's file, and their values by the manifest.
 std::vector<std::pair<std::string, std::int64_t>> identity(const Info& info, int part) {
   return {{"part", part},
           {"parts", info.parts},
