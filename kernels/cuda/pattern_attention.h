@@ -188,6 +188,15 @@ struct BackwardScratch {
   float* partials;  ///< [B heads of the group, splits, kept keys, 2, P]: dk and dv of kept keys; <= 2 B T H P
 };
 
+/// Whether the kernels of pattern_attention_float32.cu take the call: float32, P a multiple of 4 and at most 128, rows aligned to 16
+/// bytes, and a GPU with as much shared memory as they ask for.
+bool takes_float32(const operation::AttentionForward& call);
+bool takes_float32(const operation::AttentionBackward& call);
+void float32_attention_forward(cudaStream_t stream, const HeadGroup& group,
+                               const operation::AttentionForward& call);
+void float32_attention_backward(cudaStream_t stream, const HeadGroup& group,
+                                const operation::AttentionBackward& call, const BackwardScratch& memory);
+
 /// The same for any P <= 256, any alignment, bf16 or f32, on the units that are not tensor cores. delta: f32 [B, H, Tq].
 void simt_attention_forward(cudaStream_t stream, const HeadGroup& group,
                             const operation::AttentionForward& call);

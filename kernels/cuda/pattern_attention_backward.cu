@@ -20,29 +20,12 @@
 #include <cmath>
 
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/pattern_attention_tiles.cuh"
+#include "kernels/cuda/pattern_attention_backward.cuh"
 
 namespace ratplus::cuda {
 namespace {
 
 using namespace tiles;
-
-struct Backward {
-  Rows<bf16> q, k, v, out, dout, dq, dk, dv;
-  const float* lse;  ///< [B, H, Tq], shifted: position t is element t
-  float* delta;      ///< the same
-  float* partials;   ///< [B heads of the group, splits, kept keys, 2, P]
-  int heads;         ///< H
-  HeadMap map;
-  int first;    ///< position of the first query
-  int queries;  ///< Tq
-  int p;
-  float scale;
-  int window_blocks;   ///< of keys_kernel, a head
-  int sequence_heads;  ///< B heads of the group
-  KeptSplits splits;
-  HeadGroup group;
-};
 
 // --- queries -------------------------------------------------------------------------------------------
 
@@ -59,7 +42,7 @@ __device__ __forceinline__ void diagonal(const float (&c)[2][4], float& upper, f
 }
 
 template <int DP>
-__global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_constant__ Backward x) {
+__global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_constant__ Backward<bf16> x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
   const int last_block = (lists.tokens - 1) / tile_rows, blocks = last_block - x.first / tile_rows + 1;
@@ -158,56 +141,6 @@ __global__ void __launch_bounds__(threads, 2) queries_kernel(const __grid_consta
 template <int DP>
 constexpr int keys_shared_bytes = 6 * tile_elements<DP> * 2 + 4 * tile_rows * 4;
 
-/// The keys of a block, and the queries that it walks over.
-struct KeyBlock {
-  /// index: first the blocks of kept keys, then those of windows.
-  __device__ KeyBlock(const KeyLists& key_lists, const KeptSplits& splits, int index)
-      : lists(key_lists), kept(index < splits.blocks()), first(splits.first) {
-    if (kept) {
-      split = index % splits.splits;
-      column = index / splits.splits * tile_rows;
-      keys = splits.kept;
-      // Whole sub-tiles of queries; the ranges mask the first one.
-      begin = max(max(split * splits.length, lists.kept_position(column)), first) / 16 * 16;
-      end = min((split + 1) * splits.length, lists.tokens);
-    } else {
-      column = (index - splits.blocks()) * tile_rows;
-      keys = lists.tokens;
-      begin = max(column, first / 16 * 16);
-      end = column + tile_rows <= lists.sinks ? begin : min(column + tile_rows + lists.window, lists.tokens);
-    }
-  }
-  /// Position of the key in row r of the tile; negative if there is none.
-  __device__ int position(int r) const {
-    const int i = column + r;
-    return i >= keys ? -1 : kept ? lists.kept_position(i) : i;
-  }
-  __device__ TileRows own() const {
-    return kept ? TileRows{column,
-                           0,
-                           keys,
-                           lists.sinks,
-                           static_cast<unsigned>(lists.dilation),
-                           lists.dilated_base}
-                : TileRows{column, 0, keys};
-  }
-  /// The queries that count for the key in this row of the warp.
-  __device__ RowRanges<1> ranges() const {
-    return row_ranges<1>([&](int row) {
-      const int s = position(warp_row() + row);
-      if (s < 0) return Range{INT_MAX, INT_MAX};
-      return Range{max(s, first), kept ? INT_MAX : s + lists.window + 1};
-    });
-  }
-
-  const KeyLists& lists;
-  bool kept;
-  int first;  ///< position of the first query
-  int split = 0;
-  int column, keys;  ///< the first key's number in its list, and how many the list has
-  int begin, end;    ///< the queries
-};
-
 template <int DP>
 struct KeyGradients {
   float dk[1][DP / 8][4] = {};
@@ -216,8 +149,8 @@ struct KeyGradients {
 
 /// A warp's rows of dk and dv, float32, into the sums of a block's split.
 template <int DP>
-__device__ __forceinline__ void store_partials(const Backward& x, const KeyBlock& block, int sequence_head,
-                                               const KeyGradients<DP>& sums) {
+__device__ __forceinline__ void store_partials(const Backward<bf16>& x, const KeyBlock& block,
+                                               int sequence_head, const KeyGradients<DP>& sums) {
   const std::int64_t rows =
       (static_cast<std::int64_t>(sequence_head) * x.splits.splits + block.split) * x.splits.kept;
   const int first = block.column + warp_row() + upper_row();
@@ -237,7 +170,7 @@ __device__ __forceinline__ void store_partials(const Backward& x, const KeyBlock
 }
 
 template <int DP>
-__global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant__ Backward x) {
+__global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant__ Backward<bf16> x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
   const int blocks = x.splits.blocks() + x.window_blocks;
@@ -317,54 +250,34 @@ __global__ void __launch_bounds__(threads, 2) keys_kernel(const __grid_constant_
   store_rows<DP>(staging, HeadRows<bf16>(x.dv, b, h), x.p, wanted, position);
 }
 
-// --- sums ----------------------------------------------------------------------------------------------
-
-/// dk and dv of the kept keys = their splits' sums, in order. A thread has four channels of one of the two.
-__global__ void __launch_bounds__(threads)
-    sum_kernel(const __grid_constant__ Backward x, std::int64_t count) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
-  if (index >= count) return;
-  const KeyLists& lists = x.group.lists;
-  const int width = 2 * x.p, i = static_cast<int>(index % (width / 4)) * 4;
-  const std::int64_t row = index / (width / 4);
-  const int j = static_cast<int>(row % x.splits.kept), sequence_head = static_cast<int>(row / x.splits.kept);
-  const int b = sequence_head / x.group.count, h = x.group.head[sequence_head % x.group.count];
-  const std::int64_t step = static_cast<std::int64_t>(x.splits.kept) * width;
-  const float* from =
-      x.partials + sequence_head * x.splits.splits * step + static_cast<std::int64_t>(j) * width + i;
-  float4 sum = {};
-#pragma unroll 4
-  for (int split = x.splits.first_split(lists, j); split < x.splits.splits; ++split) {
-    const float4 part = *reinterpret_cast<const float4*>(from + split * step);
-    sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
-  }
-  Pack<bf16, 4> rounded;
-  rounded.set(0, sum.x), rounded.set(1, sum.y), rounded.set(2, sum.z), rounded.set(3, sum.w);
-  const HeadRows<bf16> to(i < x.p ? x.dk : x.dv, b, h);
-  store(to.row(lists.kept_position(j)) + i % x.p, rounded);
-}
-
 // --- launches ------------------------------------------------------------------------------------------
 
 template <int DP>
-void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequence_heads) {
+void launch_kernels(cudaStream_t stream, const Backward<bf16>& x) {
   const char* what = "pattern_attention_backward";
   constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
   constexpr int queries_bytes = queries_shared_bytes<DP>, keys_bytes = keys_shared_bytes<DP>;
   check_cuda(cudaFuncSetAttribute(queries_kernel<DP>, limit, queries_bytes), what);
   check_cuda(cudaFuncSetAttribute(keys_kernel<DP>, limit, keys_bytes), what);
-  const int query_blocks = (x.group.lists.tokens - 1) / tile_rows - x.first / tile_rows + 1;
-  queries_kernel<DP>
-      <<<static_cast<unsigned>(sequence_heads * query_blocks), threads, queries_bytes, stream>>>(x);
+  const auto heads = static_cast<unsigned>(x.sequence_heads);
+  queries_kernel<DP><<<heads * x.query_blocks(), threads, queries_bytes, stream>>>(x);
   check_launch(what);
-  const int key_blocks = x.splits.blocks() + x.window_blocks;
-  if (key_blocks == 0) return;
-  keys_kernel<DP><<<static_cast<unsigned>(sequence_heads * key_blocks), threads, keys_bytes, stream>>>(x);
+  if (x.key_blocks() == 0) return;
+  keys_kernel<DP><<<heads * x.key_blocks(), threads, keys_bytes, stream>>>(x);
   check_launch(what);
-  if (x.splits.kept == 0 || x.splits.splits == 1) return;
-  const std::int64_t count = sequence_heads * x.splits.kept * (2 * x.p / 4);
-  sum_kernel<<<static_cast<unsigned>((count + threads - 1) / threads), threads, 0, stream>>>(x, count);
-  check_launch(what);
+  add_splits(x, stream);
+}
+
+bool on_tensor_cores(const operation::AttentionBackward& call) {
+  bool fast = true;
+  for (const Tensor& tensor : {call.dq, call.dk, call.dv, call.dout, call.out, call.q, call.k, call.v}) {
+    fast = fast && takes(tensor);
+  }
+  with_padded_dim(call.q.size(3), [&](auto dp) {
+    constexpr int size = decltype(dp)::value;
+    fast = fast && has_shared_memory(std::max(queries_shared_bytes<size>, keys_shared_bytes<size>));
+  });
+  return fast;
 }
 
 }  // namespace
@@ -372,36 +285,15 @@ void launch_kernels(cudaStream_t stream, const Backward& x, std::int64_t sequenc
 void pattern_attention_backward(cudaStream_t stream, const operation::AttentionBackward& call,
                                 void* scratch) {
   if (call.q.numel() == 0) return;
-  const std::int64_t batch = call.q.size(0), t = call.k.size(1), p = call.q.size(3), first = call.first_query;
+  const std::int64_t batch = call.q.size(0);
   const BackwardScratch memory(scratch, call.lse.numel());
-  Backward x;
-  bool fast = true;
-  for (const Tensor& tensor : {call.dq, call.dk, call.dv, call.dout, call.out, call.q, call.k, call.v}) {
-    fast = fast && takes(tensor);
-  }
-  with_padded_dim(p, [&](auto dp) {
-    constexpr int size = decltype(dp)::value;
-    fast = fast && has_shared_memory(std::max(queries_shared_bytes<size>, keys_shared_bytes<size>));
-  });
-  if (fast) {
-    x.q = Rows<bf16>(call.q, first), x.k = Rows<bf16>(call.k), x.v = Rows<bf16>(call.v);
-    x.out = Rows<bf16>(call.out, first), x.dout = Rows<bf16>(call.dout, first),
-    x.dq = Rows<bf16>(call.dq, first);
-    x.dk = Rows<bf16>(call.dk), x.dv = Rows<bf16>(call.dv);
-    x.lse = call.lse.as<float>() - first, x.delta = memory.delta - first, x.partials = memory.partials;
-    x.map = HeadMap(call.out, call.q, call.k);
-    x.heads = static_cast<int>(call.out.size(2)), x.p = static_cast<int>(p);
-    x.first = static_cast<int>(first), x.queries = static_cast<int>(call.q.size(1));
-    x.scale = 1.0f / std::sqrt(static_cast<float>(p));
-  }
-  for_each_group(call.patterns, call.out.size(2), t, false, [&](const HeadGroup& group) {
+  const bool fast = on_tensor_cores(call), float32 = takes_float32(call);
+  for_each_group(call.patterns, call.out.size(2), call.k.size(1), false, [&](const HeadGroup& group) {
+    if (float32) return float32_attention_backward(stream, group, call, memory);
     if (!fast) return simt_attention_backward(stream, group, call, memory.delta);
-    x.group = group;
-    x.splits = KeptSplits(group.lists, batch * group.count, x.first);
-    x.sequence_heads = static_cast<int>(batch * group.count);
-    x.window_blocks = group.lists.window > 0 ? static_cast<int>((t + tile_rows - 1) / tile_rows) : 0;
-    with_padded_dim(
-        p, [&](auto size) { launch_kernels<decltype(size)::value>(stream, x, batch * group.count); });
+    Backward<bf16> x(call, memory);
+    x.set(group, batch, false);
+    with_padded_dim(call.q.size(3), [&](auto size) { launch_kernels<decltype(size)::value>(stream, x); });
   });
 }
 

@@ -189,12 +189,15 @@ void pattern_attention_forward(cudaStream_t stream, const operation::AttentionFo
   bool fast = takes(call.q) && takes(call.k) && takes(call.v) && takes(call.out);
   with_padded_dim(call.q.size(3),
                   [&](auto dp) { fast = fast && has_shared_memory(shared_bytes<decltype(dp)::value>); });
+  const bool float32 = takes_float32(call);
   for_each_group(call.patterns, call.out.size(2), call.k.size(1), call.in_pieces,
                  [&](const HeadGroup& group) {
                    if (by_causal && group.lists.dense()) {
                      causal->run(call, group, stream);
                    } else if (fast) {
                      launch_forward(stream, group, call);
+                   } else if (float32) {
+                     float32_attention_forward(stream, group, call);
                    } else {
                      simt_attention_forward(stream, group, call);
                    }

@@ -1,8 +1,7 @@
-// Pattern attention without tensor cores: for DType::f32, and for what the tensor-core kernels do not take (a
-// P that is no multiple of 8 or above 128, rows that are not 16-byte aligned). A warp has one query, or, for
-// dk and dv, one key, and walks over its keys or queries a few at a time; a lane has every 32nd channel.
-// Simple rather than fast, but the cost follows the number of attended keys, and all sums have one order. The
-// formulas are those of pattern_attention_forward.cu and pattern_attention_backward.cu.
+// Pattern attention for what the kernels by tiles do not take: a P that is no multiple of 8 (in float32: of 4) or above 128,
+// rows that are not 16-byte aligned. A warp has one query, or, for dk and dv, one key, and walks over its keys or queries a
+// few at a time; a lane has every 32nd channel. Simple rather than fast, but the cost follows the number of attended keys,
+// and all sums have one order. The formulas are those of pattern_attention_forward.cu and pattern_attention_backward.cu.
 #include <cmath>
 
 #include "kernels/cuda/cuda_ops.h"

@@ -1,4 +1,4 @@
-// What the tensor-core kernels of pattern attention share: tiles of 64 rows in shared memory, and their
+// What the kernels of pattern attention by tiles share: tiles of 64 rows in shared memory, and, on tensor cores, their
 // products by warps of 16 or 32 rows each (mma.sync m16n8k16, bf16 in, float32 accumulated).
 //
 // A row in shared memory is DP channels, 16 bytes apart from the next, so that the eight rows that ldmatrix
@@ -53,8 +53,10 @@ inline constexpr int tile_rows = 64;  ///< of what a block walks over
 inline constexpr int warps = 4, threads = 32 * warps;
 static_assert(tile_rows == 16 * warps && tile_rows == KeptSplits::tile);
 
+template <int DP, typename T = bf16>
+inline constexpr int row_bytes = DP* static_cast<int>(sizeof(T)) + 16;  ///< from row to row
 template <int DP>
-inline constexpr int pitch = DP + 8;  ///< elements from row to row
+inline constexpr int pitch = row_bytes<DP> / 2;  ///< the same in elements of bf16
 template <int DP>
 inline constexpr int tile_elements = tile_rows* pitch<DP>;
 
@@ -68,11 +70,15 @@ inline bool has_shared_memory(std::int64_t bytes) {
   return bytes <= most;
 }
 
+/// Whether all rows of the tensor begin at multiples of 16 bytes.
+inline bool is_aligned(const Tensor& x) {
+  const std::int64_t each = 16 / size_of(x.dtype());
+  if (reinterpret_cast<std::uintptr_t>(x.raw()) % 16 != 0) return false;
+  return x.stride(0) % each == 0 && x.stride(1) % each == 0 && x.stride(2) % each == 0;
+}
 /// Whether the tensor-core kernels take this tensor: 16-byte loads, whole chunks of 8 channels.
 inline bool takes(const Tensor& x) {
-  if (!operation::attention_on_tensor_cores(x.dtype(), x.size(3))) return false;
-  if (reinterpret_cast<std::uintptr_t>(x.raw()) % 16 != 0) return false;
-  return x.stride(0) % 8 == 0 && x.stride(1) % 8 == 0 && x.stride(2) % 8 == 0;
+  return operation::attention_on_tensor_cores(x.dtype(), x.size(3)) && is_aligned(x);
 }
 
 /// Calls f(std::integral_constant<int, DP>) with the smallest DP that holds P <= 128 channels.
@@ -194,15 +200,16 @@ struct TileRows {
 
 /// Begins to copy the rows of a to the tile at to_a, and those of b to to_b. Rows that do not exist give
 /// zeros. Few instructions a copy, and no branches: they count as much as the products do.
-template <int DP, bool two = true, int M = 1>
-__device__ __forceinline__ void load_rows(std::uint32_t to_a, const HeadRows<bf16>& a, std::uint32_t to_b,
-                                          const HeadRows<bf16>& b, int p, const TileRows& rows) {
-  constexpr int chunks = DP / 8;
-  const int row = static_cast<int>(threadIdx.x) / chunks, chunk = static_cast<int>(threadIdx.x) % chunks * 8;
+template <int DP, bool two = true, int M = 1, typename T>
+__device__ __forceinline__ void load_rows(std::uint32_t to_a, const HeadRows<T>& a, std::uint32_t to_b,
+                                          const HeadRows<T>& b, int p, const TileRows& rows) {
+  constexpr int each = 16 / sizeof(T), chunks = DP / each, bytes = row_bytes<DP, T>;
+  const int row = static_cast<int>(threadIdx.x) / chunks,
+            chunk = static_cast<int>(threadIdx.x) % chunks * each;
   const int channel = chunk < p ? chunk : 0;
   const unsigned count = chunk < p ? static_cast<unsigned>(max(rows.end - rows.begin, 0)) : 0;
-  const bf16 *const from_a = a.data + channel, *const from_b = b.data + channel;
-  const std::uint32_t to = (row * pitch<DP> + chunk) * 2;
+  const T *const from_a = a.data + channel, *const from_b = b.data + channel;
+  const std::uint32_t to = row * bytes + chunk * static_cast<int>(sizeof(T));
 #pragma unroll
   for (int i = 0; i < tile_rows * M; i += threads / chunks) {
     const int entry = rows.first + row + i;
@@ -210,15 +217,15 @@ __device__ __forceinline__ void load_rows(std::uint32_t to_a, const HeadRows<bf1
     const unsigned position = entry < rows.plain ? static_cast<unsigned>(entry)
                                                  : static_cast<unsigned>(entry) * rows.step + rows.base;
     const std::uint64_t s = valid ? position : 0;
-    copy_async_16(to_a + to + i * pitch<DP> * 2, from_a + s * static_cast<unsigned>(a.stride), valid);
+    copy_async_16(to_a + to + i * bytes, from_a + s * static_cast<unsigned>(a.stride), valid);
     if constexpr (two) {
-      copy_async_16(to_b + to + i * pitch<DP> * 2, from_b + s * static_cast<unsigned>(b.stride), valid);
+      copy_async_16(to_b + to + i * bytes, from_b + s * static_cast<unsigned>(b.stride), valid);
     }
   }
 }
 /// The same of one tile, of 64 M rows.
-template <int DP, int M = 1>
-__device__ __forceinline__ void load_rows(std::uint32_t to, const HeadRows<bf16>& from, int p,
+template <int DP, int M = 1, typename T>
+__device__ __forceinline__ void load_rows(std::uint32_t to, const HeadRows<T>& from, int p,
                                           const TileRows& rows) {
   load_rows<DP, false, M>(to, from, to, from, p, rows);
 }
@@ -471,9 +478,9 @@ struct QueryBlock {
   __device__ int column(int tile) const {
     return (tile < window_tiles ? last_window_tile - tile : tile - window_tiles) * tile_rows;
   }
-  template <int DP>
-  __device__ __forceinline__ void load(int tile, std::uint32_t to_k, const HeadRows<bf16>& k,
-                                       std::uint32_t to_v, const HeadRows<bf16>& v, int p) const {
+  template <int DP, typename T>
+  __device__ __forceinline__ void load(int tile, std::uint32_t to_k, const HeadRows<T>& k, std::uint32_t to_v,
+                                       const HeadRows<T>& v, int p) const {
     const TileRows rows =
         is_window(tile)
             ? TileRows{column(tile), window_begin, end}

@@ -118,6 +118,16 @@ TEST_CASE("attention of longer sequences at a model's head size") {
   FOR_EACH_BACKEND(backend) {
     for (const Pattern& pattern : {Pattern{}, Pattern{64, 0, 0}, Pattern{16, 0, 4}, Pattern{16, 256, 4}}) {
       check_attention(backend, {1, 777, 2, 128}, {pattern});
+      check_attention(backend, {2, 777, 1, 64}, {pattern});
+    }
+  }
+}
+
+TEST_CASE("attention with heads that no kernel by tiles takes") {
+  FOR_EACH_BACKEND(backend) {
+    for (const Pattern& pattern : {Pattern{}, Pattern{16, 0, 4}, Pattern{5, 20, 3}}) {
+      check_attention(backend, {1, 90, 2, 18}, {pattern});
+      check_attention(backend, {2, 70, 1, 132}, {pattern});
     }
   }
 }
