@@ -665,7 +665,9 @@ evaluate() { # MODEL RUN
 }
 
 # Speeds of generation, which stand in the report beside the losses. Only a report goes without them where they cannot be measured.
+# A model in float32 is there for its losses alone.
 time_generation() {
+  if [[ $1 == *-f32 ]]; then return; fi
   local patterns=() batches=(1 64)
   if takes_patterns "$1"; then patterns=(--pattern dense "16,0,4" "64,0,4" "16,$((length / 16)),4"); fi
   if [[ $scale != tiny && -z $steps ]]; then batches+=(max); fi
