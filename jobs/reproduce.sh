@@ -56,12 +56,12 @@ Nothing is built or fetched.
 
 Models (docs/reproduction.md):
   ratplus-joint ratplus-dense attention-joint attention-window attention-dense grouped-query rat rnn local interleaved
-  ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32
+  ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32 ratplus-joint-split
 END
 }
 
 all_models=(ratplus-joint attention-joint attention-dense ratplus-dense attention-window grouped-query rat rnn local
-  interleaved ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32)
+  interleaved ratplus-joint-seed2 attention-joint-seed2 ratplus-joint-f32 ratplus-joint-split)
 
 # --- Options -----------------------------------------------------------------------------------------------------
 
@@ -228,6 +228,15 @@ fi
 layers=$(job_value layers)
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
 
+# Sequences of a micro-batch, half of what the other models have.
+half_micro_batch() {
+  local micro of_rank=$(($(job_value batch) / ranks))
+  micro=$(job_value micro_batch)
+  if ((micro > of_rank)); then micro=$of_rank; fi
+  ((micro > 1)) || die "ratplus-joint-split: micro-batches have one sequence, and cannot be split (--set data.micro_batch=N)"
+  echo $((micro / 2))
+}
+
 local_mixer="{ kind = \"local_attention\", window = $((length / 4)) }"
 
 # settings_of MODEL: the array `settings`, in which the model differs from the scale's job file.
@@ -236,6 +245,7 @@ settings_of() {
   case ${1%-seed2} in
     ratplus-joint) ;;
     ratplus-joint-f32) settings+=(job.precision=f32) ;;
+    ratplus-joint-split) settings+=("data.micro_batch=$(half_micro_batch)") ;;
     ratplus-dense) settings+=(job.recipe=plain) ;;
     attention-joint) settings+=(model.mixer=gated_attention) ;;
     attention-window) settings+=(model.mixer=gated_attention "job.joint_pattern=none,64,0") ;;
@@ -665,9 +675,9 @@ evaluate() { # MODEL RUN
 }
 
 # Speeds of generation, which stand in the report beside the losses. Only a report goes without them where they cannot be measured.
-# A model in float32 is there for its losses alone.
+# Models for the comparison of precisions are there for their losses alone.
 time_generation() {
-  if [[ $1 == *-f32 ]]; then return; fi
+  if [[ $1 == *-f32 || $1 == *-split ]]; then return; fi
   local patterns=() batches=(1 64)
   if takes_patterns "$1"; then patterns=(--pattern dense "16,0,4" "64,0,4" "16,$((length / 16)),4"); fi
   if [[ $scale != tiny && -z $steps ]]; then batches+=(max); fi

@@ -294,11 +294,11 @@ TradeoffTable score_table(const Tradeoff& tradeoff) {
 /// A row a pair, the difference under each pattern.
 TradeoffTable pair_table(const Tradeoff& tradeoff) {
   const auto [labels, pairs] = model_pairs(tradeoff);
-  TradeoffTable table{
-      fmt::format("Differences in loss between precisions and between seeds, nats a token (a precision is "
-                  "accepted within {} and within the seeds' largest)",
-                  precision_bound),
-      {{"pair"}}};
+  TradeoffTable table{fmt::format("Differences in loss between precisions, between seeds and between "
+                                  "roundings alone, nats a token (a "
+                                  "precision is accepted within {} and within the seeds' largest)",
+                                  precision_bound),
+                      {{"pair"}}};
   table.rows[0].insert(table.rows[0].end(), labels.begin(), labels.end());
   table.rows[0].insert(table.rows[0].end(), {"largest", "verdict"});
   for (const auto& pair : pairs) {
@@ -306,7 +306,8 @@ TradeoffTable pair_table(const Tradeoff& tradeoff) {
     for (const double difference : pair.differences)
       row.push_back(std::isfinite(difference) ? fmt::format("{:+.4f}", difference) : "-");
     row.push_back(fmt::format("{:.4f}", pair.largest));
-    row.push_back(pair.of_seeds ? "seeds" : pair.verdict);
+    row.push_back(pair.kind == ModelPair::Kind::precisions ? pair.verdict
+                                                           : std::string(to_string(pair.kind)));
     table.rows.push_back(std::move(row));
   }
   return table;
@@ -504,13 +505,13 @@ std::string tradeoff_json(const Tradeoff& tradeoff) {
   for (const auto& pair : pairs) {
     Json entry = {{"first", pair.first->run->name},
                   {"second", pair.second->run->name},
-                  {"of", pair.of_seeds ? "seeds" : "precisions"},
+                  {"of", to_string(pair.kind)},
                   {"differences", Json::object()},
                   {"largest", pair.largest}};
     for (std::size_t l = 0; l < labels.size(); ++l) {
       if (std::isfinite(pair.differences[l])) entry["differences"][labels[l]] = pair.differences[l];
     }
-    if (!pair.of_seeds) entry["verdict"] = pair.verdict;
+    if (!pair.verdict.empty()) entry["verdict"] = pair.verdict;
     all["pairs"].push_back(std::move(entry));
   }
   return json_dump(all, 1) + "\n";

@@ -53,15 +53,17 @@ struct TradeoffTable {
 /// head alone.
 TradeoffTable adaptation_length_table(const Tradeoff& tradeoff);
 
-/// Two models of one job but for the precision or the seed (and how the work is split), compared.
+/// Two models of one job but for the precision, the seed, or how the work is split alone, compared.
 struct ModelPair {
+  enum class Kind { precisions, seeds, roundings };
+
   const TradeoffModel *first = nullptr, *second = nullptr;
-  bool of_seeds = false;  ///< else of precisions
+  Kind kind = Kind::precisions;
   /// Loss of the second less the first's, in nats a token, under each pattern of `labels`; NaN where one has none.
   std::vector<double> differences;
   double largest = 0;   ///< largest absolute difference
   std::string missing;  ///< the first of `labels` that one of them lacks
-  std::string verdict;  ///< of precisions: "accepted", or why not; empty for seeds
+  std::string verdict;  ///< of precisions: "accepted", or why not; else empty
 };
 struct ModelPairs {
   std::vector<std::string> labels;  ///< "dense", "D = 64, I = 4", "adapted, D = 64, I = 4"
@@ -71,6 +73,8 @@ struct ModelPairs {
 /// between two seeds of the same model. Patterns: those with D = 16 or 64, and dense, before and after adaptation.
 constexpr double precision_bound = 0.002;  ///< nats a token
 ModelPairs model_pairs(const Tradeoff& tradeoff);
+/// "precisions", "seeds", "roundings".
+std::string_view to_string(ModelPair::Kind kind);
 
 /// Losses by position of one pattern.
 struct PositionLosses {
@@ -99,7 +103,7 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff);
 /// The picture and the tables, as the beginning of a page (make_page).
 std::string tradeoff_html(const Tradeoff& tradeoff);
 /// {"sequence_length", "warning" where there is one, "models": [{"name", "directory", "settings", "results": [...], "adapted":
-/// [{"name", "directory", "pattern", "results"}]}], "pairs": [{"first", "second", "of", "differences", "largest", "verdict"}]};
+/// [{"name", "directory", "pattern", "results"}]}], "pairs": [{"first", "second", "of" (to_string of its kind), "differences", "largest", "verdict"}]};
 /// a result has "pattern", "loss" (nats a token), "perplexity", "cache_bytes", and where known "bits_per_byte" and "by_position". Where known, a run has
 /// "training": {"tokens", "tokens_per_second"} and "generation": [{"pattern", "length", "sequences", "tokens_per_second"}].
 std::string tradeoff_json(const Tradeoff& tradeoff);

@@ -31,6 +31,12 @@ bool is_machine_setting(const std::string& key) {
          key.starts_with("checkpoint.") || key.starts_with("health.");
 }
 
+/// Of these, settings by which sums are added up in another order.
+bool is_rounding_setting(const std::string& key) {
+  return key == "data.micro_batch" || key == "job.deterministic" || key == "job.device" ||
+         key == "job.threads" || (key.starts_with("parallel.") && is_machine_setting(key));
+}
+
 /// Dense, and the dilations that models are adapted to.
 bool is_compared(const std::string& text) {
   try {
@@ -53,9 +59,13 @@ std::string rate_of(const JobSettings& job) {
   return end == text.c_str() ? text : fmt::format("{:.4g}", rate);
 }
 
-std::string verdict_of(double largest, double spread_of_seeds) {
+/// Spreads are negative where no complete pair has them.
+std::string verdict_of(double largest, double spread_of_seeds, double spread_of_roundings) {
   if (largest == 0) return "no digit differs: both in one precision (a CPU's is float32)";
-  if (!(largest <= precision_bound)) return fmt::format("refused: above {}", precision_bound);
+  if (!(largest <= precision_bound)) {
+    return fmt::format("refused: above {}", precision_bound) +
+           (spread_of_roundings < 0 ? "" : fmt::format(" (roundings alone: {:.4f})", spread_of_roundings));
+  }
   if (spread_of_seeds < 0) return "no two complete seeds to compare with";
   if (largest > spread_of_seeds) return fmt::format("refused: above the seeds' {:.4f}", spread_of_seeds);
   return "accepted";
@@ -90,6 +100,18 @@ TradeoffTable adaptation_length_table(const Tradeoff& tradeoff) {
   return table;
 }
 
+std::string_view to_string(ModelPair::Kind kind) {
+  switch (kind) {
+    case ModelPair::Kind::precisions:
+      return "precisions";
+    case ModelPair::Kind::seeds:
+      return "seeds";
+    case ModelPair::Kind::roundings:
+      break;
+  }
+  return "roundings";
+}
+
 ModelPairs model_pairs(const Tradeoff& tradeoff) {
   ModelPairs result;
   std::vector<std::pair<std::string, bool>> columns;  // pattern, whether after adaptation
@@ -110,13 +132,16 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
       auto keys = differing_keys({*first.job, *second.job});
       const auto differs = [&](std::string_view key) { return std::ranges::find(keys, key) != keys.end(); };
       const bool precision = differs("job.precision"), seed = differs("job.seed");
-      if (precision == seed) continue;
+      if ((precision && seed) || (!precision && !seed && std::ranges::none_of(keys, is_rounding_setting)))
+        continue;
       if (!std::ranges::all_of(keys,
                                [](const auto& key) { return key == "job.seed" || is_machine_setting(key); }))
         continue;
       ModelPair pair{.first = &first,
                      .second = &second,
-                     .of_seeds = seed,
+                     .kind = precision ? ModelPair::Kind::precisions
+                             : seed    ? ModelPair::Kind::seeds
+                                       : ModelPair::Kind::roundings,
                      .differences = {},
                      .missing = {},
                      .verdict = {}};
@@ -136,16 +161,21 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
     }
   }
   for (auto& pair : result.pairs) {
-    if (pair.of_seeds) continue;
-    double spread_of_seeds = -1;
-    for (const auto& seeds : result.pairs) {
-      const auto has = [&](const TradeoffModel* model) {
-        return seeds.first == model || seeds.second == model;
-      };
-      if (seeds.of_seeds && seeds.missing.empty() && (has(pair.first) || has(pair.second)))
-        spread_of_seeds = std::max(spread_of_seeds, seeds.largest);
-    }
-    pair.verdict = pair.missing.empty() ? verdict_of(pair.largest, spread_of_seeds)
+    if (pair.kind != ModelPair::Kind::precisions) continue;
+    // The largest difference of the complete pairs of a kind that one of the two is in.
+    const auto spread = [&](ModelPair::Kind kind) {
+      double largest = -1;
+      for (const auto& other : result.pairs) {
+        const auto has = [&](const TradeoffModel* model) {
+          return other.first == model || other.second == model;
+        };
+        if (other.kind == kind && other.missing.empty() && (has(pair.first) || has(pair.second)))
+          largest = std::max(largest, other.largest);
+      }
+      return largest;
+    };
+    pair.verdict = pair.missing.empty() ? verdict_of(pair.largest, spread(ModelPair::Kind::seeds),
+                                                     spread(ModelPair::Kind::roundings))
                                         : fmt::format("not complete: {} is missing", pair.missing);
   }
   return result;

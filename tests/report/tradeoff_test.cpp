@@ -282,7 +282,9 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
       REQUIRE(pair.differences.size() == 3);
       const double difference = pair.second->before("dense")->loss - pair.first->before("dense")->loss;
       CHECK((std::isnan(difference) ? std::isnan(pair.differences[0]) : pair.differences[0] == difference));
-      verdicts.push_back(pair.of_seeds ? fmt::format("seeds {:.4f}", pair.largest) : pair.verdict);
+      verdicts.push_back(pair.kind == ModelPair::Kind::precisions
+                             ? pair.verdict
+                             : fmt::format("{} {:.4f}", to_string(pair.kind), pair.largest));
     }
     CHECK(nlohmann::json::parse(tradeoff_json(of))["pairs"].size() == pairs.size());
     return verdicts;
@@ -302,6 +304,11 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
         "not complete: adapted, D = 64, I = 4 is missing");
   CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}, seed2}, true) ==
         Verdicts{"no two complete seeds to compare with", "seeds 0.0030"});
+  // A job in micro-batches of another size says how far roundings alone go; the bound stays.
+  const Model split{"split", "\"bf16\"", "1", 4.097, 4.2};
+  CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2025}, split, seed2}) ==
+        Verdicts{"refused: above 0.002 (roundings alone: 0.0030)", "roundings 0.0030", "seeds 0.0030",
+                 "refused: above 0.002 (roundings alone: 0.0030)", "seeds 0.0060"});
   // Of both settings at once, no pair.
   CHECK(compare({bf16, {"other", "\"f32\"", "2", 4.1, 4.2}}).empty());
 }
