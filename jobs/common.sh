@@ -65,6 +65,10 @@ build_jobs() {
   echo $((cores < by_memory ? cores : by_memory))
 }
 
+# The sources of a room compiled as one.
+# shellcheck disable=SC2034 # of the scripts in tests/
+unity_options=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0)
+
 # configure DIRECTORY [CMake option]...: makes a build directory of the whole tree, tests included, so that the quick
 # start and the tests share one. A directory that is configured already is left to CMake, which knows when to look
 # again.

@@ -12,12 +12,13 @@ usage() {
   cat <<'END'
 tests/run.sh - build everything and run all tests
 
-Usage: tests/run.sh [--sanitize] [-R REGEX] [--help]
+Usage: tests/run.sh [--sanitize | --unity] [-R REGEX] [--help]
        tests/run.sh --compute-sanitizer
 
   --sanitize           with clang's AddressSanitizer and UndefinedBehaviorSanitizer, in build-sanitize/ instead of build/;
                        without the tests of the program that tests/cli/CMakeLists.txt calls UNSANITIZED: their code runs in
                        others, too
+  --unity              a new build/ compiles the sources of a room as one: from nothing it is there sooner, and after a change later
   -R REGEX             only the tests whose names match
   --compute-sanitizer  instead of the tests, those of the CUDA backend's operations under NVIDIA's compute-sanitizer:
                        memcheck, then racecheck, of which only what is in ratplus' own kernels counts: it reports
@@ -48,6 +49,7 @@ while (($# > 0)); do
       sanitize=true
       build="build-sanitize"
       ;;
+    --unity) configure_options+=("${unity_options[@]}") ;;
     --compute-sanitizer) compute_sanitizer=true ;;
     -R)
       [[ -n ${2:-} ]] || die "-R needs a regular expression"

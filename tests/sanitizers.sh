@@ -8,5 +8,5 @@ configure_sanitized() {
     die "$1/ was made with another compiler than clang; remove it"
   fi
   configure "$1" -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ "-DRATPLUS_SANITIZE=address,undefined" \
-    -DRATPLUS_CUDA=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0
+    -DRATPLUS_CUDA=OFF "${unity_options[@]}"
 }
