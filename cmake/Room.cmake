@@ -3,7 +3,7 @@
 # headers of its own and of the rooms that it sees, and with no others: each room's headers are linked into a directory of their
 # own. An include of a room above does not compile; tests/house reads the same list. SOURCES come beside the directory's own
 # *.cpp; WITHOUT leaves some of those out; LIBRARIES show in headers; APART sources have helpers of
-# another's name, and are compiled alone where tests/lint.sh and tests/run.sh --sanitize compile the others as one. LIGHT: nothing in it takes time but to compile, so
+# another's name, and are compiled alone where tests/lint.sh and tests/run.sh --sanitize and --unity compile the others as one. LIGHT: nothing in it takes time but to compile, so
 # that a release has it at -O1. LOOPS: tests spend their time in it, so that a build with sanitizers has it at -O1, and the others
 # at -O0. FUZZED: tests/fuzz feeds it, so that a build with clang's sanitizers has it at -O1 and counts its branches for
 # libFuzzer. OWN_FLAGS: the room is compiled with more flags, and without precompiled headers.

@@ -228,12 +228,13 @@ fi
 layers=$(job_value layers)
 seed_of() { if [[ $1 == *-seed2 ]]; then echo $((seed + 1)); else echo "$seed"; fi; }
 
-# Sequences of a micro-batch, half of what the other models have.
+# Sequences of a micro-batch, half as many as the other models have.
 half_micro_batch() {
   local micro of_rank=$(($(job_value batch) / ranks))
   micro=$(job_value micro_batch)
   if ((micro > of_rank)); then micro=$of_rank; fi
-  ((micro > 1)) || die "ratplus-joint-split: micro-batches have one sequence, and cannot be split (--set data.micro_batch=N)"
+  ((micro > 1 && micro % 2 == 0)) || die "ratplus-joint-split: micro-batches of $micro cannot be halved; give an even number of" \
+    "sequences (--set data.micro_batch=N), and a rank that many (data.batch, --ranks)"
   echo $((micro / 2))
 }
 

@@ -37,6 +37,7 @@ END
 build=build
 sanitize=false
 compute_sanitizer=false
+unity=false
 regex=
 configure_options=()
 # Two tests at a time, or more where there are four cores for each: some start six ranks.
@@ -49,7 +50,7 @@ while (($# > 0)); do
       sanitize=true
       build="build-sanitize"
       ;;
-    --unity) configure_options+=("${unity_options[@]}") ;;
+    --unity) unity=true ;;
     --compute-sanitizer) compute_sanitizer=true ;;
     -R)
       [[ -n ${2:-} ]] || die "-R needs a regular expression"
@@ -63,8 +64,13 @@ while (($# > 0)); do
   shift
 done
 
-if $compute_sanitizer && { $sanitize || [[ -n $regex ]]; }; then
+if $compute_sanitizer && { $sanitize || $unity || [[ -n $regex ]]; }; then
   die "--compute-sanitizer goes without other options"
+fi
+if $unity; then
+  if $sanitize; then die "--sanitize compiles a room as one source already; --unity goes without it"; fi
+  if [[ -e $build/build.ninja ]]; then echo "$build/ is there, and stays as it was configured; --unity is of a new one"; fi
+  configure_options+=("${unity_options[@]}")
 fi
 
 # What is found in our code fails the test; what OpenMPI keeps until the process ends does not.

@@ -1,6 +1,9 @@
 // What the backward kernels of pattern attention by tiles share: their argument, the keys of a block, and the sums of splits.
 #pragma once
 
+#include <climits>
+#include <cmath>
+
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/pattern_attention_tiles.cuh"
 

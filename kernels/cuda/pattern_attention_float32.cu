@@ -5,8 +5,8 @@
 // a thread has rows y + 8 i of the block and columns x + 16 j of a tile of scores, or channels 4 x .. 4 x + 3 of every 64 of a row. So it
 // reads 12 vectors of four numbers for 128 multiply-adds, and what a row's scores become is read by the 16 lanes that wrote it.
 // All sums have one order, whatever the other rows of a block are.
-// Floor: 4 T P operations a query and head of dense attention, half of them masked, forward; 14 T P backward, where the scores are
-// computed twice; over the rate of multiply-adds, 67 TFLOP/s of an H100.
+// Floor: 4 T P operations a query and head of dense attention forward, half of them masked, and 10 T P backward, over the rate of large
+// products (51 TFLOP/s on an H200); the backward does 14 T P, since two kernels compute the scores.
 #include <cmath>
 
 #include "kernels/cuda/cuda_ops.h"
@@ -58,6 +58,11 @@ __device__ __forceinline__ int column_of(int j) {
 /// The first of the thread's g-th four channels.
 __device__ __forceinline__ int channel_of(int g) {
   return 4 * lane_x() + 64 * g;
+}
+/// A score as it is compared, rounded: in a multiplication and addition at once it would differ from the largest score by a
+/// rounding, in every tile again.
+__device__ __forceinline__ float scaled(float product, float scale) {
+  return __fmul_rn(product, scale);
 }
 __device__ __forceinline__ float4 four(const float* from) {
   return *reinterpret_cast<const float4*>(from);
@@ -203,18 +208,21 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 3 : 2)
       }
       float now = largest[i];
 #pragma unroll
-      for (int j = 0; j < own_columns; ++j) now = fmaxf(now, scores[i][j]);
+      for (int j = 0; j < own_columns; ++j) {
+        scores[i][j] = scaled(scores[i][j], x.scale);
+        now = fmaxf(now, scores[i][j]);
+      }
 #pragma unroll
       for (int lane = 1; lane < lanes_x; lane *= 2) now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, lane));
-      const float base = now == -INFINITY ? 0.0f : now * x.scale;  // a row without keys so far
-      const float shrink = expf(fmaf(largest[i], x.scale, -base));
+      const float base = now == -INFINITY ? 0.0f : now;  // a row without keys so far
+      const float shrink = expf(largest[i] - base);
       largest[i] = now;
       weight[i] *= shrink;
 #pragma unroll
       for (float& value : values[i]) value *= shrink;
 #pragma unroll
       for (int j = 0; j < own_columns; ++j) {
-        scores[i][j] = expf(fmaf(scores[i][j], x.scale, -base));
+        scores[i][j] = expf(scores[i][j] - base);
         weight[i] += scores[i][j];
       }
     }
@@ -232,7 +240,7 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 3 : 2)
     for (int lane = 1; lane < lanes_x; lane *= 2) weight[i] += __shfl_xor_sync(0xffffffffu, weight[i], lane);
     if (!block.has(t)) continue;
     store_row<DP>(out.row(t), values[i], x.p, 1 / weight[i]);
-    if (lane_x() == 0) lse[t] = fmaf(largest[i], x.scale, logf(weight[i]));
+    if (lane_x() == 0) lse[t] = largest[i] + logf(weight[i]);
   }
 }
 
@@ -300,7 +308,7 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 3 : 1)
 #pragma unroll
       for (int j = 0; j < own_columns; ++j) {
         const bool counts = all || range.has(column + column_of(j));
-        const float w = counts ? expf(fmaf(scores[i][j], x.scale, -lse[i])) : 0.0f;
+        const float w = counts ? expf(scaled(scores[i][j], x.scale) - lse[i]) : 0.0f;
         gradients[i][j] = w * (gradients[i][j] - delta);
       }
     }
@@ -367,7 +375,7 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 2 : 1)
 #pragma unroll
       for (int j = 0; j < own_columns; ++j) {
         const bool counts = queries_of_row[i].has(t0 + column_of(j));
-        scores[i][j] = counts ? expf(fmaf(scores[i][j], x.scale, -lse[j])) : 0.0f;
+        scores[i][j] = counts ? expf(scaled(scores[i][j], x.scale) - lse[j]) : 0.0f;
       }
     }
     __syncwarp();  // what this warp wrote for the tile before is read
@@ -406,7 +414,7 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 2 : 1)
   }
 }
 
-/// Calls f(std::integral_constant<int, DP>) with 64 or 128, whichever holds P channels.
+/// Calls f(std::integral_constant<int, DP>) with 64 or 128, the smallest DP that holds P channels.
 template <typename F>
 void with_padded_floats(std::int64_t p, F&& f) {
   if (p <= 64) {
@@ -416,7 +424,8 @@ void with_padded_floats(std::int64_t p, F&& f) {
   }
 }
 
-bool takes(std::int64_t bytes_64, std::int64_t bytes_128, std::initializer_list<Tensor> tensors) {
+/// bytes_64, bytes_128: of shared memory, for P padded to 64 or 128.
+bool are_taken(std::initializer_list<Tensor> tensors, std::int64_t bytes_64, std::int64_t bytes_128) {
   for (const Tensor& x : tensors) {
     if (x.dtype() != DType::f32 || x.size(3) % 4 != 0 || x.size(3) > 128 || !is_aligned(x)) return false;
   }
@@ -434,11 +443,11 @@ void launch(void (*kernel)(Argument), unsigned blocks, int bytes, const Argument
 }  // namespace
 
 bool takes_float32(const operation::AttentionForward& call) {
-  return takes(forward_bytes<64>, forward_bytes<128>, {call.q, call.k, call.v, call.out});
+  return are_taken({call.q, call.k, call.v, call.out}, forward_bytes<64>, forward_bytes<128>);
 }
 bool takes_float32(const operation::AttentionBackward& call) {
-  return takes(keys_bytes<64>, keys_bytes<128>,
-               {call.dq, call.dk, call.dv, call.dout, call.out, call.q, call.k, call.v});
+  return are_taken({call.dq, call.dk, call.dv, call.dout, call.out, call.q, call.k, call.v}, keys_bytes<64>,
+                   keys_bytes<128>);
 }
 
 void float32_attention_forward(cudaStream_t stream, const HeadGroup& group,

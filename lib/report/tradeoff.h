@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/report/job_settings.h"
@@ -94,7 +95,7 @@ struct ModelPositions {
 std::vector<ModelPositions> losses_by_position(const Tradeoff& tradeoff);
 
 /// Losses before and after adaptation, bits per byte where known, cache sizes, and settings of size and training, a column a
-/// model; losses by length of adaptation, and pairs of precisions and seeds, where there are any; where runs were evaluated by
+/// model; losses by length of adaptation, and pairs of precisions, seeds and roundings, where there are any; where runs were evaluated by
 /// position, perplexities by position, a row a pattern; and tokens a second, of training and of the fastest batch of generation.
 std::vector<TradeoffTable> tradeoff_tables(const Tradeoff& tradeoff);
 

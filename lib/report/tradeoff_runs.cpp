@@ -1,4 +1,4 @@
-// Comparisons of runs among those of lib/report/tradeoff.h: lengths of adaptation, precisions, seeds.
+// Comparisons of runs among those of lib/report/tradeoff.h: lengths of adaptation, precisions, seeds, roundings.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -33,8 +33,8 @@ bool is_machine_setting(const std::string& key) {
 
 /// Of these, settings by which sums are added up in another order.
 bool is_rounding_setting(const std::string& key) {
-  return key == "data.micro_batch" || key == "job.deterministic" || key == "job.device" ||
-         key == "job.threads" || (key.starts_with("parallel.") && is_machine_setting(key));
+  return key == "data.micro_batch" || key == "job.deterministic" || key == "job.threads" ||
+         (key.starts_with("parallel.") && is_machine_setting(key));
 }
 
 /// Dense, and the dilations that models are adapted to.
@@ -132,8 +132,9 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
       auto keys = differing_keys({*first.job, *second.job});
       const auto differs = [&](std::string_view key) { return std::ranges::find(keys, key) != keys.end(); };
       const bool precision = differs("job.precision"), seed = differs("job.seed");
-      if ((precision && seed) || (!precision && !seed && std::ranges::none_of(keys, is_rounding_setting)))
-        continue;
+      // A CPU computes in float32, whatever the job's precision.
+      const bool rounding = !differs("job.device") && std::ranges::any_of(keys, is_rounding_setting);
+      if ((precision && seed) || (!precision && !seed && !rounding)) continue;
       if (!std::ranges::all_of(keys,
                                [](const auto& key) { return key == "job.seed" || is_machine_setting(key); }))
         continue;

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <numeric>
 
 #include "tests/kernels/reference.h"
 #include "tests/kernels/support.h"
@@ -128,6 +129,54 @@ TEST_CASE("attention with heads that no kernel by tiles takes") {
     for (const Pattern& pattern : {Pattern{}, Pattern{16, 0, 4}, Pattern{5, 20, 3}}) {
       check_attention(backend, {1, 90, 2, 18}, {pattern});
       check_attention(backend, {2, 70, 1, 132}, {pattern});
+    }
+  }
+}
+
+TEST_CASE("attention keeps the weight of an early key over many tiles") {
+  // Heads whose first key outweighs the others by little and by much: its weight is carried along to the last of the keys.
+  FOR_EACH_BACKEND(backend) {
+    for (const std::int64_t p : {64, 80, 128}) {
+      const std::int64_t t = 16400, heads = 6;
+      CAPTURE(p);
+      Bench bench(backend, {1, t, heads, p});
+      const DType c = bench.compute();
+      Values keys = normal_values(t * heads * p, 1);
+      const Values query = normal_values(heads * p, 2);
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const auto at = [&](std::int64_t i) { return static_cast<std::size_t>(h * p + i); };
+        double square = 0;
+        for (std::int64_t i = 0; i < p; ++i) square += query[at(i)] * query[at(i)];
+        const double score = 8.3 + 0.7 * static_cast<double>(h);
+        for (std::int64_t i = 0; i < p; ++i)
+          keys[at(i)] = query[at(i)] / square * score * std::sqrt(static_cast<double>(p));
+      }
+      const Tensor q = bench.tensor(c, {1, 1, heads, p}, query), k = bench.tensor(c, {1, t, heads, p}, keys),
+                   v = bench.tensor(c, {1, t, heads, p}, normal_values(t * heads * p, 3)),
+                   out = bench.poisoned(c, {1, 1, heads, p}), lse = bench.poisoned(DType::f32, {1, heads, 1});
+      const std::vector<Pattern> dense{Pattern{}};
+      bench->attention_forward(
+          {.out = out, .lse = lse, .q = q, .k = k, .v = v, .patterns = dense, .first_query = t - 1});
+      const Values q0 = bench.read(q), k0 = bench.read(k), v0 = bench.read(v), sums = bench.read(lse);
+      Values expected(q0.size());
+      for (std::int64_t h = 0; h < heads; ++h) {
+        double sum = 0;
+        Values values(static_cast<std::size_t>(p));
+        for (std::int64_t s = 0; s < t; ++s) {
+          const double* row = k0.data() + (s * heads + h) * p;
+          const double weight = std::exp(std::inner_product(row, row + p, q0.data() + h * p, 0.0) /
+                                         std::sqrt(static_cast<double>(p)));
+          sum += weight;
+          for (std::int64_t i = 0; i < p; ++i)
+            values[static_cast<std::size_t>(i)] +=
+                weight * v0[static_cast<std::size_t>((s * heads + h) * p + i)];
+        }
+        for (std::int64_t i = 0; i < p; ++i)
+          expected[static_cast<std::size_t>(h * p + i)] = values[static_cast<std::size_t>(i)] / sum;
+        CAPTURE(h);
+        CHECK(std::abs(sums[static_cast<std::size_t>(h)] - std::log(sum)) < (c == DType::f32 ? 1e-5 : 1e-3));
+      }
+      CHECK(relative_error(bench.read(out), expected) < bench.tolerance());
     }
   }
 }

@@ -68,7 +68,8 @@ Tensor arriving(Bench& bench, const Tensor& q) {
                w = bench.tensor(bench.compute(), {width, width}, ones);
   bench->pack_weight(w);
   const Tensor y = bench.poisoned(bench.compute(), {rows, width});
-  bench->fill(y, std::nan(""));  // no row product, mixer step or norm: all before it is at rest
+  bench->fill(
+      y, std::nan(""));  // waits for all before it, so that a step after it may read early what they wrote
   bench->row_product(y, x, w);
   return y.view({rows, q.size(1), q.size(2)});
 }
