@@ -144,6 +144,31 @@ TEST_CASE("reproduce: width and depth of all models by one command, and an outpu
   CHECK(fs::exists(run / "rnn"));
 }
 
+TEST_CASE("reproduce: a job in float32, and one in halved micro-batches") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  const auto with = [&](const std::string& options) {
+    return test::shell(reproduce(
+        fmt::format("--scale tiny --prepared {} --output {} --steps 2 --only ratplus-joint-split {}",
+                    test::Playground::get().data.string(), run.string(), options)));
+  };
+  const auto one_by_one = with("--check --set data.micro_batch=1");
+  CHECK(one_by_one.status == 1);
+  CHECK(contains(one_by_one.output, "micro-batches of 1 cannot be halved"));
+  const auto result = with("--only ratplus-joint-f32");
+  CAPTURE(result.output);
+  REQUIRE(result.status == 0);
+  for (const char* name : {"ratplus-joint-split", "ratplus-joint-split-d16"})
+    CHECK(contains(read_whole_file(run / name / "job.toml"), "micro_batch = 2\n"));
+  CHECK(contains(read_whole_file(run / "ratplus-joint-f32/job.toml"), "micro_batch = 4\n"));
+  CHECK(contains(read_whole_file(run / "ratplus-joint-f32/job.toml"), "precision = \"f32\"\n"));
+  for (const char* name : {"ratplus-joint-split", "ratplus-joint-f32"})
+    CHECK_FALSE(fs::exists(run / name / "generation.json"));
+  const auto table = nlohmann::json::parse(read_whole_file(run / "tradeoff.json"));
+  REQUIRE(table["pairs"].size() == 1);
+  CHECK(table["pairs"][0]["of"] == "precisions");
+}
+
 TEST_CASE("reproduce: an evaluation that was made otherwise is not taken up") {
   const test::ScratchDirectory scratch;
   const auto run = scratch / "run";
