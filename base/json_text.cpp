@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -15,13 +15,13 @@
 namespace ratplus {
 namespace {
 
-/// Builds an ordered_json from the library's events. The library's own reader compares each name with all before it, so that
-/// an object of a million names takes hours.
-class OrderedReader {
+/// Builds Json from the library's events, and refuses a name that comes twice in an object: the library would keep the last of its
+/// values. Of ordered_json the library's own reader compares each name with all before it, so that an object of a million
+/// names takes hours.
+template <typename Json>
+class Reader {
  public:
-  using Json = nlohmann::ordered_json;
-
-  explicit OrderedReader(Json& root) : root_(root) {}
+  explicit Reader(Json& root) : root_(root) {}
 
   bool null() { return put(nullptr); }
   bool boolean(bool value) { return put(value); }
@@ -29,28 +29,30 @@ class OrderedReader {
   bool number_unsigned(std::uint64_t value) { return put(value); }
   bool number_float(double value, const std::string&) { return put(value); }
   bool string(std::string& value) { return put(std::move(value)); }
-  bool binary(Json::binary_t& value) { return put(std::move(value)); }
+  bool binary(typename Json::binary_t& value) { return put(std::move(value)); }
   bool start_object(std::size_t) { return open(Json::value_t::object); }
   bool start_array(std::size_t) { return open(Json::value_t::array); }
   bool end_object() { return close(); }
   bool end_array() { return close(); }
 
-  /// The last of several values under one name counts, at the place of the first.
   bool key(std::string& name) {
-    auto& [whole, places] = open_.back();
-    auto& object = whole->get_ref<Json::object_t&>();
-    constexpr std::size_t few = 16;
-    if (object.size() < few) {
-      member_ = &object[name];
-      return true;
+    auto& [whole, names] = open_.back();
+    auto& object = whole->template get_ref<typename Json::object_t&>();
+    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
+      std::vector<typename Json::object_t::value_type>& members = object;
+      constexpr std::size_t few = 16;
+      if (members.size() == few) {
+        for (const auto& member : members) names.insert(member.first);
+      }
+      const auto named = [&](const auto& member) { return member.first == name; };
+      if (members.size() < few ? std::ranges::any_of(members, named) : !names.insert(name).second)
+        refuse(name);
+      member_ = &members.emplace_back(std::move(name), Json()).second;
+    } else {
+      const auto [place, is_new] = object.emplace(std::move(name), nullptr);
+      if (!is_new) refuse(place->first);
+      member_ = &place->second;
     }
-    std::vector<Json::object_t::value_type>& members = object;
-    if (places.empty()) {
-      for (std::size_t i = 0; i < members.size(); ++i) places.emplace(members[i].first, i);
-    }
-    const auto [found, is_new] = places.emplace(name, members.size());
-    if (is_new) members.emplace_back(std::move(name), Json());
-    member_ = &members[found->second].second;
     return true;
   }
 
@@ -62,16 +64,21 @@ class OrderedReader {
  private:
   struct Open {
     Json* whole;
-    /// Of an object's members, where it has many. No table of hashes, in which a client could make names collide.
-    std::map<std::string, std::size_t> places;
+    /// Of an ordered object's members, where it has many. No table of hashes, in which a client could make names collide.
+    std::set<std::string> names;
   };
+
+  [[noreturn]] static void refuse(const std::string& name) {
+    throw Json::parse_error::create(101, std::size_t{0},
+                                    fmt::format("the name \"{}\" comes twice in an object", name), nullptr);
+  }
 
   template <typename Value>
   Json& put_at_place(Value&& value) {
     if (open_.empty()) return root_ = Json(std::forward<Value>(value));
     auto& whole = *open_.back().whole;
     if (whole.is_array()) {
-      auto& list = whole.get_ref<Json::array_t&>();
+      auto& list = whole.template get_ref<typename Json::array_t&>();
       list.emplace_back(std::forward<Value>(value));
       return list.back();
     }
@@ -82,7 +89,7 @@ class OrderedReader {
     put_at_place(std::forward<Value>(value));
     return true;
   }
-  bool open(Json::value_t type) {
+  bool open(typename Json::value_t type) {
     auto& whole = put_at_place(type);
     open_.push_back({&whole, {}});
     return true;
@@ -136,14 +143,10 @@ Json parse_json(std::string_view text) {
         fmt::format("{} levels of lists and objects; at most {}", levels, most_json_levels), nullptr);
   }
   try {
-    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
-      Json json;
-      OrderedReader reader(json);
-      Json::sax_parse(text, &reader);
-      return json;
-    } else {
-      return Json::parse(text);
-    }
+    Json json;
+    Reader<Json> reader(json);
+    Json::sax_parse(text, &reader);
+    return json;
   } catch (const typename Json::exception& error) {
     // The library quotes a text, a number or a name whole.
     constexpr std::size_t beginning = 200, end = 60;

@@ -1,4 +1,4 @@
-// The reader of ordered JSON: nlohmann's own is the measure.
+// The reader of JSON: nlohmann's own is the measure, but for names that come twice in an object.
 #include "base/parse_json.h"
 
 #include <doctest/doctest.h>
@@ -6,8 +6,12 @@
 
 #include <optional>
 #include <random>
+#include <set>
+
+#include "tests/support/messages.h"
 
 using namespace ratplus;
+using test::contains;
 using Ordered = nlohmann::ordered_json;
 
 namespace {
@@ -22,6 +26,23 @@ std::string outcome(const std::string& text, Parse parse) {
   }
 }
 
+/// nlohmann's reader, told of each name: the first that comes twice in an object is refused.
+template <typename Json>
+Json parse_once_named(const std::string& text) {
+  std::vector<std::set<std::string>> names;
+  return Json::parse(text, [&](int, typename Json::parse_event_t event, const Json& value) {
+    if (event == Json::parse_event_t::object_start) names.emplace_back();
+    if (event == Json::parse_event_t::object_end) names.pop_back();
+    if (event == Json::parse_event_t::key && !names.back().insert(value.template get<std::string>()).second) {
+      throw Json::parse_error::create(
+          101, std::size_t{0},
+          fmt::format("the name \"{}\" comes twice in an object", value.template get<std::string>()),
+          nullptr);
+    }
+    return true;
+  });
+}
+
 std::string object_of(int names, int every) {
   std::string text = "{";
   for (int i = 0; i < names; ++i)
@@ -31,7 +52,7 @@ std::string object_of(int names, int every) {
 
 }  // namespace
 
-TEST_CASE("ordered JSON: values, order, repeated names and messages are those of nlohmann's reader") {
+TEST_CASE("JSON: values, order and messages are those of nlohmann's reader, and no name comes twice") {
   const std::vector<std::string> seeds = {
       R"({"b": 1, "a": {"d": [1, -2, 3.5, 1e30, 18446744073709551615], "c": null}, "b": [true, false, "x\u0000"]})",
       R"([[], {}, "", 0, [[{"a": {"a": {"a": 1}}, "b": 2}]]])",
@@ -52,19 +73,27 @@ TEST_CASE("ordered JSON: values, order, repeated names and messages are those of
       object_of(60, 5),
   };
   const auto ours = [](const std::string& text) { return parse_json<Ordered>(text); };
-  const auto theirs = [](const std::string& text) { return Ordered::parse(text); };
+  const auto theirs = [](const std::string& text) { return parse_once_named<Ordered>(text); };
+  const auto plain = [](const std::string& text) { return parse_json<nlohmann::json>(text); };
+  const auto plain_theirs = [](const std::string& text) { return parse_once_named<nlohmann::json>(text); };
   std::mt19937 random(7);
   const std::string changed = R"({}[]",:\0ae.)";  // no NUL: that is ours to refuse
-  int read = 0;
+  int read = 0, twice = 0;
   for (int round = 0; round < 5000; ++round) {
     auto text = seeds[static_cast<std::size_t>(round) % seeds.size()];
     for (auto changes = round < 100 ? 0 : random() % 4; changes > 0 && !text.empty(); --changes)
       text[random() % text.size()] = changed[random() % changed.size()];
     const auto expected = outcome(text, theirs);
     if (outcome(text, ours) != expected) FAIL_CHECK(text);
+    if (outcome(text, plain) != outcome(text, plain_theirs)) FAIL_CHECK(text);
+    twice += contains(expected, "comes twice");
     read += expected.starts_with('{') || (expected.starts_with('[') && !expected.starts_with("[json"));
   }
   CHECK(read > 500);
+  CHECK(twice > 500);
+  CHECK(outcome(R"({"a": {"b": 1, "c": {"b": 1}}, "b": [{"b": 1}, {"b": 1}]})", ours).starts_with("{\"a\""));
+  CHECK(outcome(R"({"a": 1, "a": 1})", ours) ==
+        "[json.exception.parse_error.101] parse error: the name \"a\" comes twice in an object");
 }
 
 TEST_CASE("JSON: many levels are refused, which cost stack where they are written, and messages stay short") {

@@ -119,7 +119,7 @@ TEST_CASE("every field has its type and its range") {
   }
   CHECK(fault_of(with(R"("max_tokns": 3)")) == "max_tokns");
   CHECK(fault_of(with(R"("stream_options": {"include_usage": true})")) == "stream_options");
-  CHECK(fault_of(with(R"("n": 128, "prompt": ["a", "b"])")) == "n");
+  CHECK(fault_of(R"({"n": 128, "prompt": ["a", "b"]})") == "n");
   CHECK(fault_of(with(R"("best_of": 2, "n": 2)")) == "none");
   const auto request = parsed(with(
       R"("max_tokens": 0, "temperature": 0.5, "top_k": -1, "seed": -5, "user": "u", "logprobs": null, "n": 2,
@@ -267,8 +267,8 @@ TEST_CASE("RULER's two forms") {
   CHECK(two.completion.prompts.front().text == "of");
   CHECK_THROWS_AS(parse_generate(R"({"prompt": "of", "stream": true})", limits), ApiError);
   CHECK(parse_generate(R"({"text": "of", "sampling_params": null})", limits).nested);
-  for (const char* twice :
-       {R"({"text": "of", "prompt": "a"})", R"({"text": "of", "sampling_params": {"prompt": "a"}})",
-        R"({"text": "of", "max_tokens": 1, "sampling_params": {"max_new_tokens": 2}})"})
+  for (const char* twice : {R"({"text": "of", "text": "of"})", R"({"text": "of", "prompt": "a"})",
+                            R"({"text": "of", "sampling_params": {"prompt": "a"}})",
+                            R"({"text": "of", "max_tokens": 1, "sampling_params": {"max_new_tokens": 2}})"})
     CHECK_THROWS_AS(parse_generate(twice, limits), ApiError);
 }
