@@ -13,6 +13,7 @@
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
 #include "lib/generate/answer_scores.h"
+#include "lib/report/table.h"
 
 namespace ratplus::apps {
 namespace {
@@ -141,13 +142,13 @@ std::vector<std::string> group_names(const std::vector<std::vector<GroupScores>>
 void print_table(const generate::Grouping& grouping, const Score& score, const std::vector<File>& files,
                  const std::vector<std::vector<GroupScores>>& groups) {
   const auto names = group_names(groups);
-  fmt::print("| {} % by {} |", score.name, grouping.field);
-  for (const std::string& name : names) fmt::print(" {} |", name);
+  fmt::print("| {} % by {} |", score.name, report::markdown_cell(grouping.field));
+  for (const std::string& name : names) fmt::print(" {} |", report::markdown_cell(name));
   fmt::print("\n|---|");
   for (std::size_t i = 0; i < names.size(); ++i) fmt::print("---:|");
   fmt::print("\n");
   for (std::size_t f = 0; f < files.size(); ++f) {
-    fmt::print("| {} |", files[f].name);
+    fmt::print("| {} |", report::markdown_cell(files[f].name));
     for (const std::string& name : names) {
       const auto found = std::ranges::find(groups[f], name, &GroupScores::name);
       if (found == groups[f].end()) {

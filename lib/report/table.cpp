@@ -64,6 +64,15 @@ std::string format_table(const std::vector<Row>& rows, std::size_t indent) {
   return text;
 }
 
+std::string markdown_cell(std::string_view text) {
+  std::string cell;
+  for (const char c : text) {
+    if (c == '|') cell += '\\';
+    cell += static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? ' ' : c;
+  }
+  return cell;
+}
+
 namespace {
 
 std::size_t width_of(const std::string& table) {

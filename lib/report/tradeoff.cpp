@@ -407,7 +407,7 @@ std::string tradeoff_markdown(const Tradeoff& tradeoff) {
     text += (text.empty() ? "" : "\n") + fmt::format("{}:\n\n", title);
     for (std::size_t r = 0; r < rows.size(); ++r) {
       if (rows[r].empty()) continue;
-      for (const auto& cell : rows[r]) text += "| " + cell + " ";
+      for (const auto& cell : rows[r]) text += "| " + markdown_cell(cell) + " ";
       text += "|\n";
       if (r > 0) continue;
       text += "|---";

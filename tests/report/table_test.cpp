@@ -36,6 +36,12 @@ TEST_CASE("columns are aligned") {
         "  longer   100.00\n");
 }
 
+TEST_CASE("a cell of Markdown stays one cell") {
+  CHECK(markdown_cell("D = 16, W = 64") == "D = 16, W = 64");
+  CHECK(markdown_cell("a|b\n|c\x1b[1m\x7f") == "a\\|b \\|c [1m ");
+  CHECK(markdown_cell("").empty());
+}
+
 TEST_CASE("adaptation: before by the pretrained run, after by each adapted one, dense stays") {
   const RunMetrics d16 = make_run("d16", "16,0,4", {{"dense", std::log(43)}, {"16,0,4", std::log(44)}});
   const RunMetrics d64 = make_run("d64", "64,0,4", {{"16,0,4", std::log(99)}, {"64,0,4", std::log(47.25)}});
