@@ -51,7 +51,8 @@ tokens/s, each update's time and its share of the processor's peak, memory, wher
 several ranks what the collectives take and how much of that is not hidden behind computation.
 
 generate: times inference by pattern, length and batch, beside floors from the same ceilings: a prompt, and steps
-at the end of sequences whose caches hold nothing in particular, after 0.25 s of the same steps. Of a job file the weights are random.
+at the end of sequences whose caches hold nothing in particular, after 0.25 s of the same steps. Of a job
+file the weights are random.
 
 )";
 

@@ -69,8 +69,9 @@ class Reader {
   };
 
   [[noreturn]] static void refuse(const std::string& name) {
-    throw Json::parse_error::create(101, std::size_t{0},
-                                    fmt::format("the name \"{}\" comes twice in an object", name), nullptr);
+    throw Json::parse_error::create(
+        101, std::size_t{0}, fmt::format("the name {} comes twice in an object", json_dump(Json(name))),
+        nullptr);
   }
 
   template <typename Value>

@@ -13,8 +13,9 @@ constexpr std::int64_t most_json_levels = 256;
 /// The deepest level of lists and objects in each other, of JSON that may be damaged.
 std::int64_t json_levels(std::string_view text);
 
-/// Json::parse, but a NUL byte is an error: the parser takes it for the end, and passes over what follows. So are a name that comes
-/// twice in an object, of which the parser takes the last value, and more than most_json_levels. Json is nlohmann::json or nlohmann::ordered_json. Throws Json::parse_error, whose message is short.
+/// Json::parse, but three more things are errors: a NUL byte, which the parser takes for the end; a name that comes twice in an
+/// object, of which the parser takes the last value; more than most_json_levels. Json is nlohmann::json or
+/// nlohmann::ordered_json. Throws Json::parse_error, whose message is short.
 template <typename Json = nlohmann::json>
 Json parse_json(std::string_view text);
 

@@ -234,7 +234,7 @@ half_micro_batch() {
   micro=$(job_value micro_batch)
   if ((micro > of_rank)); then micro=$of_rank; fi
   ((micro > 1 && micro % 2 == 0)) || die "ratplus-joint-split: micro-batches of $micro cannot be halved; give an even number of" \
-    "sequences (--set data.micro_batch=N), and a rank that many (data.batch, --ranks)"
+    "sequences (--set data.micro_batch=N), and at least as many to a rank (data.batch, --ranks)"
   echo $((micro / 2))
 }
 

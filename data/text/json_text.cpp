@@ -47,6 +47,7 @@ class TextFinder : public json::json_sax_t {
   bool end_array() override { return end(); }
   bool key(string_t& name) override {
     at_wanted_ = depth_ == 1 && name == wanted_;
+    twice_ = twice_ || (at_wanted_ && found_ != nullptr);
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
@@ -58,6 +59,7 @@ class TextFinder : public json::json_sax_t {
   const char* outermost() const { return outermost_; }
   /// The type of the value under the key; null if there is none.
   const char* found() const { return found_; }
+  bool twice() const { return twice_; }
   std::string& text() { return text_; }
 
  private:
@@ -75,7 +77,7 @@ class TextFinder : public json::json_sax_t {
 
   const std::string& wanted_;
   int depth_ = 0;
-  bool at_wanted_ = false;
+  bool at_wanted_ = false, twice_ = false;
   const char* outermost_ = "null";
   const char* found_ = nullptr;
   std::string text_;
@@ -96,8 +98,9 @@ std::optional<std::string> text_of_sound_line(std::string_view line, const std::
   for (const auto& field : object) {
     if (field.key != key) continue;
     std::string_view found;
-    text.reset();  // of two under one key the last counts
-    if (field.value.get(found) == simdjson::SUCCESS) text = found;
+    if (text || field.value.get(found) != simdjson::SUCCESS)
+      return std::nullopt;  // two under one key, or no text
+    text = found;
   }
   // An escape that is half of a surrogate pair is no character.
   if (text && repair_utf8(*text) > 0) return std::nullopt;
@@ -198,6 +201,8 @@ JsonText json_text(std::string& line, const std::string& key, const std::functio
   if (finder.found() == nullptr) {
     fail("{}: the object has no key \"{}\"; name the text's key with --text-key", where(), key);
   }
+  if (finder.twice())
+    fail("{}: the object has the key \"{}\" twice; correct or remove the line", where(), key);
   const std::string_view found = finder.found();
   if (found != "string") fail("{}: \"{}\" is a JSON {}, not a string", where(), key, found);
   return {std::move(finder.text()), repaired};

@@ -67,7 +67,7 @@ std::string format_table(const std::vector<Row>& rows, std::size_t indent) {
 std::string markdown_cell(std::string_view text) {
   std::string cell;
   for (const char c : text) {
-    if (c == '|') cell += '\\';
+    if (c == '|' || c == '\\') cell += '\\';
     cell += static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? ' ' : c;
   }
   return cell;

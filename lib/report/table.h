@@ -13,7 +13,7 @@ namespace ratplus::report {
 /// Rows of cells in aligned columns, as wide as their widest cell: the first to the left, the others to the right. The
 /// first row is the head; an empty row is an empty line. `indent` blanks begin each line.
 std::string format_table(const std::vector<std::vector<std::string>>& rows, std::size_t indent = 2);
-/// A cell of a table in Markdown: a bar, which would end it, with a backslash, and a space for each control character.
+/// A cell of a table in Markdown: a bar, which would end it, or a backslash after a backslash, and a space for each control character.
 std::string markdown_cell(std::string_view text);
 
 /// One run's final result: pattern, loss, perplexity.

@@ -132,8 +132,8 @@ ModelPairs model_pairs(const Tradeoff& tradeoff) {
       auto keys = differing_keys({*first.job, *second.job});
       const auto differs = [&](std::string_view key) { return std::ranges::find(keys, key) != keys.end(); };
       const bool precision = differs("job.precision"), seed = differs("job.seed");
-      // A CPU computes in float32, whatever the job's precision.
-      const bool rounding = !differs("job.device") && std::ranges::any_of(keys, is_rounding_setting);
+      if (differs("job.device")) continue;  // a CPU computes in float32, whatever the job's precision
+      const bool rounding = std::ranges::any_of(keys, is_rounding_setting);
       if ((precision && seed) || (!precision && !seed && !rounding)) continue;
       if (!std::ranges::all_of(keys,
                                [](const auto& key) { return key == "job.seed" || is_machine_setting(key); }))

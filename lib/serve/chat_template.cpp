@@ -52,8 +52,9 @@ bool ChatTemplate::is_in(const fs::path& tokenizer_config) {
   if (!fs::is_regular_file(tokenizer_config)) return false;
   try {
     return template_of(parse_json<Json>(contents(tokenizer_config))).has_value();
-  } catch (const Json::exception&) {
-    return false;
+  } catch (const Json::exception& error) {
+    fail("{}: not JSON ({}); correct it, or name a template by --chat-template", tokenizer_config.string(),
+         error.what());
   }
 }
 

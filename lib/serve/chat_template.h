@@ -19,7 +19,7 @@ class ChatTemplate {
   /// has no template, or one with a construct that is not supported; and where the model has no tokenizer.
   ChatTemplate(const std::filesystem::path& file, const generate::ModelText& text);
 
-  /// Whether a tokenizer_config.json holds a template.
+  /// Whether a tokenizer_config.json holds a template. Throws Error where it is there and is not JSON.
   static bool is_in(const std::filesystem::path& tokenizer_config);
 
   /// The text of the conversation: `variables` has messages, add_generation_prompt and what else the template reads, beside

@@ -48,11 +48,20 @@ std::string without_halves(const std::string& line) {
 
 std::optional<std::string> by_definition(const std::string& line) {
   const std::string whole = without_halves(line);
-  Json json = Json::parse(whole, nullptr, false);
+  int texts = 0;
+  const auto counted = [&](int depth, Json::parse_event_t event, const Json& value) {
+    texts += depth == 1 && event == Json::parse_event_t::key && value == "text";
+    return true;
+  };
+  Json json = Json::parse(whole, counted, false);
   // JSON bounds no exponent, and the parser does: without the digits that overflow it is the measure still.
   static const std::regex overflow(R"(([0-9][eE]\+?)[0-9]{3,})");
-  if (json.is_discarded()) json = Json::parse(std::regex_replace(whole, overflow, "$011"), nullptr, false);
-  if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) return std::nullopt;
+  if (json.is_discarded()) {
+    texts = 0;
+    json = Json::parse(std::regex_replace(whole, overflow, "$011"), counted, false);
+  }
+  if (texts > 1 || !json.is_object() || !json.contains("text") || !json["text"].is_string())
+    return std::nullopt;
   return json["text"].get<std::string>();
 }
 
@@ -132,8 +141,12 @@ TEST_CASE("JSON text: each half of a surrogate pair without the other becomes U+
   CHECK(text(R"(\ud7ff\ue000)") == std::pair(std::string("\uD7FF\uE000"), false));
   CHECK(text(std::string(2'000'000, 'y') + R"(\udc00)") ==
         std::pair(std::string(2'000'000, 'y') + "\uFFFD", true));
-  CHECK(read(R"({"text": "last", "text": "\ud800", "n": 123456789012345678901234567890})") ==
+  CHECK(read(R"({"text": "\ud800", "n": 123456789012345678901234567890})") ==
         std::pair(std::string("\uFFFD"), true));
+  for (std::string twice :
+       {R"({"text": "a", "b": {"text": 1}, "text": "a"})", R"({"text": 1, "te\u0078t": "a", "n": 1e999})"})
+    CHECK(contains(message_of([&] { json_text(twice, "text", here); }),
+                   "the object has the key \"text\" twice"));
   std::string line = R"({"text": "\ud800" "cut})";
   CHECK(contains(message_of([&] { json_text(line, "text", here); }), "a.jsonl, line 1: not JSON"));
 }

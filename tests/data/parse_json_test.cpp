@@ -34,10 +34,10 @@ Json parse_once_named(const std::string& text) {
     if (event == Json::parse_event_t::object_start) names.emplace_back();
     if (event == Json::parse_event_t::object_end) names.pop_back();
     if (event == Json::parse_event_t::key && !names.back().insert(value.template get<std::string>()).second) {
-      throw Json::parse_error::create(
-          101, std::size_t{0},
-          fmt::format("the name \"{}\" comes twice in an object", value.template get<std::string>()),
-          nullptr);
+      throw Json::parse_error::create(101, std::size_t{0},
+                                      fmt::format("the name {} comes twice in an object",
+                                                  value.dump(-1, ' ', false, Json::error_handler_t::replace)),
+                                      nullptr);
     }
     return true;
   });
@@ -92,6 +92,16 @@ TEST_CASE("JSON: values, order and messages are those of nlohmann's reader, and 
   CHECK(read > 500);
   CHECK(twice > 500);
   CHECK(outcome(R"({"a": {"b": 1, "c": {"b": 1}}, "b": [{"b": 1}, {"b": 1}]})", ours).starts_with("{\"a\""));
+  for (const int again : {0, 14, 15, 16, 30, 39}) {  // of names that an object has few of, and many
+    const auto whole = object_of(40, 100);
+    const auto text = whole.substr(0, whole.size() - 1) + fmt::format(R"(, "{}": 0}})", again);
+    const auto expected = fmt::format("the name \"{}\" comes twice in an object", again);
+    CHECK(contains(outcome(text, ours), expected));
+    CHECK(contains(outcome(text, plain), expected));
+  }
+  CHECK(contains(outcome(R"({"a": 1, "\u0061": 1})", ours), "the name \"a\" comes twice"));
+  CHECK(contains(outcome(R"({"\u001b[2J\n": 1, "\u001b[2J\n": 1})", plain),
+                 R"(the name "\u001b[2J\n" comes twice)"));
   CHECK(outcome(R"({"a": 1, "a": 1})", ours) ==
         "[json.exception.parse_error.101] parse error: the name \"a\" comes twice in an object");
 }

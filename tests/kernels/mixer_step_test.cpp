@@ -69,7 +69,7 @@ Tensor arriving(Bench& bench, const Tensor& q) {
   bench->pack_weight(w);
   const Tensor y = bench.poisoned(bench.compute(), {rows, width});
   bench->fill(
-      y, std::nan(""));  // waits for all before it, so that a step after it may read early what they wrote
+      y, std::nan(""));  // waits for all before it: a step after it may read early what those calls wrote
   bench->row_product(y, x, w);
   return y.view({rows, q.size(1), q.size(2)});
 }

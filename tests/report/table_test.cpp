@@ -39,6 +39,7 @@ TEST_CASE("columns are aligned") {
 TEST_CASE("a cell of Markdown stays one cell") {
   CHECK(markdown_cell("D = 16, W = 64") == "D = 16, W = 64");
   CHECK(markdown_cell("a|b\n|c\x1b[1m\x7f") == "a\\|b \\|c [1m ");
+  CHECK(markdown_cell("a\\|b") == "a\\\\\\|b");
   CHECK(markdown_cell("").empty());
 }
 

@@ -144,6 +144,9 @@ TEST_CASE("a template's file: its text or a tokenizer_config.json, refused with 
   CHECK(serve::ChatTemplate::is_in(file));
   CHECK_FALSE(serve::ChatTemplate::is_in(written(scratch, "none.json", "{}")));
   CHECK_FALSE(serve::ChatTemplate::is_in(scratch.path() / "missing.json"));
+  const auto twice = written(scratch, "twice.json", R"({"chat_template": "a", "chat_template": "b"})");
+  CHECK_THROWS_WITH_AS(serve::ChatTemplate::is_in(twice),
+                       doctest::Contains("the name \"chat_template\" comes twice"), Error);
   const serve::ChatTemplate read(file, test::SmallModel::text());
   const auto tokens = read.tokens(read.text(Json::object()));
   CHECK(tokens.size() > 2);
