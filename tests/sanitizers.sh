@@ -7,6 +7,7 @@ configure_sanitized() {
   if [[ -e $1/CMakeCache.txt ]] && ! grep -q '^CMAKE_CXX_COMPILER:.*clang' "$1/CMakeCache.txt"; then
     die "$1/ was made with another compiler than clang; remove it"
   fi
+  # shellcheck disable=SC2154 # unity_options is of jobs/common.sh
   configure "$1" -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ "-DRATPLUS_SANITIZE=address,undefined" \
     -DRATPLUS_CUDA=OFF "${unity_options[@]}"
 }
