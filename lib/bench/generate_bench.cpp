@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <ranges>
 
 #include "base/error.h"
 #include "base/median.h"
@@ -53,8 +52,8 @@ void settle(infer::Engine& engine, std::int64_t batch, std::int64_t length, std:
     std::vector<std::int64_t> sequences;
     for (std::int64_t i = 0; i < batch; ++i) sequences.push_back(engine.add_at(length - steps, steps));
     for (std::int64_t i = 0; i < steps && !over(); ++i) engine.step();
-    for (const auto sequence : std::views::reverse(sequences))
-      engine.cancel(sequence);  // the last costs the least
+    for (; !sequences.empty(); sequences.pop_back())
+      engine.cancel(sequences.back());  // the last costs the least
   }
 }
 
