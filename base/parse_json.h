@@ -14,8 +14,8 @@ constexpr std::int64_t most_json_levels = 256;
 std::int64_t json_levels(std::string_view text);
 
 /// Json::parse, but three more things are errors: a NUL byte, which the parser takes for the end; a name that comes twice in an
-/// object, of which the parser takes the last value; more than most_json_levels. Json is nlohmann::json or
-/// nlohmann::ordered_json. Throws Json::parse_error, whose message is short.
+/// object, where the parser keeps the last value; more than most_json_levels. Throws Json::parse_error, whose message is short.
+/// Json: nlohmann::json or nlohmann::ordered_json.
 template <typename Json = nlohmann::json>
 Json parse_json(std::string_view text);
 

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/pattern_attention_backward.cuh"
+#include "kernels/cuda/pattern_attention_forward.cuh"
 
 namespace ratplus::cuda {
 namespace {
@@ -154,21 +155,9 @@ __device__ __forceinline__ bool all_count(const QueryBlock<1>& block, int column
   return column >= last.begin && column + tile_rows <= first.end;
 }
 
-struct Forward {
-  Rows<float> q, k, v, out;
-  float* lse;  ///< [B, H, Tq], shifted: position t is element t
-  int heads;   ///< H
-  HeadMap map;
-  int first;    ///< position of the first query
-  int queries;  ///< Tq
-  int p;
-  float scale;
-  HeadGroup group;
-};
-
 template <int DP>
 __global__ void __launch_bounds__(threads, DP == 64 ? 3 : 2)
-    forward_kernel(const __grid_constant__ Forward x) {
+    forward_kernel(const __grid_constant__ Forward<float> x) {
   extern __shared__ __align__(16) float memory[];
   const KeyLists& lists = x.group.lists;
   const int last_block = (lists.tokens - 1) / tile_rows, blocks = last_block - x.first / tile_rows + 1;
@@ -231,7 +220,7 @@ __global__ void __launch_bounds__(threads, DP == 64 ? 3 : 2)
     add_weighted_rows<DP>(values, weights, v_rows);
   }
 
-  float* lse = x.lse + (static_cast<std::int64_t>(b) * x.heads + h) * x.queries;
+  float* lse = x.lse + (static_cast<std::int64_t>(b) * x.heads + h) * x.queries - x.first;
   const HeadRows<float> out(x.out, b, h);
 #pragma unroll
   for (int i = 0; i < own_rows; ++i) {
@@ -453,15 +442,7 @@ bool takes_float32(const operation::AttentionBackward& call) {
 void float32_attention_forward(cudaStream_t stream, const HeadGroup& group,
                                const operation::AttentionForward& call) {
   const std::int64_t first = call.first_query, queries = call.q.size(1);
-  Forward x;
-  x.q = Rows<float>(call.q, first), x.k = Rows<float>(call.k), x.v = Rows<float>(call.v);
-  x.out = Rows<float>(call.out, first);
-  x.lse = call.lse.as<float>() - first;
-  x.heads = static_cast<int>(call.out.size(2));
-  x.map = HeadMap(call.out, call.q, call.k);
-  x.first = static_cast<int>(first), x.queries = static_cast<int>(queries);
-  x.p = static_cast<int>(call.q.size(3)), x.scale = 1.0f / std::sqrt(static_cast<float>(x.p));
-  x.group = group;
+  const Forward<float> x(call, group);
   const std::int64_t blocks = (first + queries - 1) / tile_rows - first / tile_rows + 1;
   with_padded_floats(x.p, [&](auto size) {
     constexpr int dp = decltype(size)::value;

@@ -12,24 +12,12 @@
 
 #include "kernels/cuda/causal_attention.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/pattern_attention_tiles.cuh"
+#include "kernels/cuda/pattern_attention_forward.cuh"
 
 namespace ratplus::cuda {
 namespace {
 
 using namespace tiles;
-
-struct Forward {
-  Rows<bf16> q, k, v, out;
-  float* lse;  ///< [B, H, Tq]
-  int heads;   ///< H
-  HeadMap map;
-  int first;    ///< position of the first query
-  int queries;  ///< Tq
-  int p;
-  float scale;
-  HeadGroup group;
-};
 
 constexpr int row_tiles = 2;  ///< of 16 queries, a warp
 using Queries = QueryBlock<row_tiles>;
@@ -92,7 +80,7 @@ struct OnlineSoftmax {
 };
 
 template <int DP>
-__global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_constant__ Forward x) {
+__global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_constant__ Forward<bf16> x) {
   extern __shared__ __align__(16) bf16 memory[];
   const KeyLists& lists = x.group.lists;
   const int last_block = (lists.tokens - 1) / Queries::queries,
@@ -157,17 +145,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(const __grid_consta
 void launch_forward(cudaStream_t stream, const HeadGroup& group, const operation::AttentionForward& call) {
   const std::int64_t p = call.q.size(3), first = call.first_query, queries = call.q.size(1);
   const std::int64_t blocks = (first + queries - 1) / Queries::queries - first / Queries::queries + 1;
-  Forward arguments;
-  arguments.q = Rows<bf16>(call.q, first), arguments.k = Rows<bf16>(call.k), arguments.v = Rows<bf16>(call.v);
-  arguments.out = Rows<bf16>(call.out, first);
-  arguments.lse = call.lse.as<float>();
-  arguments.heads = static_cast<int>(call.out.size(2));
-  arguments.map = HeadMap(call.out, call.q, call.k);
-  arguments.first = static_cast<int>(first);
-  arguments.queries = static_cast<int>(queries);
-  arguments.p = static_cast<int>(p);
-  arguments.scale = 1.0f / std::sqrt(static_cast<float>(p));
-  arguments.group = group;
+  const Forward<bf16> arguments(call, group);
   with_padded_dim(p, [&](auto size) {
     constexpr int dp = decltype(size)::value;
     check_cuda(cudaFuncSetAttribute(forward_kernel<dp>, cudaFuncAttributeMaxDynamicSharedMemorySize,
