@@ -115,9 +115,10 @@ last_losses() { grep "\"step\": *$steps," "$1/metrics.jsonl" | grep -o '"loss":[
 test_preemption() {
   heading "the same pretraining, stopped before its time limit of a minute, queued again, finished"
   local run=$work/preempted job log file
-  # Slurm sends the signal within 30 s; a step has two updates.
-  RATPLUS_TEST_FAULT=$(slow 0.5) "$program" submit "$work/pretrain.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 \
-    --time 1 --stop-before 40 --set "job.directory=$run"
+  # Slurm looks every 30 s, and sends the signal 10 to 40 s before the minute is up: 20 s or later after the start, when
+  # steps have been made, and before the last of them, each of two updates.
+  RATPLUS_TEST_FAULT=$(slow 0.6) "$program" submit "$work/pretrain.toml" --nodes 1 --ranks-per-node 2 --cpus-per-rank 1 \
+    --time 1 --stop-before 10 --set "job.directory=$run"
   job=$(cat "$run/submitted.job") log=$run/slurm-$job.log
   await "$job" "$log" 400
   expect_state "$job" COMPLETED "$log"
