@@ -360,7 +360,8 @@ int bench_command(const Arguments& args) {
       "step: the processor's peak; default: the datasheet's for A100, H100 and H200");
   add("device", po::value(&parsed.device)->value_name("auto|cpu|cuda"), "default: auto, or the job's");
   add("precision", po::value(&parsed.precision)->value_name("bf16|f32"),
-      "of a GPU's products; default: bf16, or the job's");
+      "of a GPU's products (default: bf16, or the job's); generate, on a CPU: of matrices (default: f32 of a "
+      "job, else as stored)");
   add("any-order", po::bool_switch(&parsed.any_order), "as job.deterministic = false");
   add("threads", po::value(&parsed.threads)->default_value(0)->value_name("N"),
       "CPU threads; 0: OpenMP's default");

@@ -60,6 +60,7 @@ infer::ResolvedModel model_of(const BenchGenerateArguments& args) {
   model.trained_tokens = model.tokens = job.data.sequence_length;
   model.device = request.device.value_or(job.job.device);
   model.precision = request.precision.value_or(job.job.precision);
+  model.cpu_weights = request.precision.value_or(DType::f32);
   model.threads = args.threads > 0 ? args.threads : job.job.threads;
   return model;
 }
@@ -104,6 +105,7 @@ void write_json(const std::string& file, const bench::GenerateTimes& times) {
   Json all = {
       {"device", times.device},
       {"compute_type", to_string(times.compute_type)},
+      {"weight_type", to_string(times.weight_type)},
       {"weight_bytes", times.weight_bytes},
       {"ceilings", {{"product_rate", times.ceilings.product_rate}, {"bandwidth", times.ceilings.bandwidth}}},
       {"times", Json::array()}};
@@ -143,8 +145,10 @@ int bench_generate(const BenchGenerateArguments& args, const parallel::World& wo
   } else {
     inference.set_initial(1);
   }
-  fmt::print("{}: {}, width {}, weights {}, on {}\n\n", args.model, counted(model.config.layers, "layer"),
-             model.config.width, format_bytes(inference.weight_bytes()), inference.ops().device_name());
+  fmt::print("{}: {}, width {}, weights {} ({}), on {}\n\n", args.model,
+             counted(model.config.layers, "layer"), model.config.width,
+             format_bytes(inference.weight_bytes()), to_string(inference.weight_type()),
+             inference.ops().device_name());
   std::fflush(stdout);
   std::vector<std::vector<std::string>> rows = {
       {"pattern", "length", "what", "time", "floor", "of it", "tokens/s", "cache a sequence"}};

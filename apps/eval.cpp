@@ -101,8 +101,9 @@ std::optional<EvalArguments> parse_eval(const Arguments& args) {
       "sequences a rank computes at once; default: as in training")(
       "device", po::value(&device)->value_name("auto|cpu|cuda"), "default: as in training")(
       "precision", po::value(&precision)->value_name("bf16|f32"),
-      "of a GPU's products; default: as in training")("threads", po::value(&request.threads)->value_name("N"),
-                                                      "CPU threads a rank; default: its share of the cores")(
+      "of a GPU's products (default: as in training); with --continuations on a CPU of matrices (default: "
+      "bf16 where all are stored so, else f32)")("threads", po::value(&request.threads)->value_name("N"),
+                                                 "CPU threads a rank; default: its share of the cores")(
       "json", po::value(&parsed.json)->value_name("FILE"),
       "write the results there too; a path that is not UTF-8 also percent-encoded")(
       "tokens", po::value(&parsed.tokens)->value_name("FILE"), "evaluate these token numbers, not a dataset")(
@@ -315,8 +316,8 @@ int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, cons
 }
 
 nlohmann::ordered_json identity_of(const EvalArguments& args, const infer::ResolvedModel& model,
-                                   const generate::ModelText& text, DType type) {
-  auto identity = generate::model_identity("eval", model, text, type);
+                                   const generate::ModelText& text, const std::string& arithmetic) {
+  auto identity = generate::model_identity("eval", model, text, arithmetic);
   identity["cut"] = generate::to_string(args.cut);
   return identity;
 }
@@ -363,7 +364,7 @@ int score_continuations(const EvalArguments& args, const std::filesystem::path& 
   const infer::ScorerSettings settings{
       .tokens = model.tokens, .rows = scored_rows(model), .rope_scale = model.rope_scale};
   infer::Inference inference(model, settings, world);
-  job.identity = identity_of(args, model, text, inference.ops().compute_type());
+  job.identity = identity_of(args, model, text, inference.arithmetic());
   generate::ContinuationLines worker(*input, args.cut, text, inference.scorer());
   generate::check_lines(*input, worker, world);
   world.agree([&] { inference.load(); });

@@ -447,7 +447,7 @@ int generate_at_terminal(const GenerateArguments& args, const parallel::World& w
 
 nlohmann::ordered_json identity_of(const GenerateArguments& args, const Opened& opened) {
   auto identity =
-      generate::model_identity("generate", opened.model, opened.text, opened.inference->ops().compute_type());
+      generate::model_identity("generate", opened.model, opened.text, opened.inference->arithmetic());
   identity["options"] = generate::to_json(args.settings);
   if (const auto form = args.form.to_json(); !form.is_null()) identity["lines"] = form;
   return identity;

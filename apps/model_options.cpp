@@ -93,7 +93,8 @@ void add_device_options(po::options_description& description, ModelOptions& opti
   auto add = description.add_options();
   add("device", po::value(&options.device)->value_name("auto|cpu|cuda"), "default: as in training");
   add("precision", po::value(&options.precision)->value_name("bf16|f32"),
-      "of a GPU's products; default: as in training");
+      "of a GPU's products (default: as in training); on a CPU of matrices (default: bf16 where all are "
+      "stored so, else f32)");
   add("threads", po::value(&request.threads)->value_name("N"),
       "CPU threads a rank; default: its share of the cores");
   add("head-dim", po::value(&request.head_dim)->value_name("P"),

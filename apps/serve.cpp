@@ -187,6 +187,13 @@ bool exchange(const ServeArguments& args, infer::Inference& inference, const che
       if (!(model.config == inference.model().config) || model.info().tokenizer != old.tokenizer)
         fail("{}: holds another model or tokenizer than the one that is served; start another server",
              model.info().directory.string());
+      if (!inference.keeps(model)) {
+        fail(
+            "{}: not all of its weights are bfloat16, and this server keeps weights in bfloat16; start it "
+            "anew, with "
+            "--precision f32 to exchange both kinds",
+            model.info().directory.string());
+      }
       read_whole(*model.source);
       return model.source;
     } catch (const Error& error) {

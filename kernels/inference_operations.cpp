@@ -44,7 +44,7 @@ double entry_bytes(const CachePages& cache, double entries) {
 
 void PackWeight::check(const Target& target) const {
   require(w.rank() == 2, "{}: w has {} dimensions, not 2", name, w.rank());
-  check_tensor(w, target.kind, target.compute, {w.size(0), w.size(1)}, name, "w");
+  check_tensor(w, target.kind, target.type_of_weights(w), {w.size(0), w.size(1)}, name, "w");
   check_contiguous(w, name, "w");
 }
 Cost PackWeight::cost(const Target& target) const {
@@ -57,7 +57,7 @@ void RowProduct::check(const Target& target) const {
   check_tensor(y, target.kind, y.dtype() == DType::f32 ? DType::f32 : target.compute, {rows, columns}, name,
                "y");
   check_tensor(x, target.kind, norm_weight ? DType::f32 : target.compute, {rows, inner}, name, "x");
-  check_tensor(w, target.kind, target.compute, {columns, inner}, name, "w");
+  check_tensor(w, target.kind, target.type_of_weights(w), {columns, inner}, name, "w");
   if (norm_weight) check_tensor(norm_weight, target.kind, target.compute, {inner}, name, "norm_weight");
   if (residual) check_tensor(residual, target.kind, DType::f32, {rows, columns}, name, "residual");
   require(!residual || (!norm_weight && rows <= most_normed_rows), "{}: a residual of {} rows{}", name, rows,

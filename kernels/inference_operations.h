@@ -19,7 +19,7 @@ namespace ratplus::operation {
 /// Rearranges w [out, in] where it is, as row_product reads it; a GPU's products read it as it is.
 struct PackWeight {
   static constexpr const char* name = "pack_weight";
-  Tensor w;  ///< C, contiguous
+  Tensor w;  ///< C, contiguous; bf16 on the CPU, too
 
   void check(const Target& target) const;
   Cost cost(const Target& target) const;
@@ -31,7 +31,8 @@ struct RowProduct {
   static constexpr const char* name = "row_product";
   Tensor y;  ///< C or f32
   Tensor x;  ///< C
-  Tensor w;  ///< C [out, in], as pack_weight left it
+  Tensor
+      w;  ///< C [out, in], as pack_weight left it; on the CPU bf16, too, with the bits of the same values in f32
   bool gelu = false;
   Tensor norm_weight =
       {};          ///< C [in], contiguous: x is f32, and its RMSNorm times this, rounded to C, is multiplied

@@ -278,9 +278,10 @@ Cost Matmul::cost(const Target& target) const {
 void EmbeddingForward::check(const Target& target) const {
   const Checker checker{target, name};
   checker.rank(x, DType::f32, 2, "x");
-  checker.rank(table, target.compute, 2, "table");
+  const DType type = target.type_of_weights(table);
+  checker.rank(table, type, 2, "table");
   checker.i32(tokens, {x.size(0)}, "tokens");
-  checker.compute(table, {table.size(0), x.size(1)}, "table");
+  check_tensor(table, target.kind, type, {table.size(0), x.size(1)}, name, "table");
 }
 Cost EmbeddingForward::cost(const Target&) const {
   return {.part = Part::loss,

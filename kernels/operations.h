@@ -47,6 +47,11 @@ struct AdamW {
 struct Target {
   DeviceKind kind = DeviceKind::cpu;
   DType compute = DType::f32;  ///< C
+
+  /// The type that the weights of an operation of inference must have: on the CPU they may be bf16, too.
+  DType type_of_weights(const Tensor& w) const {
+    return kind == DeviceKind::cpu && w.dtype() == DType::bf16 ? DType::bf16 : compute;
+  }
 };
 
 namespace operation {
@@ -113,7 +118,7 @@ struct Matmul {
   Cost cost(const Target& target) const;
 };
 
-/// x [N, d] f32 = rows of table [V, d] (C) at tokens [N] i32.
+/// x [N, d] f32 = rows of table [V, d] (C, or bf16 on the CPU) at tokens [N] i32.
 struct EmbeddingForward {
   static constexpr const char* name = "embedding_forward";
   Tensor x, tokens, table;

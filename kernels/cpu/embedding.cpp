@@ -1,8 +1,9 @@
 // The token embedding: rows of a table, and their gradient.
 #include <algorithm>
-#include <cstring>
+#include <type_traits>
 
 #include "base/error.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/cpu_ops.h"
 
 namespace ratplus::cpu {
@@ -24,12 +25,20 @@ void CpuOps::compute(const operation::EmbeddingForward& call) {
   check_tokens(tokens, table.size(0), "embedding_forward");
   const auto* ids = tokens.as<std::int32_t>();
   float* out = x.as<float>();
-  const float* in = table.as<float>();
+  const auto copy_rows = [&]<typename T>(const T* in) {
 #pragma omp parallel for schedule(static) num_threads(threads_) if (rows * width > 16384)
-  for (std::int64_t i = 0; i < rows; ++i) {
-    std::memcpy(out + i * x.stride(0), in + ids[i] * table.stride(0),
-                static_cast<std::size_t>(width) * sizeof(float));
-  }
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const T* const row = in + ids[i] * table.stride(0);
+      std::transform(row, row + width, out + i * x.stride(0), [](T element) {
+        if constexpr (std::is_same_v<T, float>) {
+          return element;
+        } else {
+          return to_float(element);
+        }
+      });
+    }
+  };
+  table.dtype() == DType::bf16 ? copy_rows(table.as<bf16_t>()) : copy_rows(table.as<float>());
 }
 
 void CpuOps::compute(const operation::EmbeddingBackward& call) {

@@ -63,11 +63,14 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
                               const std::function<void(const GenerateTime&)>& told) {
   auto& ops = inference.ops();
   const auto& config = inference.model().config;
-  GenerateTimes result{.device = ops.device_name(), .compute_type = ops.compute_type()};
+  GenerateTimes result{.device = ops.device_name(),
+                       .compute_type = ops.compute_type(),
+                       .weight_type = inference.weight_type()};
   result.ceilings = measure_ceilings(ops);
   result.weight_bytes = inference.weight_bytes();
   const infer::Rates rates{result.ceilings.product_rate, result.ceilings.bandwidth};
   const auto compute = ops.compute_type();
+  const infer::Types types{compute, inference.weight_type()};
   const auto add = [&](GenerateTime time) {
     told(time);
     result.times.push_back(std::move(time));
@@ -89,7 +92,7 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
           if (repeat > 0) samples.end();
         }
         samples.write_to(time);
-        time.floor = infer::prompt_floor(config, shape, compute, length, rates).seconds();
+        time.floor = infer::prompt_floor(config, shape, types, length, rates).seconds();
         add(time);
       }
       const std::int64_t steps = settings.steps + 2;  // the first two are not timed
@@ -110,7 +113,7 @@ GenerateTimes time_generation(infer::Inference& inference, const GenerateBenchSe
         time.batch = fitting, time.largest = batch == 0;
         samples.write_to(time);
         time.floor =
-            infer::step_floor(config, shape, compute, fitting, length - settings.steps / 2, rates).seconds();
+            infer::step_floor(config, shape, types, fitting, length - settings.steps / 2, rates).seconds();
         add(time);
       }
     }

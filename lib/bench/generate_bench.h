@@ -36,6 +36,7 @@ struct GenerateTimes {
   Ceilings ceilings = {};
   std::string device;
   DType compute_type = DType::f32;
+  DType weight_type = DType::f32;
   std::int64_t weight_bytes = 0;
   std::vector<GenerateTime> times = {};
 };

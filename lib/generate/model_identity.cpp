@@ -67,7 +67,7 @@ std::string weights_identity(const checkpoint::Info& info) {
 }  // namespace
 
 nlohmann::ordered_json model_identity(const char* command, const infer::ResolvedModel& model,
-                                      const ModelText& text, DType type) {
+                                      const ModelText& text, const std::string& arithmetic) {
   return {{"command", command},
           {"checkpoint", model.info().directory.string()},
           {"step", model.info().step},
@@ -76,7 +76,7 @@ nlohmann::ordered_json model_identity(const char* command, const infer::Resolved
           {"length", model.tokens},
           {"rope-base", model.config.rope_base},
           {"rope-scale", model.rope_scale},
-          {"type", to_string(type)},
+          {"type", arithmetic},
           {"tokenizer", text.tokenizer ? text.tokenizer->identity() : ""},
           {"end-of-text", text.end_of_text}};
 }

@@ -14,11 +14,12 @@ double as_double(std::int64_t x) {
 
 }  // namespace
 
-Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute, std::int64_t batch,
+Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, Types types, std::int64_t batch,
                  std::int64_t tokens_before, const Rates& rates) {
-  const double b = as_double(batch), element = as_double(size_of(compute)), p = as_double(config.head_dim);
+  const double b = as_double(batch), element = as_double(size_of(types.compute)),
+               p = as_double(config.head_dim);
   Floor floor;
-  floor.products = std::max(as_double(Weights::bytes(config, compute)) / rates.bandwidth,
+  floor.products = std::max(as_double(Weights::bytes(config, types.weights)) / rates.bandwidth,
                             2 * as_double(model::parameter_count(config)) * b / rates.products);
   double bytes = 0, operations = 0;
   for (const auto& layer : shape.layers) {
@@ -33,7 +34,7 @@ Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, DTyp
   return floor;
 }
 
-Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute,
+Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, Types types,
                    std::int64_t tokens, const Rates& rates) {
   const double of_head = as_double(config.vocab_size) * as_double(config.width);
   const double parameters = as_double(model::parameter_count(config)) - of_head;
@@ -41,7 +42,7 @@ Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DT
   const double last_only = 9 * as_double(config.width) * as_double(config.width);
   Floor floor;
   floor.products = std::max(
-      as_double(Weights::bytes(config, compute)) / rates.bandwidth,
+      as_double(Weights::bytes(config, types.weights)) / rates.bandwidth,
       2 * (parameters * as_double(tokens) - last_only * as_double(tokens - 1) + of_head) / rates.products);
   double operations = 0;
   for (const auto& layer : shape.layers) {

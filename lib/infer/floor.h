@@ -14,6 +14,12 @@ struct Rates {
   double bandwidth = 1;  ///< bytes a second
 };
 
+/// Of activations and caches, and of matrices.
+struct Types {
+  DType compute = DType::f32;
+  DType weights = DType::f32;
+};
+
 /// Seconds.
 struct Floor {
   double products = 0;   ///< the larger of the parameters' bytes and their products
@@ -23,11 +29,11 @@ struct Floor {
 };
 
 /// One step of `batch` sequences, each with `tokens_before` tokens in its cache.
-Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute, std::int64_t batch,
+Floor step_floor(const model::ModelConfig& config, const CacheShape& shape, Types types, std::int64_t batch,
                  std::int64_t tokens_before, const Rates& rates);
 
 /// A prompt of `tokens`, the head for its last token alone.
-Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, DType compute,
+Floor prompt_floor(const model::ModelConfig& config, const CacheShape& shape, Types types,
                    std::int64_t tokens, const Rates& rates);
 
 }  // namespace ratplus::infer

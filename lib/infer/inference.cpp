@@ -66,6 +66,8 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   }
   result.device = request.device.value_or(job.job.device);
   result.precision = request.precision.value_or(job.job.precision);
+  result.cpu_weights =
+      request.precision.value_or(weights::is_bfloat16(*result.source) ? DType::bf16 : DType::f32);
   result.threads = request.threads;
   return result;
 }
@@ -86,13 +88,14 @@ Inference::Inference(const ResolvedModel& model, const parallel::World& world)
       ops_(open(model, world)),
       available_(session::memory_for_rank(ops_->device(), world)),
       weight_memory_(std::make_unique<Arena>(ops_->device())) {
-  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_);
+  const auto type = ops_->device().kind == DeviceKind::cpu ? model_.cpu_weights : ops_->compute_type();
+  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_, type);
   if (available_ >= 0 && weight_memory_->total_bytes() > available_) {
     fail("{}: the model's weights need {:.1f} GiB, and there are {:.1f} GiB", to_string(ops_->device()),
          gib(weight_memory_->total_bytes()), gib(available_));
   }
   weight_memory_->commit();
-  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_);
+  weights_ = std::make_unique<Weights>(model_.config, *ops_, *weight_memory_, type);
 }
 
 Inference::Inference(const ResolvedModel& model, const EngineRequest& request, const parallel::World& world)
@@ -135,6 +138,17 @@ void Inference::load(weights::WeightsSource& source) {
 void Inference::set_initial(std::uint64_t seed) {
   forget_prefixes();
   weights_->set_initial(seed);
+}
+
+bool Inference::keeps(const ResolvedModel& other) const {
+  return ops_->device().kind != DeviceKind::cpu || weight_type() == DType::f32 ||
+         other.cpu_weights == weight_type();
+}
+
+std::string Inference::arithmetic() const {
+  const auto products = ops_->compute_type();
+  const bool exact = weight_type() == products || (model_.source && weights::is_bfloat16(*model_.source));
+  return exact ? to_string(products) : fmt::format("{}, rounded weights", to_string(products));
 }
 
 void Inference::forget_prefixes() {

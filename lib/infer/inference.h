@@ -21,7 +21,7 @@ namespace ratplus::infer {
 struct ModelRequest {
   std::string pattern = {};  ///< as config::parse_plan reads it
   std::optional<DeviceChoice> device = {};
-  std::optional<DType> precision = {};
+  std::optional<DType> precision = {};  ///< of a GPU's products, and of matrices on the CPU
   int threads = 0;
   std::int64_t head_dim = 0;  ///< channels of a head, for weights that do not say
   std::int64_t tokens = 0;    ///< of a sequence at most, prompt and generated; 0: as in training
@@ -39,7 +39,9 @@ struct ResolvedModel {
   std::int64_t tokens = 0;
   double rope_scale = 1;
   DeviceChoice device = DeviceChoice::automatic;
-  DType precision = DType::bf16;
+  DType precision = DType::bf16;  ///< of a GPU's products
+  /// Of matrices on the CPU; bf16: the source has all of them so, or they are to be rounded.
+  DType cpu_weights = DType::f32;
   int threads = 0;
   std::string note;  ///< a line for the user: another pattern than the weights were adapted to; may be empty
 
@@ -81,7 +83,7 @@ class Inference {
 
   /// Reads all weights once.
   void load() { load(*model_.source); }
-  /// The same from another source of the same model, between two requests.
+  /// The same from another source of the same model, between two requests; it is rounded to weight_type().
   void load(weights::WeightsSource& source);
   void set_initial(std::uint64_t seed);
 
@@ -91,6 +93,12 @@ class Inference {
   Ops& ops() { return *ops_; }
   /// Sums over the engines.
   PrefixUse prefix_use() const;
+  DType weight_type() const { return weights_->type(); }
+  /// Whether load() takes this model's weights as resolve() would have them kept: not where they are to be kept in float32 and the
+  /// memory is for bfloat16, on the CPU.
+  bool keeps(const ResolvedModel& other) const;
+  /// What the bits of results depend on: "bf16" or "f32", the type of products, or "f32, rounded weights", on the CPU.
+  std::string arithmetic() const;
   /// Bytes of weights, and of all else.
   std::int64_t weight_bytes() const { return weight_memory_->total_bytes(); }
   std::int64_t bytes() const { return weight_bytes() + memory_->total_bytes(); }

@@ -13,8 +13,8 @@ namespace {
 /// Elements that are read at a time: 64 MiB in float32.
 constexpr std::int64_t read_elements = std::int64_t{1} << 24;
 
-DType type_of(const parallel::UnitLayout& unit, DType compute) {
-  return unit.full_precision ? DType::f32 : compute;
+DType type_of(const parallel::UnitLayout& unit, DType type) {
+  return unit.full_precision ? DType::f32 : type;
 }
 
 LayerWeights bind_layer(const model::ModelConfig& config, std::int64_t layer,
@@ -38,23 +38,33 @@ LayerWeights bind_layer(const model::ModelConfig& config, std::int64_t layer,
 
 }  // namespace
 
-Weights::Weights(const model::ModelConfig& config, Ops& ops, Arena& arena)
-    : config_(config), ops_(ops), units_(model::unit_layouts(config)) {
+Weights::Weights(const model::ModelConfig& config, Ops& ops, Arena& arena, DType type)
+    : config_(config), ops_(ops), type_(type), units_(model::unit_layouts(config)) {
+  const bool on_cpu = ops.device().kind == DeviceKind::cpu;
+  require(type == ops.compute_type() || (on_cpu && type == DType::bf16), "weights in {} on {}",
+          to_string(type), to_string(ops.device()));
   arena.category("weights");
-  for (const auto& unit : units_)
-    flat_.push_back(arena.allocate(type_of(unit, ops.compute_type()), {unit.numel}));
-  if (ops.compute_type() != DType::f32) {
+  for (const auto& unit : units_) flat_.push_back(arena.allocate(type_of(unit, type), {unit.numel}));
+  if (type != DType::f32 && !on_cpu) {
     std::int64_t largest = 0;
     for (const auto& unit : units_) largest = std::max(largest, unit.numel);
     staging_ = arena.allocate(DType::f32, {std::min(largest, read_elements)});
   }
-  for (std::int64_t layer = 0; layer < config.layers; ++layer)
-    layers_.push_back(bind_layer(config_, layer, units_, flat_));
+  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+    auto bound = bind_layer(config_, layer, units_, flat_);
+    for (Tensor* norm : {&bound.input_norm, &bound.ln}) *norm = norm_of(*norm, arena);
+    layers_.push_back(std::move(bound));
+  }
   std::size_t next = 0;
   const auto root = model::bind<model::RootParameters>(units_.front(), flat_.front(), next, config_);
-  embedding_ = head_ = root.embedding, final_norm_ = root.final_norm;
-  if (ops.device().kind == DeviceKind::cpu)
-    head_ = arena.allocate(ops.compute_type(), {config.vocab_size, config.width});
+  embedding_ = head_ = root.embedding, final_norm_ = norm_of(root.final_norm, arena);
+  if (on_cpu) head_ = arena.allocate(type, {config.vocab_size, config.width});
+}
+
+Tensor Weights::norm_of(const Tensor& stored, Arena& arena) {
+  if (stored.numel() == 0 || stored.dtype() == ops_.compute_type()) return stored;
+  norms_.push_back({stored, arena.allocate(ops_.compute_type(), {stored.numel()})});
+  return norms_.back().used;
 }
 
 void Weights::pack() {
@@ -63,11 +73,12 @@ void Weights::pack() {
   }
   if (head_.raw() != embedding_.raw()) ops_.copy(head_, embedding_);
   ops_.pack_weight(head_);
+  for (const auto& norm : norms_) ops_.copy(norm.used, norm.stored);
 }
 
-std::int64_t Weights::bytes(const model::ModelConfig& config, DType compute) {
+std::int64_t Weights::bytes(const model::ModelConfig& config, DType type) {
   std::int64_t bytes = 0;
-  for (const auto& unit : model::unit_layouts(config)) bytes += unit.numel * size_of(type_of(unit, compute));
+  for (const auto& unit : model::unit_layouts(config)) bytes += unit.numel * size_of(type_of(unit, type));
   return bytes;
 }
 
@@ -82,6 +93,8 @@ void Weights::fill(Read read) {
       read(u, parallel::UnitRange{begin, end}, values.data());
       if (part.dtype() == DType::f32) {
         ops_.upload(part, values.data());
+      } else if (staging_.empty()) {
+        ops_.copy(part, Tensor(values.data(), DType::f32, {end - begin}, ops_.device()));
       } else {
         const auto staged = staging_.slice(0, 0, end - begin);
         ops_.upload(staged, values.data());

@@ -52,6 +52,7 @@ InferencePlan plan_inference(const model::ModelConfig& config, const model::Patt
                              std::int64_t prefix_bytes) {
   infer::Engine::check_prefix_bytes(config, plan, settings_of(length, 1, prefix_bytes), DType::bf16);
   const infer::CacheShape shape(config, plan, length);
+  constexpr infer::Types types{DType::bf16, DType::bf16};
   const infer::Rates rates{gpu.bf16_rate * gpu.pace * speeds::product_share,
                            gpu.bandwidth * speeds::copy_share};
   const auto engine_of = [&](std::int64_t batch) {
@@ -69,12 +70,12 @@ InferencePlan plan_inference(const model::ModelConfig& config, const model::Patt
   one->engine().add({.prompt = prompt, .max_tokens = 1, .sampling = {.temperature = 0}});
   while (!one->engine().idle()) one->engine().step();
   result.prompt_seconds = one->now();
-  result.prompt_floor = infer::prompt_floor(config, shape, DType::bf16, length, rates).seconds();
+  result.prompt_floor = infer::prompt_floor(config, shape, types, length, rates).seconds();
   std::vector<std::int64_t> all(batches.begin(), batches.end());
   if (result.largest > 0) all.push_back(result.largest);
   for (const auto batch : all) {
     InferenceStep step{.batch = batch, .fits = batch <= result.largest};
-    step.floor = infer::step_floor(config, shape, DType::bf16, batch, length - 1, rates).seconds();
+    step.floor = infer::step_floor(config, shape, types, batch, length - 1, rates).seconds();
     if (step.fits) {
       const auto engine = engine_of(batch);
       for (std::int64_t i = 0; i < batch; ++i) engine->engine().add_at(length - 1, 1);

@@ -105,6 +105,16 @@ std::unique_ptr<WeightsSource> open_source(const fs::path& path, const model::Mo
   return std::make_unique<TensorSource>(open_tensors(found), assumed);
 }
 
+bool is_bfloat16(const WeightsSource& source) {
+  for (std::size_t unit = 0; unit < source.units().size(); ++unit) {
+    const auto& layout = source.units()[unit];
+    for (std::size_t slot = 0; slot < layout.slots.size() && !layout.full_precision; ++slot) {
+      if (source.stored_type(unit, slot) != StoredType::bfloat16) return false;
+    }
+  }
+  return true;
+}
+
 void read_finite(WeightsSource& source, std::size_t unit, parallel::UnitRange range, float* out) {
   source.read(unit, range, out);
   const std::span<const float> values(out, static_cast<std::size_t>(range.size()));

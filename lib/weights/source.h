@@ -50,6 +50,9 @@ std::optional<std::filesystem::path> find(const std::filesystem::path& path);
 /// Whether this is a checkpoint of ours, with all that belongs to a run.
 bool is_checkpoint(const std::filesystem::path& path);
 
+/// Whether all parameters are stored in bfloat16, but for those that are kept in full precision everywhere.
+bool is_bfloat16(const WeightsSource& source);
+
 /// source.read, of weights that a model is to run with: throws Error naming the parameter where one is infinite or NaN.
 void read_finite(WeightsSource& source, std::size_t unit, parallel::UnitRange range, float* out);
 

@@ -283,7 +283,7 @@ TEST_CASE("results are continued by the weights that began them, and by no other
   const test::ScratchDirectory scratch;
   const auto identity_of = [](const fs::path& path) {
     const auto model = infer::resolve({.head_dim = 32}, weights::resolve(path.string()));
-    return generate::model_identity("generate", model, {}, DType::f32)["weights"].get<std::string>();
+    return generate::model_identity("generate", model, {}, "f32")["weights"].get<std::string>();
   };
   const auto convert = [&](const fs::path& to, const std::string& type) {
     const auto made =
@@ -308,6 +308,69 @@ TEST_CASE("results are continued by the weights that began them, and by no other
   fs::create_directory(scratch / "copied");
   fs::copy_file(scratch / "elsewhere.pth", scratch / "copied/weights.pth");
   CHECK(identity_of(scratch / "copied/weights.pth") == before);
+}
+
+TEST_CASE(
+    "weights in bfloat16: the same answers from half the memory on a CPU; others are rounded on request "
+    "alone") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  const auto run = [&](const std::string& arguments, int status = 0) {
+    const auto made = test::ratplus(arguments);
+    CAPTURE(arguments);
+    CAPTURE(made.output);
+    REQUIRE(made.status == status);
+    return made.output;
+  };
+  run(fmt::format("convert {} {} --dtype bfloat16", learnt_run(), path("w16.safetensors")));
+  write_whole_file(path("in.jsonl"), R"({"tokens": [5, 6, 7, 8], "max_tokens": 12, "log_probabilities": 3})"
+                                     "\n");
+  const auto answers = [&](const std::string& weights, const std::string& options) {
+    run(fmt::format("generate {} --head-dim 32 --device cpu --input {} --output {} --force {}", weights,
+                    path("in.jsonl"), path("out.jsonl"), options));
+    return read_whole_file(path("out.jsonl"));
+  };
+  const auto rounded = answers(path("w16.safetensors"), "");
+  CHECK(answers(path("w16.safetensors"), "--precision f32") == rounded);
+  CHECK(answers(path("w16.safetensors"), "--precision bf16") == rounded);
+  CHECK(answers(learnt_run(), "") != rounded);
+  CHECK(answers(learnt_run(), "--precision f32") != rounded);
+  CHECK(answers(learnt_run(), "--precision bf16") == rounded);
+  const auto times = [&](const std::string& options) {
+    run(fmt::format("bench generate {} --device cpu --lengths 64 --steps 2 --batches 1 --json {} {}",
+                    path("w16.safetensors"), path("times.json"), options));
+    return Json::parse(read_whole_file(path("times.json")));
+  };
+  const auto half = times(""), whole = times("--precision f32");
+  CHECK(half["weight_type"] == "bf16");
+  CHECK(whole["weight_type"] == "f32");
+  CHECK(half["weight_bytes"].get<double>() < 0.6 * whole["weight_bytes"].get<double>());
+  // Interrupted work is continued with the same bits alone.
+  std::vector<Json> requests(60, {{"tokens", {5, 6, 7}}, {"max_tokens", 3000}, {"ignore_end_of_text", true}});
+  write_lines(path("long.jsonl"), requests);
+  const auto journal = scratch / ".long.out.unfinished";
+  const auto interrupted = [&](const std::string& weights, const std::string& options) {
+    return fmt::format(
+        "generate {} --head-dim 32 --device cpu --input {} --output {} --length 3100 --longer --slots 1 {}",
+        weights, path("long.jsonl"), path("long.out"), options);
+  };
+  const auto begin = [&](const std::string& arguments) {
+    fs::remove(journal);
+    Background begun(test::command(arguments) + " 2>" + path("log"));
+    REQUIRE(wait_for_lines(journal, 2));
+    CHECK(begun.end(SIGINT) == 75);
+  };
+  begin(interrupted(path("w16.safetensors"), ""));
+  {
+    Background same(test::command(interrupted(path("w16.safetensors"), "--precision f32")) + " 2>" +
+                    path("log"));
+    REQUIRE(wait_for_lines(journal, 4));
+    CHECK(same.end(SIGINT) == 75);
+    CHECK(contains(read_whole_file(path("log")), "lines were done before"));
+  }
+  begin(interrupted(learnt_run(), ""));
+  const auto other = run(interrupted(learnt_run(), "--precision bf16"), 1);
+  CHECK(contains(other, "of a start that differs in type (\"f32\" there, \"f32, rounded weights\" here)"));
 }
 
 TEST_CASE("generate: every bad line is named before anything is generated") {

@@ -233,6 +233,42 @@ TEST_CASE("serve keeps its weights where new ones are damaged, and goes on where
       CHECK(contains(refused.output, ".weight holds an element that is no finite number"));
     }
   }
+  {
+    // Weights of more than bfloat16, into memory that holds bfloat16.
+    const auto changed = (scratch / "changed.safetensors").string();
+    const auto convert = [&](const std::string& type) {
+      REQUIRE(test::ratplus(fmt::format("convert {} {} --force --dtype {}", Trained::get(), changed, type))
+                  .status == 0);
+    };
+    convert("bfloat16");
+    Process server(changed + " --length 32 --longer --device cpu");
+    const auto before = test::complete(server.port, body).json()["choices"];
+    convert("float32");
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), "the weights before stay"); });
+    CHECK(contains(server.errors(), "not all of its weights are bfloat16"));
+    CHECK(contains(server.errors(), "--precision f32"));
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    convert("bfloat16");
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), "ratplus: weights of "); });
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    server.signal(SIGTERM);
+    CHECK(server.status() == 0);
+    // On request both kinds, rounded or not.
+    for (const std::string precision : {"f32", "bf16"}) {
+      CAPTURE(precision);
+      convert("bfloat16");
+      Process other(changed + " --length 32 --longer --device cpu --precision " + precision);
+      CHECK(test::complete(other.port, body).json()["choices"] == before);
+      convert("float32");
+      other.signal(SIGHUP);
+      Process::wait([&] { return contains(other.errors(), "ratplus: weights of "); });
+      CHECK((test::complete(other.port, body).json()["choices"] == before) == (precision == "bf16"));
+      other.signal(SIGTERM);
+      CHECK(other.status() == 0);
+    }
+  }
   // A disk that is full.
   Process server(arguments, 0, "/dev/full");
   CHECK(test::complete(server.port, body).status == 200);

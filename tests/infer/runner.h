@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,11 +21,12 @@ inline std::unique_ptr<Ops> ops_of(const Mode& mode, int threads = 1) {
 class Runner {
  public:
   Runner(Ops& on, const InferenceCase& x, std::int64_t tokens, std::int64_t slots, std::int64_t rows,
-         std::uint64_t seed = 3)
+         std::uint64_t seed = 3, std::optional<DType> weight_type = {})
       : ops(on), shape(x.config, x.plan, tokens), arena_(on.device()), vocabulary_(x.config.vocab_size) {
     const infer::Pass::Settings settings{.rows = rows, .steps = slots, .logits = rows, .tokens = tokens};
     const auto build = [&] {
-      weights = std::make_unique<infer::Weights>(x.config, ops, arena_);
+      weights =
+          std::make_unique<infer::Weights>(x.config, ops, arena_, weight_type.value_or(ops.compute_type()));
       caches = std::make_unique<infer::Caches>(
           shape,
           infer::Caches::Settings{.slots = slots, .tokens = tokens, .sequences = static_cast<double>(slots)},

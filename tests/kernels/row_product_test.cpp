@@ -84,6 +84,40 @@ TEST_CASE("row_product: the product of packed weights, and each row's bits its o
   }
 }
 
+TEST_CASE(
+    "row_product, embedding_forward: on the CPU weights in bfloat16 give the bits of the same values in "
+    "float32") {
+  for (const int threads : {1, 3}) {
+    for (const auto& size : {std::array<std::int64_t, 3>{1, 64, 64},
+                             {6, 80, 256},
+                             {7, 97, 304},
+                             {16, 33, 257},
+                             {100, 64, 520},
+                             {200, 1, 300}}) {
+      const auto m = size[0], n = size[1], k = size[2];
+      CAPTURE(m);
+      CAPTURE(n);
+      CAPTURE(k);
+      Bench bench({"cpu", [&] { return make_cpu_ops(threads); }, 0});
+      const Tensor x = bench.tensor(DType::f32, {m, k}, normal_values(m * k, 1)),
+                   w16 = bench.tensor(DType::bf16, {n, k}, normal_values(n * k, 2)),
+                   w32 = bench.tensor(DType::f32, {n, k}, bench.read(w16));
+      const auto tokens = bench.labels(random_ids(m, n, 3));
+      const Tensor rows16 = bench.poisoned(DType::f32, {m, k}), rows32 = bench.poisoned(DType::f32, {m, k});
+      bench->embedding_forward(rows16, tokens, w16);
+      bench->embedding_forward(rows32, tokens, w32);
+      CHECK(bench.read(rows16) == bench.read(rows32));
+      for (const auto& w : {w16, w32}) bench->pack_weight(w);
+      for (const bool gelu : {false, true}) {
+        const Tensor y16 = bench.poisoned(DType::f32, {m, n}), y32 = bench.poisoned(DType::f32, {m, n});
+        bench->row_product(y16, x, w16, gelu);
+        bench->row_product(y32, x, w32, gelu);
+        CHECK(bench.read(y16) == bench.read(y32));
+      }
+    }
+  }
+}
+
 TEST_CASE("row_product: a norm before it and a residual after it, with the bits of calls of their own") {
   FOR_EACH_BACKEND(backend) {
     for (const auto& size : {std::array<std::int64_t, 3>{1, 80, 256}, {3, 7688, 512}, {8, 256, 2048}}) {

@@ -1,12 +1,13 @@
 """Prompts and steps of generation: PyTorch against ratplus, same model, one run.
 
     python compare_generation.py --ratplus ../../build/ratplus --threads 2
-    python compare_generation.py --ratplus ../../build/ratplus --threads 1 --model medium
+    python compare_generation.py --ratplus ../../build/ratplus --threads 1 --model medium --weights bf16
     python compare_generation.py --ratplus ../../build/ratplus --device cuda --layers 24 --width 2048 --head-dim 128 \
         --vocab 32000 --length 4096 --batches 1 64
 
 PyTorch runs eager and compiled (on a GPU with CUDA graphs), with caches of the pattern's own size that are allocated once; its
-fastest form counts. On the CPU both compute in float32, in turn in every round, and seconds on processors are compared, too: other
+fastest form counts. On the CPU both compute in float32, in turn in every round (with --weights bf16 ratplus keeps its matrices in
+bfloat16, and PyTorch is timed with float32 and with bfloat16 throughout), and seconds on processors are compared, too: other
 work on the machine hardly changes them, but with several threads they hold the waiting of one for another. On a GPU both compute
 in bfloat16, ratplus first, alone, with the recurrence of a prompt as an associative scan. A step of either side ends with the
 largest logit of each sequence. A failure is reported, and the rest continues. Without --ratplus PyTorch alone is timed.
@@ -14,6 +15,7 @@ largest logit of each sequence. A failure is reported, and the rest continues. W
 
 import argparse
 import gc
+import itertools
 import json
 import os
 import statistics
@@ -41,6 +43,7 @@ def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratplus", type=Path, help="the ratplus program")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--weights", default="f32", choices=["f32", "bf16"], help="on the CPU; default f32")
     parser.add_argument("--model", default="quickstart", choices=MODELS, help="sizes that no option names; default quickstart")
     for name in MODELS["quickstart"]:
         parser.add_argument("--" + name.replace("_", "-"), type=int, help="default: the model's")
@@ -236,10 +239,12 @@ def prepare_prompt(options, model, compiled):
         tables = rival.Tables(options.length, options.head_dim, 1)
 
         def forward(tokens):
-            x = model.embedding(tokens)
-            for block in model.blocks:
-                x = block(x, rival.attention_dense, tables)
-            return F.linear(model.ln(x[:, -1]), model.embedding.weight).argmax(-1)
+            weight = model.embedding.weight
+            with torch.autocast("cpu", torch.bfloat16, enabled=weight.dtype == torch.bfloat16):
+                x = F.embedding(tokens, weight).float()
+                for block in model.blocks:
+                    x = block(x, rival.attention_dense, tables)
+                return F.linear(model.ln(x[:, -1]), weight).argmax(-1)
 
         step = torch.compile(forward) if compiled else forward
 
@@ -251,11 +256,15 @@ def prepare_prompt(options, model, compiled):
     return run
 
 
-def make_model(options):
+def make_model(options, weights):
+    """On a GPU in bfloat16; on the CPU in `weights`."""
     if options.device == "cpu":
-        return rival.RatPlus(options.layers, options.width, options.head_dim, options.vocab, rival.SCANS["blocked"])
-    with torch.device(options.device):
-        model = gpu_rival.RatPlus(options, gpu_rival.RECURRENCES["associative scan, own operator"])
+        model = rival.RatPlus(options.layers, options.width, options.head_dim, options.vocab, rival.SCANS["blocked"])
+        if weights == "f32":
+            return model
+    else:
+        with torch.device(options.device):
+            model = gpu_rival.RatPlus(options, gpu_rival.RECURRENCES["associative scan, own operator"])
     for module in model.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
             module.to(torch.bfloat16)
@@ -284,7 +293,7 @@ steps = 1
         file, result = Path(directory) / "job.toml", Path(directory) / "times.json"
         file.write_text(job)
         command = [options.ratplus, "bench", "generate", file, "--threads", options.threads, "--lengths", options.length,
-                   "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
+                   *(["--precision", options.weights] if options.device == "cpu" else []), "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for time_of in json.loads(result.read_text())["times"]:
             key = (time_of["kind"], time_of["pattern"], time_of["sequences"])
@@ -313,16 +322,25 @@ def title(key):
     return f"{kind}, {pattern}, batch {batch}"
 
 
-def rivals(options, model):
+def models(options):
+    """Of PyTorch, by what a form's name says of them."""
+    kinds = {"": "f32"}
+    if options.device == "cpu" and options.weights == "bf16":
+        kinds[", bfloat16"] = "bf16"
+    return {name: make_model(options, weights).requires_grad_(False) for name, weights in kinds.items()}
+
+
+def rivals(options, models):
     """How to prepare each of PyTorch's contenders, by key and form; eager first, since its results are there soon."""
     prepared = {}
-    for form in [form for form in ("eager", "compiled") if options.only in form]:
-        compiled = form == "compiled"
-        prepared[("prompt", "dense", 1), form] = lambda compiled=compiled: prepare_prompt(options, model, compiled)
-        for text in options.patterns:
-            for batch in options.batches:
-                prepared[("step", text, batch), form] = lambda text=text, batch=batch, compiled=compiled: prepare_steps(
-                    options, model, Pattern(text), batch, compiled)
+    for way, (kind, model) in itertools.product(("eager", "compiled"), models.items()):
+        form, compiled = way + kind, way == "compiled"
+        if options.only not in form:
+            continue
+        prepared[("prompt", "dense", 1), form] = lambda model=model, compiled=compiled: prepare_prompt(options, model, compiled)
+        for text, batch in itertools.product(options.patterns, options.batches):
+            prepared[("step", text, batch), form] = lambda model=model, text=text, batch=batch, compiled=compiled: prepare_steps(
+                options, model, Pattern(text), batch, compiled)
     return prepared
 
 
@@ -330,10 +348,10 @@ def steps_of(options, key):
     return 3 if key[0] == "prompt" else options.steps
 
 
-def time_in_turn(options, model, ours, theirs):
+def time_in_turn(options, models, ours, theirs):
     """All contenders in every round, so that a busy moment of the machine does not hit one of them alone."""
     runs = {}
-    for (key, form), prepare in rivals(options, model).items():
+    for (key, form), prepare in rivals(options, models).items():
         run = attempt(f"PyTorch, {title(key)}, {form}", prepare)
         if run:
             runs[key, form] = run
@@ -345,13 +363,13 @@ def time_in_turn(options, model, ours, theirs):
         print(f"round {n + 1} of {options.rounds} measured", file=sys.stderr, flush=True)
 
 
-def time_one_by_one(options, model, ours, theirs):
+def time_one_by_one(options, models, ours, theirs):
     """Each contender alone in memory."""
     for _ in range(options.rounds if options.ratplus else 0):
         attempt("ratplus", lambda: time_ratplus(options, ours))
     for key, times in ours.items():
         print(f"ratplus, {title(key)}: {times}", flush=True)
-    for (key, form), prepare in rivals(options, model).items():
+    for (key, form), prepare in rivals(options, models).items():
         name = f"PyTorch, {title(key)}, {form}"
 
         def measure():
@@ -383,12 +401,13 @@ def main():
     torch.manual_seed(1)
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    model = make_model(options).requires_grad_(False)
-    ours, theirs = {}, {key: {} for key, _ in rivals(options, model)}
+    made = models(options)
+    ours, theirs = {}, {key: {} for key, _ in rivals(options, made)}
     on_cpu = options.device == "cpu"
-    (time_in_turn if on_cpu else time_one_by_one)(options, model, ours, theirs)
+    (time_in_turn if on_cpu else time_one_by_one)(options, made, ours, theirs)
     print(f"\n{options.layers} layers, width {options.width}, head_dim {options.head_dim}, vocabulary {options.vocab}, "
-          f"T = {options.length}, {options.device}, {options.threads} thread(s); torch {torch.__version__}")
+          f"T = {options.length}, {options.device}, {options.threads} thread(s), "
+          f"weights {options.weights if on_cpu else 'bf16'}; torch {torch.__version__}")
     print_table("by the clock", lambda times: times.seconds, ours, theirs)
     if on_cpu:
         print_table("on processors", lambda times: times.processor, ours, theirs)
