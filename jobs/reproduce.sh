@@ -341,7 +341,11 @@ retrieval_settings() {
   adapt_settings "$1" 16
   local kept=() setting count
   for setting in "${all[@]}"; do
-    case $setting in data.directory=* | data.sequence_length=* | data.batch=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;; *) kept+=("$setting") ;; esac
+    case $setting in
+      job.precision=*) kept+=("$setting") ;;
+      data.directory=* | data.sequence_length=* | data.batch=* | data.micro_batch=* | job.* | schedule.* | log.validation_patterns=*) ;;
+      *) kept+=("$setting") ;;
+    esac
   done
   all=("${kept[@]}" "job.seed=$(seed_of "$1")" "data.directory=$needles/data/samples" "data.sequence_length=$retrieval_length")
   count=$(sed -n 's/^steps = //p' "$jobs/../configs/reproduce/retrieval-$scale.toml")

@@ -48,20 +48,35 @@ const PatternLoss* find(const RunMetrics& run, const std::string& pattern) {
   return found == losses.end() ? nullptr : &*found;
 }
 
-/// The run that a job's job.from leads to: its directory or a checkpoint in it.
+/// Whether `path` is a run's directory, or in it.
+bool leads_to(const fs::path& path, const fs::path& directory) {
+  const auto rest = path.lexically_normal().lexically_relative(directory.lexically_normal());
+  return !rest.empty() && *rest.begin() != "..";
+}
+
+/// The run that a job's job.from leads to: its directory or a checkpoint in it, as the job names it, wherever the directories
+/// were moved since. Of several that were trained at one place (on two hosts, say), the one that lies to this run as job.from
+/// to job.directory. Throws Error where that is not one run either.
 const RunMetrics* origin_of(const RunMetrics& run, const JobSettings& job,
                             const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs) {
   const fs::path from = unquoted(job.value_of("job.from"));
-  const auto leads_to = [&](const fs::path& directory) {
-    const auto rest = from.lexically_normal().lexically_relative(directory.lexically_normal());
-    return !rest.empty() && *rest.begin() != "..";
-  };
+  const fs::path beside =
+      run.directory / from.lexically_relative(fs::path(unquoted(job.value_of("job.directory"))));
+  std::vector<const RunMetrics*> found, near;
   for (std::size_t r = 0; r < runs.size(); ++r) {
     if (&runs[r] == &run) continue;
-    // As the job names it, wherever the directories were moved since.
-    if (leads_to(unquoted(jobs[r].value_of("job.directory"))) || leads_to(runs[r].directory)) return &runs[r];
+    if (leads_to(from, runs[r].directory)) return &runs[r];
+    if (!leads_to(from, unquoted(jobs[r].value_of("job.directory")))) continue;
+    found.push_back(&runs[r]);
+    if (leads_to(beside, runs[r].directory)) near.push_back(&runs[r]);
   }
-  return nullptr;
+  const auto& origins = found.size() > 1 ? near : found;
+  if (origins.size() == 1) return origins.front();
+  if (found.empty()) return nullptr;
+  fail(
+      "{}: was adapted from {}, where several of the runs were trained ({}, {}); give this run and that one "
+      "alone",
+      run.directory.string(), from.string(), found[0]->directory.string(), found[1]->directory.string());
 }
 
 bool is_adapted(const JobSettings& job) {
@@ -79,16 +94,6 @@ std::string trained_pattern(const RunMetrics& run) {
 double bytes_a_token(const Measurement& evaluation) {
   const auto& of = evaluation.losses.front();
   return of.bits_per_byte ? of.loss / *of.bits_per_byte : std::nan("");
-}
-
-/// Whether two evaluations are known to be of different text.
-bool differ_in_text(const Measurement& a, const Measurement& b) {
-  if (a.sequences > 0 && b.sequences > 0 && a.sequences != b.sequences) return true;
-  if (!a.split.empty() && !b.split.empty() && a.split != b.split) return true;
-  const double x = bytes_a_token(a);
-  const double y = bytes_a_token(b);
-  if (std::isfinite(x) && std::isfinite(y)) return std::abs(x - y) > 1e-9 * std::abs(x);
-  return !a.data.empty() && !b.data.empty() && a.data != b.data;
 }
 
 std::string text_of(const RunMetrics& run) {
@@ -121,6 +126,15 @@ std::string loss_cell(const PatternLoss* of) {
 }
 
 }  // namespace
+
+bool differ_in_text(const Measurement& a, const Measurement& b) {
+  if (a.sequences > 0 && b.sequences > 0 && a.sequences != b.sequences) return true;
+  if (!a.split.empty() && !b.split.empty() && a.split != b.split) return true;
+  const double x = bytes_a_token(a);
+  const double y = bytes_a_token(b);
+  if (std::isfinite(x) && std::isfinite(y)) return std::abs(x - y) > 1e-9 * std::abs(x);
+  return !a.data.empty() && !b.data.empty() && a.data != b.data;
+}
 
 const PatternLoss* TradeoffModel::before(const std::string& pattern) const {
   return find(*run, pattern);

@@ -44,6 +44,9 @@ struct Tradeoff {
   Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs);
 };
 
+/// Whether two evaluations are known to be of different text.
+bool differ_in_text(const Measurement& a, const Measurement& b);
+
 /// A table with a heading. The first row is the head; an empty row separates.
 struct TradeoffTable {
   std::string title;
@@ -54,7 +57,7 @@ struct TradeoffTable {
 /// head alone.
 TradeoffTable adaptation_length_table(const Tradeoff& tradeoff);
 
-/// Two models of one job but for the precision, the seed, or how the work is split alone, compared.
+/// Two models of one job but for the precision, the seed, or how the work is split, one of these alone, compared.
 struct ModelPair {
   enum class Kind { precisions, seeds, roundings };
 
@@ -63,7 +66,7 @@ struct ModelPair {
   /// Loss of the second less the first's, in nats a token, under each pattern of `labels`; NaN where one has none.
   std::vector<double> differences;
   double largest = 0;   ///< largest absolute difference
-  std::string missing;  ///< the first of `labels` that one of them lacks
+  std::string missing;  ///< why they do not compare: "adapted, D = 64, I = 4 is missing"; empty: they do
   std::string verdict;  ///< of precisions: "accepted", or why not; else empty
 };
 struct ModelPairs {
@@ -71,7 +74,8 @@ struct ModelPairs {
   std::vector<ModelPair> pairs;
 };
 /// A precision is accepted where no loss differs by more than `precision_bound`, nor by more than the largest difference
-/// between two seeds of the same model. Patterns: those with D = 16 or 64, and dense, before and after adaptation.
+/// between two seeds of the same model. Patterns: those with D = 16 and 64, and dense, before and after adaptation, of models that
+/// take patterns; evaluations of as many steps on the same text, adaptations of the same job.
 constexpr double precision_bound = 0.002;  ///< nats a token
 ModelPairs model_pairs(const Tradeoff& tradeoff);
 /// "precisions", "seeds", "roundings".

@@ -258,32 +258,40 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
     const char* precision;
     const char* seed;
     double dense, adapted;
+    const char* micro_batch = "4";
     const char* device = "\"cuda\"";
   };
-  const auto compare = [](const std::vector<Model>& models, bool drop_last = false) {
+  const auto runs_of = [](const std::vector<Model>& models) {
     Runs runs;
-    for (const auto& [name, precision, seed, dense, adapted, device] : models) {
+    for (const auto& [name, precision, seed, dense, adapted, micro_batch, device] : models) {
+      const auto set = [&] {
+        for (const auto& [key, value] :
+             {std::pair{"job.precision", precision}, std::pair{"job.seed", seed},
+              std::pair{"data.micro_batch", micro_batch}, std::pair{"job.device", device},
+              std::pair{"model.layers", "8"}, std::pair{"schedule.steps", "10"}})
+          runs.jobs.back().values.emplace_back(key, value);
+      };
       runs.add(name, "", "dense",
-               {result("dense", dense, 64 * kib), result("64,0,4", adapted + 0.01, 4 * kib),
-                result("none,256,0", dense + 1, 5 * kib)});
-      for (const auto& [key, value] : {std::pair{"job.precision", precision}, std::pair{"job.seed", seed},
-                                       std::pair{"data.micro_batch", name}, std::pair{"job.device", device},
-                                       std::pair{"model.layers", "8"}})
-        runs.jobs.back().values.emplace_back(key, value);
-      runs.add(std::string(name) + "-d64", name, "64,0,4", {result("64,0,4", adapted, 4 * kib)});
+               {result("dense", dense, 64 * kib), result("16,0,4", dense + 0.01, 4 * kib),
+                result("64,0,4", adapted + 0.01, 4 * kib), result("none,256,0", dense + 1, 5 * kib)});
+      set();
+      for (const auto& [suffix, pattern] : {std::pair{"-d16", "16,0,4"}, std::pair{"-d64", "64,0,4"}}) {
+        runs.add(std::string(name) + suffix, name, pattern, {result(pattern, adapted, 4 * kib)});
+        set();
+      }
     }
-    if (drop_last) {
-      runs.runs.pop_back();
-      runs.jobs.pop_back();
-    }
+    return runs;
+  };
+  const auto verdicts_of = [](const Runs& runs) {
     auto of = runs.tradeoff();
     const auto [labels, pairs] = model_pairs(of);
-    CHECK(labels == std::vector<std::string>{"dense", "D = 64, I = 4", "adapted, D = 64, I = 4"});
     std::vector<std::string> verdicts;
     for (const auto& pair : pairs) {
-      REQUIRE(pair.differences.size() == 3);
-      const double difference = pair.second->before("dense")->loss - pair.first->before("dense")->loss;
-      CHECK((std::isnan(difference) ? std::isnan(pair.differences[0]) : pair.differences[0] == difference));
+      REQUIRE(pair.differences.size() == labels.size());
+      if (labels.front() == "dense" && pair.missing.empty()) {
+        const double difference = pair.second->before("dense")->loss - pair.first->before("dense")->loss;
+        CHECK((std::isnan(difference) ? std::isnan(pair.differences[0]) : pair.differences[0] == difference));
+      }
       verdicts.push_back(pair.kind == ModelPair::Kind::precisions
                              ? pair.verdict
                              : fmt::format("{} {:.4f}", to_string(pair.kind), pair.largest));
@@ -291,9 +299,19 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
     CHECK(nlohmann::json::parse(tradeoff_json(of))["pairs"].size() == pairs.size());
     return verdicts;
   };
+  const auto compare = [&](const std::vector<Model>& models, bool drop_last = false) {
+    auto runs = runs_of(models);
+    if (drop_last) runs.runs.pop_back(), runs.jobs.pop_back();
+    const auto of = runs.tradeoff();
+    CHECK(model_pairs(of).labels == std::vector<std::string>{"dense", "D = 16, I = 4", "D = 64, I = 4",
+                                                             "adapted, D = 16, I = 4",
+                                                             "adapted, D = 64, I = 4"});
+    return verdicts_of(runs);
+  };
   using Verdicts = std::vector<std::string>;
-  const Model bf16{"bf16", "\"bf16\"", "1", 4.1, 4.2}, seed2{"seed2", "\"bf16\"", "2", 4.103, 4.201};
-  CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1015, 4.2}}) == Verdicts{"seeds 0.0030", "accepted"});
+  const Model bf16{"bf16", "\"bf16\"", "1", 4.1, 4.2}, seed2{"seed2", "\"bf16\"", "2", 4.103, 4.201},
+      f32{"f32", "\"f32\"", "1", 4.1015, 4.2};
+  CHECK(compare({bf16, seed2, f32}) == Verdicts{"seeds 0.0030", "accepted"});
   CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2025}, seed2}) ==
         Verdicts{"refused: above 0.002", "seeds 0.0030"});
   CHECK(compare({bf16, {"seed2", "\"bf16\"", "2", 4.101, 4.2}, {"f32", "\"f32\"", "1", 4.1, 4.2015}}) ==
@@ -306,15 +324,93 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
         "not complete: adapted, D = 64, I = 4 is missing");
   CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2001}, seed2}, true) ==
         Verdicts{"no two complete seeds to compare with", "seeds 0.0030"});
-  // A job in micro-batches of another size says how far roundings alone go; the bound stays.
-  const Model split{"split", "\"bf16\"", "1", 4.097, 4.2};
+  // A seed that diverged is no bound.
+  CHECK(compare({bf16, f32, {"seed2", "\"bf16\"", "2", std::nan(""), 4.2}}).front() ==
+        "no two complete seeds to compare with");
+  // A job in micro-batches of another size says how far roundings alone go; the bound stays. No pair differs in two ways.
+  const Model split{"split", "\"bf16\"", "1", 4.097, 4.2, "2"};
   CHECK(compare({bf16, {"f32", "\"f32\"", "1", 4.1, 4.2025}, split, seed2}) ==
         Verdicts{"refused: above 0.002 (roundings alone: 0.0030)", "roundings 0.0030", "seeds 0.0030",
-                 "refused: above 0.002 (roundings alone: 0.0030)", "seeds 0.0060"});
-  // A CPU computes in float32: of another device, no pair, of seeds neither. Of both settings at once, no pair.
-  CHECK(compare({bf16, {"seed2", "\"bf16\"", "2", 4.1, 4.2, "\"cpu\""}}).empty());
-  CHECK(compare({bf16, {"split", "\"bf16\"", "1", 4.1, 4.2, "\"cpu\""}}).empty());
+                 "not complete: they also differ in data.micro_batch"});
   CHECK(compare({bf16, {"other", "\"f32\"", "2", 4.1, 4.2}}).empty());
+  CHECK(compare({bf16, {"other", "\"f32\"", "1", 4.1, 4.2, "2"}}) ==
+        Verdicts{"not complete: they also differ in data.micro_batch"});
+  CHECK(compare({bf16, {"other", "\"bf16\"", "2", 4.1, 4.2, "2"}}).empty());
+  // An older program wrote no micro-batch.
+  CHECK(compare({bf16, seed2, {"f32", "\"f32\"", "1", 4.1015, 4.2, "-"}}) ==
+        Verdicts{"seeds 0.0030", "accepted"});
+  // A CPU computes in float32: of another device, no pair, of seeds neither.
+  CHECK(compare({bf16, {"seed2", "\"bf16\"", "2", 4.1, 4.2, "4", "\"cpu\""}}).empty());
+  CHECK(compare({bf16, {"split", "\"bf16\"", "1", 4.1, 4.2, "2", "\"cpu\""}}).empty());
+
+  // What the rule asks for is named where nobody has it.
+  const auto without = [&](const auto& drops) {
+    Runs all = runs_of({bf16, f32}), runs;
+    for (std::size_t r = 0; r < all.runs.size(); ++r) {
+      if (drops(all.runs[r])) continue;
+      runs.runs.push_back(all.runs[r]), runs.jobs.push_back(all.jobs[r]);
+    }
+    return verdicts_of(runs).front();
+  };
+  CHECK(without([](const auto& run) { return run.name.find("-d") != std::string::npos; }) ==
+        "not complete: adapted, D = 16 is missing");
+  CHECK(without([](const auto& run) { return run.name.ends_with("-d64"); }) ==
+        "not complete: adapted, D = 64 is missing");
+  Runs windows = runs_of({bf16, f32});
+  for (auto& run : windows.runs)
+    std::erase_if(run.evaluation->losses, [](const auto& of) { return of.pattern == "dense"; });
+  CHECK(verdicts_of(windows).front() == "not complete: dense is missing");
+  // A model without patterns has its one loss.
+  Runs rnn;
+  for (const auto& [name, precision, seed, loss] : {std::tuple{"bf16", "\"bf16\"", "1", 4.1},
+                                                    {"f32", "\"f32\"", "1", 4.101},
+                                                    {"seed2", "\"bf16\"", "2", 4.103}}) {
+    rnn.add(name, "", "dense", {result("dense", loss, kib)});
+    for (const auto& [key, value] : {std::pair{"job.precision", precision}, std::pair{"job.seed", seed},
+                                     std::pair{"model.mixer", "{ kind = \"rnn\", memory = 4096 }"}})
+      rnn.jobs.back().values.emplace_back(key, value);
+  }
+  CHECK(verdicts_of(rnn) == Verdicts{"accepted", "seeds 0.0030"});
+  // What was made otherwise does not compare.
+  Runs otherwise = runs_of({bf16, f32});
+  otherwise.runs[3].evaluation->step = 8;
+  CHECK(verdicts_of(otherwise).front() == "not complete: dense: evaluated after 10 and 8 steps");
+  otherwise = runs_of({bf16, f32});
+  otherwise.runs[0].evaluation->sequences = 64, otherwise.runs[3].evaluation->sequences = 345;
+  CHECK(verdicts_of(otherwise).front() == "not complete: dense: evaluated on different text");
+  otherwise = runs_of({bf16, f32});
+  otherwise.jobs[4].values.back().second = "20";
+  CHECK(verdicts_of(otherwise).front() ==
+        "not complete: adapted, D = 16, I = 4: adaptations that differ in schedule.steps");
+  // Of several adaptations those of one job are compared.
+  const auto add_longer = [](Runs& runs, const char* from, double loss) {
+    runs.add(std::string(from) + "-longer", from, "16,0,4", {result("16,0,4", loss, 4 * kib)});
+    runs.jobs.back().values = runs.jobs[from == std::string("bf16") ? 1 : 4].values;
+    runs.jobs.back().values.back().second = "20";
+  };
+  Runs several = runs_of({bf16, seed2, f32});
+  add_longer(several, "bf16", 4.15);
+  CHECK(verdicts_of(several)[1] == "accepted");
+}
+
+TEST_CASE("an adapted run goes to the model beside it where two were trained at one place") {
+  const auto moved = [](bool apart) {
+    Runs runs;
+    for (const char* host : {"a", "b"}) {
+      runs.add("ours", "", "dense", {result("dense", 4, kib), result("16,0,4", 4.1, kib)});
+      runs.runs.back().directory = std::string("here/") + host + "/ours";
+      runs.runs.back().name = host;
+    }
+    runs.add("ours-d16", "ours", "16,0,4", {result("16,0,4", 4.05, kib)});
+    runs.runs.back().directory = apart ? "elsewhere/ours-d16" : "here/b/ours-d16";
+    return runs;
+  };
+  const Runs runs = moved(false);
+  const auto of = runs.tradeoff();
+  CHECK(of.models[0].adapted.empty());
+  CHECK(of.models[1].adapted.size() == 1);
+  CHECK(fails_saying([&] { moved(true).tradeoff(); }, "elsewhere/ours-d16: was adapted from runs/ours",
+                     "here/a/ours, here/b/ours"));
 }
 
 TEST_CASE("the picture has a line a model through its dilations, and a mark for each result") {
