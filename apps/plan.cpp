@@ -286,8 +286,10 @@ void print_length(const plan::Plan& plan, const plan::Cluster& cluster, const co
                format_seconds(plan.seconds), format_fixed(plan.gpu_hours(cluster), 0),
                counted(plan.validations, "validation"), format_fixed(plan.step.validation_seconds, 1));
   }
-  fmt::print("checkpoints: {} each, at most {} at a time: {}", format_bytes(plan.checkpoint_bytes),
-             plan.checkpoints, format_bytes(plan.all_checkpoint_bytes()));
+  const bool more = plan.steps == 0 && job.checkpoint.keep_every > 0;
+  fmt::print("checkpoints: {} each, at most {} at a time{}: {}", format_bytes(plan.checkpoint_bytes),
+             plan.checkpoints, more ? ", and those of checkpoint.keep_every" : "",
+             format_bytes(plan.all_checkpoint_bytes()));
   if (plan.export_bytes > 0) fmt::print("; last weights as safetensors: {}", format_bytes(plan.export_bytes));
   fmt::print("\n");
 }

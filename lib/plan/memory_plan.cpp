@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <optional>
+
 #include "base/error.h"
 #include "base/units.h"
 #include "lib/plan/modelled_rank.h"
@@ -14,6 +16,16 @@ using parallel::Sharding;
 
 std::int64_t bytes_of(const session::SessionSettings& settings, const Cluster& cluster) {
   return ModelledRank(settings, cluster).memory().total_bytes();
+}
+
+/// The same; none where the ranks cannot be cut so, as hosts with sums between them cannot by groups that reach over them.
+std::optional<std::int64_t> bytes_if_possible(const session::SessionSettings& settings,
+                                              const Cluster& cluster) {
+  try {
+    return bytes_of(settings, cluster);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
 }
 
 /// The ways to cut more of the parameters over the same ranks, in the order of what they cost in time.
@@ -40,9 +52,12 @@ std::vector<Cut> finer_cuts(const parallel::Settings& now, const Cluster& cluste
   return cuts;
 }
 
-/// The same job cut over all GPUs of more and more nodes, with the least of activations.
-std::string more_nodes(session::SessionSettings settings, std::int64_t available, Cluster cluster) {
+/// The same job cut over all GPUs of more and more nodes, with the least of activations; `batch` in sequences.
+std::string more_nodes(session::SessionSettings settings, std::int64_t available, Cluster cluster,
+                       std::int64_t batch) {
   constexpr int most_nodes = 4096;
+  const bool between_hosts = settings.parallel.reduce == parallel::Reduce::bf16_between_hosts;
+  if (between_hosts) settings.parallel.reduce = parallel::Reduce::bf16;
   settings.parallel.shard = Sharding::full;
   settings.parallel.shard_group = parallel::all_ranks;
   settings.parallel.keep_weights = false;
@@ -51,21 +66,31 @@ std::string more_nodes(session::SessionSettings settings, std::int64_t available
   for (cluster.nodes *= 2; cluster.nodes <= most_nodes; cluster.nodes *= 2) {
     const auto bytes = bytes_of(settings, cluster);
     if (bytes > available) continue;
+    std::vector<std::string> keys = {"parallel.shard = \"full\"", "parallel.shard_group = 0",
+                                     "data.micro_batch = 1"};
+    if (between_hosts) keys.emplace_back("parallel.reduce = \"bf16\"");
+    if (batch % cluster.ranks() != 0)
+      keys.push_back(fmt::format("data.batch a multiple of {} in the place of {}", cluster.ranks(), batch));
     return fmt::format(
-        "no setting fits on these; {} nodes with parallel.shard = \"full\", parallel.shard_group = 0, "
-        "data.micro_batch = 1 and job.recompute = \"block\" would hold it ({:.1f} GiB a GPU)",
-        cluster.nodes, gib(bytes));
+        "no setting fits on these; {} nodes with {} and job.recompute = \"block\" would hold it ({:.1f} GiB "
+        "a "
+        "GPU)",
+        cluster.nodes, fmt::join(keys, ", "), gib(bytes));
   }
   return "no number of such GPUs holds it: what a GPU takes beside its part is too much; use a shorter "
          "sequence, a smaller model or GPUs with more memory";
 }
 
 /// Settings that fit: another cut of the parameters, else smaller passes, else both, else more nodes.
-std::string find_way(const session::SessionSettings& settings, std::int64_t available,
-                     const Cluster& cluster) {
+std::string find_way(const session::SessionSettings& settings, std::int64_t available, const Cluster& cluster,
+                     std::int64_t batch) {
   std::vector<std::string> ways;
-  const auto cuts = finer_cuts(settings.parallel, cluster);
+  auto cuts = finer_cuts(settings.parallel, cluster);
   auto next = settings;
+  std::erase_if(cuts, [&](const Cut& cut) {
+    next.parallel = cut.settings;
+    return !bytes_if_possible(next, cluster);
+  });
   for (const auto& cut : cuts) {
     next.parallel = cut.settings;
     const auto needed = bytes_of(next, cluster);
@@ -81,7 +106,7 @@ std::string find_way(const session::SessionSettings& settings, std::int64_t avai
     const auto way = session::way_to_fit(next, available, bytes);
     if (!way.empty()) ways.push_back(fmt::format("{} with {}", cut->keys, way));
   }
-  if (ways.empty()) return more_nodes(settings, available, cluster);
+  if (ways.empty()) return more_nodes(settings, available, cluster, batch);
   return fmt::format("{}", fmt::join(ways, "; or "));
 }
 
@@ -95,7 +120,7 @@ MemoryPlan plan_memory(const config::JobConfig& job, const Cluster& cluster) {
                   .bytes = rank.memory().total_bytes(),
                   .available = cluster.gpu->memory - session::gpu_reserve,
                   .way_to_fit = ""};
-  if (!plan.fits()) plan.way_to_fit = find_way(settings, plan.available, cluster);
+  if (!plan.fits()) plan.way_to_fit = find_way(settings, plan.available, cluster, job.data.batch);
   return plan;
 }
 

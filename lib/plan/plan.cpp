@@ -24,9 +24,11 @@ std::int64_t checkpoint_bytes(const model::ModelConfig& config) {
   return 3 * elements * size_of(DType::f32);
 }
 
-/// The newest ones, those of every keep_every steps, and the one that is being written.
+/// The newest ones, those of every keep_every steps, and the one that is being written; without a number of steps all but
+/// those of keep_every.
 std::int64_t kept_checkpoints(const config::JobConfig& job) {
   const auto& settings = job.checkpoint;
+  if (job.schedule.steps == 0) return settings.every > 0 ? settings.keep + 1 : 1;
   const auto written = times(job.schedule.steps, settings.every);
   auto kept = std::min(settings.keep, written) + 1;
   if (settings.keep_every > 0) kept += job.schedule.steps / settings.keep_every;

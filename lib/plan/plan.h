@@ -22,7 +22,9 @@ struct Plan {
   std::int64_t validations = 0;
 
   std::int64_t checkpoint_bytes = 0;  ///< of one
-  std::int64_t checkpoints = 0;       ///< that a run keeps at most, with the one that is being written
+  /// Those that a run keeps at most, with the one that is being written; where steps are not known, without those of
+  /// checkpoint.keep_every.
+  std::int64_t checkpoints = 0;
   std::int64_t export_bytes = 0;      ///< of the last weights as safetensors; 0 without checkpoint.export
   std::vector<std::string> cautions;  ///< where the plan goes beyond what was measured
 

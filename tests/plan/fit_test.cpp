@@ -69,6 +69,15 @@ TEST_CASE("what fits on no setting of these GPUs says how many would do") {
   const auto most = shipped_job("pretrain/7b", {"parallel.shard_group=0", "job.recompute=block"});
   CHECK(plan_memory(most, cluster_of("a100-40gb", 4, 2)).fits());
   CHECK(!plan_memory(most, cluster_of("a100-40gb", 2, 2)).fits());
+  const auto few = plan_job(shipped_job("pretrain/7b", {"data.batch=4"}), cluster);
+  CHECK(test::contains(few.memory.way_to_fit, "data.batch a multiple of 8 in the place of 4"));
+  CHECK(!test::contains(plan.memory.way_to_fit, "data.batch"));
+  // Sums between hosts take no groups that reach over hosts.
+  const auto between = plan_job(shipped_job("pretrain/7b", {"parallel.reduce=bf16_between_hosts"}),
+                                cluster_of("a100-40gb", 2, 1));
+  CAPTURE(between.memory.way_to_fit);
+  CHECK(test::contains(between.memory.way_to_fit, "no setting fits on these; "));
+  CHECK(test::contains(between.memory.way_to_fit, "parallel.reduce = \"bf16\""));
   const auto endless = plan_job(shipped_job("pretrain/7b", {"data.sequence_length=4194304"}), cluster);
   CHECK(test::contains(endless.memory.way_to_fit, "no number of such GPUs holds it"));
 }

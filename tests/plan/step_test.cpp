@@ -153,6 +153,9 @@ TEST_CASE("the whole job: steps, validations and checkpoints") {
   const auto once =
       plan_job(shipped_job("pretrain/1b", {"checkpoint.every=0", "checkpoint.export=bfloat16"}), cluster);
   CHECK(once.checkpoints == 1);
+  const auto epochs = plan_job(shipped_job("finetune/1b"), cluster_of("h100", 1, 8));
+  CHECK(epochs.steps == 0);
+  CHECK(epochs.checkpoints == 2 + 1);
   CHECK(once.export_bytes == 2 * once.parameters);
 }
 
