@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/command_line.h"
@@ -252,7 +253,7 @@ class Conversation {
 
   /// Returns the signal that ended it; 0: none did.
   int answer(const std::vector<generate::GenerationRequest>& requests, const std::string& where) {
-    shown_ = {};
+    forget();
     for (const auto& request : requests) {
       const auto number = generator_.add(request, where);
       for (std::int64_t i = 0; i < request.settings.answers; ++i) shown_.push_back({&request, number, i});
@@ -277,11 +278,7 @@ class Conversation {
     const int stopped = StopSignal::received();
     if (stopped != 0) show("\n");
     report(requests, time.seconds(), first_tokens, generated, std::ranges::count(begun, true), bytes);
-    for (const auto& x : shown_) {
-      if (x.answer != 0) continue;
-      generator_.cancel(x.request);
-      generator_.take(x.request);
-    }
+    forget();
     return stopped;
   }
 
@@ -293,6 +290,15 @@ class Conversation {
     std::string waiting = {};  ///< of a later answer than the one that is shown
     bool ended = false;
   };
+
+  /// Ends the requests before: also those of answers that failed, whose tokens would come among the next ones.
+  void forget() {
+    for (const auto& x : std::exchange(shown_, {})) {
+      if (x.answer != 0) continue;
+      generator_.cancel(x.request);
+      generator_.take(x.request);
+    }
+  }
 
   std::size_t index_of(const generate::AnswerPiece& piece) const {
     const auto found = std::ranges::find_if(
@@ -387,6 +393,7 @@ int converse(Conversation& conversation, const Opened& opened, Settings settings
                                 "the prompt")},
           "the prompt");
     } catch (const Error& error) {
+      if (std::ferror(stdout) != 0) throw;  // nobody gets answers
       print_error(error.what());
     }
     if (stopped != 0 && stopped != SIGINT) return ended_by(stopped);

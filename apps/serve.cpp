@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -196,7 +197,7 @@ bool exchange(const ServeArguments& args, infer::Inference& inference, const che
       }
       read_whole(*model.source);
       return model.source;
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // also of the file system
       print_error(std::string(error.what()) + "; the weights before stay");
       return nullptr;
     }

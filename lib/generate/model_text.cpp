@@ -35,6 +35,13 @@ const data::Tokenizer& ModelText::required() const {
   return *tokenizer;
 }
 
+std::string ModelText::text_of(std::vector<std::int32_t> tokens) const {
+  std::erase_if(tokens, [&](std::int32_t token) {
+    return token >= tokenizer->vocab_size() || tokenizer->is_special(token);
+  });
+  return tokenizer->decode(tokens);
+}
+
 ModelText find_text(const checkpoint::Info& info, const fs::path& given, const std::string& end_of_text) {
   ModelText text{.model_tokens = info.model.vocab_size};
   fs::path file, dataset;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer/tokenizer.h"
 #include "lib/checkpoint/manifest.h"
@@ -19,6 +20,9 @@ struct ModelText {
 
   /// Throws Error with `missing` where there is none.
   const data::Tokenizer& required() const;
+  /// The text of a prompt's tokens, without special ones and those of the model that the tokenizer lacks. There is a tokenizer,
+  /// and no token is negative.
+  std::string text_of(std::vector<std::int32_t> tokens) const;
 };
 
 /// The tokenizer at `given` (a file, a dataset, a checkpoint or a run; --tokenizer), else that of the dataset on which the

@@ -78,12 +78,12 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
     return parsed;
   }
   for (const auto& [name, value] : json.items()) {
-    if (name == "prompt" || name == "tokens" || parsed.kept.contains(name)) continue;
+    if (name == "prompt" || name == "tokens") continue;
     if (name == "id") {
       parsed.id = value;
     } else if (name == "meta") {
       parsed.meta = value;
-    } else if (!set_field(settings, name, value, where)) {
+    } else if (!set_field(settings, name, value, where) && !parsed.kept.contains(name)) {
       fail("{}: there is no field \"{}\"; a line has prompt or tokens, id, meta (copied to the result), {}",
            where, beginning(name), field_names());
     }
@@ -98,9 +98,9 @@ RequestLines::Parsed RequestLines::parse(std::size_t line) const {
   auto request = parsed.given_as_tokens
                      ? request_of_tokens(tokens_from_json(json, "tokens", where), text_, settings, where)
                      : request_of_text(text_from_json(json, "prompt", where), text_, settings, where);
-  if (parsed.given_as_tokens && settings.echo && request.as_text)
-    request.prompt_text = text_.tokenizer->decode(request.prompt);
   parsed.request = generator_.checked(std::move(request), where);
+  if (parsed.given_as_tokens && settings.echo && parsed.request.as_text)
+    parsed.request.prompt_text = text_.text_of(parsed.request.prompt);
   if (parsed.id.is_null()) parsed.id = input_.number(line);
   return parsed;
 }

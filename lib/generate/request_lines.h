@@ -18,8 +18,9 @@ namespace ratplus::generate {
 struct LineForm {
   /// Fills the prompt from a line's fields, of which none is a setting then; "id" or "_id" is the line's id.
   std::optional<PromptTemplate> prompt = {};
-  std::vector<std::string> kept = {};  ///< fields that every line has, and its result, too
-  std::string text_field = "text";     ///< the result's name of an answer's text
+  std::vector<std::string> kept =
+      {};  ///< fields that every line has, and its result, too; settings stay settings
+  std::string text_field = "text";  ///< the result's name of an answer's text
 
   /// Throws Error, naming the option, where a field that is kept, or the answer's text, would take the place of another one of
   /// the result.

@@ -47,7 +47,7 @@ nlohmann::ordered_json to_json(const Settings& settings);
 struct GenerationRequest {
   std::vector<std::int32_t> prompt;
   bool as_text = true;      ///< answers are text: there is a tokenizer
-  std::string prompt_text;  ///< where the prompt was given as text
+  std::string prompt_text;  ///< where the prompt was given as text, or its tokens are echoed as text
   Settings settings;
 };
 

@@ -6,6 +6,16 @@
 #include "base/error.h"
 
 namespace ratplus::generate {
+namespace {
+
+/// Bytes of the whole characters with which both texts begin.
+std::size_t common_beginning(std::string_view a, std::string_view b) {
+  auto n = static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
+  while (n > 0 && n < a.size() && (static_cast<unsigned char>(a[n]) & 0xC0) == 0x80) --n;
+  return n;
+}
+
+}  // namespace
 
 const char* to_string(Trim trim) {
   switch (trim) {
@@ -27,7 +37,8 @@ Trim parse_trim(std::string_view name, std::string_view where) {
 }
 
 TextStream::TextStream(const data::Tokenizer& tokenizer, std::vector<std::string> stops, Trim trim)
-    : trims_blank_(trim != Trim::none),
+    : tokenizer_(&tokenizer),
+      trims_blank_(trim != Trim::none),
       trims_lines_(trim == Trim::lines),
       decoder_(tokenizer),
       stops_(std::move(stops)) {}
@@ -43,15 +54,28 @@ std::string TextStream::trimmed(std::string text) {
 }
 
 void TextStream::follow(std::span<const std::int32_t> tokens) {
-  for (const std::int32_t token : tokens) decoder_.add(token);
+  std::vector<std::int32_t> plain;
+  for (const std::int32_t token : tokens) {
+    decoded(decoder_.add(token));
+    if (!tokenizer_->is_special(token)) plain.push_back(token);
+  }
+  if (!began_) before_ = tokenizer_->decode(plain);
+}
+
+/// What the decoder gave.
+std::string TextStream::decoded(std::string text) {
+  began_ = began_ || !text.empty();
+  return text;
 }
 
 std::string TextStream::add(std::int32_t token) {
-  return stops_.add(trimmed(decoder_.add(token)));
+  return stops_.add(trimmed(decoded(decoder_.add(token))));
 }
 
 std::string TextStream::finish() {
-  std::string text = stops_.add(trimmed(decoder_.finish()));
+  std::string rest = decoder_.finish();
+  if (!began_) rest.erase(0, common_beginning(rest, before_));
+  std::string text = stops_.add(trimmed(std::move(rest)));
   return text += stops_.finish();
 }
 

@@ -31,7 +31,8 @@ class TextStream {
   TextStream(const data::Tokenizer& tokenizer, std::vector<std::string> stops, Trim trim = Trim::none);
 
   /// Before the first add(): the text follows those tokens, whose own text is not given. So the blank between both stays,
-  /// which some tokenizers take from the beginning of a text, and a character that they begin may be ended.
+  /// which some tokenizers take from the beginning of a text, and a character that they begin may be ended. Where a tokenizer
+  /// gives all text at the end, it is that after the characters with which it begins as their text does.
   void follow(std::span<const std::int32_t> tokens);
   /// The text to show now; often none. Throws Error for a token outside the tokenizer's vocabulary.
   std::string add(std::int32_t token);
@@ -45,7 +46,11 @@ class TextStream {
 
  private:
   std::string trimmed(std::string text);
+  std::string decoded(std::string text);
 
+  const data::Tokenizer* tokenizer_;
+  bool began_ = false;              ///< the decoder gave some text before its end
+  std::string before_ = {};         ///< the text of the tokens that are followed, where it gave none of it
   bool trims_blank_, trims_lines_;  ///< as long as nothing else came
   data::TokenDecoder decoder_;
   StopStrings stops_;

@@ -144,21 +144,33 @@ void Engine::cancel(std::int64_t request) {
     caches_.drop(s.slot);
     return true;
   });
-  // The first of those that waited for its prompt computes it.
-  Sequence* leader = nullptr;
-  for (auto& s : running_) {
-    if (s.leader != request) continue;
-    s.leader = leader == nullptr ? -1 : leader->number;
-    if (leader == nullptr) leader = &s;
+  // Of those that waited for its prompt the one with the most room computes it, for all who find in its cache what they need.
+  for (;;) {
+    Sequence* leader = nullptr;
+    for (auto& s : running_) {
+      if (s.leader == request && (leader == nullptr || s.tokens() > leader->tokens())) leader = &s;
+    }
+    if (leader == nullptr) return;
+    leader->leader = -1;
+    for (auto& s : running_) {
+      if (s.leader == request &&
+          caches_.has_all(leader->tokens(), std::ssize(leader->request.prompt), s.tokens()))
+        s.leader = leader->number;
+    }
+    lead(*leader);
   }
-  if (leader == nullptr || !prefixes_.on()) return;
-  const auto found = prefixes_.find(leader->request.prompt, leader->blocks);
+}
+
+/// A sequence that waited for its prompt computes it: from the longest snapshot on.
+void Engine::lead(Sequence& s) {
+  if (!prefixes_.on()) return;
+  const auto found = prefixes_.find(s.request.prompt, s.blocks);
   if (found.slot >= 0) {
-    caches_.fork(found.slot, leader->slot);
-    leader->prefilled = found.tokens;
+    caches_.fork(found.slot, s.slot);
+    s.prefilled = found.tokens;
     count_hit(found.tokens);
   }
-  plan_cuts(*leader);
+  plan_cuts(s);
 }
 
 /// The last generated token is never read again: it needs no place.

@@ -122,6 +122,7 @@ class Engine {
   };
 
   void admit();
+  void lead(Sequence& s);
   bool awaits_prefix(const Sequence& next, std::int64_t found) const;
   void plan_cuts(Sequence& s) const;
   void count_hit(std::int64_t tokens);

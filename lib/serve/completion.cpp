@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <utility>
@@ -16,6 +17,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using generate::Finish;
+
+constexpr const char* not_finite =
+    "the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a checkpoint)";
+
+/// Whether all logits behind the scores had a distribution.
+bool has_distributions(const infer::Scored& scored) {
+  return std::ranges::none_of(scored.log_probability, [](float x) { return std::isnan(x); }) &&
+         std::ranges::all_of(scored.top,
+                             [](const auto& top) { return top.empty() || top.front().token >= 0; });
+}
 
 /// Whether the likeliest token by the model's own logits is the one that is drawn.
 bool plain_greedy(const infer::SamplingParameters& s) {
@@ -176,6 +187,10 @@ void Completion::take_one(Output& output) {
 
 void Completion::take_scores(std::size_t p, infer::Scored scored) {
   auto& prompt = asked_.prompts[p];
+  if (!has_distributions(scored)) {
+    fail_now(server_failed, not_finite);
+    return;
+  }
   prompts_[p].scored = std::move(scored);
   if (*prompt.settings.max_tokens == 0) {
     for (std::size_t i = 0; i < answers(); ++i) end_choice(choices_[p * answers() + i], Finish::length);
@@ -184,8 +199,7 @@ void Completion::take_scores(std::size_t p, infer::Scored scored) {
   if (next_by_score(p)) {
     auto& top = prompts_[p].scored->top.back();
     const auto next = top.front();
-    const bool has_text =
-        next.token >= 0 && (!prompt.as_text || next.token < place_.text.tokenizer->vocab_size());
+    const bool has_text = !prompt.as_text || next.token < place_.text.tokenizer->vocab_size();
     if (has_text) {
       auto& choice = choices_[p];
       const bool stop = std::ranges::count(prompt.settings.stop_tokens, next.token) > 0 ||
@@ -210,9 +224,7 @@ void Completion::take_event(std::size_t index, const infer::Event& event) {
   auto& choice = choices_[index];
   if (choice.finish != Finish::none) return;  // on its way while its sequence was cancelled
   if (event.end == infer::End::not_finite) {
-    fail_now(server_failed,
-             "the model's logits are not finite; its weights may be damaged (`ratplus inspect` verifies a "
-             "checkpoint)");
+    fail_now(server_failed, not_finite);
     return;
   }
   const auto now = Clock::now();

@@ -44,18 +44,6 @@ void check_nesting(std::string_view body) {
   if (json_levels(body) > most) refuse("", "the body is nested more than {} levels deep", most);
 }
 
-/// Of a text that is longer than any tokens of a sequence, the tokens are not looked for: they take seconds a megabyte.
-void check_bytes(const std::string& name, const std::string& text, const RequestLimits& limits) {
-  constexpr std::int64_t token_bytes = 256;
-  if (std::ssize(text) <= limits.tokens * token_bytes) return;
-  throw ApiError(
-      bad_request, name,
-      fmt::format("the prompt has {} bytes, and a sequence has at most {} (the server's --length), of {} "
-                  "bytes at most",
-                  text.size(), counted(limits.tokens, "token"), token_bytes),
-      "context_length_exceeded");
-}
-
 bool truth(const std::string& name, const Json& value) {
   if (!value.is_boolean()) refuse(name, "\"{}\" is {}; give true or false", name, shown(value));
   return value.get<bool>();
@@ -305,6 +293,17 @@ CompletionRequest read_fields(const Json& body, const RequestLimits& limits) {
 
 }  // namespace
 
+void check_bytes(const std::string& name, const std::string& text, const RequestLimits& limits) {
+  constexpr std::int64_t token_bytes = 256;
+  if (std::ssize(text) <= limits.tokens * token_bytes) return;
+  throw ApiError(
+      bad_request, name,
+      fmt::format("the prompt has {} bytes, and a sequence has at most {} (the server's --length), of {} "
+                  "bytes at most",
+                  text.size(), counted(limits.tokens, "token"), token_bytes),
+      "context_length_exceeded");
+}
+
 Json parse_body(std::string_view body) {
   check_nesting(body);
   Json json;
@@ -495,12 +494,8 @@ std::vector<generate::GenerationRequest> prepare(const CompletionRequest& reques
     } catch (const Error& error) {
       throw ApiError(bad_request, prompt.as_tokens ? "stop" : "prompt", error.what());
     }
-    if (prompt.as_tokens && each.as_text && request.settings.echo) {
-      auto known = each.prompt;
-      std::erase_if(known, [&](std::int32_t token) { return token >= text.tokenizer->vocab_size(); });
-      std::erase_if(known, [&](std::int32_t token) { return text.tokenizer->is_special(token); });
-      each.prompt_text = text.tokenizer->decode(known);
-    }
+    if (prompt.as_tokens && each.as_text && request.settings.echo)
+      each.prompt_text = text.text_of(each.prompt);
     const auto tokens = std::ssize(each.prompt), room = limits.tokens - tokens;
     auto& max_tokens = each.settings.max_tokens;
     if (!max_tokens) {

@@ -47,6 +47,10 @@ struct CompletionRequest {
 /// The JSON object of a body; nothing in it is nested more than some levels. Throws ApiError.
 nlohmann::ordered_json parse_body(std::string_view body);
 
+/// Throws ApiError naming the field for a text that is longer than any tokens of a sequence: its tokens are not looked for, which
+/// takes seconds a megabyte.
+void check_bytes(const std::string& name, const std::string& text, const RequestLimits& limits);
+
 /// Reads the body of POST /v1/completions: a function of its arguments alone. Throws ApiError naming the field: of another
 /// type or out of its range, unknown, or a token outside the vocabulary. docs/serving.md lists the fields.
 CompletionRequest parse_completion(std::string_view body, const RequestLimits& limits);

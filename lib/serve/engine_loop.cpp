@@ -82,18 +82,22 @@ bool EngineLoop::wait_for_commands(std::vector<Command>& commands) {
   if (stopping_) return false;
   std::swap(commands, commands_);
   if (between_.empty()) return true;
-  // Requests that run go on, those that come wait.
-  const auto waits = std::stable_partition(commands.begin(), commands.end(), [&](const Command& command) {
-    return command.kind != Command::Kind::add || jobs_.contains(command.request);
-  });
-  std::move(waits, commands.end(), std::back_inserter(held_));
-  commands.erase(waits, commands.end());
-  if (busy()) return true;
+  if (busy()) {
+    // Requests that run go on, those that come wait. What is cancelled of the latter goes from held_.
+    const auto waits = std::stable_partition(commands.begin(), commands.end(), [&](const Command& command) {
+      return command.kind != Command::Kind::add || jobs_.contains(command.request);
+    });
+    std::move(waits, commands.end(), std::back_inserter(held_));
+    commands.erase(waits, commands.end());
+    return true;
+  }
+  // All in the order in which it came; in held_, whose takers a failure tells.
+  std::move(commands.begin(), commands.end(), std::back_inserter(held_));
+  commands.clear();
   const auto exchanges = std::exchange(between_, {});
   lock.unlock();
   for (const auto& f : exchanges) f();
-  std::move(held_.begin(), held_.end(), std::back_inserter(commands));
-  held_.clear();
+  std::swap(commands, held_);
   return true;
 }
 

@@ -142,7 +142,7 @@ class EngineLoop : public Engines {
   // Of the engine's thread.
   std::vector<Pattern> patterns_;
   std::map<std::uint64_t, Job> jobs_;
-  std::vector<Command> held_;  ///< that came after a between()
+  std::vector<Command> held_;  ///< that came after a between(), in their order
 
   std::atomic<std::int64_t> running_ = 0, waiting_ = 0;
   std::atomic<double> cache_share_ = 0;

@@ -1,6 +1,8 @@
 #include "lib/serve/http_server.h"
 
 #include <fmt/format.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -184,6 +186,23 @@ class Connection : public std::enable_shared_from_this<Connection> {
       self->close();
     });
   }
+  /// Closes the connection of a client that takes nothing for the time of a write, unless another wait came before.
+  void wait_for_client() {
+    timer_.expires_after(steady(server_.settings.write_seconds));
+    timer_.async_wait([self = shared_from_this(), held = held_bytes()](error_code ec) {
+      if (ec || self->closed_ || self->timer_.expiry() > std::chrono::steady_clock::now()) return;
+      if (self->held_bytes() < held) {
+        self->wait_for_client();
+      } else {
+        self->close();
+      }
+    });
+  }
+  /// Bytes that the system holds for the client. It takes more of ours once a large part of them is gone.
+  int held_bytes() {
+    int bytes = 0;
+    return ::ioctl(socket_.native_handle(), SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+  }
   void stop_waiting() { timer_.expires_at(asio::steady_timer::time_point::max()); }
 
   void begin_request() {
@@ -319,27 +338,25 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void write_next() {
-    if (busy_) wait_for(server_.settings.write_seconds);
+    if (busy_) wait_for_client();
     write_some(0);
   }
 
-  /// In pieces that a client takes within the time of a write.
+  /// As much as there is room for: each progress renews the time of a write.
   void write_some(std::size_t from) {
-    constexpr std::size_t piece = 256 << 10;
     const auto& bytes = out_.front().bytes;
-    const auto n = std::min(piece, bytes.size() - from);
-    asio::async_write(socket_, asio::buffer(bytes.data() + from, n),
-                      [self = shared_from_this(), from, n](error_code ec, std::size_t) {
-                        if (self->closed_) return;
-                        if (ec) {
-                          self->close();
-                        } else if (from + n < self->out_.front().bytes.size()) {
-                          self->wait_for(self->server_.settings.write_seconds);
-                          self->write_some(from + n);
-                        } else {
-                          self->wrote();
-                        }
-                      });
+    socket_.async_write_some(asio::buffer(bytes.data() + from, bytes.size() - from),
+                             [self = shared_from_this(), from](error_code ec, std::size_t n) {
+                               if (self->closed_) return;
+                               if (ec) {
+                                 self->close();
+                               } else if (from + n < self->out_.front().bytes.size()) {
+                                 if (self->busy_) self->wait_for_client();
+                                 self->write_some(from + n);
+                               } else {
+                                 self->wrote();
+                               }
+                             });
   }
 
   void wrote() {

@@ -16,7 +16,7 @@ struct HttpSettings {
   std::int64_t connections = 1024;                   ///< at a time at most
   double idle_seconds = 300;                         ///< a connection without a request is closed
   double read_seconds = 60;                          ///< from the first byte of a request to its last
-  double write_seconds = 60;                         ///< without progress of a client that reads
+  double write_seconds = 60;                         ///< in which a client takes no byte of a response
 };
 
 class HttpServer {

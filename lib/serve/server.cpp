@@ -369,6 +369,7 @@ const data::Tokenizer& Server::tokenizer() const {
 /// The name of a special token alone is that token: lm-evaluation-harness finds the end of text so.
 HttpResponse Server::tokenize(const HttpRequest& request) {
   const auto text = text_field(parse_body(request.body), "prompt");
+  check_bytes("prompt", text, limits_);
   if (!is_utf8(text)) throw ApiError(bad_request, "prompt", "\"prompt\" is no well-formed UTF-8");
   std::vector<std::int32_t> tokens;
   const auto end = text_.end_of_text;

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -20,6 +21,8 @@
 
 #include "base/files/pending_file.h"
 #include "base/json_dump.h"
+#include "data/tokenizer/tokenizer.h"
+#include "lib/generate/cut.h"
 #include "lib/generate/model_identity.h"
 #include "lib/infer/inference.h"
 #include "lib/weights/source.h"
@@ -210,6 +213,63 @@ TEST_CASE("generate: lines of another form fill a template, and give the fields 
     const auto bad = test::ratplus(command(options));
     CHECK(bad.status != 0);
     CHECK(contains(bad.output, message));
+  }
+}
+
+TEST_CASE(
+    "generate: a setting that --keep names is a setting yet, and fields of other names are kept beside it") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  const auto answer = [&](Json line, const std::string& options) {
+    write_lines(path("in.jsonl"), {std::move(line)});
+    output_of(fmt::format("generate {} --input {} --output {} --force {}", learnt_run(), path("in.jsonl"),
+                          path("out.jsonl"), options));
+    return lines_of(path("out.jsonl")).front();
+  };
+  Json line{{"prompt", "ba kelo"}, {"max_tokens", 7}, {"temperature", 2.5}, {"seed", 9}, {"id", "x"}};
+  const auto plain = answer(line, "");
+  CHECK(plain["text"] != answer({{"prompt", "ba kelo"}, {"max_tokens", 7}}, "")["text"]);
+  line["source"] = "made up";
+  auto kept = answer(line, "--keep temperature,seed,max_tokens,source,id");
+  CHECK(kept["temperature"] == 2.5);
+  CHECK(kept["seed"] == 9);
+  CHECK(kept["max_tokens"] == 7);
+  CHECK(kept["source"] == "made up");
+  for (const char* name : {"temperature", "seed", "max_tokens", "source"}) kept.erase(name);
+  CHECK(kept == plain);
+}
+
+TEST_CASE("generate: tokens are echoed as text, without those that have none, and as they are after a cut") {
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  const data::Tokenizer tokenizer(test::Playground::get().data / "tokenizer.model");
+  std::vector<std::int32_t> words;
+  tokenizer.encode("ba kelo mi ra so", words);
+  auto marked = words;
+  marked.push_back(tokenizer.end_of_text());
+  std::vector<std::int32_t> long_one(20, words.front());
+  long_one.insert(long_one.end(), words.begin(), words.end());
+  const auto line_of = [](const std::vector<std::int32_t>& tokens, bool echo) {
+    return Json{{"tokens", tokens}, {"echo", echo}, {"max_tokens", 32 - 5}, {"cut", "left"}};
+  };
+  write_lines(path("in.jsonl"), {line_of(marked, false), line_of(marked, true), line_of(long_one, false),
+                                 line_of(long_one, true)});
+  output_of(
+      fmt::format("generate {} --input {} --output {}", learnt_run(), path("in.jsonl"), path("out.jsonl")));
+  const auto answers = lines_of(path("out.jsonl"));
+  REQUIRE(answers.size() == 4);
+  for (std::size_t i = 0; i < answers.size(); i += 2) {
+    const auto cut = generate::cut_tokens(i == 0 ? marked : long_one, 5, generate::Cut::left);
+    CHECK(answers[i + 1]["prompt_tokens"] == cut.size());
+    auto tokens = cut;
+    for (const Json& token : answers[i]["tokens"]) tokens.push_back(token.get<std::int32_t>());
+    CHECK(answers[i + 1]["tokens"] == tokens);
+    const auto text = answers[i + 1]["text"].get<std::string>(),
+               of_answer = answers[i]["text"].get<std::string>();
+    CHECK(text.ends_with(of_answer));
+    auto with_text = cut;
+    std::erase(with_text, tokenizer.end_of_text());
+    CHECK(text.substr(0, text.size() - of_answer.size()) == tokenizer.decode(with_text));
   }
 }
 
@@ -409,6 +469,9 @@ TEST_CASE("generate: every bad line is named before anything is generated") {
       {R"({"prompt": "a", "logit_bias": {"x": 1}})",
        "line 3: \"logit_bias\" is {\"x\":1}; give an object of token numbers"},
       {R"({"prompt": "a", "logit_bias": {"400": 1}})", "line 3: logit_bias names the token 400"},
+      {R"({"tokens": [5, 99999999], "echo": true})",
+       "line 3: token 99999999 is outside the model's vocabulary of 400"},
+      {R"({"tokens": [-5], "echo": true})", "line 3: token -5 is outside the model's vocabulary of 400"},
       {R"({"prompt": "a", "echo": 1})", "line 3: \"echo\" is 1; give true or false"},
       {R"({"prompt": "a", "cut": "right"})", "line 3: \"cut\": \"right\" is none of none, left, middle"},
       {R"({"prompt": "a", "meta": )" + std::string(100000, '[') + std::string(100000, ']') + "}",

@@ -221,6 +221,14 @@ TEST_CASE("generate: an interactive program answers lines; Ctrl-C ends an answer
   CHECK(program.end() == 128 + SIGINT);
 }
 
+TEST_CASE("generate: an interactive program whose output cannot be written ends") {
+  AtTerminal program(fmt::format("generate {} --max-tokens 5 >/dev/full", learnt_run()));
+  REQUIRE(program.wait_for("> ", 1));
+  program.type("mi\n");
+  CHECK(program.end() == 1);
+  CHECK(contains(program.seen, "cannot write to standard output: No space left on device"));
+}
+
 TEST_CASE(
     "generate: a signal but Ctrl-C in an answer ends an interactive program, and each one that answers "
     "prompts") {

@@ -201,6 +201,14 @@ TEST_CASE("serve keeps its weights where new ones are damaged, and goes on where
     Process::wait([&] { return contains(server.errors(), "the weights before stay"); });
     CHECK(contains(server.errors(), "is damaged"));
     CHECK(test::complete(server.port, body).json()["choices"] == before);
+    // A path that leads nowhere.
+    fs::remove(file);
+    fs::create_symlink(file, file);
+    server.signal(SIGHUP);
+    Process::wait([&] { return contains(server.errors(), file + "]; the weights before stay"); });
+    CHECK(contains(server.errors(), "Too many levels of symbolic links"));
+    CHECK(test::complete(server.port, body).json()["choices"] == before);
+    fs::remove(file);
     write_whole_file(file, good);
     server.signal(SIGHUP);
     Process::wait([&] { return contains(server.errors(), "ratplus: weights of "); });

@@ -37,6 +37,20 @@ Tokens encoded(const ModelText& text, const std::string& words) {
 
 }  // namespace
 
+TEST_CASE("a prompt's tokens as text: those of the model alone, and those that mark a place, have none") {
+  auto text = gpt2();
+  auto tokens = encoded(text, "of the answer");
+  const auto whole = text.tokenizer->decode(tokens);
+  CHECK(text.text_of(tokens) == whole);
+  tokens.insert(tokens.begin() + 1, static_cast<std::int32_t>(text.model_tokens));  // of a padded vocabulary
+  text.model_tokens += 64;
+  const auto end = text.tokenizer->end_of_text();
+  REQUIRE(text.tokenizer->is_special(end));
+  tokens.insert(tokens.begin(), end);
+  CHECK(text.text_of(tokens) == whole);
+  CHECK(text.text_of({end}).empty());
+}
+
 TEST_CASE("settings: every field is read as it is written; unknown names are none") {
   const auto fields =
       Json::parse(R"({"max_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1,

@@ -25,7 +25,7 @@ fs::path json(const char* kind) {
 }
 
 /// A small SentencePiece model as LLaMA's: bytes for unknown characters, a blank before each text.
-fs::path sentencepiece_model(const fs::path& directory) {
+fs::path sentencepiece_model(const fs::path& directory, const std::string& more = {}) {
   std::ofstream text(directory / "text");
   for (int i = 0; i < 3000; ++i)
     text << (i % 7 == 0 ? "Question " : i % 5 == 0 ? "answer " : "of the ") << (i % 11 == 0 ? "\n" : "");
@@ -34,7 +34,7 @@ fs::path sentencepiece_model(const fs::path& directory) {
               "--minloglevel=2 --model_type=bpe --vocab_size=330 --byte_fallback "
               "--normalization_rule_name=identity "
               "--remove_extra_whitespaces=false --hard_vocab_limit=false --input=" +
-              (directory / "text").string() + " --model_prefix=" + (directory / "m").string())
+              (directory / "text").string() + " --model_prefix=" + (directory / "m").string() + more)
               .ok());
   return directory / "m.model";
 }
@@ -161,6 +161,33 @@ TEST_CASE("text stream: after a prompt's tokens the text is the rest of both tog
       }
     }
   }
+}
+
+TEST_CASE(
+    "text stream: a tokenizer that rewrites whole texts gives the text after the prompt, and stops in it "
+    "alone") {
+  const test::ScratchDirectory scratch;
+  std::ofstream(scratch / "rules.tsv") << "74 68 65\t54 48 45\n";  // the: THE
+  const data::Tokenizer tokenizer(
+      sentencepiece_model(scratch.path(), " --denormalization_rule_tsv=" + (scratch / "rules.tsv").string()));
+  Tokens prompt, tokens;
+  tokenizer.encode("of the answer", prompt);
+  tokenizer.encode("Question of the answer", tokens);
+  REQUIRE(tokenizer.decode(prompt) == "of THE answer");
+  const auto answer = [&](const Tokens& given, std::vector<std::string> stops, Trim trim = Trim::none) {
+    TextStream stream(tokenizer, std::move(stops), trim);
+    stream.follow(prompt);
+    for (const auto token : given) CHECK(stream.add(token).empty());
+    return stream.finish();
+  };
+  CHECK(answer(tokens, {}) == " Question of THE answer");
+  CHECK(answer(tokens, {"THE"}) == " Question of ");
+  CHECK(answer(tokens, {"of T"}, Trim::blank) == "Question ");
+  CHECK(answer({}, {"of"}).empty());
+  prompt.insert(prompt.begin(), tokenizer.end_of_text());
+  CHECK(answer(tokens, {}) == " Question of THE answer");
+  prompt.clear();
+  CHECK(answer(tokens, {}) == "Question of THE answer");
 }
 
 TEST_CASE("text stream: many tokens take time in proportion") {

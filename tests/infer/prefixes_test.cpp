@@ -122,6 +122,40 @@ TEST_CASE("answers to one prompt compute it once, without snapshots too") {
   CHECK(use.snapshots == 0);
 }
 
+TEST_CASE("of those that wait for the prompt of one that leaves, the one with the most room computes it") {
+  const test::InferenceCase x{"", test::small_model({{}}), model::PatternPlan(Pattern{16, 256, 4})};
+  for (const double prefixes : {0.0, 9.5}) {
+    CAPTURE(prefixes);
+    const auto ops = make_cpu_ops(1), own = make_cpu_ops(1);
+    std::mt19937 random(3);
+    auto settings = settings_of(x, 1200, prefixes);
+    settings.rows = 512, settings.sequences = 5;
+    test::ServedEngine served(*ops, x, settings), alone(*own, x, settings_of(x, 1200, 0));
+    const infer::Request before{.prompt = random_tokens(random, 1100), .max_tokens = 2};
+    infer::Request request{
+        .prompt = random_tokens(random, 200), .sampling = {.seed = 4}, .log_probabilities = 2};
+    served.engine->add(before);
+    std::map<std::int64_t, infer::Request> requests;
+    for (const std::int64_t max_tokens : {512, 16, 512, 40}) {
+      request.max_tokens = max_tokens;
+      ++request.choice;
+      requests[served.engine->add(request)] = request;
+    }
+    // The cache of 16 tokens more has no dilated entries, and those of 512 more do.
+    REQUIRE_FALSE(served.engine->caches().has_all(215, 200, 711));
+    CHECK(served.engine->step().empty());
+    served.engine->cancel(requests.begin()->first);
+    requests.erase(requests.begin());
+    const auto outputs = served.run();
+    CHECK(served.engine->prefix_use().hits == 2);
+    CHECK(served.engine->caches().bytes_in_use() == 0);
+    for (const auto& [number, each] : requests) {
+      const auto of_alone = alone.engine->add(each);
+      CHECK(alone.run().at(of_alone).same_bits(outputs.at(number)));
+    }
+  }
+}
+
 TEST_CASE("a prompt is kept to its last multiple of 128 tokens, and where another parted from it") {
   const test::InferenceCase x{"", test::small_model({{}}), model::PatternPlan(Pattern{16, 24, 4})};
   const auto ops = make_cpu_ops(1);

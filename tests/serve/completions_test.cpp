@@ -230,10 +230,19 @@ TEST_CASE("a model whose logits are not finite fails requests, and never the ser
   const auto generated = complete(served.port(), {{"prompt", "of"}, {"max_tokens", 4}});
   CHECK(generated.status == 500);
   CHECK(generated.json()["error"]["message"].get<std::string>().find("not finite") != std::string::npos);
-  const auto scored =
-      complete(served.port(), {{"prompt", Tokens{5, 6}}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 1}});
-  REQUIRE(scored.status == 200);
-  CHECK(scored.json()["choices"][0]["logprobs"]["token_logprobs"][1] == -9999);
+  for (const int max_tokens : {0, 1, 4}) {  // scored alone, with the token after it, and then generated
+    for (const Tokens& prompt : {Tokens{5, 6}, Tokens{5}}) {
+      if (prompt.size() == 1 && max_tokens == 0) continue;  // nothing of it is predicted
+      const auto scored = complete(served.port(), {{"prompt", prompt},
+                                                   {"max_tokens", max_tokens},
+                                                   {"temperature", 0},
+                                                   {"echo", true},
+                                                   {"logprobs", 1}});
+      CAPTURE(scored.body);
+      CHECK(scored.status == 500);
+      CHECK(scored.json()["error"]["message"] == generated.json()["error"]["message"]);
+    }
+  }
   const auto streamed = complete(served.port(), {{"prompt", "of"}, {"max_tokens", 4}, {"stream", true}});
   CHECK(streamed.status == 500);
   CHECK(served.becomes_idle());

@@ -1,9 +1,14 @@
 // HTTP itself: connections that are kept, limits, clients that are slow or send nonsense.
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include "base/error.h"
 #include "tests/serve/served.h"
@@ -18,6 +23,17 @@ using namespace std::chrono_literals;
 namespace {
 
 const std::string small_body = R"({"prompt": "of", "max_tokens": 2})";
+
+/// Answers each request with many bytes.
+class LargeAnswers : public serve::HttpHandler {
+ public:
+  static constexpr std::size_t bytes = 16 << 20;
+  std::optional<serve::HttpResponse> refuse(const serve::HttpHead&) override { return std::nullopt; }
+  void handle(serve::HttpRequest, std::shared_ptr<serve::Reply> reply) override {
+    reply->send({.body = std::string(bytes, 'x')});
+  }
+  void note(int) override {}
+};
 
 }  // namespace
 
@@ -213,6 +229,37 @@ TEST_CASE("a client that does not read delays nobody, and is left after some tim
   CHECK(served.becomes_idle());
   const auto text = ask(served.port(), "GET", "/metrics").body;
   CHECK(text.find("ratplus_completions_total{end=\"cancelled\"} 1\n") != std::string::npos);
+}
+
+TEST_CASE("a client that reads slowly gets all: each byte that it takes renews the time of a write") {
+  LargeAnswers handler;
+  serve::HttpServer http("127.0.0.1", 0, {.write_seconds = 0.5});
+  http.listen();
+  const int client = ::socket(AF_INET, SOCK_STREAM, 0);
+  const int small = 256 << 10;
+  REQUIRE(::setsockopt(client, SOL_SOCKET, SO_RCVBUF, &small, sizeof small) == 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(http.port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::connect(client, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  const std::string request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+  REQUIRE(::send(client, request.data(), request.size(), 0) == std::ssize(request));
+  std::thread connections([&] { http.run(handler); });
+  std::array<char, 32 << 10> taken{};
+  std::size_t all = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  for (;;) {
+    const auto n = ::recv(client, taken.data(), taken.size(), 0);
+    if (n <= 0) break;
+    all += static_cast<std::size_t>(n);
+    // 1 MB/s: the system takes more of the server's bytes once about 1 MB of its own are gone.
+    if (std::chrono::steady_clock::now() - begin < 4s) std::this_thread::sleep_for(30ms);
+  }
+  CHECK(all > LargeAnswers::bytes);
+  ::close(client);
+  http.stop();
+  connections.join();
 }
 
 TEST_CASE("an address that is taken, or is none, is an error with the way out") {

@@ -154,6 +154,26 @@ TEST_CASE("an exchange of weights waits for what runs, and what comes meanwhile 
   CHECK(gone->taken() == 0);
 }
 
+TEST_CASE("what is cancelled while it waits for an exchange of weights does not run after it") {
+  Running running(1000);
+  const auto gone = std::make_shared<Taker>(), after = std::make_shared<Taker>();
+  std::promise<void> begun, may_end;
+  // All of this is there when the engine's thread looks for it again, and nothing runs.
+  running.loop->between([&] {
+    begun.set_value();
+    may_end.get_future().wait();
+  });
+  begun.get_future().wait();
+  running.loop->submit(1, gone, generation(2, 20));
+  running.loop->cancel(1);
+  running.loop->submit(2, after, generation(2, 60));
+  running.loop->between([] {});
+  may_end.set_value();
+  CHECK(soon([&] { return after->ended() == 2; }));
+  CHECK(gone->taken() == 0);
+  CHECK(soon([&] { return running.loop->load().running == 0; }));
+}
+
 TEST_CASE("stop() and a failure tell all takers, also those that come later") {
   Running running(4000);
   const auto taker = std::make_shared<Taker>(), late = std::make_shared<Taker>();

@@ -69,6 +69,15 @@ TEST_CASE("models, health, and the tokenizer as lm-evaluation-harness uses it") 
   CHECK(ask(port, "POST", "/detokenize", R"({"tokens": [310]})").status == 400);
   CHECK(ask(port, "POST", "/detokenize", R"({"tokens": [-1]})").status == 400);
   CHECK(ask(port, "POST", "/tokenize", R"({"prompt": 5})").json()["error"]["param"] == "prompt");
+  // A text is no longer than that of a sequence.
+  std::string text;
+  while (text.size() < std::size_t{96} * 256) text += "of the ";
+  text.resize(std::size_t{96} * 256);
+  CHECK(ask(port, "POST", "/tokenize", Json{{"prompt", text}}.dump()).status == 200);
+  const auto too_long = ask(port, "POST", "/tokenize", Json{{"prompt", text + "o"}}.dump());
+  CHECK(too_long.status == 400);
+  CHECK(too_long.json()["error"]["param"] == "prompt");
+  CHECK(too_long.body.find("24577 bytes, and a sequence has at most 96 tokens") != std::string::npos);
   const auto chat = ask(port, "POST", "/v1/chat/completions", R"({"messages": []})");
   CHECK(chat.status == 400);
   CHECK(chat.body.find("chat template") != std::string::npos);
