@@ -199,6 +199,7 @@ int convert_command(const Arguments& args) {
   const auto parsed = parse_convert(args);
   if (!parsed) return 0;
   refuse_ranks("convert");
+  ignore_lost_readers();
   return convert(*parsed);
 }
 

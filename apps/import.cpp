@@ -82,6 +82,7 @@ int import_command(const Arguments& args) {
   const auto options = parse_import(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
+  ignore_lost_readers();
   const StopSignal signal;
   ProgressLine line(5);
   const auto [manifest, warnings] = data::import_tokens(*options, [&](const data::ImportProgress& progress) {

@@ -241,14 +241,16 @@ void print_lengths(const data::DocumentLengths& lengths) {
 /// Bytes of the shards' tokens, or of their samples' inputs and labels, as they are read.
 constexpr std::int64_t bytes_a_token = 4;
 
-void verify(const fs::path& path, const data::Manifest& manifest) {
+/// What is wrong with it, a line a file.
+std::vector<std::string> verify(const fs::path& path, const data::Manifest& manifest) {
   const auto tokens = manifest.tokens(data::Split::train) + manifest.tokens(data::Split::validation);
-  std::vector<std::string> wrong;
-  {
-    const StopSignal signal;
-    VerifyLine line(tokens * bytes_a_token);
-    wrong = data::verify_dataset(path, manifest, [&](std::int64_t read) { line.add(read * bytes_a_token); });
-  }
+  const StopSignal signal;
+  VerifyLine line(tokens * bytes_a_token);
+  return data::verify_dataset(path, manifest, [&](std::int64_t read) { line.add(read * bytes_a_token); });
+}
+
+void print_verified(const fs::path& path, const data::Manifest& manifest,
+                    const std::vector<std::string>& wrong) {
   if (!wrong.empty()) {
     for (std::size_t i = 0; i + 1 < wrong.size(); ++i) fmt::print(stderr, "ratplus: {}\n", wrong[i]);
     fail("{}{}", wrong.back(),
@@ -268,6 +270,9 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
   fmt::print("dataset    {}\n", path.string());
   fmt::print("vocabulary {}, end of text {}\n", manifest.vocab_size, manifest.end_of_text);
   fmt::print("tokenizer  {} ({})\n", manifest.tokenizer_file, manifest.tokenizer);
+  std::fflush(stdout);
+  std::vector<std::string> wrong;
+  if (!quick) wrong = verify(path, manifest);
   for (const auto each : {data::Split::train, data::Split::validation}) {
     const auto shards = manifest.shards(each).size();
     if (manifest.sample_length > 0) {
@@ -278,11 +283,11 @@ void inspect_dataset(const fs::path& path, data::Split split, const std::string&
     }
     fmt::print("{:<10} {}, {}, {}\n", data::to_string(each), counted(manifest.tokens(each), "token"),
                counted(manifest.documents(each), "document"), counted(shards, "shard"));
-    if (!quick) print_lengths(data::document_lengths(path, manifest, each));
+    if (!quick && wrong.empty()) print_lengths(data::document_lengths(path, manifest, each));
   }
   if (!manifest.encode.empty()) fmt::print("encoded    prompts and completions {}\n", manifest.encode);
   std::fflush(stdout);
-  if (!quick) verify(path, manifest);
+  if (!quick) print_verified(path, manifest, wrong);
   if (text.empty()) return;
   if (manifest.sample_length > 0) return print_samples(path, manifest, split, text);
   print_text(path, manifest, split, text);

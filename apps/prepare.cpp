@@ -177,17 +177,26 @@ void print_result(const std::filesystem::path& directory, const data::PrepareRes
 }
 
 data::Team team_of(const parallel::World& world) {
-  return {.rank = world.rank(), .size = world.size(), .agree = [&](const std::function<void()>& f) {
-            if (world.size() == 1) {
-              f();
-            } else {
-              world.agree(f);
-            }
-          }};
+  return {.rank = world.rank(),
+          .size = world.size(),
+          .agree =
+              [&](const std::function<void()>& f) {
+                if (world.size() == 1) {
+                  f();
+                } else {
+                  world.agree(f);
+                }
+              },
+          .from_root =
+              [&](const std::function<std::string()>& f) {
+                return world.size() == 1 ? f() : world.from_root(f);
+              }};
 }
 
 int prepare(data::PrepareOptions options, const parallel::World& world) {
   const StopSignal signal;
+  // A tokenizer is trained by the root alone, and a packed input is read by one rank, however long that takes.
+  world.watchdog().set_timeout(parallel::Watchdog::no_timeout);
   options.threads = world.threads(options.threads);
   std::optional<ProgressLine> line;
   if (world.root()) line.emplace(5);
@@ -219,6 +228,7 @@ int prepare(data::PrepareOptions options, const parallel::World& world) {
 int prepare_command(const Arguments& args) {
   const auto options = parse_prepare(args);
   if (!options) return 0;
+  ignore_lost_readers();
   return with_ranks([&](const parallel::World& world) { return prepare(*options, world); });
 }
 

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -38,6 +39,10 @@ void put(std::FILE* out, const std::string& text) {
 }
 
 }  // namespace
+
+void ignore_lost_readers() {
+  std::signal(SIGPIPE, SIG_IGN);
+}
 
 ProgressLine::ProgressLine(double log_seconds)
     : terminal_(stderr_is_terminal()),

@@ -6,6 +6,10 @@
 
 namespace ratplus::apps {
 
+/// For commands whose results are files: that nobody reads their output any more (`| less`, quit) ends none of them. What
+/// of standard output is lost is found by check_output.
+void ignore_lost_readers();
+
 /// On a terminal, one line of stderr that is written over; in a log, a plain line every few seconds. Under mpirun
 /// no rank sees the terminal: RATPLUS_PROGRESS=terminal or =log chooses the form, COLUMNS the width.
 class ProgressLine {

@@ -107,6 +107,7 @@ int samples_command(const Arguments& args) {
   const auto options = parse_samples(args);
   if (!options) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
+  ignore_lost_readers();
   const StopSignal signal;
   ProgressLine line(5);
   const auto result = data::prepare_supervised(*options, [&](std::int64_t lines) {

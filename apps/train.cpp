@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <optional>
@@ -240,6 +239,8 @@ std::optional<int> train(const TrainArguments& args, const parallel::World& worl
   config::JobConfig job;
   world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
   train::require_same_job(job, world);
+  // For what the root does alone, too; less than the default holds from the session on.
+  world.watchdog().set_timeout(std::max(job.parallel.timeout, parallel::Watchdog::default_timeout));
   if (world.root()) print_renamed_keys(job);
   if (args.print_config) {
     if (world.root()) fmt::print("{}", config::to_toml(job));
@@ -310,7 +311,7 @@ int train_command(const Arguments& args) {
     return 0;
   }
   if (!parsed->print_config) forget_output();  // the run directory has everything
-  std::signal(SIGPIPE, SIG_IGN);               // a reader of the output who leaves ends no training
+  ignore_lost_readers();
   // Until the first step there is nothing to save; from then on the trainer finishes its step first.
   EndOnSignal before_the_first_step(
       exit_interrupted,

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <string>
@@ -36,10 +37,13 @@ class Watchdog {
 
   /// Seconds that a rank waits for others where no job says otherwise.
   static constexpr double default_timeout = 600;
+  /// For work that some ranks do for as long as it takes while others wait: a rank that dies still ends all.
+  static constexpr double no_timeout = std::numeric_limits<double>::infinity();
   /// Seconds that hosts other than rank 0's leave it to report what all see, and the launcher to end their ranks.
   static constexpr double courtesy = 6;
 
-  /// Starts to watch. Every rank of the host has the board open. Without other ranks there is no thread.
+  /// Starts to watch. Every rank of the host has the board open. Without other ranks there is no thread. For tests,
+  /// RATPLUS_TEST_TIMEOUT takes the place of default_timeout.
   Watchdog(Rank self, int ranks, NodeBoard& board);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

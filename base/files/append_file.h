@@ -29,6 +29,8 @@ class AppendFile {
 
   const std::filesystem::path& path() const { return file_; }
   int descriptor() const { return descriptor_.get(); }
+  /// Whether the open file still has its name: another process may have removed it.
+  bool has_name() const { return ratplus::has_name(descriptor_, file_); }
 
  private:
   std::filesystem::path file_;

@@ -1,12 +1,16 @@
 #include "data/dataset/staged_dataset.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <sstream>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/files/sha256.h"
 
 namespace ratplus::data {
 namespace {
@@ -15,8 +19,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* staging_name = ".staged-dataset";
 constexpr const char* lock_name = ".dataset.lock";
-/// In the directory of the files that are being replaced: the successor's manifest, which names what an undoing removes.
-constexpr const char* successor_name = "successor";
+/// In the directory of the files that are being replaced, once all of them are there: the names of the files that come into their
+/// place, a line each, which an undoing removes.
+constexpr const char* coming_name = "coming.txt";
+/// What that directory is called when all are in place, until it is removed.
+constexpr const char* done_name = ".replaced-dataset-done";
 
 void require_done(const std::error_code& error, const char* what, const fs::path& path) {
   if (error) fail("cannot {} {}: {}{}", what, path.string(), error.message(), write_advice(error.value()));
@@ -98,7 +105,7 @@ StagedDataset::~StagedDataset() {
 }
 
 void StagedDataset::publish(const Manifest& manifest, const fs::path& tokenizer) {
-  if (!tokenizer.empty()) stage_tokenizer(tokenizer, manifest.tokenizer_file, staging_, output_);
+  if (!tokenizer.empty()) stage_tokenizer(tokenizer, manifest, staging_, output_);
   publish_dataset(staging_, output_, manifest);
   made_.keep();
 }
@@ -115,22 +122,28 @@ bool publication_interrupted(const fs::path& output) {
 
 void undo_interrupted_publication(const fs::path& output) {
   std::error_code error;
-  if (!fs::exists(output / replaced_dataset_name, error)) return;
-  const FileLock lock = lock_output(output);
+  fs::remove_all(output / done_name, error);
   const fs::path aside = output / replaced_dataset_name;
-  if (publication_interrupted(output)) {
+  if (!fs::exists(aside, error)) return;
+  const FileLock lock = lock_output(output);
+  // Without an old manifest, a manifest in the output is the new one, and all files are in place.
+  if (publication_interrupted(output) || !fs::exists(output / manifest_name)) {
+    if (fs::exists(aside / coming_name)) {
+      std::istringstream coming(read_whole_file(aside / coming_name));
+      for (std::string name; std::getline(coming, name);) fs::remove(output / name, error);
+      sync_path(output);
+      // From here on what has one of these names was put back.
+      fs::remove(aside / coming_name, error);
+      require_done(error, "remove", aside / coming_name);
+      sync_path(aside);
+    }
     // The manifest comes last: until then the dataset counts as interrupted.
     std::vector<std::string> names;
-    for (const auto& file : fs::directory_iterator(aside, error)) {
+    for (const auto& file : fs::directory_iterator(aside)) {
       const std::string name = file.path().filename().string();
-      if (name != manifest_name && name != successor_name) names.push_back(name);
+      if (!file.is_directory() && name != manifest_name) names.push_back(name);
     }
-    names.emplace_back(manifest_name);
-    fs::remove(output / manifest_name, error);
-    const std::vector<std::string> kept = shards_in(aside);
-    for (const std::string& name : shards_in(aside / successor_name)) {
-      if (std::ranges::find(kept, name) == kept.end()) fs::remove(output / name, error);
-    }
+    if (publication_interrupted(output)) names.emplace_back(manifest_name);
     for (const std::string& name : names) {
       fs::rename(aside / name, output / name, error);
       require_done(error, "put back", output / name);
@@ -164,34 +177,53 @@ void publish_dataset(const fs::path& staging, const fs::path& output, const Mani
   }
   const fs::path aside = output / replaced_dataset_name;
   std::error_code error;
-  if (!old.empty()) {
-    fs::create_directories(aside / successor_name, error);
-    require_done(error, "make directory", aside);
-    write_manifest(aside / successor_name, manifest);
-  }
-  {
+  fs::create_directory(aside, error);
+  require_done(error, "make directory", aside);
+  try {
     Moves moves;
     // The manifest goes first: a reader refuses a directory without it.
     std::stable_partition(old.begin(), old.end(),
                           [](const std::string& name) { return name == manifest_name; });
     for (const std::string& name : old) moves.move(output, aside, name, output / name);
-    if (!old.empty()) sync_path(aside);
+    sync_path(aside);
+    write_whole_file(aside / coming_name, fmt::format("{}\n", fmt::join(names, "\n")));
     for (const std::string& name : names) {
       if (name == names.back()) sync_path(output);
       moves.move(staging, output, name, output / name);
     }
     sync_path(output);
     moves.keep();
+  } catch (...) {  // what was moved is back
+    fs::remove(aside / coming_name, error);
+    fs::remove(aside, error);
+    throw;
   }
-  fs::remove(aside / manifest_name, error);  // from here on nothing is put back
-  fs::remove_all(aside, error);
+  fs::rename(aside, output / done_name, error);  // from here on nothing is put back
+  fs::remove_all(output / done_name, error);
 }
 
-void stage_tokenizer(const fs::path& tokenizer, const std::string& name, const fs::path& staging,
+void require_copyable(const fs::path& tokenizer) {
+  std::error_code ignored;
+  // What is missing, or a directory, is said by whoever reads it.
+  const auto status = fs::status(tokenizer, ignored);
+  if (!fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status)) return;
+  fail(
+      "--tokenizer {}: is a pipe or a device, and the dataset is to get a copy of the tokenizer; write it "
+      "to a file, and give that",
+      tokenizer.string());
+}
+
+void stage_tokenizer(const fs::path& tokenizer, const Manifest& manifest, const fs::path& staging,
                      const fs::path& output) {
+  const std::string bytes = read_whole_file(tokenizer);
+  if (!manifest.tokenizer.ends_with(sha256_hex(bytes))) {
+    fail("{}: was changed meanwhile, and the tokens are of the tokenizer that it was; run the command again",
+         tokenizer.string());
+  }
+  const fs::path there = output / manifest.tokenizer_file;
   std::error_code missing;
-  if (!fs::equivalent(tokenizer, output / name, missing))
-    write_whole_file(staging / name, read_whole_file(tokenizer), output / name);
+  if (!fs::equivalent(tokenizer, there, missing))
+    write_whole_file(staging / manifest.tokenizer_file, bytes, there);
 }
 
 void check_replaceable(const fs::path& output, const std::string& tokenizer_name, const fs::path& tokenizer,
@@ -200,6 +232,14 @@ void check_replaceable(const fs::path& output, const std::string& tokenizer_name
   if (force) return;
   if (fs::exists(output / manifest_name)) {
     fail("{} already holds a dataset; replace it with --force, or choose another --output", output.string());
+  }
+  std::error_code missing;
+  for (const auto& file : fs::directory_iterator(output, missing)) {
+    if (!has_shard_name(file.path().filename().string()) || file.is_directory(missing)) continue;
+    fail(
+        "{} has the name of a shard, which the dataset would replace, and no {} beside it names it; move it "
+        "away, replace it with --force, or choose another --output",
+        file.path().string(), manifest_name);
   }
   const fs::path there = output / tokenizer_name;
   if (tokenizer_name.empty() || !fs::is_regular_file(there)) return;

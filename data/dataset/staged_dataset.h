@@ -38,8 +38,8 @@ class StagedDataset {
 /// process has it.
 FileLock lock_output(const std::filesystem::path& output);
 
-/// Puts the old dataset back in its place where a process was killed while it replaced that dataset; otherwise nothing.
-/// Throws Error naming the file, or another process at work in `output`.
+/// Puts the old dataset back in its place where a process was killed while it replaced that dataset, and removes the files
+/// of the new one; otherwise nothing. Throws Error naming the file, or another process at work in `output`.
 void undo_interrupted_publication(const std::filesystem::path& output);
 
 /// Whether the directory holds an old dataset that undo_interrupted_publication would put back.
@@ -52,12 +52,17 @@ bool publication_interrupted(const std::filesystem::path& output);
 void publish_dataset(const std::filesystem::path& staging, const std::filesystem::path& output,
                      const Manifest& manifest);
 
-/// Copies the tokenizer's file into `staging` as `name`, unless it is the one in `output` under this name.
-void stage_tokenizer(const std::filesystem::path& tokenizer, const std::string& name,
+/// Throws Error for a tokenizer that is a pipe or a device: it is read once, and the dataset gets a copy.
+void require_copyable(const std::filesystem::path& tokenizer);
+
+/// Copies the tokenizer's file into `staging` by the manifest's name, unless it is the one in `output` under this name.
+/// Throws Error naming the file where it is no longer the one that the manifest identifies.
+void stage_tokenizer(const std::filesystem::path& tokenizer, const Manifest& manifest,
                      const std::filesystem::path& staging, const std::filesystem::path& output);
 
-/// Undoes an interrupted publication, and throws Error where `output` holds a dataset, or a tokenizer's file of this name with other bytes than `tokenizer`
-/// ("" = none), and `force` is not given.
+/// Undoes an interrupted publication, and throws Error where `output` holds a dataset, files with names of shards that no
+/// manifest names, or a tokenizer's file of this name with other bytes than `tokenizer` ("" = none), and `force` is not
+/// given.
 void check_replaceable(const std::filesystem::path& output, const std::string& tokenizer_name,
                        const std::filesystem::path& tokenizer, bool force);
 

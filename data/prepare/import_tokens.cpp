@@ -49,6 +49,7 @@ void check_options(const ImportOptions& options) {
     fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
   }
   if (options.shard_tokens < 1) fail("--shard-tokens {} is not positive", options.shard_tokens);
+  require_copyable(options.tokenizer);
   std::vector<fs::path> inputs = options.train;
   inputs.insert(inputs.end(), options.validation.begin(), options.validation.end());
   for (auto input = inputs.begin(); input != inputs.end(); ++input) {

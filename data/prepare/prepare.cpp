@@ -37,8 +37,12 @@ using Report = std::function<void(const PrepareProgress&)>;
 
 /// What is written before there is a dataset; in the output directory.
 constexpr const char* work_name = ".prepare";
+/// Of a trained tokenizer beside the shards (Tokenizer::file_name).
+constexpr const char* trained_name = "tokenizer.model";
 /// Text that the tokenizer is trained on, at most: more changes its pieces little, but costs memory and time.
 constexpr double max_training_bytes = 64.0 * (1 << 20);
+/// Of a portion, in a text of a character for each.
+constexpr char is_done = 'x';
 
 void check_options(const PrepareOptions& options) {
   if (options.output.empty()) fail("no output; name the dataset's directory with --output");
@@ -55,13 +59,16 @@ void check_options(const PrepareOptions& options) {
   if (options.compression < 0 || options.compression > 9) {
     fail("--compression {} is outside 0 (none) to 9", options.compression);
   }
+  if (options.tokenizer) require_copyable(*options.tokenizer);
 }
 
 /// A digest of what the dataset is made from: the options, and the inputs' paths, sizes and times of change.
-std::string source_fingerprint(const PrepareOptions& options, const std::vector<TextFile>& files) {
+/// `identity`: of the given tokenizer; empty: one is trained.
+std::string source_fingerprint(const PrepareOptions& options, const std::string& identity,
+                               const std::vector<TextFile>& files) {
   Sha256 digest;
-  const std::string tokenizer = options.tokenizer ? sha256_hex(read_whole_file(*options.tokenizer))
-                                                  : fmt::format("train {}", options.train_vocab_size);
+  const std::string tokenizer = identity.empty() ? fmt::format("train {}", options.train_vocab_size)
+                                                 : identity.substr(identity.rfind(':') + 1);
   digest.update(fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n", tokenizer, options.end_of_text, options.text_key,
                             options.validation_fraction, options.deduplicate, options.shard_tokens,
                             options.compression));
@@ -133,14 +140,15 @@ std::string trained_model(const PrepareOptions& options, const std::vector<TextF
   return model.get();
 }
 
-/// Who does which: each piece of work, the largest first, goes to whom has least.
-std::vector<int> share_out(const std::vector<std::int64_t>& sizes, int workers) {
+/// Who does which: each piece of work that is not done, the largest first, goes to whom has least.
+std::vector<int> share_out(const std::vector<std::int64_t>& sizes, const std::string& done, int workers) {
   std::vector<std::size_t> order(sizes.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
+  std::erase_if(order, [&](std::size_t i) { return done[i] == is_done; });
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
   std::vector<std::int64_t> load(static_cast<std::size_t>(workers), 0);
-  std::vector<int> owner(sizes.size());
+  std::vector<int> owner(sizes.size(), -1);
   for (const std::size_t i : order) {
     const auto least = std::min_element(load.begin(), load.end());
     owner[i] = static_cast<int>(least - load.begin());
@@ -164,10 +172,13 @@ class Preparation {
   std::optional<Manifest> look() {
     if (options_.tokenizer) tokenizer_.emplace(*options_.tokenizer, options_.end_of_text).end_of_text();
     files_ = list_text_files(options_.inputs, &notes_);
-    source_ = source_fingerprint(options_, files_);
+    source_ = source_fingerprint(options_, tokenizer_ ? tokenizer_->identity() : "", files_);
     if (!fs::exists(options_.output / manifest_name)) {
-      if (tokenizer_)
-        check_replaceable(options_.output, tokenizer_->file_name(), *options_.tokenizer, options_.force);
+      if (team_.rank != 0)
+        return std::nullopt;  // others may see files later; what process 0 finds all get to know
+      check_replaceable(options_.output, tokenizer_ ? tokenizer_->file_name() : "",
+                        tokenizer_ ? *options_.tokenizer : "", options_.force);
+      if (!tokenizer_) keep_other_tokenizer();
       return std::nullopt;
     }
     const std::optional<Manifest> existing = existing_manifest(options_.output);
@@ -251,8 +262,8 @@ class Preparation {
       (shard.split == Split::train ? manifest.train : manifest.validation).push_back(std::move(entry));
     }
     // A model that is used from where it would be copied to stays as it is, whatever happens.
-    stage_tokenizer(options_.tokenizer ? *options_.tokenizer : trained_file(), manifest.tokenizer_file,
-                    shards_directory(), options_.output);
+    stage_tokenizer(options_.tokenizer ? *options_.tokenizer : trained_file(), manifest, shards_directory(),
+                    options_.output);
     publish_dataset(shards_directory(), options_.output, manifest);
     fs::remove_all(work_);
   }
@@ -283,6 +294,18 @@ class Preparation {
                               options_.validation_fraction));
     for (const TextFile& file : files_) digest.update(file_mark(file) + "\n");
     return work_ / fmt::format("tokenizer-{}.model", digest.hex().substr(0, 16));
+  }
+
+  /// Throws Error where a tokenizer of the name of the one to be trained is there that is not ours; an interrupted call
+  /// may have put ours there.
+  void keep_other_tokenizer() const {
+    const fs::path there = options_.output / trained_name;
+    if (options_.force || !fs::is_regular_file(there)) return;
+    if (fs::exists(trained_file()) && read_whole_file(there) == read_whole_file(trained_file())) return;
+    fail(
+        "{} would be replaced by the tokenizer that is trained; use it with --tokenizer, replace it with "
+        "--force, or choose another --output",
+        there.string());
   }
 
   /// Its name says what they are cut from and how: shards of another plan are not taken for those of this one.
@@ -382,11 +405,19 @@ DocumentPlace place_in(const TextPortion& portion, const PlaceInPortion& place) 
 void Preparation::tokenize() {
   std::vector<std::int64_t> sizes;
   for (const TextPortion& portion : portions_) sizes.push_back(portion.bytes);
-  const std::vector<int> owner = share_out(sizes, team_.size);
+  // As process 0 sees it: others may see a file later, or one that is written meanwhile, and would share out otherwise.
+  const std::string done = team_.from_root([&] {
+    std::string marks;
+    for (std::size_t i = 0; i < portions_.size(); ++i) marks += info_of(i) ? is_done : '-';
+    return marks;
+  });
+  if (done.size() != portions_.size())
+    fail("the inputs differ between processes; were they changed meanwhile? Run the command again");
+  const std::vector<int> owner = share_out(sizes, done, team_.size);
   TeamProgress progress(report_, std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
   std::vector<const TextPortion*> mine;
   for (std::size_t i = 0; i < portions_.size(); ++i) {
-    if (info_of(i)) {
+    if (done[i] == is_done) {
       progress.add_before(sizes[i]);
     } else if (owner[i] == team_.rank) {
       mine.push_back(&portions_[i]);

@@ -54,6 +54,9 @@ struct Team {
   int size = 1;
   /// Runs f on every process and waits for all; throws on all what it throws on one.
   std::function<void(const std::function<void()>&)> agree = [](const std::function<void()>& f) { f(); };
+  /// What f returns on process 0, on every process; throws on all what it throws there.
+  std::function<std::string(const std::function<std::string()>&)> from_root =
+      [](const std::function<std::string()>& f) { return f(); };
 };
 
 /// Writes tokenizer.model (or .json), train-*.h5, validation-*.h5 and, last of all, the manifest. What fails or is

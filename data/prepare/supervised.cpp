@@ -206,6 +206,7 @@ void check_options(const SupervisedOptions& options) {
   if (!(options.validation_fraction > 0 && options.validation_fraction < 1)) {
     fail("--validation-fraction {} is outside (0, 1)", options.validation_fraction);
   }
+  require_copyable(options.tokenizer);
 }
 
 /// What the lines would have needed of --sequence-length.

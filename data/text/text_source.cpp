@@ -14,12 +14,11 @@
 namespace ratplus::data {
 namespace {
 
-/// Longer ones are no documents, but files without line breaks or of another kind.
-constexpr std::size_t max_document_bytes = std::size_t{1} << 30;
 constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
 
-[[noreturn]] void fail_too_long(const TextFile& file, const char* what) {
-  fail("{}: {} of more than 1 GiB; cut it into documents (.jsonl, one a line)", file.path.string(), what);
+[[noreturn]] void fail_too_long(const TextFile& file, const char* what, std::size_t most) {
+  fail("{}: {} of more than {:.3g} GiB; cut it into documents (.jsonl, one a line)", file.path.string(), what,
+       static_cast<double>(most) / (1 << 30));
 }
 
 void remove_byte_order_mark(std::string& bytes) {
@@ -29,8 +28,8 @@ void remove_byte_order_mark(std::string& bytes) {
 /// A .txt file: one document.
 class WholeText : public TextSource::Reader {
  public:
-  explicit WholeText(const TextPart& part)
-      : file_(*part.file), stream_(open_bytes(file_.path, file_.packing)) {}
+  WholeText(const TextPart& part, std::size_t most_bytes)
+      : file_(*part.file), most_bytes_(most_bytes), stream_(open_bytes(file_.path, file_.packing)) {}
 
   bool next(RawDocument& raw) override {
     if (done_) return false;
@@ -38,9 +37,9 @@ class WholeText : public TextSource::Reader {
     std::size_t filled = 0;
     raw.bytes.clear();
     while (filled == raw.bytes.size()) {
-      if (filled > max_document_bytes) fail_too_long(file_, "a text");
-      raw.bytes.resize(std::max(2 * filled, buffer_bytes));
+      raw.bytes.resize(std::min(std::max(2 * filled, buffer_bytes), most_bytes_ + 1));
       filled += stream_->read(std::span(raw.bytes).subspan(filled));
+      if (filled > most_bytes_) fail_too_long(file_, "a text", most_bytes_);
     }
     raw.bytes.resize(filled);
     remove_byte_order_mark(raw.bytes);
@@ -51,6 +50,7 @@ class WholeText : public TextSource::Reader {
 
  private:
   const TextFile& file_;
+  const std::size_t most_bytes_;
   std::unique_ptr<ByteStream> stream_;
   bool done_ = false;
 };
@@ -58,8 +58,9 @@ class WholeText : public TextSource::Reader {
 /// JSON lines: those that begin in a range of bytes.
 class JsonLines : public TextSource::Reader {
  public:
-  explicit JsonLines(const TextPart& part)
+  JsonLines(const TextPart& part, std::size_t most_bytes)
       : file_(*part.file),
+        most_bytes_(most_bytes),
         begin_(part.begin),
         end_(part.end),
         // From the byte before: if it ends a line, one begins where the part does.
@@ -98,8 +99,8 @@ class JsonLines : public TextSource::Reader {
       const std::size_t used = bytes + (newline != nullptr ? 1 : 0);
       at_ += used;
       place_ += static_cast<std::int64_t>(used);
+      if (line.size() > most_bytes_) fail_too_long(file_, "a line", most_bytes_);
       if (newline != nullptr) break;
-      if (line.size() > max_document_bytes) fail_too_long(file_, "a line");
     }
     return any;
   }
@@ -111,6 +112,7 @@ class JsonLines : public TextSource::Reader {
   }
 
   const TextFile& file_;
+  const std::size_t most_bytes_;
   const std::int64_t begin_;
   const std::int64_t end_;
   std::unique_ptr<ByteStream> stream_;
@@ -125,14 +127,15 @@ class JsonLines : public TextSource::Reader {
 /// Rows of a Parquet file.
 class ParquetRows : public TextSource::Reader {
  public:
-  ParquetRows(const TextPart& part, const std::string& column)
-      : part_(part), texts_(part.file->path, column, part.begin, part.end) {}
+  ParquetRows(const TextPart& part, const std::string& column, std::size_t most_bytes)
+      : part_(part), most_bytes_(most_bytes), texts_(part.file->path, column, part.begin, part.end) {}
 
   bool next(RawDocument& raw) override {
     if (!texts_.next(raw.bytes)) {
       done_ = true;
       return false;
     }
+    if (raw.bytes.size() > most_bytes_) fail_too_long(*part_.file, "a row's text", most_bytes_);
     raw.file = part_.file;
     raw.line = texts_.row();
     return true;
@@ -142,6 +145,7 @@ class ParquetRows : public TextSource::Reader {
 
  private:
   const TextPart part_;
+  const std::size_t most_bytes_;
   parquet::Texts texts_;
   bool done_ = false;
 };
@@ -161,15 +165,16 @@ void check_kind(const TextFile& file) {
   if (file.packing != Packing::none) check(file.packing);
 }
 
-std::unique_ptr<TextSource::Reader> open_part(const TextPart& part, const std::string& text_key) {
+std::unique_ptr<TextSource::Reader> open_part(const TextPart& part, const std::string& text_key,
+                                              std::size_t most_bytes) {
   check_kind(*part.file);
   switch (part.file->kind) {
     case TextFile::Kind::text:
-      return std::make_unique<WholeText>(part);
+      return std::make_unique<WholeText>(part, most_bytes);
     case TextFile::Kind::json_lines:
-      return std::make_unique<JsonLines>(part);
+      return std::make_unique<JsonLines>(part, most_bytes);
     case TextFile::Kind::parquet:
-      return std::make_unique<ParquetRows>(part, text_key);
+      return std::make_unique<ParquetRows>(part, text_key, most_bytes);
   }
   return nullptr;
 }
@@ -182,8 +187,8 @@ std::vector<TextPart> whole_files(const std::vector<TextFile>& files) {
   return parts;
 }
 
-TextSource::TextSource(std::vector<TextPart> parts, std::string text_key)
-    : parts_(std::move(parts)), text_key_(std::move(text_key)) {
+TextSource::TextSource(std::vector<TextPart> parts, std::string text_key, std::size_t most_bytes)
+    : parts_(std::move(parts)), text_key_(std::move(text_key)), most_bytes_(most_bytes) {
   for (const TextPart& part : parts_) bytes_total_ += part.bytes;
 }
 
@@ -197,7 +202,7 @@ bool TextSource::next(RawDocument& raw) {
       reader_.reset();
     }
     if (next_part_ == parts_.size()) return false;
-    reader_ = open_part(parts_[next_part_++], text_key_);
+    reader_ = open_part(parts_[next_part_++], text_key_, most_bytes_);
   }
 }
 

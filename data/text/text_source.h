@@ -58,11 +58,14 @@ struct Document {
 };
 
 /// Reads the raw documents. Parsing is apart from it, since it can be done by many threads. No more than a document and
-/// some buffers are in memory; a document of more than 1 GiB is an Error.
+/// some buffers are in memory; a document of more than `most_bytes` is an Error.
 class TextSource {
  public:
+  /// Longer ones are no documents, but files without line breaks or of another kind.
+  static constexpr std::size_t max_document_bytes = std::size_t{1} << 30;
+
   /// text_key: the column of Parquet files.
-  TextSource(std::vector<TextPart> parts, std::string text_key);
+  TextSource(std::vector<TextPart> parts, std::string text_key, std::size_t most_bytes = max_document_bytes);
   ~TextSource();
   TextSource(const TextSource&) = delete;
   TextSource& operator=(const TextSource&) = delete;
@@ -86,6 +89,7 @@ class TextSource {
  private:
   std::vector<TextPart> parts_;
   std::string text_key_;
+  std::size_t most_bytes_;
   std::size_t next_part_ = 0;
   std::unique_ptr<Reader> reader_;
   std::int64_t bytes_total_ = 0;

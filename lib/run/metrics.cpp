@@ -1,8 +1,10 @@
 #include "lib/run/metrics.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <type_traits>
@@ -65,6 +67,13 @@ bool is_behind(const Json& entry, std::int64_t step, std::size_t begun) {
          entry.value(entry.contains("half") ? "half" : "update", begun + 1) <= begun;
 }
 
+/// With the reason in errno.
+[[noreturn]] void fail_reading(const std::filesystem::path& file) {
+  const int error = errno;
+  fail("{}: cannot be read{}; it is left as it is: make it readable, or move it away to begin another",
+       file.string(), error == 0 ? "" : fmt::format(" ({})", std::strerror(error)));
+}
+
 }  // namespace
 
 double wall_time() {
@@ -77,7 +86,9 @@ double wall_time() {
 void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   PendingFile pending(file_);
   std::ofstream kept(pending.path());
-  std::ifstream in(file_);  // none: a new run
+  errno = 0;
+  std::ifstream in(file_);
+  if (!in && errno != ENOENT) fail_reading(file_);  // where there is none, it is a new run
   std::string line;
   while (std::getline(in, line)) {
     const auto entry = Json::parse(line, nullptr, false);
@@ -90,6 +101,8 @@ void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
     if (kind == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
     kept << line << '\n';
   }
+  // What could be read would take the place of the whole.
+  if (in.bad()) fail_reading(file_);
   kept.close();
   if (!kept) fail("{}: cannot be written; is there space left on the device?", file_.string());
   pending.commit();

@@ -222,16 +222,18 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
   std::optional<NewDirectories> elsewhere;
   if (!job.checkpoint.directory.empty()) elsewhere.emplace(job.checkpoint.directory, "checkpoint.directory");
   NewDirectories run(job.job.directory, "job.directory");
-  const bool fresh = !fs::exists(file_);
-  log_.emplace(file_);
+  bool fresh = false;
+  do {
+    fresh = !fs::exists(file_);
+    log_.emplace(file_);
+  } while (lock() && !log_->has_name());  // another start has failed, and removed the file, between the two
   try {
-    lock();
     link_checkpoints(job);
     require_room_for_checkpoints(job);
     write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));
   } catch (...) {
     std::error_code ignored;
-    if (fresh) fs::remove(file_, ignored);
+    if (fresh) fs::remove(file_, ignored);  // while it is locked
     if (!claimed_.empty()) fs::remove(claimed_, ignored);
     throw;
   }
@@ -322,10 +324,10 @@ void RunDirectory::claim(const fs::path& target, const fs::path& link) {
   if (owner.empty()) claimed_ = file;
 }
 
-void RunDirectory::lock() {
+bool RunDirectory::lock() {
   const auto locked = try_lock(log_->descriptor(), Lock::exclusive);
   const int error = errno;
-  if (locked == Locked::yes) return;
+  if (locked == Locked::yes) return true;
   if (locked == Locked::held_elsewhere) {
     fail(
         "{}: another process is training in this run directory; wait for it, or choose another with --set "
@@ -335,6 +337,7 @@ void RunDirectory::lock() {
   // Lustre and NFS may be mounted without locks; that is no reason not to train.
   log(fmt::format("no lock on this file ({}): nothing keeps another process from training in this directory",
                   std::strerror(error)));
+  return false;
 }
 
 void RunDirectory::log(const std::string& line) noexcept {

@@ -51,7 +51,8 @@ class RunDirectory {
   std::string trouble();
 
  private:
-  void lock();
+  /// Whether the log is locked; false where the file system has no locks. Throws Error where another process has it.
+  bool lock();
   void link_checkpoints(const config::JobConfig& job);
   static std::string find_owner(const std::filesystem::path& target, const std::filesystem::path& link);
   void claim(const std::filesystem::path& target, const std::filesystem::path& link);

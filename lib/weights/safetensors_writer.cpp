@@ -1,6 +1,7 @@
 #include "lib/weights/safetensors_writer.h"
 
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/files/byte_file.h"
@@ -58,6 +59,14 @@ std::vector<Parameters> shards_of(const Parameters& parameters, std::int64_t mos
   return shards;
 }
 
+/// While its files are replaced one by one an old index would name some of either: without it they are refused.
+void remove_index(const fs::path& index) {
+  std::error_code error;
+  const bool was_there = !is_stream(index) && fs::remove(index, error);
+  if (error) fail("cannot remove {}: {}", index.string(), error.message());
+  if (was_there) sync_path(index.parent_path().empty() ? "." : index.parent_path(), index);
+}
+
 }  // namespace
 
 void write_safetensors(WeightsSource& source, const fs::path& file, const ExportOptions& options) {
@@ -92,6 +101,7 @@ void write_sharded_safetensors(WeightsSource& source, const fs::path& index, con
       total += parameter.bytes();
     }
   }
+  remove_index(index);
   // All files are whole before the first gets its name, and the index comes last.
   for (auto& file : files) file.commit();
   const nlohmann::ordered_json all = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};

@@ -86,6 +86,29 @@ TEST_CASE("data that is not there, short, damaged or of another vocabulary") {
   check_refused(setting, {shard.filename().string()});
 }
 
+TEST_CASE("inspect names every shard that is missing or cut, whichever is first") {
+  const test::ScratchDirectory scratch;
+  const auto data = copy_of_data(scratch);
+  const auto bytes = read_whole_file(data / "train-00000.h5");
+  fs::remove(data / "validation-00000.h5");
+  for (const bool cut : {true, false}) {
+    if (cut) {
+      write_whole_file(data / "train-00000.h5", bytes.substr(0, bytes.size() / 2));
+    } else {
+      fs::remove(data / "train-00000.h5");
+    }
+    const auto result = test::ratplus("inspect " + data.string());
+    CAPTURE(result.output);
+    CHECK(result.status == 1);
+    CHECK(test::contains(result.output, "train-00000.h5"));
+    CHECK(test::contains(result.output, "validation-00000.h5"));
+    CHECK(test::contains(result.output, data.string() + ": 2 files are not whole"));
+    CHECK(!test::contains(result.output, "lengths"));
+  }
+  const auto whole = test::ratplus("inspect " + test::Playground::get().data.string());
+  CHECK(count(whole.output, "lengths ") == 2);
+}
+
 TEST_CASE("a job file with a mistake is named with its line") {
   const test::ScratchDirectory scratch;
   const auto file = scratch / "mistake.toml";

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/parse_json.h"
+#include "base/random.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/model/parameters.h"
@@ -303,6 +304,70 @@ TEST_CASE("in a directory whose name is no UTF-8, runs are saved, resumed, repor
   CHECK(fs::directory_iterator(scratch.path()) != fs::directory_iterator());
   for (const auto& entry : fs::directory_iterator(scratch.path()))
     CHECK_FALSE(test::contains(entry.path().filename().string(), "safetensors"));
+}
+
+TEST_CASE("prepare: the other ranks wait for the root as long as it works") {
+  const test::ScratchDirectory scratch;
+  std::ofstream lines(scratch / "in.jsonl");
+  std::uint64_t draw = 0;
+  for (int document = 0; document < 75; ++document) {  // pieces of such words take seconds to find
+    std::string text;
+    for (int letter = 0; letter < 5000; ++letter)
+      text += letter % 10 == 9 ? ' ' : static_cast<char>('a' + random_below(26, 1, Purpose::test, 0, draw++));
+    lines << "{\"text\": \"" << text << "\"}\n";
+  }
+  lines.close();
+  const auto result =
+      test::shell("RATPLUS_TEST_TIMEOUT=1 " +
+                  test::command(fmt::format("prepare {} --output {} --train-tokenizer --vocab-size 2000 "
+                                            "--validation-fraction 0.2",
+                                            (scratch / "in.jsonl").string(), (scratch / "out").string()),
+                                2));
+  CAPTURE(result.output);
+  CHECK(result.seconds > 1.5);  // else nobody waited for long
+  CHECK(result.status == 0);
+  CHECK(fs::exists(scratch / "out/dataset.json"));
+}
+
+TEST_CASE("a reader of the output who leaves ends no command whose results are files") {
+  const auto& playground = test::Playground::get();
+  const test::ScratchDirectory scratch;
+  const auto path = [&](const std::string& name) { return (scratch / name).string(); };
+  std::ofstream lines(scratch / "in.jsonl");
+  for (int i = 0; i < 60; ++i)
+    lines << "{\"prompt\": \"" << i << " and\", \"completion\": \" so on\", \"text\": \"number " << i
+          << "\"}\n";
+  lines.close();
+  for (const char* name : {"in.bin", "v.bin"})
+    write_whole_file(scratch / name, std::string("\5\0\6\0\0\0", 6));
+  REQUIRE(test::ratplus(arguments(scratch / "run")).status == 0);
+  const auto tokenizer = (playground.data / "tokenizer.model").string();
+  /// The status of a command whose reader has gone before it begins.
+  const auto status_of = [&](const std::string& command, const std::string& to, bool errors_too) {
+    test::shell(fmt::format("{{ sleep 0.5; {} {}; echo $? >{}; }} {} | true", test::command(command), to,
+                            path("status"), errors_too ? "2>&1" : ""));
+    return read_whole_file(scratch / "status");
+  };
+  for (const auto& [name, command] : std::vector<std::pair<std::string, std::string>>{
+           {"p",
+            fmt::format("prepare {} --tokenizer {} --validation-fraction 0.2", path("in.jsonl"), tokenizer)},
+           {"s", fmt::format("samples {} --tokenizer {} --sequence-length 16 --validation-fraction 0.2",
+                             path("in.jsonl"), tokenizer)},
+           {"i", fmt::format("import {} --validation {} --vocab-size 100 --end-of-text-id 0", path("in.bin"),
+                             path("v.bin"))}}) {
+    CAPTURE(command);
+    CHECK(status_of(command + " --output " + path(name), ">/dev/null", true) == "0\n");
+    // What is printed at the end is lost, and the dataset is whole.
+    CHECK(status_of(command + " --output " + path(name + "2"), "", false) == "1\n");
+    for (const auto& dataset : {scratch / name, scratch / (name + "2")}) {
+      CHECK(test::ratplus("inspect " + dataset.string()).status == 0);
+      for (const auto& file : fs::directory_iterator(dataset))
+        CHECK(file.path().filename().string().front() != '.');
+    }
+  }
+  CHECK(status_of(fmt::format("convert {} {}", path("run"), path("w.safetensors")), "", true) == "1\n");
+  CHECK(test::ratplus("inspect " + path("w.safetensors")).status == 0);
+  for (const auto& name : scratch.files()) CHECK(name.front() != '.');
 }
 
 TEST_CASE("an output that cannot be written is an error of every command that prints its result") {

@@ -1,5 +1,6 @@
 // Datasets that are replaced, swapped or damaged, and foreign files for tokens.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -149,11 +150,8 @@ TEST_CASE("a dataset is replaced whole or not at all, whatever ends the replacin
   // Killed between two renames: the old manifest and one old shard are aside, one new shard and one of its own number
   // are in place.
   const fs::path aside = options.output / replaced_dataset_name;
-  fs::create_directories(aside / "successor");
-  Manifest successor = read_manifest(options.output);
-  successor.train.push_back(successor.train.front());
-  successor.train.back().file = "train-00009.h5";
-  write_manifest(aside / "successor", successor);
+  fs::create_directory(aside);
+  write_text(aside / "coming.txt", "train-00000.h5\ntrain-00009.h5\ndataset.json\n");
   fs::rename(options.output / manifest_name, aside / manifest_name);
   fs::rename(options.output / "train-00000.h5", aside / "train-00000.h5");
   write_text(options.output / "train-00000.h5", "new");
@@ -165,12 +163,100 @@ TEST_CASE("a dataset is replaced whole or not at all, whatever ends the replacin
   CHECK(files_of(options.output) == files);
 
   // Killed when the new manifest was in place: nothing is put back.
-  fs::create_directories(aside / "successor");
+  fs::create_directory(aside);
   fs::copy_file(options.output / "train-00001.h5", aside / "train-00001.h5");
   options.force = true;
   import_tokens(options, quiet_import);
   CHECK(read_manifest(options.output).tokens(Split::train) == 13);
   CHECK_FALSE(fs::exists(aside));
+}
+
+TEST_CASE("shards that no manifest names are not replaced unasked, but those of a killed process are") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  const auto mine = options.output / "train-00007.h5";
+  write_text(mine, "mine");
+  SupervisedOptions samples = sample_options(scratch);
+  write_text(scratch / "a.jsonl", lines(30));
+  for (const auto& message : {message_of([&] { import_tokens(options, quiet_import); }),
+                              message_of([&] { prepare_supervised(samples, quiet); })}) {
+    CHECK(contains(message, mine.string() + " has the name of a shard"));
+    CHECK(contains(message, "--force"));
+  }
+  CHECK(files_of(options.output) == std::vector<std::string>{"train-00007.h5"});
+  CHECK(read_text(mine) == "mine");
+  fs::remove(mine);
+
+  // Killed before the first manifest of all was in place.
+  import_tokens(options, quiet_import);
+  const auto whole = files_of(options.output);
+  const fs::path aside = options.output / replaced_dataset_name;
+  const auto killed = [&](const std::string& coming) {
+    fs::remove(options.output / manifest_name);
+    fs::create_directory(aside);
+    if (!coming.empty()) write_text(aside / "coming.txt", coming);
+  };
+  std::string names;
+  for (const auto& name : whole) names += name + "\n";
+  killed(names);
+  import_tokens(options, quiet_import);
+  CHECK(files_of(options.output) == whole);
+
+  // Killed while files that are no dataset's were replaced, on request: before all were aside, and after.
+  fs::remove_all(options.output);
+  write_text(options.output / "train-00000.h5", "mine");
+  write_text(options.output / "validation-00000.h5", "mine, too");
+  fs::create_directory(aside);
+  fs::rename(options.output / "train-00000.h5", aside / "train-00000.h5");
+  for (const bool all : {false, true}) {
+    CAPTURE(all);
+    if (all) {
+      fs::create_directory(aside);
+      for (const char* name : {"train-00000.h5", "validation-00000.h5"})
+        fs::rename(options.output / name, aside / name);
+      write_text(aside / "coming.txt", names);
+      write_text(options.output / "train-00000.h5", "ours");
+    }
+    CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "has the name of a shard"));
+    CHECK(read_text(options.output / "train-00000.h5") == "mine");
+    CHECK(read_text(options.output / "validation-00000.h5") == "mine, too");
+    CHECK_FALSE(fs::exists(aside));
+  }
+  // All in place, and what was replaced not yet removed.
+  options.force = true;
+  import_tokens(options, quiet_import);
+  fs::create_directory(aside);
+  write_text(aside / "train-00000.h5", "mine");
+  write_text(aside / "coming.txt", names);
+  options.force = false;
+  CHECK(contains(message_of([&] { import_tokens(options, quiet_import); }), "already holds"));
+  CHECK(files_of(options.output) == whole);
+  CHECK(read_text(options.output / "train-00000.h5") != "mine");
+}
+
+TEST_CASE("samples and import: a tokenizer that is a pipe, or that changes meanwhile, is named") {
+  const Scratch scratch;
+  ImportOptions options = import_options(scratch);
+  SupervisedOptions samples = sample_options(scratch);
+  write_text(scratch / "a.jsonl", lines(30));
+  const auto pipe = scratch / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  options.tokenizer = samples.tokenizer = pipe;
+  for (const auto& message : {message_of([&] { import_tokens(options, quiet_import); }),
+                              message_of([&] { prepare_supervised(samples, quiet); })}) {
+    CHECK(contains(message, pipe.string() + ": is a pipe or a device"));
+  }
+  const auto file = scratch / "t.json";
+  const std::string whole = read_text(tokenizers / "gpt2.json");
+  options.tokenizer = samples.tokenizer = file;
+  write_text(file, whole);
+  const auto change = [&](std::int64_t) { write_text(file, whole + " "); };
+  CHECK(contains(message_of([&] { prepare_supervised(samples, change); }),
+                 file.string() + ": was changed meanwhile"));
+  write_text(file, whole);
+  CHECK(contains(message_of([&] { import_tokens(options, [&](const ImportProgress&) { change(0); }); }),
+                 file.string() + ": was changed meanwhile"));
+  CHECK_FALSE(fs::exists(options.output));
 }
 
 TEST_CASE("import and samples are refused where prepare is at work") {

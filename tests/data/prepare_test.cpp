@@ -1,6 +1,7 @@
 #include "data/prepare/prepare.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <barrier>
 #include <mutex>
@@ -170,6 +171,60 @@ TEST_CASE("prepare: a given tokenizer is copied beside the shards, or stays if i
   CHECK(prepare(options, quiet).manifest.tokenizer == trained.tokenizer);
 }
 
+TEST_CASE("prepare: a tokenizer that is a pipe, or that changes meanwhile, is named") {
+  Input input;
+  prepare(input.options, quiet);
+  const std::string model = test::read_text(input.options.output / "tokenizer.model");
+  PrepareOptions options = input.options;
+  options.train_vocab_size = 0;
+  options.output = input.scratch / "other";
+  options.tokenizer = input.scratch / "pipe";
+  REQUIRE(::mkfifo(options.tokenizer->c_str(), 0600) == 0);
+  CHECK(contains(message_of([&] { prepare(options, quiet); }),
+                 options.tokenizer->string() + ": is a pipe or a device"));
+  CHECK_FALSE(std::filesystem::exists(options.output));
+
+  options.tokenizer = input.scratch / "m.model";
+  write_text(*options.tokenizer, model);
+  const auto change = [&](const PrepareProgress&) { write_text(*options.tokenizer, "another"); };
+  CHECK(contains(message_of([&] { prepare(options, change); }),
+                 options.tokenizer->string() + ": was changed meanwhile"));
+  CHECK_FALSE(std::filesystem::exists(options.output / "dataset.json"));
+  write_text(*options.tokenizer, model);
+  prepare(options, quiet);
+  CHECK(test::read_text(options.output / "tokenizer.model") == model);
+}
+
+TEST_CASE("prepare: a trained tokenizer takes the place of none that is not ours, unless it is to") {
+  Input input;
+  const auto there = input.options.output / "tokenizer.model";
+  write_text(there, "mine");
+  CHECK(contains(message_of([&] { prepare(input.options, quiet); }),
+                 there.string() + " would be replaced by the tokenizer that is trained"));
+  CHECK(input.output_files() == std::vector<std::string>{"tokenizer.model"});
+  CHECK(test::read_text(there) == "mine");
+  std::filesystem::remove(there);
+
+  // Its own, which a process put there that was killed before the manifest came.
+  CHECK_THROWS_AS(prepare(input.options,
+                          [](const PrepareProgress& progress) {
+                            if (progress.phase == "write shards") throw std::runtime_error("interrupted");
+                          }),
+                  std::runtime_error);
+  for (const auto& file : std::filesystem::directory_iterator(input.options.output / ".prepare")) {
+    if (file.path().extension() == ".model") std::filesystem::copy_file(file.path(), there);
+  }
+  REQUIRE(std::filesystem::exists(there));
+  prepare(input.options, quiet);
+  const std::string model = test::read_text(there);
+
+  std::filesystem::remove_all(input.options.output);
+  write_text(there, "mine");
+  input.options.force = true;
+  prepare(input.options, quiet);
+  CHECK(test::read_text(there) == model);
+}
+
 TEST_CASE("prepare: a file that is no tokenizer is named before anything is written") {
   Input input;
   input.options.train_vocab_size = 0;
@@ -260,16 +315,27 @@ class ThreadTeam {
   explicit ThreadTeam(int size) : size_(size), barrier_(size) {}
 
   Team member(int rank) {
-    return {.rank = rank, .size = size_, .agree = [this](const std::function<void()>& f) {
-              try {
-                f();
-              } catch (const std::exception& error) {
-                const std::lock_guard lock(mutex_);
-                failure_ = error.what();
-              }
-              barrier_.arrive_and_wait();
-              if (!failure_.empty()) throw ratplus::Error(failure_);
-            }};
+    return {.rank = rank,
+            .size = size_,
+            .agree =
+                [this](const std::function<void()>& f) {
+                  try {
+                    f();
+                  } catch (const std::exception& error) {
+                    const std::lock_guard lock(mutex_);
+                    failure_ = error.what();
+                  }
+                  barrier_.arrive_and_wait();
+                  if (!failure_.empty()) throw ratplus::Error(failure_);
+                },
+            .from_root =
+                [this, rank](const std::function<std::string()>& f) {
+                  if (rank == 0) text_ = f();
+                  barrier_.arrive_and_wait();
+                  std::string text = text_;
+                  barrier_.arrive_and_wait();  // before the next one
+                  return text;
+                }};
   }
 
  private:
@@ -277,6 +343,7 @@ class ThreadTeam {
   std::barrier<> barrier_;
   std::mutex mutex_;
   std::string failure_;
+  std::string text_;
 };
 
 }  // namespace
@@ -308,6 +375,29 @@ TEST_CASE("prepare: any number of processes and any size of units give the same 
     CHECK(test::read_text(options.output / "tokenizer.model") ==
           test::read_text(input.options.output / "tokenizer.model"));
   }
+}
+
+TEST_CASE("prepare: called again, what is left is shared out over all") {
+  Input input;
+  input.options.portion_bytes = 1000;
+  input.options.shard_tokens = 1'000'000;
+  // One of two, whose other never does its share.
+  const auto alone = [&] {
+    return message_of([&] { prepare(input.options, quiet, {.rank = 0, .size = 2}); });
+  };
+  std::string message = alone();
+  CHECK(contains(message, "is not finished"));
+  for (int calls = 0; calls < 10 && contains(message, "is not finished"); ++calls) message = alone();
+  CHECK_FALSE(contains(message, "is not finished"));
+  std::int64_t before = 0;
+  std::int64_t total = 0;
+  prepare(input.options, [&](const PrepareProgress& progress) {
+    if (progress.phase != "tokenize") return;
+    before = progress.bytes_before;
+    total = progress.bytes_total;
+  });
+  CHECK(total > 0);
+  CHECK(before == total);
 }
 
 TEST_CASE("prepare: documents with the same text are left out but for the first, if asked for") {

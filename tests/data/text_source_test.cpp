@@ -219,6 +219,39 @@ TEST_CASE("text: one document of 100 MB") {
   CHECK(texts[1] == "next");
 }
 
+TEST_CASE("text: a document above the limit is named, at whatever place of a buffer it ends") {
+  const Scratch scratch;
+  constexpr std::size_t most = 3'000'000;
+  const auto read = [&](const std::filesystem::path& file) {
+    const std::vector<TextFile> files = list_text_files({file});
+    TextSource source(whole_files(files), "text", most);
+    RawDocument raw;
+    return message_of([&] {
+      while (source.next(raw)) {
+      }
+    });
+  };
+  for (const std::size_t bytes : {most, most + 1, most + 500'000, most + 1'500'000}) {
+    CAPTURE(bytes);
+    const std::string text(bytes, 'x');
+    write_text(scratch / "a.txt", text);
+    write_packed(scratch / "b.txt.gz", text);
+    write_text(scratch / "c.jsonl", text + "\nnext\n");
+    for (const char* name : {"a.txt", "b.txt.gz", "c.jsonl"}) {
+      const auto message = read(scratch / name);
+      CHECK(message.empty() == (bytes <= most));
+      if (!message.empty()) CHECK(contains(message, (scratch / name).string() + ": a "));
+    }
+  }
+  if (!RATPLUS_WITH_PARQUET) return;
+  const auto parquet = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/texts.parquet";
+  const std::vector<TextFile> files = list_text_files({parquet});
+  TextSource source(whole_files(files), "text", 4999);
+  RawDocument raw;
+  for (int row = 0; row < 4; ++row) REQUIRE(source.next(raw));
+  CHECK(contains(message_of([&] { source.next(raw); }), "texts.parquet: a row's text of more than"));
+}
+
 TEST_CASE("text: Parquet, with nulls and several row groups") {
   const auto file = std::filesystem::path(RATPLUS_SOURCE_DIR) / "tests/reference/data/texts.parquet";
   if (!RATPLUS_WITH_PARQUET) {

@@ -8,6 +8,7 @@
 
 #include "base/parse_json.h"
 #include "lib/train/trainer.h"
+#include "tests/support/messages.h"
 #include "tests/support/scratch_directory.h"
 
 using namespace ratplus;
@@ -96,6 +97,23 @@ TEST_CASE("the newest save that the file told of is known, though it is behind t
   }
   CHECK(run::MetricsFile(run.path(), 4).told_step() == 8);
   CHECK(run::MetricsFile(run.path(), 4).told_step() == 4);
+}
+
+TEST_CASE("metrics that cannot be read, or not to their end, are left as they are") {
+  const test::ScratchDirectory run;
+  const auto file = run / "metrics.jsonl";
+  // A read at the beginning of this file fails, as of a disk with a fault; a link to itself cannot be opened.
+  for (const auto& to : {std::filesystem::path("/proc/self/mem"), file}) {
+    std::filesystem::create_symlink(to, file);
+    CHECK(test::contains(test::message_of([&] { const run::MetricsFile resumed(run.path(), 3); }),
+                         file.string() + ": cannot be read"));
+    CHECK(std::filesystem::is_symlink(file));
+    CHECK(run.files() == std::vector<std::string>{"metrics.jsonl"});
+    std::filesystem::remove(file);
+  }
+  std::filesystem::create_directory(file);
+  CHECK(test::contains(test::message_of([&] { const run::MetricsFile resumed(run.path(), 3); }),
+                       file.string() + ": cannot be read (Is a directory)"));
 }
 
 TEST_CASE("a run resumed in the middle of a step keeps what it left out of that step's first update") {

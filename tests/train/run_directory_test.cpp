@@ -5,7 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <functional>
+#include <optional>
+#include <utility>
 
+#include "base/files/append_file.h"
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/session/session.h"
@@ -22,10 +26,14 @@ namespace {
 /// What flock is to fail with, as on a file system without locks; 0: it works.
 int flock_error = 0;
 
+/// Called once, before the next lock is taken.
+std::function<void()> before_flock;
+
 }  // namespace
 
 /// In the place of the C library's, in this program.
 extern "C" int flock(int descriptor, int operation) noexcept {
+  if (const auto once = std::exchange(before_flock, {})) once();
   if (flock_error == 0) return static_cast<int>(::syscall(SYS_flock, descriptor, operation));
   errno = flock_error;
   return -1;
@@ -226,6 +234,28 @@ TEST_CASE("two processes cannot train in one run directory") {
   run::RunDirectory again(job);
   CHECK(contains(read_whole_file(scratch.path() / "run" / "log.txt"), "hello"));
   CHECK(config::load_job(scratch.path() / "run" / "job.toml", {}) == job);
+}
+
+TEST_CASE("of two starts at the same moment one has the run directory, and its log stays") {
+  const test::ScratchDirectory scratch;
+  const auto job = job_in(scratch / "run");
+  const auto file = scratch.path() / "run" / "log.txt";
+  // The other one locks the log between this one's opening and locking.
+  std::optional<AppendFile> winner;
+  before_flock = [&] {
+    winner.emplace(file);
+    CHECK(try_lock(winner->descriptor(), Lock::exclusive) == Locked::yes);
+  };
+  CHECK(contains(message_of([&] { run::RunDirectory run(job); }), "another process"));
+  CHECK(winner->has_name());
+  winner.reset();
+  std::filesystem::remove(file);
+
+  // The other one fails there, and removes the log.
+  before_flock = [&] { std::filesystem::remove(file); };
+  run::RunDirectory run(job);
+  CHECK(std::filesystem::exists(file));
+  CHECK(contains(message_of([&] { run::RunDirectory second(job); }), "another process"));
 }
 
 TEST_CASE("checkpoint.directory is linked into the run directory, and is one run's alone") {

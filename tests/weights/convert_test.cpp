@@ -235,6 +235,23 @@ TEST_CASE("an index whose files are missing, changed or elsewhere") {
   CHECK(contains(message_of([&] { weights::open_source(index); }), "m-00002-of-00002.safetensors"));
 }
 
+TEST_CASE("a replacing of several files that ends between them leaves no index over old and new ones") {
+  const test::ScratchDirectory scratch;
+  const auto index = scratch / "m.safetensors.index.json";
+  const auto pth = test::stored("task_bfloat16.pth");
+  convert(pth, index, {.shard_bytes = 2000});
+  fs::remove(scratch / "m-00002-of-00002.safetensors");
+  fs::create_directory(scratch / "m-00002-of-00002.safetensors");  // no file gets this name
+  CHECK(contains(message_of([&] { convert(pth, index, {.shard_bytes = 2000, .force = true}); }),
+                 "m-00002-of-00002.safetensors"));
+  CHECK_FALSE(fs::exists(index));
+  CHECK(scratch.files() ==
+        std::vector<std::string>{"m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"});
+  fs::remove(scratch / "m-00002-of-00002.safetensors");
+  convert(pth, index, {.shard_bytes = 2000, .force = true});
+  CHECK(wrong_in(index) == 0);
+}
+
 TEST_CASE("two indexes in one directory: neither is taken by chance") {
   const test::ScratchDirectory scratch;
   convert(test::stored("task_bfloat16.pth"), scratch / "a.safetensors.index.json", {.shard_bytes = 2000});
