@@ -40,6 +40,13 @@ using Json = nlohmann::json;
 
 namespace {
 
+/// Of an answer that is to be interrupted.
+#ifdef __SANITIZE_ADDRESS__
+constexpr int long_answer = 250;  // each token takes eight times as long
+#else
+constexpr int long_answer = 2000;
+#endif
+
 /// Requests of all kinds.
 std::vector<Json> mixed_requests(int count) {
   constexpr std::array prompts = {"ba kelo", "mi ra", "so.", "zu ti va"};
@@ -277,21 +284,16 @@ TEST_CASE(
     "generate: killed, interrupted or without room on the disk, the same command ends with the same bytes") {
   const test::ScratchDirectory scratch;
   const auto path = [&](const std::string& name) { return (scratch / name).string(); };
-#ifdef __SANITIZE_ADDRESS__
-  constexpr int tokens = 250;  // each takes eight times as long
-#else
-  constexpr int tokens = 2000;
-#endif
   std::vector<Json> requests;
   for (int i = 0; i < 60; ++i)
     requests.push_back({{"prompt", i % 2 == 0 ? "ba" : "mi ra"},
                         {"temperature", 1},
-                        {"max_tokens", tokens + 10 * (i % 7)},
+                        {"max_tokens", long_answer + 10 * (i % 7)},
                         {"ignore_end_of_text", true}});
   write_lines(path("in.jsonl"), requests);
   const auto arguments = [&](const std::string& name) {
     return fmt::format("generate {} --input {} --output {} --length {} --longer --slots 1", learnt_run(),
-                       path("in.jsonl"), path(name), tokens + 100);
+                       path("in.jsonl"), path(name), long_answer + 100);
   };
   REQUIRE(test::ratplus(arguments("expected.jsonl")).status == 0);
   const auto expected = read_whole_file(path("expected.jsonl"));
@@ -406,13 +408,14 @@ TEST_CASE(
   CHECK(whole["weight_type"] == "f32");
   CHECK(half["weight_bytes"].get<double>() < 0.6 * whole["weight_bytes"].get<double>());
   // Interrupted work is continued with the same bits alone.
-  std::vector<Json> requests(60, {{"tokens", {5, 6, 7}}, {"max_tokens", 3000}, {"ignore_end_of_text", true}});
+  std::vector<Json> requests(
+      60, {{"tokens", {5, 6, 7}}, {"max_tokens", long_answer}, {"ignore_end_of_text", true}});
   write_lines(path("long.jsonl"), requests);
   const auto journal = scratch / ".long.out.unfinished";
   const auto interrupted = [&](const std::string& weights, const std::string& options) {
     return fmt::format(
-        "generate {} --head-dim 32 --device cpu --input {} --output {} --length 3100 --longer --slots 1 {}",
-        weights, path("long.jsonl"), path("long.out"), options);
+        "generate {} --head-dim 32 --device cpu --input {} --output {} --length {} --longer --slots 1 {}",
+        weights, path("long.jsonl"), path("long.out"), long_answer + 100, options);
   };
   const auto begin = [&](const std::string& arguments) {
     fs::remove(journal);

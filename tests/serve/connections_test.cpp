@@ -233,7 +233,7 @@ TEST_CASE("a client that does not read delays nobody, and is left after some tim
 
 TEST_CASE("a client that reads slowly gets all: each byte that it takes renews the time of a write") {
   LargeAnswers handler;
-  serve::HttpServer http("127.0.0.1", 0, {.write_seconds = 0.5});
+  serve::HttpServer http("127.0.0.1", 0, {.write_seconds = 1});
   http.listen();
   const int client = ::socket(AF_INET, SOCK_STREAM, 0);
   const int small = 256 << 10;
@@ -253,8 +253,8 @@ TEST_CASE("a client that reads slowly gets all: each byte that it takes renews t
     const auto n = ::recv(client, taken.data(), taken.size(), 0);
     if (n <= 0) break;
     all += static_cast<std::size_t>(n);
-    // 1 MB/s: the system takes more of the server's bytes once about 1 MB of its own are gone.
-    if (std::chrono::steady_clock::now() - begin < 4s) std::this_thread::sleep_for(30ms);
+    // 0.5 MB/s: the system takes more of the server's bytes once about 1 MB of its own are gone.
+    if (std::chrono::steady_clock::now() - begin < 8s) std::this_thread::sleep_for(60ms);
   }
   CHECK(all > LargeAnswers::bytes);
   ::close(client);
