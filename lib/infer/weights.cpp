@@ -53,7 +53,7 @@ Weights::Weights(const model::ModelConfig& config, Ops& ops, Arena& arena, DType
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     auto bound = bind_layer(config_, layer, units_, flat_);
     for (Tensor* norm : {&bound.input_norm, &bound.ln}) *norm = norm_of(*norm, arena);
-    layers_.push_back(std::move(bound));
+    layers_.push_back(bound);
   }
   std::size_t next = 0;
   const auto root = model::bind<model::RootParameters>(units_.front(), flat_.front(), next, config_);
