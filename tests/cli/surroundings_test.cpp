@@ -348,13 +348,14 @@ TEST_CASE("a reader of the output who leaves ends no command whose results are f
                             path("status"), errors_too ? "2>&1" : ""));
     return read_whole_file(scratch / "status");
   };
-  for (const auto& [name, command] : std::vector<std::pair<std::string, std::string>>{
+  for (const auto& [name, given] : std::vector<std::pair<std::string, std::string>>{
            {"p",
             fmt::format("prepare {} --tokenizer {} --validation-fraction 0.2", path("in.jsonl"), tokenizer)},
            {"s", fmt::format("samples {} --tokenizer {} --sequence-length 16 --validation-fraction 0.2",
                              path("in.jsonl"), tokenizer)},
            {"i", fmt::format("import {} --validation {} --vocab-size 100 --end-of-text-id 0", path("in.bin"),
                              path("v.bin"))}}) {
+    const auto& command = given;
     CAPTURE(command);
     CHECK(status_of(command + " --output " + path(name), ">/dev/null", true) == "0\n");
     // What is printed at the end is lost, and the dataset is whole.

@@ -263,20 +263,22 @@ TEST_CASE("a precision is accepted within its bound and within the seeds' differ
   };
   const auto runs_of = [](const std::vector<Model>& models) {
     Runs runs;
-    for (const auto& [name, precision, seed, dense, adapted, micro_batch, device] : models) {
+    for (const Model& model : models) {
       const auto set = [&] {
         for (const auto& [key, value] :
-             {std::pair{"job.precision", precision}, std::pair{"job.seed", seed},
-              std::pair{"data.micro_batch", micro_batch}, std::pair{"job.device", device},
+             {std::pair{"job.precision", model.precision}, std::pair{"job.seed", model.seed},
+              std::pair{"data.micro_batch", model.micro_batch}, std::pair{"job.device", model.device},
               std::pair{"model.layers", "8"}, std::pair{"schedule.steps", "10"}})
           runs.jobs.back().values.emplace_back(key, value);
       };
-      runs.add(name, "", "dense",
-               {result("dense", dense, 64 * kib), result("16,0,4", dense + 0.01, 4 * kib),
-                result("64,0,4", adapted + 0.01, 4 * kib), result("none,256,0", dense + 1, 5 * kib)});
+      runs.add(
+          model.name, "", "dense",
+          {result("dense", model.dense, 64 * kib), result("16,0,4", model.dense + 0.01, 4 * kib),
+           result("64,0,4", model.adapted + 0.01, 4 * kib), result("none,256,0", model.dense + 1, 5 * kib)});
       set();
       for (const auto& [suffix, pattern] : {std::pair{"-d16", "16,0,4"}, std::pair{"-d64", "64,0,4"}}) {
-        runs.add(std::string(name) + suffix, name, pattern, {result(pattern, adapted, 4 * kib)});
+        runs.add(std::string(model.name) + suffix, model.name, pattern,
+                 {result(pattern, model.adapted, 4 * kib)});
         set();
       }
     }
