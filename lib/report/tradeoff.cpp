@@ -42,12 +42,6 @@ const Measurement& evaluation_of(const RunMetrics& run) {
   return *result;
 }
 
-const PatternLoss* find(const RunMetrics& run, const std::string& pattern) {
-  const auto& losses = evaluation_of(run).losses;
-  const auto found = std::ranges::find(losses, pattern, &PatternLoss::pattern);
-  return found == losses.end() ? nullptr : &*found;
-}
-
 /// Whether `path` is a run's directory, or in it.
 bool leads_to(const fs::path& path, const fs::path& directory) {
   const auto rest = path.lexically_normal().lexically_relative(directory.lexically_normal());
@@ -127,6 +121,12 @@ std::string loss_cell(const PatternLoss* of) {
 
 }  // namespace
 
+const PatternLoss* loss_under(const RunMetrics& run, const std::string& pattern) {
+  const auto& losses = evaluation_of(run).losses;
+  const auto found = std::ranges::find(losses, pattern, &PatternLoss::pattern);
+  return found == losses.end() ? nullptr : &*found;
+}
+
 bool differ_in_text(const Measurement& a, const Measurement& b) {
   if (a.sequences > 0 && b.sequences > 0 && a.sequences != b.sequences) return true;
   if (!a.split.empty() && !b.split.empty() && a.split != b.split) return true;
@@ -137,12 +137,12 @@ bool differ_in_text(const Measurement& a, const Measurement& b) {
 }
 
 const PatternLoss* TradeoffModel::before(const std::string& pattern) const {
-  return find(*run, pattern);
+  return loss_under(*run, pattern);
 }
 
 const PatternLoss* TradeoffModel::after(const std::string& pattern) const {
   const auto found = std::ranges::find(adapted, pattern, &AdaptedModel::pattern);
-  return found == adapted.end() ? nullptr : find(*found->run, pattern);
+  return found == adapted.end() ? nullptr : loss_under(*found->run, pattern);
 }
 
 Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs) {
@@ -174,7 +174,7 @@ Tradeoff::Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSet
       fail("{}: was adapted from {}, which is not among the runs; give that run too",
            runs[r].directory.string(), unquoted(jobs[r].value_of("job.from")));
     model->adapted.push_back({.run = &runs[r], .job = &jobs[r], .pattern = trained_pattern(runs[r])});
-    if (find(runs[r], model->adapted.back().pattern) == nullptr)
+    if (loss_under(runs[r], model->adapted.back().pattern) == nullptr)
       fail("{}: was not evaluated under {}, to which it was adapted; add it to ratplus eval's --pattern",
            runs[r].directory.string(), pattern_label(model->adapted.back().pattern));
   }
@@ -210,7 +210,7 @@ TradeoffTable result_table(const Tradeoff& tradeoff, const char* title,
                            std::string (*cell_of)(const PatternLoss*)) {
   TradeoffTable table{title, {head(tradeoff)}};
   add_rows(table.rows, tradeoff, "", [&](const TradeoffModel& model, const std::string& pattern) {
-    return cell_of(find(*model.run, pattern));
+    return cell_of(loss_under(*model.run, pattern));
   });
   const auto before = table.rows.size();
   table.rows.push_back({});
@@ -226,7 +226,7 @@ TradeoffTable cache_table(const Tradeoff& tradeoff) {
       fmt::format("Cache of a sequence of {} tokens in bfloat16, KiB", tradeoff.sequence_length),
       {head(tradeoff)}};
   add_rows(table.rows, tradeoff, "", [](const TradeoffModel& model, const std::string& pattern) {
-    const PatternLoss* of = find(*model.run, pattern);
+    const PatternLoss* of = loss_under(*model.run, pattern);
     return of == nullptr ? std::string("-") : fmt::format("{:.0f}", double(of->cache_bytes) / 1024);
   });
   return table;

@@ -44,6 +44,9 @@ struct Tradeoff {
   Tradeoff(const std::vector<RunMetrics>& runs, const std::vector<JobSettings>& jobs);
 };
 
+/// The result of a run's evaluation under `pattern`; null where there is none. Throws Error where the run was not evaluated.
+const PatternLoss* loss_under(const RunMetrics& run, const std::string& pattern);
+
 /// Whether two evaluations are known to be of different text.
 bool differ_in_text(const Measurement& a, const Measurement& b);
 
