@@ -22,8 +22,6 @@ constexpr const char* lock_name = ".dataset.lock";
 /// In the directory of the files that are being replaced, once all of them are there: the names of the files that come into their
 /// place, a line each, which an undoing removes.
 constexpr const char* coming_name = "coming.txt";
-/// What that directory is called when all are in place, until it is removed.
-constexpr const char* done_name = ".replaced-dataset-done";
 
 void require_done(const std::error_code& error, const char* what, const fs::path& path) {
   if (error) fail("cannot {} {}: {}{}", what, path.string(), error.message(), write_advice(error.value()));
@@ -122,7 +120,6 @@ bool publication_interrupted(const fs::path& output) {
 
 void undo_interrupted_publication(const fs::path& output) {
   std::error_code error;
-  fs::remove_all(output / done_name, error);
   const fs::path aside = output / replaced_dataset_name;
   if (!fs::exists(aside, error)) return;
   const FileLock lock = lock_output(output);
@@ -198,8 +195,9 @@ void publish_dataset(const fs::path& staging, const fs::path& output, const Mani
     fs::remove(aside, error);
     throw;
   }
-  fs::rename(aside, output / done_name, error);  // from here on nothing is put back
-  fs::remove_all(output / done_name, error);
+  fs::remove(aside / manifest_name, error);  // from here on nothing is put back
+  fs::remove(aside / coming_name, error);    // nor removed
+  fs::remove_all(aside, error);
 }
 
 void require_copyable(const fs::path& tokenizer) {
