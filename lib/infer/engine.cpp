@@ -144,7 +144,7 @@ void Engine::cancel(std::int64_t request) {
     caches_.drop(s.slot);
     return true;
   });
-  // Of those that waited for its prompt the one with the most room computes it, for all who find in its cache what they need.
+  // The waiting sequence with the most room computes the prompt, for all that find what they need in its cache.
   for (;;) {
     Sequence* leader = nullptr;
     for (auto& s : running_) {

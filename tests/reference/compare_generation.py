@@ -293,7 +293,9 @@ steps = 1
         file, result = Path(directory) / "job.toml", Path(directory) / "times.json"
         file.write_text(job)
         command = [options.ratplus, "bench", "generate", file, "--threads", options.threads, "--lengths", options.length,
-                   *(["--precision", options.weights] if options.device == "cpu" else []), "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
+                   "--steps", options.steps, "--json", result, "--pattern", *options.patterns, "--batches", *options.batches]
+        if options.device == "cpu":
+            command += ["--precision", options.weights]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for time_of in json.loads(result.read_text())["times"]:
             key = (time_of["kind"], time_of["pattern"], time_of["sequences"])
