@@ -76,7 +76,8 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
              format_bytes(available), report::format_table(rows, 1));
   if (gpu.own_products) {
     fmt::print(
-        "Steps of 1b were measured on an H100 and an H200: within 10 % of these, of many short caches 13 % "
+        "Steps of 1b were measured on an H100 and an H200, of 7b on an H200: within 10 % of these, of many "
+        "short caches 13 % "
         "longer;\nprompts on an H200 from 6 % shorter to 15 % longer. The host's part of a step is not in "
         "them.\n");
   } else {

@@ -53,9 +53,12 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     case Pace::product_chain: {
       Cost product = cost;
       product.pace = Pace::product;
-      const double wait =
-          cost.pace == Pace::product_chain ? speeds::chained_product_wait : speeds::row_product_wait;
-      return seconds_of(product) + cost.links * wait;
+      double wait = cost.links * (cost.pace == Pace::product_chain ? speeds::chained_product_wait
+                                                                   : speeds::row_product_wait);
+      // Most bytes are the weights', of two each, so that this is nearly the number of rows.
+      const double rows = cost.operations / cost.bytes;
+      if (rows > 31 && rows < 64) wait = std::max(wait, cost.bytes * speeds::row_product_wait_a_byte);
+      return seconds_of(product) + wait;
     }
     case Pace::mixer_step:
       return bytes_at(speeds::mixer_step_share) + speeds::mixer_step_wait;
@@ -63,8 +66,14 @@ double ModelledOps::seconds_of(const Cost& cost) const {
     case Pace::attention_backward:
       break;
   }
-  if (!cost.tensor_cores)
-    return bytes_at(1) + cost.operations / (gpu_.f32_rate * speeds::plain_attention_share);
+  if (!cost.tensor_cores) {
+    if (compute_ != DType::f32) {
+      return bytes_at(1) + cost.operations / (gpu_.f32_rate * speeds::plain_attention_share);
+    }
+    const auto& kernel = speeds::float32_attention;
+    const double with_blocks = cost.operations * (1 + kernel.block / cost.keys_a_query);
+    return bytes_at(1) + with_blocks / (gpu_.f32_rate * kernel.share);
+  }
   const bool forward = cost.pace == Pace::attention_forward;
   if (cost.part == Part::dense_attention || cost.dense_over_chunks) {
     const auto& kernel = forward          ? speeds::dense_forward

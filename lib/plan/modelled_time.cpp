@@ -8,7 +8,6 @@ namespace ratplus::plan {
 /// What is launched later begins after this computation, so all that can slow it down is known.
 void ModelledTime::compute(double seconds) {
   constexpr double least_pace = 0.1;
-  const double began = now_;
   for (double left = seconds; left > 0;) {
     std::erase_if(under_way_, [&](const Collective& c) { return c.end <= now_; });
     double load = 0;
@@ -18,14 +17,16 @@ void ModelledTime::compute(double seconds) {
       change = std::min(change, c.begin <= now_ ? c.end : c.begin);
     }
     const double pace = std::max(1 - load, least_pace);
-    if (now_ + left / pace <= change) {
-      now_ += left / pace;
-      break;
+    const double to_change = change - now_;
+    const double taken = std::min(left / pace, to_change);
+    slowed_ += taken * (1 - pace);
+    if (left / pace <= to_change) {
+      now_ += taken;
+      return;
     }
-    left -= (change - now_) * pace;
+    left -= taken * pace;
     now_ = change;
   }
-  slowed_ += now_ - began - seconds;
 }
 
 void ModelledTime::wait(double until) {

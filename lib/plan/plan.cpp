@@ -44,12 +44,14 @@ std::vector<std::string> cautions(const config::JobConfig& job, const Cluster& c
   std::vector<std::string> result = {fmt::format("{}: {}", cluster.gpu->name, cluster.gpu->evidence)};
   const auto& model = job.model;
   if (job.job.precision == DType::f32)
-    result.emplace_back("job.precision = \"f32\": rates of float32 products and attention are guesses");
-  if (model.head_dim % 8 != 0 || model.head_dim > 128)
+    result.emplace_back("job.precision = \"f32\": one job alone was measured, of width 512 on an H200");
+  const int whole = job.job.precision == DType::f32 ? 4 : 8;  // channels that the kernels take at a time
+  if (model.head_dim % whole != 0 || model.head_dim > 128)
     result.push_back(
         fmt::format("heads of {} channels take plain kernels, whose rate is a guess", model.head_dim));
-  else if (model.head_dim != 128)
-    result.emplace_back("attention's rates were measured with heads of 128 channels");
+  else if (model.head_dim != (job.job.precision == DType::f32 ? 64 : 128))
+    result.push_back(fmt::format("attention's rates were measured with heads of {} channels",
+                                 job.job.precision == DType::f32 ? 64 : 128));
   constexpr std::int64_t least_rows = 4096, least_width = 1024;
   if (model.width < least_width || job.data.micro_batch * job.data.sequence_length < least_rows) {
     result.push_back(

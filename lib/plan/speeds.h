@@ -43,10 +43,14 @@ inline constexpr DenseAttention dense_backward_any_order = {567e12 / 989e12, 883
 /// Attention under a pattern: how its time grows with the pairs, from (64, 0, 0), (16, 0, 4) and (16, 256, 4).
 inline constexpr double pattern_forward_share = 320e12 / 989e12;
 inline constexpr double pattern_backward_share = 198e12 / 989e12;
+/// Attention in float32, forward and backward alike, dense and under patterns, from dense, (64, 0, 0), (16, 0, 4) and (16, 256, 4)
+/// of heads of 64 (docs/performance.md, "Attention in float32"); heads of 128 take a quarter longer.
+inline constexpr DenseAttention float32_attention = {25e12 / 67e12, 110};
 
-// --- shares of the rate of float32 without tensor cores; not measured -------------------------------------------
+// --- shares of the rate of float32 without tensor cores --------------------------------------------------------
+// 50.9 of 67 TFLOP/s on an H200.
 inline constexpr double f32_product_share = 0.75;
-/// Attention's plain kernels: float32, heads above 128 channels or of no multiple of 8.
+/// Attention's plain kernels: heads above 128 channels, or of no multiple of 8 (bf16) or 4 (float32); not measured.
 inline constexpr double plain_attention_share = 0.15;
 
 // --- steps of inference, from an H100 and an H200 (docs/performance.md, "Generation") ------------------------------
@@ -56,6 +60,9 @@ inline constexpr double mixer_step_share = 0.93;
 /// several in one kernel, a mixer's step.
 inline constexpr double row_product_wait = 5.5e-6;
 inline constexpr double chained_product_wait = 3e-6;
+/// Seconds a byte of weights that a product of 33 to 64 rows waits in the place of row_product_wait where that is longer: from 7b,
+/// 120 MB a product, on an H100 and an H200 alike.
+inline constexpr double row_product_wait_a_byte = 1 / 7e12;
 inline constexpr double mixer_step_wait = 4e-6;
 
 /// Seconds from the end of an operation to the begin of the next: 0.4 % of a step of 1b, of some 7000 operations.

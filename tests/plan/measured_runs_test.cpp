@@ -102,6 +102,8 @@ const MeasuredRun runs[] = {
     {predicted, "h200", 1, 4, "pretrain/1b", 4, {"parallel.shard=optimizer"}, 28370, 0, 0},
     {predicted, "h200", 1, 4, "pretrain/1b", 4, {"parallel.shard=full"}, 27196, 0, 0},
     {predicted, "h200", 1, 1, "pretrain/1b", 4, {"parallel.shard=none"}, 28611, 0, 0},
+    // "Attention in float32"
+    {fitted, "h200", 1, 1, "reproduce/small", 1, {"job.precision=f32"}, 68500, 0, 0},
     // "Long sequences"
     {fitted, "h100", 1, 1, "pretrain/1b", 4, long_sequences(16384, "job.deterministic=false"), 23135, 0, 0},
     {fitted, "h100", 1, 1, "pretrain/1b", 4, long_sequences(16384, "job.deterministic=true"), 22293, 0, 0},
