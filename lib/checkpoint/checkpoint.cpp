@@ -125,6 +125,20 @@ std::optional<fs::path> newest(const fs::path& run) {
   return found.back();
 }
 
+std::optional<Info> newest_present(const fs::path& run) {
+  const auto found = list(run);
+  for (auto each = found.rbegin(); each != found.rend(); ++each) {
+    try {
+      auto info = read_info(*each);
+      for (int part = 0; part < info.parts; ++part) check_present(info, part);
+      return info;
+    } catch (const Error&) {
+      continue;  // is passed over by a resumed run, which says why
+    }
+  }
+  return std::nullopt;
+}
+
 fs::path resolve(const fs::path& given) {
   if (!fs::exists(given)) fail("{}: no such checkpoint or run directory", given.string());
   if (fs::exists(given / manifest_name)) return given;

@@ -25,6 +25,9 @@ std::filesystem::path step_directory(const std::filesystem::path& run, std::int6
 std::vector<std::filesystem::path> list(const std::filesystem::path& run);
 /// The newest complete checkpoint of a run directory, if there is one.
 std::optional<std::filesystem::path> newest(const std::filesystem::path& run);
+/// The newest of which the manifest can be read and every part has its size: what --resume takes, unless a checksum differs
+/// too. Nothing where none has, or there is none.
+std::optional<Info> newest_present(const std::filesystem::path& run);
 /// Resolves a given path, a checkpoint or a run directory (then its newest), to a checkpoint's directory.
 std::filesystem::path resolve(const std::filesystem::path& given);
 

@@ -17,12 +17,14 @@ std::optional<config::JobConfig> job_of(const checkpoint::Info& info) {
 }  // namespace
 
 bool start_defaults(const config::JobConfig& given, config::JobConfig& job) {
-  auto from = checkpoint::newest(given.job.directory);
-  if (!from) from = weights::find(given.job.from);
-  if (!from) return false;
-  const auto info = weights::open_source(*from, given.model)->info();
-  job.model = info.model;
-  if (const auto pattern = trained_pattern(info)) job.job.pattern = *pattern;
+  auto info = checkpoint::newest_present(given.job.directory);
+  if (!info) {
+    const auto from = weights::find(given.job.from);
+    if (!from) return false;
+    info = weights::open_source(*from, given.model)->info();
+  }
+  job.model = info->model;
+  if (const auto pattern = trained_pattern(*info)) job.job.pattern = *pattern;
   return true;
 }
 

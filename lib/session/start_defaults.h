@@ -8,8 +8,8 @@
 
 namespace ratplus::session {
 
-/// For config::load_job: the weights of the run's own newest checkpoint, else those of job.from. Throws Error where they
-/// cannot be read.
+/// For config::load_job: the weights of the run's own newest checkpoint (checkpoint::newest_present), else those of job.from.
+/// Throws Error where the latter cannot be read.
 bool start_defaults(const config::JobConfig& given, config::JobConfig& job);
 
 /// The pattern that weights were trained with last; empty where they do not say.

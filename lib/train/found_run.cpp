@@ -135,8 +135,9 @@ bool is_complete(const config::JobConfig& job, const parallel::World& world) {
 
 Outlook look_ahead(const config::JobConfig& job, const TrainingData& data, bool waits) {
   run::check_directories(job);
-  const auto newest = checkpoint::newest(job.job.directory);
-  const auto state = run::look_at_run(job, true, newest);
+  const auto present = checkpoint::newest_present(job.job.directory);
+  const auto state = run::look_at_run(
+      job, true, present ? std::optional(present->directory) : checkpoint::newest(job.job.directory));
   if (state.checkpoint) {
     look_at_start(job, data, *state.checkpoint, true);
     const char* text = state.finished ? "{} of {} steps" : "resumes at step {} of {}";

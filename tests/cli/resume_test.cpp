@@ -219,6 +219,41 @@ TEST_CASE("a checkpoint is verified while it is loaded, and damage that is found
   }
 }
 
+TEST_CASE("an adaptation, whose defaults are those of its own newest checkpoint, passes over damage, too") {
+  const test::ScratchDirectory scratch;
+  REQUIRE(test::ratplus(train_arguments(scratch / "first", "schedule.steps=2")).status == 0);
+  const auto adapt = [&](const fs::path& run) {
+    return train_arguments(
+        run, fmt::format("job.threads=1 job.kind=adapt job.recipe=plain job.pattern=8,0,2 job.from={} "
+                         "schedule.steps=8 checkpoint.every=3 checkpoint.keep=9",
+                         (scratch / "first").string()));
+  };
+  REQUIRE(test::ratplus(adapt(scratch / "undisturbed")).status == 0);
+  for (const std::string damage : {"cut", "missing", "manifest"}) {
+    CAPTURE(damage);
+    const auto run = scratch / damage;
+    REQUIRE(test::ratplus(adapt(run) + " --stop-after 6").status == 0);
+    const auto last = checkpoint::step_directory(run, 6);
+    const auto file = last / (damage == "manifest" ? "manifest.json" : checkpoint::file_name(0));
+    if (damage == "missing") {
+      fs::remove(file);
+    } else {
+      fs::resize_file(file, fs::file_size(file) / 2);
+    }
+    const auto looked =
+        test::ratplus("submit" + adapt(run).substr(5) + " --nodes 1 --ranks-per-node 1 --dry-run");
+    CAPTURE(looked.output);
+    CHECK(looked.status == 0);
+    CHECK(test::contains(looked.output, "resumes at step 3 of 8"));
+    const auto resumed = test::ratplus(adapt(run) + " --resume");
+    CAPTURE(resumed.output);
+    REQUIRE(resumed.status == 0);
+    CHECK(test::contains(resumed.output, "is not whole: renamed to step-00000006.damaged"));
+    CHECK(test::contains(resumed.output, "resumed at step 3"));
+    check_same_result(run, scratch / "undisturbed");
+  }
+}
+
 TEST_CASE("resuming on another number of ranks and another sharding goes on with the same losses") {
   const test::ScratchDirectory scratch;
   REQUIRE(test::ratplus(train_arguments(scratch / "undisturbed"), 1).status == 0);
