@@ -102,6 +102,9 @@ void print_training(const checkpoint::Info& info) {
              format_count(static_cast<double>(info.tokens)));
   if (!info.begun.empty())
     fmt::print("           and {} of step {}\n", counted(info.begun.size(), "update"), info.step + 1);
+  if (!info.left_out.empty())
+    fmt::print("left out   {} updates in a row until here, by their number in a step\n",
+               fmt::join(info.left_out, ", "));
   fmt::print("tokenizer  {}\n", info.tokenizer.empty() ? "not known" : info.tokenizer);
 }
 

@@ -159,6 +159,7 @@ void write_manifest(const std::filesystem::path& directory, const Info& info) {
                    {"units", units_to_json(info)},
                    {"job", info.job}};
   if (!info.begun.empty()) manifest["begun"] = to_json(info.begun);
+  if (!info.left_out.empty()) manifest["left_out"] = info.left_out;
   if (info.data) manifest["data"] = to_json(*info.data);
   manifest[checksum_key] = sha256_hex(json_dump(manifest));
   write_whole_file(directory / manifest_name, json_dump(manifest, 1) + '\n', info.directory / manifest_name);
@@ -189,6 +190,7 @@ Info parse_manifest(const std::string& text, const std::filesystem::path& direct
     info.model = model_from_json(manifest.at("model"), file);
     if (manifest.contains("data")) info.data = data_from_json(manifest.at("data"), file);
     if (version > 2) info.begun = begun_from_json(manifest.at("begun"));
+    if (manifest.contains("left_out")) manifest.at("left_out").get_to(info.left_out);
     if (version > 1) {
       info.files = files_from_json(manifest.at("files"), info.parts, file);
       info.weights_type = parse_stored_type(manifest.at("weights").get<std::string>(), file.string());

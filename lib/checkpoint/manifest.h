@@ -57,6 +57,8 @@ struct Info {
   std::int64_t updates = 0;  ///< optimizer updates done (two a step in joint training)
   /// The updates made of step `step` + 1, for a checkpoint of its middle: a resumed run continues after them.
   std::vector<UpdateDone> begun = {};
+  /// Updates left out in a row until here, by their number in a step (health.max_skips); empty where none was.
+  std::vector<std::int64_t> left_out = {};
   std::int64_t tokens = 0;                        ///< tokens seen, both updates of a step counted once
   std::string job = {};                           ///< the effective job file, TOML; "" = not known
   std::string tokenizer = {};                     ///< identity of the dataset's tokenizer; "" = not known

@@ -1,5 +1,6 @@
 #include "lib/train/not_finite.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -36,8 +37,20 @@ SkipLimit::SkipLimit(const config::HealthSection& health, std::size_t updates)
 
 bool SkipLimit::stops(std::size_t number, bool updated) {
   auto& skipped = skipped_[number];
-  skipped = updated ? 0 : skipped + 1;
-  return skipped >= most_;
+  const auto now = updated ? 0 : skipped + 1;
+  if (now >= most_) return true;
+  skipped = now;
+  return false;
+}
+
+std::vector<std::int64_t> SkipLimit::in_a_row() const {
+  const bool any = std::ranges::any_of(skipped_, [](std::int64_t count) { return count > 0; });
+  return any ? skipped_ : std::vector<std::int64_t>();
+}
+
+void SkipLimit::resume(std::span<const std::int64_t> in_a_row) {
+  std::ranges::fill(skipped_, 0);
+  std::ranges::copy(in_a_row.first(std::min(in_a_row.size(), skipped_.size())), skipped_.begin());
 }
 
 std::filesystem::path not_finite_file(const std::filesystem::path& run, const NotFiniteUpdate& update) {

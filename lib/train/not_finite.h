@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,10 +19,15 @@ class SkipLimit {
  public:
   SkipLimit(const config::HealthSection& health, std::size_t updates);
 
-  /// Takes in each update: its number in the step, and whether it was made. True where the job is to stop.
+  /// Takes in each update: its number in the step, and whether it was made. True where the job is to stop: then that update
+  /// does not count, since the state saved is that before it.
   bool stops(std::size_t number, bool updated);
   /// Updates with this number left out since the last one made.
   std::int64_t in_a_row(std::size_t number) const { return skipped_[number]; }
+  /// Of all numbers; empty where none was left out (checkpoint::Info::left_out).
+  std::vector<std::int64_t> in_a_row() const;
+  /// Goes on from what a checkpoint holds; numbers that it does not know have 0.
+  void resume(std::span<const std::int64_t> in_a_row);
 
  private:
   std::int64_t most_;  ///< left out in a row, at which the job stops

@@ -22,6 +22,7 @@
 #include "lib/model/mixers.h"
 #include "lib/model/operations.h"
 #include "lib/optim/schedule.h"
+#include "lib/train/found_run.h"
 #include "lib/train/update.h"
 #include "lib/weights/source.h"
 
@@ -193,6 +194,7 @@ void Trainer::load_state(const StartingPoint& start) {
       fail("{}: holds {} updates of a step, of which the job makes {}; the manifest is damaged",
            info.directory.string(), info.begun.size(), updates_.size());
     }
+    skips_.resume(info.left_out);
     for (const auto& update : info.begun)
       begun_.push_back({updates_[begun_.size()].name, update.loss, update.gradient_norm, update.updated});
     saved_step_ = step_;
@@ -308,7 +310,8 @@ bool Trainer::alike_or_back() {
   go_on_saving(true);  // of a state that was compared
   const auto what =
       fmt::format("step {}: ranks hold different copies of what is to be alike: {}", step_, found);
-  const auto newest = checkpoint::newest_whole(job_.job.directory, world_).newest;
+  auto whole = checkpoint::newest_whole(job_.job.directory, world_);
+  const auto newest = whole.newest;
   const auto place = newest ? newest->string() : std::string();
   const bool wanted = job_.health.differing == config::Differing::go_back;
   std::optional<checkpoint::Info> info;
@@ -325,8 +328,11 @@ bool Trainer::alike_or_back() {
           fmt::format("; training had already continued from step {} after a difference", info->step);
     return false;
   }
+  const FoundRun passed_over{.state = {.checkpoint = newest}, .damaged = std::move(whole.damaged)};
+  const auto lines = set_aside(passed_over, world_);
   if (world_.root()) {
     listener_.on_warning(fmt::format("{}. Training continues from {}", what, place));
+    for (const auto& line : lines) listener_.on_warning(line);
     metrics_->retry();
   }
   const run::DifferingMetrics noted{.step = info->step, .found = step_, .difference = found};
@@ -566,6 +572,7 @@ void Trainer::begin_saving() {
                               .step = step_,
                               .updates = session_.optimizer().updates(),
                               .begun = updates_done(begun_),
+                              .left_out = skips_.in_a_row(),
                               .tokens = step_ * job_.tokens_per_step(),
                               .job = config::to_toml(job_),
                               .tokenizer = data_.manifest.tokenizer,

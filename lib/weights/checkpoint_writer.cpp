@@ -20,7 +20,10 @@ void write_checkpoint(WeightsSource& source, const std::filesystem::path& direct
   info.files.clear();
   info.weights_type = options.type.value_or(StoredType::float32);
   info.optimizer = keeps_optimizer(source, options);
-  if (!info.optimizer) info.updates = 0;
+  if (!info.optimizer) {
+    info.updates = 0;
+    info.left_out.clear();
+  }
 
   auto* native = dynamic_cast<NativeSource*>(&source);
   const auto read = [&](checkpoint::Kind kind, std::size_t unit, parallel::UnitRange range,

@@ -174,6 +174,25 @@ TEST_CASE("so many left out in a row stop the job, sparse and dense counted apar
   CHECK(last["skipped_updates"] == 2);  // of the whole run, though another process counted
 }
 
+TEST_CASE("updates left out in a row are counted through resumes") {
+  const test::ScratchDirectory scratch;
+  const auto settings = train(scratch / "run", "job.recipe=plain health.not_finite=skip health.max_skips=3");
+  const auto first = with_fault("0:gradient:4:1:99", settings + " --stop-after 5", 1);
+  CAPTURE(first.output);
+  REQUIRE(first.status == 0);
+  CHECK(checkpoint::read_info(checkpoint::resolve(scratch / "run")).left_out == std::vector<std::int64_t>{2});
+  CHECK(test::contains(test::ratplus("inspect " + checkpoint::resolve(scratch / "run").string()).output,
+                       "left out   2 updates in a row"));
+  const auto second = with_fault("0:gradient:4:1:99", settings + " --resume --stop-after 2", 1);
+  CAPTURE(second.output);
+  CHECK(second.status == 3);
+  CHECK(test::contains(second.output, "ratplus: step 6 ("));
+  const auto third = test::ratplus(settings + " --resume");
+  CAPTURE(third.output);
+  CHECK(third.status == 0);
+  CHECK(checkpoint::read_info(checkpoint::resolve(scratch / "run")).left_out.empty());
+}
+
 TEST_CASE("a record of the samples that cannot be written costs neither the state nor a run that skips") {
   for (const char* mode : {"stop", "skip"}) {
     CAPTURE(std::string(mode));

@@ -147,4 +147,12 @@ TEST_CASE("an update that is not finite stops at once, or after so many with its
   CHECK(!skip.stops(0, false));
   CHECK(skip.in_a_row(0) == 1);
   CHECK(skip.stops(1, false));
+  CHECK(skip.in_a_row() == std::vector<std::int64_t>{1, 1});  // that which stops is made again
+  train::SkipLimit resumed({.not_finite = config::NotFinite::skip, .max_skips = 2}, 2);
+  CHECK(resumed.in_a_row().empty());
+  resumed.resume(skip.in_a_row());
+  CHECK(!resumed.stops(0, true));
+  CHECK(resumed.stops(1, false));
+  resumed.resume({});
+  CHECK(!resumed.stops(1, false));
 }
