@@ -171,6 +171,10 @@ int convert(ConvertArguments args) {
     fail("--head-dim {}: {} says that its heads have {} channels", args.head_dim, args.paths[0],
          source->info().model.head_dim);
   }
+  if (args.kv_heads > 0 && source->info().model.key_heads() != args.kv_heads) {
+    fail("--kv-heads {}: {} says that it has {}", args.kv_heads, args.paths[0],
+         counted(source->info().model.key_heads(), "head of keys", "heads of keys"));
+  }
   if (!args.mixer.empty()) {
     for (std::int64_t layer = 0; layer < source->info().model.layers; ++layer) {
       if (source->info().model.mixer(layer) == assumed.mixer(layer)) continue;

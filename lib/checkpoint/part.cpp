@@ -32,9 +32,15 @@ Element element_of(StoredType type) {
   return Element::float32;
 }
 
-/// Weights may be stored shorter; moments are always float32.
-StoredType type_of(Kind kind, const Info& info) {
-  return kind == Kind::weights ? info.weights_type : StoredType::float32;
+/// Weights may be stored shorter; moments, and units of full precision, are float32.
+StoredType type_of(Kind kind, const Info& info, const parallel::UnitLayout& unit) {
+  return kind == Kind::weights && !unit.full_precision ? info.weights_type : StoredType::float32;
+}
+
+/// As a file has it: earlier versions stored units of full precision shorter, too.
+StoredType type_of(const Dataset& dataset, const Info& info) {
+  const auto whole = static_cast<std::size_t>(bytes_of(StoredType::float32));
+  return dataset.element_bytes() == whole ? StoredType::float32 : info.weights_type;
 }
 
 template <typename T>
@@ -150,11 +156,11 @@ void read_all_datasets(const fs::path& directory, const Info& info, int part,
   for (const Kind kind : all_kinds) {
     if (!holds(info, kind)) continue;
     const Group group = in.group(to_string(kind));
-    const auto type = type_of(kind, info);
     for (const auto& unit : units) {
       const auto size = parallel::unit_part(unit, part, info.parts).size();
       if (size == 0) continue;
       const auto dataset = group.dataset(unit.name);
+      const auto type = type_of(dataset, info);
       in_pieces(size, [&](std::int64_t begin, std::int64_t end) {
         read_elements(dataset, type, begin, std::span(buffer).first(static_cast<std::size_t>(end - begin)));
         const auto bytes = (end - begin) * bytes_of(type);
@@ -203,7 +209,7 @@ void write_part(const fs::path& directory, const Info& info, int part,
   Conveyor<Piece> writing(pieces, [&](Piece& next) {
     const auto& unit = units[next.unit];
     const auto range = parallel::unit_part(unit, part, info.parts);
-    const auto type = type_of(next.kind, info);
+    const auto type = type_of(next.kind, info, unit);
     if (next.range.begin == range.begin) {
       dataset = groups[static_cast<std::size_t>(next.kind)].create_dataset(unit.name, element_of(type),
                                                                            range.size());
@@ -285,11 +291,10 @@ void PartReader::read(Kind kind, const parallel::UnitLayout& unit, parallel::Uni
       fail("{}: {}/{} has {} elements instead of {}; the checkpoint is damaged", path(part).string(),
            to_string(kind), unit.name, dataset.size(), held.size());
     }
-    read_elements(dataset, type_of(kind, info_), begin - held.begin,
+    const auto type = type_of(dataset, info_);
+    read_elements(dataset, type, begin - held.begin,
                   std::span(out + (begin - wanted.begin), static_cast<std::size_t>(end - begin)));
-    if (once_) {
-      opened.once.read(dataset.place_of(begin - held.begin), (end - begin) * bytes_of(type_of(kind, info_)));
-    }
+    if (once_) opened.once.read(dataset.place_of(begin - held.begin), (end - begin) * bytes_of(type));
   }
 }
 

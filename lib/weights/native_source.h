@@ -17,7 +17,9 @@ class NativeSource : public WeightsSource {
   const char* format() const override { return "checkpoint"; }
   const checkpoint::Info& info() const override { return info_; }
   const std::vector<parallel::UnitLayout>& units() const override { return units_; }
-  StoredType stored_type(std::size_t, std::size_t) const override { return info_.weights_type; }
+  StoredType stored_type(std::size_t unit, std::size_t) const override {
+    return units_[unit].full_precision ? StoredType::float32 : info_.weights_type;
+  }
   void read(std::size_t unit, parallel::UnitRange range, float* out) override {
     read_state(checkpoint::Kind::weights, unit, range, out);
   }

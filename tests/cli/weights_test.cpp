@@ -151,6 +151,7 @@ TEST_CASE("what ratplus convert, inspect and eval say of mistakes") {
   CHECK(contains(said("convert " + pth + " " + (trained.scratch / "a.pth" / "x.pth").string()),
                  "cannot make this directory"));
   CHECK(contains(said("convert " + pth + " x --head-dim 3"), "--head-dim 3"));
+  CHECK(contains(said("convert " + pth + " x --kv-heads 1"), "--kv-heads 1"));
   CHECK(contains(said("eval " + pth + " --tokens t"), "go together"));
   CHECK(contains(said("eval " + pth + " --tokens t --dump-logits l --sequence-length 3"),
                  "--sequence-length is for a dataset"));

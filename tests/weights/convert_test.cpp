@@ -406,8 +406,9 @@ TEST_CASE("the biases of gates stay float32 in files of another type") {
   write_family(scratch / "a", 0, {{.kind = MixerKind::rnn, .memory = 4096}});
   convert(scratch / "a", scratch / "a.safetensors", {.type = StoredType::bfloat16});
   convert(scratch / "a", scratch / "a.pth", {.type = StoredType::bfloat16});
+  convert(scratch / "a", scratch / "checkpoint", {.type = StoredType::bfloat16});
   without_description(scratch / "a.safetensors");
-  for (const char* name : {"a.safetensors", "a.pth"}) {
+  for (const char* name : {"a.safetensors", "a.pth", "checkpoint"}) {
     CAPTURE(std::string(name));
     const auto source =
         weights::open_source(scratch / name, test::small_model);  // 3d rows and a bias: an rnn
