@@ -14,7 +14,7 @@
 #include "base/stop_signal.h"
 #include "base/units.h"
 #include "data/needles/needle_files.h"
-#include "lib/checkpoint/tokenizer_of.h"
+#include "lib/generate/tokenizer_of.h"
 
 namespace ratplus::apps {
 namespace {
@@ -100,8 +100,7 @@ std::optional<data::NeedleOptions> parse_needles(const Arguments& args) {
   if (given->contains("seed")) settings.seed = parse_seed(seed);
   options.prose.assign(inputs.begin(), inputs.end());
   options.output = output;
-  options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
-                                                               : std::filesystem::path(tokenizer);
+  options.tokenizer = generate::tokenizer_of(tokenizer);
   options.adjectives = adjectives;
   options.nouns = nouns;
   as_usage_error([&] {

@@ -13,7 +13,7 @@
 #include "base/stop_signal.h"
 #include "base/units.h"
 #include "data/prepare/supervised.h"
-#include "lib/checkpoint/tokenizer_of.h"
+#include "lib/generate/tokenizer_of.h"
 
 namespace ratplus::apps {
 namespace {
@@ -75,8 +75,7 @@ std::optional<data::SupervisedOptions> parse_samples(const Arguments& args) {
   if (!parse_command_line(args, description, input, {samples_help, samples_help_end})) return std::nullopt;
   options.inputs.assign(inputs.begin(), inputs.end());
   options.output = output;
-  options.tokenizer = std::filesystem::is_directory(tokenizer) ? checkpoint::tokenizer_of(tokenizer)
-                                                               : std::filesystem::path(tokenizer);
+  options.tokenizer = generate::tokenizer_of(tokenizer);
   options.encode = data::parse_encode(encode);
   options.cut = data::parse_cut(cut);
   options.pack = !pad;

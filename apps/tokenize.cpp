@@ -14,7 +14,7 @@
 #include "base/utf8.h"
 #include "data/tokenizer/token_numbers.h"
 #include "data/tokenizer/tokenizer.h"
-#include "lib/checkpoint/tokenizer_of.h"
+#include "lib/generate/tokenizer_of.h"
 
 namespace ratplus::apps {
 namespace {
@@ -87,7 +87,7 @@ int tokenize_command(const Arguments& args) {
   const Positional place{"text", -1, po::value(&given), "a tokenizer is missing", "MODEL TEXT"};
   if (!parse_command_line(args, options, place, {tokenize_help, tokenize_help_end})) return 0;
   refuse_ranks("tokenize");
-  const data::Tokenizer tokenizer(checkpoint::tokenizer_of(given.front()));
+  const data::Tokenizer tokenizer(generate::tokenizer_of(given.front()));
   std::vector<std::string> texts(given.begin() + 1, given.end());
   for (const std::string& file : files) texts.push_back(read_whole_file(file));
   if (texts.empty()) texts.push_back(standard_input());

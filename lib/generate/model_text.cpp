@@ -2,7 +2,8 @@
 
 #include "base/error.h"
 #include "data/dataset/manifest.h"
-#include "lib/checkpoint/tokenizer_of.h"
+#include "lib/checkpoint/dataset_of.h"
+#include "lib/generate/tokenizer_of.h"
 
 namespace ratplus::generate {
 namespace {
@@ -46,7 +47,7 @@ ModelText find_text(const checkpoint::Info& info, const fs::path& given, const s
   ModelText text{.model_tokens = info.model.vocab_size};
   fs::path file, dataset;
   if (!given.empty()) {
-    file = checkpoint::tokenizer_of(given);
+    file = tokenizer_of(given);
     if (fs::exists(given / data::manifest_name)) dataset = given;
   } else {
     try {

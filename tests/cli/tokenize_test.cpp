@@ -38,7 +38,7 @@ void check_refused(const std::string& arguments, const std::string& part, int st
 
 }  // namespace
 
-TEST_CASE("tokenize: a file of either kind, a dataset, a run and a checkpoint give their tokenizer") {
+TEST_CASE("tokenize: a file of either kind, a dataset, a run and weights give their tokenizer") {
   const auto& playground = test::Playground::get();
   const test::ScratchDirectory scratch;
   const auto data = scratch / "data", run = scratch / "run", model = playground.data / "tokenizer.model";
@@ -47,13 +47,18 @@ TEST_CASE("tokenize: a file of either kind, a dataset, a run and a checkpoint gi
                                     "schedule.steps=2 checkpoint.every=0",
                                     playground.job.string(), run.string(), data.string()))
               .status == 0);
+  const auto weights = scratch / "a.safetensors", pth = scratch / "a.pth";
+  for (const auto& file : {weights, pth})
+    REQUIRE(test::ratplus(fmt::format("convert {} {}", run.string(), file.string())).status == 0);
   const auto expected = numbers(model, "ba kelo.");
-  for (const auto& source : {model, data, run, checkpoint::step_directory(run, 2)}) {
+  for (const auto& source : {model, data, run, checkpoint::step_directory(run, 2), weights}) {
     CAPTURE(source.string());
     const auto result = tokenize(source.string() + " \"ba kelo.\"");
     CHECK(result.status == 0);
     CHECK(result.output == expected);
   }
+  check_refused(pth.string() + " a",
+                "does not say which dataset it was trained on; name the tokenizer's file");
   const auto other = tokenize(gpt2.string() + " \"ba kelo.\"");
   CHECK(other.output == numbers(gpt2, "ba kelo."));
   CHECK(other.output != expected);
