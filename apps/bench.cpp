@@ -333,6 +333,36 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   return 0;
 }
 
+/// Refuses options that the mode does not look at: another thing would be timed than was asked for.
+void check_mode_options(const std::vector<std::string>& subject, const po::variables_map& values) {
+  const bool of_job = subject.size() == 2;
+  const std::string mode = subject.front() == "ops" ? (of_job ? "ops of a job" : "ops") : subject.front();
+  const std::pair<const char*, std::vector<std::string_view>> modes_of[] = {
+      {"batch", {"ops", "ops of a job"}},
+      {"sequence-length", {"ops", "ops of a job"}},
+      {"sequences", {"ops"}},
+      {"width", {"ops", "ops of a job"}},
+      {"head-dim", {"ops", "ops of a job"}},
+      {"vocab", {"ops", "ops of a job"}},
+      {"set", {"ops of a job", "step", "generate"}},
+      {"micro-batches", {"step"}},
+      {"steps", {"step", "generate"}},
+      {"warmup", {"step"}},
+      {"peak", {"step"}},
+      {"timeline", {"step"}},
+      {"any-order", {"ops", "ops of a job", "step"}},
+      {"pattern", {"generate"}},
+      {"lengths", {"generate"}},
+      {"batches", {"generate"}},
+      {"picture", {"generate"}}};
+  for (const auto& [option, modes] : modes_of) {
+    if (!values.contains(option) || values[option].defaulted()) continue;
+    if (std::ranges::find(modes, mode) != modes.end()) continue;
+    throw po::error(fmt::format("--{} goes with bench {}, and bench {} takes no notice of it", option,
+                                fmt::join(modes, ", "), mode));
+  }
+}
+
 }  // namespace
 
 int bench_command(const Arguments& args) {
@@ -350,7 +380,7 @@ int bench_command(const Arguments& args) {
   add("head-dim", size(parsed.ops.head_dim), "ops: channels a head");
   add("vocab", size(parsed.ops.vocab_size), "ops: vocabulary");
   add("set", po::value(&parsed.overrides)->composing()->multitoken()->value_name("SECTION.KEY=VALUE"),
-      "ops, step: override a key of the job file");
+      "of a job: override a key of its file");
   add("micro-batches", size(parsed.micro_batches), "step: micro-batches a rank and step");
   add("steps", po::value(&parsed.steps)->value_name("N"),
       "step, generate: steps that are timed; default: 5, 16");
@@ -383,6 +413,7 @@ int bench_command(const Arguments& args) {
                            "ops|step|generate PATH"};
   const auto values = parse_command_line(args, options, subject, {bench_help, bench_help_end});
   if (!values) return 0;
+  check_mode_options(parsed.subject, *values);
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   if (!(parsed.peak >= 0)) throw po::error(fmt::format("--peak {} is in TFLOP/s, above 0", parsed.peak));
@@ -424,8 +455,6 @@ int bench_command(const Arguments& args) {
       if (given(option))
         layer.overrides.push_back(fmt::format("{}={}", key, (*values)[option].as<std::int64_t>()));
     }
-    if (given("sequences"))
-      throw po::error("--sequences is for decode steps, which bench ops times without a job file");
     return with_ranks([&](const parallel::World& world) { return bench_layer(layer, world); });
   }
   if (parsed.subject.front() == "step" && parsed.subject.size() == 2) {

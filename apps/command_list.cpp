@@ -33,7 +33,7 @@ constexpr std::array commands = {
     Command{"report", "one or several runs as a page of curves, a picture of their losses, and tables",
             report_command},
     Command{"watch", "a run in the terminal, live", watch_command},
-    Command{"bench", "times of a layer's operations, or of a job's training steps and their communication",
+    Command{"bench", "times of a layer's operations, of a job's training steps, or of generation",
             bench_command, true},
     Command{"data-bench", "how fast texts are tokenized and samples are loaded", data_bench_command, true},
     Command{"completion", "completions of the command line for bash, zsh or fish", completion_command},

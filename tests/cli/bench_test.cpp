@@ -47,6 +47,10 @@ TEST_CASE("sizes that cannot be timed are refused by name") {
   refused("data-bench " + data + " --sequence-length 0", "--sequence-length 0");
   refused("bench ops --device cpu --sequence-length 0", "--sequence-length 0 is not positive");
   refused("bench step job.toml --peak -1", "--peak -1");
+  refused("bench step job.toml --batch 4", "--batch goes with bench ops, ops of a job, and bench step");
+  refused("bench ops --picture x.svg", "--picture goes with bench generate, and bench ops");
+  refused("bench ops --set model.width=8", "--set goes with bench ops of a job, step, generate");
+  refused("bench generate job.toml --any-order", "--any-order goes with bench ops");
 }
 
 TEST_CASE("bench ops: times and rates have three digits, however small the work") {
@@ -170,7 +174,7 @@ TEST_CASE("bench ops of a job refuses what only the operations by themselves hav
   const auto result = test::ratplus("bench ops " + test::Playground::get().job.string() + " --sequences 4");
   CAPTURE(result.output);
   CHECK(result.status != 0);
-  CHECK(test::contains(result.output, "--sequences is for decode steps"));
+  CHECK(test::contains(result.output, "--sequences goes with bench ops"));
 }
 
 TEST_CASE("bench generate and plan --inference take the patterns that a model has, without --pattern") {
