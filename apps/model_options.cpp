@@ -78,7 +78,8 @@ void add_sequence_options(po::options_description& description, ModelOptions& op
   add("length", po::value(&request.tokens)->value_name("T"),
       "tokens of a sequence at most, prompt and answer; default: as in training");
   add("longer", po::bool_switch(&request.longer), "allow a --length beyond the one in training");
-  add("rope-base", po::value(&request.rope_base)->value_name("B"),
+  add("rope-base",
+      po::value<double>()->value_name("B")->notifier([&](double base) { request.rope_base = base; }),
       "base of the rotary positions; default: as in training");
   add("rope-scale", po::value(&request.rope_scale)->value_name("S"),
       "divide positions by S, for lengths beyond the one in training; default: 1");

@@ -113,10 +113,11 @@ void NeedleMaker::check() const {
          task_.name);
   const bool words = task_.key_kind == NeedleKind::words || task_.value_kind == NeedleKind::words;
   if (words && words_.second.empty()) {
-    fail(
-        "task {} takes words for keys, and there are none; name files of prose, or give --adjectives and "
-        "--nouns",
-        task_.name);
+    const char* reason =
+        prose_.words() > 0
+            ? "the prose has too few different words beside the most frequent ones; name more prose"
+            : "there are none; name files of prose";
+    fail("task {} takes words for keys, and {}, or give --adjectives and --nouns", task_.name, reason);
   }
   if (task_.haystack == Haystack::essay && task_.keys * task_.values > depths) {
     fail("task {} hides {} needles in prose, which has {} places for them; give fewer keys or values",

@@ -282,7 +282,7 @@ class Preparation {
 
   void make_work_directory() {
     if (team_.rank != 0) return;
-    NewDirectories(work_).keep();
+    made_.emplace(work_);
     lock_.emplace(lock_output(options_.output));
   }
 
@@ -327,7 +327,8 @@ class Preparation {
   const Report& report_;
   const Team& team_;
   const fs::path work_;
-  std::optional<FileLock> lock_;  ///< root only
+  std::optional<NewDirectories> made_;  ///< go again where nothing was written into them
+  std::optional<FileLock> lock_;        ///< root only
   std::vector<TextFile> files_;
   std::vector<std::string> notes_;  ///< on the inputs
   std::string source_;

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -46,11 +47,13 @@ ResolvedModel resolve(const ModelRequest& request, const std::filesystem::path& 
   if (!info.job.empty())
     job = config::parse_job(info.job, (info.directory / checkpoint::manifest_name).string());
   result.config = info.model;
-  if (request.rope_base != 0) {
-    if (!(request.rope_base > 1)) fail("--rope-base {}: is not above 1", request.rope_base);
-    result.config.rope_base = request.rope_base;
+  if (request.rope_base) {
+    if (!(*request.rope_base > 1 && std::isfinite(*request.rope_base)))
+      fail("--rope-base {}: is no finite number above 1", *request.rope_base);
+    result.config.rope_base = *request.rope_base;
   }
-  if (!(request.rope_scale > 0)) fail("--rope-scale {}: is not positive", request.rope_scale);
+  if (!(request.rope_scale > 0 && std::isfinite(request.rope_scale)))
+    fail("--rope-scale {}: is no finite number above 0", request.rope_scale);
   result.rope_scale = request.rope_scale;
   result.plan = request.pattern.empty() ? job.job.pattern : config::parse_plan(request.pattern, "--pattern");
   model::check_pattern(result.plan, result.config, "--pattern");

@@ -263,6 +263,18 @@ TEST_CASE("generate: weights without a tokenizer take token numbers, and text wi
   CHECK(named == output_of(fmt::format("generate {} --prompt ba --max-tokens 6", learnt_run())));
 }
 
+TEST_CASE("generate: a rotary base or scale that is no number to compute with is refused") {
+  for (const std::string option : {"--rope-base 0", "--rope-base 1", "--rope-base inf", "--rope-base nan",
+                                   "--rope-scale 0", "--rope-scale inf", "--rope-scale nan"}) {
+    CAPTURE(option);
+    const auto result = test::ratplus("generate " + learnt_run() + " --prompt a " + option);
+    CAPTURE(result.output);
+    CHECK(result.status == 1);
+    CHECK(test::contains(result.output, option.substr(0, option.find(' ')) + " "));
+    CHECK(test::contains(result.output, "is no finite number above "));
+  }
+}
+
 TEST_CASE("docs/generation.md names every option of generate, and every field of a line") {
   const auto page = read_whole_file(fs::path(RATPLUS_SOURCE_DIR) / "docs/generation.md");
   int options = 0;

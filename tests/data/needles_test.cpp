@@ -290,7 +290,7 @@ TEST_CASE("needles: mistakes are named with the way out, and what is there stays
                    o.nouns.clear();
                    o.tasks = {parse_needle_task("niah_single_1")};
                  }),
-                 "takes words for keys, and there are none"));
+                 "takes words for keys, and there are none; name files of prose"));
   CHECK(contains(refused([](auto& o) { o.adjectives.clear(); }), "--adjectives and --nouns go together"));
   CHECK(contains(refused([](auto& o) { o.tasks = {parse_needle_task("a=essay,words,numbers,41,1,1")}; }),
                  "hides 41 needles in prose, which has 40 places"));

@@ -452,6 +452,14 @@ TEST_CASE("prepare: while one is at work, another is refused") {
   CHECK(contains(message, "another `ratplus prepare`, `samples` or `import` is at work here"));
 }
 
+TEST_CASE("prepare: a tokenizer that cannot be had leaves no directory") {
+  Input input;
+  input.options.tokenizer = input.scratch / "none.model";
+  input.options.output = input.scratch / "new" / "output";
+  CHECK(!message_of([&] { prepare(input.options, quiet); }).empty());
+  CHECK_FALSE(std::filesystem::exists(input.scratch / "new"));
+}
+
 TEST_CASE("prepare: the held-out part is never silently empty") {
   Input input;
   input.options.validation_fraction = 1e-6;
