@@ -37,7 +37,8 @@ constexpr const char* submit_help = R"(usage: ratplus submit JOB.toml --nodes N 
 Checks all of a training job that can be checked without ranks and GPUs (job file, data and its shards,
 the weights or the checkpoint it starts from, that the batch divides over the ranks, and with --gpu that it
 fits into the GPUs' memory), writes
-  RUN/submitted.toml      the whole effective job: what the job file says later changes nothing
+  RUN/submitted.toml      the whole effective job: what the job file says later changes nothing; what weights
+                          decide that --after waits for is left out (model and pattern, where not given)
   RUN/submitted.sbatch    a script that needs nothing of the repository
 and submits the script to Slurm. Before the time is up the job saves and queues itself again, until it is
 done; jobs/README.md says how, and what else there is for batch jobs: adaptation, sweeps, evaluation.
@@ -193,6 +194,10 @@ std::string describe(const config::JobConfig& job, const slurm::Resources& r, co
         fmt::format("{} x {} = {}; batch {} = {} x {} of {}\n", counted(nodes, "node"), r.ranks_per_node,
                     counted(ranks, "rank"), job.data.batch, ranks,
                     counted(job.data.batch / at_once, "micro-batch", "micro-batches"), job.data.micro_batch);
+  }
+  if (!job.awaited.empty()) {
+    text += fmt::format("{} gives these when the job starts, and general defaults stand for them here: {}\n",
+                        job.job.from, fmt::join(job.awaited, ", "));
   }
   return text;
 }

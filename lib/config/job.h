@@ -1,6 +1,7 @@
 // JobConfig: a job file (TOML) as typed, validated structs. docs/job-files.md lists every key.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -164,7 +165,11 @@ struct JobConfig {
   /// A line for each key that was given by its old name (old_names.h): "job.toml:7: data.window is now
   /// data.sequence_length". No part of the job.
   std::vector<std::string> renamed;
+  /// Keys that weights which are not there yet will give ("job.pattern"): they hold general defaults here, and to_toml
+  /// leaves them out. No part of the job.
+  std::vector<std::string> awaited;
 
+  bool awaits(std::string_view key) const { return std::ranges::find(awaited, key) != awaited.end(); }
   /// Whether a setting is "auto", to be chosen for the ranks that the job is started on.
   bool chooses() const { return data.choose_micro_batch || parallel.choose_shard; }
   std::int64_t tokens_per_step() const { return data.batch * data.sequence_length; }
@@ -193,7 +198,7 @@ JobConfig load_job(const std::filesystem::path& file, const std::vector<std::str
 /// The same from text; `name` is the file's name in messages.
 JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides = {}, const StartDefaults& start_defaults = {});
-/// The whole effective job as a job file: parse_job of it gives an equal job.
+/// The whole effective job as a job file, but for what it awaits: parse_job of it gives an equal job.
 std::string to_toml(const JobConfig& job);
 /// The keys in which `job` is not `stored`, each as "schedule.steps = 8 (was 6)"; empty if the jobs are equal.
 std::vector<std::string> differences(const JobConfig& stored, const JobConfig& job);

@@ -96,6 +96,7 @@ void complete_schedule(JobConfig& job, const JobFile& file) {
 void complete_validation(JobConfig& job) {
   std::vector<model::PatternPlan>& plans = job.log.validation_patterns;
   const bool named = !plans.empty();
+  if (named && job.awaits("job.pattern")) return;  // its own is still to come
   const auto own = job.job.pattern.describe();
   if (std::ranges::none_of(plans, [&](const auto& plan) { return plan.describe() == own; }))
     plans.push_back(job.job.pattern);
@@ -123,6 +124,19 @@ void require_model(const JobConfig& job, const JobFile& file) {
       "layers, width, "
       "head_dim and vocab_size in [model], or wait for the weights",
       file.where("job.from"), job.job.from);
+}
+
+/// What follows from weights that are not there yet: the model and the pattern, where they are not given.
+std::vector<std::string> awaited_keys(const JobConfig& job, const JobFile& file) {
+  std::vector<std::string> keys;
+  const bool own_pattern = file.find("job.pattern") != nullptr;
+  for_each_key(job, [&](const std::string& section, const char* key, const auto&, const auto&) {
+    const std::string path = fmt::format("{}.{}", section, key);
+    const bool follows =
+        section == "model" || (!own_pattern && (path == "job.pattern" || path == "log.validation_patterns"));
+    if (follows && file.find(path) == nullptr) keys.push_back(path);
+  });
+  return keys;
 }
 
 }  // namespace
@@ -183,6 +197,7 @@ JobConfig parse_job(std::string_view text, const std::string& name, const std::v
       read_keys(file, job);
     } else {
       require_model(job, file);
+      job.awaited = awaited_keys(job, file);
     }
   }
   check_unneeded(job, file);

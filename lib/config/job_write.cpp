@@ -49,7 +49,7 @@ std::string to_toml(const JobConfig& job) {
   for_each_key(job, [&](const std::string& section, const std::string& key, const auto& field,
                         [[maybe_unused]] const auto& allowed) {
     const std::string path = section + "." + key;
-    if (!applies(job, path)) return;
+    if (!applies(job, path) || job.awaits(path)) return;
     if (section != current) {
       text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
       current = section;

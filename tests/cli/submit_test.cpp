@@ -181,6 +181,47 @@ TEST_CASE("weights that are to come are waited for with --after") {
   CHECK(test::contains(result.output, "runs/to-come, which is not there yet"));
 }
 
+TEST_CASE("the pattern and the model of weights to come are theirs, unless given") {
+  const test::ScratchDirectory scratch;
+  const auto first = scratch / "first", bin = scratch / "bin";
+  const auto& playground = test::Playground::get();
+  make_command(bin, "sbatch", "echo 4711");
+  make_command(bin, "squeue", "exit 1");
+  const auto submit_adapt = [&](const std::string& run, const std::string& options) {
+    const auto result = submit_with(bin, scratch / run,
+                                    fmt::format("job.kind=adapt job.recipe=plain job.from={} {} --nodes 1 "
+                                                "--ranks-per-node 1 --after 4711",
+                                                first.string(), options));
+    CAPTURE(result.output);
+    REQUIRE(result.status == 0);
+    return result.output;
+  };
+  const auto told = submit_adapt("adapt", "");
+  CAPTURE(told);
+  CHECK(test::contains(told, first.string() + " gives these when the job starts"));
+  CHECK(test::contains(told, ": job.pattern, model.kv_heads, "));
+  CHECK_FALSE(test::contains(submit_adapt("given", "job.pattern=dense"), "job.pattern"));
+
+  REQUIRE(test::ratplus(fmt::format("train {} --set job.directory={} data.directory={} job.recipe=plain "
+                                    "job.pattern=16,0,2 model.kv_heads=1 schedule.steps=1",
+                                    playground.job.string(), first.string(), playground.data.string()))
+              .status == 0);
+  const auto at_start = [&](const std::string& run) {
+    const auto result =
+        test::ratplus(fmt::format("train {} --print-config", (scratch / run / "submitted.toml").string()));
+    CHECK(result.status == 0);
+    return result.output;
+  };
+  const auto adapt = at_start("adapt"), given = at_start("given");
+  CAPTURE(adapt);
+  CAPTURE(given);
+  CHECK(test::contains(adapt, "\npattern = { dilation = 16, window = 0, sinks = 2 }\n"));
+  CHECK(test::count(adapt, "dilation") == 2);  // log.validation_patterns too, and no other
+  CHECK(test::contains(adapt, "\nkv_heads = 1\n"));
+  CHECK(test::contains(given, "\npattern = { dilation = 1, window = 0, sinks = 0 }\n"));
+  CHECK(test::contains(given, "\nkv_heads = 1\n"));
+}
+
 TEST_CASE("a run that is in the queue itself is waited for with --after") {
   const test::ScratchDirectory scratch;
   const auto first = scratch / "pretrain", bin = scratch / "bin";

@@ -108,6 +108,46 @@ TEST_CASE(
         }).job.kind == Kind::pretrain);
 }
 
+TEST_CASE("what weights that are not there yet will give is left out of the written job") {
+  const std::string text =
+      "[job]\nkind = \"adapt\"\nfrom = \"w\"\ndirectory = \"r\"\n[data]\ndirectory = "
+      "\"d\"\n[schedule]\nsteps = 1\n"
+      "[model]\nlayers = 3\nwidth = 128\nvocab_size = 400\n";
+  const StartDefaults none = [](const JobConfig&, JobConfig&) { return false; };
+  const StartDefaults come = [](const JobConfig&, JobConfig& job) {
+    job.model = {.layers = 3, .width = 128, .head_dim = 32, .kv_heads = 2, .vocab_size = 400};
+    job.job.pattern = model::PatternPlan(Pattern{16, 0, 4});
+    return true;
+  };
+  const auto at_start = [&](const std::vector<std::string>& overrides) {
+    return parse_job(to_toml(parse_job(text, "j", overrides, none)), "written", {}, come);
+  };
+  const auto descriptions = [](const JobConfig& job) {
+    std::vector<std::string> found;
+    for (const auto& plan : job.log.validation_patterns) found.push_back(plan.describe());
+    return found;
+  };
+  using Names = std::vector<std::string>;
+
+  const auto job = at_start({});
+  CHECK(job == parse_job(text, "j", {}, come));
+  CHECK(job.job.pattern.describe() == "16,0,4");
+  CHECK(descriptions(job) == Names{"16,0,4"});
+  CHECK(job.model.head_dim == 32);
+  CHECK(job.model.kv_heads == 2);
+  CHECK(job.awaited.empty());
+  CHECK(descriptions(at_start({"log.validation_patterns=[\"8,0,0\"]"})) == Names{"8,0,0", "16,0,4"});
+
+  const auto given = at_start({"job.pattern=dense", "model.head_dim=16"});
+  CHECK(given.job.pattern.describe() == "dense");
+  CHECK(descriptions(given) == Names{"dense"});
+  CHECK(given.model.head_dim == 16);
+  CHECK(given.model.kv_heads == 2);
+  // Nothing is left out where no weights were asked for, or they are there.
+  CHECK(parse_job(text, "j").awaited.empty());
+  CHECK(parse_job(text, "j", {}, come).awaited.empty());
+}
+
 TEST_CASE("the forms of a pattern") {
   using model::PatternPlan;
   CHECK(plan_of("{ dilation = 16, window = 256, sinks = 4 }") == PatternPlan(Pattern{16, 256, 4}));
