@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <system_error>
 
@@ -52,6 +53,59 @@ class Directives {
  private:
   std::string text_;
 };
+
+/// The words of a #SBATCH line as sbatch takes them: quotes and backslashes hide blanks, and # begins a comment.
+std::vector<std::string> words_of(std::string_view line) {
+  std::vector<std::string> words;
+  bool in_word = false, escaped = false;
+  char quote = 0;
+  for (const char c : line) {
+    const bool plain = !escaped && quote == 0;
+    if (plain && c == '#') break;
+    if (plain && std::isspace(static_cast<unsigned char>(c)) != 0) {
+      in_word = false;
+      continue;
+    }
+    if (!in_word) words.emplace_back();
+    in_word = true;
+    if (!escaped && c == '\\') {
+      escaped = true;
+    } else if (plain && (c == '"' || c == '\'')) {
+      quote = c;
+    } else if (!escaped && c == quote) {
+      quote = 0;
+    } else {
+      words.back() += c;
+      escaped = false;
+    }
+  }
+  return words;
+}
+
+/// One more option of sbatch, which must not take the place of what submit has checked. sbatch takes the beginning of a name
+/// for the name.
+void check_option(const std::string& option, bool waits) {
+  const auto words = words_of(option);
+  if (words.empty() || words.front().size() < 3 || !words.front().starts_with("--") ||
+      option.find('\n') != std::string::npos)
+    fail("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option);
+  const auto name = words.front().substr(0, words.front().find('='));
+  const auto refuse = [&](const char* own) {
+    fail("--sbatch={}: submit sets {} itself, for what it has checked", option, own);
+  };
+  for (const std::string_view own :
+       {"--nodes", "--ntasks", "--ntasks-per-node", "--tasks-per-node", "--mincpus", "--gpus-per-node",
+        "--cpus-per-task", "--time", "--signal", "--requeue", "--no-requeue", "--chdir", "--output",
+        "--error", "--array"}) {
+    // --gpus is an option of its own.
+    if (own.starts_with(name) && name != "--gpus") refuse(own.data());
+  }
+  if (waits && std::string_view("--dependency").starts_with(name)) refuse("--dependency (--after)");
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    if (words[i].starts_with("-"))
+      fail("--sbatch \"{}\": one option at a time, and --sbatch as often as wanted", option);
+  }
+}
 
 std::string directives(const BatchScript& script) {
   const Resources& r = script.resources;
@@ -161,16 +215,7 @@ void check(const Resources& r) {
   }
   if (r.after.find_first_not_of("0123456789_:,") != std::string::npos)
     fail("--after {}: the number of a job of Slurm's is wanted", r.after);
-  for (const std::string& option : r.more) {
-    const auto name = option.substr(0, option.find('='));
-    for (const char* own :
-         {"--nodes", "--ntasks", "--ntasks-per-node", "--mincpus", "--gpus-per-node", "--cpus-per-task",
-          "--time", "--signal", "--requeue", "--no-requeue", "--chdir", "--output", "--error", "--array"}) {
-      if (name == own) fail("--sbatch={}: submit sets {} itself, for what it has checked", option, own);
-    }
-    if (option.rfind("--", 0) != 0 || option.find('\n') != std::string::npos)
-      fail("--sbatch {}: an option of sbatch begins with --, as --sbatch=--qos=long", option);
-  }
+  for (const std::string& option : r.more) check_option(option, !r.after.empty());
 }
 
 std::string BatchScript::text() const {

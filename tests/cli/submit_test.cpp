@@ -158,6 +158,9 @@ TEST_CASE("what cannot run is refused before it is queued, and nothing is writte
            Case{"--nodes 1 --ranks-per-node 1 --time 1-2-3", 1, "\"1-2-3\" is no time limit"},
            Case{"--nodes 1 --ranks-per-node 1 --after xyz", 2, "--after xyz"},
            Case{"--nodes 1 --ranks-per-node 1 --sbatch=--nodes=2", 2, "submit sets --nodes itself"},
+           Case{"--nodes 1 --ranks-per-node 1 --sbatch \"--nodes 2\"", 2, "submit sets --nodes itself"},
+           Case{"--nodes 1 --ranks-per-node 1 --sbatch=--tim=1", 2, "submit sets --time itself"},
+           Case{"--nodes 1 --ranks-per-node 1 --sbatch=-N2", 2, "begins with --"},
            Case{"--nodes 1 --ranks-per-node 1 --sbatch qos=long", 2, "begins with --"},
            Case{"--nodes 1 --ranks-per-node 1 --launcher mpiexec", 1, "srun or mpirun"},
        }) {

@@ -206,3 +206,46 @@ TEST_CASE("resources within their ranges are taken, and each that is outside is 
   CHECK(contains(refusal({.more = {"qos=long"}}), "begins with --"));
   CHECK(contains(refusal({.more = {"--qos=a\n#SBATCH --nodes=9"}}), "begins with --"));
 }
+
+TEST_CASE("no spelling of an option of sbatch takes the place of what submit has checked") {
+  struct Case {
+    const char* option;
+    const char* own;  ///< empty: it is another option
+  };
+  for (const Case& c : {Case{"--nodes 5", "--nodes"},
+                        {"--nodes\t5", "--nodes"},
+                        {"--\"nodes\"=5", "--nodes"},
+                        {"--no\\des=5", "--nodes"},
+                        {"--tim=1", "--time"},
+                        {"--sign=INT", "--signal"},
+                        {"--req", "--requeue"},
+                        {"--gpus-per-n 3", "--gpus-per-node"},
+                        {"--tasks-per-node=3", "--tasks-per-node"},
+                        {"--out=log", "--output"},
+                        {"--time-min=1", ""},
+                        {"--gpus=3", ""},
+                        {"--nodelist=a", ""},
+                        {"--qos long", ""},
+                        {"--dependency=singleton", ""},
+                        {"--comment=\"a --nodes=5\"", ""},
+                        {"--comment='a -N5'", ""},
+                        {"--comment=a\\ -N5", ""},
+                        {"--qos=long # --nodes=5", ""}}) {
+    CAPTURE(std::string(c.option));
+    const auto message = refusal({.more = {c.option}});
+    if (*c.own == 0) {
+      CHECK(message == "");
+    } else {
+      CHECK(contains(message, std::string("submit sets ") + c.own + " itself"));
+    }
+  }
+  for (const char* two : {"--qos=long --nodes 5", "--qos=long -N5", "--qos long -n 4", "--comment='a' -t1"}) {
+    CAPTURE(std::string(two));
+    CHECK(contains(refusal({.more = {two}}), "one option at a time"));
+  }
+  for (const char* wrong : {"-N5", "-n 4", "-t1", "--", "", " ", "# --qos=long"}) {
+    CAPTURE(std::string(wrong));
+    CHECK(contains(refusal({.more = {wrong}}), "begins with --"));
+  }
+  CHECK(contains(refusal({.after = "17", .more = {"--depend=singleton"}}), "submit sets --dependency"));
+}
