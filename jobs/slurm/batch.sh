@@ -124,10 +124,27 @@ run_ranks() {
   return "$status"
 }
 
-# The run directory of a job file with options of `ratplus train`; checks both, without ranks.
+# training_words JOB.toml [option of ratplus train]...: into `words`, what ranks of this job are started with: --resume once,
+# also where it is given, in full or by its beginning.
+training_words() {
+  local word
+  words=("$1" --resume)
+  for word in "${@:2}"; do
+    case $word in
+      --r | --re | --res | --resu | --resum | --resume) ;;
+      --p | --pr | --pri | --prin | --print*)
+        fail "$word: prints the job and trains nothing; give it to ratplus train without a batch job"
+        ;;
+      *) words+=("$word") ;;
+    esac
+  done
+}
+
+# The run directory of a job file with options of `ratplus train`; checks both, as they will run, without ranks.
 run_directory() {
-  local job directory
-  job=$("$ratplus" train "$@" --print-config) || return
+  local job directory words
+  training_words "$@"
+  job=$("$ratplus" train "${words[@]}" --print-config) || return
   directory=$(sed -n 's/^directory = "\(.*\)"$/\1/p' <<<"$job" | head -n 1)
   [[ -n $directory ]] || fail "$ratplus does not print the run directory of $1"
   [[ $directory != *\\* ]] || fail "$directory: batch jobs take no quotes, backslashes or line ends in job.directory; rename it"
@@ -192,8 +209,9 @@ lost_nodes() {
 # train JOB.toml [option]...: `ratplus train` with --resume, until the job is done. Where the job sets check_first=true,
 # `ratplus check` is the first step of each start, and a job in which something stands out ends with its status.
 train() {
-  local status=0 directory before got_on=false lost what=training
+  local status=0 directory before got_on=false lost what=training words
   directory=$(run_directory "$@") || exit
+  training_words "$@"
   before=$(newest_checkpoint "$directory")
   local ranks="$SLURM_NTASKS ranks"
   if ((SLURM_NTASKS == 1)); then ranks="1 rank"; fi
@@ -210,7 +228,7 @@ train() {
   fi
   if ((status == 0)); then
     what=training
-    run_ranks train "$1" --resume "${@:2}" || status=$?
+    run_ranks train "${words[@]}" || status=$?
   fi
   if [[ $(newest_checkpoint "$directory") != "$before" ]]; then got_on=true; fi
   if ((status == stopped_and_saved)); then queue_again "$directory" "$got_on"; fi

@@ -430,6 +430,50 @@ TEST_CASE("a dry run for a kind of GPU needs no program built for GPUs") {
   CHECK(test::contains(result.output, "#SBATCH --gpus-per-node=2\n"));
 }
 
+TEST_CASE("a word that a batch script adds itself does no harm, or is refused before ranks are started") {
+  const test::ScratchDirectory scratch;
+  const auto bin = scratch / "bin", run = scratch / "run";
+  const auto& playground = test::Playground::get();
+  make_command(bin, "srun",
+               R"(while [ "${1#-}" != "$1" ]; do shift; done; shift; echo "ranks: $*"; exec )" +
+                   std::string(RATPLUS_PROGRAM) + R"( "$@")");
+  const auto start = [&](const std::string& script, const std::string& words) {
+    return test::shell(
+        fmt::format("cd {} && PATH={}:$PATH RATPLUS={} SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here "
+                    "SLURM_ARRAY_TASK_ID=3 bash jobs/slurm/{} {}",
+                    RATPLUS_SOURCE_DIR, bin.string(), RATPLUS_PROGRAM, script, words));
+  };
+  const auto job = playground.job.string();
+  const auto settings = fmt::format("--set data.directory={} schedule.steps=1 job.directory={}",
+                                    playground.data.string(), run.string());
+
+  const auto printed = start("pretrain.sbatch", fmt::format("{} --print-config {}", job, settings));
+  CAPTURE(printed.output);
+  CHECK(printed.status == 1);
+  CHECK(test::contains(printed.output, "--print-config: prints the job and trains nothing"));
+  CHECK_FALSE(test::contains(printed.output, "ranks: "));
+
+  const auto trained = start("pretrain.sbatch", fmt::format("{} --resume {} --resum", job, settings));
+  CAPTURE(trained.output);
+  CHECK(trained.status == 0);
+  CHECK(test::contains(trained.output, fmt::format("ranks: train {} --resume {}\n", job, settings)));
+  const auto again = start("pretrain.sbatch", fmt::format("{} --resume {}", job, settings));
+  CHECK(again.status == 0);
+  CHECK(test::contains(again.output, "finished already"));
+  const auto adapted = start(
+      "adapt_sweep.sbatch",
+      fmt::format("{} --resume {} job.kind=adapt job.recipe=plain job.from={}", job, settings, run.string()));
+  CAPTURE(adapted.output);
+  CHECK(adapted.status == 0);
+  CHECK(fs::exists(scratch / "sweep" / "d8-w0-i4" / "metrics.jsonl"));
+
+  const auto evaluated = start("eval.sbatch", run.string() + " --json elsewhere.json");
+  CAPTURE(evaluated.output);
+  CHECK(evaluated.status == 1);
+  CHECK(test::contains(evaluated.output, "--json: the results go to RUN/evaluation.json"));
+  CHECK_FALSE(test::contains(evaluated.output, "ranks: "));
+}
+
 TEST_CASE("batch scripts explain themselves, from any directory") {
   const fs::path scripts = fs::path(RATPLUS_SOURCE_DIR) / "jobs/slurm";
   int seen = 0;
