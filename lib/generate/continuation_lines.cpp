@@ -36,10 +36,15 @@ std::size_t without_end(std::string_view text) {
   return end;
 }
 
-std::int64_t characters_of(std::string_view text) {
+/// Characters from the first that is not white space: lm-evaluation-harness divides by the length of the choice, which is
+/// the continuation without the blank that joins it to the context.
+std::int64_t characters_of_choice(std::string_view text) {
   std::int64_t count = 0;
-  for (std::size_t at = 0; at < text.size(); ++count)
-    at += static_cast<std::size_t>(scan_utf8(text.substr(at)).bytes);
+  for (std::size_t at = 0; at < text.size();) {
+    const auto bytes = static_cast<std::size_t>(scan_utf8(text.substr(at)).bytes);
+    if (count > 0 || !is_white_space(text.substr(at, bytes))) ++count;
+    at += bytes;
+  }
   return count;
 }
 
@@ -120,7 +125,7 @@ ContinuationLines::Parsed ContinuationLines::parse(std::size_t line) const {
     if (!text_.tokenizer) fail("{}: a text needs a tokenizer, and {}", where, text_.missing);
     const auto text = text_from_json(json, "continuation", where);
     continuation = encode_continuation(text_from_json(json, "context", where), text, text_, where);
-    parsed.characters = characters_of(text);
+    parsed.characters = characters_of_choice(text);
   } else {
     auto context = tokens_from_json(json, "context_tokens", where);
     if (context.empty()) context = end_of_text(text_, where);

@@ -81,8 +81,10 @@ TEST_CASE(
     CHECK(result["tokens"] == sequence.size() - first);
     CHECK(result["id"] == lines[i].value("id", Json(i + 1)));
     CHECK(result.contains("characters") == lines[i].contains("context"));
-    if (lines[i].contains("context"))
-      CHECK(result["characters"] == lines[i]["continuation"].get<std::string>().size());
+    if (lines[i].contains("context")) {
+      const auto text = lines[i]["continuation"].get<std::string>();
+      CHECK(result["characters"] == text.size() - (text[0] == ' ' ? 1 : 0));
+    }
     sum += log_likelihood;
     tokens += sequence.size() - first;
   }
@@ -138,4 +140,43 @@ TEST_CASE(
   CHECK(contains(test::ratplus("eval " + learnt_run() + " --output o").output,
                  "--output goes with --continuations"));
   CHECK(contains(test::ratplus(eval + " --data d").output, "--data does not go with --continuations"));
+}
+
+TEST_CASE("eval --continuations: log_likelihood / characters picks as lm-evaluation-harness's acc_norm") {
+  const test::ScratchDirectory scratch;
+  const auto path = (scratch / "in.jsonl").string();
+  std::vector<std::string> choices = {"ba kelo mi", "lo ra ba", "mi. ke lo", "ke lo ra mi ba",
+                                      "\u00e9t\u00e9  "};
+  for (const std::string first : {"ba", "ke", "lo", "mi", "nu", "ra"}) {
+    choices.push_back(first);
+    for (const char* second : {"ba", "lo", "ra"}) choices.push_back(first + second);
+  }
+  std::vector<Json> lines;
+  for (const auto& choice : choices)
+    lines.push_back({{"context", "ba kelo"}, {"continuation", " " + choice}});
+  lines.push_back({{"context", "ba"}, {"continuation", "\u00a0\n ba"}});
+  lines.push_back({{"context", "ba"}, {"continuation", " \n "}});
+  write_lines(path, lines);
+  std::istringstream in(output_of(fmt::format("eval {} --continuations {}", learnt_run(), path)));
+  std::vector<double> sums, characters;
+  for (std::string line; std::getline(in, line);) {
+    const auto result = Json::parse(line);
+    sums.push_back(result["log_likelihood"]);
+    characters.push_back(result["characters"]);
+  }
+  REQUIRE(sums.size() == lines.size());
+  CHECK(characters[choices.size()] == 2);
+  CHECK(characters[choices.size() + 1] == 0);
+  CHECK(characters[4] == 5);
+  // Of two choices the harness takes the one of the larger sum / len(choice). Some picks change if the blank counts, too.
+  int changed = 0;
+  const auto length = [&](std::size_t i) { return i == 4 ? 5.0 : static_cast<double>(choices[i].size()); };
+  for (std::size_t a = 0; a < choices.size(); ++a) {
+    for (std::size_t b = a + 1; b < choices.size(); ++b) {
+      const bool first = sums[a] / length(a) >= sums[b] / length(b);
+      CHECK((sums[a] / characters[a] >= sums[b] / characters[b]) == first);
+      if ((sums[a] / (length(a) + 1) >= sums[b] / (length(b) + 1)) != first) ++changed;
+    }
+  }
+  CHECK(changed > 0);
 }
