@@ -33,7 +33,7 @@ repeats nothing that is done. docs/ruler.md explains tasks and scores.
   --part PART       only data, tune or scores: for batch jobs (jobs/slurm/ruler_chain.sh)
   --only N          with --part tune: only the Nth model, from 0
   --list            prints the models, a line each, and ends
-  --fresh           start over: first removes data, these models and scores from --output
+  --fresh           start over: first removes data, these models and scores from --output, where no other models are
   --help            this text
 
 RATPLUS=/path/to/ratplus names the program (default: build/ratplus of the repository, or the installed one).
@@ -103,6 +103,13 @@ program=$(find_program "$jobs") || exit
 : "${output:=runs/ruler}"
 : "${tokenizer:=${runs[0]}}"
 
+# join_by BETWEEN WORD...: the words as one.
+join_by() {
+  local between=$1 all=$2 word
+  for word in "${@:3}"; do all+=$between$word; done
+  printf '%s' "$all"
+}
+
 # --- Models ------------------------------------------------------------------------------------------------------
 
 # d16-w256-i4 for 16,256,4.
@@ -152,8 +159,15 @@ start_over() {
   local inputs=("${runs[@]}" "${prose[@]}" "$tokenizer" "$job" "$program")
   [[ ! -e $output/data || -e $output/data/settings || -z $(ls -A "$output/data") ]] ||
     die "--fresh: $output/data is not of this script; remove it yourself, or name another --output"
-  local own=() name
+  local own=() name others=()
   for name in "${names[@]}"; do own+=("$output/$name"); done
+  for name in "$output"/*/job.toml; do
+    grep -qs 'data/samples"' "$name" || continue
+    name=$(basename "$(dirname "$name")")
+    [[ " ${names[*]} " == *" $name "* ]] || others+=("$name")
+  done
+  ((${#others[@]} == 0)) || die "--fresh would make other samples and questions than those of $(join_by ', ' "${others[@]}")" \
+    "in $output; name these too, remove them yourself, or name another --output"
   remove_made "$output/data" "$output/finetune.toml" "$output"/scores.* "${own[@]}"
 }
 if $fresh && [[ -z $part || $part == data ]]; then start_over; fi
@@ -165,6 +179,36 @@ if [[ -f $output/data/settings ]]; then
   [[ $(<"$output/data/settings") == "$settings" ]] ||
     die "$output has data made with other options ($(<"$output/data/settings")); give another --output, or --fresh to start over"
 fi
+
+# texts_digest: of names and contents of the files that the data are made from, in a directory of those that `ratplus needles`
+# reads.
+texts_digest() {
+  local paths=("${prose[@]}") option path
+  for option in "${needles[@]}"; do
+    case $option in --adjectives=* | --nouns=*) paths+=("${option#*=}") ;; esac
+  done
+  if [[ -f $tokenizer ]]; then paths+=("$tokenizer"); fi
+  for path in "${paths[@]}"; do
+    if [[ -d $path ]]; then
+      find -L "$path" -mindepth 1 -name '.*' -prune -o -type f -regextype posix-extended \
+        -regex '.*\.((txt|jsonl)(\.gz|\.zst)?|parquet)' -print0
+    else
+      printf '%s\0' "$path"
+    fi
+  done | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64
+}
+
+# digest FILE: of its contents.
+digest() { sha256sum <"$1" | cut -c 1-64; }
+
+# made_of RECORD FILE RESULT: whether RESULT is of FILE as it is: by the digest that RECORD keeps. Of versions that kept none, by
+# the times of both; where the data were removed since, it is taken as it is.
+made_of() {
+  [[ -e $2 ]] || return 0
+  if [[ -s $1 ]]; then [[ $(<"$1") == "$(digest "$2")" ]]; else [[ ! $2 -nt $3 ]]; fi
+}
+tuned_on_these() { made_of "$1/samples.sha256" "$output/data/samples/dataset.json" "$1/metrics.jsonl"; }
+asked_these() { made_of "$1/questions.sha256" "$output/data/validation.jsonl" "$1/answers.jsonl"; }
 
 # write_whole FILE: its standard input, whole or not at all; tasks of an array may write it at once.
 write_whole() {
@@ -181,7 +225,15 @@ once() {
 make_data() {
   local options=("${prose[@]}" --tokenizer "$tokenizer" --sequence-length "$length" --answer-tokens "$answer_tokens" "${tasks[@]}"
     "${needles[@]}")
+  # Files at the same path may have changed.
+  local texts
+  texts=$(texts_digest)
+  if [[ -s $output/data/texts.sha256 && $(<"$output/data/texts.sha256") != "$texts" ]]; then
+    die "the text, words or tokenizer that the data of $output were made from have changed since; give another --output, or --fresh to" \
+      "start over"
+  fi
   write_whole "$output/data/settings" <<<"$settings"
+  write_whole "$output/data/texts.sha256" <<<"$texts"
   # --questions is for training alone.
   local asked=() option
   for option in "${options[@]}"; do [[ $option == --questions=* ]] || asked+=("$option"); done
@@ -230,26 +282,40 @@ TOML
 
 tune() {
   local name=${names[$1]} pattern=${pattern_of[$1]}
-  local file=${job:-$output/finetune.toml} run=$output/$name with=()
+  local file=${job:-$output/finetune.toml} run=$output/$name with=() samples_digest
   if [[ -n $pattern ]]; then with=("job.pattern=$pattern"); fi
   [[ -f $file ]] || write_job
+  if [[ -e $run/metrics.jsonl ]]; then
+    tuned_on_these "$run" || die "$run was fine-tuned on other samples than those of $output/data, and the table would hold both;" \
+      "remove it, or name another --output"
+  fi
+  mkdir -p "$run"
+  samples_digest=$(digest "$output/data/samples/dataset.json")
+  [[ -s $run/samples.sha256 && $(<"$run/samples.sha256") == "$samples_digest" ]] ||
+    write_whole "$run/samples.sha256" <<<"$samples_digest"
   run_ranks train "$file" --resume --set "job.directory=$run" "job.from=${from[$1]}" "${with[@]}" \
     "data.directory=$output/data/samples" "data.sequence_length=$length" "${given[@]}" ||
     die "$name: fine-tuning stopped (see above). If its settings were changed since it began, start over with --fresh;" \
       "else the same command continues from the last checkpoint"
-  if [[ $run/answers.jsonl -nt $run/metrics.jsonl ]]; then
+  if [[ $run/answers.jsonl -nt $run/metrics.jsonl ]] && asked_these "$run"; then
     echo "$run/answers.jsonl: generated before"
   else
+    rm -f "$run/answers.jsonl"
+    write_whole "$run/questions.sha256" <<<"$(digest "$output/data/validation.jsonl")"
     run_ranks generate "$run" --input "$output/data/validation.jsonl" --output "$run/answers.jsonl" --force \
       --max-tokens $((answer_tokens + 1)) --cut middle
   fi
 }
 
 scores() {
-  local files=() name
+  local files=() others=() name
   for name in "${names[@]}"; do
-    if [[ -f $output/$name/answers.jsonl ]]; then files+=("$name=$output/$name/answers.jsonl"); fi
+    [[ -f $output/$name/answers.jsonl ]] || continue
+    files+=("$name=$output/$name/answers.jsonl")
+    if ! tuned_on_these "$output/$name" || ! asked_these "$output/$name"; then others+=("$name"); fi
   done
+  ((${#others[@]} == 0)) || die "$(join_by ', ' "${others[@]}"): fine-tuned on, or asked, other samples than those of $output/data;" \
+    "run them without --part scores, or remove them from $output"
   ((${#files[@]} > 0)) || die "$output: no model has answers yet; fine-tune one first"
   "$program" score "${files[@]}" --by task "${by[@]}" --json "$output/scores.json" >"$output/scores.md.partial"
   mv "$output/scores.md.partial" "$output/scores.md"

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -79,6 +80,44 @@ TEST_CASE("ruler.sh: from data to a table by pattern, and nothing twice") {
   const auto other = test::shell(base.chain("--pattern dense --samples 5"));
   CHECK(other.status == 1);
   CHECK(contains(other.output, "has data made with other options"));
+}
+
+TEST_CASE("ruler.sh: a table is of one set of samples and questions") {
+  const Pretrained base;
+  const auto run = [&](const std::string& options, int status) {
+    const auto result = test::shell(base.chain(options));
+    CAPTURE(result.output);
+    CHECK(result.status == status);
+    return result.output;
+  };
+  run("--pattern dense --pattern 8,0,2", 0);
+  const auto ruler = base.scratch / "ruler";
+  const auto answers = read_whole_file(ruler / "base-dense/answers.jsonl");
+  CHECK(contains(run("--pattern dense --fresh", 1),
+                 "--fresh would make other samples and questions than those of base-d8-w0-i2 in "));
+  CHECK(read_whole_file(ruler / "base-dense/answers.jsonl") == answers);
+
+  // Questions that differ are answered again, before a table takes them.
+  auto questions = read_whole_file(ruler / "data/validation.jsonl");
+  questions.resize(questions.find('\n') + 1);
+  write_whole_file(ruler / "data/validation.jsonl", questions);
+  CHECK(contains(run("--pattern dense --part scores", 1),
+                 "base-dense: fine-tuned on, or asked, other samples"));
+  CHECK(!contains(run("--pattern dense", 0), "answers.jsonl: generated before"));
+  CHECK(
+      contains(run("--pattern dense --pattern 8,0,2 --part scores", 1), "base-d8-w0-i2: fine-tuned on, or"));
+  CHECK(contains(run("--pattern dense", 0), "answers.jsonl: generated before"));
+
+  // Text that differs at the same path makes other data, on which no model goes on.
+  auto prose = read_whole_file(base.scratch / "prose.txt");
+  std::ranges::replace(prose, 'k', 'l');
+  write_whole_file(base.scratch / "prose.txt", prose);
+  CHECK(contains(run("--pattern dense", 1), "were made from have changed since"));
+  fs::remove_all(ruler / "data");
+  CHECK(contains(run("--pattern dense", 1), "base-dense was fine-tuned on other samples than those of "));
+  CHECK(contains(run("--pattern dense --pattern 8,0,2 --part scores", 1),
+                 "base-dense, base-d8-w0-i2: fine-tuned on"));
+  run("--pattern dense --pattern 8,0,2 --fresh", 0);
 }
 
 TEST_CASE("ruler.sh: parts by themselves, as batch jobs run them, and a stop that resumes") {
