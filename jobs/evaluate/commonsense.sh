@@ -56,17 +56,30 @@ command -v "$lm_eval" >/dev/null || die "$lm_eval is missing; pip install \"lm-e
 command -v curl >/dev/null || die "curl is missing; install it"
 mpi_environment
 
-# means MODEL: of the harness's table on standard input.
+# means MODEL: of the harness's tables on standard input. Groups are means of tasks that stand beside them: the second table
+# names them, and in the first they have no number of shots where their tasks' numbers differ. A number of a task with
+# several filters is that of the first.
 means() {
   awk -F'|' -v model="$1" '
     NF < 9 { next }
-    $2 !~ /^ *$/ { task = $2 }
-    $6 ~ /^acc *$/ { acc += $8; tasks++; best[task] = $8 }
-    $6 ~ /^acc_norm *$/ { best[task] = $8 }
+    $2 ~ /^ *(Tasks|Groups) *$/ { of_groups = $2 ~ /Groups/; next }
+    $2 !~ /^ *$/ {
+      row++
+      name[row] = $2
+      gsub(/^[ -]+| +$/, "", name[row])
+      if (of_groups) group[name[row]] = 1
+      left_out[row] = of_groups || $5 ~ /^ *$/
+    }
+    $6 ~ /^ *acc *$/ && !(row in acc) { acc[row] = $8 }
+    $6 ~ /^ *acc_norm *$/ && !(row in norm) { norm[row] = $8 }
+    function mean(sum, n) { return n > 0 ? sprintf("%6.2f of %d", 100 * sum / n, n) : "     - of 0" }
     END {
-      if (tasks == 0) exit
-      for (task in best) sum += best[task]
-      printf "  %-24s %6.2f %6.2f   of %d tasks\n", model, 100 * acc / tasks, 100 * sum / tasks, tasks
+      for (i = 1; i <= row; i++) {
+        if (left_out[i] || name[i] in group) continue
+        if (i in acc) { of_acc++; sum += acc[i] }
+        if (i in acc || i in norm) { of_best++; best += (i in norm) ? norm[i] : acc[i] }
+      }
+      if (of_best > 0) printf "  %-24s %s, %s\n", model, mean(sum, of_acc), mean(best, of_best)
     }'
 }
 
@@ -125,7 +138,7 @@ for model in "${models[@]}"; do
   complete=$((complete + 1))
 done
 model=""
-printf '\nmeans in percent, of acc and of acc_norm where there is one (accuracy by the length of choices)\n'
+printf '\nmeans in percent, each of its number of tasks: of acc, and of acc_norm (by the length of choices) or else acc\n'
 cat "$scratch/means"
 cat <<'END'
 the papers' means of the six tasks (their 1.5B as others quote it, their 7.6B read off a figure):
