@@ -25,7 +25,8 @@ Usage: jobs/evaluate/longbench.sh CHECKPOINT --longbench DIR --data DIR --output
 
 Fills each task's prompt, cuts it in its middle, generates greedily with the task's number of tokens and penalty, and writes the
 answers as the reference post-processes them. Answers that are there are kept: after an interruption, the same command
-continues. Give --pattern D,W,I for another pattern than the one in training.
+continues. Those of other weights, options, data or prompts are refused. The mean is of those of --tasks that are among the
+papers' eleven. Give --pattern D,W,I for another pattern than the one in training.
 
 Environment:
   RATPLUS      the program; default: build/ratplus of this repository, or the installed one
@@ -87,7 +88,8 @@ mpi_environment
 
 answers=$output/pred/$name
 mkdir -p "$answers"
-# Answers of another model or with other options are not these: they would be kept. Of a run the newest checkpoint counts.
+# Answers of another model, of other options, data or prompts are not these: they would be kept. Of a run the newest checkpoint
+# counts.
 model=$(realpath -m "$checkpoint")
 newest=$(find -L "$model/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.*' 2>/dev/null | sort -V | tail -n 1 || true)
 settings="${newest:-$model}"
@@ -107,6 +109,42 @@ else
   done
   printf '%s\n' "$settings" >"$answers/.settings" || die "$answers/.settings was not written; make room, or give another --output"
 fi
+
+digest() { sha256sum | cut -c 1-64; }
+
+# weights_digest: a checkpoint's manifest has checksums of its parts. Of other files, which may be large: names, sizes, times
+# and beginnings.
+weights_digest() {
+  local at=${newest:-$model} file
+  [[ -e $at ]] || die "$checkpoint: does not exist"
+  if [[ -f $at/manifest.json ]]; then
+    digest <"$at/manifest.json"
+    return
+  fi
+  find -L "$at" -type f -print0 | LC_ALL=C sort -z | while IFS= read -r -d '' file; do
+    stat -L -c '%n %s %Y' "$file"
+    head -c 65536 "$file"
+  done | digest
+}
+
+# record_of TASK: what its answers depend on, a line each.
+record_of() {
+  echo "weights $weights"
+  echo "data $(digest <"$data/$1.jsonl")"
+  echo "prompt $(grep -oE "\"$1\"[[:space:]]*:[[:space:]]*\"([^\"\\\\]|\\\\.)*\"" "$longbench/config/dataset2prompt.json" | digest)"
+  echo "options of the task $(settings_of "$1" | digest)"
+}
+
+weights=$(weights_digest) || exit
+# Answers of versions that kept no record are taken as they are.
+for task in "${tasks[@]}"; do
+  if [[ -f $answers/$task.jsonl && -s $answers/.$task.record ]]; then
+    differs=$(diff "$answers/.$task.record" <(record_of "$task") | sed -n 's/^> \(.*\) [0-9a-f]*$/\1/p' |
+      paste -sd, | sed 's/,/, /g') || true
+    [[ -z $differs ]] ||
+      die "$answers/$task.jsonl has answers of other contents ($differs); give another --name or --output, or remove it"
+  fi
+done
 # shellcheck disable=SC2034 # of phases.sh
 ranks=${RANKS:-1} program=$ratplus alone=true
 # shellcheck source=jobs/phases.sh
@@ -120,6 +158,7 @@ for task in "${tasks[@]}"; do
   fi
   echo "$task"
   mapfile -d '' -t of_task < <(settings_of "$task")
+  record_of "$task" >"$answers/.$task.record" || die "$answers/.$task.record was not written; make room, or give another --output"
   run_ranks generate "$checkpoint" --input "$data/$task.jsonl" --output "$answers/$task.jsonl" \
     --prompt-template "$longbench/config/dataset2prompt.json#$task" --text-field pred --keep answers,all_classes,length \
     --cut middle "${of_task[@]}" ${generate[@]+"${generate[@]}"}
@@ -131,6 +170,20 @@ longbench=$(realpath "$longbench")
 (cd "$output" && "$python" "$longbench/eval.py" --model "$name") ||
   die "$longbench/eval.py failed (see above); the answers are in $answers, and the same command scores them"
 printf '\n%s\n' "$name"
-tr -d '{}", ' <"$answers/result.json" | awk -F: '
-  NF == 2 { printf "  %-18s %6.2f\n", $1, $2; sum += $2; n++ }
-  END { if (n > 0) printf "  %-18s %6.2f\n", "mean of " n, sum / n }'
+# eval.py scores all that is there. A mean is of what was asked for, and of the papers' tasks alone.
+tr -d '{}", ' <"$answers/result.json" | awk -F: -v asked="${tasks[*]}" -v papers="$papers_tasks" '
+  NF == 2 { score[$1] = $2 }
+  END {
+    of_papers = split(papers, names, ",")
+    for (i = 1; i <= of_papers; i++) counts[names[i]] = 1
+    tasks = split(asked, names, " ")
+    for (i = 1; i <= tasks; i++) {
+      if (!(names[i] in score)) { missing = missing " " names[i]; continue }
+      if (names[i] in printed) continue
+      printed[names[i]] = 1
+      printf "  %-18s %6.2f\n", names[i], score[names[i]]
+      if (names[i] in counts) { sum += score[names[i]]; n++ }
+    }
+    if (missing != "") { printf "no score of%s\n", missing; exit 1 }
+    if (n > 0) printf "  %-18s %6.2f   of the papers'"'"' %d\n", "mean of " n, sum / n, of_papers
+  }' || die "$answers/result.json lacks a task's score (see above)"

@@ -49,7 +49,8 @@ std::string job_script(const std::string& name) {
                      Trained::get());
 }
 
-/// Reads --model_args, asks the server for a log-probability, prints the table of two tasks.
+/// Reads --model_args, asks the server for a log-probability, prints the tables of four tasks, one with acc_norm alone and
+/// one with neither, and of a group.
 constexpr const char* harness = R"(
 while (($# > 0)); do
   case $1 in
@@ -73,6 +74,17 @@ cat <<'END'
 |one      |      1|none  |     0|acc     |^  |0.2500|+- |0.0100|
 |         |       |none  |     0|acc_norm|^  |0.5000|+- |0.0100|
 |two      |      1|none  |     0|acc     |^  |0.7500|+- |0.0100|
+|three    |      1|none  |     0|acc_norm|^  |0.9000|+- |0.0100|
+|four     |      1|none  |     0|exact   |^  |0.9900|+- |0.0100|
+|all      |      1|none  |     0|acc     |^  |0.1000|+- |0.0100|
+|         |       |none  |     0|acc_norm|^  |0.1000|+- |0.0100|
+| - five  |      1|none  |     0|acc     |^  |0.5000|+- |0.0100|
+| - mixed |      1|none  |      |acc     |^  |0.1000|+- |0.0100|
+
+| Groups  |Version|Filter|n-shot|Metric  |   |Value |   |Stderr|
+|---------|------:|------|-----:|--------|---|-----:|---|-----:|
+|all      |      1|none  |     0|acc     |^  |0.1000|+- |0.0100|
+|         |       |none  |     0|acc_norm|^  |0.1000|+- |0.0100|
 END
 )";
 
@@ -85,8 +97,8 @@ TEST_CASE("commonsense.sh evaluates each pattern, prints the means, and refuses 
   const auto both = test::shell(evaluate + " --pattern dense --pattern 4,0,2");
   CAPTURE(both.output);
   REQUIRE(both.status == 0);
-  CHECK(contains(both.output, "ratplus@dense             50.00  62.50   of 2 tasks"));
-  CHECK(contains(both.output, "ratplus@4,0,2             50.00  62.50   of 2 tasks"));
+  CHECK(contains(both.output, "ratplus@dense             50.00 of 3,  66.25 of 4"));
+  CHECK(contains(both.output, "ratplus@4,0,2             50.00 of 3,  66.25 of 4"));
 
   const auto output = (scratch / "scores").string();
   CHECK(test::shell(evaluate + " --output " + output).status == 0);
@@ -110,12 +122,18 @@ TEST_CASE("commonsense.sh: a signal ends harness and server, with one message") 
   CHECK(contains(stopped.output, "status 1\ngone\n"));
 }
 
-TEST_CASE("longbench.sh keeps its answers, scores them again, and refuses those of another pattern") {
+TEST_CASE(
+    "longbench.sh keeps its answers, scores them again, and refuses those of other patterns, prompts, data "
+    "and weights") {
   const test::ScratchDirectory scratch;
   const auto longbench = scratch / "LongBench", data = scratch / "data", output = scratch / "out";
   fs::create_directories(longbench / "config");
   fs::create_directories(data);
-  write_whole_file(longbench / "config/dataset2prompt.json", R"({"qasper": "{context} {input}:"})");
+  const auto prompts = [&](const std::string& qasper, const std::string& trec) {
+    write_whole_file(longbench / "config/dataset2prompt.json",
+                     fmt::format(R"({{"qasper": "{}", "trec": "{}"}})", qasper, trec));
+  };
+  prompts("{context} {input}:", "{input}");
   for (const char* file : {"eval.py", "metrics.py"}) write_whole_file(longbench / file, "");
   std::ofstream lines(data / "qasper.jsonl");
   for (int i = 0; i < 3; ++i) {
@@ -125,15 +143,22 @@ TEST_CASE("longbench.sh keeps its answers, scores them again, and refuses those 
         i, i);
   }
   lines.close();
-  // In the place of `python3 eval.py --model NAME`: the number of answers as the score.
+  fs::copy_file(data / "qasper.jsonl", data / "trec.jsonl");
+  // In the place of `python3 eval.py --model NAME`: the number of answers as the score, and what else may be there.
   const auto python = made_program(scratch / "python", R"sh(
 if [[ $1 == -c ]]; then exit 0; fi
 if [[ -n ${FULL:-} ]]; then echo 'No space left on device' >&2; exit 1; fi
-printf '{\n"qasper": %s\n}\n' "$(grep -c pred pred/ratplus/qasper.jsonl)" >pred/ratplus/result.json
+printf '{\n"qasper": %s,\n"trec": 50.0,\n"lcc": 80.0,\n"about": 7\n}\n' "$(grep -c pred pred/ratplus/qasper.jsonl)" \
+  >pred/ratplus/result.json
 )sh");
+  const auto run = scratch / "run";  // a copy, whose weights change below
+  fs::copy(Trained::get(), run, fs::copy_options::recursive);
   const auto evaluate = fmt::format(
-      "{} --longbench {} --data {} --output {} --tasks qasper --threads 1 --length 600 --longer",
-      "PYTHON=" + python + " " + job_script("longbench"), longbench.string(), data.string(), output.string());
+      "PYTHON={} RATPLUS={} {}/jobs/evaluate/longbench.sh {} --longbench {} --data {} --output {} --tasks "
+      "qasper "
+      "--threads 1 --length 600 --longer",
+      python, RATPLUS_PROGRAM, RATPLUS_SOURCE_DIR, run.string(), longbench.string(), data.string(),
+      output.string());
   const auto full = test::shell("FULL=1 " + evaluate);
   CAPTURE(full.output);
   CHECK(full.status == 1);
@@ -145,9 +170,35 @@ printf '{\n"qasper": %s\n}\n' "$(grep -c pred pred/ratplus/qasper.jsonl)" >pred/
   CHECK(contains(again.output, "qasper: kept"));
   CHECK(contains(again.output, "  qasper               3.00"));
   CHECK(read_whole_file(output / "pred/ratplus/qasper.jsonl") == answers);
+  CHECK(contains(again.output, "  mean of 1            3.00   of the papers' 11"));
+  CHECK(!contains(again.output, "lcc"));
+  const auto both = test::shell(evaluate + " --tasks qasper,trec");
+  CAPTURE(both.output);
+  CHECK(contains(both.output, "  trec                50.00\n  mean of 1            3.00 "));
   const auto other = test::shell(evaluate + " --pattern 4,0,2");
   CHECK(other.status == 1);
   CHECK(contains(other.output, "give another --name or --output, or remove it"));
+
+  // Other prompts, data or weights at the same paths; the prompt of another task changes nothing.
+  prompts("{context} {input}:", "Type: {input}");
+  CHECK(test::shell(evaluate).status == 0);
+  const auto differs = [&](const std::string& what) {
+    const auto refused = test::shell(evaluate);
+    CAPTURE(refused.output);
+    CHECK(refused.status == 1);
+    CHECK(contains(refused.output, fmt::format("qasper.jsonl has answers of other contents ({}); ", what)));
+    CHECK(read_whole_file(output / "pred/ratplus/qasper.jsonl") == answers);
+  };
+  prompts("{input} {context}:", "Type: {input}");
+  differs("prompt");
+  prompts("{context} {input}:", "{input}");
+  const auto asked = read_whole_file(data / "qasper.jsonl");
+  write_whole_file(data / "qasper.jsonl", asked.substr(0, asked.find('\n') + 1));
+  differs("data");
+  write_whole_file(data / "qasper.jsonl", asked);
+  const auto checkpoint = fs::directory_iterator(run / "checkpoints")->path();
+  write_whole_file(checkpoint / "manifest.json", read_whole_file(checkpoint / "manifest.json") + "\n");
+  differs("weights");
 }
 
 TEST_CASE("ruler.sh: --fresh removes neither what it reads nor what it has not made") {
