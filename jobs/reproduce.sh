@@ -710,6 +710,13 @@ make_needles() {
   no_needles() {
     die "no needles in $needles/data (see above); --retrieval-length T sets the tokens of a sample, --prose PATH the text"
   }
+  # Here alone, since all of the text is read for it; its names and sizes are compared by every part.
+  mkdir -p "$needles/data"
+  if [[ -d $prose ]]; then
+    (cd "$prose" && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+  else
+    sha256sum <"$prose"
+  fi | sha256sum | sed 's/^\(.\{16\}\).*/--prose with contents of sha256 \1/' | same_as_begun "$needles/data/prose.txt"
   [[ -f $needles/data/validation.jsonl ]] ||
     by_one needles "${options[@]}" --samples "$asked" --output "$needles/data/validation.jsonl" || no_needles
   [[ -f $needles/data/samples/dataset.json ]] && return

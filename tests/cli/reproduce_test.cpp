@@ -272,6 +272,12 @@ TEST_CASE("reproduce: models side by side fine-tune on needles, and a table comp
   CAPTURE(again.output);
   REQUIRE(again.status == 0);
   CHECK(test::count(read_whole_file(run / "ratplus-joint.log"), "answered already") == 7);
+  // As long as before: its size does not tell.
+  prose[0] = 'z';
+  write_whole_file(scratch / "prose.txt", prose);
+  const auto changed = test::shell(reproduce(options));
+  CHECK(changed.status == 1);
+  CHECK(contains(changed.output, "given now:   --prose with contents of sha256 "));
 }
 
 TEST_CASE("reproduce: on a signal the run is saved, and the command that resumes is named") {
