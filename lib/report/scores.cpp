@@ -18,7 +18,7 @@ Json read_json(const fs::path& file) {
   try {
     return parse_json<Json>(read_whole_file(file));
   } catch (const Json::exception& error) {
-    fail("{}: not JSON ({}); write it again, or remove it", file.string(), error.what());
+    fail("{}: not JSON ({}); remove it, and write it again", file.string(), error.what());
   }
 }
 
@@ -36,15 +36,17 @@ std::vector<fs::path> result_files(const fs::path& directory) {
   return files;
 }
 
-/// "acc,none" and "acc_stderr,none".
+/// "acc,none" and "acc_stderr,none". A filter of lm-evaluation-harness other than none stays in the name:
+/// "exact_match,strict-match".
 void add_task(const std::string& task, const Json& metrics, std::vector<Score>& scores) {
   std::erase_if(scores, [&](const Score& score) { return score.task == task; });
   for (const auto& [name, value] : metrics.items()) {
     const auto comma = name.find(',');
     const auto metric = name.substr(0, comma);
     if (comma == std::string::npos || !value.is_number() || metric.ends_with("_stderr")) continue;
-    Score score{.task = task, .metric = metric, .value = value.get<double>()};
-    const auto error = metrics.find(metric + "_stderr" + name.substr(comma));
+    const auto filter = name.substr(comma);
+    Score score{.task = task, .metric = filter == ",none" ? metric : name, .value = value.get<double>()};
+    const auto error = metrics.find(metric + "_stderr" + filter);
     if (error != metrics.end() && error->is_number()) score.error = error->get<double>();
     scores.push_back(std::move(score));
   }

@@ -232,6 +232,22 @@ TEST_CASE("scores with standard errors, and speeds, stand beside the losses wher
   CHECK(json["models"][0]["results"][1]["scores"]["piqa"]["acc"]["standard_error"] == 0.0125);
   CHECK(json["models"][0]["generation"][1]["tokens_per_second"] == 3000.4);
   CHECK(json["models"][1]["training"]["tokens_per_second"] == 2000);
+  write("scores/a/results_2026-01-03.json",
+        R"({"model_name": "ratplus@16,0,4", "results": {"gsm8k": {"exact_match,strict-match": 0.25,
+           "exact_match_stderr,strict-match": 0.01, "exact_match,flexible-extract": 0.5,
+           "exact_match_stderr,flexible-extract": 0.02}}})");
+  runs.runs[0].scores = read_scores(scratch.path());
+  const auto filtered = tradeoff_text(runs.tradeoff());
+  CAPTURE(filtered);
+  CHECK(filtered.find("gsm8k, exact_match,strict-match   gsm8k, exact_match,flexible-extract") !=
+        std::string::npos);
+  CHECK(filtered.find("0.2500 ± 0.0100") != std::string::npos);
+  CHECK(filtered.find("0.5000 ± 0.0200") != std::string::npos);
+  const auto both =
+      nlohmann::json::parse(tradeoff_json(runs.tradeoff()))["models"][0]["results"][1]["scores"]["gsm8k"];
+  CHECK(both["exact_match,strict-match"]["value"] == 0.25);
+  CHECK(both["exact_match,flexible-extract"]["value"] == 0.5);
+  CHECK(both["exact_match,flexible-extract"]["standard_error"] == 0.02);
   write("generation.json", "{}");
   CHECK(fails_saying([&] { read_speeds(scratch.path()); }, "generation.json: is not what"));
   CHECK(read_scores(scratch / "none").empty());
