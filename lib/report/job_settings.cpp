@@ -62,6 +62,11 @@ JobSettings read_job_settings(const std::filesystem::path& run) {
   return job;
 }
 
+std::string unquoted(const std::string& value) {
+  if (value.size() < 2 || (value.front() != '"' && value.front() != '\'')) return value;
+  return value.substr(1, value.size() - 2);
+}
+
 std::vector<std::string> differing_keys(const std::vector<JobSettings>& jobs) {
   std::vector<std::string> keys;
   for (const JobSettings& job : jobs) {

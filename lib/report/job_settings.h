@@ -22,6 +22,9 @@ struct JobSettings {
 /// Throws nothing: what is wrong with the file is said in `missing`.
 JobSettings read_job_settings(const std::filesystem::path& run);
 
+/// A string value of a job file, without its quotes.
+std::string unquoted(const std::string& value);
+
 /// Keys in which any two of the jobs differ, in the order of the files.
 std::vector<std::string> differing_keys(const std::vector<JobSettings>& jobs);
 

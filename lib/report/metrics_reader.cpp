@@ -12,6 +12,8 @@
 #include "base/files/pending_file.h"
 #include "base/parse_json.h"
 #include "kernels/pattern.h"
+#include "lib/report/evaluated_checkpoint.h"
+#include "lib/report/job_settings.h"
 #include "lib/report/warnings.h"
 #include "lib/run/metrics_fields.h"
 
@@ -129,14 +131,53 @@ void parse_line(std::string_view line, RunMetrics& run) {
   if (kind == "validation" || kind == "checkpoint") add_numbers(entry, kind + "_", step, run);
 }
 
-std::optional<Measurement> read_evaluation(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file)) return std::nullopt;
+/// The last step that the run's lines name.
+std::int64_t reached_step(const RunMetrics& run) {
+  std::int64_t step = run.saved_step;
+  for (const auto* measured : {&run.last_step, &run.last_validation}) {
+    if (*measured) step = std::max(step, (*measured)->step);
+  }
+  return step;
+}
+
+/// Takes the run's evaluation.json, unless it is of another one.
+void read_evaluation(RunMetrics& run) {
+  const auto file = run.directory / "evaluation.json";
+  if (!std::filesystem::exists(file)) return;
   try {
-    return parse_measurement(parse_json<Json>(read_whole_file(file)), "results");
+    const auto json = parse_json<Json>(read_whole_file(file));
+    auto evaluation = parse_measurement(json, "results");
+    const EvaluatedCheckpoint evaluated{.path = json.value("checkpoint", std::string()),
+                                        .manifest_sha256 = json.value("manifest_sha256", std::string()),
+                                        .step = evaluation.step};
+    const auto reason = not_of_run(evaluated, run.directory, reached_step(run));
+    if (reason.empty()) {
+      run.evaluation = std::move(evaluation);
+      return;
+    }
+    run.not_its_evaluation =
+        fmt::format("{} {}, so it is left out; evaluate the run: ratplus eval {} --json {}", file.string(),
+                    reason, run.directory.string(), file.string());
   } catch (const Json::exception& error) {
-    fail("{}: not what `ratplus eval --json` writes ({}); write it anew, or remove it", file.string(),
+    fail("{}: not what `ratplus eval --json` writes ({}); remove it, and write it anew", file.string(),
          error.what());
   }
+}
+
+/// Says what a validation was made on, as far as the run's job tells.
+void add_text_of_validation(RunMetrics& run) {
+  if (!run.last_validation) return;
+  const auto job = read_job_settings(run.directory);
+  const auto number = [&](const char* key) {
+    const auto value = Json::parse(job.value_of(key), nullptr, false);
+    return value.is_number_integer() ? value.get<std::int64_t>() : std::int64_t{0};
+  };
+  const auto data = job.value_of("data.directory");
+  if (data == "-") return;
+  run.last_validation->data = unquoted(data);
+  run.last_validation->split = "validation";
+  run.last_validation->sequence_length = number("data.sequence_length");
+  run.last_validation->sequences = number("log.validation_sequences");
 }
 
 /// Without "." and ".." and a slash at its end.
@@ -302,7 +343,8 @@ RunMetrics read_metrics(const std::filesystem::path& run) {
     fail("{}: has no step and no validation yet; let the run reach its first log line (log.every)",
          reader.file().string());
   }
-  metrics.evaluation = read_evaluation(run / "evaluation.json");
+  add_text_of_validation(metrics);
+  read_evaluation(metrics);
   metrics.scores = read_scores(run);
   metrics.speeds = read_speeds(run);
   return metrics;

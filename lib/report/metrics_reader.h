@@ -34,11 +34,11 @@ struct Measurement {
   std::int64_t step = 0;
   std::int64_t tokens = 0;
   std::vector<PatternLoss> losses;   ///< a step: one for each update, in order; a validation: one a pattern
-  std::int64_t sequence_length = 0;  ///< tokens, of an evaluation; 0: not known
+  std::int64_t sequence_length = 0;  ///< tokens, of an evaluation or a last validation; 0: not known
   /// Of an evaluation by position: names of the parts of PatternLoss::by_position, "0-511".
   std::vector<std::string> positions = {};
-  /// Of an evaluation, the text it was made on: the dataset's directory, its part, the number of sequences. Empty and 0: not
-  /// known.
+  /// The text it was made on: the dataset's directory, its part, the number of sequences (of a validation, at most). Empty
+  /// and 0: not known.
   std::string data = {}, split = {};
   std::int64_t sequences = 0;
 };
@@ -81,6 +81,7 @@ struct RunMetrics {
   std::optional<run::RunEnd> end;     ///< of the newest start, if recorded
   /// `ratplus eval --json RUN/evaluation.json`; its tokens are unknown.
   std::optional<Measurement> evaluation;
+  std::string not_its_evaluation = {};     ///< why RUN/evaluation.json is left out; empty: it is not
   std::vector<PatternScores> scores = {};  ///< below RUN/scores
   std::vector<Speed> speeds = {};          ///< of RUN/generation.json
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json_dump.h"
 #include "lib/report/format.h"
+#include "lib/report/measured_text.h"
 #include "lib/report/page_assets.h"
 #include "lib/report/panel_chart.h"
 #include "lib/report/panels.h"
@@ -140,6 +141,7 @@ std::string notices(const std::vector<RunMetrics>& runs, std::time_t made) {
       items += "<li>" + name + escape(sentence) + "</li>\n";
     };
     if (const auto end = describe_end(run); !end.empty()) add(end);
+    if (!run.not_its_evaluation.empty()) add(run.not_its_evaluation);
     for (const auto& warning : find_warnings(run, static_cast<double>(made))) add(warning);
   }
   return items.empty() ? "" : "<ul class=\"notices\">\n" + items + "</ul>\n";
@@ -200,10 +202,19 @@ std::string final_results(const std::vector<RunMetrics>& runs) {
     }
     rows.push_back(std::move(row));
   }
-  return "<h2>Final results: loss / perplexity</h2>\n<p class=\"faint\">Each run's last validation, or its "
-         "evaluation "
-         "over more held-out text where there is one.</p>\n" +
-         table("pattern", runs, rows, false);
+  const auto note = unlike_results(runs);
+  std::string training;
+  for (const RunMetrics& run : runs) {
+    if (run.final_result() != nullptr && run.final_result()->split == "train")
+      training += (training.empty() ? "" : ", ") + run.name;
+  }
+  std::string html =
+      "<h2>Final results: loss / perplexity</h2>\n<p class=\"faint\">Each run's last validation, or its "
+      "evaluation over more held-out text where there is one.</p>\n";
+  if (!training.empty())
+    html += "<p><strong>Of the training split, not of held-out text: " + escape(training) + "</strong></p>\n";
+  if (!note.empty()) html += "<p><strong>" + escape(note) + "</strong></p>\n";
+  return html + table("pattern", runs, rows, false);
 }
 
 // --- Curves ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "lib/report/format.h"
+#include "lib/report/measured_text.h"
 #include "lib/report/quantity.h"
 #include "lib/report/text_columns.h"
 #include "lib/report/warnings.h"
@@ -93,11 +94,40 @@ std::string narrow_table(std::vector<Row> rows) {
   return width_of(other) < width_of(table) ? other : table;
 }
 
+/// The table below its title, and below a note where results in it do not compare.
+std::string titled(const std::vector<const RunMetrics*>& runs, const std::string& table) {
+  const auto note = unlike_results(runs);
+  return (note.empty() ? "" : note + "\n") + perplexity_title(runs) + "\n" + table;
+}
+
+std::vector<const RunMetrics*> pointers_to(const std::vector<RunMetrics>& runs) {
+  std::vector<const RunMetrics*> pointers;
+  for (const auto& run : runs) pointers.push_back(&run);
+  return pointers;
+}
+
+/// A difference of lengths would be taken for a gain by adaptation.
+void require_one_length(const std::vector<const RunMetrics*>& runs) {
+  const RunMetrics* first = nullptr;
+  for (const RunMetrics* run : runs) {
+    const Measurement* result = run->final_result();
+    if (result == nullptr || result->sequence_length == 0) continue;
+    if (first == nullptr) first = run;
+    const auto other = first->final_result()->sequence_length;
+    if (result->sequence_length != other)
+      fail(
+          "{}: was measured in sequences of {} tokens, {} of {}; evaluate both alike (ratplus eval "
+          "--sequence-length, --json RUN/evaluation.json)",
+          run->directory.string(), result->sequence_length, first->directory.string(), other);
+  }
+}
+
 }  // namespace
 
 std::string final_table(const RunMetrics& run) {
   const auto end = describe_end(run);
-  const auto state = end.empty() ? "" : fmt::format("{}: {}\n", run.name, end);
+  auto state = end.empty() ? "" : fmt::format("{}: {}\n", run.name, end);
+  if (!run.not_its_evaluation.empty()) state += fmt::format("note: {}\n", run.not_its_evaluation);
   const Measurement* result = run.final_result();
   if (result == nullptr) return fmt::format("{}{}: no validation yet\n", state, run.name);
   std::vector<Row> rows = {{"pattern", "loss", "perplexity"}};
@@ -112,7 +142,9 @@ std::string final_table(const RunMetrics& run) {
   }
   const char* kind =
       result == (run.evaluation ? &*run.evaluation : nullptr) ? "evaluation" : "last validation";
-  return fmt::format("{}{}: {}, step {}\n{}", state, run.name, kind, result->step, format_table(rows));
+  const char* split = result->split == "train" ? " on the training split" : "";
+  return fmt::format("{}{}: {}{}, step {}\n{}", state, run.name, kind, split, result->step,
+                     format_table(rows));
 }
 
 std::string joint_table(const std::vector<RunMetrics>& runs) {
@@ -130,10 +162,13 @@ std::string joint_table(const std::vector<RunMetrics>& runs) {
     for (const auto& pattern : patterns)
       rows.back().push_back(perplexity_cell(loss_of(run.final_result(), pattern)));
   }
-  return "Validation perplexity\n" + narrow_table(rows);
+  return titled(pointers_to(runs), narrow_table(rows));
 }
 
 std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted) {
+  std::vector<const RunMetrics*> all = {&pretrained};
+  for (const auto& run : adapted) all.push_back(&run);
+  require_one_length(all);
   const double dense = required_loss(pretrained, "dense");
   std::vector<Row> rows = {{"", "dense"},
                            {"before adaptation", perplexity_cell(dense)},
@@ -144,7 +179,11 @@ std::string adaptation_table(const RunMetrics& pretrained, const std::vector<Run
     rows[1].push_back(perplexity_cell(required_loss(pretrained, pattern)));
     rows[2].push_back(perplexity_cell(required_loss(run, pattern)));
   }
-  return "Validation perplexity\n" + format_table(rows);
+  std::string notes;
+  for (const RunMetrics* run : all) {
+    if (!run->not_its_evaluation.empty()) notes += fmt::format("note: {}\n", run->not_its_evaluation);
+  }
+  return notes + titled(all, format_table(rows));
 }
 
 }  // namespace ratplus::report

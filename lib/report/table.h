@@ -20,12 +20,13 @@ std::string markdown_cell(std::string_view text);
 std::string final_table(const RunMetrics& run);
 
 /// Perplexities of several runs' final results: a row a run, a column a pattern, "-" where there is none. Where that is
-/// wider than 80 columns, patterns may be the rows.
+/// wider than 80 columns, patterns may be the rows. A note stands above where results are of different text or lengths.
 std::string joint_table(const std::vector<RunMetrics>& runs);
 
 /// The gain by adaptation. Columns: dense, and the pattern that each adapted run was trained with. Rows: the
 /// pretrained model before; and after it, each pattern by the run adapted to it (dense stays the pretrained
-/// one). Throws Error naming the run that has no result for its column.
+/// one), with a note above as joint_table. Throws Error naming the run that has no result for its column, or a result of
+/// sequences of another length than the others.
 std::string adaptation_table(const RunMetrics& pretrained, const std::vector<RunMetrics>& adapted);
 
 }  // namespace ratplus::report

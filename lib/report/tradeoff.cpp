@@ -12,6 +12,7 @@
 #include "base/json_path.h"
 #include "kernels/pattern.h"
 #include "lib/report/format.h"
+#include "lib/report/measured_text.h"
 #include "lib/report/quantity.h"
 #include "lib/report/svg.h"
 #include "lib/report/table.h"
@@ -23,12 +24,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
-/// A string value of a job file, without its quotes.
-std::string unquoted(const std::string& value) {
-  if (value.size() < 2 || (value.front() != '"' && value.front() != '\'')) return value;
-  return value.substr(1, value.size() - 2);
-}
-
 const Measurement& evaluation_of(const RunMetrics& run) {
   const Measurement* result = run.final_result();
   const bool sized = result != nullptr && !result->losses.empty() &&
@@ -36,8 +31,9 @@ const Measurement& evaluation_of(const RunMetrics& run) {
   if (!sized) {
     fail(
         "{0}: has no evaluation of its last step with the sizes of caches; evaluate it: ratplus eval {0} "
-        "--pattern dense 16,0,4 64,0,4 --json {1}",
-        run.directory.string(), (run.directory / "evaluation.json").string());
+        "--pattern dense 16,0,4 64,0,4 --json {1}{2}",
+        run.directory.string(), (run.directory / "evaluation.json").string(),
+        run.not_its_evaluation.empty() ? "" : fmt::format(" ({})", run.not_its_evaluation));
   }
   return *result;
 }
@@ -84,12 +80,6 @@ std::string trained_pattern(const RunMetrics& run) {
   return run.last_step->losses.front().pattern;
 }
 
-/// Nats a token over bits a byte depend on the text and its tokenizer alone; NaN where not known.
-double bytes_a_token(const Measurement& evaluation) {
-  const auto& of = evaluation.losses.front();
-  return of.bits_per_byte ? of.loss / *of.bits_per_byte : std::nan("");
-}
-
 std::string text_of(const RunMetrics& run) {
   const auto& evaluation = evaluation_of(run);
   const auto sequences =
@@ -125,15 +115,6 @@ const PatternLoss* loss_under(const RunMetrics& run, const std::string& pattern)
   const auto& losses = evaluation_of(run).losses;
   const auto found = std::ranges::find(losses, pattern, &PatternLoss::pattern);
   return found == losses.end() ? nullptr : &*found;
-}
-
-bool differ_in_text(const Measurement& a, const Measurement& b) {
-  if (a.sequences > 0 && b.sequences > 0 && a.sequences != b.sequences) return true;
-  if (!a.split.empty() && !b.split.empty() && a.split != b.split) return true;
-  const double x = bytes_a_token(a);
-  const double y = bytes_a_token(b);
-  if (std::isfinite(x) && std::isfinite(y)) return std::abs(x - y) > 1e-9 * std::abs(x);
-  return !a.data.empty() && !b.data.empty() && a.data != b.data;
 }
 
 const PatternLoss* TradeoffModel::before(const std::string& pattern) const {

@@ -47,9 +47,6 @@ struct Tradeoff {
 /// The result of a run's evaluation under `pattern`; null where there is none. Throws Error where the run was not evaluated.
 const PatternLoss* loss_under(const RunMetrics& run, const std::string& pattern);
 
-/// Whether two evaluations are known to be of different text.
-bool differ_in_text(const Measurement& a, const Measurement& b);
-
 /// A table with a heading. The first row is the head; an empty row separates.
 struct TradeoffTable {
   std::string title;

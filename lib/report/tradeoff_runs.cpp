@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "kernels/pattern.h"
 #include "lib/report/format.h"
+#include "lib/report/measured_text.h"
 #include "lib/report/tradeoff.h"
 
 namespace ratplus::report {
