@@ -12,11 +12,11 @@
 #include "apps/command_line.h"
 #include "apps/device_options.h"
 #include "apps/format.h"
+#include "apps/output_file.h"
 #include "apps/settle.h"
 #include "apps/with_ranks.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "kernels/datasheet.h"
 #include "lib/bench/decode_ops_bench.h"
@@ -81,17 +81,6 @@ struct BenchArguments {
   int warmup = 2;
   double peak = 0;  ///< TFLOP/s; 0: known chips' own
 };
-
-void check_directory_of(const char* option, const std::string& file) {
-  const auto parent = std::filesystem::path(file).parent_path();
-  if (!parent.empty() && !std::filesystem::exists(parent)) {
-    fail("{} {}: there is no directory {}", option, file, parent.string());
-  }
-}
-
-void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) write_whole_file(file, json_dump(json, 1) + "\n");
-}
 
 // --- ops ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +153,7 @@ int bench_ops(const BenchArguments& args) {
   auto times = bench::time_ops(*ops, s);
   for (auto& time : bench::time_decode_ops(*ops, s)) times.push_back(std::move(time));
   print_times(times, ceilings);
-  write_json(args.json, to_json(s, *ops, ceilings, times));
+  write_json_output(args.json, to_json(s, *ops, ceilings, times));
   return 0;
 }
 
@@ -326,10 +315,10 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
   print_step(times, peak);
   print_profile(times);
   print_communication(times);
+  write_json_output(args.json, to_json(args, job, times, peak));
   if (!args.timeline.empty()) {
     write_whole_file(args.timeline, report::draw_timeline(times.timeline, timeline_title(args, job, times)));
   }
-  write_json(args.json, to_json(args, job, times, peak));
   return 0;
 }
 
@@ -417,12 +406,13 @@ int bench_command(const Arguments& args) {
   if (!parsed.device.empty()) parse_device(parsed.device);
   if (!parsed.precision.empty()) parse_precision(parsed.precision);
   if (!(parsed.peak >= 0)) throw po::error(fmt::format("--peak {} is in TFLOP/s, above 0", parsed.peak));
-  check_directory_of("--json", parsed.json);
-  check_directory_of("--timeline", parsed.timeline);
+  const InputPaths inputs(parsed.subject.begin(), parsed.subject.end());
+  check_json_output(parsed.json, inputs);
+  check_output_name("--timeline", parsed.timeline, inputs);
   if (!parsed.timeline.empty() && !parsed.timeline.ends_with(".svg")) {
     throw po::error(fmt::format("--timeline {}: it is drawn as an .svg", parsed.timeline));
   }
-  check_directory_of("--picture", parsed.generate.picture);
+  check_output_name("--picture", parsed.generate.picture, inputs);
   if (parsed.subject.front() == "generate" && parsed.subject.size() == 2) {
     auto& generate = parsed.generate;
     generate.model = parsed.subject[1], generate.overrides = parsed.overrides;

@@ -13,10 +13,10 @@
 #include "apps/device_options.h"
 #include "apps/format.h"
 #include "apps/model_options.h"
+#include "apps/output_file.h"
 #include "apps/progress_line.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/bench/generate_bench.h"
 #include "lib/config/job.h"
@@ -101,7 +101,7 @@ void write_picture(const std::string& file, const bench::GenerateTimes& times, c
   write_whole_file(file, report::draw_batch_chart(lines, fmt::format("{} on {}", model, times.device)));
 }
 
-void write_json(const std::string& file, const bench::GenerateTimes& times) {
+Json json_of(const bench::GenerateTimes& times) {
   Json all = {
       {"device", times.device},
       {"compute_type", to_string(times.compute_type)},
@@ -121,7 +121,7 @@ void write_json(const std::string& file, const bench::GenerateTimes& times) {
                             {"tokens_per_second", time.tokens_per_second()},
                             {"cache_bytes", time.cache_bytes}});
   }
-  write_whole_file(file, json_dump(all, 1) + "\n");
+  return all;
 }
 
 }  // namespace
@@ -161,7 +161,7 @@ int bench_generate(const BenchGenerateArguments& args, const parallel::World& wo
   progress.finish();
   fmt::print("ceilings: products {}, copies {}\n\n{}", format_rate(times.ceilings.product_rate, "FLOP/s"),
              format_rate(times.ceilings.bandwidth, "B/s"), report::format_table(rows, 1));
-  if (!args.json.empty()) write_json(args.json, times);
+  write_json_output(args.json, json_of(times));
   if (!args.picture.empty()) write_picture(args.picture, times, args.model);
   return 0;
 }

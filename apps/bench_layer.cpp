@@ -8,9 +8,8 @@
 #include "apps/bench_times.h"
 #include "apps/command_line.h"
 #include "apps/format.h"
+#include "apps/output_file.h"
 #include "base/error.h"
-#include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/bench/layer_bench.h"
 #include "lib/report/table.h"
@@ -137,8 +136,7 @@ int bench_layer(const BenchLayerArguments& args, const parallel::World& world) {
   for (const auto& update : session::updates(job)) settings.patterns.push_back(update.pattern);
   const auto layers = bench::time_layers(*ops, settings);
   for (const auto& times : layers) print_layer(times, ceilings, static_cast<double>(tokens));
-  if (!args.json.empty())
-    write_whole_file(args.json, json_dump(to_json(job, *ops, ceilings, layers), 1) + "\n");
+  write_json_output(args.json, to_json(job, *ops, ceilings, layers));
   return 0;
 }
 

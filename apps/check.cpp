@@ -10,14 +10,13 @@
 #include "apps/command_line.h"
 #include "apps/commands.h"
 #include "apps/format.h"
+#include "apps/output_file.h"
 #include "apps/progress_line.h"
 #include "apps/settle.h"
 #include "apps/version.h"
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
 #include "base/error.h"
-#include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/check/check.h"
 #include "lib/report/table.h"
@@ -75,9 +74,7 @@ std::optional<CheckArguments> parse_check(const Arguments& args) {
   const Positional job{"job", 1, po::value(&parsed.job), "a job file is missing (before --set)", "JOB.toml"};
   if (!parse_command_line(args, options, job, {check_help, check_help_end})) return std::nullopt;
   if (!(parsed.seconds > 0 && parsed.seconds <= 600)) throw po::error("--seconds is above 0 and at most 600");
-  const auto parent = std::filesystem::path(parsed.json).parent_path();
-  if (!parent.empty() && !std::filesystem::exists(parent))
-    fail("--json {}: there is no directory {}", parsed.json, parent.string());
+  check_json_output(parsed.json, {parsed.job});
   return parsed;
 }
 
@@ -144,7 +141,7 @@ int check(const CheckArguments& args, const parallel::World& world) {
     for (const auto& finding : findings) json["findings"].push_back(finding.text);
     json["ranks"] = Json::array();
     for (const auto& rank : ranks) json["ranks"].push_back(to_json(rank));
-    write_whole_file(args.json, json_dump(json, 1) + "\n");
+    write_json_output(args.json, json);
   });
   return findings.empty() ? 0 : exit_stands_out;
 }

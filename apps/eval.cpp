@@ -14,14 +14,16 @@
 #include "apps/format.h"
 #include "apps/line_progress.h"
 #include "apps/model_options.h"
+#include "apps/output_file.h"
 #include "apps/progress_line.h"
 #include "apps/with_ranks.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
-#include "base/json_dump.h"
+#include "base/files/sha256.h"
 #include "base/json_path.h"
 #include "base/stop_signal.h"
 #include "base/units.h"
+#include "lib/checkpoint/manifest.h"
 #include "lib/evaluation/evaluation.h"
 #include "lib/evaluation/logits_dump.h"
 #include "lib/evaluation/validation.h"
@@ -163,12 +165,21 @@ std::optional<EvalArguments> parse_eval(const Arguments& args) {
   return parsed;
 }
 
-void require_writable_name(const char* option, const std::string& file) {
-  if (std::filesystem::is_directory(file))
-    fail("{} {}: is a directory; give the name of a file", option, file);
-  const auto parent = std::filesystem::absolute(file).parent_path();
-  if (!std::filesystem::exists(parent))
-    fail("{} {}: there is no directory {}", option, file, parent.string());
+/// Refuses outputs that would replace what the command reads, or a file of another kind.
+void check_outputs(const EvalArguments& args, const std::string& checkpoint) {
+  const InputPaths inputs = {args.checkpoint, checkpoint, args.request.data, args.tokens};
+  check_json_output(args.json, inputs);
+  const auto& dump = args.dump_logits;
+  if (dump.empty()) return;
+  check_output_name("--dump-logits", dump, inputs);
+  if (is_stream(dump)) fail("--dump-logits {}: is a device or a pipe; give the name of a file", dump);
+  std::error_code missing;
+  const auto bytes = std::filesystem::file_size(dump, missing);
+  if (missing || bytes == 0 || evaluation::is_logits_dump(dump)) return;
+  fail(
+      "--dump-logits {}: is there already, and was not written by --dump-logits; give another name, or "
+      "remove it",
+      dump);
 }
 
 /// Bytes that one sequence of the evaluated length takes in a cache of bfloat16, as `ratplus generate` allocates it.
@@ -184,9 +195,9 @@ std::string part_name(std::int64_t i, const evaluation::ValidationSettings& sett
   return end - begin == 1 ? fmt::format("{}", begin) : fmt::format("{}-{}", begin, end - 1);
 }
 
-void write_json(const std::string& file, const evaluation::Evaluation& e,
-                const evaluation::ValidationSettings& settings,
-                const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
+nlohmann::ordered_json to_json(const evaluation::Evaluation& e,
+                               const evaluation::ValidationSettings& settings,
+                               const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (std::size_t p = 0; p < scores.size(); ++p) {
     const auto& score = scores[p];
@@ -203,6 +214,10 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
   }
   nlohmann::ordered_json all;
   put_path(all, "checkpoint", e.info().directory.string());
+  // By which a report knows the checkpoint, wherever it was moved.
+  const auto manifest = e.info().directory / checkpoint::manifest_name;
+  if (std::filesystem::is_regular_file(manifest))
+    all["manifest_sha256"] = sha256_hex(read_whole_file(manifest));
   all["step"] = e.info().step;
   put_path(all, "data", settings.dataset.string());
   all["split"] = data::to_string(settings.split);
@@ -213,7 +228,7 @@ void write_json(const std::string& file, const evaluation::Evaluation& e,
     for (std::int64_t i = 0; i < settings.parts; ++i) names.push_back(part_name(i, settings));
   }
   all["results"] = std::move(results);
-  write_whole_file(file, json_dump(all, 1) + "\n");
+  return all;
 }
 
 void print_scores(const evaluation::Evaluation& e, const std::vector<evaluation::PatternScore>& scores) {
@@ -247,12 +262,29 @@ void print_by_position(const evaluation::Evaluation& e, const evaluation::Valida
   fmt::print("\n{}", report::format_table(rows, 0));
 }
 
+/// Prints all of a dataset's evaluation.
+void print_evaluation(const evaluation::Evaluation& e, const evaluation::EvaluatedData& data,
+                      const std::vector<evaluation::PatternScore>& scores, std::int64_t sequences) {
+  const auto& settings = data.settings;
+  fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
+             counted(sequences, data.has_samples() ? "sample" : "sequence"),
+             counted(settings.sequence_length, data.has_samples() ? "input" : "token"),
+             settings.dataset.string(), data::to_string(settings.split));
+  if (e.info().tokenizer.empty())
+    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
+  if (!data.has_samples() && !scores.front().bits_per_byte) {
+    fmt::print("no bits per byte: {}\n",
+               data.bytes.missing.empty()
+                   ? "a held-out token stands for text that its tokenizer does not know"
+                   : data.bytes.missing);
+  }
+  print_scores(e, scores);
+  if (settings.parts > 0) print_by_position(e, settings, scores);
+}
+
 int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, const parallel::World& world) {
   evaluation::EvaluatedData data;
-  world.agree([&] {
-    if (!args.json.empty()) require_writable_name("--json", args.json);
-    data = evaluation::find_data(args.request, e);
-  });
+  world.agree([&] { data = evaluation::find_data(args.request, e); });
   const auto& settings = data.settings;
   session::Session session(e.session_settings({e.micro_batch, settings.sequence_length}, world), world);
   std::unique_ptr<evaluation::Validator> validator;
@@ -267,39 +299,20 @@ int evaluate_data(const EvalArguments& args, const evaluation::Evaluation& e, co
       progress.update(fmt::format("evaluating {} of {} x {}", done, counted(all, "sequence"),
                                   counted(e.patterns.size(), "pattern")));
   });
-  if (!args.json.empty()) {
-    world.agree([&] {
-      if (world.root()) write_json(args.json, e, settings, scores, validator->sequences());
-    });
+  if (world.root()) {
+    progress.finish();
+    print_evaluation(e, data, scores, validator->sequences());
   }
-  if (!world.root()) return 0;
-  progress.finish();
-  fmt::print("{}: step {}; {} of {} of {} ({})\n", e.info().directory.string(), e.info().step,
-             counted(validator->sequences(), data.has_samples() ? "sample" : "sequence"),
-             counted(settings.sequence_length, data.has_samples() ? "input" : "token"),
-             settings.dataset.string(), data::to_string(settings.split));
-  if (e.info().tokenizer.empty())
-    fmt::print("its tokenizer is not known; the dataset's ({}) is taken to be it\n", data.manifest.tokenizer);
-  if (!data.has_samples() && !scores.front().bits_per_byte) {
-    fmt::print("no bits per byte: {}\n",
-               data.bytes.missing.empty()
-                   ? "a held-out token stands for text that its tokenizer does not know"
-                   : data.bytes.missing);
-  }
-  print_scores(e, scores);
-  if (settings.parts > 0) print_by_position(e, settings, scores);
+  world.agree([&] {
+    if (world.root()) write_json_output(args.json, to_json(e, settings, scores, validator->sequences()));
+  });
   return 0;
 }
 
 /// Every rank computes all of it, so that shardings need no case of their own; the root writes.
 int dump_logits(const EvalArguments& args, const evaluation::Evaluation& e, const parallel::World& world) {
   evaluation::TokenRows tokens;
-  world.agree([&] {
-    require_writable_name("--dump-logits", args.dump_logits);
-    if (is_stream(args.dump_logits))
-      fail("--dump-logits {}: is a device or a pipe; give the name of a file", args.dump_logits);
-    tokens = evaluation::read_token_rows(args.tokens, e.info().model.vocab_size);
-  });
+  world.agree([&] { tokens = evaluation::read_token_rows(args.tokens, e.info().model.vocab_size); });
   session::Session session(e.session_settings({1, tokens.length}, world), world);
   world.agree([&] { weights::load(*e.source, session.store(), session.ops()); });
   session.store().publish_masters();
@@ -379,7 +392,10 @@ int evaluate(const EvalArguments& args, const parallel::World& world) {
   const auto checkpoint = world.from_root([&] { return weights::resolve(args.checkpoint).string(); });
   if (!args.continuations.empty()) return score_continuations(args, checkpoint, world);
   evaluation::Evaluation e;
-  world.agree([&] { e = evaluation::resolve(args.request, checkpoint); });
+  world.agree([&] {
+    check_outputs(args, checkpoint);
+    e = evaluation::resolve(args.request, checkpoint);
+  });
   for (const auto& pattern : e.patterns) {
     const auto note = session::other_pattern_note(e.info(), pattern);
     if (world.root() && !note.empty()) fmt::print(stderr, "ratplus: note: {}\n", note);

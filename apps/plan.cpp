@@ -11,10 +11,10 @@
 #include "apps/command_line.h"
 #include "apps/format.h"
 #include "apps/model_options.h"
+#include "apps/output_file.h"
 #include "apps/plan_inference.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/plan/measured_cluster.h"
 #include "lib/plan/plan.h"
@@ -184,10 +184,7 @@ std::optional<PlanArguments> parse_plan(const Arguments& args) {
   } catch (const Error& error) {
     throw po::error(fmt::format("--gpu: {}", error.what()));
   }
-  const auto parent = std::filesystem::path(parsed.json).parent_path();
-  if (!parent.empty() && !std::filesystem::exists(parent)) {
-    fail("--json {}: there is no directory {}", parsed.json, parent.string());
-  }
+  check_json_output(parsed.json, {parsed.job, parsed.check});
   return parsed;
 }
 
@@ -315,15 +312,10 @@ void print_plan(const plan::Plan& plan, const PlanArguments& args, const config:
   for (const auto& caution : plan.cautions) fmt::print("- {}\n", caution);
 }
 
-void write_json(const std::string& file, const Json& json) {
-  if (!file.empty()) write_whole_file(file, json_dump(json, 1) + "\n");
-}
-
 int plan_one(const PlanArguments& args, const config::JobConfig& job) {
   const auto plan = plan::plan_job(job, args.cluster);
   print_plan(plan, args, job);
-  std::fflush(stdout);
-  write_json(args.json, to_json(plan, args.cluster));
+  write_json_output(args.json, to_json(plan, args.cluster));
   require_fit(plan.memory, job, args.cluster);
   return 0;
 }
@@ -364,8 +356,7 @@ int plan_table(const PlanArguments& args, const config::JobConfig& job) {
       "the step. below: cannot run, for the reason given below.\n");
   for (const auto& problem : problems) fmt::print("- {}\n", problem);
   for (const auto& caution : cautions) fmt::print("- {}\n", caution);
-  std::fflush(stdout);
-  write_json(args.json, rows);
+  write_json_output(args.json, rows);
   if (rows.empty()) fail("{}: runs on none of these numbers of nodes", job.source);
   return 0;
 }
@@ -407,8 +398,7 @@ int plan_tuned(const PlanArguments& args, const config::JobConfig& job) {
              report::format_table(rows, 0));
   for (std::size_t i = 0; i < count; ++i)
     fmt::print("{}: --set {}\n", i + 1, fmt::join(found[i].settings(), " "));
-  std::fflush(stdout);
-  write_json(args.json, json);
+  write_json_output(args.json, json);
   return 0;
 }
 

@@ -7,9 +7,8 @@
 
 #include "apps/format.h"
 #include "apps/model_options.h"
+#include "apps/output_file.h"
 #include "base/error.h"
-#include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "base/units.h"
 #include "lib/plan/inference_plan.h"
 #include "lib/report/table.h"
@@ -83,7 +82,7 @@ int plan_inference_command(const PlanInferenceArguments& args, const config::Job
   } else {
     fmt::print("On this kind of GPU {}.\n", gpu.evidence);
   }
-  if (!json.empty()) write_whole_file(json, json_dump(all, 1) + "\n");
+  write_json_output(json, all);
   return any ? 0 : 1;
 }
 

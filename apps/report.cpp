@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <optional>
@@ -154,6 +155,14 @@ int report_command(const Arguments& args) {
   const auto jobs = read_settings(*parsed);
   std::optional<report::Tradeoff> tradeoff;
   if (parsed->tradeoff) tradeoff.emplace(runs, jobs);
+  // Tables first: a full disk does not lose them.
+  if (tradeoff) {
+    fmt::print("{}", report::tradeoff_text(*tradeoff));
+  } else {
+    print_tables(*parsed, runs);
+  }
+  fmt::print("\n");
+  std::fflush(stdout);
   if (!files.picture.empty()) {
     write_whole_file(files.picture,
                      tradeoff ? report::draw_tradeoff_chart(*tradeoff) : report::draw_loss_chart(runs));
@@ -162,12 +171,6 @@ int report_command(const Arguments& args) {
     const auto lead = tradeoff ? report::tradeoff_html(*tradeoff) : "";
     write_whole_file(files.page, report::make_page(runs, jobs, std::time(nullptr), lead));
   }
-  if (tradeoff) {
-    fmt::print("{}", report::tradeoff_text(*tradeoff));
-  } else {
-    print_tables(*parsed, runs);
-  }
-  fmt::print("\n");
   if (tradeoff && !files.picture.empty()) {
     const auto beside = [&](const char* extension) {
       return fs::path(files.picture).replace_extension(extension);

@@ -174,4 +174,13 @@ void dump_logits(session::Session& session, const TokenRows& tokens,
   });
 }
 
+bool is_logits_dump(const std::filesystem::path& file) {
+  try {
+    const auto in = hdf5::File::open(file);
+    return in.has_attribute("sequences") && in.has_attribute("length") && in.has_attribute("vocab_size");
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace ratplus::evaluation

@@ -31,4 +31,7 @@ void dump_logits(session::Session& session, const TokenRows& tokens,
                  const std::vector<model::PatternPlan>& patterns, const std::filesystem::path& file,
                  std::vector<double>& means);
 
+/// Whether dump_logits has written the file.
+bool is_logits_dump(const std::filesystem::path& file);
+
 }  // namespace ratplus::evaluation

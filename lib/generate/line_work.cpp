@@ -338,6 +338,9 @@ void check_output_file(const LineJob& job) {
   if (is_stream(output)) fail("{}: is a device or a pipe; give the name of a file", output.string());
   const auto parent = fs::absolute(output).parent_path();
   if (!fs::exists(parent)) fail("{}: there is no directory {}", output.string(), parent.string());
+  std::error_code missing;
+  if (fs::equivalent(output, job.input.file(), missing))
+    fail("{}: is what the command reads; give another name", output.string());
   if (fs::exists(output) && !job.replace)
     fail("{}: is there already; give another name, or --force to replace it", output.string());
 }
