@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -9,9 +10,8 @@
 #include <vector>
 
 #include "apps/command_line.h"
+#include "apps/output_file.h"
 #include "base/error.h"
-#include "base/files/pending_file.h"
-#include "base/json_dump.h"
 #include "lib/generate/answer_scores.h"
 #include "lib/report/table.h"
 
@@ -27,7 +27,7 @@ constexpr const char* score_help =
     R"(usage: ratplus score [NAME=]ANSWERS... [--by FIELD[:EDGES] ...] [--score NAME ...] [--json FILE]
 
 Scores answers to the tasks of `ratplus needles`, RULER's, or questions with free answers, in per cent with standard errors,
-as a table in Markdown with a row for each ANSWERS: a file that `ratplus generate --input` has written (references are
+as a table in Markdown with a row for each ANSWERS, and the numbers of answers: a file that `ratplus generate --input` has written (references are
 "outputs" or "answers" of its "meta"), a file pred/TASK.jsonl of RULER's client, or a directory of such files. NAME is the
 row's; default: the path.
 
@@ -50,6 +50,7 @@ examples:
 
 struct File {
   std::string name;
+  std::vector<fs::path> paths;
   std::vector<generate::ScoredAnswer> answers;
 };
 
@@ -100,7 +101,7 @@ std::optional<ScoreArguments> parse_score(const Arguments& args) {
   return parsed;
 }
 
-File read_input(const std::string& input) {
+File find_input(const std::string& input) {
   // A path may hold "=", a name too: "D = 16=d16.jsonl".
   std::string name = input;
   fs::path path = input;
@@ -120,12 +121,14 @@ File read_input(const std::string& input) {
     if (files.empty()) fail("{}: holds no answers (.jsonl)", path.string());
     std::ranges::sort(files);
   }
-  File result{.name = name, .answers = {}};
-  for (const fs::path& file : files) {
-    auto answers = generate::read_answers(file);
-    std::ranges::move(answers, std::back_inserter(result.answers));
+  return {.name = name, .paths = files, .answers = {}};
+}
+
+void read_input(File& file) {
+  for (const fs::path& path : file.paths) {
+    auto answers = generate::read_answers(path);
+    std::ranges::move(answers, std::back_inserter(file.answers));
   }
-  return result;
 }
 
 /// The groups that any file has, in the order of their first appearance.
@@ -139,11 +142,32 @@ std::vector<std::string> group_names(const std::vector<std::vector<GroupScores>>
   return names;
 }
 
+/// The group's number of answers where every file that has it has as many; else 0.
+std::int64_t shared_count(const std::string& name, const std::vector<std::vector<GroupScores>>& groups) {
+  std::int64_t count = 0;
+  for (const auto& file : groups) {
+    const auto found = std::ranges::find(file, name, &GroupScores::name);
+    if (found == file.end()) continue;
+    if (count > 0 && found->answers != count) return 0;
+    count = found->answers;
+  }
+  return count;
+}
+
+std::string score_cell(const MeanScore& mean) {
+  return fmt::format("{:.1f} ± {}", mean.mean,
+                     std::isfinite(mean.error) ? fmt::format("{:.1f}", mean.error) : "-");
+}
+
+/// Numbers of answers stand in the head, or where the files differ in the cells.
 void print_table(const generate::Grouping& grouping, const Score& score, const std::vector<File>& files,
                  const std::vector<std::vector<GroupScores>>& groups) {
   const auto names = group_names(groups);
   fmt::print("| {} % by {} |", score.name, report::markdown_cell(grouping.field));
-  for (const std::string& name : names) fmt::print(" {} |", report::markdown_cell(name));
+  for (const std::string& name : names) {
+    const auto count = shared_count(name, groups);
+    fmt::print(" {}{} |", report::markdown_cell(name), count > 0 ? fmt::format(", n = {}", count) : "");
+  }
   fmt::print("\n|---|");
   for (std::size_t i = 0; i < names.size(); ++i) fmt::print("---:|");
   fmt::print("\n");
@@ -154,8 +178,8 @@ void print_table(const generate::Grouping& grouping, const Score& score, const s
       if (found == groups[f].end()) {
         fmt::print(" - |");
       } else {
-        const MeanScore& mean = (*found).*score.value;
-        fmt::print(" {:.1f} ± {:.1f} |", mean.mean, mean.error);
+        fmt::print(" {}{} |", score_cell((*found).*score.value),
+                   shared_count(name, groups) > 0 ? "" : fmt::format(", n = {}", found->answers));
       }
     }
     fmt::print("\n");
@@ -179,7 +203,13 @@ int score_command(const Arguments& args) {
   if (!parsed) return 0;
   if (launched() && !first_of_job()) return 0;  // one process does it
   std::vector<File> files;
-  for (const std::string& input : parsed->inputs) files.push_back(read_input(input));
+  InputPaths read;
+  for (const std::string& input : parsed->inputs) {
+    files.push_back(find_input(input));
+    read.insert(read.end(), files.back().paths.begin(), files.back().paths.end());
+  }
+  check_json_output(parsed->json, read);
+  for (File& file : files) read_input(file);
   nlohmann::ordered_json json;
   for (const File& file : files)
     json["answers"].push_back({{"name", file.name}, {"tables", nlohmann::ordered_json::array()}});
@@ -193,7 +223,7 @@ int score_command(const Arguments& args) {
     }
     for (const Score& score : parsed->scores) print_table(grouping, score, files, groups);
   }
-  if (!parsed->json.empty()) write_whole_file(parsed->json, json_dump(json, 1) + "\n");
+  write_json_output(parsed->json, json);
   return 0;
 }
 

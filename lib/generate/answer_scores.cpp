@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -137,12 +138,14 @@ MeanScore mean_score(const std::vector<double>& scores) {
   for (const double score : scores) sum += score;
   const double mean = sum / n;
   for (const double score : scores) squares += (score - mean) * (score - mean);
-  return {100 * mean, n > 1 ? 100 * std::sqrt(squares / (n - 1) / n) : 0};
+  return {100 * mean,
+          n > 1 ? 100 * std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN()};
 }
 
 std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file) {
   const InputLines lines(file);
   std::vector<ScoredAnswer> answers;
+  std::map<std::pair<std::string, std::string>, std::size_t> answered;  // lines, by task and id
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const std::string where = lines.where(i);
     const Json json = lines.object(i);
@@ -164,6 +167,13 @@ std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file) {
     answer.task = answer.fields.contains("task") && answer.fields["task"].is_string()
                       ? answer.fields["task"].get<std::string>()
                       : file.stem().string();
+    // "index" is the id of RULER's client.
+    if (const char* id = of_ruler ? "index" : "id"; json.contains(id)) {
+      const auto [first, is_new] = answered.try_emplace({answer.task, json_dump(json[id])}, i);
+      if (!is_new)
+        fail("{}: answers {} {} of {} again, as line {}; an answer counts once, so remove one of them", where,
+             id, first->first.second, answer.task, lines.number(first->second));
+    }
     for (const char* large : {"input", "outputs", "answers", "pred"}) answer.fields.erase(large);
     answers.push_back(std::move(answer));
   }
@@ -179,7 +189,7 @@ Grouping parse_grouping(const std::string& text) {
   for (const std::string_view part : parts_of(numbers)) {
     double edge = 0;
     const auto read = std::from_chars(part.data(), part.data() + part.size(), edge);
-    if (read.ec != std::errc{} || read.ptr != part.data() + part.size() ||
+    if (read.ec != std::errc{} || read.ptr != part.data() + part.size() || !std::isfinite(edge) ||
         (!grouping.edges.empty() && edge <= grouping.edges.back()))
       fail("--by {}: \"{}\" is no rising list of numbers", text, numbers);
     grouping.edges.push_back(edge);

@@ -26,7 +26,7 @@ struct AnswerScores {
 /// Throws Error where there is no reference.
 AnswerScores score_answer(std::string_view answer, const std::vector<std::string>& references);
 
-/// A mean of scores in per cent, and its standard error: the deviation of the scores by n - 1, over the root of n; 0 for one.
+/// A mean of scores in per cent, and its standard error: the deviation of the scores by n - 1, over the root of n; NaN for one.
 struct MeanScore {
   double mean = 0, error = 0;
 };
@@ -40,7 +40,8 @@ struct ScoredAnswer {
 };
 
 /// The answers of a file: lines {"text", "meta": {"outputs", "task", ...}} of `ratplus generate`, or {"pred", "outputs"} of
-/// RULER's client, whose task is the file's name. LongBench calls its references "answers". Throws Error naming file and line.
+/// RULER's client, whose task is the file's name. LongBench calls its references "answers". Throws Error naming file and line, also
+/// where an "id" (RULER's "index") comes again within a task: copies of an answer are not independent.
 std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file);
 
 /// Groups of answers: by task, or by a field of "meta" ("keys"), or by its ranges: "distance:256,1024" is below 256, from 256

@@ -61,7 +61,8 @@ TEST_CASE("ruler.sh: from data to a table by pattern, and nothing twice") {
   CAPTURE(first.output);
   REQUIRE(first.status == 0);
   CHECK(contains(first.output, "[4/4] scores: "));
-  CHECK(contains(first.output, "| reference % by task | one | all |\n|---|---:|---:|\n| base-dense |"));
+  CHECK(contains(first.output,
+                 "| reference % by task | one, n = 4 | all, n = 4 |\n|---|---:|---:|\n| base-dense |"));
   CHECK(contains(first.output, "| whole % by distance | "));
   const auto scores = parse_json(read_whole_file(base.scratch / "ruler/scores.json"));
   REQUIRE(scores["answers"].size() == 2);
@@ -163,8 +164,8 @@ TEST_CASE("a supervised task: samples, fine-tuning, answers, F1 and ROUGE-L") {
       test::Playground::get().job.string()));
   CAPTURE(result.output);
   REQUIRE(result.status == 0);
-  CHECK(contains(result.output, "| f1 % by task | story |\n|---|---:|\n| tuned | "));
-  CHECK(contains(result.output, "| rouge-l % by task | story |\n|---|---:|\n| tuned | "));
+  CHECK(contains(result.output, "| f1 % by task | story, n = 24 |\n|---|---:|\n| tuned | "));
+  CHECK(contains(result.output, "| rouge-l % by task | story, n = 24 |\n|---|---:|\n| tuned | "));
   CHECK_FALSE(contains(result.output, "| whole % "));
 }
 

@@ -62,7 +62,7 @@ TEST_CASE("means have the error of n - 1") {
       mean_score({1, 0, 0.5, 1});  // mean 0.625, squares 0.140625 * 2 + 0.390625 + 0.015625 = 0.6875
   CHECK(mean.mean == doctest::Approx(62.5));
   CHECK(mean.error == doctest::Approx(100 * std::sqrt(0.6875 / 3 / 4)));
-  CHECK(mean_score({1}).error == 0);
+  CHECK(std::isnan(mean_score({1}).error));  // one answer says nothing about others
   CHECK(mean_score({1, 1, 1}).error == 0);
 }
 
@@ -85,7 +85,7 @@ TEST_CASE("answers of generate and of RULER's client are read, grouped and summe
   CHECK(tasks[1].empty == 1);
   CHECK(tasks[2].name == "MQ/MV");
   CHECK(tasks[2].reference.mean == doctest::Approx(37.5));
-  CHECK(tasks[2].reference.error == doctest::Approx(12.5));
+  CHECK(std::isnan(tasks[2].reference.error));  // multiquery has one answer
   const auto ranges = group_scores(answers, parse_grouping("distance:20,100"));
   REQUIRE(ranges.size() == 3);
   CHECK(ranges[0].name == "below 20");
@@ -108,10 +108,33 @@ TEST_CASE("answers of generate and of RULER's client are read, grouped and summe
   CHECK(group_scores(of_ruler, parse_grouping("length"))[0].name == "90");
 
   CHECK(contains(message_of([&] { group_scores(answers, parse_grouping("depth")); }), "no number \"depth\""));
-  CHECK(contains(message_of([] { parse_grouping("distance:9,3"); }), "\"9,3\" is no rising list"));
+  for (const char* edges : {"9,3", "nan", "1,nan,2", "1,inf", "-inf,1"}) {
+    CAPTURE(edges);
+    CHECK(
+        contains(message_of([&] { parse_grouping(std::string("distance:") + edges); }), "is no rising list"));
+  }
   write_whole_file(scratch / "bad.jsonl", "{\"text\": \"a\", \"meta\": {}}\n");
   CHECK(contains(message_of([&] { read_answers(scratch / "bad.jsonl"); }),
                  "bad.jsonl, line 1: has no references"));
   write_whole_file(scratch / "bad.jsonl", "{\"answers\": []}\n");
   CHECK(contains(message_of([&] { read_answers(scratch / "bad.jsonl"); }), "line 1: has no text \"text\""));
+}
+
+TEST_CASE("an answer counts once within its task") {
+  const test::ScratchDirectory scratch;
+  const std::string of_a = R"({"id": 1, "text": "7", "meta": {"task": "a", "outputs": ["7"]}})";
+  const std::string of_b = R"({"id": 1, "text": "7", "meta": {"task": "b", "outputs": ["7"]}})";
+  write_whole_file(scratch / "two.jsonl", of_a + "\n" + of_b + "\n");
+  CHECK(read_answers(scratch / "two.jsonl").size() == 2);
+  write_whole_file(scratch / "again.jsonl", of_a + "\n" + of_b + "\n\n" + of_a + "\n");
+  const auto message = message_of([&] { read_answers(scratch / "again.jsonl"); });
+  CHECK(contains(message, "again.jsonl, line 4: answers id 1 of a again, as line 1"));
+  const std::string of_ruler = R"({"index": 3, "pred": "5", "outputs": ["5"]})";
+  write_whole_file(scratch / "niah.jsonl", of_ruler + "\n" + of_ruler + "\n");
+  CHECK(
+      contains(message_of([&] { read_answers(scratch / "niah.jsonl"); }), "line 2: answers index 3 of niah"));
+  write_whole_file(scratch / "none.jsonl", R"({"pred": "5", "outputs": ["5"]}
+{"pred": "5", "outputs": ["5"]}
+)");
+  CHECK(read_answers(scratch / "none.jsonl").size() == 2);
 }
