@@ -7,6 +7,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -495,7 +496,7 @@ File File::create(const std::filesystem::path& file, const std::filesystem::path
   const Handle access = file_access();
   const Handle create(H5Pcreate(H5P_FILE_CREATE), &H5Pclose);
   H5Pset_obj_track_times(create.get(), false);  // of the root
-  File made(std::make_shared<FileState>(FileState{shown_as.empty() ? file : shown_as, {}}),
+  File made(std::make_shared<FileState>(FileState{shown_as.empty() ? file : shown_as, file, {}}),
             Handle(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, create.get(), access.get()), &H5Fclose));
   if (!made.is_open()) made.fail_writing("the file");
   return made;
@@ -530,15 +531,19 @@ Handle open_file(const std::filesystem::path& file) {
 
 File File::open(const std::filesystem::path& file) {
   const Lock lock;
-  return {std::make_shared<FileState>(FileState{file, {}}), open_file(file)};
+  return {std::make_shared<FileState>(FileState{file, {}, {}}), open_file(file)};
 }
 
 File::~File() {
+  if (!handle_.open()) return;
   try {
     close();
+    return;
   } catch (const Error&) {
     // Nobody asked whether the file was complete.
   }
+  std::error_code ignored;
+  if (!state_->written.empty()) std::filesystem::resize_file(state_->written, 0, ignored);
 }
 
 void File::close() {

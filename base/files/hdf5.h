@@ -86,10 +86,11 @@ struct Layout {
 
 /// State shared by the objects of an open file.
 struct FileState {
-  std::filesystem::path name;  ///< as messages name it
+  std::filesystem::path name;     ///< as messages name it
+  std::filesystem::path written;  ///< where it is written; empty of one that is open for reading
   /// Why writing failed, "" if it did not. HDF5 1.10 keeps half-written objects after a failed write and may
   /// crash when they are closed, so from then on nothing of the file is touched: its identifiers are left
-  /// behind.
+  /// behind, open until the process ends, and File's destructor empties the file, whose room is free then.
   std::string failure;
 };
 

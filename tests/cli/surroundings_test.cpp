@@ -14,6 +14,7 @@
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/in_use.h"
 #include "lib/model/parameters.h"
+#include "lib/run/run_end.h"
 #include "tests/cli/program.h"
 
 using namespace ratplus;
@@ -243,6 +244,32 @@ TEST_CASE("metrics and TensorBoard files without room end no run, and get their 
       CHECK(test::contains(result.output, "metrics.jsonl"));
       CHECK(test::contains(result.output, "tfevents"));
       CHECK(test::contains(result.output, "No space left on device"));
+    }
+  }
+}
+
+TEST_CASE(
+    "a checkpoint that finds no room gives its own back: to the run's last lines and the record of its end") {
+  for (const bool background : {true, false}) {
+    for (const int ranks : {0, 2}) {
+      CAPTURE(background);
+      CAPTURE(ranks);
+      const SmallDisk disk("size=1m");  // for one checkpoint and a half
+      if (!disk.there()) return;
+      const auto run = disk.path() / "run";
+      const auto result = test::ratplus(
+          arguments(run, fmt::format("checkpoint.keep=9 checkpoint.background={}", background)), ranks);
+      CAPTURE(result.output);
+      CHECK(result.status == 1);
+      CHECK(test::contains(result.output, "No space left on device"));
+      CHECK_FALSE(test::contains(result.output, "the end of this start is not recorded"));
+      CHECK(checkpoint::newest(run) == checkpoint::step_directory(run, 2));
+      const auto end = run::read_run_end(run);
+      REQUIRE(end);
+      CHECK(end->how == run::RunEnd::How::failed);
+      CHECK_FALSE(test::contains(end->message, "metrics.jsonl"));
+      CHECK(test::metrics(run, "step").size() == end->step);
+      CHECK(test::contains(read_whole_file(run / "log.txt"), "No space left on device"));
     }
   }
 }

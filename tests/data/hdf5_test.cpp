@@ -7,8 +7,10 @@
 #include <numeric>
 #include <thread>
 
+#include "base/error.h"
 #include "base/files/pending_file.h"
 #include "tests/data/support.h"
+#include "tests/support/file_size_limit.h"
 
 using namespace ratplus;
 using namespace ratplus::data;
@@ -125,6 +127,23 @@ TEST_CASE("HDF5: a dataset can be extended, and a range outside is refused") {
   CHECK(tail == std::vector<float>{10, 1, 2, 3});
   CHECK_THROWS_AS(data.dataset("x").read(10, std::span(tail)), std::logic_error);
   CHECK_THROWS_AS(data.dataset("x").read(-1, std::span(tail)), std::logic_error);
+}
+
+TEST_CASE("HDF5: a file that could not be written whole is emptied, though HDF5 keeps it open") {
+  const Scratch scratch;
+  const std::vector<float> values(100000, 1.0F);
+  const auto write = [&](const std::filesystem::path& path) {
+    auto file = hdf5::File::create(path);
+    file.create_dataset("x", hdf5::Element::float32, 100000).write(0, std::span<const float>(values));
+    file.close();
+  };
+  {
+    const test::FileSizeLimit full(150000);
+    CHECK_THROWS_AS(write(scratch / "a.h5"), Error);
+  }
+  CHECK(std::filesystem::file_size(scratch / "a.h5") == 0);
+  write(scratch / "b.h5");
+  CHECK(std::filesystem::file_size(scratch / "b.h5") > 400000);
 }
 
 TEST_CASE("HDF5: threads may use their own files at the same time") {
