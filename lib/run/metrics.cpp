@@ -62,9 +62,11 @@ Json to_json(const HealthMetrics& health) {
 
 /// Whether an entry reports an update of the next step that a run at `step` has left out and does not come to again.
 /// Earlier versions called the update a half.
-bool is_behind(const Json& entry, std::int64_t step, std::size_t begun) {
-  return entry.value("kind", "") == "not_finite" && entry.value("step", std::int64_t{0}) == step + 1 &&
-         entry.value(entry.contains("half") ? "half" : "update", begun + 1) <= begun;
+bool is_behind(const std::string& line, const LineHead& head, std::int64_t step, std::size_t begun) {
+  if (head.kind != "not_finite" || head.step != step + 1) return false;
+  const auto entry = Json::parse(line);
+  const auto number = entry.find(entry.contains("half") ? "half" : "update");
+  return number != entry.end() && number->is_number_unsigned() && number->get<std::uint64_t>() <= begun;
 }
 
 /// With the reason in errno.
@@ -81,7 +83,19 @@ double wall_time() {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) / 1000;
 }
 
-/// Leaves the file's lines up to a step and so many updates of the next; a last line cut short by a crash is dropped.
+std::optional<LineHead> head_of(const std::string& line) {
+  // A crash may leave NUL bytes, at which the parser would end.
+  if (line.find('\0') != std::string::npos) return std::nullopt;
+  const auto entry = Json::parse(line, nullptr, false);
+  if (!entry.is_object()) return std::nullopt;
+  const auto kind = entry.find("kind");
+  const auto step = entry.find("step");
+  if (kind == entry.end() || !kind->is_string() || step == entry.end() || !step->is_number_integer())
+    return std::nullopt;
+  return LineHead{kind->get<std::string>(), step->get<std::int64_t>()};
+}
+
+/// Leaves the file's lines up to a step and so many updates of the next; what is no line of metrics is dropped.
 /// Line by line: a long run's file may be larger than memory.
 void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   PendingFile pending(file_);
@@ -91,14 +105,11 @@ void MetricsFile::keep_until(std::int64_t step, std::size_t begun) {
   if (!in && errno != ENOENT) fail_reading(file_);  // where there is none, it is a new run
   std::string line;
   while (std::getline(in, line)) {
-    const auto entry = Json::parse(line, nullptr, false);
-    // A crash may leave NUL bytes, at which the parser would end.
-    if (entry.is_discarded() || line.find('\0') != std::string::npos) continue;
-    const auto of_line = entry.value("step", std::int64_t{0});
-    const auto kind = entry.value("kind", "");
-    if (kind == "checkpoint") told_step_ = std::max(told_step_, of_line);
-    if (of_line > step && !is_behind(entry, step, begun)) continue;
-    if (kind == "validation") last_validation_ = entry.value("step", std::int64_t{-1});
+    const auto head = head_of(line);
+    if (!head) continue;
+    if (head->kind == "checkpoint") told_step_ = std::max(told_step_, head->step);
+    if (head->step > step && !is_behind(line, *head, step, begun)) continue;
+    if (head->kind == "validation") last_validation_ = head->step;
     kept << line << '\n';
   }
   // What could be read would take the place of the whole.

@@ -71,6 +71,14 @@ struct ValidationMetrics {
   double seconds = 0;  ///< that it took
 };
 
+/// What every line of metrics.jsonl has.
+struct LineHead {
+  std::string kind;
+  std::int64_t step = 0;
+};
+/// Of a line; none where it is no such line, cut short by a crash or written by something else.
+std::optional<LineHead> head_of(const std::string& line);
+
 /// Seconds since 1970, to the millisecond: the `time` of what a run writes.
 double wall_time();
 
@@ -96,7 +104,7 @@ struct CheckpointMetrics {
 class MetricsFile {
  public:
   /// Opens the file for a run at `step`, with `begun` updates of the next step made or left out. Removes later lines,
-  /// which a resumed run writes again.
+  /// which a resumed run writes again, and those without a head_of().
   MetricsFile(const std::filesystem::path& run, std::int64_t step, std::size_t begun = 0);
 
   void write(const StepMetrics& metrics);

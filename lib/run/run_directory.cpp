@@ -10,7 +10,6 @@
 #include <ctime>
 #include <exception>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "base/error.h"
@@ -19,6 +18,7 @@
 #include "base/files/pending_file.h"
 #include "base/units.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/run/metrics.h"
 #include "lib/run/run_end.h"
 #include "lib/session/settings_of_job.h"
 
@@ -130,9 +130,8 @@ std::int64_t last_saved_step(const fs::path& run) {
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     if (line.find("\"checkpoint\"") == std::string::npos) continue;
-    const auto entry = nlohmann::json::parse(line, nullptr, false);
-    if (!entry.is_object() || entry.value("kind", "") != "checkpoint") continue;
-    step = std::max(step, entry.value("step", std::int64_t{0}));
+    const auto head = head_of(line);
+    if (head && head->kind == "checkpoint") step = std::max(step, head->step);
   }
   return step;
 }

@@ -60,8 +60,12 @@ TEST_CASE("any other malformed line is an error with file and line") {
   CHECK(fails_saying(read, "metrics.jsonl:3", "updates"));
   run.metrics(good + "{\"kind\":\"step\",\"step\":\"ten\",\"updates\":[]}\n");
   CHECK(fails_saying(read, "metrics.jsonl:2"));
-  run.metrics("[]\n");
-  CHECK(fails_saying(read, "metrics.jsonl:1"));
+  for (const char* other : {"[]", "5", "null", "{}", R"({"kind":"step","step":null,"updates":[]})",
+                            R"({"kind":"checkpoint","step":null})", R"({"kind":5,"step":5})"}) {
+    CAPTURE(other);
+    run.metrics(std::string(other) + "\n");
+    CHECK(fails_saying(read, "metrics.jsonl:1"));
+  }
 }
 
 TEST_CASE("a directory without metrics is an error that says so") {

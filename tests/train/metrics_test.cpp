@@ -84,6 +84,40 @@ TEST_CASE("a resumed run keeps what was before its step and drops what came afte
   for (std::size_t i = 0; i < 4; ++i) CHECK(lines[i]["step"] == i + 1);
 }
 
+TEST_CASE("lines that are no metrics are dropped as cut ones are, and stop no resumed run") {
+  const std::vector<std::string> others = {"5",
+                                           "null",
+                                           "\"step\"",
+                                           "[]",
+                                           "{}",
+                                           R"({"kind":"step","step":null})",
+                                           R"({"kind":"step","step":"2"})",
+                                           R"({"kind":"checkpoint","step":2.5})",
+                                           R"({"kind":7,"step":2})",
+                                           R"({"kind":null,"step":2})",
+                                           R"({"step":2})",
+                                           R"({"kind":"not_finite","step":4,"update":null})",
+                                           R"({"kind":"not_finite","step":4,"update":"1"})",
+                                           R"({"kind":"not_finite","step":4,"half":-1})"};
+  for (const auto& other : others) {
+    CAPTURE(other);
+    const test::ScratchDirectory run;
+    {
+      run::MetricsFile file(run.path(), 0);
+      file.write(step(1));
+    }
+    std::ofstream(run / "metrics.jsonl", std::ios::app) << other << '\n';
+    {
+      run::MetricsFile file(run.path(), 3, 1);
+      CHECK(file.told_step() == 0);
+      file.write(step(4));
+    }
+    const auto lines = read_lines(run / "metrics.jsonl");
+    REQUIRE(lines.size() == 2);
+    CHECK(lines[1]["step"] == 4);
+  }
+}
+
 TEST_CASE("the newest save that the file told of is known, though it is behind the step that is resumed") {
   const test::ScratchDirectory run;
   CHECK(run::MetricsFile(run.path(), 0).told_step() == 0);

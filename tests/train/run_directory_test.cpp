@@ -88,6 +88,17 @@ TEST_CASE("a run that wrote metrics but no checkpoint is not overwritten either"
   CHECK(contains(message_of([&] { look_at(job, false); }), "holds a run already"));
 }
 
+TEST_CASE("what a run without checkpoints reports is known, whatever else stands in its metrics") {
+  const test::ScratchDirectory scratch;
+  const auto job = job_in(scratch.path());
+  const std::string others =
+      "5\n\"checkpoint\"\n{\"kind\":\"checkpoint\",\"step\":null}\n{\"kind\":[\"checkpoint\"]}\n";
+  write_whole_file(scratch / "metrics.jsonl", others);
+  CHECK(!look_at(job, true).checkpoint);
+  write_whole_file(scratch / "metrics.jsonl", others + "{\"kind\":\"checkpoint\",\"step\":7}\n");
+  CHECK(contains(message_of([&] { look_at(job, true); }), "the run reports one of step 7"));
+}
+
 TEST_CASE("resuming with another computation names the keys; what is free to change may") {
   const test::ScratchDirectory scratch;
   auto job = job_in(scratch / "run");
