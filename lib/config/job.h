@@ -195,6 +195,18 @@ std::filesystem::path find_job_file(const std::filesystem::path& given);
 /// nearest known key for an unknown one.
 JobConfig load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const StartDefaults& start_defaults = {});
+/// A job file that is read once, however often it is loaded: a pipe gives its text only once.
+class JobFileText {
+ public:
+  explicit JobFileText(std::filesystem::path given) : given_(std::move(given)) {}
+  /// As load_job. Throws Error each time where the file cannot be read.
+  JobConfig load(const std::vector<std::string>& overrides, const StartDefaults& start_defaults = {});
+
+ private:
+  std::filesystem::path given_;
+  std::filesystem::path file_;  ///< that was found
+  std::optional<std::string> text_;
+};
 /// The same from text; `name` is the file's name in messages.
 JobConfig parse_job(std::string_view text, const std::string& name,
                     const std::vector<std::string>& overrides = {}, const StartDefaults& start_defaults = {});

@@ -217,15 +217,21 @@ std::filesystem::path find_job_file(const std::filesystem::path& given) {
   return std::filesystem::is_regular_file(installed, ignored) ? installed : given;
 }
 
+JobConfig JobFileText::load(const std::vector<std::string>& overrides, const StartDefaults& start_defaults) {
+  if (!text_) {
+    file_ = find_job_file(given_);
+    if (std::filesystem::is_directory(file_)) {
+      fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file_.string());
+    }
+    text_ = read_whole_file(file_);
+  }
+  refuse_foreign(*text_, file_);
+  return parse_job(*text_, file_.string(), overrides, start_defaults);
+}
+
 JobConfig load_job(const std::filesystem::path& given, const std::vector<std::string>& overrides,
                    const StartDefaults& start_defaults) {
-  const auto file = find_job_file(given);
-  if (std::filesystem::is_directory(file)) {
-    fail("{}: is a directory; give a job file, such as configs/quickstart/pretrain.toml", file.string());
-  }
-  const auto text = read_whole_file(file);
-  refuse_foreign(text, file);
-  return parse_job(text, file.string(), overrides, start_defaults);
+  return JobFileText(given).load(overrides, start_defaults);
 }
 
 }  // namespace ratplus::config

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <sstream>
 
@@ -311,6 +312,18 @@ TEST_CASE("files that cannot be read") {
   CHECK(message(pointer) ==
         pointer.string() + ": is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`");
   std::filesystem::remove(pointer);
+}
+
+TEST_CASE("a job file that comes through a pipe is read once") {
+  std::array<int, 2> ends{};
+  REQUIRE(::pipe(ends.data()) == 0);
+  REQUIRE(::write(ends[1], minimal_job.data(), minimal_job.size()) == std::ssize(minimal_job));
+  ::close(ends[1]);
+  JobFileText file(fmt::format("/proc/self/fd/{}", ends[0]));
+  const auto job = file.load({});
+  CHECK(job.data.directory == parse_job(minimal_job, "job.toml").data.directory);
+  CHECK(file.load({"schedule.steps=7"}).schedule.steps == 7);
+  ::close(ends[0]);
 }
 
 TEST_CASE("edit distance counts a swap of neighbours as one") {
