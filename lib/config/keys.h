@@ -89,6 +89,8 @@ void for_each_key(Job& config, Visit&& visit) {
   constexpr RealRange positive = positive_range;
   constexpr RealRange not_negative{0, true, infinity, false};
   constexpr RealRange below_one{0, true, 1, false};
+  // Larger ones make weights that are not finite, or whose products are not, within a step or two.
+  constexpr double most_rate = 1000;
 
   auto& job = config.job;
   visit("job", "kind", job.kind, Any{});
@@ -122,14 +124,14 @@ void for_each_key(Job& config, Visit&& visit) {
   visit("optimizer", "beta1", optimizer.beta1, below_one);
   visit("optimizer", "beta2", optimizer.beta2, below_one);
   visit("optimizer", "eps", optimizer.eps, positive);
-  visit("optimizer", "weight_decay", optimizer.weight_decay, not_negative);
+  visit("optimizer", "weight_decay", optimizer.weight_decay, RealRange{0, true, most_rate, true});
   visit("optimizer", "clip", optimizer.clip, RealRange{0, false, infinity, true});
 
   auto& schedule = config.schedule;
   visit("schedule", "steps", schedule.steps, IntegerRange{1, 1'000'000'000'000});
   visit("schedule", "tokens", schedule.tokens, IntegerRange{1, most_tokens});
   visit("schedule", "epochs", schedule.epochs, IntegerRange{1, 1'000'000});
-  visit("schedule", "peak_lr", schedule.peak_lr, positive);
+  visit("schedule", "peak_lr", schedule.peak_lr, RealRange{0, false, most_rate, true});
   visit("schedule", "floor_lr", schedule.floor_lr, not_negative);
   visit("schedule", "warmup", schedule.warmup, below_one);
   visit("schedule", "shape", schedule.shape, Any{});

@@ -28,7 +28,7 @@ void for_each_member(Visit&& visit) {
   visit("mixer", &ModelConfig::mixers, Any{}, FieldUse::weights);
   visit("rope_base", &ModelConfig::rope_base, positive_range, FieldUse::weights);
   visit("norm_eps", &ModelConfig::norm_eps, positive_range, FieldUse::weights);
-  visit("init_std", &ModelConfig::init_std, positive_range, FieldUse::initial_weights);
+  visit("init_std", &ModelConfig::init_std, RealRange{0, false, 1000, true}, FieldUse::initial_weights);
 }
 
 /// Calls visit(name, field, allowed) for every field of a ModelConfig or const ModelConfig.

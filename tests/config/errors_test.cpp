@@ -127,7 +127,21 @@ TEST_CASE("no clipping is written as inf, and no other key takes it") {
   check_line("[health]\nstraggler = 1",
              "job.toml:8: health.straggler must be at least 0 and less than 1, not 1");
   check_line("[optimizer]\nweight_decay = inf",
-             "job.toml:8: optimizer.weight_decay must be at least 0 and finite, not inf");
+             "job.toml:8: optimizer.weight_decay must be at least 0 and at most 1000, not inf");
+}
+
+TEST_CASE("rates and deviations that no float32 weight survives are refused, and large ones are not") {
+  check_override(
+      "schedule.peak_lr=1e300",
+      "--set schedule.peak_lr=1e300: schedule.peak_lr must be greater than 0 and at most 1000, not 1e+300");
+  check_override("optimizer.weight_decay=1e39",
+                 "--set optimizer.weight_decay=1e39: optimizer.weight_decay must be at least 0 and at most "
+                 "1000, not 1e+39");
+  check_override("model.init_std=1e300",
+                 "--set model.init_std=1e300: model.init_std must be greater than 0 and at most 1000, not "
+                 "1e+300");
+  CHECK(refusal(minimal_job, {"schedule.peak_lr=1000", "optimizer.weight_decay=1000",
+                              "model.init_std=1000"}) == "accepted");
 }
 
 TEST_CASE("what is not TOML is reported with line, column and what stands there") {

@@ -213,7 +213,7 @@ TEST_CASE("a written job reads back as the same job") {
 
   job.job.directory = "a \"quoted\" \\ path\twith\nbreaks \x7f and \xc3\xa9";
   for (const double x : {0.1, 1.0 / 3, 5e-324, 1e-8, 1e22, 123456789.123, 1.0}) {
-    job.optimizer.weight_decay = x;
+    job.optimizer.eps = x;
     job.model.norm_eps = x;
     CHECK(parse_job(to_toml(job), "again") == job);
   }
