@@ -12,8 +12,8 @@
 #include "apps/output.h"
 #include "apps/progress_line.h"
 #include "apps/settle.h"
+#include "apps/start_notes.h"
 #include "apps/train_display.h"
-#include "apps/version.h"
 #include "apps/with_ranks.h"
 #include "base/elapsed_time.h"
 #include "base/error.h"
@@ -22,8 +22,9 @@
 #include "lib/model/parameters.h"
 #include "lib/report/chart.h"
 #include "lib/run/run_end.h"
-#include "lib/run/run_record.h"
+#include "lib/run/run_traces.h"
 #include "lib/session/start_defaults.h"
+#include "lib/train/finite_weights.h"
 #include "lib/train/found_run.h"
 #include "lib/train/hosts_alike.h"
 #include "lib/train/last_weights.h"
@@ -135,60 +136,44 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
   progress.print(fmt::format("weights: {} ({})", file->string(), to_string(job.checkpoint.export_type)));
 }
 
-/// Records the end of a start. A failure to write it, for example on a full disk, only prints a warning.
-void note_end(const std::filesystem::path& start_file, const run::RunEnd& end) noexcept {
-  try {
-    run::write_run_end(start_file, end);
-  } catch (const std::exception& error) {
-    print_error(fmt::format("warning: the end of this start is not recorded: {}", error.what()));
+/// What to do after an update that is not finite; `good`: the weights of the state before it, which is saved, are.
+std::string way_on(const std::string& checkpoint, bool good) {
+  if (good) {
+    return fmt::format(
+        ". The last good state is in {}: --resume continues from it, and with --set health.not_finite=skip "
+        "leaves such updates out; or begin a run from it with a lower schedule.peak_lr (job.kind=adapt "
+        "job.from=...)",
+        checkpoint);
   }
-}
-
-/// Names the files of the run that lack lines at its end, with the reason; empty if none does.
-std::string lost_lines(train::Trainer& trainer, const TrainDisplay& display) {
-  const auto metrics = trainer.unwritten();
-  return metrics.empty() ? display.unwritten() : metrics;
-}
-
-/// Records an error that ends the job, before it is printed.
-void note_failure(const std::filesystem::path& start_file, train::Trainer& trainer,
-                  const std::string& message, TrainDisplay& display) noexcept {
-  display.log(message);
-  std::string lost;
-  try {
-    lost = lost_lines(trainer, display);
-  } catch (const std::exception& error) {
-    lost = error.what();
-  }
-  note_end(start_file, {.how = run::RunEnd::How::failed,
-                        .step = trainer.step(),
-                        .message = lost.empty() ? message : message + "; " + lost});
+  return fmt::format(
+      ". Weights were not finite before it, in the state that is saved in {}, and no run continues from "
+      "them: "
+      "go back to a checkpoint before it, or begin anew, with a lower schedule.peak_lr, "
+      "optimizer.weight_decay or model.init_std",
+      checkpoint);
 }
 
 /// The status of the command.
 int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const parallel::World& world,
-                   TrainDisplay& display, const std::filesystem::path& start_file, std::int64_t stop_after) {
+                   TrainDisplay& display, StartNotes& notes, std::int64_t stop_after) {
   using How = run::RunEnd::How;
   const StopSignal signal;  // what comes after the last save is not to be cut short by a second signal
   const auto outcome = trainer.run(stop_after);
-  const auto unwritten = lost_lines(trainer, display);
+  const auto unwritten = lost_lines(&trainer, display);
   if (!unwritten.empty()) display.fail(unwritten + "; these lines are lost");
   run::RunEnd end{.step = trainer.step(),
                   .checkpoint = checkpoint::step_directory(job.job.directory, trainer.step()).string()};
   const auto note = [&](How how) {
     end.how = how;
     if (!unwritten.empty()) end.message += (end.message.empty() ? "" : "; ") + unwritten;
-    if (world.root()) note_end(start_file, end);
+    if (world.root()) notes.end(end);
   };
   if (outcome == train::Outcome::not_finite) {
     end.message = trainer.stop_reason();
+    const bool good = train::weights_are_finite(trainer.session());
+    if (!good) end.message += "; the weights were not finite before it";
     note(How::not_finite);
-    display.fail(
-        fmt::format("{}. The last good state is in {}: --resume continues from it, and with --set "
-                    "health.not_finite=skip leaves such updates out; or begin a run from it with a lower "
-                    "schedule.peak_lr "
-                    "(job.kind=adapt job.from=...)",
-                    trainer.stop_reason(), end.checkpoint));
+    display.fail(trainer.stop_reason() + way_on(end.checkpoint, good));
     return exit_not_finite;
   }
   if (outcome == train::Outcome::differing) {
@@ -225,19 +210,74 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
 
 /// Seconds in which the ranks must find each other: parallel.timeout, but launchers need some to start all of them. What is
 /// wrong with the job is reported once they have.
-double connect_timeout(const TrainArguments& args) {
+double connect_timeout(config::JobFileText& job, const TrainArguments& args) {
   constexpr double least = 20;
   try {
-    return std::max(config::load_job(args.job, args.overrides).parallel.timeout, least);
+    return std::max(job.load(args.overrides).parallel.timeout, least);
   } catch (const Error&) {
     return parallel::Watchdog::default_timeout;
   }
 }
 
-/// The status of the command; none where the checkpoint that was to be verified while it was loaded is damaged.
-std::optional<int> train(const TrainArguments& args, const parallel::World& world, train::Verify verify) {
+/// Makes this job the run directory's only one, on the root. False where another start has been there since it was looked at.
+bool take_run_directory(std::optional<run::RunDirectory>& run, const config::JobConfig& job,
+                        const run::RunTraces& found, const parallel::World& world) {
+  std::int64_t changed = 0;
+  world.agree([&] {
+    if (!world.root()) return;
+    try {
+      run.emplace(job, found);
+    } catch (const run::RunChanged&) {
+      changed = 1;
+    }
+  });
+  return world.max(changed) == 0;
+}
+
+/// What becomes of a job that found its data and its start, in a run directory that is its own: the status of the command;
+/// none where the checkpoint that was to be verified while it was loaded is damaged. A failure on the way is recorded in the run.
+std::optional<int> train_in(run::RunDirectory* run, const config::JobConfig& job, const TrainArguments& args,
+                            const train::FoundRun& found, const std::string& settled,
+                            const train::TrainingData& dataset, const train::StartingPoint& start,
+                            const parallel::World& world) {
+  TrainDisplay display(job, world, run);
+  StartNotes notes(job, world, display);
+  std::optional<train::Trainer> trainer;
+  const auto reached = [&] { return trainer ? &*trainer : nullptr; };
+  try {
+    train::require_shared_directories(job, world);
+    if (!settled.empty()) display.say(settled);
+    for (const auto& line : train::set_aside(found, world)) display.say(line);
+    if (found.verified_bytes > 0) {
+      display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found.verified_bytes),
+                              format_duration(found.verified_seconds)));
+    }
+    for (const auto& note : train::start_notes(job, args.resume, found, start)) display.say(note);
+    trainer.emplace(job, world, dataset, start, display);
+    if (!trainer->damage().empty()) return std::nullopt;
+    if (world.root()) {
+      const auto recorded = std::max(trainer->told_step(), run::step_saved_at_end(job.job.directory));
+      if (const auto note = train::missing_checkpoint_note(found, recorded); !note.empty()) display.say(note);
+    }
+    std::optional<std::filesystem::path> weights_from;
+    if (start.checkpoint) weights_from = start.checkpoint->directory;
+    notes.begin(*trainer, weights_from);
+    return run_to_its_end(*trainer, job, world, display, notes, args.stop_after);
+  } catch (const parallel::AgreedError& error) {
+    if (world.root()) notes.failure(reached(), error.what());
+    throw;
+  } catch (const std::exception& error) {  // of this rank alone
+    notes.failure(reached(), error.what());
+    throw;
+  }
+}
+
+/// The status of the command; none where what the run directory holds is to be looked at again: the checkpoint that was to
+/// be verified while it was loaded is damaged, or another start has been there meanwhile.
+std::optional<int> train(config::JobFileText& file, const TrainArguments& args, const parallel::World& world,
+                         train::Verify verify) {
   config::JobConfig job;
-  world.agree([&] { job = config::load_job(args.job, args.overrides, session::start_defaults); });
+  world.agree([&] { job = file.load(args.overrides, session::start_defaults); });
   train::require_same_job(job, world);
   // For what the root does alone, too; less than the default holds from the session on.
   world.watchdog().set_timeout(std::max(job.parallel.timeout, parallel::Watchdog::default_timeout));
@@ -248,6 +288,10 @@ std::optional<int> train(const TrainArguments& args, const parallel::World& worl
   }
   const auto settled = settle(std::move(job), world);
   job = train::complete_schedule(settled.job, world);
+  run::RunTraces traces;
+  world.agree([&] {
+    if (world.root()) traces = run::traces_of(job.job.directory);
+  });
   const auto found_run = find_run(job, args.resume, world, verify);
   const auto& found = found_run.state;
   if (found.finished && train::is_complete(job, world)) {
@@ -262,41 +306,8 @@ std::optional<int> train(const TrainArguments& args, const parallel::World& worl
   auto start = train::find_start(job, dataset, world, found.checkpoint);
   start.unverified = found_run.unverified;
   std::optional<run::RunDirectory> run;
-  world.agree([&] {
-    if (world.root()) run.emplace(job);
-  });
-  train::require_shared_directories(job, world);
-  TrainDisplay display(job, world, run ? &*run : nullptr);
-  if (!settled.note.empty()) display.say(settled.note);
-  for (const auto& line : train::set_aside(found_run, world)) display.say(line);
-  if (found_run.verified_bytes > 0) {
-    display.say(fmt::format("verified {} of checkpoints in {}", format_bytes(found_run.verified_bytes),
-                            format_duration(found_run.verified_seconds)));
-  }
-  for (const auto& note : train::start_notes(job, args.resume, found_run, start)) display.say(note);
-  train::Trainer trainer(job, world, dataset, start, display);
-  if (!trainer.damage().empty()) return std::nullopt;
-  if (world.root()) {
-    const auto recorded = std::max(trainer.told_step(), run::step_saved_at_end(job.job.directory));
-    if (const auto note = train::missing_checkpoint_note(found_run, recorded); !note.empty())
-      display.say(note);
-  }
-  std::optional<std::filesystem::path> weights_from;
-  if (start.checkpoint) weights_from = start.checkpoint->directory;
-  const auto start_file =
-      run::record_start({this_program(), trainer.step(), weights_from}, job, trainer.session());
-  world.watchdog().before_end([start_file](const std::string& message) {
-    note_end(start_file, {.how = run::RunEnd::How::failed, .message = message});
-  });
-  try {
-    return run_to_its_end(trainer, job, world, display, start_file, args.stop_after);
-  } catch (const parallel::AgreedError& error) {
-    if (world.root()) note_failure(start_file, trainer, error.what(), display);
-    throw;
-  } catch (const std::exception& error) {  // of this rank alone
-    note_failure(start_file, trainer, error.what(), display);
-    throw;
-  }
+  if (!take_run_directory(run, job, traces, world)) return std::nullopt;
+  return train_in(run ? &*run : nullptr, job, args, found_run, settled.note, dataset, start, world);
 }
 
 }  // namespace
@@ -317,18 +328,24 @@ int train_command(const Arguments& args) {
       exit_interrupted,
       first_of_job() ? "ratplus: stopped by a signal while no step was under way; continue with --resume\n"
                      : nullptr);
+  config::JobFileText job(parsed->job);  // read before the ranks meet, and after it
   const auto on_a_rank = [&](const parallel::World& world) {
     const EndOnSignal::Mark mark(world.watchdog().stopped());
     try {
-      if (const auto status = train(*parsed, world, train::Verify::while_loading)) return *status;
-      // A damaged checkpoint: all are verified, and the newest whole one is taken.
-      return train(*parsed, world, train::Verify::now).value();
+      auto status = train(job, *parsed, world, train::Verify::while_loading);
+      // All checkpoints are verified now, and the newest whole one is taken.
+      for (int times = 0; !status && times < 3; ++times)
+        status = train(job, *parsed, world, train::Verify::now);
+      if (status) return *status;
+      throw parallel::AgreedError(
+          "other starts train in the run directory whenever this one is to begin; wait for "
+          "them, or choose another with --set job.directory=...");
     } catch (...) {
       before_the_first_step.already_ending(1);
       throw;
     }
   };
-  return with_ranks(on_a_rank, connect_timeout(*parsed));
+  return with_ranks(on_a_rank, connect_timeout(job, *parsed));
 }
 
 }  // namespace ratplus::apps

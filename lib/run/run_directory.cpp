@@ -217,7 +217,8 @@ void check_resumable(const config::JobConfig& job) {
   check_same_computation(*info, job);
 }
 
-RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.job.directory) / "log.txt") {
+RunDirectory::RunDirectory(const config::JobConfig& job, const std::optional<RunTraces>& found)
+    : file_(fs::path(job.job.directory) / "log.txt") {
   std::optional<NewDirectories> elsewhere;
   if (!job.checkpoint.directory.empty()) elsewhere.emplace(job.checkpoint.directory, "checkpoint.directory");
   NewDirectories run(job.job.directory, "job.directory");
@@ -227,6 +228,8 @@ RunDirectory::RunDirectory(const config::JobConfig& job) : file_(fs::path(job.jo
     log_.emplace(file_);
   } while (lock() && !log_->has_name());  // another start has failed, and removed the file, between the two
   try {
+    if (found && traces_of(job.job.directory) != *found)
+      throw RunChanged(fmt::format("{}: another start has trained here meanwhile", job.job.directory));
     link_checkpoints(job);
     require_room_for_checkpoints(job);
     write_whole_file(fs::path(job.job.directory) / "job.toml", config::to_toml(job));

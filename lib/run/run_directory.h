@@ -8,6 +8,7 @@
 
 #include "base/files/append_file.h"
 #include "lib/config/job.h"
+#include "lib/run/run_traces.h"
 
 namespace ratplus::run {
 
@@ -41,8 +42,9 @@ std::int64_t step_saved_at_end(const std::filesystem::path& run);
 /// appends lines to log.txt. Root rank only.
 class RunDirectory {
  public:
-  /// Directories that it made are removed again where it throws.
-  explicit RunDirectory(const config::JobConfig& job);
+  /// Directories that it made are removed again where it throws. Throws RunChanged, with all left as it is, where another
+  /// start has been there since `found`: once the directory is locked, none can be.
+  explicit RunDirectory(const config::JobConfig& job, const std::optional<RunTraces>& found = std::nullopt);
 
   /// One line of log.txt, with the time of day before it. A log without room ends nothing: its lines are kept and tried
   /// again (AppendFile), and lost where they are too many.

@@ -106,17 +106,16 @@ bool should_be_equal(std::string_view variable) {
   return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return variable.starts_with(prefix); });
 }
 
-/// Describes this rank, and its host if it is the host's first rank.
-Json describe_rank(session::Session& session) {
-  const auto& world = session.world();
-  const auto& ops = session.ops();
-  Json rank = {{"rank", world.rank()},
-               {"host", world.host()},
-               {"process", getpid()},
-               {"threads", session.threads()},
-               {"device", to_string(ops.device())},
-               {"device_name", ops.device_name()}};
-  if (ops.device().kind == DeviceKind::cuda) rank["gpu"] = gpu_name(cuda_device_id(ops.device().index));
+/// Describes this rank, and its host if it is the host's first rank; without a session, not its device.
+Json describe_rank(const parallel::World& world, session::Session* session) {
+  Json rank = {{"rank", world.rank()}, {"host", world.host()}, {"process", getpid()}};
+  if (session != nullptr) {
+    const auto& ops = session->ops();
+    rank["threads"] = session->threads();
+    rank["device"] = to_string(ops.device());
+    rank["device_name"] = ops.device_name();
+    if (ops.device().kind == DeviceKind::cuda) rank["gpu"] = gpu_name(cuda_device_id(ops.device().index));
+  }
   rank["environment"] = recorded_environment();
   if (world.local_rank() == 0) rank["on"] = describe_host(world.host());
   return rank;
@@ -155,6 +154,24 @@ Json describe_libraries() {
   return libraries;
 }
 
+/// Writes the record of a start whose ranks have described themselves.
+void write_record(const fs::path& file, const StartRecord& start, const config::JobConfig& job,
+                  std::vector<Json> ranks) {
+  Json record = {{"started", time_now()}};
+  put_command_line(record);
+  record["step"] = start.step ? Json(*start.step) : Json();
+  record["checkpoint"] = Json();
+  if (start.checkpoint) put_path(record, "checkpoint", start.checkpoint->string());
+  record["program"] = describe_program(start.program);
+  record["libraries"] = describe_libraries();
+  record["environment"] = ranks.front()["environment"];
+  record["hosts"] = split_ranks(ranks);
+  record["ranks"] = ranks;
+  record["job"] = config::to_toml(job);
+  NewDirectories(file.parent_path()).keep();
+  write_whole_file(file, json_dump(record, 1) + '\n');
+}
+
 }  // namespace
 
 std::vector<LibraryVersion> library_versions() {
@@ -189,27 +206,20 @@ std::map<std::string, std::string> recorded_environment() {
 fs::path record_start(const StartRecord& start, const config::JobConfig& job, session::Session& session) {
   const auto& world = session.world();
   std::string own;
-  world.agree([&] { own = json_dump(describe_rank(session)); });
+  world.agree([&] { own = json_dump(describe_rank(world, &session)); });
   const auto all = world.all(own);
   return world.from_root([&] {
     std::vector<Json> ranks;
     for (const auto& text : all) ranks.push_back(Json::parse(text));
-    Json record = {{"started", time_now()}};
-    put_command_line(record);
-    record["step"] = start.step;
-    record["checkpoint"] = Json();
-    if (start.checkpoint) put_path(record, "checkpoint", start.checkpoint->string());
-    record["program"] = describe_program(start.program);
-    record["libraries"] = describe_libraries();
-    record["environment"] = ranks.front()["environment"];
-    record["hosts"] = split_ranks(ranks);
-    record["ranks"] = ranks;
-    record["job"] = config::to_toml(job);
     const fs::path file = next_start_file(job.job.directory);
-    NewDirectories(file.parent_path()).keep();
-    write_whole_file(file, json_dump(record, 1) + '\n');
+    write_record(file, start, job, std::move(ranks));
     return file.string();
   });
+}
+
+void record_failed_start(const fs::path& file, const ProgramRecord& program, const config::JobConfig& job,
+                         const parallel::World& world) {
+  write_record(file, {.program = program}, job, {describe_rank(world, nullptr)});
 }
 
 }  // namespace ratplus::run

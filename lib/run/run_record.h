@@ -33,8 +33,8 @@ std::vector<LibraryVersion> library_versions();
 /// One start of a run.
 struct StartRecord {
   ProgramRecord program;
-  std::int64_t step = 0;                            ///< at which it begins or resumes
-  std::optional<std::filesystem::path> checkpoint;  ///< that it has its weights from
+  std::optional<std::int64_t> step = {};  ///< at which it begins or resumes; none where it came to no step
+  std::optional<std::filesystem::path> checkpoint = {};  ///< that it has its weights from
 };
 
 /// Variables of the environment that bear on a run: NCCL_*, UCX_*, OMPI_MCA_*, SLURM_*, PMIX_*, OMP_*, GOMP_*, CUDA_*, RATPLUS_*
@@ -47,5 +47,10 @@ std::map<std::string, std::string> recorded_environment();
 /// the environment differs from the root's. Its name, on all ranks. Throws Error, on all ranks alike.
 std::filesystem::path record_start(const StartRecord& start, const config::JobConfig& job,
                                    session::Session& session);
+
+/// Writes the record of a start that failed before it had a session, into this file of starts/: with what the rank that
+/// writes it says of itself. By any rank alone. Throws Error.
+void record_failed_start(const std::filesystem::path& file, const ProgramRecord& program,
+                         const config::JobConfig& job, const parallel::World& world);
 
 }  // namespace ratplus::run

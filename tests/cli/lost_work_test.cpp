@@ -248,3 +248,50 @@ TEST_CASE("--stop-after ends a start after so many steps, and leaves the schedul
   for (const std::string steps : {"-1", "0", "many"})
     CHECK(test::ratplus(arguments(scratch / "none") + " --stop-after " + steps).status == 2);
 }
+
+TEST_CASE(
+    "a start that is overtaken by another one, between looking and locking, loses nothing of the other's "
+    "run") {
+  const test::ScratchDirectory scratch;
+  const auto data = copy_of_data(scratch / "data");
+  const auto manifest = data / data::manifest_name;
+  fs::rename(manifest, scratch / "manifest");
+  for (const bool resume : {false, true}) {
+    CAPTURE(resume);
+    const auto run = scratch / (resume ? "resumed" : "run");
+    // The first start waits in the reading of its data's manifest, a pipe, until the second is done.
+    const auto result = test::shell(fmt::format(
+        "cd {0}; rm -f ready go data/{1}; mkfifo data/{1}; "
+        "(exec 8>data/{1}; touch ready; until [ -e go ]; do sleep 0.05; done; cat manifest >&8) & "
+        "{2} >first.log 2>&1 & first=$!; until [ -e ready ]; do sleep 0.05; done; "
+        "{3}; echo second: $?; cp {4}/metrics.jsonl kept; touch go; wait $first; echo first: $?; cat "
+        "first.log",
+        scratch.path().string(), data::manifest_name,
+        test::command(arguments(run, "", data) + (resume ? " --resume" : "")), test::command(arguments(run)),
+        run.string()));
+    CAPTURE(result.output);
+    CHECK(test::contains(result.output, "second: 0"));
+    CHECK(test::contains(result.output, resume ? "first: 0" : "first: 1"));
+    CHECK(test::contains(result.output, resume ? "finished already, 20 of 20 steps" : "holds a run already"));
+    CHECK(read_whole_file(run / "metrics.jsonl") == read_whole_file(scratch / "kept"));
+    CHECK_FALSE(test::contains(read_whole_file(run / "job.toml"), data.string()));
+    const auto end = run::read_run_end(run);
+    REQUIRE(end);
+    CHECK(end->how == run::RunEnd::How::finished);
+    CHECK_FALSE(fs::exists(run / "starts" / "start-0002.json"));
+  }
+}
+
+TEST_CASE("a job file may come through a pipe") {
+  const test::ScratchDirectory scratch;
+  const auto job = test::Playground::get().job.string();
+  for (const int ranks : {0, 1}) {
+    const auto run = scratch / fmt::format("run{}", ranks);
+    auto words = arguments(run, "schedule.steps=2");
+    words.replace(words.find(job), job.size(), "/dev/stdin");
+    const auto result = test::shell(fmt::format("cat {} | {}", job, test::command(words, ranks)));
+    CAPTURE(result.output);
+    CHECK(result.status == 0);
+    CHECK(fs::exists(run / "job.toml"));
+  }
+}

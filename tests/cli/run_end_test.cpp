@@ -152,6 +152,30 @@ TEST_CASE("a failure is told with its message: one of all ranks, and of one that
   CHECK(test::contains(test::ratplus("report " + young.string()).output, "the run failed: rank 1 on "));
 }
 
+TEST_CASE("a failure before the first step is told as any other, and the next start counts on") {
+  for (const int ranks : {0, 2}) {
+    CAPTURE(ranks);
+    const test::ScratchDirectory scratch;
+    const auto run = scratch / "run";
+    const auto result = test::shell("RATPLUS_TEST_FAULT=0:explode " + test::command(arguments(run), ranks));
+    CAPTURE(result.output);
+    CHECK(result.status == 1);
+    CHECK(test::contains(read_whole_file(run / "log.txt"), "RATPLUS_TEST_FAULT"));
+    const auto start = parse_json(read_whole_file(run / "starts" / "start-0001.json"));
+    CHECK(start["step"].is_null());
+    CHECK(start["hosts"].size() == 1);
+    CHECK(test::contains(start["job"], run.string()));
+    CHECK(end_of(run, 1)["how"] == "failed");
+    CHECK(end_of(run, 1)["step"].is_null());
+    CHECK(test::contains(end_of(run, 1)["message"], "RATPLUS_TEST_FAULT"));
+    const auto seen = test::ratplus("watch --once " + run.string());
+    CAPTURE(seen.output);
+    CHECK(test::contains(seen.output, "failed before its first line"));
+    CHECK(test::ratplus(arguments(run, "schedule.steps=2"), ranks).status == 0);
+    CHECK(end_of(run, 2)["how"] == "finished");
+  }
+}
+
 TEST_CASE("ends are those of the newest start; one that cannot be read is none") {
   const test::ScratchDirectory scratch;
   CHECK_FALSE(run::read_run_end(scratch.path()));

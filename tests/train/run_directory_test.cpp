@@ -12,6 +12,7 @@
 #include "base/files/append_file.h"
 #include "base/files/pending_file.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/run/start_files.h"
 #include "lib/session/session.h"
 #include "tests/support/messages.h"
 #include "tests/support/ranks.h"
@@ -267,6 +268,39 @@ TEST_CASE("of two starts at the same moment one has the run directory, and its l
   run::RunDirectory run(job);
   CHECK(std::filesystem::exists(file));
   CHECK(contains(message_of([&] { run::RunDirectory second(job); }), "another process"));
+}
+
+TEST_CASE("a run directory where another start has been since it was looked at is left as it is") {
+  const test::ScratchDirectory scratch;
+  const auto job = job_in(scratch / "run");
+  const auto other = job_in(scratch / "run", {"schedule.steps=4"});
+  const auto lose_to = [&](const std::function<void()>& others) {
+    const auto found = run::traces_of(job.job.directory);
+    before_flock = others;
+    CHECK_THROWS_AS((run::RunDirectory{job, found}), run::RunChanged);
+  };
+  lose_to([&] {
+    const run::RunDirectory run(other);
+    write_whole_file(scratch / "run" / "metrics.jsonl", "{}\n");
+  });
+  CHECK(config::load_job(scratch / "run" / "job.toml", {}) == other);
+  lose_to([&] { write_whole_file(scratch / "run" / "metrics.jsonl", "{}\n{}\n"); });
+  lose_to([&] { save_at(other, 2); });
+  lose_to([&] {
+    std::filesystem::create_directories(scratch / "run" / "starts");
+    write_whole_file(run::next_start_file(scratch / "run"), "{}");
+  });
+  CHECK(config::load_job(scratch / "run" / "job.toml", {}) == other);
+  { const run::RunDirectory undisturbed(job, run::traces_of(job.job.directory)); }
+  CHECK(config::load_job(scratch / "run" / "job.toml", {}) == job);
+
+  // Of a directory that was not there, nothing stays but what the other has made.
+  const auto young = job_in(scratch / "young");
+  const auto found = run::traces_of(scratch / "young");
+  before_flock = [&] { write_whole_file(scratch / "young" / "metrics.jsonl", "{}\n"); };
+  CHECK_THROWS_AS((run::RunDirectory{young, found}), run::RunChanged);
+  CHECK_FALSE(std::filesystem::exists(scratch / "young" / "log.txt"));
+  CHECK_FALSE(std::filesystem::exists(scratch / "young" / "job.toml"));
 }
 
 TEST_CASE("checkpoint.directory is linked into the run directory, and is one run's alone") {
