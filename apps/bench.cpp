@@ -1,5 +1,6 @@
 // ratplus bench: how fast operations and training steps are on this machine, and how far from their floors.
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>

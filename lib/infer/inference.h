@@ -26,7 +26,7 @@ struct ModelRequest {
   std::int64_t head_dim = 0;  ///< channels of a head, for weights that do not say
   std::int64_t tokens = 0;    ///< of a sequence at most, prompt and generated; 0: as in training
   bool longer = false;        ///< tokens may be more than in training
-  std::optional<double> rope_base;
+  std::optional<double> rope_base = std::nullopt;
   double rope_scale = 1;  ///< divides positions
 };
 
