@@ -18,16 +18,16 @@ using Pointer = nlohmann::json::json_pointer;
 
 /// What each --json writes, by places in it that no other file has together: of a list, in its first entry.
 const std::vector<std::vector<const char*>> json_outputs = {
-    {"/checkpoint", "/step", "/results"},                       // eval
-    {"/answers/0/name", "/answers/0/tables"},                   // score
-    {"/job", "/cluster", "/findings", "/ranks"},                // check
-    {"/gpu", "/parameters", "/memory_bytes", "/step_seconds"},  // plan, plan --table
-    {"/tokens_per_second_a_gpu", "/settings"},                  // plan --tune
-    {"/pattern", "/weight_bytes", "/largest_batch"},            // plan --inference
-    {"/device", "/ceilings", "/operations"},                    // bench ops
-    {"/device", "/ceilings", "/layers"},                        // bench ops JOB.toml
-    {"/device", "/ranks", "/updates", "/step_seconds"},         // bench step
-    {"/device", "/weight_bytes", "/ceilings", "/times"},        // bench generate
+    {"/checkpoint", "/step", "/results"},                           // eval
+    {"/answers/0/name", "/answers/0/tables"},                       // score
+    {"/job", "/cluster", "/findings", "/ranks"},                    // check
+    {"/gpu", "/parameters", "/memory_bytes", "/checkpoint_bytes"},  // plan, plan --table
+    {"/tokens_per_second_a_gpu", "/settings"},                      // plan --tune
+    {"/pattern", "/weight_bytes", "/largest_batch"},                // plan --inference
+    {"/device", "/ceilings", "/operations"},                        // bench ops
+    {"/device", "/ceilings", "/layers"},                            // bench ops JOB.toml
+    {"/device", "/ranks", "/updates", "/step_seconds"},             // bench step
+    {"/device", "/weight_bytes", "/ceilings", "/times"},            // bench generate
 };
 
 bool is_json_output(const std::filesystem::path& file) {

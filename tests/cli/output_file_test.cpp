@@ -107,8 +107,17 @@ TEST_CASE("score, plan, check and bench refuse the same") {
   Outputs::refused(fmt::format("bench step {0} --json {0}", job), job, is_input);
   Outputs::refused(fmt::format("bench ops --json {}", o.tokens), o.tokens, is_other);
   const auto plan = (o.scratch / "plan.json").string();
-  for (int i = 0; i < 2; ++i) test::ratplus(fmt::format("plan {} --json {}", job, plan));
-  CHECK(parse_json(read_whole_file(plan))["gpu"] == "h100");
+  const auto planned = [&](const char* config, const char* gpus) {
+    const auto result =
+        test::ratplus(fmt::format("plan {}/configs/pretrain/{}.toml --gpus-per-node {} --json {}",
+                                  RATPLUS_SOURCE_DIR, config, gpus, plan));
+    CAPTURE(result.output);
+    CHECK_FALSE(test::contains(result.output, "is there already"));
+    return parse_json(read_whole_file(plan));
+  };
+  CHECK(planned("7b", "2")["fits"] == false);  // a plan that does not fit has no step
+  CHECK(planned("1b", "8")["fits"] == true);
+  CHECK(planned("1b", "8")["fits"] == true);
   Outputs::refused(fmt::format("eval {0} --continuations {1} --output {1} --force", o.run, o.answers),
                    o.answers, is_input);
 }
