@@ -327,6 +327,7 @@ int bench_step(const BenchArguments& args, const parallel::World& world) {
 void check_mode_options(const std::vector<std::string>& subject, const po::variables_map& values) {
   const bool of_job = subject.size() == 2;
   const std::string mode = subject.front() == "ops" ? (of_job ? "ops of a job" : "ops") : subject.front();
+  if (mode != "ops" && mode != "step" && mode != "generate" && !of_job) return;  // is no mode
   const std::pair<const char*, std::vector<std::string_view>> modes_of[] = {
       {"batch", {"ops", "ops of a job"}},
       {"sequence-length", {"ops", "ops of a job"}},

@@ -26,7 +26,7 @@ const std::vector<std::vector<const char*>> json_outputs = {
     {"/pattern", "/weight_bytes", "/largest_batch"},                // plan --inference
     {"/device", "/ceilings", "/operations"},                        // bench ops
     {"/device", "/ceilings", "/layers"},                            // bench ops JOB.toml
-    {"/device", "/ranks", "/updates", "/step_seconds"},             // bench step
+    {"/device", "/ranks", "/micro_batches", "/step_seconds"},       // bench step
     {"/device", "/weight_bytes", "/ceilings", "/times"},            // bench generate
 };
 

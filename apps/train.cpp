@@ -137,13 +137,18 @@ void export_weights(const config::JobConfig& job, const parallel::World& world) 
 }
 
 /// What to do after an update that is not finite; `good`: the weights of the state before it, which is saved, are.
-std::string way_on(const std::string& checkpoint, bool good) {
+std::string way_on(const config::HealthSection& health, const std::string& checkpoint, bool good) {
   if (good) {
+    const bool skips = health.not_finite == config::NotFinite::skip;
     return fmt::format(
-        ". The last good state is in {}: --resume continues from it, and with --set health.not_finite=skip "
-        "leaves such updates out; or begin a run from it with a lower schedule.peak_lr (job.kind=adapt "
+        ". The last good state is in {}: --resume continues from it, and with --set {}; or begin a run from "
+        "it, or where it stops there again from an earlier one, with a lower schedule.peak_lr "
+        "(job.kind=adapt "
         "job.from=...)",
-        checkpoint);
+        checkpoint,
+        skips
+            ? fmt::format("health.max_skips above {} leaves more such updates in a row out", health.max_skips)
+            : "health.not_finite=skip leaves such updates out");
   }
   return fmt::format(
       ". Weights were not finite before it, in the state that is saved in {}, and no run continues from "
@@ -173,7 +178,7 @@ int run_to_its_end(train::Trainer& trainer, const config::JobConfig& job, const 
     const bool good = train::weights_are_finite(trainer.session());
     if (!good) end.message += "; the weights were not finite before it";
     note(How::not_finite);
-    display.fail(trainer.stop_reason() + way_on(end.checkpoint, good));
+    display.fail(trainer.stop_reason() + way_on(job.health, end.checkpoint, good));
     return exit_not_finite;
   }
   if (outcome == train::Outcome::differing) {

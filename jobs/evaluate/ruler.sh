@@ -201,14 +201,13 @@ texts_digest() {
 # digest FILE: of its contents.
 digest() { sha256sum <"$1" | cut -c 1-64; }
 
-# made_of RECORD FILE RESULT: whether RESULT is of FILE as it is: by the digest that RECORD keeps. Of versions that kept none, by
-# the times of both; where the data were removed since, it is taken as it is.
+# made_of RECORD FILE: whether the model of RECORD was made with FILE as it is, by the digest that it keeps. Of versions that kept
+# none, and where the data were removed since, it is taken as it is: times of files that were copied tell nothing.
 made_of() {
-  [[ -e $2 ]] || return 0
-  if [[ -s $1 ]]; then [[ $(<"$1") == "$(digest "$2")" ]]; else [[ ! $2 -nt $3 ]]; fi
+  [[ ! -e $2 || ! -s $1 ]] || [[ $(<"$1") == "$(digest "$2")" ]]
 }
-tuned_on_these() { made_of "$1/samples.sha256" "$output/data/samples/dataset.json" "$1/metrics.jsonl"; }
-asked_these() { made_of "$1/questions.sha256" "$output/data/validation.jsonl" "$1/answers.jsonl"; }
+tuned_on_these() { made_of "$1/samples.sha256" "$output/data/samples/dataset.json"; }
+asked_these() { made_of "$1/questions.sha256" "$output/data/validation.jsonl"; }
 
 # write_whole FILE: its standard input, whole or not at all; tasks of an array may write it at once.
 write_whole() {

@@ -171,8 +171,10 @@ std::vector<ScoredAnswer> read_answers(const std::filesystem::path& file) {
     if (const char* id = of_ruler ? "index" : "id"; json.contains(id)) {
       const auto [first, is_new] = answered.try_emplace({answer.task, json_dump(json[id])}, i);
       if (!is_new)
-        fail("{}: answers {} {} of {} again, as line {}; an answer counts once, so remove one of them", where,
-             id, first->first.second, answer.task, lines.number(first->second));
+        fail(
+            "{}: answers {} {} of {} again, as line {}; an answer counts once: remove one of them, or give "
+            "files of several models, lengths or seeds apart",
+            where, id, first->first.second, answer.task, lines.number(first->second));
     }
     for (const char* large : {"input", "outputs", "answers", "pred"}) answer.fields.erase(large);
     answers.push_back(std::move(answer));

@@ -46,12 +46,16 @@ std::string not_of_run(const EvaluatedCheckpoint& evaluated, const std::filesyst
   }
   if (evaluated.step > reached)
     return fmt::format("is of step {}, and the run's last is {}", evaluated.step, reached);
+  const auto whole_path = [](const std::filesystem::path& directory) {
+    return std::filesystem::absolute(directory / "").lexically_normal().parent_path();
+  };
   const auto trained = path.parent_path().parent_path();
   // Where the run itself was trained, another may have been since it was moved.
   const std::filesystem::path home = unquoted(read_job_settings(run).value_of("job.directory"));
-  if (trained.empty() || trained.lexically_normal() == home.lexically_normal()) return {};
-  const auto whole = std::filesystem::absolute(run / "").lexically_normal().parent_path();
-  for (const auto& there : {trained, whole.parent_path() / trained.filename()}) {
+  if (trained.empty() || whole_path(trained) == whole_path(home)) return {};
+  if (home.is_relative() && whole_path(trained).string().ends_with("/" + home.lexically_normal().string()))
+    return {};
+  for (const auto& there : {trained, whole_path(run).parent_path() / trained.filename()}) {
     if (is_another_run(there, run)) return fmt::format("is of {}, another run", path.string());
   }
   return {};

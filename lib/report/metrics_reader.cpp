@@ -177,7 +177,6 @@ void add_text_of_validation(RunMetrics& run) {
   run.last_validation->data = unquoted(data);
   run.last_validation->split = "validation";
   run.last_validation->sequence_length = number("data.sequence_length");
-  run.last_validation->sequences = number("log.validation_sequences");
 }
 
 /// Without "." and ".." and a slash at its end.

@@ -165,11 +165,6 @@ std::string time_of_day() {
 
 }  // namespace
 
-std::int64_t step_saved_at_end(const fs::path& run) {
-  const auto end = read_run_end(run);
-  return end && end->step && !end->checkpoint.empty() ? *end->step : 0;
-}
-
 void check_directories(const config::JobConfig& job) {
   require_no_dead_link("job.directory", job.job.directory);
   require_no_file_at("job.directory", job.job.directory);

@@ -34,9 +34,6 @@ void check_resumable(const config::JobConfig& job);
 RunState look_at_run(const config::JobConfig& job, bool resume,
                      const std::optional<std::filesystem::path>& checkpoint);
 
-/// Step of the save with which the run's newest start ended; 0 where its record names none.
-std::int64_t step_saved_at_end(const std::filesystem::path& run);
-
 /// Opens a run directory for this process alone (Error if another one has it, as far as the file system has locks):
 /// makes it, writes job.toml, links checkpoint.directory and claims it for this run, sees that checkpoints can be written, and
 /// appends lines to log.txt. Root rank only.

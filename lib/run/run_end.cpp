@@ -51,12 +51,13 @@ void write_run_end(const fs::path& start_file, const RunEnd& end) {
   write_whole_file(end_file(start_file), json_dump(entry, 1) + '\n');
 }
 
-std::optional<RunEnd> read_run_end(const fs::path& run) {
-  const auto start = newest_start_file(run);
+namespace {
+
+std::optional<RunEnd> read_end(const fs::path& start_file) {
   std::error_code ignored;
-  if (!start || !fs::is_regular_file(end_file(*start), ignored)) return std::nullopt;
+  if (!fs::is_regular_file(end_file(start_file), ignored)) return std::nullopt;
   try {
-    const Json entry = parse_json<Json>(read_whole_file(end_file(*start)));
+    const Json entry = parse_json<Json>(read_whole_file(end_file(start_file)));
     const auto how = std::ranges::find(names, entry.at("how").get<std::string>(),
                                        &std::pair<How, std::string_view>::second);
     if (how == names.end()) return std::nullopt;
@@ -73,6 +74,21 @@ std::optional<RunEnd> read_run_end(const fs::path& run) {
   } catch (const Error&) {
   }
   return std::nullopt;  // what is left of the run's files says what there is to say
+}
+
+}  // namespace
+
+std::optional<RunEnd> read_run_end(const fs::path& run) {
+  const auto start = newest_start_file(run);
+  return start ? read_end(*start) : std::nullopt;
+}
+
+std::int64_t step_saved_at_end(const fs::path& run) {
+  for (const auto& start : start_files(run)) {
+    const auto end = read_end(start);
+    if (end && end->step && !end->checkpoint.empty()) return *end->step;
+  }
+  return 0;
 }
 
 }  // namespace ratplus::run

@@ -31,4 +31,8 @@ void write_run_end(const std::filesystem::path& start_file, const RunEnd& end);
 /// down), and where that cannot be read.
 std::optional<RunEnd> read_run_end(const std::filesystem::path& run);
 
+/// Step of the save with which the newest start ended whose end names one: a start that fails in its set-up saves nothing. 0
+/// where none does.
+std::int64_t step_saved_at_end(const std::filesystem::path& run);
+
 }  // namespace ratplus::run

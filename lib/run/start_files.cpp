@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -27,14 +28,17 @@ int number_in(const std::string& name) {
   return read.ec == std::errc{} && read.ptr == end ? number : 0;
 }
 
-int newest_number(const fs::path& run) {
-  int newest = 0;
+/// The numbers of the records, the largest first.
+std::vector<int> numbers_in(const fs::path& run) {
+  std::vector<int> numbers;
   std::error_code ignored;  // none there yet
   for (auto entry = fs::directory_iterator(run / "starts", ignored); entry != fs::directory_iterator();
        entry.increment(ignored)) {
-    newest = std::max(newest, number_in(entry->path().filename().string()));
+    if (const int number = number_in(entry->path().filename().string()); number > 0)
+      numbers.push_back(number);
   }
-  return newest;
+  std::ranges::sort(numbers, std::greater());
+  return numbers;
 }
 
 fs::path start_file(const fs::path& run, int number) {
@@ -44,13 +48,20 @@ fs::path start_file(const fs::path& run, int number) {
 }  // namespace
 
 fs::path next_start_file(const fs::path& run) {
-  return start_file(run, newest_number(run) + 1);
+  const auto numbers = numbers_in(run);
+  return start_file(run, numbers.empty() ? 1 : numbers.front() + 1);
 }
 
 std::optional<fs::path> newest_start_file(const fs::path& run) {
-  const int number = newest_number(run);
-  if (number == 0) return std::nullopt;
-  return start_file(run, number);
+  const auto numbers = numbers_in(run);
+  if (numbers.empty()) return std::nullopt;
+  return start_file(run, numbers.front());
+}
+
+std::vector<fs::path> start_files(const fs::path& run) {
+  std::vector<fs::path> files;
+  for (const int number : numbers_in(run)) files.push_back(start_file(run, number));
+  return files;
 }
 
 fs::path end_file(const fs::path& start_file) {

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 namespace ratplus::run {
 
@@ -10,6 +11,8 @@ namespace ratplus::run {
 std::filesystem::path next_start_file(const std::filesystem::path& run);
 /// The record with the largest number; none where there is no record.
 std::optional<std::filesystem::path> newest_start_file(const std::filesystem::path& run);
+/// All records, the largest number first.
+std::vector<std::filesystem::path> start_files(const std::filesystem::path& run);
 /// end-0003.json beside start-0003.json.
 std::filesystem::path end_file(const std::filesystem::path& start_file);
 

@@ -187,6 +187,15 @@ TEST_CASE("updates left out in a row are counted through resumes") {
   CAPTURE(second.output);
   CHECK(second.status == 3);
   CHECK(test::contains(second.output, "ratplus: step 6 ("));
+  CHECK(test::contains(second.output,
+                       "with --set health.max_skips above 3 leaves more such updates in a row out"));
+  const auto more =
+      with_fault("0:gradient:4:1:99",
+                 train(scratch / "run", "job.recipe=plain health.not_finite=skip health.max_skips=5") +
+                     " --resume --stop-after 1",
+                 1);
+  CAPTURE(more.output);
+  CHECK(more.status == 0);
   const auto third = test::ratplus(settings + " --resume");
   CAPTURE(third.output);
   CHECK(third.status == 0);

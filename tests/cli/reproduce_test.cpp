@@ -263,7 +263,7 @@ TEST_CASE("reproduce: models side by side fine-tune on needles, and a table comp
   REQUIRE(result.status == 0);
   CHECK(contains(result.output, "rnn: on GPU 0, output in "));
   CHECK(contains(result.output, "ratplus-joint: ended with status 0 after "));
-  CHECK(contains(result.output, "| whole % by task | 1-key | 4-keys | needles |"));
+  CHECK(contains(result.output, "| whole % by task | 1-key, n = 2 | 4-keys, n = 2 | needles, n = 2 |"));
   for (const char* name :
        {"rnn-dense", "ratplus-joint-dense", "ratplus-joint-d16-w0-i4", "ratplus-joint-w32-i4"})
     CHECK(contains(result.output, fmt::format("| {} | ", name)));
