@@ -286,6 +286,11 @@ class Preparation {
     lock_.emplace(lock_output(options_.output));
   }
 
+  /// From here on all processes write into it.
+  void keep_work_directory() {
+    if (made_) made_->keep();
+  }
+
  private:
   /// Its name says what it was trained on and how.
   fs::path trained_file() const {
@@ -327,7 +332,7 @@ class Preparation {
   const Report& report_;
   const Team& team_;
   const fs::path work_;
-  std::optional<NewDirectories> made_;  ///< go again where nothing was written into them
+  std::optional<NewDirectories> made_;  ///< that go again where there is no tokenizer; root only
   std::optional<FileLock> lock_;        ///< root only
   std::vector<TextFile> files_;
   std::vector<std::string> notes_;  ///< on the inputs
@@ -518,6 +523,7 @@ PrepareResult prepare(const PrepareOptions& options, const Report& report, const
   team.agree([&] { preparation.make_work_directory(); });
   team.agree([&] { preparation.find_tokenizer(); });
   team.agree([&] { preparation.load_tokenizer(); });
+  preparation.keep_work_directory();
   // The long steps are not agreed on: what fails on one process ends it at once, and does not wait for the others.
   const auto wait_for_all = [&] { team.agree([] {}); };
   preparation.tokenize();

@@ -229,3 +229,18 @@ TEST_CASE("a fault that is none is refused, on all ranks") {
     CHECK(test::contains(result.output, "RATPLUS_TEST_FAULT"));
   }
 }
+
+TEST_CASE("weights that an update has made infinite or NaN are not called a good state") {
+  const test::ScratchDirectory scratch;
+  const auto run = scratch / "run";
+  // An eps that is 0 in float32: a gradient of 0 is divided by 0.
+  const auto stopped = test::ratplus(train(run,
+                                           "job.recipe=plain optimizer.beta1=0 optimizer.eps=1e-300 "
+                                           "schedule.peak_lr=1000 schedule.warmup=0"));
+  CAPTURE(stopped.output);
+  CHECK(stopped.status == 3);
+  CHECK(test::contains(stopped.output, "Weights were not finite before it, in the state that is saved in"));
+  CHECK_FALSE(test::contains(stopped.output, "last good state"));
+  const auto end = read_json(run / "starts" / "end-0001.json");
+  CHECK(test::contains(end["message"], "the weights were not finite before it"));
+}
