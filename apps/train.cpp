@@ -295,7 +295,9 @@ std::optional<int> train(config::JobFileText& file, const TrainArguments& args, 
   job = train::complete_schedule(settled.job, world);
   run::RunTraces traces;
   world.agree([&] {
-    if (world.root()) traces = run::traces_of(job.job.directory);
+    if (!world.root()) return;
+    run::check_directories(job);
+    traces = run::traces_of(job.job.directory);
   });
   const auto found_run = find_run(job, args.resume, world, verify);
   const auto& found = found_run.state;

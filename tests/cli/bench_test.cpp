@@ -31,7 +31,7 @@ TEST_CASE("data-bench: how long steps waited is told where they were taken at a 
 TEST_CASE("the overview tells all that bench measures") {
   const auto help = test::ratplus("--help").output;
   CAPTURE(help);
-  for (const char* part : {"operations", "training steps", "communication"})
+  for (const char* part : {"operations", "training steps", "communication", "generation"})
     CHECK(test::contains(help, part));
 }
 

@@ -169,7 +169,7 @@ TEST_CASE("installed: ruler.sh, its batch job and its chain, from any directory"
   CAPTURE(whole.output);
   CHECK(whole.status == 0);
   CHECK(contains(whole.output, "validation.jsonl: made before"));
-  CHECK(contains(whole.output, "| reference % by task | one |\n|---|---:|\n| pretrained |"));
+  CHECK(contains(whole.output, "| reference % by task | one, n = 4 |\n|---|---:|\n| pretrained |"));
   CHECK(contains(whole.output, "scores: runs/ruler/scores.md"));
 
   write_whole_file(bin / "sbatch", "#!/bin/sh\necho \"$RATPLUS $@\" >> asked_ruler; echo 7\n");
