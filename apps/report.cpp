@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "apps/command_line.h"
+#include "apps/output_file.h"
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/files/sha256.h"
@@ -152,6 +153,7 @@ int report_command(const Arguments& args) {
   if (!parsed) return 0;
   const auto runs = report::read_metrics({parsed->runs.begin(), parsed->runs.end()});
   const auto files = output_files(*parsed, runs);
+  for (const auto& file : {files.page, files.picture}) check_output_name("--output", file.string(), {});
   const auto jobs = read_settings(*parsed);
   std::optional<report::Tradeoff> tradeoff;
   if (parsed->tradeoff) tradeoff.emplace(runs, jobs);
