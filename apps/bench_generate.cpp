@@ -101,7 +101,7 @@ void write_picture(const std::string& file, const bench::GenerateTimes& times, c
   write_whole_file(file, report::draw_batch_chart(lines, fmt::format("{} on {}", model, times.device)));
 }
 
-Json json_of(const bench::GenerateTimes& times) {
+Json generate_json(const bench::GenerateTimes& times) {
   Json all = {
       {"device", times.device},
       {"compute_type", to_string(times.compute_type)},
@@ -161,7 +161,7 @@ int bench_generate(const BenchGenerateArguments& args, const parallel::World& wo
   progress.finish();
   fmt::print("ceilings: products {}, copies {}\n\n{}", format_rate(times.ceilings.product_rate, "FLOP/s"),
              format_rate(times.ceilings.bandwidth, "B/s"), report::format_table(rows, 1));
-  write_json_output(args.json, json_of(times));
+  write_json_output(args.json, generate_json(times));
   if (!args.picture.empty()) write_picture(args.picture, times, args.model);
   return 0;
 }

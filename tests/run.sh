@@ -40,9 +40,10 @@ compute_sanitizer=false
 unity=false
 regex=
 configure_options=()
-# Two tests at a time, or more where there are four cores for each: some start six ranks.
+# Three tests at a time, or more where there are four cores for each: some start six ranks, and many wait (with three, two cores
+# are busy for 70 % of the time).
 ctest_jobs=$(($(nproc) / 4))
-((ctest_jobs >= 2)) || ctest_jobs=2
+((ctest_jobs >= 3)) || ctest_jobs=3
 ctest_options=(--output-on-failure -j "$ctest_jobs")
 while (($# > 0)); do
   case $1 in
