@@ -1,4 +1,4 @@
-// Files that a command writes its results into: what is there already is not lost to a slip of the hand.
+// Files that a command writes its results into, without replacing its inputs or files of another kind.
 #pragma once
 
 #include <filesystem>

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/files/pending_file.h"
 #include "base/files/sha256.h"
+#include "base/files/whole_path.h"
 #include "lib/report/chart.h"
 #include "lib/report/page.h"
 #include "lib/report/table.h"
@@ -125,8 +126,7 @@ OutputFiles output_files(const ReportArguments& args, const std::vector<report::
   if (output.extension() == ".svg") return {{}, output};
   const fs::path first = args.runs.front();
   if (runs.size() == 1) return {first / "report.html", first / (args.tradeoff ? "tradeoff.svg" : "loss.svg")};
-  const auto whole = fs::absolute(first).lexically_normal();
-  const auto beside = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
+  const auto beside = whole_path(first).parent_path();
   const auto name = joint_name(runs);
   return {beside / (name + ".html"), beside / (name + ".svg")};
 }

@@ -16,6 +16,7 @@
 #include "apps/format.h"
 #include "apps/terminal.h"
 #include "base/error.h"
+#include "base/files/whole_path.h"
 #include "lib/report/job_settings.h"
 #include "lib/report/watch_frame.h"
 
@@ -146,8 +147,7 @@ class Watch {
 void check_run(const WatchArguments& args, bool live) {
   if (fs::is_directory(args.run)) {
     if (fs::is_empty(args.run) || holds_run(args.run)) return;
-    const auto whole = fs::absolute(args.run).lexically_normal();
-    const auto parent = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
+    const auto parent = whole_path(args.run).parent_path();
     std::vector<std::string> runs;
     for (const auto& entry : fs::directory_iterator(args.run)) {
       if (entry.is_directory() && fs::exists(entry.path() / "metrics.jsonl"))

@@ -57,8 +57,8 @@ command -v curl >/dev/null || die "curl is missing; install it"
 mpi_environment
 
 # means MODEL: of the harness's tables on standard input. Groups are means of tasks that stand beside them: the second table
-# names them, and in the first they have no number of shots where their tasks' numbers differ. A number of a task with
-# several filters is that of the first.
+# names them, and in the first they have no number of shots where their tasks' numbers differ. Of a task with several
+# filters the first counts.
 means() {
   awk -F'|' -v model="$1" '
     NF < 9 { next }

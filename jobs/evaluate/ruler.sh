@@ -180,8 +180,7 @@ if [[ -f $output/data/settings ]]; then
     die "$output has data made with other options ($(<"$output/data/settings")); give another --output, or --fresh to start over"
 fi
 
-# texts_digest: of names and contents of the files that the data are made from, in a directory of those that `ratplus needles`
-# reads.
+# texts_digest: digests names and contents of the data's sources; of a directory, those of the files that `ratplus needles` reads.
 texts_digest() {
   local paths=("${prose[@]}") option path
   for option in "${needles[@]}"; do

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/files/whole_path.h"
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/checkpoint/manifest.h"
 
@@ -31,8 +32,7 @@ bool was_removed(const fs::path& directory) {
 }
 
 void fail_removed(const fs::path& directory) {
-  const auto whole = fs::absolute(directory).lexically_normal();
-  const auto itself = whole.has_filename() ? whole : whole.parent_path();
+  const auto itself = whole_path(directory);
   std::string newer;
   try {
     const auto all = list(itself.parent_path().parent_path());

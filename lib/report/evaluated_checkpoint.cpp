@@ -7,6 +7,7 @@
 
 #include "base/files/pending_file.h"
 #include "base/files/sha256.h"
+#include "base/files/whole_path.h"
 #include "lib/report/job_settings.h"
 
 namespace ratplus::report {
@@ -46,9 +47,6 @@ std::string not_of_run(const EvaluatedCheckpoint& evaluated, const std::filesyst
   }
   if (evaluated.step > reached)
     return fmt::format("is of step {}, and the run's last is {}", evaluated.step, reached);
-  const auto whole_path = [](const std::filesystem::path& directory) {
-    return std::filesystem::absolute(directory / "").lexically_normal().parent_path();
-  };
   const auto trained = path.parent_path().parent_path();
   // Where the run itself was trained, another may have been since it was moved.
   const std::filesystem::path home = unquoted(read_job_settings(run).value_of("job.directory"));

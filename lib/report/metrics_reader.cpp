@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files/pending_file.h"
+#include "base/files/whole_path.h"
 #include "base/parse_json.h"
 #include "kernels/pattern.h"
 #include "lib/report/evaluated_checkpoint.h"
@@ -177,12 +178,6 @@ void add_text_of_validation(RunMetrics& run) {
   run.last_validation->data = unquoted(data);
   run.last_validation->split = "validation";
   run.last_validation->sequence_length = number("data.sequence_length");
-}
-
-/// Without "." and ".." and a slash at its end.
-std::filesystem::path whole_path(const std::filesystem::path& directory) {
-  const auto path = std::filesystem::absolute(directory).lexically_normal();
-  return path.has_filename() ? path : path.parent_path();
 }
 
 /// The last `parts` parts of a path.
